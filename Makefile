@@ -1,0 +1,41 @@
+# make demo: from a fresh clone to the report. make test: the suite. Both share .venv, built once.
+PYTHON ?= python3
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+BIN := .venv/bin
+
+.PHONY: demo venv test test-all check bench format clean
+
+venv: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install $(PIP_FLAGS) $$(grep '^torch==' requirements.lock)
+	$(BIN)/pip install $(PIP_FLAGS) -r requirements.lock
+	$(BIN)/pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: venv
+	$(BIN)/pseudohealthy demo
+
+test: venv
+	$(BIN)/pytest
+
+test-all: venv
+	$(BIN)/pytest -m ''
+
+check: venv
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_budget.py tests/test_docs.py
+
+format: venv
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+bench: venv
+	@set -e; for file in benchmarks/quick_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean:
+	rm -rf .venv demo-out

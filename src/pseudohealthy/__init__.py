@@ -1,0 +1,62 @@
+"""Find disease in medical images by restoring each scan to its healthy twin. Research use only.
+
+    import pseudohealthy as ph
+    detect = ph.load("runs/brain")        # a trained run, ready: scan in, finding out
+    finding = detect("scan.nii.gz")       # a path, a folder, an array or a tensor
+    finding.save("out")
+
+Public names are imported on first use, so that ``import pseudohealthy`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Canvas": "canvas",
+    "Case": "cases",
+    "Detector": "detector",
+    "Fault": "errors",
+    "Finding": "finding",
+    "Manifest": "cases",
+    "Recipe": "recipe",
+    "Run": "run",
+    "Scan": "scan",
+    "detect": "archive",
+    "evaluate": "evaluation.runner",
+    "load": "detector",
+    "read": "io",
+    "train": "training.loop",
+}
+__all__ = [*_WHERE, "__version__"]
+
+if TYPE_CHECKING:
+    from pseudohealthy.archive import detect as detect
+    from pseudohealthy.canvas import Canvas as Canvas
+    from pseudohealthy.cases import Case as Case
+    from pseudohealthy.cases import Manifest as Manifest
+    from pseudohealthy.detector import Detector as Detector
+    from pseudohealthy.detector import load as load
+    from pseudohealthy.errors import Fault as Fault
+    from pseudohealthy.evaluation.runner import evaluate as evaluate
+    from pseudohealthy.finding import Finding as Finding
+    from pseudohealthy.io import read as read
+    from pseudohealthy.recipe import Recipe as Recipe
+    from pseudohealthy.run import Run as Run
+    from pseudohealthy.scan import Scan as Scan
+    from pseudohealthy.training.loop import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'pseudohealthy' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"pseudohealthy.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,48 @@
+"""The program: parse, run one command, turn what can go wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code of the contract."""
+    from pseudohealthy.errors import INTERNAL, INTERRUPTED, USAGE, Fault
+
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        from pseudohealthy.cli import parse
+
+        code = parse(arguments).start()
+    except Fault as fault:
+        if debug:
+            raise
+        print(fault, file=sys.stderr)
+        code = fault.exit
+    except KeyboardInterrupt:
+        print("error[INTERRUPTED]: stopped; finished files are kept", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = 0
+    except SystemExit as stop:  # the parser's own: --help (0), --version (0) or wrong usage
+        code = stop.code if isinstance(stop.code, int) else USAGE
+    except Exception as error:
+        if debug:
+            raise
+        first = (str(error).splitlines() or [""])[0][:200]
+        print(
+            f"error[INTERNAL]: {type(error).__name__}: {first}; a bug: run again with --debug and report it",
+            file=sys.stderr,
+        )
+        code = INTERNAL
+    return code
+
+
+def run() -> None:
+    """Entry point of the installed program."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,160 @@
+"""`detect` over everything it is given: one row per input, whatever happens to it; memory for a few scans at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pseudohealthy import io
+from pseudohealthy.canvas import Fitted
+from pseudohealthy.detector import Detector
+from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, RESOURCE, SOME_FAILED, Fault
+from pseudohealthy.finding import KINDS, Finding
+from pseudohealthy.io.atomic import atomic, write_json
+from pseudohealthy.progress import Progress, say
+from pseudohealthy.run import Run, prepare_folder, provenance
+from pseudohealthy.scan import Scan
+
+COLUMNS = (
+    "case_id", "score", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source", "status",
+    "warnings", "seconds",
+)  # fmt: skip
+
+
+@dataclass
+class Detections:
+    """Rows of findings.csv in input order, and the exit code they mean."""
+
+    folder: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def exit(self) -> int:
+        """0 all written, 4 some failed, else why none was written."""
+        if not self.faults:
+            return 0
+        written = any(row["status"] in ("ok", "warn") for row in self.rows)
+        return SOME_FAILED if written else self.faults[0].exit
+
+
+def detect(
+    run: Run | Path | str,
+    inputs: Sequence[Path | str],
+    out: Path | str,
+    *,
+    kinds: Sequence[str] = KINDS,
+    threshold: float | str = "stored",
+    levels: int | None = None,
+    device: str = "auto",
+    batch: int = 32,
+    overwrite: bool = False,
+) -> Detections:
+    """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
+
+    inputs: files and folders as `io.discover` takes them. levels: network calls of the walk back instead of the recipe's.
+    An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    settings = [f"restorer.steps={levels}"] if levels else []
+    detector = Detector(run, device=device, batch=batch, threshold=threshold, settings=settings)
+    sources, skipped = io.discover(list(inputs))
+    folder = prepare_folder(out, overwrite=overwrite)
+    made = {**detector.made(), **provenance()}
+    result = Detections(folder)
+    panels: dict[str, Path] = {}
+    with Progress("detecting", len(sources)) as bar:
+        for pairs in groups(sources, detector, result, bar):
+            for finding in restored(pairs, detector, result):
+                paths = finding.save(folder, kinds)
+                if "panel" in paths:
+                    panels[finding.case_id] = paths["panel"]
+                result.rows.append(finding.row())
+            bar.advance(len(pairs))
+    order = {source.case_id: i for i, source in enumerate(sources)}
+    result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
+    for item in skipped:
+        result.rows.append(blank(item.path.name) | {"status": "skipped", "warnings": item.reason})
+    write_results(result, made, panels)
+    say(f"report: {folder / 'report.html'}")
+    return result
+
+
+def groups(
+    sources: Sequence[io.Source], detector: Detector, result: Detections, bar: Progress
+) -> Iterator[list[tuple[Scan, Fitted]]]:
+    """Readable inputs on the canvas, together until they fill a batch of planes; the others become failed rows."""
+    pairs: list[tuple[Scan, Fitted]] = []
+    for source in sources:
+        try:
+            scan = io.read(source)
+            scan.name = source.case_id
+            pairs.append((scan, detector.canvas.fit(scan)))
+        except (Fault, MemoryError) as error:
+            fail(result, source.case_id, error)
+            bar.advance()
+        if sum(len(fitted.planes) for _, fitted in pairs) >= detector.batch:
+            yield pairs
+            pairs = []
+    if pairs:
+        yield pairs
+
+
+def restored(pairs: list[tuple[Scan, Fitted]], detector: Detector, result: Detections) -> list[Finding]:
+    """Findings of a group; where the group fails, of each of its cases that does not."""
+    try:
+        return list(detector.restore(pairs))
+    except (Fault, MemoryError) as error:
+        if len(pairs) == 1:
+            fail(result, pairs[0][0].name, error)
+            return []
+        return [finding for pair in pairs for finding in restored([pair], detector, result)]
+
+
+def fail(result: Detections, case_id: str, error: Fault | MemoryError) -> None:
+    """A failed row, and one line for the user."""
+    if isinstance(error, MemoryError):
+        error = Fault("OUT_OF_MEMORY", "not enough memory for this input", "use a machine with more", exit=RESOURCE)
+    if error.exit in (BAD_OUTPUT, INTERRUPTED):
+        raise error
+    error.case = case_id
+    result.faults.append(error)
+    result.rows.append(blank(case_id) | {"status": "failed", "warnings": f"{error.code}: {error.message}"})
+    say(str(error))
+
+
+def blank(case_id: str) -> dict[str, Any]:
+    return dict.fromkeys(COLUMNS) | {"case_id": case_id}
+
+
+def write_results(result: Detections, made: dict[str, Any], panels: dict[str, Path]) -> None:
+    """findings.csv, findings.json and report.html."""
+    import csv
+
+    from pseudohealthy.evaluation.outcome import harmless_cell
+    from pseudohealthy.report.page import write_report
+
+    with atomic(result.folder / "findings.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        for row in result.rows:
+            writer.writerow(
+                {k: harmless_cell(v) if isinstance(v, str) else ("" if v is None else v) for k, v in row.items()}
+            )
+    write_json(
+        result.folder / "findings.json",
+        {"made": made, "findings": result.rows, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
+    )
+    counts = {s: sum(row["status"] == s for row in result.rows) for s in ("ok", "warn", "failed", "skipped")}
+    summary = {k: v for k, v in counts.items() if v}
+    write_report(
+        result.folder,
+        title=f"Findings of {made['run']}",
+        rows=result.rows,
+        summary=summary,
+        panels=panels,
+        provenance=made,
+    )

@@ -1,0 +1,309 @@
+"""The invertible step between native planes and the model's square in [-1, 1]; nothing else knows ranges and sizes.
+
+Geometry: a square of ``side`` native pixels, placed per volume, becomes ``size`` model pixels; what lies outside the
+image is the low value (-1). Resampling is a pair of matrices per plane, pixel centres aligned: antialiased bilinear
+when the square is larger than the model's (``scale`` < 1), bilinear when it is at most half as large. In between the
+square is widened to ``size`` and nothing is resampled, so a canvas at least as large as the image loses nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+from pseudohealthy.foreground import METHODS, foreground
+
+if TYPE_CHECKING:
+    import torch
+
+    from pseudohealthy.scan import Scan
+
+# centre, width in HU
+WINDOWS: dict[str, tuple[float, float]] = {
+    "brain": (40, 80), "subdural": (80, 200), "bone": (600, 2800), "stroke": (40, 40),
+}  # fmt: skip
+NORMALISATIONS = ("window", "percentile", "range", "unit")
+RELEASE = 0.2  # change in model units (range 2) at which a value beyond the window is given up for the restored one
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a scan lies on the canvas; JSON-able. ``top`` and ``left`` of the square: native pixels, < 0 is padding."""
+
+    shape: tuple[int, int, int, int]  # native (C, D, H, W)
+    top: int
+    left: int
+    side: int
+    size: int
+    low: tuple[float, ...]  # native value of -1 and +1, per model channel
+    high: tuple[float, ...]
+
+    @property
+    def scale(self) -> float:
+        """Model pixels per native pixel."""
+        return self.size / self.side
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """The part of the native plane on the canvas: first row, end row, first column, end column."""
+        _, _, height, width = self.shape
+        return max(0, self.top), min(height, self.top + self.side), max(0, self.left), min(width, self.left + self.side)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Placement:
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
+
+
+@dataclass
+class Fitted:
+    """A scan on the canvas: planes (D, C, S, S) float32 in [-1, 1], foreground and mask (D, S, S) bool."""
+
+    planes: torch.Tensor
+    foreground: torch.Tensor
+    placement: Placement
+    mask: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """How scans are brought to the model and back.
+
+    normalise: "window" (HU ``windows``, by name or "centre/width", one channel each), "percentile" (inside the
+    foreground, per scan and channel), "range" (``value_range``) or "unit" (values are 0..1 already).
+    foreground: see ``pseudohealthy.foreground``; crop: fit the square to the foreground's bounding box (per volume,
+    ``margin`` of its longer side added on each side) instead of the whole plane.
+    """
+
+    size: int = 128
+    channels: int = 1
+    normalise: str = "percentile"
+    windows: tuple[str, ...] = ()
+    percentiles: tuple[float, float] = (0.0, 99.0)
+    value_range: tuple[float, float] = (0.0, 255.0)
+    foreground: str = "auto"
+    crop: bool = False
+    margin: float = 0.05
+    interpolation: str = "area"
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # lists from TOML and JSON
+            if isinstance(getattr(self, item.name), list):
+                object.__setattr__(self, item.name, tuple(getattr(self, item.name)))
+        low, high = self.percentiles
+        for wrong, found, cure in (
+            (self.size < 4 or self.channels < 1, f"size {self.size}, channels {self.channels}", "give positive sizes"),
+            (self.normalise not in NORMALISATIONS, f"normalise {self.normalise!r}", _choice(NORMALISATIONS)),
+            (self.foreground not in METHODS, f"foreground {self.foreground!r}", _choice(METHODS)),
+            (self.interpolation != "area", f"interpolation {self.interpolation!r}", "use area"),
+            (not 0 <= low < high <= 100, f"percentiles {self.percentiles}", "give two rising values in 0..100"),
+            (self.value_range[0] >= self.value_range[1], f"value_range {self.value_range}", "give two rising values"),
+            (self.normalise == "window" and len(self.windows) != self.channels,
+             f"{len(self.windows)} windows for {self.channels} channels", "name one window per channel"),
+        ):  # fmt: skip
+            if wrong:
+                raise Fault("BAD_SETTING", f"canvas: {found}", cure, exit=USAGE)
+        for window in self.windows:
+            window_range(window)
+
+    def fit(self, scan: Scan, mask: np.ndarray | None = None, brain_mask: np.ndarray | None = None) -> Fitted:
+        """Scan (C, D, H, W) -> planes (D, C, S, S). ``mask`` and ``brain_mask`` are bool (D, H, W) on the scan's grid;
+        a brain mask takes the place of the computed foreground. Raises Fault CHANNELS (exit 2), CONSTANT_IMAGE."""
+        import torch
+
+        voxels = np.asarray(scan.voxels, dtype=np.float32)
+        expected = 1 if self.normalise == "window" else self.channels
+        if voxels.shape[0] != expected:
+            raise Fault(
+                "CHANNELS",
+                f"the image has {voxels.shape[0]} channel(s), the model takes {expected}",
+                "choose a run trained on such images",
+                exit=USAGE,
+                case=scan.name,
+            )
+        inside = foreground(voxels, self.foreground) if brain_mask is None else np.asarray(brain_mask, dtype=bool)
+        low, high = self._levels(voxels, inside, scan.name)
+        placement = Placement(_shape(voxels), *self._square(inside), self.size, low, high)
+        channels = voxels if len(low) == len(voxels) else np.repeat(voxels, len(low), axis=0)
+        planes = np.empty((voxels.shape[1], len(low), self.size, self.size), dtype=np.float32)
+        for channel, (values, a, b) in enumerate(zip(channels, low, high, strict=True)):
+            planes[:, channel] = _onto(np.clip((values - np.float32(a)) * np.float32(2 / (b - a)), 0, 2), placement) - 1
+        return Fitted(
+            torch.from_numpy(planes),
+            torch.from_numpy(self.fit_mask(inside, placement)),
+            placement,
+            None if mask is None else torch.from_numpy(self.fit_mask(np.asarray(mask, dtype=bool), placement)),
+        )
+
+    def undo(self, planes: torch.Tensor | np.ndarray, placement: Placement) -> np.ndarray:
+        """Planes (D, C, S, S) in [-1, 1] -> (C, D, H, W) float32 in native units; the low value outside the square."""
+        low, high = (
+            np.array(level, dtype=np.float32)[:, None, None, None] for level in (placement.low, placement.high)
+        )
+        stacked = np.moveaxis(np.asarray(planes, dtype=np.float32), 1, 0)
+        return _back(stacked + 1, placement, _inverse, 0) * ((high - low) / 2) + low
+
+    def undo_map(
+        self, maps: torch.Tensor | np.ndarray, placement: Placement, fill: float = 0.0, nearest: bool = False
+    ) -> np.ndarray:
+        """Maps (D, S, S) -> (D, H, W): geometry only, never outside the map's range; ``fill`` outside the square."""
+        return _back(np.asarray(maps, dtype=np.float32), placement, _nearest if nearest else _linear, fill)
+
+    def healthy(self, scan: Scan, restored: torch.Tensor | np.ndarray, fitted: Fitted) -> np.ndarray:
+        """The native twin (C, D, H, W): the scan plus the change the restoration made, so that an unchanged plane comes
+        back bit for bit and native detail survives. A value beyond the window keeps its excess where the restoration
+        leaves it and loses it, linearly, as the change grows to a tenth of the window. With several windows the
+        narrowest that contains a voxel's value decides for it (the widest where none does)."""
+        place = fitted.placement
+        change = np.asarray(restored, dtype=np.float32) - np.asarray(fitted.planes)
+        change = _back(np.moveaxis(change, 1, 0), place, _inverse, 0)
+        voxels = np.asarray(scan.voxels, dtype=np.float32)
+        low, high = (np.array(level, dtype=np.float32)[:, None, None, None] for level in (place.low, place.high))
+        if len(change) != len(voxels):
+            order = np.argsort([b - a for a, b in zip(place.low, place.high, strict=True)])
+            choice = np.full(voxels.shape, order[-1])
+            for index in order[::-1]:
+                choice[(voxels >= place.low[index]) & (voxels <= place.high[index])] = index
+            change = np.take_along_axis(change, choice, axis=0)
+            low, high = low[choice, 0, 0, 0], high[choice, 0, 0, 0]
+        lost = np.clip(np.abs(change) / RELEASE, 0, 1) * (voxels - np.clip(voxels, low, high))
+        return np.where(change == 0, voxels, voxels + change * ((high - low) / 2) - lost)
+
+    def fit_mask(self, mask: np.ndarray, placement: Placement) -> np.ndarray:
+        """Native mask (D, H, W) -> (D, S, S) bool: on where at least half covered; a plane's mask that would vanish
+        keeps its most covered pixel."""
+        covered = _onto(np.asarray(mask, dtype=np.float32), placement, coverage=True)
+        on = covered >= 0.5 - 1e-6
+        for plane in np.flatnonzero(covered.any(axis=(1, 2)) & ~on.any(axis=(1, 2))):
+            on[plane].flat[covered[plane].argmax()] = True
+        return on
+
+    def _levels(self, voxels: np.ndarray, inside: np.ndarray, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        if self.normalise == "window":
+            pairs = [window_range(window) for window in self.windows]
+        elif self.normalise != "percentile":
+            pairs = [(0.0, 1.0) if self.normalise == "unit" else self.value_range] * len(voxels)
+        else:
+            pairs = []
+            for values in voxels:
+                known = values[inside] if inside.sum() >= 16 else values.ravel()
+                low, high = (float(level) for level in np.percentile(known, self.percentiles))
+                if low == high:  # nearly two-valued images: their own range
+                    low, high = float(values.min()), float(values.max())
+                if low == high:
+                    raise Fault(
+                        "CONSTANT_IMAGE", f"every value is {low:g}", "leave this image out", exit=NO_INPUT, case=name
+                    )
+                pairs.append((low, high))
+        return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
+
+    def _square(self, inside: np.ndarray) -> tuple[int, int, int]:
+        """Top, left and side of the native square."""
+        _, height, width = inside.shape
+        rows, columns = (np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+        first_row, end_row, first_column, end_column = 0, height, 0, width
+        side = max(height, width)
+        if self.crop and rows.size:
+            first_row, end_row, first_column, end_column = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+            longer = max(end_row - first_row, end_column - first_column)
+            side = min(side, int(np.ceil(longer * (1 + 2 * self.margin))))
+        if side <= self.size < 2 * side:
+            side = self.size
+        return int(first_row + end_row - side) // 2, int(first_column + end_column - side) // 2, side
+
+
+def _choice(names: tuple[str, ...]) -> str:
+    return "choose from " + ", ".join(names)
+
+
+def window_range(window: str) -> tuple[float, float]:
+    """Lowest and highest HU of a window, by name or as "centre/width"."""
+    try:
+        centre, width = WINDOWS[window] if window in WINDOWS else map(float, window.split("/"))
+    except ValueError:
+        centre, width = 0.0, 0.0
+    if not width > 0:
+        raise Fault("BAD_SETTING", f"window {window!r}", f"use centre/width or one of {', '.join(WINDOWS)}", exit=USAGE)
+    return centre - width / 2, centre + width / 2
+
+
+def _shape(voxels: np.ndarray) -> tuple[int, int, int, int]:
+    channels, depth, height, width = voxels.shape
+    return channels, depth, height, width
+
+
+def _onto(planes: np.ndarray, place: Placement, coverage: bool = False) -> np.ndarray:
+    """(D, H, W) -> (D, S, S); the padding counts as 0."""
+    r0, r1, c0, c1 = place.box
+    inner = planes[:, r0:r1, c0:c1]
+    if place.side == place.size:
+        out = np.zeros((len(planes), place.size, place.size), dtype=np.float32)
+        out[:, r0 - place.top : r1 - place.top, c0 - place.left : c1 - place.left] = inner
+        return out
+    matrix = (_coverage if coverage else _forward)(place.side, place.size)
+    return matrix[:, r0 - place.top : r1 - place.top] @ inner @ matrix[:, c0 - place.left : c1 - place.left].T
+
+
+def _back(planes: np.ndarray, place: Placement, matrix_of: Any, fill: float) -> np.ndarray:
+    """(..., S, S) -> (..., H, W)."""
+    r0, r1, c0, c1 = place.box
+    rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
+    out = np.full((*planes.shape[:-2], *place.shape[2:]), fill, dtype=np.float32)
+    if place.side == place.size:
+        out[..., r0:r1, c0:c1] = planes[..., rows, columns]
+    else:
+        matrix = matrix_of(place.side, place.size)
+        out[..., r0:r1, c0:c1] = matrix[rows] @ planes @ matrix[columns].T
+    return out
+
+
+def _centres(sources: int, targets: int) -> np.ndarray:
+    """Target pixel centres in source pixel coordinates."""
+    return (np.arange(targets) + 0.5) * sources / targets - 0.5
+
+
+def _triangle(sources: int, targets: int) -> np.ndarray:
+    """(targets, sources) bilinear weights, widened to the target's pixel when that is larger (antialiased)."""
+    support = max(1.0, sources / targets)
+    distance = np.clip(_centres(sources, targets), 0, sources - 1)[:, None] - np.arange(sources)
+    weights = np.maximum(0.0, 1 - np.abs(distance) / support)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@lru_cache(maxsize=64)
+def _forward(side: int, size: int) -> np.ndarray:
+    return _triangle(side, size).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _linear(side: int, size: int) -> np.ndarray:
+    return _triangle(size, side).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _inverse(side: int, size: int) -> np.ndarray:
+    """Exact when the image was enlarged (least squares, well conditioned from twice upwards), else linear."""
+    return np.linalg.pinv(_triangle(side, size)).astype(np.float32) if size > side else _linear(side, size)
+
+
+@lru_cache(maxsize=64)
+def _nearest(side: int, size: int) -> np.ndarray:
+    nearest = np.clip(np.rint(_centres(size, side)), 0, size - 1).astype(int)
+    return np.eye(size, dtype=np.float32)[nearest]
+
+
+@lru_cache(maxsize=64)
+def _coverage(side: int, size: int) -> np.ndarray:
+    """(size, side) share of each model pixel that lies in each native pixel."""
+    edges, native = np.arange(size + 1) * side / size, np.arange(side)
+    overlap = np.minimum(edges[1:, None], native + 1) - np.maximum(edges[:-1, None], native)
+    return (np.maximum(0, overlap) * size / side).astype(np.float32)

@@ -1,0 +1,94 @@
+"""Noise schedules: how much image and how much noise a state holds at each level. Knows nothing of images.
+
+    x_t = signal[t] * x_0 + sigma[t] * eps,        signal[t]^2 + sigma[t]^2 = 1
+
+Level 0 is the clean image; levels 1..T are noisy. Published tables are 0-based with index 0 already noisy, so
+level = published index + 1: `Schedule.level` is the one place that says so.
+
+Linear: Ho et al. 2020, "Denoising diffusion probabilistic models". Cosine: Nichol & Dhariwal 2021, equation 17.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Schedule:
+    """Tables of a variance-preserving diffusion, float64 on the CPU, all of length ``steps + 1`` (index = level).
+
+    kind: "linear" (betas from `start` to `end`, rescaled by 1000 / steps) or "cosine" (`offset` is the paper's s).
+    floor: lower clip of the cosine betas; 0 is the published formula, 1e-4 what the patched CT code uses.
+    Raises ValueError for an unknown kind or fewer than one step.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["linear", "cosine"] = "linear",
+        steps: int = 1000,
+        *,
+        start: float = 1e-4,
+        end: float = 0.02,
+        offset: float = 0.008,
+        floor: float = 0.0,
+    ):
+        if steps < 1:
+            raise ValueError(f"a schedule needs at least one step, got {steps}")
+        if kind == "linear":
+            beta = np.linspace(start, end, steps) * (1000 / steps)
+            beta = np.minimum(beta, 0.999)  # short schedules would otherwise pass 1
+        elif kind == "cosine":
+            angle = (np.arange(steps + 1) / steps + offset) / (1 + offset) * math.pi / 2
+            remaining = np.cos(angle) ** 2
+            beta = np.clip(1 - remaining[1:] / remaining[:-1], floor, 0.999)
+        else:
+            raise ValueError(f"unknown schedule {kind!r}; choose linear or cosine")
+        self.steps = steps
+        self._fill(beta)
+
+    @classmethod
+    def from_published(cls, alpha_bar: Tensor | np.ndarray) -> Schedule:
+        """The schedule of a checkpoint that stores its cumulative product of (1 - beta), 0-based, length T."""
+        product = np.concatenate([[1.0], np.asarray(alpha_bar, dtype=np.float64)])
+        schedule = cls.__new__(cls)
+        schedule.steps = len(product) - 1
+        schedule._fill(1 - product[1:] / product[:-1])
+        return schedule
+
+    def _fill(self, beta: np.ndarray) -> None:
+        alpha_bar = np.concatenate([[1.0], np.cumprod(1 - beta)])
+        before, after = alpha_bar[:-1], alpha_bar[1:]
+        variance = beta * (1 - before) / (1 - after)
+        self.beta = _table(beta)
+        self.alpha_bar = torch.from_numpy(alpha_bar)
+        self.signal, self.sigma = self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()
+        # q(x_{t-1} | x_t, x_0) = N(posterior_clean x_0 + posterior_state x_t, posterior_variance), Ho et al. (7)
+        self.posterior_variance = _table(variance)
+        self.posterior_clean = _table(np.sqrt(before) * beta / (1 - after))
+        self.posterior_state = _table(np.sqrt(1 - beta) * (1 - before) / (1 - after))
+        # The variance at level 1 is 0 and has no logarithm: the next one stands in, as in the published code.
+        floored = np.concatenate([variance[1:2] if len(variance) > 1 else beta[:1], variance[1:]])
+        self.posterior_log_variance = _table(np.log(floored))
+
+    @staticmethod
+    def level(published_index: int) -> int:
+        """Level of a 0-based published step."""
+        return published_index + 1
+
+    def gather(self, table: Tensor, t: int | Tensor, like: Tensor) -> Tensor:
+        """`table` at level t (int or (B,) long), in the type and on the device of `like`, shaped to broadcast to it."""
+        index = torch.as_tensor(t, device=like.device)
+        return table.to(like.device)[index].to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+    def at(self, t: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(signal, sigma) at level t, shaped to broadcast to `like`."""
+        return self.gather(self.signal, t, like), self.gather(self.sigma, t, like)
+
+
+def _table(values: np.ndarray) -> Tensor:
+    """Levels 1..T behind a zero for level 0, where the quantity is not defined."""
+    return torch.from_numpy(np.concatenate([[0.0], values]))

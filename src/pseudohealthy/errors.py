@@ -1,0 +1,32 @@
+"""What can go wrong, in one line: what was found, what to do, and the exit code of the contract."""
+
+from __future__ import annotations
+
+INTERNAL, USAGE, NO_INPUT, SOME_FAILED, BAD_MODEL, BAD_OUTPUT, RESOURCE, REFUSED, INTERRUPTED = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    130,
+)
+
+
+class Fault(Exception):
+    """A finding about the user's input, settings, model or machine; never a bug of ours.
+
+    code: upper-case word such as ``TRUNCATED``; message: what was found, without patient data; cure: what to do;
+    exit: the exit code when this ends the command (3 = no usable input); case: id of the case it concerns.
+    """
+
+    def __init__(self, code: str, message: str, cure: str = "", *, exit: int = NO_INPUT, case: str | None = None):
+        super().__init__(code, message, cure)
+        self.code, self.message, self.cure, self.exit, self.case = code, message, cure, exit, case
+
+    def __str__(self) -> str:
+        where = f" case={self.case}" if self.case else ""
+        text = f"error[{self.code}]{where}: {self.message}" + (f"; {self.cure}" if self.cure else "")
+        return " ".join(text.split())

@@ -1,0 +1,176 @@
+"""What goes into an evaluation (`CaseResult`) and what comes out (`Record`, and the table made of records)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy.errors import BAD_MODEL, Fault
+
+CONTROL = "control:"  # methods whose name starts so are trivial controls: listed below, compared against
+
+# Metrics shown in tables, in this order; all are better when higher. "@" is followed by the threshold's source.
+HEADINGS = {
+    "image_auroc": "image AUROC",
+    "image_average_precision": "image AP",
+    "plane_auroc": "plane AUROC",
+    "plane_average_precision": "plane AP",
+    "voxel_auroc_pooled": "voxel AUROC, pooled",
+    "voxel_average_precision_pooled": "voxel AP, pooled",
+    "dice_pooled": "Dice, pooled @",
+    "dice_per_case_mean": "Dice, mean per case @",
+    "dice_oracle_pooled": "Dice, pooled @",
+}
+
+
+@dataclass
+class CaseResult:
+    """What one method said about one case.
+
+    label: HEALTHY, ANOMALOUS or None (unknown); score: higher = more anomalous; plane_scores (D,) and plane_labels
+    (D,) with HEALTHY, ANOMALOUS or -1 (unknown); map (N,) float32: scores of the voxels inside the evaluation mask;
+    truth (N,) bool: the reference there (None on a healthy case means empty, on another one unknown); voxel_ml: volume
+    of a voxel. A voxel counts as found where ``map > threshold``.
+    Raises `Fault` for scores that are not finite and for a healthy case with a lesion in its reference.
+    """
+
+    case_id: str
+    patient_id: str
+    label: int | None
+    score: float
+    plane_scores: np.ndarray | None = None
+    plane_labels: np.ndarray | None = None
+    map: np.ndarray | None = None
+    truth: np.ndarray | None = None
+    method: str = "method"
+    voxel_ml: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.label not in (HEALTHY, ANOMALOUS, None):
+            raise ValueError(f"label {self.label!r} is not {HEALTHY}, {ANOMALOUS} or None")
+        for values in (self.score, self.plane_scores, self.map):
+            if values is not None and not np.isfinite(values).all():
+                cure = "check the restored image of this case"
+                raise Fault("NONFINITE_SCORE", "the score is not finite", cure, exit=BAD_MODEL, case=self.case_id)
+        if self.map is not None and self.truth is None and self.label == HEALTHY:
+            self.truth = np.zeros(len(self.map), dtype=bool)
+        for one, other in ((self.map, self.truth), (self.plane_scores, self.plane_labels)):
+            if one is not None and other is not None and np.shape(one) != np.shape(other):
+                raise ValueError(f"scores of shape {np.shape(one)} but labels of shape {np.shape(other)}")
+        if self.label == HEALTHY and self.truth is not None and self.truth.any():
+            cure = "correct the label in the manifest or remove the mask"
+            raise Fault("LABEL_CONFLICT", "labelled healthy but its mask is not empty", cure, case=self.case_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One number and everything needed to know what it is.
+
+    unit: what is counted ("case", "plane", "voxel"); ci95: patient bootstrap, None where it is undefined (a count,
+    fewer than two patients); prevalence: share of anomalous units, the chance level of average precision;
+    threshold_source: as in `thresholds.SOURCES`, None for ranking metrics; against: the control a ``*_difference`` is
+    taken from.
+    """
+
+    metric: str
+    value: float
+    ci95: tuple[float, float] | None
+    unit: str
+    protocol: str
+    threshold_source: str | None
+    mask: str
+    grid: str
+    postprocessing: str
+    n_patients: int
+    n_cases: int
+    prevalence: float | None
+    method: str
+    threshold: float | None = None
+    against: str | None = None
+
+    @property
+    def is_control(self) -> bool:
+        return self.method.startswith(CONTROL)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Record:
+        """From an entry of ``metrics.json``; unknown keys are ignored."""
+        known = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
+        known["ci95"] = tuple(known["ci95"]) if known.get("ci95") else None
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A table of records: headings, one row per method (controls last), and which cells hold the best of a column."""
+
+    headings: list[str]
+    methods: list[str]
+    cells: dict[tuple[str, str], Record]  # (method, heading)
+    best: set[tuple[str, str]]
+    differences: dict[tuple[str, str], Record]  # (method, heading): method minus the best control
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """Numbers share a column only where protocol, threshold source, mask, grid and post-processing are the same."""
+    plain = [record for record in records if record.metric in HEADINGS]
+    paired = [replace(record, metric=record.metric.removesuffix("_difference")) for record in records if record.against]
+    settings: dict[str, set[tuple]] = {}
+    for record in plain:
+        settings.setdefault(_heading(record), set()).add(_setting(record))
+
+    def key(record: Record) -> tuple[str, str]:
+        heading = _heading(record)
+        if len(settings.get(heading, ())) > 1:
+            heading += f" [{', '.join(_setting(record))}]"
+        return record.method, heading
+
+    cells = {key(record): record for record in plain}
+    rank = {heading: list(HEADINGS).index(record.metric) for (_, heading), record in cells.items()}
+    headings = sorted(rank, key=lambda heading: rank[heading])
+    methods = sorted(dict.fromkeys(record.method for record in plain), key=lambda name: name.startswith(CONTROL))
+    best = set()
+    for heading in headings:
+        column = {place: record.value for place, record in cells.items() if place[1] == heading}
+        if len(column) > 1:
+            best |= {place for place, value in column.items() if value == max(column.values())}
+    return Summary(headings, methods, cells, best, {key(record): record for record in paired})
+
+
+def number(record: Record, *, signed: bool = False) -> str:
+    """``0.873 [0.81, 0.92]``"""
+    sign = "+" if signed else ""
+    ci = "" if record.ci95 is None else f" [{record.ci95[0]:{sign}.2f}, {record.ci95[1]:{sign}.2f}]"
+    return f"{record.value:{sign}.3f}{ci}"
+
+
+def context(records: Sequence[Record]) -> str:
+    """What the numbers of a table share, in one sentence; empty without records."""
+    if not records:
+        return ""
+    first = max(records, key=lambda record: record.n_cases)
+    return (
+        f"{first.n_cases} cases of {first.n_patients} patients; protocol {first.protocol}; mask: {first.mask}; "
+        f"grid: {first.grid}; post-processing: {first.postprocessing}; "
+        "[95 % interval over patients]; * best of a column"
+    )
+
+
+def _heading(record: Record) -> str:
+    heading = HEADINGS[record.metric]
+    if heading.endswith("@"):
+        return f"{heading} {record.threshold_source}"
+    if "average_precision" in record.metric and record.prevalence is not None:
+        return f"{heading} (chance {record.prevalence:.2g})"
+    return heading
+
+
+def _setting(record: Record) -> tuple[str, ...]:
+    return record.protocol, record.mask, record.grid, record.postprocessing

@@ -1,0 +1,142 @@
+"""What a detector says about one scan, on the scan's own grid; it saves itself beside the input's type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.io.atomic import write_json
+from pseudohealthy.scan import Scan
+
+KINDS = ("volumes", "panel", "json")
+MOST_REGIONS = 20
+
+
+@dataclass
+class Finding:
+    """scan; healthy (C, D, H, W) in the scan's units; map (D, H, W) float32; mask (D, H, W) bool = map > threshold.
+
+    score: of the case, higher = more anomalous. plane_scores (D,). healthy_percentile: share of healthy validation cases
+    that score lower, with the case itself counted among them (so it never reads 100). regions: connected parts of the
+    mask, the heaviest first. made: how it was made (run, weights, seed, network calls).
+    """
+
+    scan: Scan
+    healthy: np.ndarray
+    map: np.ndarray
+    foreground: np.ndarray
+    score: float
+    plane_scores: np.ndarray
+    threshold: float | None
+    threshold_source: str
+    healthy_percentile: float | None = None
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def case_id(self) -> str:
+        return self.scan.name
+
+    @property
+    def mask(self) -> np.ndarray:
+        """What lies above the threshold; empty without one."""
+        return self.map > self.threshold if self.threshold is not None else np.zeros(self.map.shape, bool)
+
+    @property
+    def volume_ml_above(self) -> float | None:
+        """Volume above the threshold in ml; None where the input has no geometry."""
+        ml = self.scan.voxel_ml
+        return None if ml is None else float(np.count_nonzero(self.mask) * ml)
+
+    @property
+    def regions(self) -> list[dict[str, Any]]:
+        """Connected regions of the mask (26-connectivity), heaviest (sum of the map) first, at most 20."""
+        from scipy import ndimage
+
+        labels, count = ndimage.label(self.mask, structure=np.ones((3, 3, 3)))
+        if not count:
+            return []
+        index = np.arange(1, count + 1)
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        mass = ndimage.sum_labels(self.map, labels, index)
+        peaks = ndimage.maximum_position(self.map, labels, index)
+        affine, ml = self.scan.affine, self.scan.voxel_ml
+        found = []
+        for i in np.argsort(-mass)[:MOST_REGIONS]:
+            plane, row, column = map(int, peaks[i])
+            region = {
+                "voxels": int(sizes[i]),
+                "peak": float(self.map[peaks[i]]),
+                "plane": plane,
+                "row": row,
+                "column": column,
+            }
+            if affine is not None and ml is not None:
+                region["volume_ml"] = round(float(sizes[i] * ml), 4)
+                region["peak_mm"] = [round(float(v), 2) for v in (affine @ [plane, row, column, 1])[:3]]
+            found.append(region)
+        return found
+
+    def row(self) -> dict[str, Any]:
+        """The case's line of findings.csv."""
+        return {
+            "case_id": self.case_id,
+            "score": round(self.score, 6),
+            "healthy_percentile": None if self.healthy_percentile is None else round(self.healthy_percentile, 2),
+            "volume_ml_above": None if self.volume_ml_above is None else round(self.volume_ml_above, 4),
+            "n_regions": len(self.regions),
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+            "status": "warn" if self.warnings else "ok",
+            "warnings": "; ".join(self.warnings),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def save(self, folder: Path | str, kinds: Sequence[str] = KINDS) -> dict[str, Path]:
+        """Write into folder/<case_id>: pseudo_healthy, anomaly_map and anomaly_mask on the input's grid and in its type
+        ("volumes"), panel.png ("panel") and case.json ("json"). Returns the paths by name. Fault KIND (exit 2)."""
+        from pseudohealthy import io
+        from pseudohealthy.report.panel import panel
+
+        unknown = [kind for kind in kinds if kind not in KINDS]
+        if unknown:
+            raise Fault("KIND", f"there is no output kind '{unknown[0]}'", f"one of: {', '.join(KINDS)}", exit=USAGE)
+        folder = Path(folder) / self.case_id
+        paths: dict[str, Path] = {}
+        if "volumes" in kinds:
+            write = io.write_volume
+            paths["pseudo_healthy"] = write(self.healthy, self.scan, folder, "pseudo_healthy", dtype=np.float32)
+            paths["anomaly_map"] = write(self.map, self.scan, folder, "anomaly_map", dtype=np.float32)
+            paths["anomaly_mask"] = write(self.mask, self.scan, folder, "anomaly_mask", dtype=np.uint8)
+        if "panel" in kinds:
+            paths["panel"] = panel(self, folder / "panel.png")
+        if "json" in kinds:
+            paths["case"] = folder / "case.json"
+            write_json(paths["case"], self.describe({k: p.name for k, p in paths.items() if k != "case"}))
+        return paths
+
+    def describe(self, outputs: dict[str, str] | None = None) -> dict[str, Any]:
+        """Everything but the pixels, JSON-able; no path of the machine, no patient data."""
+        spacing = self.scan.spacing
+        return {
+            **self.row(),
+            "research_use_only": True,
+            "kind": self.scan.kind,
+            "shape": list(self.scan.shape),
+            "spacing_mm": None if spacing is None else [round(v, 4) for v in spacing],
+            "units": self.scan.units,
+            "plane_scores": [round(float(v), 6) for v in self.plane_scores],
+            "foreground_fraction": round(float(self.foreground.mean()), 4),
+            "map_percentiles": dict(
+                zip(("p50", "p95", "p99", "max"), np.percentile(self.map, (50, 95, 99, 100)).tolist(), strict=True)
+            ),
+            "regions": self.regions,
+            "made": self.made,
+            "outputs": outputs or {},
+        }

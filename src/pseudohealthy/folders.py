@@ -1,0 +1,138 @@
+"""A plain folder as a manifest: ``train/good``, ``val/good`` (optional), ``test/good``, ``test/bad``, ``masks/``.
+
+The layout of MVTec AD and BMAD: ``valid`` reads as ``val``; ``good``, ``normal`` and ``healthy`` are healthy, every
+other folder of a split (``bad``, ``Ungood``, a disease) is anomalous; images may lie one deeper in ``img`` with their
+masks in ``label``. Elsewhere a mask has the image's stem, with or without ``_mask``, in ``masks/`` or ``ground_truth/``
+(there also below ``test/bad`` or ``bad``); brain masks in ``brain_masks/`` likewise.
+
+Patients: a ``patients.csv`` (columns file, patient) decides; otherwise the file's stem is the patient, except for
+stems that are bare numbers, which count images within their folder. ``<patient>_<number>`` is not taken apart: that
+guess would be wrong silently. Without a val folder, 15 % of the training patients become val.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+
+SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".dcm", ".zip", ".bmp")
+GOOD = {"good", "normal", "healthy"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+VAL_SHARE = 0.15
+
+
+def read_folders(root: Path) -> Manifest:
+    """The manifest of a plain folder. Raises Fault NO_MANIFEST (exit 3) for any other layout."""
+    root = Path(root).resolve()
+    found: list[tuple[str, str, Path]] = []  # split, folder of the class, image
+    for split_folder in _folders(root):
+        if split := SPLIT_FOLDERS.get(split_folder.name.lower()):
+            found += [(split, kind.name, image) for kind in _folders(split_folder) for image in _images(kind)]
+    if not found:
+        raise Fault(
+            "NO_MANIFEST",
+            f"{root.name} holds neither manifest.csv nor images in train/good or test/good, test/bad",
+            "run prepare, write a manifest.csv, or sort the images into those folders",
+            exit=NO_INPUT,
+        )
+    patients = _patients(root)
+    masks = {name: _by_place(root, root / name) for name in ("masks", "ground_truth", "brain_masks")}
+    count = Counter(_stem(image) for _, _, image in found)
+    cases = []
+    for split, kind, image in found:
+        stem, place = _stem(image), image.relative_to(root).as_posix()
+        folder = place.split("/")[0]
+        counted = f"{split}-{kind}-{stem}"
+        label = HEALTHY if kind.lower() in GOOD else ANOMALOUS
+        patient = next((patients[key] for key in (place, image.name, stem) if key in patients), None)
+        if patients and patient is None:
+            raise Fault("BAD_MANIFEST", f"patients.csv has no row for {place}", "list every image there", exit=USAGE)
+        cases.append(Case(
+            case_id=stem if count[stem] == 1 and not stem.isdigit() else counted,
+            patient_id=patient or (counted if stem.isdigit() else stem),
+            split=split, label=label, image=place, root=root,
+            mask="" if label == HEALTHY else _mask(root, image, folder, kind, masks["masks"] | masks["ground_truth"]),
+            brain_mask=_lookup(masks["brain_masks"], image, folder, kind),
+        ))  # fmt: skip
+    manifest = Manifest(cases, root)
+    return manifest if any(case.split == "val" for case in cases) else _with_val(manifest)
+
+
+def _with_val(manifest: Manifest, seed: int = 0) -> Manifest:
+    """Give 15 % of the training patients (at least one of two or more) to val."""
+    patients = manifest.split("train").patients
+    number = max(1, round(VAL_SHARE * len(patients))) if len(patients) > 1 else 0
+    chosen = {patients[place] for place in np.random.default_rng(seed).permutation(len(patients))[:number]}
+    return Manifest(
+        [
+            replace(case, split="val") if case.split == "train" and case.patient_id in chosen else case
+            for case in manifest
+        ],
+        manifest.root,
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images(kind: Path) -> list[Path]:
+    """Image files of one class folder, and folders that are one DICOM series each."""
+    inner = kind / "img" if (kind / "img").is_dir() else kind
+    children = sorted(path for path in inner.iterdir() if not path.name.startswith("."))
+    files = [path for path in children if path.is_file() and path.name.lower().endswith(SUFFIXES)]
+    return files + [path for path in children if path.is_dir() and path.name not in {"label", "img"}]
+
+
+def _stem(path: Path) -> str:
+    lowered = path.name.lower()
+    suffix = next((suffix for suffix in SUFFIXES if lowered.endswith(suffix)), "") if not path.is_dir() else ""
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def _by_place(root: Path, folder: Path) -> dict[str, str]:
+    """Files below a folder, relative to the root, by relative place without suffix, e.g. ``bad/017_mask``."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(SUFFIXES))
+    return {
+        (path.relative_to(folder).parent / _stem(path)).as_posix(): path.relative_to(root).as_posix() for path in files
+    }
+
+
+def _lookup(masks: dict[str, str], image: Path, split_folder: str, kind: str) -> str:
+    stem = _stem(image)
+    places = (f"{split_folder}/{kind}/{stem}", f"{kind}/{stem}", f"{split_folder}/{stem}", stem)
+    return next((masks[key] for place in places for key in (place, f"{place}_mask") if key in masks), "")
+
+
+def _mask(root: Path, image: Path, split_folder: str, kind: str, masks: dict[str, str]) -> str:
+    if image.parent.name == "img":
+        beside = _by_place(root, image.parent.parent / "label")
+        return beside.get(_stem(image)) or beside.get(f"{_stem(image)}_mask") or ""
+    return _lookup(masks, image, split_folder, kind)
+
+
+def _patients(root: Path) -> dict[str, str]:
+    path = root / "patients.csv"
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8-sig").splitlines()
+    rows = list(csv.DictReader(text, delimiter=";" if text and text[0].count(";") > text[0].count(",") else ","))
+    if not rows or not {"file", "patient"} <= set(rows[0]):
+        raise Fault(
+            "BAD_MANIFEST", "patients.csv lacks the columns file, patient", "name both in its header", exit=USAGE
+        )
+    return {row["file"].replace("\\", "/"): row["patient"] for row in rows}

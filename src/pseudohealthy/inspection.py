@@ -1,0 +1,136 @@
+"""What would be read from a path, before anything is done with it: layout, counts, geometry, warnings, contact sheet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pseudohealthy import cases, io
+from pseudohealthy.errors import NO_INPUT, SOME_FAILED, Fault
+from pseudohealthy.io.atomic import atomic, write_json
+from pseudohealthy.progress import track
+from pseudohealthy.scan import Scan
+
+MOST_TILES = 64
+
+
+@dataclass
+class Inspection:
+    """rows: one per input; notes: about the whole. exit: 0, or 4 when some inputs cannot be read, 3 when none can."""
+
+    path: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def exit(self) -> int:
+        failed = sum(row["status"] == "failed" for row in self.rows)
+        return 0 if not failed else (NO_INPUT if failed == len(self.rows) else SOME_FAILED)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"path": self.path, "notes": self.notes, "inputs": self.rows}
+
+    def text(self) -> str:
+        """A table for people, at most 40 inputs long."""
+        lines = list(self.notes)
+        for row in self.rows[:40]:
+            if row["status"] == "failed":
+                lines.append(f"  {row['case_id']}: {row['warnings']}")
+                continue
+            grid = " x ".join(map(str, row["shape"]))
+            spacing = " x ".join(f"{v:g}" for v in row["spacing_mm"]) + " mm" if row["spacing_mm"] else "no geometry"
+            low, high = row["range"]
+            line = f"  {row['case_id']}: {row['kind']}, {grid} (C, D, H, W), {spacing}, {low:g}..{high:g} {row['units']}"
+            lines.append(line.rstrip() + (f"; {row['warnings']}" if row["warnings"] else ""))
+        if len(self.rows) > 40:
+            lines.append(f"  ... and {len(self.rows) - 40} more (--json lists all)")
+        return "\n".join(lines)
+
+
+def inspect(path: Path | str, out: Path | str | None = None) -> Inspection:
+    """Read everything at `path` once; with `out`, write contact_sheet.png and inspect.json there."""
+    path = Path(path)
+    found = Inspection(path.name)
+    tiles: list[tuple[str, Scan]] = []
+    manifest = as_manifest(path)
+    if manifest is not None:
+        counts = Counter((case.split or "no split", {0: "healthy", 1: "anomalous", None: "unknown"}[case.label]) for case in manifest)
+        found.notes.append(f"{path.name}: a data set of {len(manifest)} cases of {len(manifest.patients)} patients")
+        found.notes += [f"  {split}, {label}: {count}" for (split, label), count in sorted(counts.items())]
+        found.notes += [f"warning: {problem}" for problem in cases.check(manifest)]
+        sample = list(manifest)
+        sample = [sample[i] for i in np.linspace(0, len(sample) - 1, min(len(sample), MOST_TILES)).round().astype(int)]
+        found.notes.append(f"  read here: {len(sample)} of them, evenly spread")
+        readers = [(case.case_id, lambda case=case: io.read_image(case.image, case.root)) for case in sample]
+    else:
+        sources, skipped = io.discover([path])
+        reasons = Counter(item.reason for item in skipped)
+        found.notes.append(f"{path.name}: {len(sources)} inputs, {len(skipped)} skipped")
+        found.notes += [f"  skipped {count}: {reason}" for reason, count in reasons.most_common()]
+        readers = [(source.case_id, lambda source=source: io.read(source)) for source in sources]
+    for case_id, reader in track(readers, "reading", len(readers)):
+        try:
+            scan = reader()
+        except Fault as fault:
+            found.rows.append({"case_id": case_id, "status": "failed", "warnings": f"{fault.code}: {fault.message}; {fault.cure}"})
+            continue
+        found.rows.append(describe(case_id, scan))
+        if len(tiles) < MOST_TILES:
+            middle = scan.voxels[:1, scan.shape[1] // 2 : scan.shape[1] // 2 + 1].copy()  # one plane, not the volume
+            tiles.append((case_id, Scan(middle, None, scan.name, scan.kind, display=scan.display)))
+    if out is not None:
+        write_json(Path(out) / "inspect.json", found.as_dict())
+        if tiles:
+            contact_sheet(tiles, Path(out) / "contact_sheet.png")
+    return found
+
+
+def as_manifest(path: Path) -> cases.Manifest | None:
+    """The manifest or folder layout at `path`, None where it is neither (then it is plain input)."""
+    if path.is_file() and path.suffix.lower() != ".csv":
+        return None
+    try:
+        return cases.load(path)
+    except Fault as fault:
+        if fault.code == "NO_MANIFEST":
+            return None
+        raise
+
+
+def describe(case_id: str, scan: Scan) -> dict[str, Any]:
+    """One row."""
+    spacing = scan.spacing
+    return {
+        "case_id": case_id,
+        "status": "warn" if scan.warnings else "ok",
+        "kind": scan.kind,
+        "shape": list(scan.shape),
+        "spacing_mm": None if spacing is None else [round(v, 3) for v in spacing],
+        "range": [float(scan.voxels.min()), float(scan.voxels.max())],
+        "units": scan.units,
+        "warnings": "; ".join(scan.warnings),
+    }
+
+
+def contact_sheet(tiles: list[tuple[str, Scan]], path: Path) -> None:
+    """The middle plane of every scan, each in its own window (stored, else 1st to 99th percentile), with its name."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(8, len(tiles))
+    rows = -(-len(tiles) // columns)
+    figure = Figure(figsize=(1.8 * columns, 2.0 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (name, scan) in zip(axes.flat, tiles, strict=False):
+        low, high = scan.display or np.percentile(scan.voxels, (1, 99))
+        axis.imshow(scan.voxels[0, 0], cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+        axis.set_title(name if len(name) <= 22 else f"{name[:10]}…{name[-11:]}", fontsize=6)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110)

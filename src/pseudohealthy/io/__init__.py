@@ -1,0 +1,237 @@
+"""Files in, files out: find scans, read one, read a mask on its grid, write volumes back where they came from.
+
+Importing this package is cheap: format libraries are imported when a file of their format is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pseudohealthy.errors import REFUSED, USAGE, Fault
+from pseudohealthy.io.atomic import atomic, write_json, write_text
+from pseudohealthy.io.discover import Skipped, Source, discover, kind_of, natural, safe, split_item
+from pseudohealthy.scan import Scan, describe_grid, same_grid, usable
+
+__all__ = [
+    "Skipped", "Source", "atomic", "discover", "read", "read_image", "read_mask", "write_json", "write_text",
+    "write_volume",
+]  # fmt: skip
+
+
+def read(source: Source | Path | str, *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:
+    """One scan, with contrast and a usable size. plane: see io.nifti.PLANES.
+
+    Raises Fault: what the format's reader raises, SEVERAL (exit 2) for a path that holds more than one scan, TOO_SMALL,
+    CONSTANT_IMAGE.
+    """
+    source = source if isinstance(source, Source) else _only(source)
+    try:
+        return usable(_load(source, plane, max_voxels))
+    except Fault as fault:
+        fault.case = fault.case or source.case_id
+        raise
+
+
+def read_image(spec: str, root: Path, **kw: Any) -> Scan:
+    """The scan a manifest's `image` cell names: channels separated by "|", each a path below `root`, an item such as
+    "file.gz#12", or a glob of 2-D files, naturally sorted, as planes. Raises Fault GRID_MISMATCH, PATH_ESCAPE (exit 8).
+    """
+    scans = [_item(part, root, False, **kw) for part in spec.split("|")]
+    first = scans[0]
+    for other in scans[1:]:
+        _require_same_grid(first, other.shape[1:], other.affine, "channels")
+        first.warnings += [w for w in other.warnings if w not in first.warnings]
+    if len(scans) > 1:
+        first.voxels = np.concatenate([s.voxels for s in scans])
+    return usable(first)
+
+
+def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = ()) -> np.ndarray:
+    """The mask a manifest cell names as bool (D, H, W) on the scan's grid, whatever axis order it is stored in.
+
+    0 is background, everything else lesion except the labels in `ignore`. Accepted are {0, one value} and small integer
+    labels; the latter are noted in ``scan.warnings``. Raises Fault GRID_MISMATCH, MASK_VALUES.
+    """
+    mask = _item(spec, root, True, plane="native" if scan.affine is not None else "axial")
+    if mask.shape[0] > 1:
+        raise Fault("GRID_MISMATCH", f"the mask has {mask.shape[0]} channels", "give one mask")
+    values = mask.voxels[0]
+    if scan.affine is not None and mask.affine is not None:
+        aligned = _onto(values, mask.affine, scan)
+        if aligned is None:
+            _mismatch(scan, values.shape, mask.affine, "mask")
+        values = aligned
+    _require_same_grid(scan, values.shape, scan.affine, "mask")
+    labels = np.unique(values)
+    shown = ", ".join(f"{v:g}" for v in labels[:8])
+    whole = bool((labels == np.round(labels)).all()) and labels.min() >= 0 and len(labels) <= 32
+    if labels.min() < 0 or not (whole or (len(labels) == 2 and labels[0] == 0)):
+        raise Fault("MASK_VALUES", f"mask with {len(labels)} values: {shown}, ...", "give 0 and 1, or integer labels")
+    if len(labels[labels > 0]) > 1:
+        scan.warnings.append(f"MASK_LABELS {shown}: all above 0 count" + (f" except {list(ignore)}" if ignore else ""))
+    return (values > 0) & ~np.isin(values, list(ignore))
+
+
+def write_volume(array: np.ndarray, scan: Scan, folder: Path, stem: str, *, dtype: Any = None) -> Path:
+    """Write (D, H, W) or (C, D, H, W) on the scan's own grid and return the path, suffix included.
+
+    NIfTI in: .nii.gz with the input's header and forms. DICOM and arrays with an affine: .nii.gz made from it.
+    Pictures, idx and radiographs: .png for 8 and 16 bits, .tiff for floats and stacks; .npy in: .npy. dtype None: the
+    picture's own depth, float32 for volumes. Boolean arrays are masks: 0 and 1, in pictures 0 and 255. Integers are rounded
+    and clipped. Raises Fault OUTPUT (exit 6).
+    """
+    array = np.asarray(array)
+    if array.shape[-3:] != scan.shape[1:] or array.ndim not in (3, 4):
+        raise ValueError(f"array of shape {array.shape} for a scan of shape {scan.shape}")
+    folder = Path(folder)
+    volume = scan.kind == "nifti" or scan.affine is not None
+    if array.dtype == bool or dtype is bool:
+        array = (array != 0).astype(np.uint8) * np.uint8(1 if volume or scan.kind == "array" else 255)
+    else:
+        array = _as_type(array, np.dtype(dtype or (np.float32 if volume else _depth(scan))))
+    if volume:
+        from pseudohealthy.io import nifti
+
+        path = folder / f"{stem}.nii.gz"
+        if isinstance(scan.origin, nifti.NiftiOrigin):
+            return nifti.write(array, scan.origin, path, array.dtype)
+        assert scan.affine is not None
+        return nifti.write_on_affine(array, scan.affine, path, array.dtype)
+    from pseudohealthy.io import raster
+
+    return raster.write(array, scan.origin, folder, stem, npy=scan.kind == "array")
+
+
+def _as_type(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind in "iu" and array.dtype != dtype:
+        limits = np.iinfo(dtype)
+        array = np.clip(np.rint(array), limits.min, limits.max)
+    return array.astype(dtype)
+
+
+def _depth(scan: Scan) -> np.dtype:
+    """The numpy type a picture of this scan is written in."""
+    stored = getattr(scan.origin, "dtype", None)
+    if stored is None:  # a radiograph: 16 bits where its values fit
+        fits = scan.voxels.min() >= 0 and scan.voxels.max() < 2**16 and scan.kind == "dicom"
+        return np.dtype(np.uint16 if fits else np.float32)
+    if stored in (np.uint8, np.uint16) or (scan.kind == "array" and stored.kind != "b"):
+        return stored
+    return np.dtype(np.float32)
+
+
+def _only(path: Path | str) -> Source:
+    given, item = split_item(path)
+    if given.is_file() and item is not None and kind_of(given) in ("idx", "raster", "array"):
+        return Source(safe(f"{given.name.split('.')[0]}-{item}"), kind_of(given), (given,), item=item)
+    sources, _ = discover([path])
+    if len(sources) > 1:
+        names = ", ".join(s.case_id for s in sources[:5]) + (", ..." if len(sources) > 5 else "")
+        raise Fault("SEVERAL", f"{Path(path).name} holds {len(sources)} scans: {names}", "name one of them", exit=USAGE)
+    return sources[0]
+
+
+def _load(source: Source, plane: str, max_voxels: int, mask: bool = False) -> Scan:
+    path = source.paths[0]
+    try:
+        if source.kind == "nifti":
+            from pseudohealthy.io import nifti
+
+            scan = nifti.read(path, plane=plane, max_voxels=max_voxels)
+        elif source.kind == "dicom":
+            from pseudohealthy.io import dicom
+
+            scan = dicom.read(source.paths, plane=plane, max_voxels=max_voxels)
+        else:
+            from pseudohealthy.io import raster
+
+            if source.kind == "idx":
+                scan = raster.read_idx(path, source.item or 0)
+            elif source.kind == "array":
+                scan = raster.read_npy(path, item=source.item, max_voxels=max_voxels)
+            else:
+                scan = raster.read_picture(path, channel=source.item, max_voxels=max_voxels, mask=mask)
+    except OSError as error:
+        raise Fault("UNREADABLE", f"{path.name}: {error.strerror or error}", "check the file") from None
+    scan.name = source.case_id
+    if source.note:
+        scan.warnings.insert(0, source.note)
+    return scan
+
+
+def _item(part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:
+    """One channel or mask of a manifest cell."""
+    full = os.path.normpath(os.path.join(root, part.strip()))
+    if not Path(full).is_relative_to(os.path.normpath(root)):
+        raise Fault("PATH_ESCAPE", "a path of the manifest leaves its folder", "keep files below it", exit=REFUSED)
+    path, item = split_item(full)
+    if path.exists():
+        if path.is_dir() or kind_of(path) in ("dicom", "zip"):
+            return _load(_only(path), plane, max_voxels, mask)
+        name = safe(path.name.split(".")[0] if item is None else f"{path.name.split('.')[0]}-{item}")
+        kind = kind_of(path)
+        if not kind:
+            raise Fault("NO_INPUT", f"{path.name} is not an image this program reads", "give NIfTI, DICOM or PNG")
+        return _load(Source(name, kind, (path,), item=item), plane, max_voxels, mask)
+    pattern, item = (full, None) if item is None else (str(path), item)
+    files = sorted(glob.glob(pattern), key=natural)
+    if not files:
+        raise Fault("NOT_FOUND", f"there is no {Path(part).name}", "check the manifest and its folder")
+    planes = [
+        _load(Source(Path(f).stem, kind_of(Path(f)), (Path(f),), item=item), plane, max_voxels, mask) for f in files
+    ]
+    return _stack(planes, Path(files[0]), max_voxels)
+
+
+def _stack(planes: list[Scan], first: Path, max_voxels: int) -> Scan:
+    if len({p.shape for p in planes}) > 1 or planes[0].shape[1] > 1:
+        sizes = ", ".join(sorted({f"{p.shape[2]} x {p.shape[3]}" for p in planes})[:4])
+        raise Fault("GRID_MISMATCH", f"a stack of planes of different sizes ({sizes})", "list files of one size")
+    scan = planes[0]
+    scan.voxels = np.concatenate([p.voxels for p in planes], axis=1)
+    scan.name, scan.affine = safe(first.parent.name or first.stem), None
+    scan.warnings = list(dict.fromkeys(w for p in planes for w in p.warnings))
+    if scan.kind != "raster":
+        scan.kind = "raster"
+        scan.origin = None
+    with contextlib.suppress(AttributeError):
+        scan.origin.shape = scan.shape[1:]
+    return scan
+
+
+def _onto(values: np.ndarray, affine: np.ndarray, scan: Scan) -> np.ndarray | None:
+    """`values` (index -> mm by `affine`) on the scan's grid if that needs only a permutation and flips, else None."""
+    assert scan.affine is not None
+    change = np.linalg.inv(affine) @ scan.affine  # scan index -> mask index
+    axes = np.abs(change[:3, :3]).argmax(axis=0)
+    if sorted(axes) != [0, 1, 2]:
+        return None
+    signs = np.sign(change[axes, range(3)])
+    out = values.transpose(axes)
+    out = np.flip(out, tuple(a for a in range(3) if signs[a] < 0))
+    if out.shape != scan.shape[1:]:
+        return None
+    exact = np.zeros((4, 4))
+    exact[axes, range(3)] = signs
+    exact[3, 3] = 1
+    for a in range(3):
+        exact[axes[a], 3] = 0 if signs[a] > 0 else out.shape[a] - 1
+    return out if same_grid(out.shape, scan.affine, affine @ exact) else None
+
+
+def _require_same_grid(scan: Scan, shape: tuple[int, ...], affine: np.ndarray | None, what: str) -> None:
+    both = scan.affine is not None and affine is not None
+    if shape != scan.shape[1:] or (both and not same_grid(shape, scan.affine, affine)):  # type: ignore[arg-type]
+        _mismatch(scan, shape, affine, what)
+
+
+def _mismatch(scan: Scan, shape: tuple[int, ...], affine: np.ndarray | None, what: str) -> None:
+    grids = f"{describe_grid(scan.shape[1:], scan.affine)} against {describe_grid(shape, affine)}"
+    raise Fault("GRID_MISMATCH", f"image and {what} lie on different grids: {grids}", "resample one onto the other")

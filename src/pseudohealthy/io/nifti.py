@@ -1,0 +1,300 @@
+"""NIfTI-1 and -2: read by content, refused rather than guessed, written back on the very grid they came on.
+
+Header and data are parsed here with nibabel's header classes, because a truncated file, a lying header or a gzip
+bomb has to be noticed before memory is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+
+from pseudohealthy.errors import RESOURCE, Fault
+from pseudohealthy.io.atomic import atomic
+from pseudohealthy.scan import Scan, finite, same_grid
+
+# Where planes, rows and columns point, so that row 0 shown on top is the radiological view.
+PLANES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
+WORLD = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1), "S": (2, 1)}
+GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
+TOOL = re.compile(rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFNI|NiftyReg|c3d|FLIRT", re.I)
+
+
+@dataclass
+class NiftiOrigin:
+    """How the stored array became (D, H, W): out axis a is stored axis `axes[a]`, reversed where `flips[a]`."""
+
+    header: Any
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    stored_shape: tuple[int, ...]
+    plane: str
+
+
+def read(path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:
+    """One 3-D (or 2-D) image in canonical order for `plane`; see PLANES. "native": last axis = planes, no flips.
+
+    Raises Fault: EMPTY_FILE, NOT_NIFTI, TRUNCATED, BAD_DIMS, BAD_SPACING, BAD_AFFINE, DTYPE, IS_4D, TOO_LARGE (exit 7),
+    NONFINITE. Files without an orientation, with disagreeing or sheared forms are read with a warning.
+    """
+    if plane != "native" and plane not in PLANES:
+        raise Fault("PLANE", f"unknown plane '{plane}'", f"choose {', '.join(PLANES)} or native", exit=2)
+    warnings: list[str] = []
+    with _open(path) as stream:
+        header, text = _header(stream)
+        if text:
+            warnings.append("HEADER_TEXT: descriptive header text is present; it is not copied to outputs")
+        shape = _shape(header)
+        if np.prod(shape, dtype=object) > max_voxels:
+            size = " x ".join(map(str, shape))
+            raise Fault("TOO_LARGE", f"the header declares {size} voxels", f"the limit is {max_voxels}", exit=RESOURCE)
+        if any(n > 1 for n in shape[3:]):
+            raise Fault("IS_4D", f"a series of volumes {' x '.join(map(str, shape))}", "split it into volumes")
+        dtype = _dtype(header)
+        affine = _affine(header, shape, warnings)
+        data = _data(path, stream, header, shape, dtype)
+    if _is_gzip(path) != (path.suffix.lower() == ".gz"):
+        warnings.append("SUFFIX: compression does not match the file name; read by content")
+    slope, inter = _scaling(header, warnings)
+    voxels = data.astype(np.float64) * slope + inter if (slope, inter) != (1, 0) else data
+    with np.errstate(over="ignore"):
+        voxels = voxels.astype(np.float32).reshape((*shape, 1)[:3])
+    voxels = finite(voxels, warnings)
+    axes, flips = _order(affine, voxels.shape, plane)
+    to_stored = np.zeros((4, 4))
+    to_stored[3, 3] = 1
+    for a, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+        to_stored[axis, a] = -1 if flip else 1
+        to_stored[axis, 3] = voxels.shape[axis] - 1 if flip else 0
+    voxels = np.flip(voxels.transpose(axes), tuple(a for a in range(3) if flips[a]))
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    return Scan(
+        np.ascontiguousarray(voxels)[None],
+        affine @ to_stored,
+        path.name.split(".")[0],
+        "nifti",
+        origin=NiftiOrigin(header, axes, flips, shape, plane),
+        warnings=warnings,
+        display=(low, high) if np.isfinite([low, high]).all() and high > low else None,
+    )
+
+
+def write(array: np.ndarray, origin: NiftiOrigin, path: Path, dtype: Any) -> Path:
+    """(D, H, W) or (C, D, H, W) on the stored grid, with the stored header: shape, both forms, codes, units, zooms."""
+    channels = array if array.ndim == 4 else array[None]
+    channels = np.flip(channels, tuple(1 + a for a in range(3) if origin.flips[a]))
+    stored = channels.transpose(0, *(1 + int(a) for a in np.argsort(origin.axes)))
+    if len(stored) == 1:
+        stored = stored.reshape(origin.stored_shape)
+    else:
+        stored = np.moveaxis(stored, 0, -1)
+    header = origin.header.copy()
+    for key in ("descrip", "aux_file", "db_name", "intent_name"):  # free text may name a patient
+        if key in header:
+            header[key] = b""
+    header["cal_min"] = header["cal_max"] = 0
+    header["intent_code"] = 0
+    header.set_data_dtype(dtype)
+    return _save(stored, header.get_best_affine(), header, path, dtype)
+
+
+def write_on_affine(array: np.ndarray, affine: np.ndarray, path: Path, dtype: Any) -> Path:
+    """(D, H, W) or (C, D, H, W) as a new NIfTI with i = columns, j = rows, k = planes, for DICOM and bare arrays."""
+    stored = (array if array.ndim == 4 else array[None]).transpose(3, 2, 1, 0)
+    stored = stored[..., 0] if stored.shape[3] == 1 else stored
+    affine = affine[:, [2, 1, 0, 3]]
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype)
+    header.set_data_shape(stored.shape)
+    header.set_sform(affine, code=1)
+    header.set_qform(affine, code=0 if _sheared(affine) else 1)
+    header.set_xyzt_units("mm")
+    return _save(stored, affine, header, path, dtype)
+
+
+def _save(stored: np.ndarray, affine: np.ndarray, header: Any, path: Path, dtype: Any) -> Path:
+    image = (nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image)(stored, affine, header)
+    image.header.set_slope_inter(1, 0)
+    with atomic(path) as tmp:
+        nib.save(image, tmp)
+    return path
+
+
+def _is_gzip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.stat().st_size == 0:
+        raise Fault("EMPTY_FILE", f"{path.name} has 0 bytes", "copy or download it again")
+    return gzip.open(path) if _is_gzip(path) else open(path, "rb")  # type: ignore[return-value]
+
+
+def _header(stream: BinaryIO) -> tuple[Any, bool]:
+    """The header, unchecked, and whether it carries text that might identify someone."""
+    raw = _take(stream, 544)
+    sizes = [int.from_bytes(raw[:4], order) for order in ("little", "big")]
+    if 348 in sizes and raw[344:348] in (b"n+1\0", b"ni1\0") and len(raw) >= 348:
+        kind, length = nib.Nifti1Header, 348
+    elif 540 in sizes and raw[4:7] in (b"n+2", b"ni2") and len(raw) >= 540:
+        kind, length = nib.Nifti2Header, 540
+    elif 348 in sizes or 540 in sizes:
+        if len(raw) < 348:
+            raise Fault("TRUNCATED", "the file ends inside its header", "copy or download it again")
+        raise Fault("NOT_NIFTI", "an Analyze file without a NIfTI magic", "convert it: its left and right are unknown")
+    else:
+        raise Fault("NOT_NIFTI", f"this is not a NIfTI file{looks_like(raw)}", "give a .nii or .nii.gz")
+    header = kind(raw[:length], check=False)
+    extended = raw[length : length + 1] not in (b"", b"\0")
+    text = [bytes(header[key].tobytes()).strip(b"\0 ") for key in ("descrip", "aux_file", "db_name") if key in header]
+    return header, extended or any(t and not TOOL.search(t) for t in text)
+
+
+def looks_like(raw: bytes) -> str:
+    """What a file that is no image seems to be, in brackets."""
+    start = raw[:200].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return " (it looks like HTML: a web page was saved instead)"
+    if start.startswith(b"version https://git-lfs"):
+        return " (it is a Git LFS pointer: run git lfs pull)"
+    return ""
+
+
+def _shape(header: Any) -> tuple[int, ...]:
+    dim = [int(n) for n in header["dim"]]
+    shape = tuple(dim[1 : dim[0] + 1]) if 1 <= dim[0] <= 7 else ()
+    if len(shape) < 2 or min(shape) < 1:
+        raise Fault(
+            "BAD_DIMS", f"the header declares dimensions {dim[: 1 + max(0, min(dim[0], 7))]}", "repair the header"
+        )
+    return shape
+
+
+def _dtype(header: Any) -> np.dtype:
+    try:
+        dtype = header.get_data_dtype()
+    except nib.spatialimages.HeaderDataError:
+        dtype = None
+    if dtype is None or dtype.kind not in "iuf" or dtype.itemsize == 0:
+        raise Fault("DTYPE", f"voxel type {dtype or int(header['datatype'])} is not a real number", "convert it")
+    return dtype
+
+
+def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndarray:
+    """Index (i, j, k) -> RAS+ mm: sform first, then qform, then nibabel's fallback with a warning."""
+    zooms = np.array(header["pixdim"][1:4], np.float64)[: len(shape)]
+    if not np.isfinite(zooms).all() or (zooms == 0).any():
+        raise Fault("BAD_SPACING", f"voxel sizes {zooms.tolist()} in the header", "repair pixdim")
+    sform = header.get_sform(coded=True)[0]
+    try:
+        qform = header.get_qform(coded=True)[0]
+    except (ValueError, nib.spatialimages.HeaderDataError):
+        qform = np.full((4, 4), np.nan)
+    affine = sform if sform is not None else qform
+    if affine is None:
+        warnings.append("ORIENTATION_UNKNOWN: no sform and no qform; left and right cannot be told apart")
+        affine = header.get_base_affine()
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise Fault("BAD_AFFINE", "the affine is not finite or not invertible", "repair the header")
+    grid = (*shape, 1)[:3]
+    steps = np.linalg.norm(affine[:3, :3], axis=0)[: len(zooms)]
+    disagree = not np.allclose(steps, np.abs(zooms), rtol=0.01)
+    if sform is not None and qform is not None:
+        disagree |= not np.isfinite(qform).all() or not same_grid(grid, sform, qform)
+    if disagree:
+        warnings.append("FORMS_DISAGREE: sform, qform and pixdim do not describe one grid; the sform is used")
+    if _sheared(affine):
+        warnings.append("NOT_ORTHONORMAL: the axes are not at right angles; ITK viewers will refuse the outputs")
+    unit = {1: 1000.0, 3: 0.001}.get(int(header["xyzt_units"]) & 7, 1.0)  # metres, micrometres; else mm
+    return np.diag([unit, unit, unit, 1]) @ affine
+
+
+def _sheared(affine: np.ndarray, tolerance: float = 1e-3) -> bool:
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > tolerance)
+
+
+def _scaling(header: Any, warnings: list[str]) -> tuple[float, float]:
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or not np.isfinite(slope):
+        if slope != 0 or inter != 0:
+            warnings.append(f"SCALING: scl_slope {slope:g}, scl_inter {inter:g}; values are taken unscaled")
+        return 1.0, 0.0
+    if not np.isfinite(inter):
+        warnings.append(f"SCALING: scl_inter {inter:g} is ignored")
+        inter = 0.0
+    return slope, inter
+
+
+def _take(stream: BinaryIO, count: int) -> bytes:
+    buffer = np.empty(count, np.uint8)
+    return buffer[: _fill(stream, buffer)].tobytes()
+
+
+def _fill(stream: BinaryIO, buffer: np.ndarray) -> int:
+    """Fill in chunks, so that memory is touched only for bytes that exist; the number of bytes found."""
+    done = 0
+    try:
+        while done < len(buffer):
+            got = stream.readinto(buffer[done : done + 2**22].data)  # type: ignore[attr-defined]
+            if not got:
+                break
+            done += got
+        if done == len(buffer):
+            stream.read(0)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise Fault("TRUNCATED", f"the compressed data is damaged or cut short ({error})", "copy it again") from None
+    return done
+
+
+def _data(path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    pair = header["magic"].tobytes()[:2] == b"ni"
+    offset = float(header["vox_offset"])
+    start = 0 if pair and not np.isfinite(offset) else int(offset) if np.isfinite(offset) else -1
+    if start < (0 if pair else header.sizeof_hdr):
+        raise Fault("BAD_DIMS", f"the header puts the data at byte {offset:g}", "repair vox_offset")
+    with contextlib.ExitStack() as stack:
+        if pair:
+            found = [path.with_name(path.name.split(".hdr")[0] + ending) for ending in (".img", ".img.gz")]
+            path = next((f for f in found if f.exists()), found[0])
+            if not path.exists():
+                raise Fault("NOT_NIFTI", f"a header without its image file {path.name}", "put both files side by side")
+            stream = stack.enter_context(_open(path))
+        wanted, on_disk = int(np.prod(shape)) * dtype.itemsize, path.stat().st_size
+        if not _is_gzip(path):
+            if on_disk < start + wanted:
+                raise Fault("TRUNCATED", f"{on_disk} bytes where the header needs {start + wanted}", "copy it again")
+        elif wanted > GZIP_FREE and wanted > GZIP_RATIO * on_disk:
+            raise Fault("TOO_LARGE", f"{on_disk} bytes would inflate to {wanted}", "decompress it first", exit=RESOURCE)
+        with contextlib.suppress(EOFError):
+            stream.seek(start, io.SEEK_SET)
+        data = np.empty(wanted, np.uint8)
+        got = _fill(stream, data)
+        if got < wanted:
+            raise Fault("TRUNCATED", f"{got} bytes of voxels where the header needs {wanted}", "copy it again")
+        _take(stream, 1)  # reaching the end checks the gzip checksum
+    return data.view(dtype).reshape(shape, order="F")
+
+
+def _order(affine: np.ndarray, shape: tuple[int, ...], plane: str) -> tuple[Any, Any]:
+    """Stored axes and flips that give (planes, rows, columns) the directions of PLANES: permutation and flips only."""
+    if plane == "native":
+        return (2, 0, 1), (False, False, False)
+    orientation = nib.io_orientation(affine)  # per stored axis: world axis, direction
+    axis_of = {int(world): (axis, sign) for axis, (world, sign) in enumerate(orientation)}
+    flat = [int(orientation[axis, 0]) for axis in range(3) if shape[axis] == 1]
+    if len(flat) == 1:  # a single plane is what it is, whatever plane was asked for
+        plane = {2: "axial", 1: "coronal", 0: "sagittal"}[flat[0]]
+    towards = [WORLD[letter] for letter in PLANES[plane]]
+    axes = tuple(axis_of[world][0] for world, _ in towards)
+    return axes, tuple(bool(axis_of[world][1] != sign) for world, sign in towards)

@@ -1,0 +1,104 @@
+"""From an image and its healthy twin to an anomaly map and a score: the operators every restorer shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyMap:
+    """How a residual becomes a map, and a map a score.
+
+    kind: what the signed residual x - x_healthy becomes: its magnitude ("absolute", the published choice), its square,
+        or only what is brighter ("positive") or darker ("negative") than the healthy twin.
+    smooth: Gaussian sigma, model pixels, of the *signed* residual before `kind`; noise cancels, lesions stay.
+    smooth_after: Gaussian sigma of the map itself.
+    median: side of a square median filter on the map, model pixels, odd; 0 for none.
+    erode: model pixels taken off the rim of the foreground, where registration and partial volume leave residuals.
+    score: "mean" over the foreground, "top" (mean of the highest `share` of it) or "max".
+    share: fraction of the foreground that "top" averages.
+    quantile: of healthy validation map values, that becomes the stored threshold.
+    """
+
+    kind: Literal["absolute", "squared", "positive", "negative"] = "absolute"
+    smooth: float = 0.0
+    smooth_after: float = 0.0
+    median: int = 0
+    erode: int = 0
+    score: Literal["mean", "top", "max"] = "top"
+    share: float = 0.02
+    quantile: float = 0.99
+
+    def residual_map(self, images: Tensor, healthy: Tensor, foreground: Tensor) -> Tensor:
+        """Map (B, S, S) from images and twins (B, C, S, S) in [-1, 1]; summed over channels (Wolleb 2022, eq. 7)."""
+        residual = smooth(images - healthy, self.smooth)
+        if self.kind == "absolute":
+            residual = residual.abs()
+        elif self.kind == "squared":
+            residual = residual.square()
+        else:
+            residual = (residual if self.kind == "positive" else -residual).clamp(min=0)
+        return self.finish(residual.sum(1), foreground)
+
+    def finish(self, maps: Tensor, foreground: Tensor) -> Tensor:
+        """Filters and foreground, for maps (B, S, S) that a method computed itself as well."""
+        maps = smooth(maps[:, None], self.smooth_after)[:, 0]
+        maps = median(maps, self.median)
+        return maps * self.inside(foreground)
+
+    def inside(self, foreground: Tensor) -> Tensor:
+        """The foreground (B, S, S) less its rim, as float."""
+        inside = foreground.float()
+        if self.erode:
+            side = 2 * self.erode + 1
+            inside = 1 - F.max_pool2d(F.pad(1 - inside[:, None], [self.erode] * 4, value=1.0), side, 1)[:, 0]
+        return inside
+
+    def score_of(self, maps: Tensor, foreground: Tensor) -> float:
+        """One number for a case or a plane: maps and foreground of equal shape, any number of planes."""
+        values = maps[foreground.bool()]
+        if values.numel() == 0:
+            return 0.0
+        if self.score == "mean":
+            return values.mean().item()
+        if self.score == "max":
+            return values.max().item()
+        count = max(1, round(self.share * values.numel()))
+        return values.topk(count).values.mean().item()
+
+    def describe(self) -> str:
+        """Post-processing in words, for every record of an evaluation."""
+        steps = [f"{self.kind} residual"]
+        steps += [f"signed residual smoothed by sigma {self.smooth:g} px"] if self.smooth else []
+        steps += [f"map smoothed by sigma {self.smooth_after:g} px"] if self.smooth_after else []
+        steps += [f"median {self.median} px"] if self.median else []
+        steps += [f"foreground eroded by {self.erode} px"] if self.erode else []
+        return ", ".join(steps)
+
+
+def smooth(images: Tensor, sigma: float) -> Tensor:
+    """Separable Gaussian filter of (B, C, H, W), reflected at the border, truncated at 3 sigma; per image and channel."""
+    if sigma <= 0:
+        return images
+    radius = min(int(3 * sigma + 0.5), min(images.shape[-2:]) - 1)
+    x = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    flat = images.reshape(-1, 1, *images.shape[-2:])
+    flat = F.conv2d(F.pad(flat, [radius, radius, 0, 0], mode="reflect"), kernel.view(1, 1, 1, -1))
+    flat = F.conv2d(F.pad(flat, [0, 0, radius, radius], mode="reflect"), kernel.view(1, 1, -1, 1))
+    return flat.reshape(images.shape)
+
+
+def median(maps: Tensor, side: int) -> Tensor:
+    """Square median filter of (B, H, W), reflected at the border."""
+    if side <= 1:
+        return maps
+    pad = side // 2
+    patches = F.pad(maps[:, None], [pad] * 4, mode="reflect").unfold(2, side, 1).unfold(3, side, 1)
+    return patches.reshape(*maps.shape, side * side).median(-1).values

@@ -1,0 +1,182 @@
+"""Made-up images for the demo, the tutorial and the tests: splotched digits, heads with lesions, DICOM series.
+
+The splotch is equation 1 of "Brain Hemorrhage Detection With DDPM Reconstruction" (Loevlie, Liang, Brockett).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+def splotch(image: np.ndarray, rng: np.random.Generator, *, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Overlay a white splotch: image (H, W) in [0, 1] -> (corrupted (H, W) float32, mask (H, W) bool).
+
+    Equation 1: centre in {6..22}^2, radius r in {2..5}, n in {3..7} discs with offsets in {-[r/2]..[r/2]} and radii in
+    {[r/2]..r}; all uniform integers, both ends included, [.] the floor. These are pixels of the paper's 28 x 28 digits;
+    ``scale`` = 2 draws the same figure for a 56 x 56 image.
+    """
+    columns_centre, rows_centre = rng.integers(6, 22, size=2, endpoint=True)
+    r = int(rng.integers(2, 5, endpoint=True))
+    n = int(rng.integers(3, 7, endpoint=True))
+    dx, dy = rng.integers(-(r // 2), r // 2, size=(2, n), endpoint=True)
+    radii = rng.integers(r // 2, r, size=n, endpoint=True)
+    y, x = ((np.arange(side) + 0.5) / scale - 0.5 for side in image.shape)
+    squared = (x[:, None] - columns_centre - dx) ** 2 + ((y[:, None] - rows_centre - dy) ** 2)[:, None]
+    mask = (squared <= radii**2).any(axis=-1)
+    return np.where(mask, 1, image).astype(np.float32), mask
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's 1,797 digits, 8 x 8 enlarged to (1797, 32, 32) float32 in [0, 1], and their classes (1797,)."""
+    from scipy.ndimage import zoom
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    large = zoom(data.images / 16.0, (1, 4, 4), order=1, mode="nearest", grid_mode=True)
+    return np.clip(large, 0, 1).astype(np.float32), data.target
+
+
+def head(
+    rng: np.random.Generator,
+    *,
+    shape: tuple[int, int, int] = (24, 96, 96),
+    lesion: float | None = None,
+    modality: str = "CT",
+    spacing: tuple[float, float, float] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A synthetic head -> (volume (D, H, W) float32, lesion (D, H, W) bool, affine (4, 4) index -> RAS+ mm).
+
+    Scalp, skull, brain with smooth texture, two ventricles; size, position and ventricles vary with ``rng``. ``lesion``
+    is its radius as a share of the head's (0.15 is large), None a healthy head. CT is in HU (bleeding 65), MR
+    resembles FLAIR (lesion bright, skull dark). Planes run towards Superior, rows Posterior, columns Left.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    air, scalp, bone, tissue, water, bright = {
+        "CT": (-1000.0, 30.0, 1000.0, 34.0, 6.0, 65.0),
+        "MR": (0.0, 520.0, 40.0, 400.0, 120.0, 680.0),
+    }[modality]
+    spacing = spacing or (160 / shape[0], 160 / shape[1], 160 / shape[2])
+    d, h, w = (np.linspace(-1, 1, side)[tuple(np.newaxis if k != axis else slice(None) for k in range(3))]
+               for axis, side in enumerate(shape))  # fmt: skip
+    moved = rng.uniform(-0.03, 0.03, size=3)
+    d, h, w = d - moved[0] + 0.25, h - moved[1], w - moved[2]
+    sizes = np.array([1.15, 0.85, 0.7]) * rng.uniform(0.94, 1.04, size=3)
+    radius = np.sqrt((d / sizes[0]) ** 2 + (h / sizes[1]) ** 2 + (w / sizes[2]) ** 2)
+    blur = max(shape) / 24
+    texture = gaussian_filter(rng.standard_normal(shape), blur)
+    texture /= texture.std()
+    volume = np.full(shape, air)
+    for limit, value in ((1.0, scalp), (0.94, bone), (0.86, tissue)):
+        volume[radius < limit] = value
+    brain = radius < 0.86
+    volume[brain] += (4.0 if modality == "CT" else 30.0) * texture[brain]
+    width = rng.uniform(0.06, 0.1)
+    for side in (-1, 1):
+        ventricle = (d / 0.45) ** 2 + (h / 0.3) ** 2 + ((w - side * 1.4 * width) / width) ** 2 < 1
+        volume[ventricle & brain] = water
+    mask = np.zeros(shape, dtype=bool)
+    if lesion is not None:
+        direction = rng.standard_normal(3) * [0.6, 1, 1]
+        centre = direction / np.linalg.norm(direction) * rng.uniform(0.3, 0.6) * sizes
+        centre[0] = np.clip(centre[0], -0.5, 0.3)
+        distance = np.sqrt((d - centre[0]) ** 2 + (h - centre[1]) ** 2 + (w - centre[2]) ** 2) * (1 + 0.1 * texture)
+        mask = (distance < lesion) & brain
+        volume[mask] = bright
+    noise = rng.standard_normal(shape) * (3.0 if modality == "CT" else 12.0)
+    volume = gaussian_filter(volume, (0, 0.5, 0.5)) + noise
+    low = -1024.0 if modality == "CT" else 0.0
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = spacing[0], -spacing[1], -spacing[2], 1
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return np.maximum(volume, low).astype(np.float32), mask, affine
+
+
+def nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
+    """Write (D, H, W) with its affine (index (d, h, w) -> RAS+ mm) as NIfTI, stored as columns, rows, planes."""
+    import nibabel as nib
+
+    image = nib.Nifti1Image(np.ascontiguousarray(volume.transpose(2, 1, 0)), affine[:, [2, 1, 0, 3]])
+    image.header.set_xyzt_units("mm")
+    image.set_sform(image.affine, code=1)
+    image.set_qform(image.affine, code=1)
+    nib.save(image, path)
+    return Path(path)
+
+
+def dicom_series(
+    folder: Path,
+    volume: np.ndarray,
+    *,
+    spacing: tuple[float, float, float] = (5.0, 1.0, 1.0),
+    origin: tuple[float, float, float] = (-48.0, -48.0, 0.0),
+    tilt: float = 0.0,
+    monochrome1: bool = False,
+    signed: bool = True,
+    slope: float | Sequence[float] | None = 1.0,
+    intercept: float | None = -1024.0,
+    shuffle: bool = True,
+    modality: str = "CT",
+    seed: int = 0,
+) -> list[Path]:
+    """Write (D, H, W) in real units (HU) as one axial series; returns the files in order of position.
+
+    Stored value = round((value - intercept) / slope), int16 or uint16; ``slope`` may differ per plane; None leaves the
+    tag out (1 or 0 is assumed). tilt: gantry tilt in degrees about the patient's x axis: planes turn, the table still
+    moves along z. shuffle: file names and instance numbers do not follow position. origin: mm, LPS, of the first pixel.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    depth, rows, columns = volume.shape
+    names = np.random.default_rng(seed).permutation(depth) if shuffle else np.arange(depth)
+    study, series, frame = (generate_uid(entropy_srcs=[f"{seed}", word]) for word in ("study", "series", "frame"))
+    slopes = [slope] * depth if slope is None or np.isscalar(slope) else list(slope)  # type: ignore[arg-type]
+    angle = np.deg2rad(tilt)
+    paths = []
+    for plane in range(depth):
+        data = Dataset()
+        data.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
+        data.SOPInstanceUID = generate_uid(entropy_srcs=[f"{seed}", "image", f"{plane}"])
+        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study, series, frame
+        data.PatientName, data.PatientID, data.Modality = "PHANTOM^HEAD", "PHANTOM", modality
+        data.PatientBirthDate = data.PatientSex = data.AccessionNumber = data.StudyID = ""
+        data.StudyDate = data.SeriesDate = data.ContentDate = "20200101"
+        data.StudyTime = data.SeriesTime = data.ContentTime = "120000"
+        data.ReferringPhysicianName = data.PositionReferenceIndicator = data.PatientPosition = ""
+        data.Manufacturer, data.SeriesDescription, data.SeriesNumber = "pseudohealthy", "phantom", 1
+        data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        data.InstanceNumber = int(names[plane]) + 1
+        data.ImageOrientationPatient = [1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(np.sin(angle))]
+        data.ImagePositionPatient = [origin[0], origin[1], origin[2] + plane * spacing[0]]
+        data.PixelSpacing = [spacing[1], spacing[2]]
+        data.SliceThickness = spacing[0]
+        if modality == "CT":
+            data.KVP, data.GantryDetectorTilt = 120, tilt
+        step, shift = slopes[plane], intercept
+        if step is not None:
+            data.RescaleSlope = step
+        if shift is not None:
+            data.RescaleIntercept = shift
+            data.RescaleType = "HU"
+        kind = np.dtype("int16" if signed else "uint16")
+        stored = np.rint((volume[plane] - (shift or 0.0)) / (step or 1.0))
+        stored = np.clip(stored, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
+        data.Rows, data.Columns, data.SamplesPerPixel = rows, columns, 1
+        data.BitsAllocated = data.BitsStored = 16
+        data.HighBit, data.PixelRepresentation = 15, int(signed)
+        data.PhotometricInterpretation = "MONOCHROME1" if monochrome1 else "MONOCHROME2"
+        data.PixelData = stored.astype(kind.newbyteorder("<")).tobytes()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+        path = folder / f"IM{int(names[plane]):04d}.dcm"
+        data.save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths

@@ -1,0 +1,207 @@
+"""Training planes, cut once and kept as memory-mapped float16: what a training loop reads batch by batch."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pseudohealthy.canvas import Canvas, Fitted
+from pseudohealthy.cases import HEALTHY, Case, Manifest
+from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, Fault
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+COLUMNS = ("row", "case_id", "patient_id", "split", "plane", "label")
+VERSION = 1  # of what lies in the folder: older caches are rebuilt
+
+
+class PlaneStore:
+    """The planes of a manifest on one canvas. Rows are positions in ``index`` (columns row, case_id, patient_id, split,
+    plane, label); ``faults`` lists the cases that could not be read, one line each."""
+
+    def __init__(self, folder: Path):
+        import pandas as pd
+
+        folder = Path(folder)
+        self.folder = folder
+        self.faults: list[str] = json.loads((folder / "key.json").read_text(encoding="utf-8"))["faults"]
+        self.index: pd.DataFrame = pd.read_csv(
+            folder / "index.csv",
+            dtype={"label": "Int64"} | dict.fromkeys(("case_id", "patient_id", "split"), str),
+            keep_default_na=False,
+            na_values={"label": [""]},
+        )
+        self._planes = np.load(folder / "planes.npy", mmap_mode="r")
+        self._foreground = np.load(folder / "foreground.npy", mmap_mode="r")
+        masks = folder / "masks.npy"
+        self._masks = np.load(masks, mmap_mode="r") if masks.is_file() else None
+
+    @classmethod
+    def open(cls, folder: Path) -> PlaneStore:
+        """A cache written earlier. Raises Fault NO_CACHE (exit 3) where there is none."""
+        if not (Path(folder) / "key.json").is_file():
+            raise Fault("NO_CACHE", f"{Path(folder).name} holds no planes", "run prepare or train", exit=NO_INPUT)
+        return cls(folder)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def images(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """(B, C, S, S) float32 in [-1, 1]."""
+        import torch
+
+        return torch.from_numpy(self._planes[np.asarray(rows)].astype(np.float32))
+
+    def foreground(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """(B, S, S) bool."""
+        import torch
+
+        return torch.from_numpy(self._foreground[np.asarray(rows)].astype(bool))
+
+    def masks(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor | None:
+        """(B, S, S) bool, empty for planes without a mask; None when no case has one."""
+        import torch
+
+        return None if self._masks is None else torch.from_numpy(self._masks[np.asarray(rows)].astype(bool))
+
+    def select(self, split: str | None = None, label: int | None = None) -> np.ndarray:
+        """Rows (int64) of a split and of a plane label; None takes all."""
+        keep = np.ones(len(self.index), dtype=bool)
+        if split is not None:
+            keep &= (self.index["split"] == split).to_numpy()
+        if label is not None:
+            keep &= (self.index["label"] == label).fillna(False).to_numpy(dtype=bool)
+        return np.flatnonzero(keep)
+
+
+def build_cache(
+    manifest: Manifest,
+    canvas: Canvas,
+    folder: Path,
+    *,
+    plane: str = "axial",
+    min_foreground: float = 0.02,
+    progress: Callable[[int, int], None] | None = None,
+) -> PlaneStore:
+    """Write ``planes.npy``, ``foreground.npy``, ``masks.npy`` and ``index.csv``, or open them when nothing has changed.
+
+    Planes of a volume with less than ``min_foreground`` of their pixels in the foreground are left out. A plane is
+    healthy if its case is; otherwise its own mask decides where there is one, else the case's label. A case that
+    cannot be read is noted in ``faults`` and left out; when all are, Fault NO_INPUT (exit 3). progress(done, total).
+    """
+    folder = Path(folder)
+    key = _key(manifest, canvas, plane, min_foreground)
+    known = folder / "key.json"
+    if known.is_file() and json.loads(known.read_text(encoding="utf-8")).get("key") == key:
+        return PlaneStore(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    known.unlink(missing_ok=True)  # from here on the folder is not a cache until key.json is back
+    faults, rows, any_mask = [], io.StringIO(), False
+    table = csv.writer(rows, lineterminator="\n")
+    table.writerow(COLUMNS)
+    row, side = 0, (canvas.size, canvas.size)
+    try:
+        with (
+            _growing(folder / "planes.npy", (canvas.channels, *side), np.float16) as planes,
+            _growing(folder / "foreground.npy", side, np.uint8) as foregrounds,
+            _growing(folder / "masks.npy", side, np.uint8) as masks,
+        ):
+            for number, case in enumerate(manifest):
+                if progress:
+                    progress(number, len(manifest))
+                try:
+                    fitted, labels = _fit(case, canvas, plane)
+                except Fault as fault:
+                    fault.case = fault.case or case.case_id
+                    faults.append(str(fault))
+                    continue
+                share = fitted.foreground.float().mean(dim=(1, 2)).numpy()
+                kept = np.flatnonzero(share >= (min_foreground if len(share) > 1 else 0))
+                planes(fitted.planes.numpy()[kept])
+                foregrounds(fitted.foreground.numpy()[kept])
+                masks(np.zeros((len(kept), *side)) if fitted.mask is None else fitted.mask.numpy()[kept])
+                any_mask |= fitted.mask is not None
+                for index in kept.tolist():
+                    label = "" if labels[index] is None else labels[index]
+                    table.writerow([row, case.case_id, case.patient_id, case.split, index, label])
+                    row += 1
+    except OSError as error:
+        raise Fault("OUTPUT", f"cannot write the planes: {error.strerror or type(error).__name__}",
+                    "free some space or choose another folder", exit=BAD_OUTPUT) from error  # fmt: skip
+    if row == 0:
+        raise Fault("NO_INPUT", f"none of {len(manifest)} case(s) gave a plane" + (f": {faults[0]}" if faults else ""),
+                    "see the messages above", exit=NO_INPUT)  # fmt: skip
+    if not any_mask:
+        (folder / "masks.npy").unlink()
+    from pseudohealthy.io.atomic import write_json, write_text
+
+    write_text(folder / "index.csv", rows.getvalue())
+    write_json(
+        known, {"key": key, "manifest": manifest.sha256, "canvas": asdict(canvas), "plane": plane, "faults": faults}
+    )
+    if progress:
+        progress(len(manifest), len(manifest))
+    return PlaneStore(folder)
+
+
+def _fit(case: Case, canvas: Canvas, plane: str) -> tuple[Fitted, list[int | None]]:
+    from pseudohealthy.io import read_image, read_mask
+
+    scan = read_image(case.image, case.root, plane=plane)
+    mask = read_mask(case.mask, case.root, scan) if case.mask else None
+    brain = read_mask(case.brain_mask, case.root, scan) if case.brain_mask else None
+    labels: list[int | None] = [case.label] * scan.voxels.shape[1]
+    if mask is not None and case.label != HEALTHY:
+        labels = mask.any(axis=(1, 2)).astype(int).tolist()
+    return canvas.fit(scan, mask, brain), labels
+
+
+def _key(manifest: Manifest, canvas: Canvas, plane: str, min_foreground: float) -> str:
+    """Hash of everything the planes depend on, the files' sizes and times included."""
+    files = dict.fromkeys(path for case in manifest for path in case.files())
+    facts = [(path.name, info.st_size, info.st_mtime_ns) for path in files if path.is_file() and (info := path.stat())]
+    parts = [VERSION, manifest.sha256, asdict(canvas), plane, min_foreground, facts]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@contextmanager
+def _growing(path: Path, shape: tuple[int, ...], dtype: type) -> Iterator[Callable[[np.ndarray], None]]:
+    """An .npy file that grows along its first axis and gets its final name when complete."""
+    count, tmp = 0, path.with_name(f".tmp-{os.getpid()}-{path.name}")
+
+    def header() -> dict[str, object]:  # numpy leaves room in it for the first axis to grow
+        return {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+            "fortran_order": False,
+            "shape": (count, *shape),
+        }
+
+    try:
+        with tmp.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header())
+
+            def append(block: np.ndarray) -> None:
+                nonlocal count
+                stream.write(np.ascontiguousarray(block, dtype=dtype).tobytes())
+                count += len(block)
+
+            yield append
+            stream.seek(0)
+            np.lib.format.write_array_header_1_0(stream, header())
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""Progress with an estimate: a bar on a terminal, a plain line now and then elsewhere, nothing with ``--quiet``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
+quiet = False  # set once by the command line
+
+
+def say(text: str) -> None:
+    """One line for the user, on standard error (standard output belongs to results)."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """``with Progress("training", 1000) as bar: bar.advance(note="loss 0.1")``; works without a terminal, too."""
+
+    def __init__(self, label: str, total: int, *, start: int = 0, every: float = 20.0):
+        self.label, self.total, self.done, self.every = label, total, start, every
+        self.first, self.begun = start, time.monotonic()
+        self.last = self.begun
+        self.bar = None
+        if not quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+            self.task = self.bar.add_task(label, total=total, completed=start, note="")
+
+    def __enter__(self) -> Progress:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        if self.bar:
+            self.bar.update(self.task, completed=self.done, note=note)
+        elif not quiet and time.monotonic() - self.last > self.every:
+            self.last = time.monotonic()
+            rate = (self.done - self.first) / (self.last - self.begun)
+            left = (self.total - self.done) / rate if rate else 0
+            say(f"{self.label}: {self.done}/{self.total}, about {left:.0f} s left {note}".rstrip())
+
+    def to(self, done: int) -> None:
+        """`done` of the total, however many steps that is."""
+        self.advance(done - self.done)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    """Iterate with progress."""
+    with Progress(label, total) as bar:
+        for item in items:
+            yield item
+            bar.advance()

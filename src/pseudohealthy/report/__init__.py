@@ -1,0 +1,1 @@
+"""Reports: one picture per case, one offline page per command."""

@@ -1,0 +1,180 @@
+"""One picture per case: input | healthy twin | anomaly map | mask.
+
+Input and twin share one window; scaling them apart would hide the difference. The map's colours run from 0 to twice the
+threshold for every case, so a healthy image looks dark instead of being stretched until it glows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pseudohealthy.io.atomic import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from pseudohealthy.finding import Finding
+
+MASK_COLOUR, TRUTH_COLOUR = "#E69F00", "#56B4E9"  # Okabe-Ito orange and sky blue: apart for every colour vision
+Letters = tuple[str, str, str, str]
+
+
+def panel(finding: Finding, path: Path | str, *, truth: np.ndarray | None = None, plane: int | None = None) -> Path:
+    """The picture of a finding, with the reference ``truth`` (D, H, W) bool where there is one."""
+    scan = finding.scan
+    letters = orientation(scan.affine) if scan.affine is not None else None
+    spacing = scan.spacing
+    mosaic(
+        path,
+        image=scan.voxels,
+        healthy=finding.healthy,
+        map=finding.map,
+        mask=finding.mask,
+        truth=truth,
+        window=scan.display,
+        threshold=finding.threshold,
+        threshold_source=finding.threshold_source,
+        title=finding.case_id,
+        score=finding.score,
+        units=scan.units,
+        aspect=1.0 if spacing is None else spacing[1] / spacing[2],
+        letters=letters,
+        plane=plane,
+    )
+    return Path(path)
+
+
+def mosaic(
+    path: Path | str,
+    *,
+    image: np.ndarray,
+    healthy: np.ndarray,
+    map: np.ndarray,
+    mask: np.ndarray,
+    truth: np.ndarray | None = None,
+    window: tuple[float, float] | None = None,
+    threshold: float | None = None,
+    threshold_source: str = "",
+    title: str = "",
+    score: float | None = None,
+    units: str = "",
+    aspect: float = 1.0,
+    letters: Letters | None = None,
+    plane: int | None = None,
+    channel: int = 0,
+) -> int:
+    """Draw the four pictures and return the plane shown: of a volume, the one with the largest sum of the map.
+
+    image, healthy: (H, W), (D, H, W) or (C, D, H, W) in the same units; map, mask, truth: (H, W) or (D, H, W); window:
+    (low, high), by default the 1 to 99 % range of the input; aspect: height of a pixel over its width; letters: (left,
+    right, top, bottom) of the patient.
+    """
+    from matplotlib.colors import to_rgba
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    image, healthy = _volume(image, channel), _volume(healthy, channel)
+    map, mask = _volume(map), _volume(mask)
+    if plane is None:
+        plane = int(np.argmax(map.reshape(len(map), -1).sum(1)))
+    low, high = window or _window(image)
+    # Never the map's own maximum. Without a positive threshold the width of the window is the scale.
+    top = 2 * threshold if threshold is not None and threshold > 0 else high - low
+    height, width = image.shape[1] * aspect, image.shape[2]
+    side = 3.0
+    figure = Figure(figsize=(4 * side + 0.9, side * min(max(height / width, 0.4), 2.0) + 1.15), layout="constrained")
+    figure.set_facecolor("white")
+    axes = figure.subplots(1, 4)
+    grey = {"cmap": "gray", "vmin": low, "vmax": high, "aspect": aspect, "interpolation": "nearest"}
+    for place, picture, name in ((axes[0], image, "input"), (axes[1], healthy, "healthy twin"), (axes[3], image, "")):
+        place.imshow(picture[plane], **grey)
+        place.set_title(name, fontsize=10)
+    shown = axes[2].imshow(map[plane], cmap="inferno", vmin=0, vmax=top, aspect=aspect, interpolation="nearest")
+    axes[2].set_title("anomaly map", fontsize=10)
+    bar = figure.colorbar(shown, ax=axes[2], fraction=0.046, pad=0.02, extend="max")
+    bar.set_label(f"anomaly score{f' [{units}]' if units else ''}", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    if threshold is not None and threshold > 0:
+        bar.ax.axhline(threshold, color="white", linewidth=2)
+        bar.ax.axhline(threshold, color="black", linewidth=1, linestyle="--")
+    overlay = np.zeros((*mask.shape[1:], 4))
+    overlay[mask[plane] > 0] = to_rgba(MASK_COLOUR, 0.45)
+    axes[3].imshow(overlay, aspect=aspect, interpolation="nearest")
+    legend = [Line2D([], [], color=MASK_COLOUR, linewidth=3, label="above threshold")]
+    if truth is not None:
+        _outline(axes[3], _volume(truth)[plane] > 0)
+        legend.append(Line2D([], [], color=TRUTH_COLOUR, linewidth=2, label="reference"))
+    axes[3].legend(handles=legend, fontsize=8, ncols=2, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 0.99),
+                   borderaxespad=0.2, handlelength=1.2, columnspacing=1)  # fmt: skip
+    for place in axes:
+        place.set_axis_off()
+        if letters:
+            _letter(place, letters)
+    facts = [_plain(title)]
+    if len(image) > 1:
+        facts.append(f"plane {plane + 1} of {len(image)}")
+    if score is not None:
+        facts.append(f"score {score:.4g}")
+    if threshold is not None:
+        facts.append(f"threshold {threshold:.4g}" + (f" ({_plain(threshold_source)})" if threshold_source else ""))
+    figure.suptitle("   |   ".join(facts), fontsize=10)
+    figure.supxlabel("Research use only - not for diagnosis", fontsize=8, color="#666666")
+    with atomic(path) as tmp:
+        figure.savefig(tmp, dpi=110, format="png")
+    return plane
+
+
+def orientation(affine: np.ndarray) -> Letters:
+    """(left, right, top, bottom) letters of a plane's edges from the affine (4, 4), index (d, h, w, 1) -> RAS+ mm."""
+
+    def ends(axis: int) -> tuple[str, str]:
+        direction = np.asarray(affine, dtype=np.float64)[:3, axis]
+        world = int(np.argmax(np.abs(direction)))
+        pair = (("L", "R"), ("P", "A"), ("I", "S"))[world]
+        return pair if direction[world] > 0 else pair[::-1]
+
+    return (*ends(2), *ends(1))
+
+
+def _volume(array: np.ndarray, channel: int = 0) -> np.ndarray:
+    """(D, H, W) of (H, W), (D, H, W) or (C, D, H, W)."""
+    array = np.asarray(array)
+    if array.ndim == 4:
+        array = array[channel]
+    return array[None] if array.ndim == 2 else array
+
+
+def _window(image: np.ndarray) -> tuple[float, float]:
+    low, high = (float(v) for v in np.percentile(image, (1, 99)))
+    return (low, high) if high > low else (float(image.min()), max(float(image.max()), float(image.min()) + 1))
+
+
+def _outline(axes: Axes, truth: np.ndarray) -> None:
+    """The border of the reference along pixel edges; a black line below keeps it visible on white."""
+    if not truth.any():
+        return
+    padded = np.pad(truth, 1)
+    rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    across = [((c - 0.5, r - 1.5), (c - 0.5, r - 0.5)) for r, c in zip(rows, columns, strict=True)]
+    rows, columns = np.nonzero(padded[1:] != padded[:-1])
+    along = [((c - 1.5, r - 0.5), (c - 0.5, r - 0.5)) for r, c in zip(rows, columns, strict=True)]
+    from matplotlib.collections import LineCollection
+
+    axes.add_collection(LineCollection(across + along, colors="black", linewidths=2.4))
+    axes.add_collection(LineCollection(across + along, colors=TRUTH_COLOUR, linewidths=1.4))
+
+
+def _letter(axes: Axes, letters: Letters) -> None:
+    places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"), (0.5, 0.98, "center", "top"))
+    for (x, y, ha, va), letter in zip((*places, (0.5, 0.02, "center", "bottom")), letters, strict=True):
+        axes.text(x, y, letter, ha=ha, va=va, transform=axes.transAxes, fontsize=8, color="white",
+                  bbox={"facecolor": "black", "alpha": 0.5, "pad": 1, "linewidth": 0})  # fmt: skip
+
+
+def _plain(text: str, most: int = 60) -> str:
+    """Text from outside: one line, cut, and without the mathtext that a dollar sign would start."""
+    text = " ".join(text.split())
+    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")

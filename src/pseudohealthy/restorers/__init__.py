@@ -1,0 +1,34 @@
+"""The methods. A new one is one file with a `@register` class and one line here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from pseudohealthy.errors import USAGE, Fault
+
+# name -> module, so that listing the names imports nothing
+WHERE = {
+    "ddpm": "ddpm",
+    "ddim": "ddim",
+    "autoencoder": "autoencoder",
+    "identity": "baselines",
+    "mean-intensity": "baselines",
+    "bright-area": "baselines",
+    "intensity": "baselines",
+    "healthy-mean": "baselines",
+    "z-score": "baselines",
+}
+
+
+def restorer_class(name: str | None):
+    """The class registered under `name`. Fault RECIPE (exit 2) for an unknown one."""
+    if name not in WHERE:
+        near = difflib.get_close_matches(str(name), WHERE, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(WHERE)}"
+        raise Fault("RECIPE", f"there is no restorer '{name}'", f"set restorer.name; {hint}", exit=USAGE)
+    module = importlib.import_module(f"pseudohealthy.restorers.{WHERE[name]}")
+    from pseudohealthy.restorers.base import REGISTRY
+
+    assert name in REGISTRY, f"{module.__name__} does not register '{name}'"
+    return REGISTRY[name]

@@ -1,0 +1,64 @@
+"""One-pass baselines: autoencoder, variational and denoising autoencoder of healthy images.
+
+AE and VAE as compared with in Baur et al., Medical Image Analysis 2021; DAE with coarse noise, Kascenas et al., MIDL 2022.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.networks.autoencoder import ConvAutoencoder
+from pseudohealthy.recipe import build
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+
+
+@register("autoencoder")
+class Autoencoder(Restorer):
+    """Encode, decode. The bottleneck (ae, vae) or the corruption undone (dae) is what removes the anomaly.
+
+    kind: "ae", "vae" (KL weighted by `beta`) or "dae": trained to remove coarse Gaussian noise of spread `corruption`
+        (in [-1, 1] units) drawn on a grid `coarse` times coarser than the image and upsampled (Kascenas: 16 px of 128).
+    """
+
+    paper = "Baur et al., MedIA 2021; Kascenas et al., MIDL 2022"
+    nested = {"network": ConvAutoencoder}
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        channels: int,
+        network: dict = {},  # noqa: B006 (read only)
+        kind: Literal["ae", "vae", "dae"] = "ae",
+        beta: float = 1e-3,
+        corruption: float = 0.4,
+        coarse: int = 8,
+    ):
+        super().__init__(size=size, channels=channels)
+        given = {"channels": channels, "size": size, "kind": kind}
+        self.network = build(ConvAutoencoder, network, "restorer.network", **given)
+        self.kind, self.beta, self.corruption, self.coarse = kind, beta, corruption, coarse
+
+    def parts(self) -> tuple[str, ...]:
+        return ("network",)
+
+    def loss(self, batch: Batch, part: str) -> Tensor:
+        x = batch.images
+        if self.kind == "dae":
+            grid = x[..., :: self.coarse, :: self.coarse]
+            noise = F.interpolate(batch.draw.noise(grid), size=x.shape[-2:], mode="bilinear", align_corners=False)
+            # Noise only where there is tissue: the background is exact in skull-stripped and windowed images.
+            x = x + self.corruption * noise * batch.foreground[:, None]
+        reconstruction, divergence = self.network(x, batch.draw)
+        error = (reconstruction - batch.images).float().square().flatten(1).mean(1)
+        return error if divergence is None else error + self.beta * divergence.float()
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        return Restoration(healthy=self.network(images, None)[0].float())
+
+    def network_calls(self) -> int:
+        return 1

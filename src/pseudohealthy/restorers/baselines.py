@@ -1,0 +1,94 @@
+"""Trivial controls, in every comparison beside the methods: what a ruler, a light meter or a template would score.
+
+On FLAIR a threshold beats many models (Meissen et al. 2021); slice area alone separates CT haemorrhage at AUROC .72.
+A method that does not beat these has shown nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.restorers.base import REGISTRY, Restoration, Restorer, register
+
+
+def brightness(images: Tensor) -> Tensor:
+    """Intensity (B, S, S) in [0, 1], the mean over channels."""
+    return ((images + 1) / 2).mean(1)
+
+
+@register("identity")
+class Identity(Restorer):
+    """The image is its own healthy twin: an empty map. Any score it gets, it gets from the evaluation itself."""
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        return Restoration(healthy=images)
+
+
+@register("mean-intensity")
+class MeanIntensity(Restorer):
+    """Intensity as the map, its mean over the image as the score."""
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        light = brightness(images)
+        return Restoration(healthy=images, map=light, score=light.flatten(1).mean(1))
+
+
+@register("bright-area")
+class BrightArea(Restorer):
+    """Saturated pixels (intensity >= `level` of the range) as the map, their share of the image as the score."""
+
+    def __init__(self, *, size: int, channels: int, level: float = 0.98):
+        super().__init__(size=size, channels=channels)
+        self.level = level
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        bright = (brightness(images) >= self.level).float()
+        return Restoration(healthy=images, map=bright, score=bright.flatten(1).mean(1))
+
+
+@register("intensity")
+class Intensity(Restorer):
+    """Intensity threshold: intensity as the map, scored like every other map."""
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        return Restoration(healthy=images, map=brightness(images))
+
+
+@register("healthy-mean")
+class HealthyMean(Restorer):
+    """The mean healthy training image as everybody's healthy twin."""
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        return Restoration(healthy=self.healthy_mean.expand_as(images).clone())
+
+
+@register("z-score")
+class ZScore(Restorer):
+    """Distance to the healthy mean in healthy spreads, |x - mean| / (spread + floor), pixel by pixel.
+
+    floor keeps pixels that never vary in health (background) from exploding; in [-1, 1] units.
+    """
+
+    def __init__(self, *, size: int, channels: int, floor: float = 0.05):
+        super().__init__(size=size, channels=channels)
+        self.floor = floor
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        z = (images - self.healthy_mean).abs() / (self.healthy_spread + self.floor)
+        return Restoration(healthy=self.healthy_mean.expand_as(images).clone(), map=torch.amax(z, 1))
+
+
+CONTROLS = ("identity", "mean-intensity", "bright-area", "intensity", "healthy-mean", "z-score")
+
+
+def control_restorers(model: Restorer) -> dict[str, Restorer]:
+    """The trivial controls at default settings, with the healthy mean and spread that `model` was trained beside."""
+    found: dict[str, Restorer] = {}
+    for name in CONTROLS:
+        control = REGISTRY[name](size=model.size, channels=model.channels)
+        control.healthy_mean.copy_(model.healthy_mean)
+        control.healthy_spread.copy_(model.healthy_spread)
+        found[name] = control.eval()
+    return found

@@ -1,0 +1,156 @@
+"""A run: the folder that holds one trained method and everything said about it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pseudohealthy import __version__
+from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, Fault
+from pseudohealthy.io.atomic import write_json, write_text
+from pseudohealthy.recipe import Recipe
+
+
+@dataclass
+class Run:
+    """The folder of CONTRACT: recipe.toml, weights, split.csv, threshold.json, fingerprint.json, run.json, plots."""
+
+    folder: Path
+    recipe: Recipe
+    record: dict[str, Any] = field(default_factory=dict)  # run.json
+
+    @classmethod
+    def create(cls, folder: Path | str, recipe: Recipe, *, overwrite: bool = False, **record: Any) -> Run:
+        """Start a run in an empty folder. Fault OUTPUT_NOT_EMPTY (exit 6) where something lies already."""
+        folder = prepare_folder(folder, overwrite=overwrite)
+        run = cls(folder, recipe.resolved())
+        write_text(folder / "recipe.toml", run.recipe.toml())
+        run.note(status="running", **provenance(), recipe=recipe.name, recipe_sha256=run.recipe_sha256, **record)
+        return run
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Run:
+        """An existing run. Fault RUN_MISSING (exit 5) when the folder is none."""
+        folder = Path(folder)
+        if not (folder / "recipe.toml").is_file():
+            raise Fault(
+                "RUN_MISSING",
+                f"'{folder.name}' is not a run (no recipe.toml)",
+                "name a folder that `train` wrote",
+                exit=BAD_MODEL,
+            )
+        try:
+            record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise Fault(
+                "RUN_CORRUPT", f"run.json of '{folder.name}' cannot be read", "restore it from a copy", exit=BAD_MODEL
+            ) from None
+        return cls(folder, Recipe.parse((folder / "recipe.toml").read_text(encoding="utf-8")), record)
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def recipe_sha256(self) -> str:
+        return hashlib.sha256(self.recipe.toml().encode()).hexdigest()
+
+    @property
+    def seed(self) -> int:
+        return int(self.recipe.training.get("seed", 0))
+
+    def note(self, **entries: Any) -> None:
+        """Add to run.json and write it."""
+        self.record.update(entries)
+        write_json(self.folder / "run.json", self.record)
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the run, or None where it has not been written."""
+        path = self.folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def weights(self) -> Path:
+        """The weights that restore: best_model, else the last ones."""
+        for name in ("best_model.safetensors", "last.safetensors"):
+            if (self.folder / name).is_file():
+                return self.folder / name
+        raise Fault("CHECKPOINT_MISSING", f"run '{self.name}' has no weights yet", "train it first", exit=BAD_MODEL)
+
+    def restorer(self, weights: Path | None = None):
+        """(restorer with its weights, sha256 of the weights); eval mode, no gradients."""
+        from pseudohealthy.training import checkpoint
+
+        restorer = self.recipe.make_restorer()
+        tensors, _, sha256 = checkpoint.load(weights or self.weights(), expected=restorer.state_dict())
+        restorer.load_state_dict(tensors)
+        return restorer.eval().requires_grad_(False), sha256
+
+
+def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
+    """An output folder, made where missing. Fault (exit 6) when it is a file, not writable, or not empty."""
+    folder = Path(folder)
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise Fault("OUTPUT", f"'{folder.name}' is a file", "name a folder with --out", exit=BAD_OUTPUT)
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise Fault(
+            "OUTPUT", f"cannot write into '{folder.name}': {error.strerror}", "choose another --out", exit=BAD_OUTPUT
+        ) from None
+    if not overwrite and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise Fault(
+            "OUTPUT_NOT_EMPTY",
+            f"'{folder.name}' is not empty",
+            "choose another --out, or add --overwrite",
+            exit=BAD_OUTPUT,
+        )
+    return folder
+
+
+def provenance() -> dict[str, Any]:
+    """How a result was made: command, versions, machine kind, time; no paths of the machine, no user names."""
+    import torch
+
+    command = [Path(sys.argv[0]).name, *(Path(a).name if "/" in a else a for a in sys.argv[1:])]
+    return {
+        "command": " ".join(command),
+        "pseudohealthy": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "started": now(),
+    }
+
+
+def commit() -> str | None:
+    """Git commit of the package's checkout, with '+' when files differ from it; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if dirty else "")
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

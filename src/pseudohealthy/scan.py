@@ -1,0 +1,116 @@
+"""One scan in memory: voxels in native units, where they lie in the patient, and how to put results back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pseudohealthy.errors import Fault
+
+MAX_NONFINITE = 0.01  # a larger share of NaN or infinite voxels is a broken file, not a few bad voxels
+MIN_SIDE = 10  # rows and columns; smaller "images" are thumbnails or mistakes
+
+
+@dataclass
+class Scan:
+    """Voxels (C, D, H, W) float32 in the file's own units: channels, planes, rows, columns.
+
+    affine: float64 (4, 4), index (d, h, w, 1) -> patient RAS+ in mm; None where the file has no geometry.
+    name: case id, safe as a file name, never taken from DICOM identifiers.
+    kind: "nifti" | "dicom" | "raster" | "idx" | "array"; units: "HU" or "".
+    origin: what the writer needs to put an array back on the file's grid.
+    display: window (low, high) stored in the file, for pictures only.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray | None
+    name: str
+    kind: str
+    units: str = ""
+    origin: Any = None
+    warnings: list[str] = field(default_factory=list)
+    display: tuple[float, float] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        c, d, h, w = self.voxels.shape
+        return c, d, h, w
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Distance in mm from one plane, row and column to the next: (dD, dH, dW)."""
+        if self.affine is None:
+            return None
+        d, h, w = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return d, h, w
+
+    @property
+    def voxel_ml(self) -> float | None:
+        """Volume of a voxel in ml, from the determinant: right for sheared grids too."""
+        return None if self.affine is None else float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+    @classmethod
+    def from_array(cls, array: Any, *, name: str = "array", affine: np.ndarray | None = None) -> Scan:
+        """A scan from numpy or torch: (H, W), (D, H, W) or (C, D, H, W), real numbers.
+
+        affine: (4, 4), index (d, h, w, 1) -> RAS+ mm. Raises Fault SHAPE, DTYPE, NONFINITE or BAD_AFFINE.
+        """
+        array = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+        if not 2 <= array.ndim <= 4 or 0 in array.shape:
+            raise Fault("SHAPE", f"an array of shape {array.shape}", "give (H, W), (D, H, W) or (C, D, H, W)")
+        if array.dtype.kind not in "buif":
+            raise Fault("DTYPE", f"an array of {array.dtype}", "give real numbers")
+        if affine is not None:
+            affine = np.array(affine, np.float64)
+            if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-9:
+                raise Fault("BAD_AFFINE", "the affine is not an invertible 4 x 4 matrix", "give index -> RAS+ mm")
+        warnings: list[str] = []
+        voxels = finite(np.array(array, np.float32), warnings)
+        voxels = voxels.reshape((1,) * (4 - voxels.ndim) + voxels.shape)
+        return cls(voxels, affine, name, "array", warnings=warnings)
+
+
+def finite(voxels: np.ndarray, warnings: list[str]) -> np.ndarray:
+    """Replace up to 1 % of non-finite voxels by the lowest finite value, in place; more raise NONFINITE."""
+    bad = ~np.isfinite(voxels)
+    n = int(bad.sum())
+    if n == 0:
+        return voxels
+    if n > MAX_NONFINITE * voxels.size:
+        share = 100 * n / voxels.size
+        raise Fault("NONFINITE", f"{n} of {voxels.size} voxels ({share:.1f} %) are NaN or infinite", "repair the file")
+    voxels[bad] = voxels[~bad].min()
+    warnings.append(f"NONFINITE n={n}: replaced by the lowest finite value")
+    return voxels
+
+
+def usable(scan: Scan) -> Scan:
+    """The scan itself, or Fault TOO_SMALL or CONSTANT_IMAGE where no method could say anything about it."""
+    _, d, h, w = scan.shape
+    if min(h, w) < MIN_SIDE:
+        raise Fault("TOO_SMALL", f"planes of {h} x {w} voxels ({d} of them)", f"needs at least {MIN_SIDE} x {MIN_SIDE}")
+    for index, channel in enumerate(scan.voxels):
+        if channel.min() == channel.max():
+            which = f"channel {index}" if len(scan.voxels) > 1 else "the image"
+            raise Fault("CONSTANT_IMAGE", f"{which} has the same value everywhere", "check the export of this file")
+    return scan
+
+
+def same_grid(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray, tolerance: float = 0.1) -> bool:
+    """Whether two affines put every corner of a (D, H, W) grid within `tolerance` voxels of each other."""
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)
+    apart = corners @ (affine - other)[:3, :3].T + (affine - other)[:3, 3]
+    smallest = min(np.linalg.norm(a[:3, :3], axis=0).min() for a in (affine, other))
+    return bool(np.linalg.norm(apart, axis=1).max() <= tolerance * smallest)
+
+
+def describe_grid(shape: tuple[int, ...], affine: np.ndarray | None) -> str:
+    """A grid in a few words, for messages."""
+    text = " x ".join(str(n) for n in shape)
+    if affine is None:
+        return f"{text} without geometry"
+    steps = " x ".join(f"{n:.3g}" for n in np.linalg.norm(affine[:3, :3], axis=0))
+    first = ", ".join(f"{n:.4g}" for n in affine[:3, 3])
+    return f"{text} voxels of {steps} mm, first at ({first})"

@@ -1,0 +1,195 @@
+"""What turns trained weights into a run that can detect: statistics of health, threshold, fingerprint, model card."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
+from pseudohealthy.io.atomic import write_json, write_text
+from pseudohealthy.planes import PlaneStore
+from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers.base import Restorer
+from pseudohealthy.restorers.baselines import control_restorers
+from pseudohealthy.run import Run, now
+from pseudohealthy.training import watch
+
+if TYPE_CHECKING:
+    from pseudohealthy.training.loop import Trainer
+
+PLANES = 20_000  # healthy planes that the statistics look at, evenly spread
+VALUES = 40_000_000  # map values kept for the quantile
+
+
+def healthy_statistics(store: PlaneStore) -> tuple[Tensor, Tensor]:
+    """Mean and spread (C, S, S) of healthy training planes in [-1, 1]."""
+    rows = watch.spread_out(store.select("train", HEALTHY), PLANES)
+    total = square = torch.zeros(())
+    for part in watch.chunks(rows, 256):
+        images = store.images(part).double()
+        total, square = total + images.sum(0), square + images.square().sum(0)
+    mean = total / len(rows)
+    return mean.float(), (square / len(rows) - mean.square()).clamp(min=0).sqrt().float()
+
+
+def write_split(run: Run, manifest: Manifest) -> None:
+    """split.csv: which case of which patient was used for what."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("case_id", "patient_id", "split", "label"))
+    writer.writerows(
+        (case.case_id, case.patient_id, case.split, "" if case.label is None else case.label) for case in manifest
+    )
+    write_text(run.folder / "split.csv", text.getvalue())
+
+
+def finish(trainer: Trainer) -> None:
+    """Threshold from healthy validation, fingerprint of the training planes, model card; then the run is done."""
+    run = trainer.run
+    model, sha256 = run.restorer()
+    model.to(trainer.world.device)
+    threshold = healthy_threshold(trainer, model)
+    write_json(run.folder / "threshold.json", threshold)
+    write_json(run.folder / "fingerprint.json", fingerprint(trainer.store))
+    run.note(status="finished", step=trainer.step, finished=now(), weights=run.weights().name, weights_sha256=sha256,
+             network_calls=model.network_calls())  # fmt: skip
+    write_text(run.folder / "MODEL_CARD.md", model_card(trainer, threshold))
+    if threshold["value"] is not None:
+        say(f"threshold {threshold['value']:.4g}: {threshold['quantile']:.4g} quantile of "
+            f"{threshold['detail']['n_planes']} healthy validation planes of {threshold['n_patients']} patients")  # fmt: skip
+
+
+def healthy_threshold(trainer: Trainer, model: Restorer) -> dict[str, Any]:
+    """threshold.json: a quantile of map values inside the foreground of healthy validation planes, for the method and,
+    on the same planes, for every trivial control; and the healthy case scores that give a new case its percentile."""
+    run, store = trainer.run, trainer.store
+    quantile = run.recipe.make_map().quantile
+    rows = store.select("val", HEALTHY)
+    empty = {"value": None, "source": "healthy-quantile", "quantile": quantile, "n_patients": 0}
+    if len(rows) == 0:
+        say("no healthy validation plane: no threshold stored; give one to detect with --threshold")
+        return {**empty, "detail": {}, "controls": {}, "case_scores": []}
+    chosen = whole_cases(store, rows, budget=max(64, min(4096, 4 * watch.CALLS // max(1, model.network_calls()))))
+    used = np.concatenate(chosen)
+    patients = store.index["patient_id"].to_numpy()[used]
+    sick = store.index["patient_id"].to_numpy()[store.select("val", ANOMALOUS)]
+    facts = {
+        "quantile": quantile,
+        "n_patients": len(set(patients)),
+        "n_cases": len(chosen),
+        "n_planes": len(used),
+        "population": "lesion-free planes of patients with disease" if set(patients) & set(sick) else "healthy",
+    }
+    with Progress("healthy validation", len(used)) as bar:
+        values, scores = healthy_values(trainer, model, chosen, bar)
+    stored = {"value": quantile_of(values, quantile), "source": "healthy-quantile", "quantile": quantile,
+              "n_patients": facts["n_patients"], "detail": facts, "case_scores": sorted(scores)}  # fmt: skip
+    stored["controls"] = {}
+    for name, control in control_restorers(model.cpu()).items():
+        value = quantile_of(healthy_values(trainer, control.to(trainer.world.device), chosen)[0], quantile)
+        stored["controls"][name] = {"value": value, "source": "healthy-quantile", "detail": facts}
+    return stored
+
+
+def whole_cases(store: PlaneStore, rows: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Rows of evenly spread cases, each whole, so that its score here is what `detect` will compute."""
+    names = store.index["case_id"].to_numpy()[rows]
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    cases = np.split(rows, starts[1:])
+    per_case = max(1, len(rows) // len(cases))
+    return [cases[i] for i in watch.spread_out(np.arange(len(cases)), max(1, budget // per_case))]
+
+
+def healthy_values(
+    trainer: Trainer, model: Restorer, chosen: list[np.ndarray], bar: Progress | None = None
+) -> tuple[np.ndarray, list[float]]:
+    """Map values inside the foreground, all cases together (thinned to 40 million), and one score per case."""
+    amap, values, scores = trainer.run.recipe.make_map(), [], []
+    share = max(1, sum(map(len, chosen)) * trainer.run.recipe.make_canvas().size ** 2 // VALUES)
+    for group in grouped(chosen, 64):
+        parts = [watch.restored(trainer, part, model) for part in watch.chunks(np.concatenate(group), 64)]
+        maps, foreground = torch.cat([p[2] for p in parts]).cpu(), torch.cat([p[3] for p in parts]).cpu()
+        inside = amap.inside(foreground).bool()
+        own = torch.cat([p[4] for p in parts if p[4] is not None]).cpu() if parts[0][4] is not None else None
+        values.append(maps[inside].numpy()[::share])
+        start = 0
+        for rows in group:
+            here = slice(start, start + len(rows))
+            start = here.stop
+            scores.append(amap.score_of(maps[here], inside[here]) if own is None else own[here].mean().item())
+            if bar:
+                bar.advance(len(rows))
+    return np.concatenate(values), scores
+
+
+def quantile_of(values: np.ndarray, quantile: float) -> float | None:
+    """The observed value that at most 1 - quantile of the values exceed."""
+    return float(np.quantile(values, quantile, method="higher")) if len(values) else None
+
+
+def grouped(items: list[np.ndarray], size: int) -> list[list[np.ndarray]]:
+    """Consecutive cases together, until they fill a batch."""
+    groups: list[list[np.ndarray]] = []
+    room = 0
+    for item in items:
+        if not groups or room < len(item):
+            groups.append([])
+            room = size
+        groups[-1].append(item)
+        room -= len(item)
+    return groups
+
+
+def fingerprint(store: PlaneStore) -> dict:
+    """What training planes look like, so that a scan of another kind can be told: foreground share, brightness."""
+    rows = watch.spread_out(store.select("train", HEALTHY), 5_000)
+    share, light = [], []
+    for part in watch.chunks(rows, 256):
+        images, inside = store.images(part), store.foreground(part)
+        share += inside.float().flatten(1).mean(1).tolist()
+        mean = (images.mean(1) * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
+        light += mean.tolist()
+    levels = [0.5, 5, 50, 95, 99.5]
+    return {
+        "planes": len(rows),
+        "percentiles": levels,
+        "foreground_share": np.percentile(share, levels).round(4).tolist(),
+        "foreground_brightness": np.percentile(light, levels).round(4).tolist(),
+    }
+
+
+def model_card(trainer: Trainer, threshold: dict) -> str:
+    """MODEL_CARD.md: what the model is, on what it was trained, how its threshold was set, what it must not be used for."""
+    run, index = trainer.run, trainer.store.index
+    counts = {
+        s: (int((index["split"] == s).sum()), int(index.loc[index["split"] == s, "patient_id"].nunique()))
+        for s in ("train", "val")
+    }
+    lines = [
+        f"# {run.recipe.name}",
+        "",
+        "**Research use only. Not a medical device; not for diagnosis.**",
+        "",
+        f"- What it is: {run.recipe.summary or run.recipe.name}",
+        f"- Source: {run.recipe.source or 'own recipe'}",
+        f"- Method: `{run.recipe.restorer['name']}`, {run.record.get('parameters', 0):,} parameters, "
+        f"{run.record.get('network_calls', 0)} network calls an image",
+        f"- Trained on: {counts['train'][0]:,} planes of {counts['train'][1]:,} patients ({len(trainer.rows):,} used), "
+        f"{trainer.step:,} steps of {trainer.plan.batch}",
+        f"- Validated on: {counts['val'][0]:,} planes of {counts['val'][1]:,} patients",
+        f"- Threshold: {threshold['value']} ({threshold['source']}, quantile {threshold['quantile']}, "
+        f"{threshold['n_patients']} patients, {threshold['detail'].get('population', 'none')})",
+        f"- Weights: {run.record.get('weights')}, sha256 {run.record.get('weights_sha256')}",
+        f"- Canvas: `{json.dumps(run.recipe.canvas, default=list)}`",
+        "",
+        "A map shows what differs from the training population: unusual anatomy, another scanner or another preparation",
+        "light up like disease, and disease that resembles health does not. Generative models can memorise training",
+        "images: do not share weights trained on private data without asking whoever is responsible for them.",
+    ]
+    return "\n".join(lines) + "\n"

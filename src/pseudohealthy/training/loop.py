@@ -1,0 +1,368 @@
+"""One training loop for every method: `for part in restorer.parts(): restorer.loss(batch, part)`.
+
+Order of planes, augmentation, noise levels and noise are functions of (seed, step, position in the global batch), so a
+run resumed after a kill equals the uninterrupted one bit for bit on CPU, and two processes equal one.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import os
+import signal
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pseudohealthy import cases, planes
+from pseudohealthy.cases import HEALTHY
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.errors import INTERNAL, INTERRUPTED, NO_INPUT, USAGE, Fault
+from pseudohealthy.io.atomic import write_json
+from pseudohealthy.progress import Progress, say
+from pseudohealthy.recipe import Recipe
+from pseudohealthy.restorers.base import Batch, Restorer
+from pseudohealthy.run import Run, now
+from pseudohealthy.training import checkpoint, finish, sinks, watch
+from pseudohealthy.training.augment import augment
+from pseudohealthy.training.distributed import World, join
+from pseudohealthy.training.plan import Plan, precision_of
+
+
+def train(
+    recipe: str | Path | Recipe,
+    data: Path | str,
+    out: Path | str,
+    *,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch: int | None = None,
+    seed: int | None = None,
+    settings: Iterable[str] = (),
+    device: str = "auto",
+    sink: str = "none",
+    overwrite: bool = False,
+) -> Run:
+    """Train a recipe on a manifest (or folder layout) into a new run folder; the command ``train``.
+
+    settings: ``section.key=value`` texts. sink: "none", "tensorboard" or "mlflow". Faults as in the contract.
+    """
+    recipe = copy.deepcopy(recipe) if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    recipe.set(settings)
+    chosen = {"steps": steps, "epochs": epochs, "batch": batch, "seed": seed}
+    recipe.training |= {k: v for k, v in chosen.items() if v is not None}
+    if epochs is not None and steps is None:
+        recipe.training["steps"] = 0
+    recipe.resolved()  # refuses wrong settings before anything is read or written
+    world = join(device)
+    manifest = cases.load(Path(data))
+    cases.require_clean(manifest)
+    folder = Path(out)
+    if world.first:
+        here = os.path.relpath(
+            data, folder
+        )  # relative: a run says where its data lie without naming the machine's folders
+        run = Run.create(folder, recipe, overwrite=overwrite, data=here, manifest_sha256=manifest.sha256)
+        finish.write_split(run, manifest)
+    world.wait()
+    run = Run.open(folder)
+    return fit(run, open_planes(run, manifest, world), world, sink=sink)
+
+
+def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None = None, epochs: float | None = None,
+           device: str = "auto", sink: str = "none") -> Run:  # fmt: skip
+    """Go on with an interrupted run, or extend a finished one to `steps` (or `epochs`) in all."""
+    opened = Run.open(run)
+    world = join(device)
+    for key, value in (("steps", steps), ("epochs", epochs)):
+        if value is not None:
+            opened.recipe.training[key] = value
+            if key == "epochs" and steps is None:
+                opened.recipe.training["steps"] = 0
+    manifest = cases.load(Path(data) if data else opened.folder / opened.record["data"])
+    if manifest.sha256 != opened.record.get("manifest_sha256"):
+        raise Fault(
+            "DATA_CHANGED",
+            "the manifest is not the one this run began with",
+            "name the original one with --data",
+            exit=USAGE,
+        )
+    return fit(opened, open_planes(opened, manifest, world), world, sink=sink)
+
+
+def open_planes(run: Run, manifest: cases.Manifest, world: World) -> planes.PlaneStore:
+    """The plane cache, built by the first process: beside a prepared manifest, so that runs share it, else in the run.
+
+    Fault NO_HEALTHY (exit 3) without a healthy training plane.
+    """
+    canvas = run.recipe.make_canvas()
+    key = hashlib.sha256(repr((manifest.sha256, canvas)).encode()).hexdigest()[:12]
+    prepared = (manifest.root / "manifest.csv").is_file() and os.access(manifest.root, os.W_OK)
+    folder = (manifest.root if prepared else run.folder) / "planes" / key
+    if world.first:
+        with Progress("reading cases", len(manifest)) as bar:
+            store = planes.build_cache(manifest, canvas, folder, progress=lambda done, total: bar.to(done))
+        for line in store.faults:
+            say(line)
+    world.wait()
+    store = planes.PlaneStore.open(folder)
+    if len(store.select("train", HEALTHY)) == 0:
+        raise Fault(
+            "NO_HEALTHY",
+            "the training split holds no healthy plane",
+            "label some cases 0, or give masks",
+            exit=NO_INPUT,
+        )
+    return store
+
+
+class PartLoss(nn.Module):
+    """The thin module whose forward is one part's loss: what DDP wraps, since it synchronises only through forward."""
+
+    def __init__(self, restorer: Restorer, part: str):
+        super().__init__()
+        self.module = restorer.get_submodule(part)
+        self.part, self.hidden = (
+            part,
+            (restorer,),
+        )  # in a tuple: not registered, so DDP sees this part's parameters only
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.hidden[0].loss(batch, self.part).mean()
+
+
+class Trainer:
+    """State of a training: restorer, averaged twin, optimisers, step, history. Everything `save` writes, `load` reads."""
+
+    def __init__(self, run: Run, store: planes.PlaneStore, world: World):
+        self.run, self.store, self.world = run, store, world
+        self.plan: Plan = run.recipe.make_plan()
+        torch.manual_seed(self.plan.seed)
+        self.restorer: Restorer = run.recipe.make_restorer()
+        label = None if self.restorer.uses_labels else HEALTHY
+        self.rows = store.select("train", label)
+        self.total = self.plan.total(len(self.rows))
+        self.precision = precision_of(self.plan.precision, world.device)
+        if self.plan.batch % world.size:
+            raise Fault(
+                "BATCH",
+                f"batch {self.plan.batch} does not divide over {world.size} processes",
+                "choose a multiple",
+                exit=USAGE,
+            )
+        mean, spread = finish.healthy_statistics(store)
+        self.restorer.healthy_mean.copy_(mean)
+        self.restorer.healthy_spread.copy_(spread)
+        self.restorer.to(world.device)
+        self.average: Restorer = copy.deepcopy(self.restorer).requires_grad_(False).eval()
+        self.losses: dict[str, nn.Module] = {}
+        self.optimisers: dict[str, torch.optim.AdamW] = {}
+        for part in self.restorer.parts():
+            module: nn.Module = PartLoss(self.restorer, part)
+            if world.size > 1:
+                module = nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+            self.losses[part] = module
+            self.optimisers[part] = torch.optim.AdamW(
+                self.restorer.get_submodule(part).parameters(),
+                lr=self.plan.rate,
+                betas=self.plan.betas,
+                weight_decay=self.plan.weight_decay,
+            )
+        self.step = 0
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, float] = {}
+
+    # -- one step ------------------------------------------------------------------------------------------------
+    def batch(self, step: int) -> Batch:
+        """This process's share of the global batch of 0-based `step`."""
+        size = self.plan.batch // self.world.size
+        first = step * self.plan.batch + self.world.rank * size
+        positions = range(first, first + size)
+        rows = np.array(
+            [
+                self.rows[order(self.plan.seed, p // len(self.rows), len(self.rows))[p % len(self.rows)]]
+                for p in positions
+            ]
+        )
+        draw = Draw(self.plan.seed, [("train", p) for p in positions])
+        images, foreground = self.store.images(rows), self.store.foreground(rows)
+        images, foreground = augment(images, foreground, self.plan.augment, draw.fork("augment"))
+        labels = self.labels(rows) if self.restorer.uses_labels else None
+        device = self.world.device
+        return Batch(images.to(device), foreground.to(device), None if labels is None else labels.to(device), draw)
+
+    def labels(self, rows: np.ndarray) -> Tensor:
+        """Plane labels (B,) long; -1 where unknown."""
+        return torch.as_tensor(self.store.index["label"].to_numpy(dtype=np.int64, na_value=-1)[rows])
+
+    def advance(self) -> dict[str, float]:
+        """One optimiser step of every part; the losses by part."""
+        self.restorer.train()
+        torch.manual_seed((self.plan.seed * 1_000_003 + self.step * 4_099 + self.world.rank) % 2**63)  # dropout only
+        batch, values = self.batch(self.step), {}
+        for part, module in self.losses.items():
+            optimiser = self.optimisers[part]
+            optimiser.param_groups[0]["lr"] = self.plan.rate_at(self.step, self.total)
+            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+                loss = module(batch)
+            values[part] = self.world.mean(loss.item())
+            if not math.isfinite(values[part]):
+                raise Fault("NONFINITE_LOSS", f"the loss of '{part}' is {values[part]} at step {self.step}",
+                            "the last saved state is kept: resume with a lower training.rate", exit=INTERNAL)  # fmt: skip
+            loss.backward()
+            parameters = [p for p in self.restorer.get_submodule(part).parameters() if p.grad is not None]
+            if self.plan.clip:
+                nn.utils.clip_grad_norm_(parameters, self.plan.clip)
+            optimiser.step()
+            # Every part's gradients: a loss may reach through another part (critic through generator).
+            self.restorer.zero_grad(set_to_none=True)
+        self.follow()
+        self.step += 1
+        return values
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the averaged weights towards the current ones; buffers are copied."""
+        weight = 1 - self.plan.ema_at(self.step) if self.plan.ema else 1.0
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.restorer.parameters()), weight)
+        for mine, theirs in zip(self.average.buffers(), self.restorer.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+    def save(self) -> None:
+        """The resume state, in one atomic file; and the weights that restore."""
+        if not self.world.first:
+            return
+        tensors = {f"model.{k}": v for k, v in self.restorer.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for part, optimiser in self.optimisers.items():
+            for index, entry in optimiser.state_dict()["state"].items():
+                tensors |= {f"optimiser.{part}.{index}.{k}": torch.as_tensor(v) for k, v in entry.items()}
+        state = {"step": self.step, "history": self.history, "best": self.best}
+        checkpoint.save(self.run.folder / "resume.safetensors", tensors, state)
+        self.save_weights("last.safetensors")
+        write_json(self.run.folder / "training_history.json", self.history)
+
+    def save_weights(self, name: str) -> None:
+        meta = {"step": self.step, "recipe": self.run.recipe.name, "recipe_sha256": self.run.recipe_sha256}
+        checkpoint.save(self.run.folder / name, self.average.state_dict(), meta)
+
+    def load(self) -> None:
+        """Go back to the last `save`."""
+        tensors, state, _ = checkpoint.load(self.run.folder / "resume.safetensors")
+
+        def section(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.restorer.load_state_dict(section("model."))
+        self.average.load_state_dict(section("average."))
+        for part, optimiser in self.optimisers.items():
+            entries: dict[int, dict[str, Tensor]] = {}
+            for key, value in section(f"optimiser.{part}.").items():
+                index, name = key.split(".", 1)
+                entries.setdefault(int(index), {})[name] = value
+            optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+        self.step, self.history, self.best = state["step"], state["history"], state["best"]
+
+
+@lru_cache(maxsize=4)
+def order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The shuffled order of one epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def fit(run: Run, store: planes.PlaneStore, world: World, *, sink: str = "none") -> Run:
+    """Train until the plan's last step, validating and saving on the way; then threshold, fingerprint and model card."""
+    trainer = Trainer(run, store, world)
+    if (run.folder / "resume.safetensors").is_file():
+        trainer.load()
+        say(f"resumed at step {trainer.step} of {trainer.total}")
+    plan, total = trainer.plan, trainer.total if trainer.restorer.parts() else 0
+    every = plan.validate or max(1, math.ceil(total / 10))
+    tracker = sinks.open_sink(sink, run.folder) if world.first else sinks.Sink()
+    stop = Signals()
+    begun, running = time.monotonic(), []
+    if world.first:
+        parameters = sum(p.numel() for p in trainer.restorer.parameters())
+        run.note(status="running", steps=total, planes=len(trainer.rows), parameters=parameters,
+                 precision=str(trainer.precision).removeprefix("torch."), device=world.device.type, processes=world.size)  # fmt: skip
+        say(
+            f"{run.recipe.name}: {parameters:,} parameters, {len(trainer.rows):,} planes, {total:,} steps of {plan.batch}"
+        )
+    with stop, Progress("training", total, start=trainer.step) as bar:
+        while trainer.step < total:
+            values = trainer.advance()
+            running.append(values)
+            bar.advance(note=" ".join(f"{k} {v:.4f}" for k, v in values.items()))
+            interrupted = world.any(stop.seen)
+            if trainer.step % every == 0 or trainer.step == total or interrupted:
+                entry = {"step": trainer.step, "epoch": round(trainer.step * plan.batch / len(trainer.rows), 3),
+                         "rate": plan.rate_at(trainer.step - 1, total), "seconds": round(time.monotonic() - begun, 2),
+                         **{f"loss_{part}": float(np.mean([r[part] for r in running])) for part in trainer.losses}}  # fmt: skip
+                running = []
+                if world.first and not interrupted:
+                    entry |= watch.validate(trainer)
+                    keep_best(trainer, entry)
+                if not interrupted:
+                    trainer.history.append(entry)
+                    tracker.write(entry)
+                trainer.save()
+                world.wait()
+            if interrupted:
+                if world.first:
+                    run.note(status="interrupted", step=trainer.step, stopped=now())
+                raise Fault("INTERRUPTED", f"stopped at step {trainer.step}, state saved",
+                            f"go on with: pseudohealthy train --resume {run.folder.name}", exit=INTERRUPTED)  # fmt: skip
+    tracker.close()
+    if world.first:
+        if not trainer.restorer.parts():
+            trainer.save()
+        finish.finish(trainer)
+    world.wait()
+    return Run.open(run.folder)
+
+
+def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
+    """best_model by validation ROC-AUC where labels exist, else by loss; best_model_loss always by loss."""
+    loss, auroc, best = entry["validation_loss"], entry.get("validation_auroc"), trainer.best
+    if loss < best.get("loss", math.inf):
+        best["loss"] = loss
+        trainer.save_weights("best_model_loss.safetensors")
+        if auroc is None:
+            trainer.save_weights("best_model.safetensors")
+    if auroc is not None and auroc > best.get("auroc", -math.inf):
+        best["auroc"] = auroc
+        trainer.save_weights("best_model.safetensors")
+
+
+class Signals:
+    """SIGTERM and SIGINT end the step, not the process, so that the state is saved; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self.before: dict[int, Any] = {}
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = True
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self.before[number] = signal.signal(number, self.handle)
+            except ValueError:  # not the main thread: the caller handles signals
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

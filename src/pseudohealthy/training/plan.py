@@ -1,0 +1,67 @@
+"""How long, how fast and in what precision to train: the recipe's section ``training``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Training settings.
+
+    steps: optimiser steps; epochs instead when `steps` is 0. batch: images per step over all processes together.
+    rate: learning rate, reached after `warmup` steps; then "constant" (so that a finished run can be extended) or
+        "cosine" to zero at the last step. weight_decay, betas: AdamW.
+    clip: largest gradient norm, 0 for none. ema: decay of the averaged weights that restore; 0 for none.
+    precision: "auto" is bf16 where the processor computes in it, else fp32.
+    augment: "none", "flip" (left-right) or "affine" (flip, 10 degrees, 8 % shift, 8 % scale).
+    validate: steps between validations; 0 for ten per training. validation_planes: at most this many are looked at.
+    seed: of weights, order, levels and noise.
+    """
+
+    steps: int = 0
+    epochs: float = 1.0
+    batch: int = 16
+    rate: float = 1e-4
+    warmup: int = 100
+    decay: Literal["constant", "cosine"] = "constant"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    augment: Literal["none", "flip", "affine"] = "none"
+    validate: int = 0
+    validation_planes: int = 256
+    seed: int = 0
+
+    def total(self, planes: int) -> int:
+        """Steps in all, given the number of training planes."""
+        return self.steps or max(1, round(self.epochs * planes / self.batch))
+
+    def rate_at(self, step: int, total: int) -> float:
+        """Learning rate of 0-based `step`."""
+        rate = self.rate * min(1.0, (step + 1) / max(1, self.warmup))
+        if self.decay == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total))))
+        return rate
+
+    def ema_at(self, step: int) -> float:
+        """Decay after 0-based `step`: grows to `ema`, so that short trainings are not averaged with their start."""
+        return min(self.ema, (1 + step) / (10 + step))
+
+
+def precision_of(choice: str, device: torch.device) -> torch.dtype:
+    """bf16 where asked for or where it pays ("auto"); float32 otherwise."""
+    if choice == "fp32":
+        return torch.float32
+    if choice == "bf16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if supported() else torch.float32

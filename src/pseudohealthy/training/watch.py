@@ -1,0 +1,170 @@
+"""What is looked at while a method trains: validation loss, image ROC-AUC where labels exist, and pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.io.atomic import atomic
+from pseudohealthy.restorers.base import Batch, Restorer
+
+if TYPE_CHECKING:
+    from pseudohealthy.training.loop import Trainer
+
+CALLS = 6_000  # network calls a validation may spend on restoring
+
+
+def validate(trainer: Trainer) -> dict[str, float]:
+    """Loss of the averaged weights on healthy validation planes, always with the same levels and noise; ROC-AUC if labelled."""
+    plan, store, model = trainer.plan, trainer.store, trainer.average
+    healthy = spread_out(store.select("val", HEALTHY), plan.validation_planes)
+    result: dict[str, float] = {}
+    with torch.no_grad():
+        if len(healthy):
+            losses = {part: 0.0 for part in model.parts()}
+            for rows in chunks(healthy, plan.batch):
+                batch = validation_batch(trainer, rows)
+                with torch.autocast(
+                    trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16
+                ):
+                    for part in losses:
+                        losses[part] += model.loss(batch, part).float().sum().item()
+            result |= {f"validation_loss_{part}": value / len(healthy) for part, value in losses.items()}
+            result["validation_loss"] = sum(losses.values()) / len(healthy)
+        else:
+            result["validation_loss"] = float("nan") if not trainer.history else trainer.history[-1]["validation_loss"]
+        anomalous = store.select("val", ANOMALOUS)
+        if len(anomalous) and len(healthy):
+            most = max(8, min(plan.validation_planes, CALLS // max(1, model.network_calls())) // 2)
+            pairs = [(HEALTHY, spread_out(healthy, most)), (ANOMALOUS, spread_out(anomalous, most))]
+            scores = {label: plane_scores(trainer, rows) for label, rows in pairs}
+            result["validation_auroc"] = auroc(scores[HEALTHY], scores[ANOMALOUS])
+            draw_scores(trainer, scores, result["validation_auroc"])
+    draw_diagnostics(trainer, healthy, anomalous)
+    draw_curves(trainer, [*trainer.history, {"step": trainer.step, **result}])
+    return result
+
+
+def validation_batch(trainer: Trainer, rows: np.ndarray) -> Batch:
+    store, device = trainer.store, trainer.world.device
+    labels = trainer.labels(rows).to(device) if trainer.restorer.uses_labels else None
+    draw = Draw(trainer.plan.seed, [("validation", int(row)) for row in rows])
+    return Batch(store.images(rows).to(device), store.foreground(rows).to(device), labels, draw)
+
+
+def restored(trainer: Trainer, rows: np.ndarray, model: Restorer | None = None):
+    """(images, healthy twins, maps, foreground, scores of the method or None) of cached planes."""
+    from pseudohealthy.detector import restore_planes
+
+    batch = validation_batch(trainer, rows)
+    amap = trainer.run.recipe.make_map()
+    healthy, maps, scores = restore_planes(
+        model or trainer.average, amap, batch.images, batch.foreground, batch.draw, trainer.precision
+    )
+    return batch.images, healthy, maps, batch.foreground, scores
+
+
+def plane_scores(trainer: Trainer, rows: np.ndarray) -> np.ndarray:
+    """One score per plane."""
+    amap, values = trainer.run.recipe.make_map(), []
+    for part in chunks(rows, trainer.plan.batch):
+        _, _, maps, foreground, own = restored(trainer, part)
+        values += (
+            own.tolist() if own is not None else [amap.score_of(m, f) for m, f in zip(maps, foreground, strict=True)]
+        )
+    return np.array(values)
+
+
+def auroc(healthy: np.ndarray, anomalous: np.ndarray) -> float:
+    """Area under the ROC curve."""
+    from pseudohealthy.evaluation import curves
+
+    scores = np.concatenate([healthy, anomalous])
+    return float(curves.auroc(scores, np.repeat([HEALTHY, ANOMALOUS], [len(healthy), len(anomalous)])))
+
+
+def spread_out(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` rows, evenly spread, always the same."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+
+
+def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def epoch_of(trainer: Trainer) -> int:
+    return max(1, round(trainer.step * trainer.plan.batch / len(trainer.rows)))
+
+
+def figure(*args: Any, **kwargs: Any):
+    """A matplotlib figure that needs no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = Figure(*args, **kwargs)
+    FigureCanvasAgg(drawn)
+    return drawn
+
+
+def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarray) -> None:
+    """diagnostics_epoch_N.png: input, healthy twin and map of a few validation planes, one scale for all maps."""
+    rows = np.concatenate([spread_out(healthy, 3), spread_out(anomalous, 3)])
+    if len(rows) == 0:
+        return
+    images, twins, maps, _, _ = restored(trainer, rows)
+    labels = ["healthy"] * min(3, len(healthy)) + ["anomalous"] * min(3, len(anomalous))
+    top = max(1e-6, float(maps.flatten().float().quantile(0.999))) if maps.numel() < 1e7 else float(maps.max())
+    fig = figure(figsize=(1.7 * len(rows), 5.4), layout="constrained")
+    axes = fig.subplots(3, len(rows), squeeze=False)
+    for column, label in enumerate(labels):
+        pictures = ((images, "gray", -1, 1), (twins, "gray", -1, 1), (maps[:, None], "inferno", 0, top))
+        for row, (picture, colours, low, high) in enumerate(pictures):
+            shown = axes[row][column].imshow(
+                picture[column].float().mean(0).cpu().numpy(), cmap=colours, vmin=low, vmax=high
+            )
+            axes[row][column].set_xticks([])
+            axes[row][column].set_yticks([])
+        axes[0][column].set_title(label, fontsize=9)
+    for row, text in enumerate(("input", "healthy twin", "anomaly map")):
+        axes[row][0].set_ylabel(text, fontsize=9)
+    fig.colorbar(shown, ax=list(axes[2]), fraction=0.03, label="residual")
+    fig.suptitle(f"{trainer.run.recipe.name}, step {trainer.step} (validation)", fontsize=10)
+    with atomic(trainer.run.folder / f"diagnostics_epoch_{epoch_of(trainer)}.png") as path:
+        fig.savefig(path, dpi=110)
+
+
+def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -> None:
+    """eval_scores_epoch_N.png: histogram of validation scores by label."""
+    fig = figure(figsize=(5, 3.2), layout="constrained")
+    axis = fig.subplots()
+    edges = np.histogram_bin_edges(np.concatenate(list(scores.values())), bins=30)
+    for label, colour, text in ((HEALTHY, "#0072B2", "healthy"), (ANOMALOUS, "#D55E00", "anomalous")):
+        axis.hist(scores[label], bins=edges, alpha=0.6, color=colour, label=f"{text} (n = {len(scores[label])})")
+    axis.set(xlabel="anomaly score", ylabel="validation planes", title=f"step {trainer.step}: ROC-AUC {value:.3f}")
+    axis.legend()
+    with atomic(trainer.run.folder / f"eval_scores_epoch_{epoch_of(trainer)}.png") as path:
+        fig.savefig(path, dpi=110)
+
+
+def draw_curves(trainer: Trainer, history: list[dict[str, Any]]) -> None:
+    """training_curves.png: training and validation loss over steps, ROC-AUC where there is one."""
+    fig = figure(figsize=(6, 3.4), layout="constrained")
+    axis = fig.subplots()
+    keys = sorted({k for entry in history for k in entry if k.startswith(("loss_", "validation_loss_"))})
+    for key in keys:
+        points = [(e["step"], e[key]) for e in history if key in e]
+        axis.plot(*zip(*points, strict=True), marker="o", ms=3, label=key.replace("_", " "))
+    axis.set(xlabel="step", ylabel="loss", yscale="log", title=trainer.run.recipe.name)
+    points = [(e["step"], e["validation_auroc"]) for e in history if "validation_auroc" in e]
+    if points:
+        right = axis.twinx()
+        right.plot(*zip(*points, strict=True), color="#009E73", marker="s", ms=3, label="validation ROC-AUC")
+        right.set(ylabel="ROC-AUC", ylim=(0, 1))
+    if keys:
+        fig.legend(loc="outside lower center", ncols=3, fontsize=8)
+    with atomic(trainer.run.folder / "training_curves.png") as path:
+        fig.savefig(path, dpi=110)

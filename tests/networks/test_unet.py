@@ -1,0 +1,160 @@
+"""The U-Net and the classifier: published sizes and names, options, and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pseudohealthy.networks.classifier import Classifier
+from pseudohealthy.networks.unet import QUERY_ROWS, UNet, attend
+
+WOLLEB = {"width": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (16,)}
+WOLLEB |= {"classes": 2, "learned_variance": True}
+PDDPM = {"width": 128, "multipliers": (1, 2, 2), "blocks": 3, "head_channels": 64, "attention_order": "new"}
+PDDPM |= {"scale_shift": True, "residual_sampling": True}
+CLASSIFIER = {"size": 256, "width": 32, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 4, "attention": (8, 16, 32)}
+CLASSIFIER |= {"head_channels": 64}
+SMALL = {"width": 16, "multipliers": (1, 2), "blocks": 1, "attention": (2,)}
+
+
+def on_meta(network, **settings):
+    """Built without memory or initial values, so that counting the largest is free."""
+    with torch.device("meta"):
+        return network(**settings)
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "count"),
+    [
+        (UNet, {**WOLLEB, "in_channels": 4, "out_channels": 4}, 113_681_160),
+        (UNet, WOLLEB, 113_670_786),
+        (Classifier, {**CLASSIFIER, "in_channels": 4}, 5_452_962),
+        (Classifier, CLASSIFIER, 5_452_098),
+        (UNet, PDDPM, 37_513_857),
+        (UNet, {**PDDPM, "vector": 512}, 44_068_481),
+        (UNet, {**PDDPM, "scale_shift": False}, 34_493_313),
+    ],
+    ids=["wolleb", "wolleb-1ch", "classifier", "classifier-1ch", "pddpm", "cddpm", "pddpm-baseline"],
+)
+def test_published_parameter_counts(network, settings, count):
+    assert sum(p.numel() for p in on_meta(network, **settings).parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "file"),
+    [(UNet, {**WOLLEB, "out_channels": 4}, "wolleb_unet_keys"), (Classifier, CLASSIFIER, "wolleb_classifier_keys")],
+)
+def test_published_parameter_names_and_shapes(network, settings, file, shared: Path):
+    lines = (shared / "reference" / f"{file}.txt").read_text().splitlines()
+    published = dict(line.split(" ", 1) for line in lines)
+    own = {k: str(tuple(v.shape)) for k, v in on_meta(network, **settings, in_channels=4).state_dict().items()}
+    assert own == published
+
+
+def trained(network):
+    """Zero-initialised layers filled, so that every path shows in the output."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.abs().sum() == 0:
+            parameter.data.normal_(std=0.1, generator=generator)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stem": 2},
+        {"scale_shift": True, "residual_sampling": True, "head_channels": 8},
+        {"attention_order": "new", "heads": 2, "middle_attention": False},
+        {"embedding_order": "sin-cos", "learned_variance": True, "stem": 2},
+    ],
+)
+def test_output_has_the_image_s_shape_and_items_do_not_mix(options):
+    network = trained(UNet(in_channels=2, out_channels=3, **SMALL, **options))
+    x, t = torch.randn(3, 2, 16, 24), torch.tensor([0, 10, 999])
+    with torch.no_grad():
+        out = network(x, t)
+        alone = network(x[1:2], 10)
+    assert out.shape == (3, 6 if options.get("learned_variance") else 3, 16, 24) and out.is_contiguous()
+    assert torch.allclose(out[1:2], alone, atol=1e-5)
+
+
+def test_a_fresh_network_puts_out_zero_and_trains_everywhere():
+    network = UNet(**SMALL, classes=2, dropout=0.1)
+    x = torch.randn(2, 1, 16, 16)
+    assert network(x, 5, label=0).abs().max() == 0
+    loss = trained(network).train()(x, torch.tensor([3, 900]), label=torch.tensor([0, 1])).square().mean()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_the_condition_matters_and_must_be_given_exactly_where_there_is_one():
+    x = torch.randn(2, 1, 16, 16)
+    labelled, conditioned = trained(UNet(**SMALL, classes=2)), trained(UNet(**SMALL, vector=5))
+    assert not torch.allclose(labelled(x, 1, label=0), labelled(x, 1, label=1))
+    assert torch.allclose(labelled(x, 1, label=1), labelled(x, 1, label=torch.tensor([1, 1])))
+    assert not torch.allclose(conditioned(x, 1, vector=torch.zeros(2, 5)), conditioned(x, 1, vector=torch.ones(2, 5)))
+    for network, condition in (
+        (labelled, {}),
+        (conditioned, {}),
+        (conditioned, {"label": 0}),
+        (UNet(**SMALL), {"label": 0}),
+    ):
+        with pytest.raises(ValueError, match="condition"):
+            network(x, 1, **condition)
+
+
+@pytest.mark.parametrize("options", [{"stem": 2}, {"scale_shift": True, "residual_sampling": True}])
+def test_bfloat16_autocast_stays_close(options):
+    network = trained(UNet(**SMALL, **options))
+    x = torch.randn(2, 1, 16, 16)
+    with torch.no_grad():
+        full = network(x, 300)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network(x, 300)
+    assert (half.float() - full).abs().max() < 0.05 * full.abs().max()
+
+
+@pytest.mark.parametrize("order", ["legacy", "new"])
+def test_chunked_attention_is_plain_attention(order):
+    heads, channels, length = 2, 4, QUERY_ROWS + 100
+    qkv = torch.randn(2, 3 * heads * channels, length)
+    axes = (2, heads, 3, channels, length) if order == "legacy" else (2, 3, heads, channels, length)
+    q, k, v = qkv.reshape(axes).unbind(2 if order == "legacy" else 1)
+    weights = torch.einsum("bhcq,bhck->bhqk", q, k).div(channels**0.5).softmax(-1)
+    plain = torch.einsum("bhqk,bhck->bhcq", weights, v).reshape(2, -1, length)
+    assert torch.allclose(attend(qkv, heads, order), plain, atol=1e-5)
+
+
+def test_both_memory_layouts_agree():
+    network = trained(UNet(**SMALL, residual_sampling=True))
+    x = torch.randn(2, 1, 16, 16)
+    contiguous = network(x, 7).detach()
+    with torch.no_grad():
+        assert torch.allclose(network.to(memory_format=torch.channels_last)(x, 7), contiguous, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [16, (16, 24)])
+def test_the_classifier_is_built_for_one_image_size(size):
+    network = Classifier(in_channels=2, size=size, classes=3, width=16, multipliers=(1, 2), blocks=1, attention=(2,))
+    x = torch.randn(2, 2, *((size, size) if isinstance(size, int) else size))
+    assert network(x, torch.tensor([1, 999])).shape == (2, 3)
+    with pytest.raises(ValueError, match="built for"):
+        network(torch.randn(1, 2, 32, 32), 1)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: UNet(**SMALL, classes=2, vector=3), "not on both"),
+        (lambda: UNet(**SMALL, head_channels=5), "heads of 5"),
+        (lambda: Classifier(size=30, width=16, multipliers=(1, 2, 2)), "sides that 4 divides"),
+        (lambda: UNet(**SMALL, stem=2)(torch.zeros(1, 1, 16, 18), 1), "sides that 4 divides"),
+    ],
+)
+def test_impossible_settings_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

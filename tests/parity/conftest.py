@@ -1,0 +1,84 @@
+"""Reference vectors of published systems: where they are and how a case is read.
+
+PSEUDOHEALTHY_PARITY=DIR runs these tests on the vectors in DIR, and a case that is there is never skipped. Otherwise
+the subset in ``vectors/`` is used, and ``parity/`` of the shared data folder for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+BUNDLED = Path(__file__).parent / "vectors"
+
+
+class Case:
+    """One operation of a published system: ``case.json``, arrays by run, weights by file or generated."""
+
+    def __init__(self, folder: Path, elsewhere: list[Path]):
+        self.folder, self.elsewhere = folder, elsewhere
+        self.info: dict[str, Any] = json.loads((folder / "case.json").read_text())
+        self.arrays = np.load(folder / "arrays.npz")
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        return self.info.get("runs", [{"name": None}])
+
+    def tensors(self, run: str | None = None) -> dict[str, Tensor]:
+        """The arrays of a run by their own names; integers stay integers."""
+        prefix = f"{run}." if run else ""
+        names = [name for name in self.arrays.files if name.startswith(prefix)]
+        return {name.removeprefix(prefix): torch.from_numpy(self.arrays[name]) for name in names}
+
+    def weights(self, run: str | None = None) -> dict[str, Tensor]:
+        """The state dict of a run (``weights_RUN.safetensors`` where there is one) or of the case."""
+        files = list(self.info["weight_files"])
+        file = next((f for f in files if f.endswith(f"weights_{run}.safetensors")), files[0])
+        places = [self.folder / file, *(root / self.folder.name / file for root in self.elsewhere)]
+        return load_file(next((p for p in places if p.is_file()), places[0]))
+
+    def generated(self) -> dict[str, Tensor]:
+        """Weights of a full-size case, by the recipe in its ``conventions.weights``."""
+        weights, gains = {}, set(self.info["gains"])
+        for i, name in enumerate(sorted(self.info["parameter_shapes"])):
+            shape = self.info["parameter_shapes"][name]
+            r = np.random.RandomState(self.info["weight_seed"] + i).standard_normal(shape).astype(np.float32)
+            if r.ndim >= 2:
+                r *= np.float32(0.8 / np.sqrt(r[0].size))
+            else:
+                r = 1 + np.float32(0.1) * r if name in gains else np.float32(0.05) * r
+            weights[name] = torch.from_numpy(r)
+        return weights
+
+    def close(self, got: Tensor, expected: Tensor, quantity: str, **fallback: float) -> None:
+        """Assert equality within the tolerance that the case states for this quantity."""
+        tolerance = {"rtol": 0.0, "atol": 0.0} | (self.info["tolerance"].get(quantity) or fallback)
+        torch.testing.assert_close(got, expected, rtol=tolerance["rtol"], atol=tolerance["atol"], check_dtype=False)
+
+
+@pytest.fixture
+def parity(request):
+    """parity(name) -> Case; skips where the case is absent."""
+
+    def find(name: str) -> Case:
+        given = os.environ.get("PSEUDOHEALTHY_PARITY")
+        if given:
+            roots = [Path(given)]
+        else:
+            roots = [BUNDLED]
+            if not (BUNDLED / name / "case.json").is_file():
+                roots.append(request.getfixturevalue("shared") / "parity")
+        for root in roots:
+            if (root / name / "case.json").is_file():
+                return Case(root / name, roots)
+        pytest.skip(f"no reference vectors '{name}' in {', '.join(map(str, roots))}")
+
+    return find

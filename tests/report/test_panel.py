@@ -1,0 +1,91 @@
+"""The picture of a case: fixed colours, one window, the right plane, the right letters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pseudohealthy.report.panel import MASK_COLOUR, TRUTH_COLOUR, mosaic, orientation
+
+BRIGHTEST = (252, 255, 164)  # the upper end of inferno
+
+
+def case(peak: float, *, planes=5, lesion_plane=3, size=48):
+    """A disc of tissue with a lesion in one plane whose map reaches ``peak``."""
+    row, column = np.mgrid[:size, :size]
+    tissue = (np.hypot(row - size / 2, column - size / 2) < size * 0.42).astype(np.float32)
+    healthy = np.repeat(40 * tissue[None], planes, 0)
+    lesion = np.zeros(healthy.shape, bool)
+    lesion[lesion_plane, size // 3 : size // 2, size // 3 : size // 2] = True
+    found = np.where(lesion, peak, 0.02 * healthy / 40).astype(np.float32)
+    return healthy + 30 * lesion, healthy, found, lesion
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def count(path, colour) -> int:
+    colour = tuple(bytes.fromhex(colour[1:])) if isinstance(colour, str) else colour
+    return int((np.abs(pixels(path) - colour).max(-1) <= 2).sum())
+
+
+def draw(path, peak, **settings):
+    image, healthy, found, lesion = case(peak)
+    settings = {"threshold": 1.0, "threshold_source": "healthy-quantile", "truth": lesion, "title": "case-1"} | settings
+    return mosaic(path, image=image, healthy=healthy, map=found, mask=found > 1.0, score=peak, **settings)
+
+
+def test_of_a_volume_the_plane_with_the_most_anomaly_is_shown(tmp_path):
+    assert draw(tmp_path / "a.png", 3.0) == 3
+    assert draw(tmp_path / "b.png", 3.0, plane=0) == 0
+
+
+def test_colours_come_from_the_threshold_and_not_from_the_image(tmp_path):
+    """A map far below the threshold stays dark; its own maximum does not become the brightest colour."""
+    draw(tmp_path / "loud.png", 2.5)
+    draw(tmp_path / "quiet.png", 0.3)
+    lit = count(tmp_path / "loud.png", BRIGHTEST) - count(tmp_path / "quiet.png", BRIGHTEST)
+    assert lit > 1000  # the lesion; the colour bar is in both
+
+
+def test_mask_and_reference_are_told_apart(tmp_path):
+    draw(tmp_path / "with.png", 2.5)
+    draw(tmp_path / "without.png", 2.5, truth=None)
+    assert count(tmp_path / "with.png", TRUTH_COLOUR) > 100 + count(tmp_path / "without.png", TRUTH_COLOUR)
+    assert MASK_COLOUR != TRUTH_COLOUR
+
+
+def test_one_window_serves_input_and_twin(tmp_path):
+    """A twin brighter than the window is white, as the input would be there; it is not rescaled."""
+    image = np.tile(np.linspace(0, 100, 64), (64, 1))
+    flat = np.full_like(image, 300.0)
+    mosaic(tmp_path / "a.png", image=image, healthy=flat, map=image * 0, mask=image > 200, window=(0, 100))
+    picture = pixels(tmp_path / "a.png")
+    middle = picture[picture.shape[0] // 2]
+    left, right = middle[: len(middle) // 4], middle[len(middle) * 3 // 10 : len(middle) * 4 // 10]
+    assert left.min() < 40 and (right == 255).all()
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0])
+def test_without_a_positive_threshold_the_scale_is_the_window(tmp_path, threshold):
+    draw(tmp_path / "a.png", 2.5, threshold=threshold)
+    assert count(tmp_path / "a.png", BRIGHTEST) < 2000
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (1, 20, 60), (2, 3, 60, 20)])
+def test_images_stacks_and_channels_of_any_shape_are_drawn(tmp_path, shape):
+    image = np.random.default_rng(0).random(shape)
+    spatial = image if image.ndim < 4 else image[0]
+    mosaic(tmp_path / "a.png", image=image, healthy=image, map=spatial, mask=spatial > 0.5, title="$x_{", channel=0)
+    assert pixels(tmp_path / "a.png").std() > 10
+
+
+def test_letters_follow_the_affine():
+    radiological = np.eye(4)
+    radiological[:3, :3] = [[0, 0, -1], [0, -1, 0], [1, 0, 0]]  # d to S, h to P, w to L
+    assert orientation(radiological) == ("R", "L", "A", "P")
+    sagittal = np.eye(4)
+    sagittal[:3, :3] = [[1, 0, 0], [0, 0, -1], [0, -1, 0]]  # d to R, h to I, w to P
+    assert orientation(sagittal) == ("A", "P", "S", "I")
