@@ -80,7 +80,7 @@ def test_constant_channels_and_thumbnails_are_not_usable():
     image = np.random.default_rng(0).normal(size=(2, 1, 16, 16))
     assert usable(Scan.from_array(image)).shape == (2, 1, 16, 16)
     image[1] = 4
-    with pytest.raises(Fault, match="CONSTANT_IMAGE.*channel 1"):
+    with pytest.raises(Fault, match=r"CONSTANT_IMAGE.*channel 1"):
         usable(Scan.from_array(image))
     with pytest.raises(Fault, match="TOO_SMALL"):
         usable(Scan.from_array(np.random.default_rng(0).normal(size=(8, 8, 8))))

@@ -18,7 +18,6 @@ from pseudohealthy import __version__, progress
 from pseudohealthy.errors import USAGE, Fault
 
 Device = Annotated[str, tyro.conf.arg(help="auto, cpu or cuda", metavar="auto|cpu|cuda")]
-Positional = tyro.conf.Positional
 
 
 @dataclass(kw_only=True)
@@ -71,7 +70,7 @@ class Demo(Command):
 class Inspect(Command):
     """What would be read from PATH: layout, counts, geometry, warnings; with --out also a contact sheet."""
 
-    path: Positional[Path]
+    path: Annotated[Path, tyro.conf.Positional]
     out: Path | None = None
     """folder for contact_sheet.png and inspect.json"""
 
@@ -87,8 +86,8 @@ class Inspect(Command):
 class Prepare(Command):
     """One public data set on disk to manifest.csv: DATASET is its layout, SOURCE its folder."""
 
-    dataset: Positional[str]
-    source: Positional[Path]
+    dataset: Annotated[str, tyro.conf.Positional]
+    source: Annotated[Path, tyro.conf.Positional]
     out: Path
     """folder for manifest.csv"""
     seed: int = 0
@@ -114,7 +113,7 @@ class Prepare(Command):
 class Recipes(Command):
     """List the recipes, or print one with the parameter count of each of its networks."""
 
-    name: Positional[str | None] = None
+    name: Annotated[str | None, tyro.conf.Positional] = None
 
     def run(self) -> int:
         from pseudohealthy import recipe as recipes
@@ -139,7 +138,7 @@ class Recipes(Command):
 class Train(Command):
     """Train RECIPE on --data into --out; or go on with --resume RUN."""
 
-    recipe: Positional[str | None] = None
+    recipe: Annotated[str | None, tyro.conf.Positional] = None
     data: Path | None = None
     """what `prepare` wrote, a manifest CSV, or a folder with train/good, test/good, test/bad, masks/"""
     out: Path | None = None
@@ -160,7 +159,6 @@ class Train(Command):
     def run(self) -> int:
         from pseudohealthy.training import loop
 
-        common = {"steps": self.steps, "epochs": self.epochs, "device": self.device, "sink": self.track}
         if self.resume is not None:
             if self.recipe or self.out or self.set or self.batch or self.seed is not None:
                 raise Fault(
@@ -169,13 +167,18 @@ class Train(Command):
                     "only --data, --steps and --epochs go with it",
                     exit=USAGE,
                 )
-            done = loop.resume(self.resume, data=self.data, **common)
+            done = loop.resume(
+                self.resume, data=self.data, steps=self.steps, epochs=self.epochs, device=self.device, sink=self.track
+            )
         else:
-            for value, name in ((self.recipe, "RECIPE"), (self.data, "--data"), (self.out, "--out")):
-                if value is None:
-                    raise Fault("USAGE", f"train needs {name}", "see pseudohealthy train --help", exit=USAGE)
-            done = loop.train(self.recipe, self.data, self.out, batch=self.batch, seed=self.seed, settings=self.set,
-                              overwrite=self.overwrite, **common)  # fmt: skip
+            if self.recipe is None or self.data is None or self.out is None:
+                raise Fault(
+                    "USAGE", "train needs RECIPE, --data and --out", "see pseudohealthy train --help", exit=USAGE
+                )
+            done = loop.train(
+                self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs, batch=self.batch, seed=self.seed,
+                settings=self.set, device=self.device, sink=self.track, overwrite=self.overwrite,
+            )  # fmt: skip
         self.show(done.record, f"run: {done.folder}")
         return 0
 
@@ -184,8 +187,8 @@ class Train(Command):
 class Detect(Command):
     """Restore every INPUT with RUN and write healthy twins, anomaly maps, scores and a report to --out."""
 
-    run_folder: Annotated[Positional[Path], tyro.conf.arg(name="run", metavar="RUN")]
-    inputs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="INPUT...")]
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
     out: Path
     kinds: tuple[Literal["volumes", "panel", "json"], ...] = ("volumes", "panel", "json")
     """what to write per case"""
@@ -216,7 +219,7 @@ class Detect(Command):
 class Evaluate(Command):
     """Measure RUN on the test split of --data, beside the trivial controls, with intervals over patients."""
 
-    run_folder: Annotated[Positional[Path], tyro.conf.arg(name="run", metavar="RUN")]
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     data: Path
     out: Path
     protocol: Literal["strict"] = "strict"
@@ -258,7 +261,7 @@ def parse(arguments: list[str]) -> Command:
         print(f"pseudohealthy {__version__}")
         raise SystemExit(0)
     return tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
+        dict(COMMANDS),
         prog="pseudohealthy",
         description="Find disease in medical images by restoring each scan to its healthy twin. Research use only.",
         args=arguments or ["--help"],

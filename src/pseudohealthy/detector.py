@@ -73,7 +73,7 @@ class Detector:
         self.weights_sha256 = None
         if restorer is None:
             restorer, self.weights_sha256 = run.restorer()
-        self.restorer = restorer.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.restorer = restorer.to(self.device).eval()
         self.stored = run.read_json("threshold.json") or {}
         self.fingerprint = run.read_json("fingerprint.json")
         self.choice = self._choice(threshold)

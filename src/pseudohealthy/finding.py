@@ -70,7 +70,7 @@ class Finding:
         found = []
         for i in np.argsort(-mass)[:MOST_REGIONS]:
             plane, row, column = map(int, peaks[i])
-            region = {
+            region: dict[str, Any] = {
                 "voxels": int(sizes[i]),
                 "peak": float(self.map[peaks[i]]),
                 "plane": plane,

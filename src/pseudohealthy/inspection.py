@@ -44,7 +44,9 @@ class Inspection:
             grid = " x ".join(map(str, row["shape"]))
             spacing = " x ".join(f"{v:g}" for v in row["spacing_mm"]) + " mm" if row["spacing_mm"] else "no geometry"
             low, high = row["range"]
-            line = f"  {row['case_id']}: {row['kind']}, {grid} (C, D, H, W), {spacing}, {low:g}..{high:g} {row['units']}"
+            line = (
+                f"  {row['case_id']}: {row['kind']}, {grid} (C, D, H, W), {spacing}, {low:g}..{high:g} {row['units']}"
+            )
             lines.append(line.rstrip() + (f"; {row['warnings']}" if row["warnings"] else ""))
         if len(self.rows) > 40:
             lines.append(f"  ... and {len(self.rows) - 40} more (--json lists all)")
@@ -58,7 +60,9 @@ def inspect(path: Path | str, out: Path | str | None = None) -> Inspection:
     tiles: list[tuple[str, Scan]] = []
     manifest = as_manifest(path)
     if manifest is not None:
-        counts = Counter((case.split or "no split", {0: "healthy", 1: "anomalous", None: "unknown"}[case.label]) for case in manifest)
+        counts = Counter(
+            (case.split or "no split", {0: "healthy", 1: "anomalous", None: "unknown"}[case.label]) for case in manifest
+        )
         found.notes.append(f"{path.name}: a data set of {len(manifest)} cases of {len(manifest.patients)} patients")
         found.notes += [f"  {split}, {label}: {count}" for (split, label), count in sorted(counts.items())]
         found.notes += [f"warning: {problem}" for problem in cases.check(manifest)]
@@ -76,7 +80,9 @@ def inspect(path: Path | str, out: Path | str | None = None) -> Inspection:
         try:
             scan = reader()
         except Fault as fault:
-            found.rows.append({"case_id": case_id, "status": "failed", "warnings": f"{fault.code}: {fault.message}; {fault.cure}"})
+            found.rows.append(
+                {"case_id": case_id, "status": "failed", "warnings": f"{fault.code}: {fault.message}; {fault.cure}"}
+            )
             continue
         found.rows.append(describe(case_id, scan))
         if len(tiles) < MOST_TILES:

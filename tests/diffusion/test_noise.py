@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +37,13 @@ def test_items_draws_channels_and_seeds_differ(kind):
 def test_equal_keys_share_a_field_as_the_published_codes_do():
     a, b = Draw(7, ["volume", "volume"], "simplex").noise(torch.empty(2, 1, 8, 8))
     assert torch.equal(a, b)
+
+
+def test_numbers_and_names_from_numpy_are_the_same_keys():
+    like = torch.empty(1, 1, 4, 4)
+    assert torch.equal(Draw(7, [(np.str_("a"), np.int64(3))]).noise(like), Draw(7, [("a", 3)]).noise(like))
+    with pytest.raises(TypeError):
+        Draw(7, [1.5])
 
 
 def test_gaussian_noise_is_standard_normal():

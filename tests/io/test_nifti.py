@@ -248,7 +248,7 @@ def test_n14_forms_disagree_the_sform_wins_and_both_are_kept(tmp_path, data):
 
 
 def test_n15_without_forms_left_and_right_are_unknown(tmp_path, data):
-    scan = io.read(save(tmp_path / "x.nii", data, sform=0, qform=0))
+    scan = io.read(save(tmp_path / "x.nii", data, edit=put(252, "2h", 0, 0)))
     assert any("ORIENTATION_UNKNOWN" in w for w in scan.warnings)
     back = nib.load(io.write_volume(scan.voxels, scan, tmp_path, "back", dtype=np.float32))
     assert back.header["qform_code"] == 0 and back.header["sform_code"] == 0

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.report.panel import MASK_COLOUR, TRUTH_COLOUR, mosaic, orientation
+from pseudohealthy.finding import Finding
+from pseudohealthy.report.panel import MASK_COLOUR, TRUTH_COLOUR, mosaic, orientation, panel
+from pseudohealthy.scan import Scan
 
 BRIGHTEST = (252, 255, 164)  # the upper end of inferno
 
@@ -69,8 +71,8 @@ def test_one_window_serves_input_and_twin(tmp_path):
 
 
 @pytest.mark.parametrize("threshold", [None, 0.0])
-def test_without_a_positive_threshold_the_scale_is_the_window(tmp_path, threshold):
-    draw(tmp_path / "a.png", 2.5, threshold=threshold)
+def test_without_a_positive_threshold_the_scale_is_still_fixed(tmp_path, threshold):
+    draw(tmp_path / "a.png", 0.5, threshold=threshold)
     assert count(tmp_path / "a.png", BRIGHTEST) < 2000
 
 
@@ -89,3 +91,13 @@ def test_letters_follow_the_affine():
     sagittal = np.eye(4)
     sagittal[:3, :3] = [[1, 0, 0], [0, 0, -1], [0, -1, 0]]  # d to R, h to I, w to P
     assert orientation(sagittal) == ("A", "P", "S", "I")
+
+
+def test_a_finding_draws_itself(tmp_path):
+    image, healthy, found, lesion = case(2.5)
+    finding = Finding(
+        scan=Scan.from_array(image, name="case-1", affine=np.diag([5.0, 1, 2, 1])), healthy=healthy[None], map=found,
+        foreground=healthy > 0, score=2.5, plane_scores=found.max((1, 2)), threshold=1.0, threshold_source="given",
+    )  # fmt: skip
+    written = panel(finding, tmp_path / "panel.png", truth=lesion)
+    assert count(written, TRUTH_COLOUR) > 100

@@ -12,6 +12,7 @@ from pseudohealthy.errors import USAGE, Fault
 # name -> module:function; function(source, out, *, seed, ...) -> Manifest, with manifest.csv written in out
 REGISTRY = {
     "digits": "pseudohealthy.datasets.digits:prepare",
+    "heads": "pseudohealthy.datasets.heads:prepare",
     "ixi": "pseudohealthy.datasets.ixi:prepare",
     "lgg": "pseudohealthy.datasets.lgg:prepare",
     "mnist": "pseudohealthy.datasets.mnist:prepare",
@@ -26,7 +27,7 @@ def prepare(name: str, source: Path | str, out: Path | str, *, seed: int = 0, **
             "UNKNOWN_DATASET", f"no data set named {name!r}", f"choose from {', '.join(sorted(REGISTRY))}", exit=USAGE
         )
     source, out = Path(source), Path(out)
-    if name != "digits" and not source.is_dir():
+    if name not in ("digits", "heads") and not source.is_dir():
         raise Fault("NOT_FOUND", f"no folder named {source}", "give the folder that holds the data set")
     module, function = REGISTRY[name].split(":")
     return getattr(import_module(module), function)(source, out, seed=seed, **options)

@@ -6,7 +6,8 @@ file, subject, and thor_split where a published split is kept), as in THOR's set
 
 Traps: IXI.xls has duplicate rows per subject, which put the same scan in two published splits, so the patient is
 always the IXI number of the file name; a subject may have two files; not skull-stripped, faces present; site and
-field strength are confounded with everything: report per site. One slice per subject says nothing about the rest of the brain.
+field strength are confounded with everything: report per site. One slice per subject says nothing about the rest of
+the brain.
 """
 
 from __future__ import annotations

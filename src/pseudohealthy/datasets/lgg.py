@@ -7,9 +7,9 @@ are pre-contrast, FLAIR, post-contrast, and the FLAIR one is used. (2) FLAIR as 
 Labels: every patient has a tumour, so every case is anomalous and a plane's label is its mask's. Planes without tumour
 come from tumour patients: lesion-free, not proven healthy; say so with every figure.
 Traps: the last word of a folder is a date, the first three are the patient; slice numbers are not zero-padded
-(natural order matters); brightness differs strongly by site, some HT cases are very dark, so normalise per volume; skull
-present; 20 to 88 slices; where pre- or post-contrast is missing that channel is a copy of FLAIR. 8-bit and without
-geometry: volumes in ml cannot be given. CC BY-NC-SA 4.0.
+(natural order matters); brightness differs strongly by site, some HT cases are very dark, so normalise per volume;
+skull present; 20 to 88 slices; where pre- or post-contrast is missing that channel is a copy of FLAIR. 8-bit and
+without geometry: volumes in ml cannot be given. CC BY-NC-SA 4.0.
 """
 
 from __future__ import annotations

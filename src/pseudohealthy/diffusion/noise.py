@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class Draw:
     def __init__(self, seed: int, keys: Sequence[Key], kind: str = "gaussian", **settings: Any):
         if kind not in _KINDS:
             raise ValueError(f"unknown noise {kind!r}; choose one of {', '.join(_KINDS)}")
-        self.seed, self.keys, self.kind, self.settings = seed, list(keys), kind, settings
+        self.seed, self.keys, self.kind, self.settings = seed, [_plain(key) for key in keys], kind, settings
         self._tags: tuple[str, ...] = ()
         self._count = 0
 
@@ -75,6 +76,13 @@ class Draw:
     def _generators(self) -> list[torch.Generator]:
         self._count += 1
         return [_generator(self.seed, self._tags, key, self._count) for key in self.keys]
+
+
+def _plain(key: Key) -> Key:
+    """The key in Python's own types: a number from numpy must not seed another stream than the same number."""
+    if isinstance(key, tuple):
+        return tuple(_plain(part) for part in key)
+    return str(key) if isinstance(key, str) else operator.index(key)
 
 
 def _generator(*parts: object) -> torch.Generator:

@@ -59,7 +59,9 @@ def evaluate(
         for name, restorer in control_restorers(detector.restorer.cpu()).items():
             methods[CONTROL + " " + name] = Detector(run, device=device, batch=batch, threshold=0.0, restorer=restorer)
         detector.restorer.to(detector.device)
-    results, notes, begun = [], [], time.perf_counter()
+    results: list[CaseResult] = []
+    notes: list[str] = []
+    begun = time.perf_counter()
     with Progress("evaluating", len(test)) as bar:
         for group in batches(readable(test, detector, notes, bar), batch):
             for name, method in methods.items():

@@ -83,9 +83,9 @@ def write_volume(array: np.ndarray, scan: Scan, folder: Path, stem: str, *, dtyp
     """Write (D, H, W) or (C, D, H, W) on the scan's own grid and return the path, suffix included.
 
     NIfTI in: .nii.gz with the input's header and forms. DICOM and arrays with an affine: .nii.gz made from it.
-    Pictures, idx and radiographs: .png for 8 and 16 bits, .tiff for floats and stacks; .npy in: .npy. dtype None: the
-    picture's own depth, float32 for volumes. Boolean arrays are masks: 0 and 1, in pictures 0 and 255. Integers are rounded
-    and clipped. Raises Fault OUTPUT (exit 6).
+    Pictures, idx and radiographs: .png for 8 and 16 bits, .tiff for floats and stacks; .npy in: .npy.
+    dtype None: the picture's own depth, float32 for volumes. Boolean arrays are masks: 0 and 1, in pictures 0 and
+    255. Integers are rounded and clipped. Raises Fault OUTPUT (exit 6).
     """
     array = np.asarray(array)
     if array.shape[-3:] != scan.shape[1:] or array.ndim not in (3, 4):
@@ -128,9 +128,6 @@ def _depth(scan: Scan) -> np.dtype:
 
 
 def _only(path: Path | str) -> Source:
-    given, item = split_item(path)
-    if given.is_file() and item is not None and kind_of(given) in ("idx", "raster", "array"):
-        return Source(safe(f"{given.name.split('.')[0]}-{item}"), kind_of(given), (given,), item=item)
     sources, _ = discover([path])
     if len(sources) > 1:
         names = ", ".join(s.case_id for s in sources[:5]) + (", ..." if len(sources) > 5 else "")

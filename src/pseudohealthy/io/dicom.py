@@ -19,7 +19,9 @@ from pseudohealthy.io.series import ENHANCED, PROJECTIONS
 from pseudohealthy.scan import Scan, finite
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-REGULAR = 0.1  # a slice may lie this share of the slice distance away from the regular grid: rounded headers
+# How far a slice may lie from the regular grid, as shares of the slice distance and in mm: headers are often rounded to
+# 0.1 mm. A missing or doubled slice is off by far more.
+REGULAR, ROUNDED, ROUNDED_MM = 0.1, 0.25, 0.1
 DEFAULT_THICKNESS = 1.0
 
 
@@ -174,7 +176,7 @@ def _step(slices: list[_Header], normal: np.ndarray, warnings: list[str]) -> tup
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
     off = np.linalg.norm(positions - (positions[0] + np.arange(len(slices))[:, None] * step), axis=1)
     between = float(step @ normal)
-    if off.max() > REGULAR * between:
+    if off.max() > max(REGULAR * between, min(ROUNDED * between, ROUNDED_MM)):
         multiples = gaps / usual
         whole = np.round(multiples)
         if (np.abs(multiples - whole) < 0.15).all() and whole.min() >= 1 and whole.max() > 1:

@@ -26,7 +26,7 @@ from pseudohealthy.scan import Scan, finite, same_grid
 PLANES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
 WORLD = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1), "S": (2, 1)}
 GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
-TOOL = re.compile(rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFNI|NiftyReg|c3d|FLIRT", re.I)
+TOOL = re.compile(rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFNI|NiftyReg|c3d|\bT[RE][:=]", re.I)
 
 
 @dataclass
@@ -183,7 +183,7 @@ def _shape(header: Any) -> tuple[int, ...]:
 def _dtype(header: Any) -> np.dtype:
     try:
         dtype = header.get_data_dtype()
-    except nib.spatialimages.HeaderDataError:
+    except (KeyError, nib.spatialimages.HeaderDataError):
         dtype = None
     if dtype is None or dtype.kind not in "iuf" or dtype.itemsize == 0:
         raise Fault("DTYPE", f"voxel type {dtype or int(header['datatype'])} is not a real number", "convert it")

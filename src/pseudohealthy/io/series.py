@@ -58,7 +58,7 @@ def group(paths: Iterable[Path]) -> tuple[list[Group], list[tuple[Path, str]]]:
     """Sort DICOM files into groups; the second list holds files left out and why."""
     skipped: list[tuple[Path, str]] = []
     series: dict[tuple[str, Path], list[_Head]] = defaultdict(list)
-    unreadable: dict[Path, list[str]] = defaultdict(list)
+    unreadable: dict[Path, list[Path]] = defaultdict(list)
     paths = list(paths)
     if len(paths) > MAX_FILES * 10:
         raise Fault("TOO_LARGE", f"{len(paths)} DICOM files", "give fewer folders at a time", exit=RESOURCE)
@@ -69,15 +69,20 @@ def group(paths: Iterable[Path]) -> tuple[list[Group], list[tuple[Path, str]]]:
         else:
             skipped.append((path, head))
             if head.startswith("damaged"):
-                unreadable[path.parent].append(path.name)
+                unreadable[path.parent].append(path)
     groups: list[Group] = []
     for heads in _joined(series):
         found, strays = _volumes(heads)
         skipped += strays
         groups += found
-    for one in groups:
-        if names := unreadable.get(one.paths[0].parent):
-            one.notes.append(f"UNREADABLE n={len(names)}: a damaged DICOM file lies beside ({names[0]})")
+    for folder, names in unreadable.items():
+        beside = [g for g in groups if g.paths[0].parent == folder]
+        if len(beside) == 1 and len(beside[0].paths) > 1:  # surely its own: reading must fail rather than lose a slice
+            beside[0].paths += names
+            skipped = [(path, reason) for path, reason in skipped if path not in names]
+        else:
+            for one in beside:
+                one.notes.append(f"UNREADABLE n={len(names)}: a damaged DICOM file lies beside ({names[0].name})")
     return groups, skipped
 
 

@@ -22,8 +22,18 @@ MASK_COLOUR, TRUTH_COLOUR = "#E69F00", "#56B4E9"  # Okabe-Ito orange and sky blu
 Letters = tuple[str, str, str, str]
 
 
-def panel(finding: Finding, path: Path | str, *, truth: np.ndarray | None = None, plane: int | None = None) -> Path:
-    """The picture of a finding, with the reference ``truth`` (D, H, W) bool where there is one."""
+def panel(
+    finding: Finding,
+    path: Path | str,
+    *,
+    truth: np.ndarray | None = None,
+    window: tuple[float, float] | None = None,
+    plane: int | None = None,
+) -> Path:
+    """The picture of a finding, with the reference ``truth`` (D, H, W) bool where there is one.
+
+    window: (low, high); by default the one stored in the file, else 1 to 99 % of the foreground.
+    """
     scan = finding.scan
     letters = orientation(scan.affine) if scan.affine is not None else None
     spacing = scan.spacing
@@ -34,12 +44,11 @@ def panel(finding: Finding, path: Path | str, *, truth: np.ndarray | None = None
         map=finding.map,
         mask=finding.mask,
         truth=truth,
-        window=scan.display,
+        window=window or scan.display or _window(scan.voxels[0][finding.foreground]),
         threshold=finding.threshold,
         threshold_source=finding.threshold_source,
         title=finding.case_id,
         score=finding.score,
-        units=scan.units,
         aspect=1.0 if spacing is None else spacing[1] / spacing[2],
         letters=letters,
         plane=plane,
@@ -60,7 +69,6 @@ def mosaic(
     threshold_source: str = "",
     title: str = "",
     score: float | None = None,
-    units: str = "",
     aspect: float = 1.0,
     letters: Letters | None = None,
     plane: int | None = None,
@@ -81,8 +89,8 @@ def mosaic(
     if plane is None:
         plane = int(np.argmax(map.reshape(len(map), -1).sum(1)))
     low, high = window or _window(image)
-    # Never the map's own maximum. Without a positive threshold the width of the window is the scale.
-    top = 2 * threshold if threshold is not None and threshold > 0 else high - low
+    # Never the map's own maximum. Without a positive threshold: half the model's range [-1, 1].
+    top = 2 * threshold if threshold is not None and threshold > 0 else 1.0
     height, width = image.shape[1] * aspect, image.shape[2]
     side = 3.0
     figure = Figure(figsize=(4 * side + 0.9, side * min(max(height / width, 0.4), 2.0) + 1.15), layout="constrained")
@@ -95,7 +103,7 @@ def mosaic(
     shown = axes[2].imshow(map[plane], cmap="inferno", vmin=0, vmax=top, aspect=aspect, interpolation="nearest")
     axes[2].set_title("anomaly map", fontsize=10)
     bar = figure.colorbar(shown, ax=axes[2], fraction=0.046, pad=0.02, extend="max")
-    bar.set_label(f"anomaly score{f' [{units}]' if units else ''}", fontsize=8)
+    bar.set_label("anomaly score", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     if threshold is not None and threshold > 0:
         bar.ax.axhline(threshold, color="white", linewidth=2)
@@ -148,6 +156,8 @@ def _volume(array: np.ndarray, channel: int = 0) -> np.ndarray:
 
 
 def _window(image: np.ndarray) -> tuple[float, float]:
+    if not image.size:
+        return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(image, (1, 99)))
     return (low, high) if high > low else (float(image.min()), max(float(image.max()), float(image.min()) + 1))
 

@@ -5,6 +5,7 @@ The restoration of Wolleb et al. 2022 (Algorithm 1) without its classifier: what
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
@@ -30,7 +31,7 @@ class Ddim(Ddpm):
             # Clipping would break the inversion upwards; downwards it keeps the decoder on the data's range.
             latent = sample(self.denoiser, images, back[::-1], clip=False)
             trail.append(sample(self.denoiser, latent, walk(depth, 0, len(back) - 1), clip=self.clip))
-        return Restoration(healthy=sum(trail) / len(trail), trail=trail)
+        return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
 
     def network_calls(self) -> int:
         return 2 * super().network_calls()

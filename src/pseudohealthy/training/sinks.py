@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,14 @@ class MLflow(Sink):
 
 def open_sink(kind: str, folder: Path) -> Sink:
     """ "none", "tensorboard" or "mlflow"; Fault TRACK (exit 2) when its package is absent."""
-    kinds: dict[str, type[Sink]] = {"none": Sink, "tensorboard": TensorBoard, "mlflow": MLflow}
+    kinds: dict[str, Callable[[Path], Sink]] = {
+        "none": lambda folder: Sink(),
+        "tensorboard": TensorBoard,
+        "mlflow": MLflow,
+    }
     if kind not in kinds:
         raise Fault("TRACK", f"there is no sink '{kind}'", f"one of: {', '.join(kinds)}", exit=USAGE)
     try:
-        return kinds[kind](folder) if kind != "none" else Sink()
+        return kinds[kind](folder)
     except ImportError:
         raise Fault("TRACK", f"{kind} is not installed", "pip install 'pseudohealthy[track]'", exit=USAGE) from None

@@ -25,7 +25,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
     result: dict[str, float] = {}
     with torch.no_grad():
         if len(healthy):
-            losses = {part: 0.0 for part in model.parts()}
+            losses = dict.fromkeys(model.parts(), 0.0)
             for rows in chunks(healthy, plan.batch):
                 batch = validation_batch(trainer, rows)
                 with torch.autocast(
@@ -70,7 +70,8 @@ def restored(trainer: Trainer, rows: np.ndarray, model: Restorer | None = None):
 
 def plane_scores(trainer: Trainer, rows: np.ndarray) -> np.ndarray:
     """One score per plane."""
-    amap, values = trainer.run.recipe.make_map(), []
+    amap = trainer.run.recipe.make_map()
+    values: list[float] = []
     for part in chunks(rows, trainer.plan.batch):
         _, _, maps, foreground, own = restored(trainer, part)
         values += (

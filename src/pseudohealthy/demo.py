@@ -1,0 +1,116 @@
+"""The main job from beginning to end on input that the program brings along: no download, no data, a few minutes.
+
+1. Real handwritten digits, a white splotch drawn on some: train on clean ones, find the splotches, beside the controls.
+2. Synthetic heads: train on healthy ones, then read one with a bleed as NIfTI and another as a shuffled DICOM series.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pseudohealthy.errors import BAD_OUTPUT, Fault
+from pseudohealthy.progress import say
+
+MARK = "demo.json"  # what a demo folder holds, so that only such a folder is ever written over
+
+
+def demo(out: Path | str, *, minutes: float = 1.5, device: str = "auto") -> dict[str, Any]:
+    """Run both parts into `out` and return the figures. `minutes` of training, shared by both; seeds are fixed.
+
+    Raises Fault OUTPUT_NOT_EMPTY (exit 6) when `out` holds something other than an earlier demo.
+    """
+    from rich.console import Console
+
+    from pseudohealthy import datasets
+    from pseudohealthy.archive import detect
+    from pseudohealthy.cases import load
+    from pseudohealthy.evaluation.runner import evaluate
+    from pseudohealthy.io.atomic import write_json
+
+    begun, out = time.monotonic(), Path(out)
+    clear(out)
+    console = Console(stderr=True, width=None if Console().is_terminal else 160)
+
+    say("1/4 splotched digits: 1,797 handwritten digits of scikit-learn, a white splotch on 200 of them")
+    datasets.prepare("digits", ".", out / "digits")
+    timed_training("digits-splotch", out / "digits", out / "run-digits", 60 * minutes / 2, device)
+    say("2/4 evaluation on 200 clean and 200 splotched digits that were not trained on, beside the trivial controls")
+    result = evaluate(out / "run-digits", load(out / "digits"), out / "evaluation", device=device, batch=64)
+    console.print(result.table())
+    shown = [case for case in load(out / "digits").split("test") if case.label][:6]
+    detect(out / "run-digits", [case.root / case.image for case in shown], out / "findings-digits", device=device)
+
+    say("3/4 synthetic heads: training on 24 healthy ones")
+    datasets.prepare("heads", ".", out / "heads")
+    timed_training("heads-quick", out / "heads", out / "run-heads", 60 * minutes / 2, device)
+    say("4/4 a head with a bleed as NIfTI, another as a DICOM series in shuffled order")
+    inputs = head_scans(out)
+    found = detect(out / "run-heads", inputs, out / "findings", device=device)
+    reports = [str(out / "evaluation" / "report.html"), str(out / "findings" / "report.html")]
+    summary: dict[str, Any] = {
+        "seconds": round(time.monotonic() - begun),
+        "digits": {r.metric: r.value for r in result.records if r.method == "ddpm"},
+        "heads": [
+            {k: row[k] for k in ("case_id", "score", "healthy_percentile", "volume_ml_above")} for row in found.rows
+        ],
+        "reports": reports,
+    }
+    write_json(out / MARK, summary)
+    for row in found.rows:
+        say(f"  {row['case_id']}: score {row['score']:.3g}, above {row['healthy_percentile']:.0f} % of 4 healthy heads, "
+            f"{row['volume_ml_above']:.1f} ml above the threshold")  # fmt: skip
+    say(f"done in {summary['seconds']} s; the pages to open:")
+    print("\n".join(reports))
+    return summary
+
+
+def clear(out: Path) -> None:
+    """Remove an earlier demo; refuse any other folder that holds something."""
+    import shutil
+
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
+        raise Fault(
+            "OUTPUT_NOT_EMPTY",
+            f"'{out.name}' is not an earlier demo",
+            "name another folder with --out",
+            exit=BAD_OUTPUT,
+        )
+    if out.is_dir():
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True)
+        (out / MARK).write_text(json.dumps({"status": "running"}), encoding="utf-8")
+    except OSError as error:
+        raise Fault(
+            "OUTPUT", f"cannot write '{out.name}': {error.strerror}", "name another folder with --out", exit=BAD_OUTPUT
+        ) from None
+
+
+def timed_training(recipe: str, data: Path, run: Path, seconds: float, device: str) -> None:
+    """Train for about `seconds`: a few steps to learn this machine's speed, then the run is extended."""
+    from pseudohealthy.training import loop
+
+    trial = 12
+    loop.train(recipe, data, run, steps=trial, device=device, settings=["training.validation_planes=64"])
+    history = json.loads((run / "training_history.json").read_text(encoding="utf-8"))
+    per_step = (history[-1]["seconds"] - history[0]["seconds"]) / (history[-1]["step"] - history[0]["step"])
+    loop.resume(run, steps=int(np.clip(seconds / per_step, 2 * trial, 2000)), device=device)
+
+
+def head_scans(out: Path) -> list[Path]:
+    """Two heads with a bleed that no training has seen: one NIfTI file, one DICOM series."""
+    from pseudohealthy.phantoms import dicom_series, head, nifti
+
+    folder = out / "scans"
+    folder.mkdir()
+    rng = np.random.default_rng(2024)
+    volume, _, affine = head(rng, shape=(24, 96, 96), lesion=0.18)
+    path = nifti(folder / "head-nifti.nii.gz", volume, affine)
+    volume, _, _ = head(rng, shape=(24, 96, 96), lesion=0.2)
+    dicom_series(folder / "head-dicom", volume, spacing=(160 / 24, 160 / 96, 160 / 96))
+    return [path, folder / "head-dicom"]
