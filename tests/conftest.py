@@ -1,13 +1,33 @@
-"""Shared fixtures: the folders of real data and of reference vectors, when they are at hand."""
+"""Shared fixtures: real data when it is at hand, and one tiny trained run with the pictures it was trained on."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+if TYPE_CHECKING:
+    from pseudohealthy.recipe import Recipe
+
 ROOT = Path(__file__).resolve().parents[1]
+SIDE = 16
+TINY = {
+    "name": "tiny",
+    "summary": "for tests",
+    "canvas": {"size": SIDE, "normalise": "range", "value_range": [0, 255], "foreground": "all"},
+    "restorer": {
+        "name": "ddpm", "levels": 50, "depths": [15], "steps": 3, "eta": 0.0, "draws": 2,
+        "network": {"width": 8, "multipliers": [1, 2], "blocks": 1, "scale_shift": True, "groups": 4},
+    },
+    "training": {"steps": 12, "batch": 4, "rate": 2e-3, "ema": 0.9, "validate": 4, "precision": "fp32"},
+    "map": {"smooth": 0.7, "quantile": 0.95},
+}  # fmt: skip
 
 
 def shared_folder() -> Path | None:
@@ -31,3 +51,93 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def talkative(monkeypatch: pytest.MonkeyPatch):
+    """--quiet of one test must not silence the next."""
+    from pseudohealthy import progress
+
+    monkeypatch.setattr(progress, "quiet", False)
+    monkeypatch.setattr(progress, "debug", False)
+
+
+def picture(rng: np.random.Generator, *, bright: bool = False, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
+    """A grey blob of varying place (side, side) uint8, and the mask of a white square on it when `bright`."""
+    rows, columns = np.mgrid[:side, :side] / (side - 1) - rng.uniform(0.4, 0.6, (2, 1, 1))
+    image = 140 * np.exp(-8 * (rows**2 + columns**2)) + rng.uniform(0, 12, (side, side))
+    mask = np.zeros((side, side), bool)
+    if bright:
+        row, column = rng.integers(2, side - 6, 2)
+        mask[row : row + 4, column : column + 4] = True
+    return np.where(mask, 250, image).astype(np.uint8), mask
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plain folder layout: blobs; in test/bad with a white square and its mask. Read only."""
+    from PIL import Image
+
+    root, rng = tmp_path_factory.mktemp("data") / "blobs", np.random.default_rng(0)
+    for place, count in (("train/good", 20), ("val/good", 8), ("test/good", 8), ("test/bad", 8)):
+        (root / place).mkdir(parents=True)
+        for number in range(count):
+            image, mask = picture(rng, bright=place == "test/bad")
+            name = f"{place.replace('/', '-')}-{number}.png"
+            Image.fromarray(image).save(root / place / name)
+            if mask.any():
+                (root / "masks").mkdir(exist_ok=True)
+                Image.fromarray(mask.astype(np.uint8) * 255).save(root / "masks" / name)
+    return root
+
+
+def tiny_recipe(*settings: str) -> Recipe:
+    """The recipe of the tiny run with ``section.key=value`` changes."""
+    from pseudohealthy.recipe import Recipe
+
+    def copied(table: dict) -> dict:
+        return {k: copied(v) if isinstance(v, dict) else v for k, v in table.items()}
+
+    return Recipe(**copied(TINY)).set(settings)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Recipe]:
+    return tiny_recipe
+
+
+@pytest.fixture(scope="session")
+def tiny_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a tiny partial-diffusion model on `pictures`. Read only: copy it to change it."""
+    from pseudohealthy.training.loop import train
+
+    return train(tiny_recipe(), pictures, tmp_path_factory.mktemp("runs") / "tiny", device="cpu").folder
+
+
+@pytest.fixture(scope="session")
+def ct_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the identity method in a brain window, on two synthetic heads: nothing to train, exact by construction."""
+    from pseudohealthy.phantoms import head, nifti
+    from pseudohealthy.recipe import Recipe
+    from pseudohealthy.training.loop import train
+
+    root, rng = tmp_path_factory.mktemp("heads"), np.random.default_rng(3)
+    for place in ("train/good/a", "val/good/b"):
+        volume, _, affine = head(rng, shape=(6, 32, 32))
+        (root / place).parent.mkdir(parents=True)
+        nifti(root / f"{place}.nii.gz", volume, affine)
+    canvas = {"size": 32, "normalise": "window", "windows": ["brain"], "foreground": "head-ct"}
+    recipe = Recipe("heads", canvas=canvas, restorer={"name": "identity"}, training={"batch": 2})
+    return train(recipe, root, tmp_path_factory.mktemp("runs") / "ct", device="cpu").folder
+
+
+@pytest.fixture
+def command() -> Callable[..., subprocess.CompletedProcess]:
+    """Run ``pseudohealthy ARGUMENTS`` as its own process, as a user does."""
+
+    def run(*arguments: object, timeout: float = 300, **options) -> subprocess.CompletedProcess:
+        line = [sys.executable, "-m", "pseudohealthy", *map(str, arguments)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment, **options)
+
+    return run

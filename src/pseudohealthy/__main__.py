@@ -7,7 +7,7 @@ import sys
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code of the contract."""
-    from pseudohealthy.errors import INTERNAL, INTERRUPTED, USAGE, Fault
+    from pseudohealthy.errors import INTERNAL, INTERRUPTED, RESOURCE, USAGE, Fault
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
@@ -25,6 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
         code = INTERRUPTED
     except BrokenPipeError:
         code = 0
+    except MemoryError:
+        if debug:
+            raise
+        print("error[OUT_OF_MEMORY]: not enough memory; use smaller inputs or a machine with more", file=sys.stderr)
+        code = RESOURCE
     except SystemExit as stop:  # the parser's own: --help (0), --version (0) or wrong usage
         code = stop.code if isinstance(stop.code, int) else USAGE
     except Exception as error:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pseudohealthy import io
+import torch
+
+from pseudohealthy import io, progress
 from pseudohealthy.canvas import Fitted
 from pseudohealthy.detector import Detector
-from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, RESOURCE, SOME_FAILED, Fault
+from pseudohealthy.errors import BAD_OUTPUT, INTERNAL, INTERRUPTED, RESOURCE, SOME_FAILED, Fault
 from pseudohealthy.finding import KINDS, Finding
 from pseudohealthy.io.atomic import atomic, write_json
 from pseudohealthy.progress import Progress, say
@@ -93,7 +96,7 @@ def groups(
             scan = io.read(source)
             scan.name = source.case_id
             pairs.append((scan, detector.canvas.fit(scan)))
-        except (Fault, MemoryError) as error:
+        except Exception as error:
             fail(result, source.case_id, error)
             bar.advance()
         if sum(len(fitted.planes) for _, fitted in pairs) >= detector.batch:
@@ -107,23 +110,33 @@ def restored(pairs: list[tuple[Scan, Fitted]], detector: Detector, result: Detec
     """Findings of a group; where the group fails, of each of its cases that does not."""
     try:
         return list(detector.restore(pairs))
-    except (Fault, MemoryError) as error:
+    except Exception as error:
         if len(pairs) == 1:
             fail(result, pairs[0][0].name, error)
             return []
         return [finding for pair in pairs for finding in restored([pair], detector, result)]
 
 
-def fail(result: Detections, case_id: str, error: Fault | MemoryError) -> None:
-    """A failed row, and one line for the user."""
-    if isinstance(error, MemoryError):
-        error = Fault("OUT_OF_MEMORY", "not enough memory for this input", "use a machine with more", exit=RESOURCE)
-    if error.exit in (BAD_OUTPUT, INTERRUPTED):
-        raise error
-    error.case = case_id
-    result.faults.append(error)
-    result.rows.append(blank(case_id) | {"status": "failed", "warnings": f"{error.code}: {error.message}"})
-    say(str(error))
+def fail(result: Detections, case_id: str, error: Exception) -> None:
+    """A failed row, and one line for the user; a bug that one case brings out must not cost the others."""
+    fault = error if isinstance(error, Fault) else unforeseen(error)
+    if fault.exit in (BAD_OUTPUT, INTERRUPTED):
+        raise fault
+    if progress.debug:
+        traceback.print_exception(error)
+    fault.case = case_id
+    result.faults.append(fault)
+    result.rows.append(blank(case_id) | {"status": "failed", "warnings": f"{fault.code}: {fault.message}"})
+    say(str(fault), error=True)
+
+
+def unforeseen(error: Exception) -> Fault:
+    """What is no finding about the input: memory, or a bug."""
+    text = (str(error).splitlines() or [""])[0][:200]
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+        return Fault("OUT_OF_MEMORY", "not enough memory for this input", "use a machine with more", exit=RESOURCE)
+    cure = "a bug: run this input with --debug and report it"
+    return Fault("INTERNAL", f"{type(error).__name__}: {text}", cure, exit=INTERNAL)
 
 
 def blank(case_id: str) -> dict[str, Any]:

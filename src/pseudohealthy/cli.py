@@ -34,7 +34,7 @@ class Command:
 
     def start(self) -> int:
         """Run, print, and give the exit code."""
-        progress.quiet = self.quiet
+        progress.quiet, progress.debug = self.quiet, self.debug
         return self.run()
 
     def run(self) -> int:
@@ -151,7 +151,7 @@ class Train(Command):
     """images per step, over all processes together"""
     seed: int | None = None
     set: tuple[str, ...] = ()
-    """SECTION.KEY=VALUE ...: any setting of the recipe"""
+    """SECTION.KEY=VALUE ...: any setting of the recipe; with --resume how a trained run reads its maps (map.*, restorer.*)"""
     track: Literal["none", "tensorboard", "mlflow"] = "none"
     """also write the history there"""
     overwrite: bool = False
@@ -160,16 +160,17 @@ class Train(Command):
         from pseudohealthy.training import loop
 
         if self.resume is not None:
-            if self.recipe or self.out or self.set or self.batch or self.seed is not None:
+            if self.recipe or self.out or self.batch or self.seed is not None:
                 raise Fault(
                     "USAGE",
                     "--resume goes on with a run as it is",
-                    "only --data, --steps and --epochs go with it",
+                    "only --data, --steps, --epochs and --set go with it",
                     exit=USAGE,
                 )
             done = loop.resume(
-                self.resume, data=self.data, steps=self.steps, epochs=self.epochs, device=self.device, sink=self.track
-            )
+                self.resume, data=self.data, steps=self.steps, epochs=self.epochs, settings=self.set,
+                device=self.device, sink=self.track,
+            )  # fmt: skip
         else:
             if self.recipe is None or self.data is None or self.out is None:
                 raise Fault(
@@ -244,6 +245,27 @@ class Evaluate(Command):
         return 0
 
 
+@dataclass(kw_only=True)
+class ImportWeights(Command):
+    """A run from the published checkpoint FILE of SYSTEM, after a check of what its weights were trained for."""
+
+    system: Annotated[Literal["wolleb", "wolleb-classifier", "anoddpm", "thor", "pddpm", "cddpm"], tyro.conf.Positional]
+    file: Annotated[Path, tyro.conf.Positional]
+    """.pt or .ckpt that holds tensors only, or .safetensors"""
+    out: Path
+    """the new run; Wolleb's classifier goes into the run of its diffusion model"""
+    set: tuple[str, ...] = ()
+    """SECTION.KEY=VALUE ...: what the file does not say, such as canvas.normalise"""
+    overwrite: bool = False
+
+    def run(self) -> int:
+        from pseudohealthy.interop.weights import import_weights
+
+        done = import_weights(self.system, self.file, self.out, settings=self.set, overwrite=self.overwrite)
+        self.show(done.record, f"run: {done.folder}")
+        return 0
+
+
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
     "inspect": Inspect,
@@ -252,6 +274,7 @@ COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "detect": Detect,
     "evaluate": Evaluate,
+    "import-weights": ImportWeights,
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy.canvas import Fitted
+from pseudohealthy.canvas import Fitted, window_range
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
@@ -41,7 +41,7 @@ def restore_planes(
     if restoration.map is None:
         maps = amap.residual_map(images, healthy, foreground)
     else:
-        maps = amap.finish(restoration.map.float(), foreground)
+        maps = amap.finish(restoration.map.float(), images, foreground)
     return healthy, maps, restoration.score
 
 
@@ -145,10 +145,11 @@ class Detector:
         busy = foreground.flatten(1).any(1).nonzero()[:, 0]
         for rows in busy.split(self.batch):
             images = planes[rows].to(self.device, memory_format=torch.channels_last)
+            inside = foreground[rows].to(self.device)
             draw = Draw(self.run.seed, [keys[i] for i in rows.tolist()])
-            twin, part, own = restore_planes(
-                self.restorer, self.amap, images, foreground[rows].to(self.device), draw, self.precision
-            )
+            twin, part, own = restore_planes(self.restorer, self.amap, images, inside, draw, self.precision)
+            # Outside the foreground nothing is judged, so nothing is changed: air stays air.
+            twin = torch.where(inside[:, None], twin, images)
             healthy[rows], maps[rows] = twin.cpu().contiguous(), part.cpu()
             if own is not None:
                 scores[rows], scored = own.float().cpu(), True
@@ -183,6 +184,7 @@ class Detector:
             warnings=[*scan.warnings, *self.unlike(fitted)],
             seconds=seconds,
             made=self.made(),
+            window=window_range(self.canvas.windows[0]) if self.canvas.normalise == "window" else None,
         )
 
     def threshold_for(self, native: np.ndarray) -> tuple[float, str]:
@@ -234,7 +236,7 @@ class Detector:
             "settings": list(self.settings),
             "seed": self.run.seed,
             "network_calls": self.restorer.network_calls(),
-            "postprocessing": self.amap.describe(),
+            "postprocessing": self.amap.describe(self.restorer.describe()),
             "precision": str(self.precision).removeprefix("torch."),
             "device": self.device.type,
             "threshold_detail": {k: v for k, v in self.stored.items() if k != "case_scores"}

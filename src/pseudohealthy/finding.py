@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class Finding:
 
     score: of the case, higher = more anomalous. plane_scores (D,). healthy_percentile: share of healthy validation cases
     that score lower, with the case itself counted among them (so it never reads 100). regions: connected parts of the
-    mask, the heaviest first. made: how it was made (run, weights, seed, network calls).
+    mask, the heaviest first. made: how it was made (run, weights, seed, network calls). window: (low, high) in the scan's
+    units for pictures, where the run fixes one.
     """
 
     scan: Scan
@@ -38,12 +40,13 @@ class Finding:
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     made: dict[str, Any] = field(default_factory=dict)
+    window: tuple[float, float] | None = None
 
     @property
     def case_id(self) -> str:
         return self.scan.name
 
-    @property
+    @cached_property
     def mask(self) -> np.ndarray:
         """What lies above the threshold; empty without one."""
         return self.map > self.threshold if self.threshold is not None else np.zeros(self.map.shape, bool)
@@ -54,7 +57,7 @@ class Finding:
         ml = self.scan.voxel_ml
         return None if ml is None else float(np.count_nonzero(self.mask) * ml)
 
-    @property
+    @cached_property
     def regions(self) -> list[dict[str, Any]]:
         """Connected regions of the mask (26-connectivity), heaviest (sum of the map) first, at most 20."""
         from scipy import ndimage
@@ -111,11 +114,11 @@ class Finding:
         paths: dict[str, Path] = {}
         if "volumes" in kinds:
             write = io.write_volume
-            paths["pseudo_healthy"] = write(self.healthy, self.scan, folder, "pseudo_healthy", dtype=np.float32)
+            paths["pseudo_healthy"] = write(self.healthy, self.scan, folder, "pseudo_healthy")
             paths["anomaly_map"] = write(self.map, self.scan, folder, "anomaly_map", dtype=np.float32)
-            paths["anomaly_mask"] = write(self.mask, self.scan, folder, "anomaly_mask", dtype=np.uint8)
+            paths["anomaly_mask"] = write(self.mask, self.scan, folder, "anomaly_mask")
         if "panel" in kinds:
-            paths["panel"] = panel(self, folder / "panel.png")
+            paths["panel"] = panel(self, folder / "panel.png", window=self.window)
         if "json" in kinds:
             paths["case"] = folder / "case.json"
             write_json(paths["case"], self.describe({k: p.name for k, p in paths.items() if k != "case"}))

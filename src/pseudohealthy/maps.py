@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pseudohealthy.errors import USAGE, Fault
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnomalyMap:
@@ -19,6 +21,9 @@ class AnomalyMap:
     smooth: Gaussian sigma, model pixels, of the *signed* residual before `kind`; noise cancels, lesions stay.
     smooth_after: Gaussian sigma of the map itself.
     median: side of a square median filter on the map, model pixels, odd; 0 for none.
+    gate: the map is multiplied by the image's own brightness (0..1) to this power; 0 for none. For lesions that are
+        bright themselves (bleeding on CT, FLAIR, splotches): a smoothed residual spills over their rim, the gate cuts it
+        off. 2 prefers bright tissue, 32 keeps little but the brightest.
     erode: model pixels taken off the rim of the foreground, where registration and partial volume leave residuals.
     score: "mean" over the foreground, "top" (mean of the highest `share` of it) or "max".
     share: fraction of the foreground that "top" averages.
@@ -29,10 +34,25 @@ class AnomalyMap:
     smooth: float = 0.0
     smooth_after: float = 0.0
     median: int = 0
+    gate: float = 0.0
     erode: int = 0
     score: Literal["mean", "top", "max"] = "top"
     share: float = 0.02
     quantile: float = 0.99
+
+    def __post_init__(self) -> None:
+        for wrong, found, cure in (
+            (
+                min(self.smooth, self.smooth_after, self.gate, self.erode, self.median) < 0,
+                "a negative size",
+                "give 0 for none",
+            ),
+            (self.median and self.median % 2 == 0, f"median {self.median}", "give an odd side"),
+            (not 0 < self.share <= 1, f"share {self.share:g}", "give a fraction such as 0.02"),
+            (not 0 < self.quantile < 1, f"quantile {self.quantile:g}", "give a fraction such as 0.99"),
+        ):
+            if wrong:
+                raise Fault("RECIPE", f"map: {found}", cure, exit=USAGE)
 
     def residual_map(self, images: Tensor, healthy: Tensor, foreground: Tensor) -> Tensor:
         """Map (B, S, S) from images and twins (B, C, S, S) in [-1, 1]; summed over channels (Wolleb 2022, eq. 7)."""
@@ -43,12 +63,14 @@ class AnomalyMap:
             residual = residual.square()
         else:
             residual = (residual if self.kind == "positive" else -residual).clamp(min=0)
-        return self.finish(residual.sum(1), foreground)
+        return self.finish(residual.sum(1), images, foreground)
 
-    def finish(self, maps: Tensor, foreground: Tensor) -> Tensor:
-        """Filters and foreground, for maps (B, S, S) that a method computed itself as well."""
+    def finish(self, maps: Tensor, images: Tensor, foreground: Tensor) -> Tensor:
+        """Filters, gate and foreground, for maps (B, S, S) that a method or a control computed itself as well."""
         maps = smooth(maps[:, None], self.smooth_after)[:, 0]
         maps = median(maps, self.median)
+        if self.gate:
+            maps = maps * ((images.mean(1) + 1) / 2).clamp(0, 1) ** self.gate
         return maps * self.inside(foreground)
 
     def inside(self, foreground: Tensor) -> Tensor:
@@ -71,12 +93,13 @@ class AnomalyMap:
         count = max(1, round(self.share * values.numel()))
         return values.topk(count).values.mean().item()
 
-    def describe(self) -> str:
-        """Post-processing in words, for every record of an evaluation."""
-        steps = [f"{self.kind} residual"]
-        steps += [f"signed residual smoothed by sigma {self.smooth:g} px"] if self.smooth else []
+    def describe(self, own: str = "") -> str:
+        """Post-processing in words, for every record of an evaluation; own: how a method made its map itself."""
+        steps = [own or f"{self.kind} residual"]
+        steps += [f"signed residual smoothed by sigma {self.smooth:g} px"] if self.smooth and not own else []
         steps += [f"map smoothed by sigma {self.smooth_after:g} px"] if self.smooth_after else []
         steps += [f"median {self.median} px"] if self.median else []
+        steps += [f"times brightness to the power {self.gate:g}"] if self.gate else []
         steps += [f"foreground eroded by {self.erode} px"] if self.erode else []
         return ", ".join(steps)
 

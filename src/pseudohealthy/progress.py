@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import TypeVar
 
 T = TypeVar("T")
-quiet = False  # set once by the command line
+quiet = False  # set once by the command line, as is:
+debug = False  # show tracebacks
 
 
-def say(text: str) -> None:
-    """One line for the user, on standard error (standard output belongs to results)."""
-    if not quiet:
+def say(text: str, *, error: bool = False) -> None:
+    """One line for the user, on standard error (standard output belongs to results); ``--quiet`` leaves errors."""
+    if error or not quiet:
         print(text, file=sys.stderr, flush=True)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -44,7 +45,13 @@ class Recipe:
                 else "`pseudohealthy recipes` lists the names; a path must end in .toml"
             )
             raise Fault("RECIPE", f"there is no recipe '{name}'", hint, exit=USAGE)
-        return cls.parse(path.read_text(encoding="utf-8"), path.stem if path.parent == FOLDER else None)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Fault(
+                "RECIPE", f"{path.name} cannot be read as text: {error}", "save it in UTF-8", exit=USAGE
+            ) from None
+        return cls.parse(text, path.stem if path.parent == FOLDER else None)
 
     @classmethod
     def parse(cls, text: str, name: str | None = None) -> Recipe:
@@ -60,6 +67,9 @@ class Recipe:
         for section in SECTIONS:
             if not isinstance(content.get(section, {}), dict):
                 raise Fault("RECIPE", f"'{section}' is not a table", f"write [{section}] above its keys", exit=USAGE)
+        for key in ("name", "summary", "source"):
+            if not isinstance(content.get(key, ""), str):
+                raise wrong_type(key, content[key], "text in quotes")
         content["name"] = name or content.get("name", "custom")
         return cls(**content)
 
@@ -78,6 +88,8 @@ class Recipe:
             table = getattr(self, section)
             for part in path[:-1]:
                 table = table.setdefault(part, {})
+                if not isinstance(table, dict):
+                    raise unknown_key(key.strip(), (), "")
             table[path[-1]] = literal(value.strip())
         return self
 
@@ -94,7 +106,10 @@ class Recipe:
         settings = dict(self.restorer)
         cls = restorer_class(settings.pop("name", None))
         canvas = self.make_canvas()
-        return build(cls, settings, "restorer", size=canvas.size, channels=canvas.channels)
+        try:
+            return build(cls, settings, "restorer", size=canvas.size, channels=canvas.channels)
+        except ValueError as error:  # settings that contradict one another
+            raise Fault("RECIPE", f"[restorer] {error}", "correct the recipe", exit=USAGE) from None
 
     def make_plan(self):
         from pseudohealthy.training.plan import Plan
@@ -213,7 +228,7 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
 def unknown_key(key: str, known: typing.Iterable[str], where: str) -> Fault:
     known = list(known)
     near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known) or 'none'}"
     return Fault("RECIPE", f"the recipe key '{where}{key}' is unknown", hint, exit=USAGE)
 
 
@@ -232,8 +247,7 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's basic strings, but for DEL
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
     return repr(value)

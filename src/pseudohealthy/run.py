@@ -17,6 +17,13 @@ from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.recipe import Recipe
 
+# What training leaves in a run folder
+WRITTEN = (
+    "resume.safetensors", "last.safetensors", "best_model.safetensors", "best_model_loss.safetensors", "run.json",
+    "threshold.json", "fingerprint.json", "training_history.json", "split.csv", "MODEL_CARD.md", "training_curves.png",
+    "diagnostics_epoch_*.png", "eval_scores_epoch_*.png",
+)  # fmt: skip
+
 
 @dataclass
 class Run:
@@ -30,6 +37,8 @@ class Run:
     def create(cls, folder: Path | str, recipe: Recipe, *, overwrite: bool = False, **record: Any) -> Run:
         """Start a run in an empty folder. Fault OUTPUT_NOT_EMPTY (exit 6) where something lies already."""
         folder = prepare_folder(folder, overwrite=overwrite)
+        for stale in (path for pattern in WRITTEN for path in folder.glob(pattern)):
+            stale.unlink()  # above all the resume state: an overwritten run must not go on where the old one stopped
         run = cls(folder, recipe.resolved())
         write_text(folder / "recipe.toml", run.recipe.toml())
         run.note(status="running", **provenance(), recipe=recipe.name, recipe_sha256=run.recipe_sha256, **record)
@@ -46,13 +55,11 @@ class Run:
                 "name a folder that `train` wrote",
                 exit=BAD_MODEL,
             )
-        try:
-            record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise Fault(
-                "RUN_CORRUPT", f"run.json of '{folder.name}' cannot be read", "restore it from a copy", exit=BAD_MODEL
-            ) from None
-        return cls(folder, Recipe.parse((folder / "recipe.toml").read_text(encoding="utf-8")), record)
+        run = cls(folder, Recipe.load(folder / "recipe.toml"))
+        run.record = run.read_json("run.json")
+        if not isinstance(run.record, dict):
+            raise Fault("RUN_CORRUPT", f"'{folder.name}' has no run.json", "restore it from a copy", exit=BAD_MODEL)
+        return run
 
     @property
     def name(self) -> str:
@@ -72,9 +79,14 @@ class Run:
         write_json(self.folder / "run.json", self.record)
 
     def read_json(self, name: str) -> Any:
-        """A JSON file of the run, or None where it has not been written."""
+        """A JSON file of the run, or None where it has not been written. Fault RUN_CORRUPT (exit 5)."""
         path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        except (OSError, ValueError):
+            raise Fault(
+                "RUN_CORRUPT", f"{name} of '{self.name}' cannot be read", "restore it from a copy", exit=BAD_MODEL
+            ) from None
 
     def weights(self) -> Path:
         """The weights that restore: best_model, else the last ones."""

@@ -39,7 +39,7 @@ def prepare(
     for index, image in enumerate(images):
         name = f"digit-{index:04d}"
         if split.get(index) == "splotched":
-            cases.append(write_splotched(out, name, *splotch(image, rng, scale=32 / 28)))
+            cases.append(write_splotched(out, name, *splotch(image, rng, scale=32 / 28), image))
             continue
         Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(out / "clean" / f"{name}.png")
         cases.append(Case(name, name, split.get(index, "train"), HEALTHY, f"clean/{name}.png", root=out))

@@ -53,20 +53,23 @@ def prepare_splotched(
     cases += [_clean(source, test, "test", index) for index in sorted(chosen[:clean])]
     for index in sorted(chosen[clean:]):
         corrupted, mask = splotch(images[index] / 255, rng)
-        cases.append(write_splotched(out, f"test-{index:05d}", corrupted, mask))
+        cases.append(write_splotched(out, f"test-{index:05d}", corrupted, mask, images[index] / 255))
     return _written(cases, out)
 
 
-def write_splotched(out: Path, digit: str, corrupted: np.ndarray, mask: np.ndarray) -> Case:
-    """One anomalous test case: image (H, W) in [0, 1] and bool mask as 8-bit PNG below ``out/splotched``."""
+def write_splotched(out: Path, digit: str, corrupted: np.ndarray, mask: np.ndarray, clean: np.ndarray) -> Case:
+    """One anomalous test case: image (H, W) in [0, 1], bool mask and the true healthy image as 8-bit PNG below
+    ``out/splotched``; the last is named in the column ``twin``."""
     from PIL import Image
 
     folder = Path(out) / "splotched"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, values in ((f"{digit}.png", corrupted), (f"{digit}_mask.png", mask)):
+    pictures = ((f"{digit}.png", corrupted), (f"{digit}_mask.png", mask), (f"{digit}_clean.png", clean))
+    for name, values in pictures:
         Image.fromarray(np.rint(np.asarray(values) * 255).astype(np.uint8)).save(folder / name)
     return Case(f"splotched-{digit}", digit, "test", ANOMALOUS, f"splotched/{digit}.png",
-                mask=f"splotched/{digit}_mask.png", root=Path(out))  # fmt: skip
+                mask=f"splotched/{digit}_mask.png", root=Path(out),
+                extra={"twin": f"splotched/{digit}_clean.png"})  # fmt: skip
 
 
 def _training(source: Path, images: Path, seed: int, limit: int, val: int) -> list[Case]:

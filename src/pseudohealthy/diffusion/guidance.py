@@ -40,11 +40,16 @@ def guide(log_p: Callable[[Tensor, int], Tensor], scale: float, schedule: Schedu
     def edit(clean: Tensor, noise: Tensor, x: Tensor, now: int) -> tuple[Tensor, Tensor]:
         if now == 0 or scale == 0:
             return clean, noise
-        with torch.inference_mode(False), torch.enable_grad():
-            state = x.detach().clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(log_p(state, now).sum(), state)
         a, s = schedule.at(now, x)
-        noise = noise - scale * s * gradient
+        noise = noise - scale * s * input_gradient(log_p, x, now)
         return (x - s * noise) / a, noise
 
     return edit
+
+
+def input_gradient(log_p: Callable[[Tensor, int], Tensor], x: Tensor, now: int) -> Tensor:
+    """Gradient of ``log_p(x, now)`` to x (B, C, H, W), also where gradients are switched off around it."""
+    with torch.inference_mode(False), torch.enable_grad():
+        state = x.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(log_p(state, now).sum(), state)
+    return gradient

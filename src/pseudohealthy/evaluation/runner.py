@@ -17,6 +17,7 @@ from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation.outcome import Evaluation
 from pseudohealthy.evaluation.protocols import strict
 from pseudohealthy.evaluation.records import CONTROL, CaseResult
+from pseudohealthy.evaluation.restoration import TwinErrors, sentences
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.baselines import control_restorers
@@ -61,11 +62,12 @@ def evaluate(
         detector.restorer.to(detector.device)
     results: list[CaseResult] = []
     notes: list[str] = []
+    twins = TwinErrors()
     begun = time.perf_counter()
     with Progress("evaluating", len(test)) as bar:
         for group in batches(readable(test, detector, notes, bar), batch):
             for name, method in methods.items():
-                results += measure(name, method, group)
+                results += measure(name, method, group, twins)
             bar.advance(len(group))
     if not results:
         raise Fault(
@@ -76,9 +78,11 @@ def evaluate(
         thresholds=stored_thresholds(run),
         mask="foreground and reference",
         grid="native",
-        postprocessing=detector.amap.describe(),
+        postprocessing=detector.amap.describe(detector.restorer.describe()),
     )
-    result.notes += notes
+    restored = twins.records(detector.amap.describe(detector.restorer.describe()))
+    result.records += restored
+    result.notes += notes + sentences(restored)
     result.notes.append(f"{len(test)} test cases, {detector.restorer.network_calls()} network calls an image, "
                         f"{time.perf_counter() - begun:.0f} s with all controls")  # fmt: skip
     if folder is not None:
@@ -136,7 +140,7 @@ def readable(
         except Fault as fault:
             fault.case = fault.case or case.case_id
             notes.append(str(fault))
-            say(str(fault))
+            say(str(fault), error=True)
             bar.advance()
 
 
@@ -154,17 +158,18 @@ def batches(items: Iterator, planes: int) -> Iterator[list]:
         yield group
 
 
-def measure(name: str, detector: Detector, group: list) -> list[CaseResult]:
+def measure(name: str, detector: Detector, group: list, twins: TwinErrors) -> list[CaseResult]:
     """What one method says about some cases, as the protocol wants it: voxels on the native grid inside foreground or reference."""
     planes = torch.cat([fitted.planes for _, _, fitted, _ in group])
     foreground = torch.cat([fitted.foreground for _, _, fitted, _ in group])
     keys = [key for _, _, fitted, _ in group for key in plane_keys(fitted)]
-    _, maps, own = detector.restore_planes(planes, foreground, keys)
+    healthy, maps, own = detector.restore_planes(planes, foreground, keys)
     found, start = [], 0
     for case, scan, fitted, truth in group:
         here = slice(start, start + len(fitted.planes))
         start = here.stop
         inside = detector.amap.inside(fitted.foreground).bool()
+        twins.add(name, case, detector.canvas, fitted, healthy[here])
         if own is not None:
             plane_scores, score = own[here].numpy(), float(own[here].mean())
         else:

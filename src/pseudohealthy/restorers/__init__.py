@@ -18,6 +18,13 @@ WHERE = {
     "intensity": "baselines",
     "healthy-mean": "baselines",
     "z-score": "baselines",
+    "guided": "guided",
+    "patched": "patched",
+    "conditioned": "conditioned",
+    "spark": "spark",
+    "thor": "thor",
+    "consensus": "consensus",
+    "stitched": "stitched",
 }
 
 

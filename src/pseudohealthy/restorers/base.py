@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -61,6 +61,9 @@ class Restorer(nn.Module):
         """Names of the submodules that are trained, each with its own loss and optimiser; empty: nothing to train."""
         return ()
 
+    def begin(self) -> None:
+        """Called once, before the first step of a new training: weights to start from. Not when a run is opened."""
+
     def loss(self, batch: Batch, part: str) -> Tensor:
         """Per-item loss (B,) of one part."""
         raise TypeError(f"{self.name} has no trainable parts")
@@ -68,6 +71,17 @@ class Restorer(nn.Module):
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         """Images (B, C, S, S) in [-1, 1] to their healthy twins. Item i depends on nothing but image i and its draws."""
         raise NotImplementedError  # abstract
+
+    def calibrate(self, batches: Iterable[Batch]) -> bool:
+        """Learn, after training, what this method makes of healthy validation images; True when something was stored.
+
+        What it learns goes into buffers, which are saved with the weights. By default there is nothing to learn.
+        """
+        return False
+
+    def describe(self) -> str:
+        """How this method comes to a map of its own, in words, for every result; "" when it is the residual's."""
+        return ""
 
     def network_calls(self) -> int:
         """Network evaluations per image of one `restore` (NFE), for every table of results."""

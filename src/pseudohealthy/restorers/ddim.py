@@ -18,11 +18,11 @@ from pseudohealthy.restorers.ddpm import Ddpm
 class Ddim(Ddpm):
     """Encode to each of `depths` in `steps` network calls (0: every level) and decode in as many; no noise is drawn.
 
-    Trained like "ddpm"; `eta`, `draws` and the noise of the way up have no meaning here and are refused.
+    Trained like "ddpm"; `eta`, `draws`, `variance` and the noise of the way up have no meaning here and are refused.
     """
 
     paper = "Song et al., DDIM, ICLR 2021; Wolleb et al., MICCAI 2022 (without classifier)"
-    dictated = ("size", "channels", "eta", "draws")
+    dictated = ("size", "channels", "eta", "draws", "variance", "quirks")
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         trail = []

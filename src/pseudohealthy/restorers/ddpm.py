@@ -6,7 +6,8 @@ and THOR, and the experiment of the haemorrhage poster. What the model has never
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,17 +26,22 @@ class Ddpm(Restorer):
     """Noise to `depths`, denoise, average.
 
     schedule, levels: noise schedule and its number of levels T. target: what the network predicts.
-    noise: "gaussian" or "simplex" (6 octaves, persistence 0.8, frequency 64, as published; brought to unit variance
-        when `standardise`).
+    noise: "gaussian" or "simplex": `octaves` of it, persistence 0.8, the longest wave `frequency` pixels (6 and 64 as
+        published, on 256 px; the wave should match the lesions), brought to unit variance when `standardise`.
     max_level: training draws levels 1..max_level (0: all of them; AnoDDPM trains on the lowest 800).
     depths: levels to noise to; several are averaged. steps: network calls on the way back from the deepest; 0 walks
         every level as published, 1 is the one-step estimate. eta: 1 ancestral (DDPM), 0 deterministic (DDIM): prefer 0
         when levels are skipped. draws: noise draws that are averaged.
-    clip: keep clean estimates in [-1, 1] on the way.
+    clip: keep clean estimates in [-1, 1] on the way. variance: of the noise added on the way down with eta 1, the
+        posterior's, or beta ("large", as AnoDDPM does).
+    quirks: "published" repeats a limit of AnoDDPM's code: all images of a batch share one simplex field.
     """
 
     paper = "Wyatt et al., AnoDDPM, CVPRW 2022; Ho et al., DDPM, NeurIPS 2020"
     nested = {"network": UNet}
+    # AnoDDPM and THOR take planes of three-dimensional noise. Where does not matter: every field has a permutation of
+    # its own. (Not a multiple of the frequencies: gradient noise is zero at its lattice points.)
+    simplex_settings: ClassVar[dict[str, float]] = {"z": 250.7}
 
     def __init__(
         self,
@@ -48,18 +54,24 @@ class Ddpm(Restorer):
         target: Literal["noise", "clean", "velocity"] = "noise",
         noise: Literal["gaussian", "simplex"] = "gaussian",
         standardise: bool = False,
+        octaves: int = 6,
+        frequency: float = 64.0,
         max_level: int = 0,
         depths: tuple[int, ...] = (250,),
         steps: int = 0,
         eta: float = 1.0,
         draws: int = 1,
         clip: bool = True,
+        variance: Literal["posterior", "large"] = "posterior",
+        quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
         net = build(UNet, network, "restorer.network", in_channels=channels, out_channels=channels)
         self.denoiser = Denoiser(net, Schedule(schedule, levels), target=target)
-        self.noise, self.standardise, self.max_level = noise, standardise, max_level or levels
+        self.noise, self.max_level = noise, max_level or levels
+        self.simplex = {"standardise": standardise, "octaves": octaves, "frequency": frequency, **self.simplex_settings}
         self.depths, self.steps, self.eta, self.draws, self.clip = depths, steps, eta, draws, clip
+        self.variance, self.quirks = variance, quirks
 
     def parts(self) -> tuple[str, ...]:
         return ("denoiser",)
@@ -76,10 +88,11 @@ class Ddpm(Restorer):
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         trail = []
         for depth in self.depths:
-            copies = self.noisy(draw.fork(f"depth {depth}")).repeat(self.draws)
+            noise = self.fields(self.noisy(draw.fork(f"depth {depth}")).repeat(self.draws))
             x = images.repeat_interleave(self.draws, 0)
-            x = self.denoiser.noised(x, copies.noise(x), depth)
-            x = sample(self.denoiser, x, self.walk(depth), eta=self.eta, draw=copies, clip=self.clip)
+            x = self.denoiser.noised(x, noise(x), depth)
+            x = sample(self.denoiser, x, self.walk(depth), eta=self.eta, draw=noise, clip=self.clip,
+                       variance=self.variance)  # fmt: skip
             trail.append(x.unflatten(0, (-1, self.draws)).mean(1))
         return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
 
@@ -88,7 +101,15 @@ class Ddpm(Restorer):
 
     def noisy(self, draw: Draw) -> Draw:
         """The same stream, giving this method's kind of noise."""
-        return draw.of_kind(self.noise, **({"standardise": self.standardise} if self.noise == "simplex" else {}))
+        if self.noise == "gaussian":
+            return draw.of_kind("gaussian")
+        return draw.of_kind("simplex", **self.simplex)
+
+    def fields(self, draw: Draw) -> Callable[[Tensor], Tensor]:
+        """The draw, or what the published code makes of it: one field for the whole batch."""
+        if self.noise == "gaussian" or self.quirks == "none":
+            return draw
+        return lambda like: draw.noise(like)[:1].expand_as(like)
 
     def network_calls(self) -> int:
         return self.draws * sum(len(self.walk(depth)) - 1 for depth in self.depths)

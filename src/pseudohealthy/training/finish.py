@@ -18,7 +18,7 @@ from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run, now
-from pseudohealthy.training import watch
+from pseudohealthy.training import checkpoint, watch
 
 if TYPE_CHECKING:
     from pseudohealthy.training.loop import Trainer
@@ -54,7 +54,9 @@ def finish(trainer: Trainer) -> None:
     run = trainer.run
     model, sha256 = run.restorer()
     model.to(trainer.world.device)
-    threshold = healthy_threshold(trainer, model)
+    chosen, sha256_calibrated = calibrated(trainer, model, validation_cases(trainer.store, model))
+    sha256 = sha256_calibrated or sha256
+    threshold = healthy_threshold(trainer, model, chosen)
     write_json(run.folder / "threshold.json", threshold)
     write_json(run.folder / "fingerprint.json", fingerprint(trainer.store))
     run.note(status="finished", step=trainer.step, finished=now(), weights=run.weights().name, weights_sha256=sha256,
@@ -65,17 +67,46 @@ def finish(trainer: Trainer) -> None:
             f"{threshold['detail']['n_planes']} healthy validation planes of {threshold['n_patients']} patients")  # fmt: skip
 
 
-def healthy_threshold(trainer: Trainer, model: Restorer) -> dict[str, Any]:
+def validation_cases(store: PlaneStore, model: Restorer) -> list[np.ndarray]:
+    """Rows of healthy validation planes, case by case, as many as a few thousand network calls allow."""
+    rows = store.select("val", HEALTHY)
+    budget = max(64, min(4096, 4 * watch.CALLS // max(1, model.network_calls())))
+    return whole_cases(store, rows, budget) if len(rows) else []
+
+
+def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> tuple[list[np.ndarray], str | None]:
+    """Let the method learn from the healthy cases of every other patient, and save its weights again.
+
+    Returns the cases that are left for the threshold (judged on what it has learnt from, a method looks better than it
+    is) and the weights' new digest; all cases and None where the method has nothing to learn.
+    """
+    if not chosen:
+        return chosen, None
+    patients = trainer.store.index["patient_id"].to_numpy()
+    half = set(sorted({patients[rows[0]] for rows in chosen})[::2])
+    mine = [rows for rows in chosen if patients[rows[0]] in half]
+    left = [rows for rows in chosen if patients[rows[0]] not in half]
+    batches = (watch.validation_batch(trainer, part) for part in watch.chunks(np.concatenate(mine), 64))
+    with (
+        torch.no_grad(),
+        torch.autocast(trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16),
+    ):
+        if not model.calibrate(batches):
+            return chosen, None
+    path = trainer.run.weights()
+    _, state, _ = checkpoint.load(path)
+    return left or chosen, checkpoint.save(path, model.state_dict(), state)
+
+
+def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> dict[str, Any]:
     """threshold.json: a quantile of map values inside the foreground of healthy validation planes, for the method and,
     on the same planes, for every trivial control; and the healthy case scores that give a new case its percentile."""
     run, store = trainer.run, trainer.store
     quantile = run.recipe.make_map().quantile
-    rows = store.select("val", HEALTHY)
     empty = {"value": None, "source": "healthy-quantile", "quantile": quantile, "n_patients": 0}
-    if len(rows) == 0:
+    if not chosen:
         say("no healthy validation plane: no threshold stored; give one to detect with --threshold")
         return {**empty, "detail": {}, "controls": {}, "case_scores": []}
-    chosen = whole_cases(store, rows, budget=max(64, min(4096, 4 * watch.CALLS // max(1, model.network_calls()))))
     used = np.concatenate(chosen)
     patients = store.index["patient_id"].to_numpy()[used]
     sick = store.index["patient_id"].to_numpy()[store.select("val", ANOMALOUS)]

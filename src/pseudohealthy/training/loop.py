@@ -10,12 +10,10 @@ import copy
 import hashlib
 import math
 import os
-import signal
 import time
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,7 @@ from pseudohealthy import cases, planes
 from pseudohealthy.cases import HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import INTERNAL, INTERRUPTED, NO_INPUT, USAGE, Fault
-from pseudohealthy.io.atomic import write_json
+from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.base import Batch, Restorer
@@ -35,6 +33,7 @@ from pseudohealthy.training import checkpoint, finish, sinks, watch
 from pseudohealthy.training.augment import augment
 from pseudohealthy.training.distributed import World, join
 from pseudohealthy.training.plan import Plan, precision_of
+from pseudohealthy.training.signals import Signals
 
 
 def train(
@@ -78,15 +77,31 @@ def train(
 
 
 def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None = None, epochs: float | None = None,
-           device: str = "auto", sink: str = "none") -> Run:  # fmt: skip
-    """Go on with an interrupted run, or extend a finished one to `steps` (or `epochs`) in all."""
+           settings: Iterable[str] = (), device: str = "auto", sink: str = "none") -> Run:  # fmt: skip
+    """Go on with an interrupted run, or extend a finished one to `steps` (or `epochs`) in all.
+
+    settings: ``map.key=value`` and ``restorer.key=value`` texts that leave the network as it is: how a trained run restores
+    and reads its maps. The threshold is set anew on healthy validation data.
+    """
     opened = Run.open(run)
+    settings = list(settings)
+    for text in settings:
+        if not text.startswith(("map.", "restorer.")):
+            raise Fault(
+                "USAGE",
+                f"'{text}' would make another run of this one",
+                "only map.* and restorer.* can be changed",
+                exit=USAGE,
+            )
+    opened.recipe.set(settings)
     world = join(device)
     for key, value in (("steps", steps), ("epochs", epochs)):
         if value is not None:
             opened.recipe.training[key] = value
             if key == "epochs" and steps is None:
                 opened.recipe.training["steps"] = 0
+    if steps is None and epochs is None and opened.record.get("steps"):
+        opened.recipe.training["steps"] = opened.record["steps"]  # an extension that was interrupted keeps its own goal
     manifest = cases.load(Path(data) if data else opened.folder / opened.record["data"])
     if manifest.sha256 != opened.record.get("manifest_sha256"):
         raise Fault(
@@ -95,6 +110,10 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
             "name the original one with --data",
             exit=USAGE,
         )
+    if world.first:
+        opened.recipe = opened.recipe.resolved()
+        write_text(opened.folder / "recipe.toml", opened.recipe.toml())
+        opened.note(recipe_sha256=opened.recipe_sha256)
     return fit(opened, open_planes(opened, manifest, world), world, sink=sink)
 
 
@@ -111,7 +130,7 @@ def open_planes(run: Run, manifest: cases.Manifest, world: World) -> planes.Plan
         with Progress("reading cases", len(manifest)) as bar:
             store = planes.build_cache(manifest, canvas, folder, progress=lambda done, total: bar.to(done))
         for line in store.faults:
-            say(line)
+            say(line, error=True)
     world.wait()
     store = planes.PlaneStore.open(folder)
     if len(store.select("train", HEALTHY)) == 0:
@@ -147,6 +166,8 @@ class Trainer:
         self.plan: Plan = run.recipe.make_plan()
         torch.manual_seed(self.plan.seed)
         self.restorer: Restorer = run.recipe.make_restorer()
+        if not (run.folder / "resume.safetensors").is_file():
+            self.restorer.begin()
         label = None if self.restorer.uses_labels else HEALTHY
         self.rows = store.select("train", label)
         self.total = self.plan.total(len(self.rows))
@@ -212,21 +233,28 @@ class Trainer:
             optimiser = self.optimisers[part]
             optimiser.param_groups[0]["lr"] = self.plan.rate_at(self.step, self.total)
             with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
-                loss = module(batch)
+                try:
+                    loss = module(batch)
+                except ValueError as error:  # for example a network that does not take images of this size
+                    raise Fault("RECIPE", f"[restorer] {error}", "correct the recipe", exit=USAGE) from error
             values[part] = self.world.mean(loss.item())
             if not math.isfinite(values[part]):
-                raise Fault("NONFINITE_LOSS", f"the loss of '{part}' is {values[part]} at step {self.step}",
-                            "the last saved state is kept: resume with a lower training.rate", exit=INTERNAL)  # fmt: skip
+                raise self.diverged(f"the loss of '{part}' is {values[part]}")
             loss.backward()
             parameters = [p for p in self.restorer.get_submodule(part).parameters() if p.grad is not None]
-            if self.plan.clip:
-                nn.utils.clip_grad_norm_(parameters, self.plan.clip)
+            norm = nn.utils.clip_grad_norm_(parameters, self.plan.clip or math.inf)
+            if not torch.isfinite(norm):  # else the next state saved would hold NaN weights
+                raise self.diverged(f"the gradient of '{part}' is not finite")
             optimiser.step()
             # Every part's gradients: a loss may reach through another part (critic through generator).
             self.restorer.zero_grad(set_to_none=True)
         self.follow()
         self.step += 1
         return values
+
+    def diverged(self, what: str) -> Fault:
+        return Fault("NONFINITE_LOSS", f"{what} at step {self.step}",
+                     "the last saved state is kept: train again with a lower training.rate", exit=INTERNAL)  # fmt: skip
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -257,11 +285,15 @@ class Trainer:
 
     def load(self) -> None:
         """Go back to the last `save`."""
-        tensors, state, _ = checkpoint.load(self.run.folder / "resume.safetensors")
+        path = self.run.folder / "resume.safetensors"
+        tensors, state, _ = checkpoint.load(path)
 
         def section(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
+        checkpoint.compare(path, {k: tuple(v.shape) for k, v in section("model.").items()}, self.restorer.state_dict())
+        checkpoint.compare(self.run.folder / "resume.safetensors", {k: tuple(v.shape) for k, v in section("model.").items()},
+                           self.restorer.state_dict())  # fmt: skip
         self.restorer.load_state_dict(section("model."))
         self.average.load_state_dict(section("average."))
         for part, optimiser in self.optimisers.items():
@@ -341,28 +373,3 @@ def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
     if auroc is not None and auroc > best.get("auroc", -math.inf):
         best["auroc"] = auroc
         trainer.save_weights("best_model.safetensors")
-
-
-class Signals:
-    """SIGTERM and SIGINT end the step, not the process, so that the state is saved; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.seen = False
-        self.before: dict[int, Any] = {}
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.seen:
-            raise KeyboardInterrupt
-        self.seen = True
-
-    def __enter__(self) -> Signals:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self.before[number] = signal.signal(number, self.handle)
-            except ValueError:  # not the main thread: the caller handles signals
-                break
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

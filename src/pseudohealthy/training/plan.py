@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+from pseudohealthy.errors import USAGE, Fault
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -38,6 +40,21 @@ class Plan:
     validate: int = 0
     validation_planes: int = 256
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for wrong, found, cure in (
+            (self.steps < 0 or self.epochs <= 0, f"steps {self.steps}, epochs {self.epochs:g}", "give positive numbers"),
+            (self.batch < 1, f"batch {self.batch}", "give at least 1"),
+            (not 0 < self.rate < math.inf, f"rate {self.rate:g}", "give a positive number"),
+            (not 0 <= self.ema < 1, f"ema {self.ema:g}", "give 0 for none, or a number below 1 such as 0.999"),
+            (self.clip < 0 or self.weight_decay < 0, f"clip {self.clip:g}, weight_decay {self.weight_decay:g}",
+             "give 0 for none"),
+            (self.warmup < 0 or self.validate < 0 or self.validation_planes < 1,
+             f"warmup {self.warmup}, validate {self.validate}, validation_planes {self.validation_planes}",
+             "give numbers that are not negative"),
+        ):  # fmt: skip
+            if wrong:
+                raise Fault("RECIPE", f"training: {found}", cure, exit=USAGE)
 
     def total(self, planes: int) -> int:
         """Steps in all, given the number of training planes."""

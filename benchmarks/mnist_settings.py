@@ -1,0 +1,90 @@
+"""Which depth, draws, steps and smoothing for splotched MNIST? Chosen on validation digits only, never on test digits.
+
+    python benchmarks/mnist_settings.py RUN MNIST_FOLDER [--digits 500]
+
+RUN is a trained `mnist-splotch*` run, MNIST_FOLDER holds the idx files. Of the validation digits of the run, half stay
+clean and half are splotched; every setting is scored on them with the run's weights. Prints the whole table, best pixel AP
+first; image scores are the mean of the highest 1 % of a map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pseudohealthy import cases, io
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.evaluation import curves
+from pseudohealthy.maps import AnomalyMap
+from pseudohealthy.phantoms import splotch
+from pseudohealthy.run import Run
+from pseudohealthy.scan import Scan
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("data", type=Path, help="what `prepare mnist-splotch` wrote")
+    parser.add_argument("--digits", type=int, default=500)
+    arguments = parser.parse_args()
+    run = Run.open(arguments.run)
+    canvas = run.recipe.make_canvas()
+    images, masks = validation_digits(cases.load(arguments.data), canvas, arguments.digits)
+    model, _ = run.restorer()
+    inside = torch.ones(len(images), *images.shape[2:])
+    single = {}
+    for depth in (200, 300, 350, 400, 500):
+        model.depths, model.steps, model.eta, model.draws = (depth,), 1, 0.0, 1
+        single[depth] = torch.stack([restored(model, images, draw) for draw in range(8)])
+    rows = []
+    for depths in ((200,), (300,), (350,), (400,), (500,), (300, 400), (400, 500)):
+        for draws in (1, 4, 8):
+            healthy = torch.stack([single[depth][:draws].mean(0) for depth in depths]).mean(0)
+            for kind, smooth, gate in itertools.product(
+                ("absolute", "positive"), (0.0, 1.0, 1.5, 2.0, 2.5), (0, 4, 32)
+            ):
+                maps = AnomalyMap(kind=kind, smooth=smooth, gate=gate).residual_map(images, healthy, inside)
+                pixel = curves.average_precision(maps.numpy().ravel(), masks.ravel())
+                flat = maps.flatten(1).sort(1, descending=True).values
+                rows.append((pixel, image_auroc(flat, 0.01, masks), depths, draws, kind, smooth, gate))
+    print("pixel AP  image AUROC  depths      draws  kind      smooth  gate")
+    for pixel, auroc, depths, draws, kind, smooth, gate in sorted(rows, reverse=True):
+        print(f"{pixel:8.4f}  {auroc:11.4f}  {depths!s:10}  {draws:5}  {kind:8}  {smooth:6}  {gate:4}")
+
+
+def validation_digits(manifest: cases.Manifest, canvas, count: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Clean, then splotched validation digits on the canvas, and their masks (False for clean ones)."""
+    rng = np.random.default_rng(7)
+    chosen = list(manifest.split("val"))[: 2 * count]
+    planes, masks = [], []
+    for index, case in enumerate(chosen):
+        image = io.read_image(case.image, case.root).voxels[0, 0] / 255
+        mask = np.zeros(image.shape, bool)
+        if index >= count:
+            image, mask = splotch(image, rng)
+        planes.append(canvas.fit(Scan.from_array(np.rint(image * 255))).planes)
+        masks.append(canvas.fit_mask(mask[None], canvas.fit(Scan.from_array(np.rint(image * 255))).placement)[0])
+    return torch.cat(planes), np.stack(masks)
+
+
+@torch.no_grad()
+def restored(model, images: torch.Tensor, draw: int) -> torch.Tensor:
+    parts = []
+    for rows in torch.arange(len(images)).split(200):
+        keys = [(int(row), draw) for row in rows]
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(model.restore(images[rows], Draw(0, keys)).healthy.float())
+    return torch.cat(parts)
+
+
+def image_auroc(ordered: torch.Tensor, share: float, masks: np.ndarray) -> float:
+    top = max(1, round(share * ordered.shape[1]))
+    return curves.auroc(ordered[:, :top].mean(1).numpy(), masks.any((1, 2)))
+
+
+if __name__ == "__main__":
+    main()

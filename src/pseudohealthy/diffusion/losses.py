@@ -1,0 +1,90 @@
+"""The hybrid loss of a denoiser with learned variance: squared error plus the variational bound.
+
+Nichol & Dhariwal 2021, "Improved denoising diffusion probabilistic models", equations 4 to 7, 15 and 16; the likelihood
+of the last step as in Ho et al. 2020, equation 13. This is what Wolleb et al. 2022 train with.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser
+from .schedule import Schedule
+
+GREYS = 255  # steps between the ends of the data's range: 8-bit images
+
+
+def hybrid(
+    denoiser: Denoiser, clean: Tensor, noise: Tensor, t: Tensor, *, low: float = -1.0, **condition: Any
+) -> tuple[Tensor, Tensor]:
+    """(squared error of the noise, weighted variational bound), each (B,); their sum is L_hybrid (equation 16).
+
+    clean, noise: (B, C, H, W), clean in [low, 1]; t: levels (B,) in 1..T. The bound is in bits per dimension and teaches
+    only the variance: the estimate is detached inside it. Its weight T/1000 is the paper's 0.001 on the sum over levels.
+    """
+    x = denoiser.noised(clean, noise, t)
+    estimate = denoiser(x, t, **condition)
+    assert estimate.spread is not None, "the hybrid loss needs a denoiser with learned variance"
+    error = (estimate.noise - noise).float().square().flatten(1).mean(1)
+    guess, v = estimate.clean.detach().float(), estimate.spread.float()
+    bound = variational_bound(denoiser.schedule, clean, x, t, guess, v, low=low)
+    return error, bound * (denoiser.schedule.steps / 1000)
+
+
+def variational_bound(
+    schedule: Schedule, clean: Tensor, x: Tensor, t: Tensor, guess: Tensor, v: Tensor, *, low: float = -1.0
+) -> Tensor:
+    """One term of the bound per item, (B,) in bits per dimension.
+
+    Above level 1 the divergence KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), at level 1 the negative log-likelihood of
+    the clean image. x: the state at levels t (B,); guess: the estimate of the clean image, not clipped; v: raw variance
+    channels.
+    """
+
+    def table(values: Tensor) -> Tensor:
+        return schedule.gather(values, t, x)
+
+    state = table(schedule.posterior_state) * x
+    mean_true, mean = (table(schedule.posterior_clean) * image + state for image in (clean, guess))
+    log_true = table(schedule.posterior_log_variance)
+    log_model = log_variance(v, log_true, table(schedule.beta.log()))
+    nats = torch.where(
+        t.reshape(-1, 1, 1, 1) > 1,
+        divergence(mean_true, log_true, mean, log_model),
+        -grey_log_likelihood(clean, mean, log_model, low=low),
+    )
+    return nats.flatten(1).mean(1) / math.log(2)
+
+
+def log_variance(v: Tensor, small: Tensor | float, large: Tensor | float) -> Tensor:
+    """Logarithm of the learned variance: between those of the posterior (v = -1) and of beta (v = 1), equation 15."""
+    share = (v + 1) / 2
+    return share * large + (1 - share) * small
+
+
+def divergence(mean_p: Tensor, log_p: Tensor, mean_q: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) in nats, element by element, of normal distributions given by means and logarithms of variances."""
+    distance = (mean_p - mean_q).square() * torch.exp(-log_q)
+    return 0.5 * (log_q - log_p - 1 + torch.exp(log_p - log_q) + distance)
+
+
+def grey_log_likelihood(x: Tensor, mean: Tensor, log_var: Tensor, *, low: float = -1.0) -> Tensor:
+    """Log-probability in nats, element by element, that a normal distribution gives to the grey level of x in [low, 1].
+
+    Each of the 256 levels owns the interval around it, the outermost two also everything beyond them.
+    """
+    half = (1 - low) / 2 / GREYS
+    inverse = torch.exp(-0.5 * log_var)
+    upper, lower = (normal_cdf(inverse * (x - mean + side)) for side in (half, -half))
+    rim = 0.255 * half  # published: 0.001 on [-1, 1]
+    inner = torch.where(x > 1 - rim, 1 - lower, upper - lower)
+    return torch.where(x < low + rim, upper, inner).clamp(min=1e-12).log()
+
+
+def normal_cdf(x: Tensor) -> Tensor:
+    """Distribution function of the standard normal, in the tanh approximation of the published codes."""
+    return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))

@@ -1,0 +1,119 @@
+"""State dicts of the guided-diffusion family (Wolleb, pDDPM, cDDPM): the names are ours, the settings are in the shapes.
+
+What shapes do not tell, the number of heads and the order of attention, the caller knows from the published code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+
+
+def unet_settings(state: State) -> dict[str, Any]:
+    """Settings of our `UNet`, channels, classes and vector included, but heads and attention order.
+
+    Raises KeyError where a layer that every such network has is missing, ValueError where the levels are uneven.
+    """
+    width, in_channels = state["input_blocks.0.0.weight"].shape[:2]
+    # In every level of the decoder but the last, one stage ends with what doubles the size.
+    doubling = {key.split(".")[1] for key in state if key.startswith("output_blocks.") and is_doubling(key)}
+    levels = len(doubling) + 1
+    per_level, rest = divmod(stages(state), levels)
+    if rest:
+        raise ValueError(f"{stages(state)} stages do not make {levels} levels")
+    firsts = range(1, 1 + levels * per_level, per_level)
+    conditions: dict[str, Any] = {}
+    if "label_emb.weight" in state:
+        conditions["classes"] = state["label_emb.weight"].shape[0]
+    elif "label_emb.0.weight" in state:
+        conditions["vector"] = state["label_emb.0.weight"].shape[1]
+    out = state["out.2.weight"].shape[0]
+    return {
+        "in_channels": in_channels,
+        "out_channels": in_channels,
+        "width": width,
+        **levels_of(state, firsts, width),
+        "blocks": per_level - 1,
+        "middle_attention": "middle_block.1.norm.weight" in state,
+        "scale_shift": scale_shift(state),
+        "residual_sampling": not any(key.endswith(".op.weight") for key in state),
+        "learned_variance": out == 2 * in_channels,
+        **conditions,
+    }
+
+
+def classifier_settings(state: State) -> dict[str, Any]:
+    """Settings of our `Classifier`, the size of its image included; heads of 64 channels (as published) where those divide.
+
+    Down-sampling blocks look like others, so the blocks per level are what makes attention, changes of width and the
+    size of the pooling agree. KeyError and ValueError as of `unet_settings`.
+    """
+    width, in_channels = state["input_blocks.0.0.weight"].shape[:2]
+    count, attended = stages(state), [i for i in range(1, stages(state)) if f"input_blocks.{i}.1.norm.weight" in state]
+    changes = [i for i in range(1, count) if f"input_blocks.{i}.0.skip_connection.weight" in state]
+    side = math.isqrt(state["out.2.positional_embedding"].shape[1] - 1)
+    fitting = []
+    for per_level in range(2, count + 1):
+        firsts = range(1, 1 + count, per_level)
+        blocks = [range(first, first + per_level - 1) for first in firsts]
+        whole = [i for level in blocks for i in level if level.start in attended]
+        if count % per_level == 0 and set(changes) <= set(firsts) and attended == whole:
+            fitting.append((per_level, firsts[: count // per_level]))
+    if not fitting:
+        raise ValueError(f"{count} stages with attention in {attended} make no levels")
+    per_level, firsts = min(fitting, key=lambda found: (found[0] != 5, found[0]))  # published: 4 blocks and one down
+    found = levels_of(state, firsts, width)
+    seen = [m for level, m in enumerate(found["multipliers"]) if 2**level in found["attention"]]
+    channels = [width * m for m in (found["multipliers"][-1], *seen)]
+    return {
+        "in_channels": in_channels,
+        "size": side * 2 ** (len(firsts) - 1),
+        "classes": state["out.2.c_proj.weight"].shape[0],
+        "width": width,
+        **found,
+        "blocks": per_level - 1,
+        "head_channels": math.gcd(64, *channels),
+        "scale_shift": scale_shift(state),
+        "residual_sampling": not any(key.endswith(".op.weight") for key in state),
+    }
+
+
+def resnet_settings(state: State) -> dict[str, Any]:
+    """Settings of our `ResNet` for a state dict with timm's or torchvision's names."""
+    layers: list[int] = []
+    while (blocks := count_of(state, f"layer{len(layers) + 1}.")) > 0:
+        layers.append(blocks)
+    width, in_channels = state["conv1.weight"].shape[:2]
+    return {"in_channels": in_channels, "layers": layers, "width": width, "outputs": state["fc.weight"].shape[0]}
+
+
+def stages(state: State) -> int:
+    return count_of(state, "input_blocks.")
+
+
+def count_of(state: Iterable[str], prefix: str) -> int:
+    """How many numbers follow the prefix."""
+    return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def is_doubling(key: str) -> bool:
+    place = key.split(".", 2)[2]
+    return place[0] in "12" and place[1:] in (".conv.weight", ".in_layers.2.weight")
+
+
+def levels_of(state: State, firsts: Iterable[int], width: int) -> dict[str, Any]:
+    """Multipliers and attention, from the first block of each level."""
+    return {
+        "multipliers": [state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] // width for i in firsts],
+        "attention": [2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.norm.weight" in state],
+    }
+
+
+def scale_shift(state: State) -> bool:
+    block = "input_blocks.1.0."
+    return state[f"{block}emb_layers.1.weight"].shape[0] == 2 * state[f"{block}out_layers.3.weight"].shape[0]

@@ -1,0 +1,151 @@
+"""The published systems: how a state dict is told to be of one, and what canvas and restorer it belongs to."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.interop import adm, anoddpm, thor
+from pseudohealthy.networks.classifier import Classifier
+from pseudohealthy.networks.perceptual import named
+from pseudohealthy.networks.unet import UNet
+from pseudohealthy.recipe import settable
+
+State = Mapping[str, Tensor]
+
+
+@dataclass
+class Imported:
+    """Settings of the recipe's sections, and state dicts by the submodule of the restorer that takes them."""
+
+    canvas: dict[str, Any]
+    restorer: dict[str, Any]
+    parts: dict[str, State]
+
+
+class System(NamedTuple):
+    """mark: pattern of a parameter that only this system's state dicts have, among those that are not marked before."""
+
+    mark: str
+    source: str
+    read: Callable[[State], Imported]
+
+
+def recognised(state: State) -> str | None:
+    """The system that a state dict is of."""
+    return next((name for name, s in SYSTEMS.items() if any(re.fullmatch(s.mark, key) for key in state)), None)
+
+
+def network(settings: dict[str, Any], cls: type = UNet) -> dict[str, Any]:
+    """The settings that a recipe may give; the method dictates the others."""
+    return {key: value for key, value in settings.items() if key in settable(cls) and value is not None}
+
+
+def wolleb(state: State) -> Imported:
+    """One head, legacy attention, images in [0, 1], 256 px where no classifier says otherwise."""
+    settings = adm.unet_settings(state)
+    if not settings["learned_variance"]:
+        raise ValueError("its output has no variance channels")
+    restorer = {
+        "name": "guided",
+        "data_range": "unit",
+        "conditional": "classes" in settings,
+        "network": network(settings),
+    }
+    return Imported({"size": 256, "channels": settings["in_channels"]}, restorer, {"denoiser.network": state})
+
+
+def wolleb_classifier(state: State) -> Imported:
+    settings = adm.classifier_settings(state)
+    if settings["classes"] != 2:
+        raise ValueError(f"it tells {settings['classes']} classes, healthy and diseased are two")
+    restorer = {"name": "guided", "classifier": network(settings, Classifier)}
+    canvas = {"size": settings["size"], "channels": settings["in_channels"]}
+    return Imported(canvas, restorer, {"classifier": state})
+
+
+def anoddpm_unet(state: State) -> Imported:
+    settings, tensors = anoddpm.convert(state)
+    restorer = {"name": "ddpm", "noise": "simplex", "max_level": 800, "depths": [250], "network": network(settings)}
+    return Imported({"size": 256, "channels": settings["in_channels"]}, restorer, {"denoiser.network": tensors})
+
+
+def thor_unet(state: State) -> Imported:
+    """With the perceptual network where the file holds it, as those saved by the published class do."""
+    settings, tensors = thor.convert(state)
+    parts: dict[str, State] = {"denoiser.network": tensors}
+    distance = {named(key): value for key, value in state.items() if key.startswith("l_pips")}
+    if distance:
+        parts["perceptual"] = distance
+    restorer = {"name": "thor", "network": network(settings)}
+    return Imported({"size": 128, "channels": settings["in_channels"]}, restorer, parts)
+
+
+def pddpm(state: State) -> Imported:
+    buffers, inner = diffusion(state)
+    settings = adm.unet_settings(inner) | attention(inner)
+    restorer = {"name": "patched", **schedule(buffers), "network": network(settings)}
+    canvas = {"size": 96, "channels": settings["in_channels"], "percentiles": [1, 99]}
+    return Imported(canvas, restorer, {"denoiser.network": inner})
+
+
+def cddpm(state: State) -> Imported:
+    buffers, inner = diffusion(state)
+    eye = {
+        key.removeprefix("encoder.").removeprefix("encoder."): value
+        for key, value in state.items()
+        if key.startswith("encoder.")
+    }
+    if not eye:
+        raise ValueError("its encoder is missing")
+    settings, seen = adm.unet_settings(inner) | attention(inner), adm.resnet_settings(eye)
+    restorer = {"name": "conditioned", **schedule(buffers), "network": network(settings),
+                "encoder": {key: seen[key] for key in ("layers", "width", "outputs")}}  # fmt: skip
+    canvas = {"size": 96, "channels": settings["in_channels"], "percentiles": [1, 99]}
+    return Imported(canvas, restorer, {"model.denoiser.network": inner, "model.encoder": eye})
+
+
+def diffusion(state: State) -> tuple[State, State]:
+    """Schedule buffers and network of the module that pDDPM and cDDPM train, with or without Lightning's prefix."""
+    own = {key.removeprefix("diffusion."): value for key, value in state.items() if not key.startswith("encoder.")}
+    inner = {key.removeprefix("model."): value for key, value in own.items() if key.startswith("model.")}
+    buffers = {key: value for key, value in own.items() if not key.startswith("model.")}
+    if any("." in key for key in buffers):
+        raise ValueError(f"unknown {next(key for key in buffers if '.' in key)}")
+    return buffers, inner
+
+
+def schedule(buffers: State) -> dict[str, Any]:
+    """Kind and length of the schedule that the buffers hold; the published cosine where there are none."""
+    if "alphas_cumprod" not in buffers:
+        return {"schedule": "cosine"}
+    table = buffers["alphas_cumprod"].double()
+    for kind in ("cosine", "linear"):
+        if torch.allclose(Schedule(kind, len(table)).alpha_bar[1:], table, rtol=1e-4, atol=1e-6):
+            return {"schedule": kind, "levels": len(table)}
+    raise ValueError("its schedule is neither cosine nor linear")
+
+
+def attention(state: State) -> dict[str, Any]:
+    """Heads of 64 channels in the new order, as published; shapes do not tell."""
+    return {
+        "head_channels": math.gcd(64, state["middle_block.0.out_layers.3.weight"].shape[0]),
+        "attention_order": "new",
+    }
+
+
+SYSTEMS = {
+    "wolleb-classifier": System(r"out\.2\.positional_embedding", "Wolleb et al., MICCAI 2022", wolleb_classifier),
+    "wolleb": System(r"input_blocks\.0\.0\.weight", "Wolleb et al., MICCAI 2022", wolleb),
+    "anoddpm": System(r"time_embedding\.1\.weight", "Wyatt et al., AnoDDPM, CVPRW 2022", anoddpm_unet),
+    "thor": System(r"unet\.conv_in\.conv\.weight", "Bercea et al., THOR, MICCAI 2024", thor_unet),
+    "cddpm": System(r"(diffusion\.)?model\.label_emb\.0\.weight", "Behrendt et al., cDDPM, CBM 2025", cddpm),
+    "pddpm": System(r"(diffusion\.)?model\.input_blocks\.0\.0\.weight", "Behrendt et al., pDDPM, MIDL 2023", pddpm),
+}

@@ -1,0 +1,102 @@
+"""Masked pretraining of the encoder that `conditioned` starts from: SparK (Tian et al., ICLR 2023; cDDPM, figure 2).
+
+A restorer in its own right as well: every cell of the image is painted from the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.networks.resnet import ResNet
+from pseudohealthy.networks.spark import ENCODER, Spark, cell_errors
+from pseudohealthy.recipe import check
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.training import checkpoint
+
+
+@register("spark")
+class MaskedPretraining(Restorer):
+    """Hide cells, paint them, compare what was hidden (mean squared error in [0, 1], as published without scaling cells).
+
+    encoder: the ResNet; its downsampling is the side of a cell, 32 pixels with four stages. decoder_width: channels of
+        the coarsest decoder level. hidden: share of the cells that is hidden.
+    To restore, maskings that together hide every cell are painted, and each cell is the mean of its paintings.
+    """
+
+    paper = "Tian et al., SparK, ICLR 2023; Behrendt et al., Comput. Biol. Med. 2025, section 3.3"
+    nested = {"encoder": ResNet}
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        channels: int,
+        encoder: dict = {},  # noqa: B006 (read only)
+        decoder_width: int = 512,
+        hidden: float = 0.65,
+    ):
+        super().__init__(size=size, channels=channels)
+        settings = check(ResNet, encoder, "restorer.encoder")
+        self.model = Spark(channels=channels, encoder=settings, width=decoder_width)
+        cell = self.model.factor
+        if size % cell or size == cell:
+            raise ValueError(f"size {size}: cells of {cell} pixels need a multiple of that, at least {2 * cell}")
+        if not 0 < hidden < 1:
+            raise ValueError(f"hidden {hidden:g}: give a share between 0 and 1")
+        self.side = size // cell
+        self.cells = self.side**2
+        self.seen = min(max(1, round(self.cells * (1 - hidden))), self.cells - 1)  # of 3 x 3 cells: 3
+
+    def parts(self) -> tuple[str, ...]:
+        return ("model",)
+
+    def order(self, draw: Draw, images: Tensor) -> Tensor:
+        """A random order of the cells of each image, (B, cells)."""
+        ranks = draw.of_kind("gaussian").noise(torch.empty(len(images), self.cells)).argsort(1)
+        return ranks.to(images.device)
+
+    def visible(self, order: Tensor, first: int) -> Tensor:
+        """(B, 1, side, side) bool: the cells that stand at first..first + seen in the (cyclic) order."""
+        chosen = order.roll(-first, 1)[:, : self.seen]
+        cells = torch.zeros_like(order, dtype=torch.bool).scatter(1, chosen, True)
+        return cells.unflatten(1, (1, self.side, self.side))
+
+    def loss(self, batch: Batch, part: str) -> Tensor:
+        x = (batch.images + 1) / 2
+        visible = self.visible(self.order(batch.draw, x), 0)
+        errors = cell_errors(self.model(x, visible), x, self.model.factor)
+        return (errors * ~visible).flatten(1).sum(1) / (self.cells - self.seen)
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        x, order = (images + 1) / 2, self.order(draw, images)
+        total, count = torch.zeros_like(x), torch.zeros_like(x)
+        for first in self.maskings():
+            visible = self.visible(order, first)
+            hidden = ~visible.repeat_interleave(self.model.factor, 2).repeat_interleave(self.model.factor, 3)
+            total, count = total + self.model(x, visible).float() * hidden, count + hidden
+        return Restoration(healthy=(2 * total / count - 1).clamp(-1, 1))
+
+    def maskings(self) -> range:
+        """Where the visible run starts in the order, so that the hidden rest comes over every cell."""
+        return range(0, self.cells, min(self.seen, self.cells - self.seen))
+
+    def network_calls(self) -> int:
+        return len(self.maskings())
+
+
+def encoder_of(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict for an encoder shaped like `expected` from the weights file of a "spark" run; its last layer is kept.
+
+    Fault CHECKPOINT_* (exit 5) where the file is missing, damaged, or has not exactly this encoder's parameters.
+    """
+    tensors, _, _ = checkpoint.load(path)
+    prefix = f"model.{ENCODER}"
+    found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    found |= {key: value for key, value in expected.items() if key.startswith("fc.")}  # has not been pretrained
+    checkpoint.compare(path, {key: tuple(value.shape) for key, value in found.items()}, expected)
+    return found

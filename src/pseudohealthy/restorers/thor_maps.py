@@ -1,0 +1,53 @@
+"""Map operators of THOR and its relatives, batched and per image: grey morphology, Gaussian filter, harmonic mean."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def dilate(maps: Tensor, side: int) -> Tensor:
+    """Grey dilation of (B, C, H, W) by a square of odd `side`; the border repeats the nearest pixel.
+
+    A repeated border pixel is in the window whenever the pixel itself is, so leaving it out is the same.
+    """
+    return F.max_pool2d(maps, side, stride=1, padding=side // 2)
+
+
+def close(maps: Tensor, side: int) -> Tensor:
+    """Grey closing: dilation, then erosion; fills gaps narrower than `side`."""
+    return -dilate(-dilate(maps, side), side)
+
+
+def gaussian(images: Tensor, sigma: float, axes: tuple[int, ...] = (-2, -1)) -> Tensor:
+    """Gaussian filter along `axes`, truncated at 4 sigma, mirrored at the borders with the border pixel repeated."""
+    kind, images = images.dtype, images.double()
+    for axis in axes:
+        size = images.shape[axis]
+        radius = int(4 * sigma + 0.5)
+        offset = torch.arange(-radius, radius + 1, device=images.device)
+        kernel = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
+        kernel = kernel / kernel.sum()
+        source = (torch.arange(size, device=images.device)[:, None] + offset) % (2 * size)
+        source = torch.where(source < size, source, 2 * size - 1 - source)
+        blur = torch.zeros(size, size, dtype=torch.float64, device=images.device)
+        blur.scatter_add_(1, source, kernel.expand(size, -1))
+        images = (images.movedim(axis, -1) @ blur.T).movedim(-1, axis)
+    return images.to(kind)
+
+
+def harmonic_mean(maps: Tensor) -> Tensor:
+    """Harmonic mean over the first axis of maps >= 0; zero where any of them is zero."""
+    return len(maps) / (1 / maps).sum(0)
+
+
+def peak_normalised(maps: Tensor) -> Tensor:
+    """Maps (B, ...) >= 0 divided by the maximum of each image, in [0, 1]; an empty map stays empty."""
+    peak = maps.flatten(1).amax(1).reshape(-1, *[1] * (maps.ndim - 1))
+    return (maps / (peak + 1e-8)).clamp(0, 1)
+
+
+def region(maps: Tensor, side: int) -> Tensor:
+    """Where to restore: closing, then dilation, of maps (B, 1, H, W) in [0, 1] (THOR's operator ``cd``)."""
+    return dilate(close(maps, side), side)

@@ -1,0 +1,87 @@
+"""AnoDDPM: network and partial diffusion give the published implementation's numbers."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from pseudohealthy.interop import anoddpm as interop
+from pseudohealthy.maps import AnomalyMap
+from pseudohealthy.networks.unet import UNet
+from pseudohealthy.restorers.ddpm import Ddpm
+
+heavy = () if os.environ.get("PSEUDOHEALTHY_PARITY") else pytest.mark.slow
+
+
+class Stored:
+    """A draw that hands out the stored fields in their order."""
+
+    def __init__(self, arrays):
+        self.fields = [arrays[name] for name in sorted(arrays) if name.startswith("noise_")]
+
+    def of_kind(self, kind, **settings):
+        return self
+
+    def fork(self, tag):
+        return self
+
+    def repeat(self, copies):
+        return self
+
+    def noise(self, like):
+        return self.fields.pop(0)
+
+    __call__ = noise
+
+
+def network(state, **options):
+    settings, weights = interop.convert(state, **options)
+    net = UNet(**settings)
+    net.load_state_dict(weights)
+    return net.eval(), settings
+
+
+@torch.no_grad()
+def test_anoddpm_unet_forward(parity):
+    case = parity("anoddpm_unet_forward")
+    state, heads = case.weights(), case.info["unet"]["n_heads"]
+    trained, _ = network(state, heads=heads)
+    published, _ = network(state, heads=1)
+    for run in case.runs:
+        a = case.tensors(run)
+        case.close(trained(a["x"], a["t"]), a["out"], "out")
+        case.close(published(a["x"], a["t"]), a["out_1_head"], "out")
+        assert (a["out"] - a["out_1_head"]).abs().max() > 1e-3  # loads just as well, and answers something else
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [pytest.param("full_anoddpm_unet", marks=heavy)])
+def test_full_anoddpm_unet(parity, name):
+    case = parity(name)
+    a = case.tensors()
+    net, _ = network(case.generated(), heads=case.info["network"]["n_heads"])
+    assert sum(p.numel() for p in net.parameters()) == case.info["parameters"]
+    out = net(a["x_small"].repeat_interleave(4, 2).repeat_interleave(4, 3), a["t"])
+    case.close(out[..., ::8, ::8], a["out_sub"], "out_sub")
+
+
+@torch.no_grad()
+def test_anoddpm_partial_diffusion(parity):
+    case = parity("anoddpm_partial_diffusion")
+    net, settings = network(case.weights(), heads=case.info["unet"]["n_heads"])
+    own = {k: v for k, v in settings.items() if k not in UNet.dictated}
+    for run in case.runs:
+        a = case.tensors(run["name"])
+        noise = "simplex" if run["noise"] == "simplex" else "gaussian"
+        restorer = Ddpm(size=a["x"].shape[-1], channels=1, network=own, noise=noise, depths=(run["lam"],),
+                        variance="large", quirks="published").eval()  # fmt: skip
+        restorer.denoiser.network.load_state_dict(net.state_dict())
+        case.close(restorer.denoiser.noised(a["x"], a["noise_000"], run["lam"]), a["x_lambda"], "out")
+        healthy = restorer.restore(a["x"], Stored(a)).healthy
+        case.close(healthy, a["out"], "out")
+        everywhere = torch.ones_like(a["x"][:, 0])
+        maps = AnomalyMap(kind="squared").residual_map(a["x"], healthy, everywhere)
+        torch.testing.assert_close(maps[:, None], a["map"], rtol=0, atol=1e-4)
+        assert torch.equal(maps[:, None] > 0.5, a["mask"])

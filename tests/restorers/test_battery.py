@@ -1,0 +1,178 @@
+"""What every method must do, whichever it is. A new line in `restorers.WHERE` joins by itself."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.recipe import Recipe
+from pseudohealthy.restorers import WHERE, restorer_class
+from pseudohealthy.restorers.base import Batch, Restorer
+from pseudohealthy.training import checkpoint
+
+SIZE, CHANNELS = 16, 1
+
+# What makes a setting of this name, or a network of this class, small. Most methods need nothing else.
+SMALL: dict[str, Any] = {"levels": 40, "max_level": 0, "depths": (8,), "depth": 8, "steps": 3, "draws": 1}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "UNet": {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4},
+    "Classifier": {"width": 16, "multipliers": (1, 2), "blocks": 1, "groups": 4},
+    "ConvAutoencoder": {"width": 8, "latent": 8},
+    "ResNet": {"width": 8, "layers": (1,), "outputs": 8},
+}
+# Where the names above do not fit a method.
+OWN: dict[str, dict[str, Any]] = {
+    "patched": {"patch": 8, "overlap": "average", "stride": 4},
+    "spark": {"decoder_width": 32},
+    "thor": {"harmonise": (4,), "perceptual": "none"},
+    "stitched": {"repaint": 4, "repaint_steps": 2, "repeats": 2, "perceptual": "none"},
+}
+
+
+def build(name: str) -> Restorer:
+    """The method with tiny networks, weights drawn (zero-initialised layers, too) from a fixed seed."""
+    restorer = recipe_of(name).make_restorer()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in restorer.parameters():
+            if parameter.abs().max() == 0:
+                parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+        restorer.healthy_mean.fill_(-0.3)
+        restorer.healthy_spread.fill_(0.2)
+    return restorer.eval()
+
+
+def recipe_of(name: str) -> Recipe:
+    cls = restorer_class(name)
+    keys = Recipe("test", restorer={"name": name}).resolved().restorer
+    settings = {k: v for k, v in SMALL.items() if k in keys}
+    settings |= {
+        k: dict(NETWORKS[network.__name__]) for k, network in cls.nested.items() if network.__name__ in NETWORKS
+    }
+    settings |= OWN.get(name, {})
+    canvas = {"size": SIZE, "channels": CHANNELS, "normalise": "unit"}
+    torch.manual_seed(0)
+    return Recipe("test", canvas=canvas, restorer={"name": name, **settings})
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    """Smooth pictures in [-1, 1], no two alike."""
+    noise = torch.randn(count, CHANNELS, SIZE // 4, SIZE // 4, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(noise, size=(SIZE, SIZE), mode="bicubic").clamp(-1, 1)
+
+
+def batch_of(restorer: Restorer, count: int) -> Batch:
+    x = images(count)
+    labels = torch.arange(count) % 2 if restorer.uses_labels else None
+    return Batch(x, x[:, 0] > -0.5, labels, Draw(0, [("train", i) for i in range(count)]))
+
+
+def restored(restorer: Restorer, x: Tensor, keys: list[int]) -> dict[str, Tensor]:
+    """Every tensor of a restoration, by name."""
+    with torch.no_grad():
+        found = restorer.restore(x, Draw(5, [("case", key) for key in keys]))
+    named = {"healthy": found.healthy, "map": found.map, "score": found.score}
+    return {k: v for k, v in named.items() if v is not None} | {f"trail{i}": v for i, v in enumerate(found.trail)}
+
+
+@pytest.fixture(params=sorted(WHERE))
+def name(request) -> str:
+    return request.param
+
+
+def test_the_recipe_of_its_defaults_survives_writing_and_reading(name):
+    resolved = Recipe("test", restorer={"name": name}).resolved()
+    again = Recipe.parse(resolved.toml()).resolved()
+    assert again == resolved
+    assert "size" not in resolved.restorer  # the canvas decides
+
+
+def test_shape_and_range_are_kept(name):
+    x = images(3)
+    found = restored(build(name), x, [0, 1, 2])
+    assert found["healthy"].shape == x.shape and found["healthy"].dtype == torch.float32
+    assert torch.isfinite(found["healthy"]).all()
+    if "map" in found:
+        assert found["map"].shape == (3, SIZE, SIZE) and torch.isfinite(found["map"]).all()
+    if "score" in found:
+        assert found["score"].shape == (3,)
+
+
+def test_an_item_depends_on_nothing_but_itself_and_its_draws(name):
+    restorer, x = build(name), images(16)
+    alone = restored(restorer, x, list(range(16)))
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(3)).tolist()
+    for size in (1, 7, 16):
+        for rows in (list(range(16)), order):
+            parts = [rows[i : i + size] for i in range(0, 16, size)]
+            together = [restored(restorer, x[part], part) for part in parts]
+            for key, values in alone.items():
+                got = torch.cat([part[key] for part in together])
+                torch.testing.assert_close(got, values[rows], atol=1e-5, rtol=1e-5)
+
+
+def test_images_come_back_untouched_by_restoring(name):
+    x = images(2)
+    before = x.clone()
+    restored(build(name), x, [0, 1])
+    assert torch.equal(x, before), "restore changed its input in place"
+
+
+def test_saved_and_loaded_it_says_the_same(name, tmp_path):
+    restorer, x = build(name), images(3)
+    checkpoint.save(tmp_path / "w.safetensors", restorer.state_dict(), {})
+    other = recipe_of(name).make_restorer()
+    tensors, _, _ = checkpoint.load(tmp_path / "w.safetensors", expected=other.state_dict())
+    other.load_state_dict(tensors)
+    first, second = (restored(r.eval(), x, [0, 1, 2]) for r in (restorer, other))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_network_calls_is_the_number_of_network_calls(name):
+    restorer = build(name)
+    kinds = tuple(kind for kind in restorer.nested.values() if isinstance(kind, type))
+    calls = 0
+
+    def count(module: nn.Module, given: tuple, output: Any) -> None:
+        nonlocal calls
+        calls += len(given[0])
+
+    for module in restorer.modules():
+        if kinds and isinstance(module, kinds):
+            module.register_forward_hook(count)
+    restored(restorer, images(3), [0, 1, 2])
+    assert calls == 3 * restorer.network_calls()
+
+
+@pytest.mark.parametrize("name", sorted(WHERE))
+def test_every_part_learns_one_batch_by_heart(name):
+    restorer = build(name)
+    if not restorer.parts():
+        with pytest.raises(TypeError):
+            restorer.loss(batch_of(restorer, 2), "network")
+        return
+    restorer.train()
+    optimisers = {
+        part: torch.optim.AdamW(restorer.get_submodule(part).parameters(), lr=3e-3) for part in restorer.parts()
+    }
+    begun = copy.deepcopy(restorer.state_dict())
+    history: dict[str, list[float]] = {part: [] for part in optimisers}
+    for _ in range(25):
+        for part, optimiser in optimisers.items():
+            loss = restorer.loss(batch_of(restorer, 4), part)  # the same draws every time
+            assert loss.shape == (4,) and torch.isfinite(loss).all()
+            loss.mean().backward()
+            optimiser.step()
+            restorer.zero_grad(set_to_none=True)
+            history[part].append(loss.mean().item())
+    for part, losses in history.items():
+        assert losses[-1] < 0.9 * losses[0], f"{name}.{part}: {losses[0]:.4f} to {losses[-1]:.4f}"
+        own = restorer.get_submodule(part).state_dict()
+        moved = [k for k, v in own.items() if not torch.equal(v, begun[f"{part}.{k}"])]
+        assert moved, f"{part} did not move"

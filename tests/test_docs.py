@@ -1,0 +1,66 @@
+"""What the repository says about itself: links that lead somewhere, no trace of the machine it was written on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from conftest import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)|<(?:img|a)\s[^>]*(?:src|href)=\"([^\"]+)\"")
+MACHINE = re.compile(r"(/home/\w+|/root/|/Users/\w+|/work/(main|shared)|/tmp/\w+|[A-Z]:\\\\Users)")
+
+
+def tracked() -> list[Path]:
+    """Files of the repository: what git knows, or every file where there is no git."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no git checkout")
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def anchors(page: Path) -> set[str]:
+    """Headings as GitHub links them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = []
+    for heading in re.findall(r"^#+\s+(.+?)\s*#*$", text, flags=re.MULTILINE):
+        plain = re.sub(r"[`*_]|\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        found.append(re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", plain)))
+    return set(found)
+
+
+def test_there_is_a_readme():
+    assert ROOT / "README.md" in PAGES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    dead = []
+    for groups in LINK.findall(text):
+        target = unquote(groups[0] or groups[1])
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        place = (page.parent / name) if name else page
+        if not place.exists() or (anchor and place.suffix == ".md" and anchor.lower() not in anchors(place)):
+            dead.append(target)
+    assert dead == []
+
+
+def test_no_file_names_a_folder_of_the_machine_it_was_written_on():
+    found = []
+    for path in tracked():
+        if path.name == "test_docs.py" or path.stat().st_size > 2**20:
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {match.group(0)}" for match in MACHINE.finditer(text)]
+    assert found == []

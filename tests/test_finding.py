@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from pseudohealthy import io
+from pseudohealthy.errors import Fault
+from pseudohealthy.finding import MOST_REGIONS, Finding
+from pseudohealthy.scan import Scan
+
+
+def finding(scan: Scan, anomaly: np.ndarray, *, threshold: float | None = 0.5, **more) -> Finding:
+    return Finding(
+        scan=scan,
+        healthy=scan.voxels - 3,
+        map=anomaly.astype(np.float32),
+        foreground=np.ones(anomaly.shape, bool),
+        score=0.25,
+        plane_scores=anomaly.max((1, 2)),
+        threshold=threshold,
+        threshold_source="given",
+        **more,
+    )
+
+
+@pytest.fixture
+def blank() -> Finding:
+    """A finding whose map is all zero, on a grid of 2 x 1 x 0.5 mm voxels = 0.001 ml."""
+    affine = np.array([[0, 0, -0.5, 10.0], [0, -1, 0, 20], [2, 0, 0, 30], [0, 0, 0, 1]])
+    scan = Scan.from_array(np.random.default_rng(0).random((6, 20, 24)) * 100, affine=affine)
+    return finding(scan, np.zeros((6, 20, 24)))
+
+
+# -- mask, volume, regions ---------------------------------------------------------------------------------------------
+def test_the_mask_is_what_lies_above_the_threshold_and_its_volume_is_in_ml(blank):
+    blank.map[1, 2:4, 3:6] = 0.6
+    blank.map[4, 0, 0] = 0.5  # at the threshold is not above it
+    assert blank.mask.sum() == 6 and blank.mask.dtype == bool
+    assert blank.volume_ml_above == pytest.approx(6 * 2 * 1 * 0.5 / 1000)
+
+
+def test_mask_and_regions_are_computed_once(blank):
+    blank.map[1, 2:4, 3:6] = 0.6
+    assert blank.mask is blank.mask and blank.regions is blank.regions
+
+
+def test_without_a_threshold_the_mask_is_empty_and_without_geometry_there_are_no_ml(blank):
+    blank.map[:] = 9
+    blank.threshold = None
+    assert not blank.mask.any() and blank.regions == [] and blank.row()["n_regions"] == 0
+    flat = finding(Scan.from_array(np.eye(12)), np.ones((1, 12, 12)))
+    assert flat.volume_ml_above is None and flat.row()["volume_ml_above"] is None
+    assert "volume_ml" not in flat.regions[0] and "peak_mm" not in flat.regions[0]
+
+
+def test_regions_are_the_connected_parts_heaviest_first(blank):
+    blank.map[0, 0:3, 0:3] = 0.6  # mass 5.4
+    blank.map[3, 10, 10], blank.map[4, 11, 11] = 9.0, 0.7  # touch at a corner: one region, mass 9.7
+    first, second = blank.regions
+    assert first["voxels"] == 2 and first["peak"] == 9.0
+    assert (first["plane"], first["row"], first["column"]) == (3, 10, 10)
+    assert first["peak_mm"] == [10 - 0.5 * 10, 20 - 10, 30 + 2 * 3]
+    assert first["volume_ml"] == pytest.approx(0.002) and second["voxels"] == 9
+
+
+def test_a_thousand_specks_are_not_all_listed():
+    specks = np.zeros((1, 80, 80))
+    specks[0, ::2, ::2] = 1
+    speckled = finding(Scan.from_array(np.random.default_rng(0).random((80, 80))), specks)
+    assert len(speckled.regions) == MOST_REGIONS
+
+
+# -- the row of findings.csv ------------------------------------------------------------------------------------------
+def test_the_row_has_the_columns_of_the_contract(blank):
+    from pseudohealthy.archive import COLUMNS
+
+    assert tuple(blank.row()) == COLUMNS
+    assert blank.row()["status"] == "ok"
+    blank.warnings.append("OOD_INTENSITY: looks strange")
+    assert blank.row()["status"] == "warn" and "OOD_INTENSITY" in blank.row()["warnings"]
+
+
+# -- on disk -----------------------------------------------------------------------------------------------------------
+def test_nifti_outputs_lie_on_the_grid_of_the_input_with_its_header(tmp_path):
+    rng = np.random.default_rng(1)
+    affine = np.array([[0.0, 0, 3, -7], [-1.5, 0, 0, 40], [0, 0.9, 0.1, 5], [0, 0, 0, 1]])  # sagittal, slightly oblique
+    image = nib.Nifti1Image(rng.integers(-1000, 1000, (14, 18, 11, 1)).astype(np.int16), affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_qform(affine, code=2)
+    image.set_sform(affine, code=4)
+    nib.save(image, tmp_path / "in.nii.gz")
+    scan = io.read(tmp_path / "in.nii.gz")
+    anomaly = rng.random(scan.shape[1:]).astype(np.float32)
+    paths = finding(scan, anomaly).save(tmp_path / "out")
+    stored = {key: nib.load(paths[key]) for key in ("pseudo_healthy", "anomaly_map", "anomaly_mask")}
+    for written in stored.values():
+        assert written.shape == image.shape
+        assert np.array_equal(written.affine, image.affine)
+        for code in ("qform_code", "sform_code", "xyzt_units"):
+            assert written.header[code] == image.header[code]
+    assert np.array_equal(stored["pseudo_healthy"].get_fdata(), image.get_fdata() - 3)
+    assert stored["anomaly_mask"].get_data_dtype() == np.uint8
+    assert np.array_equal(np.unique(stored["anomaly_mask"].dataobj), [0, 1])
+    again = io.read(paths["anomaly_map"])
+    assert np.array_equal(again.voxels[0], anomaly), "the map comes back to the voxels it was made for"
+
+
+@pytest.mark.parametrize("depth, top", [(np.uint8, 255), (np.uint16, 65535)])
+def test_pictures_keep_their_bit_depth_and_the_mask_is_0_and_255(tmp_path, depth, top):
+    pixels = np.random.default_rng(2).integers(3, top, (20, 30)).astype(depth)
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    scan = io.read(tmp_path / "in.png")
+    anomaly = np.linspace(0, 1, 600).reshape(1, 20, 30)
+    paths = finding(scan, anomaly).save(tmp_path / "out")
+    healthy, mask = (np.array(Image.open(paths[key])) for key in ("pseudo_healthy", "anomaly_mask"))
+    assert paths["pseudo_healthy"].name == "pseudo_healthy.png"
+    assert healthy.dtype == depth and np.array_equal(healthy, pixels - 3)
+    assert mask.dtype == np.uint8 and np.array_equal(mask, np.where(anomaly[0] > 0.5, 255, 0))
+    values = np.array(Image.open(paths["anomaly_map"]))
+    assert values.dtype == np.float32 and np.allclose(values, anomaly[0])
+
+
+def test_case_json_says_everything_but_where_it_lies(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 255, (20, 30)).astype(np.uint8)
+    (tmp_path / "Mueller^Hans").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "Mueller^Hans" / "in.png")
+    scan = io.read(tmp_path / "Mueller^Hans" / "in.png")
+    anomaly = np.zeros((1, 20, 30))
+    anomaly[0, 4:7, 4:7] = 1
+    paths = finding(scan, anomaly, made={"run": "r", "seed": 3}).save(tmp_path / "out")
+    text = paths["case"].read_text()
+    assert str(tmp_path) not in text and "Mueller" not in text
+    said = json.loads(text)
+    assert said["research_use_only"] is True and said["case_id"] == "in" and said["made"] == {"run": "r", "seed": 3}
+    assert said["regions"][0]["voxels"] == 9 and said["shape"] == [1, 1, 20, 30]
+    assert set(said["outputs"]) == {"pseudo_healthy", "anomaly_map", "anomaly_mask", "panel"}
+    for name in said["outputs"].values():
+        assert (tmp_path / "out" / "in" / name).is_file()
+
+
+def test_only_the_kinds_asked_for_are_written(tmp_path, blank):
+    assert set(blank.save(tmp_path, kinds=["json"])) == {"case"}
+    assert [path.name for path in (tmp_path / "array").iterdir()] == ["case.json"]
+    with pytest.raises(Fault) as caught:
+        blank.save(tmp_path, kinds=["json", "vtk"])
+    assert caught.value.exit == 2 and "vtk" in str(caught.value)
+
+
+def test_the_panel_is_drawn_in_the_window_of_the_canvas(tmp_path, blank, monkeypatch):
+    from pseudohealthy.report import panel
+
+    windows = []
+    draw = panel.mosaic
+    monkeypatch.setattr(panel, "mosaic", lambda path, **given: windows.append(given["window"]) or draw(path, **given))
+    blank.window = (0.0, 80.0)
+    blank.save(tmp_path, kinds=["panel"])
+    assert windows == [(0.0, 80.0)]
+    with Image.open(tmp_path / "array" / "panel.png") as shown:
+        assert shown.width > 600
+
+
+def test_a_folder_that_cannot_be_written_ends_with_exit_6(tmp_path, blank):
+    (tmp_path / "array").write_text("in the way")
+    with pytest.raises(Fault) as caught:
+        blank.save(tmp_path)
+    assert caught.value.exit == 6 and str(tmp_path) not in str(caught.value)

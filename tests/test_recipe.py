@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pseudohealthy import recipe as recipes
+from pseudohealthy.errors import Fault
+from pseudohealthy.recipe import Recipe
+
+
+def refused(action, *words: str) -> None:
+    with pytest.raises(Fault) as caught:
+        action()
+    assert caught.value.exit == 2
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_of_the_package_builds_and_survives_writing_and_reading(name):
+    recipe = Recipe.load(name)
+    assert recipe.name == name and recipe.summary and recipe.source
+    resolved = recipe.resolved()
+    assert Recipe.parse(resolved.toml()).resolved() == resolved
+    assert Recipe.parse(recipe.toml()).resolved() == resolved
+    with torch.device("meta"):  # no memory, no time: published networks have 10^8 parameters
+        restorer = recipe.make_restorer()
+    canvas = recipe.make_canvas()
+    assert (restorer.size, restorer.channels) == (canvas.size, canvas.channels)
+    assert recipe.make_plan().total(1000) > 0
+    assert 0 < recipe.make_map().quantile < 1
+
+
+def test_resolving_writes_every_default_out_and_nothing_the_canvas_decides():
+    resolved = Recipe("x", restorer={"name": "ddpm"}).resolved()
+    assert resolved.restorer["levels"] == 1000 and resolved.restorer["network"]["width"] == 128
+    assert not {"size", "channels"} & resolved.restorer.keys()
+    assert "in_channels" not in resolved.restorer["network"]
+    assert resolved.training["betas"] == (0.9, 0.999) and resolved.map["score"] == "top"
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(tiny):
+    refused(lambda: tiny("restorer.depth=3").resolved(), "restorer.depth", "did you mean 'depths'")
+    refused(lambda: tiny("restorer.network.wdth=8").resolved(), "restorer.network.wdth", "'width'")
+    refused(lambda: tiny("training.zzz=8").resolved(), "training.zzz", "known keys: steps")
+    refused(lambda: Recipe.parse("[restorerr]\nname = 'ddpm'"), "restorerr", "'restorer'")
+    refused(lambda: Recipe.load("mnist-splotch-smal"), "did you mean 'mnist-splotch-small'")
+    refused(lambda: Recipe("x", restorer={"name": "ddmp"}).resolved(), "ddmp", "did you mean 'dd")
+    refused(lambda: Recipe("x").resolved(), "restorer.name")
+
+
+def test_what_the_canvas_dictates_cannot_be_set(tiny):
+    refused(lambda: tiny("restorer.size=64").resolved(), "restorer.size")
+    refused(lambda: tiny("restorer.network.in_channels=2").resolved(), "in_channels")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["training.batch=many", "training.batch=1.5", "training.batch=true", "restorer.target=epsilon", "map.smooth=[1]",
+     "canvas.percentiles=[1]", "restorer.network=3", "restorer.clip=1", "training.betas=[0.9, 'x']"],
+)  # fmt: skip
+def test_a_wrong_type_is_refused_by_name(tiny, setting):
+    refused(lambda: tiny(setting).resolved(), setting.partition("=")[0])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["training.batch=0", "training.steps=-1", "training.rate=0", "training.ema=1.0", "training.epochs=0",
+     "map.quantile=1.0", "map.share=0", "map.median=4", "map.smooth=-1", "canvas.size=0", "canvas.normalise='best'",
+     "canvas.windows=['brian']"],
+)  # fmt: skip
+def test_an_impossible_value_is_refused(tiny, setting):
+    recipe = tiny(setting)
+    refused(
+        lambda: (recipe.make_canvas(), recipe.make_plan(), recipe.make_map()), "give" if "canvas" not in setting else ""
+    )
+
+
+def test_settings_that_contradict_one_another_are_refused_when_built():
+    recipe = Recipe("x", canvas={"size": 30}, restorer={"name": "autoencoder"})
+    refused(recipe.make_restorer, "[restorer]", "size 30")
+
+
+def test_set_takes_toml_values_and_bare_words(tiny):
+    recipe = tiny("restorer.depths=[3, 5]", "restorer.network.width=24", "restorer.target=clean", "training.rate=1",
+                  "restorer.clip=false", "map.kind='squared'", "canvas.windows=['40/80', 'bone']")  # fmt: skip
+    assert recipe.restorer["depths"] == [3, 5] and recipe.restorer["network"]["width"] == 24
+    resolved = recipe.resolved()
+    assert resolved.restorer["depths"] == (3, 5) and resolved.restorer["target"] == "clean"
+    assert resolved.training["rate"] == 1.0 and isinstance(resolved.training["rate"], float)
+    assert resolved.restorer["clip"] is False and resolved.map["kind"] == "squared"
+    assert resolved.canvas["windows"] == ("40/80", "bone")
+
+
+def test_one_value_stands_for_a_list_of_one(tiny):
+    assert tiny("restorer.depths=7").resolved().restorer["depths"] == (7,)
+
+
+@pytest.mark.parametrize("text", ["width=3", "restorer=3", "nowhere.x=1", "restorer.levels", "=1", "restorer.name.x=1"])
+def test_a_setting_without_section_key_and_value_is_refused(tiny, text):
+    refused(lambda: tiny(text), text.partition("=")[0])
+
+
+def test_texts_and_numbers_survive_toml():
+    text = 'quote " backslash \\ newline \n tab \t bell \x07 delete \x7f umlaut ü'
+    recipe = Recipe("x", summary=text, restorer={"name": "ddpm", "eta": 1e-7}, training={"rate": 3e-5, "clip": 1e22})
+    again = Recipe.parse(recipe.toml())
+    assert again.summary == text and again.restorer == recipe.restorer and again.training == recipe.training
+
+
+def test_what_is_no_recipe_is_refused_in_one_line(tmp_path):
+    refused(lambda: Recipe.load(tmp_path / "absent.toml"), "there is no recipe")
+    (tmp_path / "broken.toml").write_text("[canvas\nsize = 3")
+    refused(lambda: Recipe.load(tmp_path / "broken.toml"), "not valid TOML")
+    (tmp_path / "latin.toml").write_bytes(b'summary = "\xe4"')
+    refused(lambda: Recipe.load(tmp_path / "latin.toml"), "UTF-8")
+    refused(lambda: Recipe.parse("canvas = 3"), "not a table")
+    refused(lambda: Recipe.parse("summary = 3"), "summary")

@@ -1,0 +1,72 @@
+"""The same words on two processes as on one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pseudohealthy.errors import Fault
+from pseudohealthy.run import Run
+from pseudohealthy.training import checkpoint, loop
+from pseudohealthy.training.distributed import World, join, pick_device
+
+
+def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures, tiny, tmp_path):
+    recipe = tiny("training.steps=6", "training.validate=3", "training.batch=8", "training.augment=affine")
+    one = loop.train(recipe, pictures, tmp_path / "one", device="cpu")
+    (tmp_path / "recipe.toml").write_text(recipe.toml())
+    line = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "pseudohealthy",
+    ]
+    line += ["train", tmp_path / "recipe.toml", "--data", pictures, "--out", tmp_path / "two", "--device", "cpu"]
+    done = subprocess.run(
+        [str(word) for word in line],
+        capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = Run.open(tmp_path / "two")
+    assert two.record["processes"] == 2 and two.record["status"] == "finished"
+    assert done.stderr.count("parameters,") == 1, "only the first process talks"
+    for name in ("last", "best_model_loss", "resume"):
+        first, second = (checkpoint.load(run.folder / f"{name}.safetensors")[0] for run in (one, two))
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            torch.testing.assert_close(second[key], value, atol=1e-5, rtol=1e-5, msg=key)
+    assert two.read_json("threshold.json")["value"] == pytest.approx(one.read_json("threshold.json")["value"], abs=1e-4)
+
+
+def test_a_batch_that_does_not_divide_is_refused(pictures, tiny, tmp_path):
+    run = Run.create(tmp_path / "run", tiny("training.batch=5"))
+    from pseudohealthy.cases import load
+
+    store = loop.open_planes(run, load(pictures), World(0, 1, torch.device("cpu")))
+    with pytest.raises(Fault) as caught:
+        loop.Trainer(run, store, World(0, 2, torch.device("cpu")))
+    assert caught.value.exit == 2 and "5" in str(caught.value)
+
+
+def test_without_torchrun_one_process_is_the_whole_world(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    world = join("cpu")
+    assert world == World(0, 1, torch.device("cpu")) and world.first
+    assert world.mean(1.5) == 1.5 and world.any(True) and not world.any(False)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    for choice in ("cuda", "cuda:1", "gpu"):
+        with pytest.raises(Fault) as caught:
+            pick_device(choice)
+        assert caught.value.code == "DEVICE" and caught.value.exit == 2

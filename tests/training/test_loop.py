@@ -1,0 +1,414 @@
+"""A training can be killed, stopped, resumed and extended, and its result is that of the uninterrupted one."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pseudohealthy.cases import load
+from pseudohealthy.errors import Fault
+from pseudohealthy.recipe import Recipe
+from pseudohealthy.restorers.base import Restoration, Restorer
+from pseudohealthy.run import Run
+from pseudohealthy.training import checkpoint, loop
+from pseudohealthy.training.distributed import World
+from pseudohealthy.training.plan import Plan
+from pseudohealthy.training.sinks import open_sink
+
+CPU = World(0, 1, torch.device("cpu"))
+
+
+def weights(run: Run | Path, name: str = "resume") -> dict[str, torch.Tensor]:
+    folder = run.folder if isinstance(run, Run) else run
+    return checkpoint.load(folder / f"{name}.safetensors")[0]
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def trainer(recipe: Recipe, data: Path, folder: Path) -> loop.Trainer:
+    manifest = load(data)
+    run = Run.create(folder, recipe, data=os.path.relpath(data, folder), manifest_sha256=manifest.sha256)
+    return loop.Trainer(run, loop.open_planes(run, manifest, CPU), CPU)
+
+
+def start(recipe: Recipe, data: Path, folder: Path, tmp_path: Path) -> subprocess.Popen:
+    """``pseudohealthy train`` in a process of its own."""
+    (tmp_path / "recipe.toml").write_text(recipe.toml())
+    line = [sys.executable, "-m", "pseudohealthy", "train", tmp_path / "recipe.toml", "--data", data, "--out", folder]
+    line += ["--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([str(word) for word in line], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    begun = time.monotonic()
+    while not condition():
+        assert process.poll() is None, f"it ended early: {process.stderr.read()}"
+        assert time.monotonic() - begun < seconds, "it did not get that far"
+        time.sleep(0.01)
+
+
+# -- what a finished run holds ---------------------------------------------------------------------------------------
+def test_a_finished_run_holds_the_files_of_the_contract(tiny_run):
+    names = {path.name for path in tiny_run.iterdir()}
+    assert names >= {
+        "recipe.toml", "best_model.safetensors", "best_model_loss.safetensors", "last.safetensors", "resume.safetensors",
+        "training_history.json", "training_curves.png", "split.csv", "threshold.json", "fingerprint.json", "run.json",
+        "MODEL_CARD.md",
+    }  # fmt: skip
+    assert any(name.startswith("diagnostics_epoch_") for name in names)
+    record = json.loads((tiny_run / "run.json").read_text())
+    assert record["status"] == "finished" and record["step"] == 12
+    assert len(record["weights_sha256"]) == 64 and record["command"] and record["torch"]
+    text = "".join(path.read_text() for path in tiny_run.glob("*.json")) + (tiny_run / "MODEL_CARD.md").read_text()
+    assert str(Path.home()) not in text and str(tiny_run.parent) not in text, "a path of the machine"
+    history = json.loads((tiny_run / "training_history.json").read_text())
+    assert [entry["step"] for entry in history] == [4, 8, 12]
+    assert all(np.isfinite(entry["validation_loss"]) for entry in history)
+
+
+def test_the_threshold_is_a_quantile_of_healthy_patients_and_says_so(tiny_run):
+    threshold = json.loads((tiny_run / "threshold.json").read_text())
+    assert threshold["source"] == "healthy-quantile" and threshold["quantile"] == 0.95
+    assert threshold["n_patients"] == 8 and len(threshold["case_scores"]) == 8
+    assert threshold["detail"]["population"] == "healthy"
+    assert set(threshold["controls"]) >= {"identity", "intensity", "z-score"}
+    from pseudohealthy.detector import load as detector
+
+    detect = detector(tiny_run, device="cpu", precision="fp32")
+    store = loop.open_planes(detect.run, load(tiny_run / detect.run.record["data"]), CPU)
+    rows = store.select("val", 0)
+    keys = [("validation", int(row)) for row in rows]
+    _, maps, _ = detect.restore_planes(store.images(rows), store.foreground(rows), keys)
+    above = (maps > threshold["value"]).float().mean().item()
+    assert 0.0 < above <= 0.05, "the share of healthy validation voxels above it is one minus the quantile"
+
+
+def test_it_learns(pictures, tiny, tmp_path):
+    recipe = tiny("training.steps=60", "training.rate=0.01", "training.validate=10", "restorer.levels=20")
+    run = loop.train(recipe, pictures, tmp_path / "run", device="cpu")
+    losses = [entry["validation_loss"] for entry in json.loads((run.folder / "training_history.json").read_text())]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+# -- interruption ----------------------------------------------------------------------------------------------------
+def test_resumed_after_kill_9_it_equals_the_uninterrupted_run_bit_for_bit(pictures, tiny, tmp_path):
+    recipe = tiny("training.steps=60", "training.validate=5", "restorer.network.dropout=0.1", "training.augment=affine")
+    whole = loop.train(recipe, pictures, tmp_path / "whole", device="cpu")
+    process = start(recipe, pictures, tmp_path / "killed", tmp_path)
+    wait_for((tmp_path / "killed" / "resume.safetensors").is_file, process)
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    step = checkpoint.load(tmp_path / "killed" / "resume.safetensors")[1]["step"]
+    assert 0 < step < 60, "killed on the way"
+    killed = loop.resume(tmp_path / "killed", device="cpu")
+    for name in ("resume", "last", "best_model", "best_model_loss"):
+        assert equal(weights(whole, name), weights(killed, name)), name
+    assert killed.read_json("threshold.json") == whole.read_json("threshold.json")
+    histories = [run.read_json("training_history.json") for run in (whole, killed)]
+    for entry in (entry for history in histories for entry in history):
+        entry.pop("seconds")
+    assert histories[0] == histories[1]
+
+
+def test_sigterm_saves_exits_130_and_the_run_goes_on(pictures, tiny, tmp_path):
+    recipe = tiny("training.steps=40", "training.validate=10", "restorer.network.width=32")
+    process = start(recipe, pictures, tmp_path / "run", tmp_path)
+    wait_for((tmp_path / "run" / "resume.safetensors").is_file, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    last = errors.strip().splitlines()[-1]
+    assert process.returncode == 130
+    assert last.startswith("error[INTERRUPTED]: stopped at step") and "train --resume" in last
+    assert "Traceback" not in errors
+    stopped = Run.open(tmp_path / "run")
+    assert stopped.record["status"] == "interrupted" and 10 <= stopped.record["step"] < 40
+    assert checkpoint.load(stopped.folder / "resume.safetensors")[1]["step"] == stopped.record["step"]
+    resumed = loop.resume(stopped.folder, device="cpu")
+    whole = loop.train(recipe, pictures, tmp_path / "whole", device="cpu")
+    assert resumed.record["status"] == "finished"
+    assert equal(weights(whole), weights(resumed))
+
+
+def test_a_signal_is_handled_only_while_training():
+    before = signal.getsignal(signal.SIGTERM)
+    with loop.Signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.seen
+        with pytest.raises(KeyboardInterrupt):  # the second one means now
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_finished_run_is_extended_as_if_it_had_been_longer_from_the_start(pictures, tiny, tmp_path):
+    short = loop.train(tiny("training.steps=4"), pictures, tmp_path / "short", device="cpu")
+    long = loop.train(tiny("training.steps=8"), pictures, tmp_path / "long", device="cpu")
+    extended = loop.resume(short.folder, steps=8, device="cpu")
+    assert equal(weights(long), weights(extended))
+    assert extended.record["step"] == 8 and extended.record["status"] == "finished"
+
+
+def test_an_extension_that_was_interrupted_keeps_its_own_goal(pictures, tiny, tmp_path, monkeypatch):
+    run = loop.train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
+    advance = loop.Trainer.advance
+
+    def stopped_at_7(self):
+        values = advance(self)
+        if self.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return values
+
+    monkeypatch.setattr(loop.Trainer, "advance", stopped_at_7)
+    with pytest.raises(Fault) as caught:
+        loop.resume(run.folder, steps=12, device="cpu")
+    assert caught.value.exit == 130
+    monkeypatch.undo()
+    assert loop.resume(run.folder, device="cpu").record["step"] == 12
+
+
+def test_resuming_a_finished_run_changes_no_weights(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
+    again = loop.resume(tmp_path / "run", data=data, device="cpu")
+    assert equal(weights(tiny_run), weights(again)) and again.record["step"] == 12
+
+
+def test_other_data_than_the_run_began_with_are_refused(tiny_run, tmp_path, pictures):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    shutil.copytree(pictures, tmp_path / "data")
+    os.remove(next((tmp_path / "data" / "train" / "good").iterdir()))
+    with pytest.raises(Fault) as caught:
+        loop.resume(tmp_path / "run", data=tmp_path / "data", device="cpu")
+    assert (caught.value.code, caught.value.exit) == ("DATA_CHANGED", 2)
+
+
+def test_overwriting_a_run_starts_from_the_beginning(pictures, tiny, tmp_path):
+    first = loop.train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    before = weights(first)
+    with pytest.raises(Fault) as caught:
+        loop.train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
+    assert (caught.value.code, caught.value.exit) == ("OUTPUT_NOT_EMPTY", 6)
+    assert equal(weights(first), before)
+    second = loop.train(
+        tiny("training.steps=4", "training.seed=1"), pictures, tmp_path / "run", device="cpu", overwrite=True
+    )
+    fresh = loop.train(tiny("training.steps=4", "training.seed=1"), pictures, tmp_path / "fresh", device="cpu")
+    assert equal(weights(second), weights(fresh)) and not equal(weights(second), before)
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+# -- failure ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("clip", [1.0, 0.0])
+def test_a_loss_or_gradient_that_is_not_finite_stops_with_the_saved_state_kept(
+    pictures, tiny, tmp_path, monkeypatch, what, clip
+):
+    loss = loop.PartLoss.forward
+    calls = 0
+
+    def spoilt(self, batch):
+        nonlocal calls
+        calls += 1
+        value = loss(self, batch)
+        if calls != 4:
+            return value
+        if what == "loss":
+            return value * float("nan")
+        weight = next(self.module.parameters())
+        weight.register_hook(lambda gradient: gradient * float("inf"))
+        return value
+
+    monkeypatch.setattr(loop.PartLoss, "forward", spoilt)
+    recipe = tiny("training.validate=2", "training.steps=8", f"training.clip={clip}")
+    with pytest.raises(Fault) as caught:
+        loop.train(recipe, pictures, tmp_path / "run", device="cpu")
+    assert caught.value.code == "NONFINITE_LOSS" and "step 3" in str(caught.value)
+    tensors, state, _ = checkpoint.load(tmp_path / "run" / "resume.safetensors")  # finite, or it would be refused
+    assert state["step"] == 2 and len(tensors) > 0
+    monkeypatch.undo()
+    assert loop.resume(tmp_path / "run", device="cpu").record["step"] == 8
+
+
+def test_data_without_a_healthy_training_plane_are_refused(pictures, tiny, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    shutil.move(data / "train" / "good", data / "train" / "bad")
+    with pytest.raises(Fault) as caught:
+        loop.train(tiny(), data, tmp_path / "run", device="cpu")
+    assert caught.value.code == "NO_HEALTHY" and caught.value.exit == 3
+
+
+def test_a_canvas_that_the_network_cannot_take_is_a_fault_of_the_recipe(pictures, tiny, tmp_path):
+    with pytest.raises(Fault) as caught:
+        loop.train(tiny("canvas.size=17"), pictures, tmp_path / "run", device="cpu")
+    assert caught.value.exit == 2 and "17 x 17" in str(caught.value)
+
+
+def test_validation_without_labels_or_without_planes_is_no_failure(pictures, tiny, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    shutil.rmtree(data / "val")
+    patient = {path.name: "p" if path.parts[-3] == "train" else path.stem for path in data.glob("t*/*/*.png")}
+    (data / "patients.csv").write_text("file,patient\n" + "".join(f"{k},{v}\n" for k, v in patient.items()))
+    run = loop.train(tiny("training.steps=3"), data, tmp_path / "run", device="cpu")
+    stored = run.read_json("threshold.json")
+    assert run.record["status"] == "finished"
+    assert stored["value"] is None and stored["n_patients"] == 0, "one patient cannot both train and validate"
+
+
+# -- labels and best model -------------------------------------------------------------------------------------------
+def test_the_best_model_follows_roc_auc_where_labels_exist_and_the_loss_elsewhere(tmp_path):
+    class Recorder:
+        best: dict = {}
+        saved: list[str] = []
+
+        def save_weights(self, name: str) -> None:
+            self.saved.append(name)
+
+    def saves(*entries: dict) -> list[list[str]]:
+        recorder, found = Recorder(), []
+        recorder.best = {}
+        for entry in entries:
+            recorder.saved = []
+            loop.keep_best(recorder, entry)
+            found.append(sorted(name.removesuffix(".safetensors") for name in recorder.saved))
+        return found
+
+    both = ["best_model", "best_model_loss"]
+    assert saves({"validation_loss": 2.0}, {"validation_loss": 1.0}, {"validation_loss": 1.5}) == [both, both, []]
+    labelled = [{"validation_loss": v, "validation_auroc": a} for v, a in ((2.0, 0.6), (1.0, 0.5), (3.0, 0.7))]
+    assert saves(*labelled) == [both, ["best_model_loss"], ["best_model"]]
+    assert saves({"validation_loss": float("nan")}) == [[]]
+
+
+def test_anomalous_validation_planes_give_a_roc_auc(pictures, tiny, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    shutil.move(data / "test" / "bad", data / "val" / "bad")
+    run = loop.train(tiny("training.steps=2", "training.validate=1"), data, tmp_path / "run", device="cpu")
+    history = run.read_json("training_history.json")
+    assert all(0 <= entry["validation_auroc"] <= 1 for entry in history)
+    assert list(run.folder.glob("eval_scores_epoch_*.png"))
+
+
+# -- plan ------------------------------------------------------------------------------------------------------------
+def test_steps_or_epochs():
+    assert Plan(steps=7).total(1000) == 7
+    assert Plan(epochs=2, batch=10).total(1000) == 200
+    assert Plan(epochs=0.001, batch=10).total(100) == 1
+
+
+def test_the_learning_rate_warms_up_and_stays_or_falls_to_zero():
+    plan = Plan(rate=1.0, warmup=4)
+    assert [plan.rate_at(step, 100) for step in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    cosine = Plan(rate=1.0, warmup=0, decay="cosine")
+    assert [cosine.rate_at(step, 100) for step in (0, 50, 100)] == pytest.approx([1.0, 0.5, 0.0])
+    assert Plan(rate=1.0, warmup=0).rate_at(0, 100) == 1.0
+
+
+def test_the_average_follows_the_weights_by_the_plans_decay(pictures, tiny, tmp_path):
+    plan = Plan(ema=0.9)
+    assert [plan.ema_at(step) for step in (0, 10, 10_000)] == [0.1, 0.55, 0.9]
+    training = trainer(tiny(), pictures, tmp_path / "run")
+    wanted = copy.deepcopy(training.average.state_dict())
+    for step in range(3):
+        training.advance()
+        decay = training.plan.ema_at(step)
+        for key, value in training.restorer.state_dict().items():
+            wanted[key] = decay * wanted[key] + (1 - decay) * value
+    for key, value in training.average.state_dict().items():
+        torch.testing.assert_close(value, wanted[key], atol=1e-6, rtol=1e-5)
+    assert not any(parameter.requires_grad for parameter in training.average.parameters())
+
+
+def test_without_averaging_the_weights_themselves_restore(pictures, tiny, tmp_path):
+    training = trainer(tiny("training.ema=0"), pictures, tmp_path / "run")
+    training.advance()
+    assert equal(training.average.state_dict(), training.restorer.state_dict())
+
+
+def test_every_epoch_shows_every_plane_once_in_another_order(pictures, tiny, tmp_path):
+    training = trainer(tiny("training.batch=5"), pictures, tmp_path / "run")
+    assert len(training.rows) == 20
+    seen = [[training.rows[loop.order(0, epoch, 20)[i]] for i in range(20)] for epoch in range(2)]
+    assert sorted(seen[0]) == sorted(seen[1]) == sorted(training.rows) and seen[0] != seen[1]
+    first = torch.cat([training.batch(step).images for step in range(4)])
+    wanted = training.store.images(np.array(seen[0]))
+    assert torch.equal(first, wanted)
+
+
+def test_the_healthy_statistics_are_those_of_the_training_planes(pictures, tiny, tmp_path):
+    training = trainer(tiny(), pictures, tmp_path / "run")
+    images = training.store.images(training.store.select("train", 0))
+    torch.testing.assert_close(training.restorer.healthy_mean, images.mean(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(training.restorer.healthy_spread, images.std(0, correction=0), atol=1e-4, rtol=0)
+
+
+# -- sinks -----------------------------------------------------------------------------------------------------------
+def test_tensorboard_gets_the_history(pictures, tiny, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = loop.train(
+        tiny("training.steps=4", "training.validate=2"), pictures, tmp_path / "run", device="cpu", sink="tensorboard"
+    )
+    events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    history = run.read_json("training_history.json")
+    found = [(event.step, event.value) for event in events.Scalars("validation_loss")]
+    assert found == [(entry["step"], pytest.approx(entry["validation_loss"], rel=1e-5)) for entry in history]
+
+
+def test_a_sink_that_is_unknown_or_not_installed_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(Fault) as caught:
+        open_sink("wandb", tmp_path)
+    assert caught.value.exit == 2
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(Fault) as caught:
+        open_sink("mlflow", tmp_path)
+    assert caught.value.exit == 2 and "pip install" in str(caught.value)
+
+
+# -- a part whose loss reaches through another ------------------------------------------------------------------------
+def test_the_gradient_of_one_part_does_not_leak_into_another(pictures, tiny, tmp_path):
+    class Two(Restorer):
+        name = "two"
+
+        def __init__(self):
+            super().__init__(size=16, channels=1)
+            self.first, self.second = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+
+        def parts(self):
+            return "first", "second"
+
+        def loss(self, batch, part):
+            x = batch.images.flatten(1).mean(1, keepdim=True)
+            return (self.second(self.first(x)) if part == "second" else self.first(x)).square().flatten()
+
+        def restore(self, images, draw):
+            return Restoration(images)
+
+    training = trainer(tiny(), pictures, tmp_path / "run")
+    training.restorer = Two()
+    training.average = copy.deepcopy(training.restorer)
+    training.losses = {part: loop.PartLoss(training.restorer, part) for part in ("first", "second")}
+    training.optimisers = {
+        part: torch.optim.AdamW(training.restorer.get_submodule(part).parameters()) for part in ("first", "second")
+    }
+    training.advance()
+    assert all(parameter.grad is None for parameter in training.restorer.parameters())
