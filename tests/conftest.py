@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from blobs import SIDE, picture
+
 if TYPE_CHECKING:
     from pseudohealthy.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-SIDE = 16
 TINY = {
     "name": "tiny",
     "summary": "for tests",
@@ -60,17 +61,6 @@ def talkative(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(progress, "quiet", False)
     monkeypatch.setattr(progress, "debug", False)
-
-
-def picture(rng: np.random.Generator, *, bright: bool = False, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """A grey blob of varying place (side, side) uint8, and the mask of a white square on it when `bright`."""
-    rows, columns = np.mgrid[:side, :side] / (side - 1) - rng.uniform(0.4, 0.6, (2, 1, 1))
-    image = 140 * np.exp(-8 * (rows**2 + columns**2)) + rng.uniform(0, 12, (side, side))
-    mask = np.zeros((side, side), bool)
-    if bright:
-        row, column = rng.integers(2, side - 6, 2)
-        mask[row : row + 4, column : column + 4] = True
-    return np.where(mask, 250, image).astype(np.uint8), mask
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image
 
+from blobs import picture
 from pseudohealthy import archive
 from pseudohealthy.errors import Fault
 from pseudohealthy.phantoms import dicom_series, head, nifti

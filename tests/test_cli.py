@@ -8,9 +8,9 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image
 
+from blobs import picture
 from pseudohealthy.__main__ import main
 
 
@@ -172,7 +172,7 @@ def test_data_that_are_not_there_or_leak_are_named(said, pictures, tmp_path):
 def test_train_needs_its_words(said, tiny_run):
     code, _, err = said("train", "digits-splotch")
     assert code == 2 and "--data" in one_line(err, "USAGE")
-    code, _, err = said("train", "--resume", tiny_run, "--set", "map.erode=1")
+    code, _, err = said("train", "--resume", tiny_run, "--batch", 2)
     assert code == 2 and one_line(err, "USAGE")
 
 

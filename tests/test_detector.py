@@ -7,10 +7,10 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from conftest import SIDE, picture
 from PIL import Image
 
 import pseudohealthy as ph
+from blobs import SIDE, picture
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.restorers.baselines import control_restorers

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image
 
+from blobs import picture
 from pseudohealthy.errors import Fault
 from pseudohealthy.inspection import MOST_TILES, inspect
 from pseudohealthy.phantoms import dicom_series, head, nifti

@@ -56,7 +56,7 @@ class Demo(Command):
 
     out: Path = Path("demo-out")
     """folder for everything it makes"""
-    minutes: float = 1.5
+    minutes: float = 2.5
     """time to train"""
 
     def run(self) -> int:

@@ -19,7 +19,7 @@ from pseudohealthy.progress import say
 MARK = "demo.json"  # what a demo folder holds, so that only such a folder is ever written over
 
 
-def demo(out: Path | str, *, minutes: float = 1.5, device: str = "auto") -> dict[str, Any]:
+def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict[str, Any]:
     """Run both parts into `out` and return the figures. `minutes` of training, shared by both; seeds are fixed.
 
     Raises Fault OUTPUT_NOT_EMPTY (exit 6) when `out` holds something other than an earlier demo.
@@ -96,10 +96,10 @@ def timed_training(recipe: str, data: Path, run: Path, seconds: float, device: s
     from pseudohealthy.training import loop
 
     trial = 12
-    loop.train(recipe, data, run, steps=trial, device=device, settings=["training.validation_planes=64"])
+    settings = ["training.validation_planes=64", "training.validate=250"]
+    loop.train(recipe, data, run, steps=trial, device=device, settings=settings)
     history = json.loads((run / "training_history.json").read_text(encoding="utf-8"))
-    per_step = (history[-1]["seconds"] - history[0]["seconds"]) / (history[-1]["step"] - history[0]["step"])
-    loop.resume(run, steps=int(np.clip(seconds / per_step, 2 * trial, 2000)), device=device)
+    loop.resume(run, steps=int(np.clip(seconds / history[-1]["step_seconds"], 2 * trial, 2000)), device=device)
 
 
 def head_scans(out: Path) -> list[Path]:

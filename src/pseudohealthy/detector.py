@@ -17,7 +17,7 @@ from pseudohealthy.canvas import Fitted, window_range
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
-from pseudohealthy.maps import AnomalyMap
+from pseudohealthy.maps import AnomalyMap, smooth
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
@@ -41,7 +41,11 @@ def restore_planes(
     if restoration.map is None:
         maps = amap.residual_map(images, healthy, foreground)
     else:
-        maps = amap.finish(restoration.map.float(), images, foreground)
+        own = restoration.map.float()
+        own = (
+            smooth(own[:, None], amap.smooth)[:, 0] if restorer.unfiltered else own
+        )  # controls: as smooth as the method
+        maps = amap.finish(own, images, foreground)
     return healthy, maps, restoration.score
 
 

@@ -97,7 +97,7 @@ def test_patients_the_run_was_trained_on_are_refused(tiny_run, pictures, tmp_pat
     assert (caught.value.code, caught.value.exit) == ("LEAK", 2) and not (tmp_path / "out").exists()
     allowed = evaluate(tiny_run, data, device="cpu", controls=False, allow_leak=True)
     assert value(allowed, "image_auroc", "ddpm").n_cases == 17
-    assert any("train" in note or "leak" in note.lower() for note in allowed.notes), "the result itself says so"
+    assert any(note.startswith("LEAK: 1 test patient") for note in allowed.notes), "the result itself says so"
 
 
 def test_a_case_that_cannot_be_read_is_left_out_and_named(tiny_run, pictures, tmp_path, capsys):
@@ -160,6 +160,6 @@ def test_a_volume_gives_plane_metrics_and_native_voxels(ct_run, tmp_path):
             nifti(tmp_path / "masks" / "d.nii.gz", mask.astype(np.uint8), affine)
     result = evaluate(ct_run, tmp_path, device="cpu")
     bright = value(result, "voxel_auroc_pooled", "control: intensity")
-    assert bright.value > 0.8 and bright.grid == "native"
+    assert 0.6 < bright.value < 1 and bright.grid == "native"
     planes = value(result, "plane_auroc", "control: intensity")
     assert planes.unit == "plane" and 0 < planes.prevalence < 0.5

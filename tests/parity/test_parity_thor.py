@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -13,8 +10,6 @@ from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers import thor_published
 from pseudohealthy.restorers.thor import Thor
 from pseudohealthy.restorers.thor_maps import close, dilate, gaussian, harmonic_mean, peak_normalised
-
-heavy = () if os.environ.get("PSEUDOHEALTHY_PARITY") else pytest.mark.slow
 
 
 class Stub(torch.nn.Module):
@@ -62,9 +57,8 @@ def test_thor_unet_forward(parity):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [pytest.param("full_thor_unet", marks=heavy)])
-def test_full_thor_unet(parity, name):
-    case = parity(name)
+def test_full_thor_unet(parity):
+    case = parity("full_thor_unet")
     a = case.tensors()
     state = case.generated()
     assert sum(v.numel() for v in state.values()) == case.info["parameters"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pseudohealthy.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.consensus import Consensus
+from pseudohealthy.training.loop import train
 
 TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
 SIZE = 24
@@ -159,3 +162,18 @@ def test_the_report_says_whether_it_was_calibrated():
     assert "spreads (by pixel) of 8 healthy validation planes" in restorer.describe()
     assert not consensus(calibration="none").calibrate(batches(8))
     assert restorer.network_calls() == 8
+
+
+def test_a_finished_run_is_calibrated_on_patients_that_do_not_set_its_threshold(tiny, pictures, tmp_path):
+    recipe = tiny()
+    network = recipe.restorer["network"]
+    recipe.restorer = {"name": "consensus", "depths": (200,), "draws": 2, "network": network}
+    run = train(recipe, pictures, tmp_path / "run", steps=2, device="cpu")
+    model, sha256 = run.restorer()
+    assert model.calibration_planes == 4 and run.read_json("threshold.json")["n_patients"] == 4  # of 8 healthy ones
+    assert model.residual_spread.unique().numel() > 2
+    assert run.record["weights_sha256"] == sha256  # of the weights with what was learnt
+    detector = Detector(run, device="cpu")
+    assert "spreads (by pixel) of 4 healthy validation planes" in detector.made()["postprocessing"]
+    finding = detector(sorted((pictures / "test" / "bad").iterdir())[0])
+    assert np.isfinite(finding.map).all() and finding.map.max() > 0

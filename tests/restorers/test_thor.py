@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import Fault
+from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.interop.thor import repair
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers import thor_published
 from pseudohealthy.restorers.thor import Thor
 from pseudohealthy.restorers.thor_maps import close, dilate, gaussian, harmonic_mean, peak_normalised, region
+from pseudohealthy.training.loop import train
 
 TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
 HEALTHY = -0.4  # what the exact denoiser below believes every pixel of a healthy image to be
@@ -218,3 +220,14 @@ def test_weights_that_answer_twice_the_noise_less_one_are_repaired():
         net.out[2].bias.mul_(2).sub_(1)
         assert repair(net, noise)
         torch.testing.assert_close(net(noise, 999), right)
+
+
+def test_a_run_says_that_the_distance_was_a_stand_in(tiny, pictures, tmp_path):
+    recipe = tiny()
+    network = recipe.restorer["network"]
+    recipe.restorer = {"name": "thor", "depth": 30, "harmonise": (20,), "steps": 2, "eta": 0.0, "perceptual": "none",
+                       "network": network}  # fmt: skip
+    run = train(recipe, pictures, tmp_path / "run", steps=1, device="cpu")
+    result = evaluate(run, pictures, device="cpu", controls=False, limit=4)
+    assert all("stand-in for LPIPS" in record.postprocessing for record in result.records)
+    assert run.record["parameters"] == sum(p.numel() for p in run.restorer()[0].denoiser.parameters())

@@ -32,7 +32,7 @@ def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures
     line += ["train", tmp_path / "recipe.toml", "--data", pictures, "--out", tmp_path / "two", "--device", "cpu"]
     done = subprocess.run(
         [str(word) for word in line],
-        capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     two = Run.open(tmp_path / "two")

@@ -53,7 +53,7 @@ def start(recipe: Recipe, data: Path, folder: Path, tmp_path: Path) -> subproces
     return subprocess.Popen([str(word) for word in line], stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+def wait_for(condition, process: subprocess.Popen, seconds: float = 400) -> None:
     begun = time.monotonic()
     while not condition():
         assert process.poll() is None, f"it ended early: {process.stderr.read()}"
@@ -130,7 +130,7 @@ def test_sigterm_saves_exits_130_and_the_run_goes_on(pictures, tiny, tmp_path):
     process = start(recipe, pictures, tmp_path / "run", tmp_path)
     wait_for((tmp_path / "run" / "resume.safetensors").is_file, process)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=400)
     last = errors.strip().splitlines()[-1]
     assert process.returncode == 130
     assert last.startswith("error[INTERRUPTED]: stopped at step") and "train --resume" in last
@@ -186,6 +186,29 @@ def test_resuming_a_finished_run_changes_no_weights(tiny_run, tmp_path):
     data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
     again = loop.resume(tmp_path / "run", data=data, device="cpu")
     assert equal(weights(tiny_run), weights(again)) and again.record["step"] == 12
+
+
+def test_a_trained_run_is_retuned_with_a_new_threshold_and_the_same_weights(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
+    settings = ["map.kind=squared", "restorer.draws=1"]
+    again = loop.resume(tmp_path / "run", data=data, settings=settings, device="cpu")
+    assert equal(weights(tiny_run, "best_model"), weights(again, "best_model"))
+    assert Run.open(again.folder).recipe.map["kind"] == "squared" and again.record["network_calls"] == 3
+    assert again.read_json("threshold.json")["value"] != Run.open(tiny_run).read_json("threshold.json")["value"]
+
+
+@pytest.mark.parametrize(
+    "setting, exit", [("restorer.network.width=16", 5), ("training.rate=1.0", 2), ("map.kindd=squared", 2)]
+)
+def test_a_setting_that_would_make_another_run_leaves_it_as_it_was(tiny_run, tmp_path, setting, exit):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
+    with pytest.raises(Fault) as caught:
+        loop.resume(tmp_path / "run", data=data, settings=[setting], device="cpu")
+    assert caught.value.exit == exit
+    for name in ("recipe.toml", "run.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tiny_run / name).read_bytes()
 
 
 def test_other_data_than_the_run_began_with_are_refused(tiny_run, tmp_path, pictures):

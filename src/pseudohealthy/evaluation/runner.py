@@ -50,7 +50,7 @@ def evaluate(
     test = list(manifest.split("test"))
     if not test:
         raise Fault("NO_TEST", "the manifest has no test case", "give some cases split = test", exit=NO_INPUT)
-    refuse_leaks(run, test, allow_leak)
+    notes = refuse_leaks(run, test, allow_leak)
     if limit and limit < len(test):
         test = [test[i] for i in np.linspace(0, len(test) - 1, limit).round().astype(int)]
     folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
@@ -61,7 +61,6 @@ def evaluate(
             methods[CONTROL + " " + name] = Detector(run, device=device, batch=batch, threshold=0.0, restorer=restorer)
         detector.restorer.to(detector.device)
     results: list[CaseResult] = []
-    notes: list[str] = []
     twins = TwinErrors()
     begun = time.perf_counter()
     with Progress("evaluating", len(test)) as bar:
@@ -110,11 +109,11 @@ def stored_thresholds(run: Run) -> dict[str, Threshold]:
     return {k: Threshold.from_dict(v) for k, v in found.items() if v.get("value") is not None}
 
 
-def refuse_leaks(run: Run, test: list[Case], allow: bool) -> None:
-    """Fault LEAK when a test patient is one the run was trained or validated on."""
+def refuse_leaks(run: Run, test: list[Case], allow: bool) -> list[str]:
+    """Fault LEAK when a test patient is one the run was trained or validated on; where allowed, a note that says so."""
     path = run.folder / "split.csv"
     if not path.is_file():
-        return
+        return []
     import pandas as pd
 
     seen = pd.read_csv(path, dtype=str)
@@ -123,8 +122,12 @@ def refuse_leaks(run: Run, test: list[Case], allow: bool) -> None:
     if leaked and not allow:
         raise Fault("LEAK", f"{len(leaked)} test patient(s) were in this run's training or validation data, first {leaked[0]}",
                     "evaluate on other patients, or add --allow-leak and say so", exit=USAGE)  # fmt: skip
-    if leaked:
-        say(f"warning: {len(leaked)} test patients were in the training data; every figure is optimistic")
+    notes = (
+        [f"LEAK: {len(leaked)} test patient(s) were in the training data; every figure is optimistic"] if leaked else []
+    )
+    for note in notes:
+        say(f"warning: {note}")
+    return notes
 
 
 def readable(

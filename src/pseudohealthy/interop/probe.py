@@ -19,6 +19,7 @@ from pseudohealthy.diffusion.noise import Draw
 
 MEAN_LEVEL, RANGE_LEVEL = 500, 250  # of 1000: where noise dominates; where the range of the image still shows
 CLEARLY = 0.8  # the better error over the other, below which a difference counts
+LARGEST = 128  # pixels: what is asked for shows on a smaller image, and takes seconds instead of minutes
 SEES = 0.5  # of the noise's power: an error above it is no estimate worth comparing
 
 
@@ -44,7 +45,10 @@ class Findings:
 
 @torch.no_grad()
 def probe(denoiser: Denoiser, channels: int, size: int, **condition: Any) -> Findings:
-    """Ask a denoiser about a synthetic head (1, channels, size, size) in both ranges, under known noise of both kinds."""
+    """Ask a denoiser of images of this size about a synthetic head, halved where it is large (the levels of a network
+    divide it still), in both ranges and under known noise of both kinds. condition: as of `Denoiser.forward`."""
+    while size > LARGEST and size % 2 == 0:
+        size //= 2
     image, steps = head(channels, size), denoiser.schedule.steps
     errors, means = {}, []
     for kind in ("gaussian", "simplex"):

@@ -104,7 +104,6 @@ def repair(network: UNet, noise: Tensor) -> bool:
     network.eval()
     if network(noise, 999).mean() > noise.mean() - 0.5:
         return False
-    last = network.out[2]
-    last.weight.mul_(0.5)
-    last.bias.add_(1).mul_(0.5)
+    for parameter, shift in zip(network.out[2].parameters(), (0, 1), strict=True):  # weight, bias
+        parameter.add_(shift).mul_(0.5)
     return True

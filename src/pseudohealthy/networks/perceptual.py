@@ -71,7 +71,8 @@ TRUNKS = {
 def features(trunk: Trunk) -> tuple[nn.Sequential, list[int]]:
     """The trunk, its modules numbered as torchvision does, and the channels at its taps."""
     modules: list[nn.Module] = []
-    widths, channels = [], 3
+    widths: list[int] = []
+    channels = 3
     for layer in trunk.layers:
         if layer == "pool":
             modules.append(nn.MaxPool2d(trunk.pool, 2, ceil_mode=trunk.ceil))
@@ -203,7 +204,7 @@ def gather(places: list[Path], trunk: str) -> dict[str, Tensor]:
         if file.suffix == ".safetensors" and file.is_file():
             from safetensors.torch import load_file
 
-            content = load_file(file)
+            content: dict = load_file(file)
         elif file.suffix in (".pth", ".pt") and file.is_file():
             content = torch.load(file, map_location="cpu", weights_only=True)
         else:

@@ -44,6 +44,7 @@ class Restorer(nn.Module):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     uses_labels: ClassVar[bool] = False  # trains on diseased images, too (image-level labels)
+    unfiltered: ClassVar[bool] = False  # its own map gets the recipe's smoothing, as a residual would
     dictated: ClassVar[tuple[str, ...]] = ("size", "channels")  # the canvas decides these
     nested: ClassVar[dict[str, Any]] = {}  # settings that are themselves a signature: {"network": UNet}
 

@@ -30,6 +30,8 @@ class Identity(Restorer):
 class MeanIntensity(Restorer):
     """Intensity as the map, its mean over the image as the score."""
 
+    unfiltered = True
+
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         light = brightness(images)
         return Restoration(healthy=images, map=light, score=light.flatten(1).mean(1))
@@ -38,6 +40,8 @@ class MeanIntensity(Restorer):
 @register("bright-area")
 class BrightArea(Restorer):
     """Saturated pixels (intensity >= `level` of the range) as the map, their share of the image as the score."""
+
+    unfiltered = True
 
     def __init__(self, *, size: int, channels: int, level: float = 0.98):
         super().__init__(size=size, channels=channels)
@@ -51,6 +55,8 @@ class BrightArea(Restorer):
 @register("intensity")
 class Intensity(Restorer):
     """Intensity threshold: intensity as the map, scored like every other map."""
+
+    unfiltered = True
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         return Restoration(healthy=images, map=brightness(images))
@@ -70,6 +76,8 @@ class ZScore(Restorer):
 
     floor keeps pixels that never vary in health (background) from exploding; in [-1, 1] units.
     """
+
+    unfiltered = True
 
     def __init__(self, *, size: int, channels: int, floor: float = 0.05):
         super().__init__(size=size, channels=channels)

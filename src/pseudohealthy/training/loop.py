@@ -110,8 +110,10 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
             "name the original one with --data",
             exit=USAGE,
         )
+    opened.recipe = opened.recipe.resolved()
+    if settings:
+        opened.restorer()  # a setting that changes the network is refused before the recipe is written over
     if world.first:
-        opened.recipe = opened.recipe.resolved()
         write_text(opened.folder / "recipe.toml", opened.recipe.toml())
         opened.note(recipe_sha256=opened.recipe_sha256)
     return fit(opened, open_planes(opened, manifest, world), world, sink=sink)
@@ -331,13 +333,15 @@ def fit(run: Run, store: planes.PlaneStore, world: World, *, sink: str = "none")
         )
     with stop, Progress("training", total, start=trainer.step) as bar:
         while trainer.step < total:
+            started = time.monotonic()
             values = trainer.advance()
-            running.append(values)
+            running.append(values | {"step_seconds": time.monotonic() - started})
             bar.advance(note=" ".join(f"{k} {v:.4f}" for k, v in values.items()))
             interrupted = world.any(stop.seen)
             if trainer.step % every == 0 or trainer.step == total or interrupted:
                 entry = {"step": trainer.step, "epoch": round(trainer.step * plan.batch / len(trainer.rows), 3),
                          "rate": plan.rate_at(trainer.step - 1, total), "seconds": round(time.monotonic() - begun, 2),
+                         "step_seconds": round(float(np.median([r["step_seconds"] for r in running])), 4),
                          **{f"loss_{part}": float(np.mean([r[part] for r in running])) for part in trainer.losses}}  # fmt: skip
                 running = []
                 if world.first and not interrupted:
