@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from blobs import SIDE, picture
 
 if TYPE_CHECKING:
     from pseudohealthy.recipe import Recipe
+
+# Property tests look at the same examples every time, so that a change fails because of what it changed;
+# HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {

@@ -52,7 +52,7 @@ def test_a_blob_comes_back_within_half_a_model_pixel(height, width, size, crop, 
     fitted = canvas.fit(Scan.from_array(blob), brain_mask=body)
     back = canvas.undo_map((fitted.planes[:, 0] + 1) / 2, fitted.placement, nearest=nearest)[0]
     apart = [((back * axis).sum() / back.sum() - (blob * axis).sum() / blob.sum()) for axis in (y, x)]
-    assert np.abs(apart).max() <= 0.5 / fitted.placement.scale
+    assert np.abs(apart).max() <= 0.5 / fitted.placement.scale + 1e-3  # the blob's own sampling
 
 
 @settings(max_examples=40, deadline=None)
