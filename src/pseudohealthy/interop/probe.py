@@ -17,23 +17,29 @@ from pseudohealthy import phantoms
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 
-MEAN_LEVEL, RANGE_LEVEL = 500, 250  # of 1000: where noise dominates; where the range of the image still shows
+NOISE_LEVEL, RANGE_LEVEL, MEAN_LEVEL = 250, 400, 500  # of 1000: where each question shows best
 CLEARLY = 0.8  # the better error over the other, below which a difference counts
-LARGEST = 128  # pixels: what is asked for shows on a smaller image, and takes seconds instead of minutes
 SEES = 0.5  # of the noise's power: an error above it is no estimate worth comparing
+BACKGROUND = 0.02  # of the head's brightness
+AT_HOME, ABROAD = 0.2, 0.3  # bias of the background in the network's own range, at most; in the other, at least
+LARGEST = 128  # pixels: what is asked for shows on a smaller image, and takes seconds instead of minutes
 
 
 @dataclass(frozen=True)
 class Findings:
-    """mean: of the answer to noisy images half-way up: near 0 for noise, near -1 where 2 noise - 1 was learned by
-    mistake. errors: mean squared error of the estimated noise by "range, noise". data_range and noise: the best of
-    them, "undecided" where the others are as good. answer: "noise", "2 noise - 1", "clean" or "undecided".
+    """answer: "noise", "2 noise - 1", "clean", "velocity" or "undecided", from `mean`, the mean answer where noise
+        dominates: near 0 for noise, near -1 where 2 noise - 1 was learned by mistake.
+    data_range: "signed" [-1, 1], "unit" [0, 1] or "undecided", from `bias`: how far too bright the background of a head
+        is estimated in either range. A network puts it where the darkest training pixels were. (Errors do not tell:
+        an image of half the contrast is easier for every network.)
+    noise: "gaussian", "simplex" or "undecided", from `errors`, shares of the noise's power that the estimate misses.
     """
 
     answer: str
-    mean: float
     data_range: str
     noise: str
+    mean: float
+    bias: dict[str, float]
     errors: dict[str, float]
 
     def text(self) -> str:
@@ -49,40 +55,48 @@ def probe(denoiser: Denoiser, channels: int, size: int, **condition: Any) -> Fin
     divide it still), in both ranges and under known noise of both kinds. condition: as of `Denoiser.forward`."""
     while size > LARGEST and size % 2 == 0:
         size //= 2
-    image, steps = head(channels, size), denoiser.schedule.steps
-    errors, means = {}, []
-    for kind in ("gaussian", "simplex"):
-        noise = Draw(0, [0], kind).noise(image)
-        for name, clean in {"signed": image * 2 - 1, "unit": image}.items():
-            level = max(1, RANGE_LEVEL * steps // 1000)
-            found = denoiser(denoiser.noised(clean, noise, level), level, **condition).noise
-            errors[f"{name}, {kind}"] = round(float((found - noise).square().mean() / noise.square().mean()), 4)
-            if kind == "gaussian":  # the mean of one simplex field is itself some way from 0
-                level = max(1, MEAN_LEVEL * steps // 1000)
-                means.append(first(denoiser.raw(denoiser.noised(clean, noise, level), level, **condition), channels))
-    mean = round(float(torch.stack(means).mean()), 4)
+    image = head(channels, size)
+    ranges = {"signed": image * 2 - 1, "unit": image}
+    kinds = {kind: Draw(0, [0], kind).noise(image) for kind in ("gaussian", "simplex")}
+
+    def state(data_range: str, kind: str, level: int) -> tuple[Tensor, int]:
+        t = max(1, level * denoiser.schedule.steps // 1000)
+        return denoiser.noised(ranges[data_range], kinds[kind], t), t
+
+    # Gaussian: one simplex field has a mean of its own.
+    answers = [denoiser.raw(*state(name, "gaussian", MEAN_LEVEL), **condition)[:, :channels] for name in ranges]
+    mean = float(torch.stack(answers).mean())
     answer = "noise" if abs(mean) < 0.5 else "2 noise - 1" if abs(mean + 1) < 0.5 else "undecided"
-    best = {
-        name: min(v for key, v in errors.items() if name in key.split(", "))
-        for name in ("signed", "unit", "gaussian", "simplex")
-    }
+    answer = denoiser.target if denoiser.target != "noise" else answer
+    errors = {}
+    for kind, true in kinds.items():
+        found = [denoiser(*state(name, kind, NOISE_LEVEL), **condition).noise for name in ranges]
+        errors[kind] = round(min(power(noise - true) for noise in found) / power(true), 4)
+    better, worse = sorted(errors, key=lambda kind: errors[kind])
+    noise = better if errors[better] < min(SEES, CLEARLY * errors[worse]) else "undecided"
+    kind, outside, bias = "gaussian" if noise == "undecided" else noise, image < BACKGROUND, {}
+    for name, clean in ranges.items():
+        estimate = denoiser(*state(name, kind, RANGE_LEVEL), **condition).clean
+        bias[name] = round(float((estimate - clean)[outside].mean()), 4)
+    data_range = "undecided"
+    if answer not in ("noise", "clean", "velocity"):  # then neither estimate means anything
+        noise = "undecided"
+    elif abs(bias["signed"]) < AT_HOME and bias["unit"] < -ABROAD:
+        data_range = "signed"
+    elif abs(bias["unit"]) < AT_HOME and bias["signed"] > ABROAD:
+        data_range = "unit"
     return Findings(
-        answer=denoiser.target if denoiser.target != "noise" else answer,
-        mean=mean,
-        data_range=clearly(best, "signed", "unit"),
-        noise=clearly(best, "gaussian", "simplex"),
+        answer=answer,
+        data_range=data_range,
+        noise=noise,
+        mean=round(mean, 4),
+        bias=bias,
         errors=errors,
     )
 
 
-def first(answer: Tensor, channels: int) -> Tensor:
-    """The answer without variance channels."""
-    return answer[:, :channels]
-
-
-def clearly(errors: dict[str, float], a: str, b: str) -> str:
-    better, worse = sorted((a, b), key=lambda name: errors[name])
-    return better if errors[better] < min(SEES, CLEARLY * errors[worse]) else "undecided"
+def power(values: Tensor) -> float:
+    return float(values.square().mean())
 
 
 def head(channels: int, size: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor
 from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.io.atomic import atomic
 
+UMASK = os.umask(0)
+os.umask(UMASK)
 MOST_TENSORS = 20_000  # a header with more is an attack or a mistake, not one of our models
 
 
@@ -35,6 +38,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> st
     sha256 = digest(flat)
     with atomic(path) as temporary:
         save_file(flat, temporary, metadata={"sha256": sha256, "state": json.dumps(state)})
+        os.chmod(temporary, 0o666 & ~UMASK)  # safetensors makes it private whatever the user's umask says
     return sha256
 
 
