@@ -285,3 +285,22 @@ def test_cases_say_the_same_alone_and_together(tiny_run, tmp_path):
     together = archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", batch=3)
     alone = archive.detect(tiny_run, [tmp_path / "in" / "4.png"], tmp_path / "one", device="cpu")
     assert alone.rows[0]["score"] == pytest.approx(together.rows[4]["score"], abs=1e-3)  # auto precision may be bf16
+
+
+def test_an_interrupted_detection_keeps_a_row_for_every_finished_case(tiny_run, pictures, tmp_path, monkeypatch):
+    """Ctrl-C after the second case: two rows, and the interruption goes on to the program."""
+    from pseudohealthy import finding
+
+    saved, done = finding.Finding.save, []
+
+    def save(self, *arguments):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(self.case_id)
+        return saved(self, *arguments)
+
+    monkeypatch.setattr(finding.Finding, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        archive.detect(tiny_run, [pictures], tmp_path / "out", batch=1)
+    rows = (tmp_path / "out" / "findings.csv").read_text().splitlines()
+    assert len(done) == 2 and sum(name in line for line in rows for name in done) == 2

@@ -69,19 +69,21 @@ def detect(
     made = {**detector.made(), **provenance()}
     result = Detections(folder)
     panels: dict[str, Path] = {}
-    with Progress("detecting", len(sources)) as bar:
-        for pairs in groups(sources, detector, result, bar):
-            for finding in restored(pairs, detector, result):
-                paths = finding.save(folder, kinds)
-                if "panel" in paths:
-                    panels[finding.case_id] = paths["panel"]
-                result.rows.append(finding.row())
-            bar.advance(len(pairs))
-    order = {source.case_id: i for i, source in enumerate(sources)}
-    result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
-    for item in skipped:
-        result.rows.append(blank(item.path.name) | {"status": "skipped", "warnings": item.reason})
-    write_results(result, made, panels)
+    try:
+        with Progress("detecting", len(sources)) as bar:
+            for pairs in groups(sources, detector, result, bar):
+                for finding in restored(pairs, detector, result):
+                    paths = finding.save(folder, kinds)
+                    if "panel" in paths:
+                        panels[finding.case_id] = paths["panel"]
+                    result.rows.append(finding.row())
+                bar.advance(len(pairs))
+    finally:  # also when interrupted: every finished case has its row
+        order = {source.case_id: i for i, source in enumerate(sources)}
+        result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
+        for item in skipped:
+            result.rows.append(blank(item.path.name) | {"status": "skipped", "warnings": item.reason})
+        write_results(result, made, panels)
     say(f"report: {folder / 'report.html'}")
     return result
 

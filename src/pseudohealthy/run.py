@@ -21,7 +21,7 @@ from pseudohealthy.recipe import Recipe
 WRITTEN = (
     "resume.safetensors", "last.safetensors", "best_model.safetensors", "best_model_loss.safetensors", "run.json",
     "threshold.json", "fingerprint.json", "training_history.json", "split.csv", "MODEL_CARD.md", "training_curves.png",
-    "diagnostics_epoch_*.png", "eval_scores_epoch_*.png",
+    "diagnostics_epoch_*.png", "eval_scores_epoch_*.png", "classifier.safetensors",
 )  # fmt: skip
 
 

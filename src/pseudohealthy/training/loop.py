@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudohealthy import cases, planes
-from pseudohealthy.cases import HEALTHY
+from pseudohealthy.cases import ANOMALOUS, HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import INTERNAL, INTERRUPTED, NO_INPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
@@ -172,6 +172,9 @@ class Trainer:
             self.restorer.begin()
         label = None if self.restorer.uses_labels else HEALTHY
         self.rows = store.select("train", label)
+        if self.restorer.uses_labels and len(store.select("train", ANOMALOUS)) == 0:
+            raise Fault("ONE_CLASS", f"'{self.restorer.name}' learns from healthy and diseased planes, the training split has only healthy ones",
+                        "add cases of label 1 to the training split", exit=NO_INPUT)  # fmt: skip
         self.total = self.plan.total(len(self.rows))
         self.precision = precision_of(self.plan.precision, world.device)
         if self.plan.batch % world.size:
