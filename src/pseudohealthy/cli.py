@@ -5,7 +5,10 @@ Nothing heavy is imported here: `pseudohealthy --help` must answer at once.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -279,15 +282,26 @@ COMMANDS: dict[str, type[Command]] = {
 
 
 def parse(arguments: list[str]) -> Command:
-    """The command that the arguments name, filled in. SystemExit (2) for wrong usage."""
+    """The command that the arguments name, filled in. Fault USAGE (exit 2) for wrong usage."""
     if arguments[:1] == ["--version"]:
         print(f"pseudohealthy {__version__}")
         raise SystemExit(0)
-    return tyro.extras.subcommand_cli_from_dict(
-        dict(COMMANDS),
-        prog="pseudohealthy",
-        description="Find disease in medical images by restoring each scan to its healthy twin. Research use only.",
-        args=arguments or ["--help"],
-        sort_subcommands=False,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.extras.subcommand_cli_from_dict(
+                dict(COMMANDS),
+                prog="pseudohealthy",
+                description="Find disease in medical images by restoring each scan to its healthy twin. Research use only.",
+                args=arguments or ["--help"],
+                sort_subcommands=False,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        # The parser draws a frame over several lines; a wrong flag gets one line like everything else.
+        text = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", said.getvalue()).split())
+        raise Fault(
+            "USAGE", text[:300].rstrip(" ."), "pseudohealthy COMMAND --help says what it takes", exit=USAGE
+        ) from None
