@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)|<(?:img|a)\s[^>]*(?:src|href)=\"([^\"]+)\"")
-MACHINE = re.compile(r"(/home/\w+|/root/|/Users/\w+|[A-Z]:\\\\Users)")
+MACHINE = re.compile(r"(/(?:home/\w+|root)/|/Users/\w+|[A-Z]:\\\\Users)")
 
 
 def tracked() -> list[Path]:

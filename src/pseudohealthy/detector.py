@@ -42,9 +42,8 @@ def restore_planes(
         maps = amap.residual_map(images, healthy, foreground)
     else:
         own = restoration.map.float()
-        own = (
-            smooth(own[:, None], amap.smooth)[:, 0] if restorer.unfiltered else own
-        )  # controls: as smooth as the method
+        if restorer.unfiltered:  # a control is as smooth as the method it stands beside
+            own = smooth(own[:, None], amap.smooth)[:, 0]
         maps = amap.finish(own, images, foreground)
     return healthy, maps, restoration.score
 

@@ -66,9 +66,7 @@ def train(
     cases.require_clean(manifest)
     folder = Path(out)
     if world.first:
-        here = os.path.relpath(
-            data, folder
-        )  # relative: a run says where its data lie without naming the machine's folders
+        here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
         run = Run.create(folder, recipe, overwrite=overwrite, data=here, manifest_sha256=manifest.sha256)
         finish.write_split(run, manifest)
     world.wait()
