@@ -53,6 +53,11 @@ class Case:
         """Every file the case needs, globs expanded; a pattern that matches nothing is returned as it stands."""
         return [path for cell in _CELLS for path in cell_files(getattr(self, cell), self.root)]
 
+    def values(self, column: str) -> list[int]:
+        """The label values a further column lists, such as "2" or "1 3" under ``mask_ignore`` (voxels that leave the
+        evaluation) or ``mask_background`` (voxels that are no lesion)."""
+        return [int(word) for word in re.findall(r"\d+", self.extra.get(column, ""))]
+
 
 class Manifest:
     """An ordered table of cases with the folder its relative paths start from."""

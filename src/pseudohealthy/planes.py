@@ -17,14 +17,14 @@ import numpy as np
 
 from pseudohealthy.canvas import Canvas, Fitted
 from pseudohealthy.cases import HEALTHY, Case, Manifest
-from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, Fault
+from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, USAGE, Fault
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
 COLUMNS = ("row", "case_id", "patient_id", "split", "plane", "label")
-VERSION = 1  # of what lies in the folder: older caches are rebuilt
+VERSION = 2  # of what lies in the folder: older caches are rebuilt
 
 
 class PlaneStore:
@@ -97,9 +97,10 @@ def build_cache(
 ) -> PlaneStore:
     """Write ``planes.npy``, ``foreground.npy``, ``masks.npy`` and ``index.csv``, or open them when nothing has changed.
 
-    Planes of a volume with less than ``min_foreground`` of their pixels in the foreground are left out. A plane is
-    healthy if its case is; otherwise its own mask decides where there is one, else the case's label. A case that
-    cannot be read is noted in ``faults`` and left out; when all are, Fault NO_INPUT (exit 3). progress(done, total).
+    Planes of a volume with less than ``min_foreground`` of their pixels in the foreground are left out. A plane's label:
+    that of its mask if the case is not healthy and has one, else of the manifest's column ``plane_labels``, else of the
+    case. A case that cannot be read is noted in ``faults`` and left out; when all are, Fault NO_INPUT (exit 3).
+    progress(done, total).
     """
     folder = Path(folder)
     key = _key(manifest, canvas, plane, min_foreground)
@@ -160,12 +161,28 @@ def _fit(case: Case, canvas: Canvas, plane: str) -> tuple[Fitted, list[int | Non
     from pseudohealthy.io import read_image, read_mask
 
     scan = read_image(case.image, case.root, plane=plane)
-    mask = read_mask(case.mask, case.root, scan) if case.mask else None
+    apart = case.values("mask_ignore") + case.values("mask_background")
+    mask = read_mask(case.mask, case.root, scan, ignore=apart) if case.mask else None
     brain = read_mask(case.brain_mask, case.root, scan) if case.brain_mask else None
     labels: list[int | None] = [case.label] * scan.voxels.shape[1]
     if mask is not None and case.label != HEALTHY:
         labels = mask.any(axis=(1, 2)).astype(int).tolist()
+    elif (stated := plane_labels(case, len(labels))) is not None:
+        labels = stated
     return canvas.fit(scan, mask, brain), labels
+
+
+def plane_labels(case: Case, count: int) -> list[int | None] | None:
+    """The labels of the ``count`` planes in the order they are read, from the manifest's column ``plane_labels``
+    ("0|0|1", blank = unknown); None where the case has none. Raises Fault PLANE_LABELS."""
+    text = case.extra.get("plane_labels", "")
+    if not text:
+        return None
+    words = text.split("|")
+    if len(words) != count or not set(words) <= {"", "0", "1"}:
+        raise Fault("PLANE_LABELS", f"{len(words)} plane labels for {count} planes",
+                    "one of 0, 1 or blank for each plane, joined by |", exit=USAGE)  # fmt: skip
+    return [int(word) if word else None for word in words]
 
 
 def _key(manifest: Manifest, canvas: Canvas, plane: str, min_foreground: float) -> str:
@@ -173,6 +190,9 @@ def _key(manifest: Manifest, canvas: Canvas, plane: str, min_foreground: float) 
     files = dict.fromkeys(path for case in manifest for path in case.files())
     facts = [(path.name, info.st_size, info.st_mtime_ns) for path in files if path.is_file() and (info := path.stat())]
     parts = [VERSION, manifest.sha256, asdict(canvas), plane, min_foreground, facts]
+    for column in ("plane_labels", "mask_ignore", "mask_background"):
+        if any(cells := [case.extra.get(column, "") for case in manifest]):
+            parts.append([column, cells])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.errors import RESOURCE, Fault
-from pseudohealthy.io.pixels import MAX_SIDE, check_matrix, dataset, padded, quiet, rescaled, stored_values, window
+from pseudohealthy.io.pixels import (
+    MAX_SIDE,
+    check_matrix,
+    dataset,
+    padded,
+    quiet,
+    rescaled,
+    stored_values,
+    window,
+    wrapped,
+)
 from pseudohealthy.io.series import ENHANCED, PROJECTIONS
 from pseudohealthy.scan import Scan, finite
 
@@ -87,11 +97,13 @@ def _series(paths: list[Path], modality: str, max_voxels: int) -> Scan:
     affine[:3, 3] = slices[0].position
     voxels = np.empty((1, len(slices), rows, columns), np.float32)
     padding = np.zeros(voxels.shape, bool)
+    repaired = 0
     for index, one in enumerate(slices):
         ds = dataset(one.path)
         stored = stored_values(one.path, ds)
         padding[0, index] = padded(ds, stored)
         voxels[0, index] = rescaled(ds, stored)
+        repaired += wrapped(ds)
     middle = slices[len(slices) // 2].ds
     if padding.any() and not padding.all():
         voxels[padding] = voxels[~padding].min()
@@ -99,6 +111,10 @@ def _series(paths: list[Path], modality: str, max_voxels: int) -> Scan:
     units = "HU" if modality == "CT" and str(middle.get("RescaleType") or "HU").upper() == "HU" else ""
     if units and middle.get("RescaleIntercept") is None:
         warnings.append("NO_RESCALE: CT without RescaleIntercept; stored values are taken as HU")
+    elif repaired:
+        warnings.append(
+            f"HU_REPAIRED n={repaired}: 12-bit unsigned slices with an intercept near 0 are read as wrapped HU"
+        )
     elif units and not middle.get("PixelRepresentation") and float(middle.RescaleIntercept) > -100:
         warnings.append("HU_SUSPECT: unsigned CT values with an intercept near 0; air may not be -1000")
     origin = DicomOrigin(tuple(s.path for s in slices), modality, tilt=tilt)

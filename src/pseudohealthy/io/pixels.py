@@ -13,6 +13,7 @@ import numpy as np
 from pseudohealthy.errors import Fault
 
 MAX_SIDE = 2**14  # rows or columns beyond this are a damaged header
+WRAPPED_ABOVE = -100.0  # HU; the rule's bound for an intercept that cannot be true of unsigned CT
 
 
 @contextlib.contextmanager
@@ -75,14 +76,34 @@ def stored_values(path: Path, ds: Any) -> np.ndarray:
     return pixels
 
 
+def wrapped(ds: Any) -> bool:
+    """Whether a CT slice has the wrong 12-bit header of the RSNA haemorrhage set: unsigned, intercept above -100."""
+    intercept = ds.get("RescaleIntercept")
+    return (
+        ds.get("Modality") == "CT"
+        and ds.get("BitsStored") == 12
+        and ds.get("PixelRepresentation") == 0
+        and intercept is not None
+        and float(intercept) > WRAPPED_ABOVE
+    )
+
+
 def rescaled(ds: Any, stored: np.ndarray) -> np.ndarray:
-    """Stored values x RescaleSlope + RescaleIntercept of this very slice, or its modality table."""
+    """Stored values x RescaleSlope + RescaleIntercept of this very slice, or its modality table.
+
+    Where ``wrapped`` holds, air was stored as 3096 = -1000 mod 4096: +1000, -4096 from 4096 on, intercept -1000
+    (J. Howard's fastai notebook on RSNA 2019).
+    """
     if ds.get("ModalityLUTSequence"):
         from pydicom.pixels import apply_modality_lut
 
         return apply_modality_lut(stored, ds)
     slope, inter = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
     slope, inter = 1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter)
+    if wrapped(ds):
+        stored = stored.astype(np.int32) + 1000
+        stored[stored >= 4096] -= 4096
+        inter = -1000.0
     if slope == 0 or not np.isfinite([slope, inter]).all():
         raise Fault("RESCALE", f"RescaleSlope {slope:g}, RescaleIntercept {inter:g}", "export the series again")
     return stored * slope + inter

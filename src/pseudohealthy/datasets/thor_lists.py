@@ -1,0 +1,149 @@
+"""The published lists of THOR (Bercea et al. 2024, MICCAI): ``thor-brain`` and ``thor-wrist``, read as they are.
+
+Layout: CSVs of one column (``filename`` or ``filenames``), a path a row as ``./data/CAPS_IXI/png/sub-IXI188_....png``;
+``data`` is looked for in SOURCE and the two folders above it. thor-brain: ``ixi-t1_atlas_train_2D`` and
+``ixi-t1_{val,test}_2D`` are healthy, ``atlas_train_png`` is the evaluation list, whose labels only its masks tell.
+thor-wrist: ``train_normal``, ``test_normal``; every other list is a finding (boneanomaly, metal, softtissue, ...),
+with ``<finding>_ann.csv`` naming a mask of one box for each row; text and axis are none and passed over. Boxes of an image are united below ``out/united``.
+
+What the lists hold. Brain: the 218 ATLAS slices of the training list are all among the 655 to be evaluated. Wrist:
+train_normal (1600 images, 1447 patients) shares 13 patients with test_normal (16 of its 1039 images) and 23 images
+with boneanomaly, 6 with softtissue, so it is not free of findings; test_normal shares 20 images with boneanomaly and 4 with
+softtissue; boneanomaly has 180 rows of 122 images, one a box. Every finding is printed and kept in ``published_leaks.txt``;
+images are not needed for that. By default the manifest is clean: an image stays once, with its findings, and a
+subject only in test, else val. ``clean=False`` keeps every row.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.datasets.behrendt import overlap, repeats, report, written
+from pseudohealthy.errors import Fault
+
+EVALUATED = "atlas_train_png"  # of thor-brain; "train" there is ATLAS' own word
+NO_FINDING = ("text", "axis")  # the letter L or R, the forearm's axis: on nearly every radiograph
+
+
+def prepare(source: Path, out: Path, *, seed: int = 0, clean: bool = True) -> Manifest:
+    """The lists of one of the two folders as a manifest; the seed changes nothing.
+
+    Raises Fault LAYOUT (exit 3) without a training list, or for a mask list that does not fit its images.
+    """
+    source, out = Path(source), Path(out)
+    paths = {path.stem: path for path in sorted(source.glob("*.csv"))}
+    lists = {name: _rows(path) for name, path in paths.items() if name.removesuffix("_ann") not in NO_FINDING}
+    if not any(_split(name) == "train" for name in lists):
+        raise Fault("LAYOUT", "no training list in the folder", "give the folder thor-brain or thor-wrist")
+    boxes = {name: lists.pop(f"{name}_ann") for name in list(lists) if f"{name}_ann" in lists}
+    for name, masks in boxes.items():
+        fits = [
+            PurePosixPath(mask).stem.startswith(_stem(image)) for image, mask in zip(lists[name], masks, strict=False)
+        ]
+        if len(masks) != len(lists[name]) or not all(fits):
+            raise Fault("LAYOUT", f"{name}_ann.csv does not name a mask for each row of {name}.csv", "fetch both again")
+    report(_findings(lists), out)
+    unmasked = set(lists.get(EVALUATED, ())) & {row for name in lists if _label(name) == HEALTHY for row in lists[name]}
+    cases = []
+    for name, rows in lists.items():
+        for number, row in enumerate(rows):
+            label = HEALTHY if row in unmasked else _label(name)  # training slices were chosen for having no lesion
+            mask = boxes[name][number] if name in boxes else ""
+            cases.append(Case(_stem(row), _subject(row), _split(name), label, row, mask, extra={"list": name}))
+    roots = [source, source.parent, source.parent.parent]
+    manifest = written(_united(cases) if clean else cases, roots, out, clean=clean)
+    if any("|" in case.mask for case in manifest):
+        manifest = Manifest([_with_one_mask(case, out) for case in manifest], out)
+        manifest.save(out / "manifest.csv")
+    return manifest
+
+
+def _rows(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = [row for row in csv.reader(stream) if row]
+    if not rows or rows[0][0].strip() not in ("filename", "filenames"):
+        raise Fault("LAYOUT", f"{path.name} does not begin with the column filename", "fetch it again")
+    return [PurePosixPath(row[0].strip()).as_posix() for row in rows[1:]]
+
+
+def _split(name: str) -> str:
+    if name == EVALUATED:
+        return "test"
+    return next((split for split in ("train", "val") if split in name.split("_")), "test")
+
+
+def _label(name: str) -> int | None:
+    """ATLAS' evaluation list holds slices with and without lesion."""
+    if name == EVALUATED:
+        return None
+    return HEALTHY if name.endswith(("_2D", "_normal")) else ANOMALOUS
+
+
+def _stem(row: str) -> str:
+    return PurePosixPath(row).stem
+
+
+def _subject(row: str) -> str:
+    """``IXI188``, ``Atlas_train_0`` (a slice a subject), or the patient's number in front of a radiograph's name."""
+    found = re.search(r"IXI\d{3}", row)
+    return found[0] if found else _stem(row) if "Atlas" in row else _stem(row).split("_")[0]
+
+
+def _findings(lists: dict[str, list[str]]) -> list[str]:
+    subjects = {name: [_subject(row) for row in rows] for name, rows in lists.items()}
+    found = [line for name in lists for line in repeats(name, [_stem(row) for row in lists[name]])]
+    order = ("train", "val", "test")
+    for one in lists:
+        for other in lists:
+            if order.index(_split(one)) < order.index(_split(other)):
+                found += overlap(one, other, lists, subjects)
+            ill = set(lists[one]) & set(lists[other])
+            if _label(one) == HEALTHY and _label(other) == ANOMALOUS and ill:
+                found.append(f"{one}: {len(ill)} scans of this healthy list are listed in {other}, too.")
+    return found
+
+
+def _united(cases: list[Case]) -> list[Case]:
+    """One case an image of the test lists of findings, with all its lists and masks ("a|b", still to be united)."""
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        if case.label == ANOMALOUS:
+            groups[case.image].append(case)
+    found = [case for case in cases if case.label != ANOMALOUS]
+    for group in groups.values():
+        names = "|".join(dict.fromkeys(case.extra["list"] for case in group))
+        masks = "|".join(dict.fromkeys(case.mask for case in group if case.mask))
+        found.append(replace(group[0], mask=masks, extra={"list": names}))
+    return found
+
+
+def _with_one_mask(case: Case, out: Path) -> Case:
+    """The case with the union of its boxes as one picture, beside a link to its image; unmasked if a box is not there."""
+    from PIL import Image
+
+    masks = [case.root / mask for mask in case.mask.split("|")]
+    if len(masks) == 1:
+        return case
+    if not all(path.is_file() for path in masks):
+        return replace(case, mask="")
+    planes = []
+    for path in masks:
+        with Image.open(path) as picture:
+            planes.append(np.asarray(picture.convert("L")) > 0)
+    if len({plane.shape for plane in planes}) > 1:
+        raise Fault("GRID_MISMATCH", "the masks of one image differ in size", "fetch them again", case=case.case_id)
+    folder, image = out / "united", case.root / case.image
+    folder.mkdir(parents=True, exist_ok=True)
+    link, mask = folder / image.name, folder / f"{image.stem}_mask.png"
+    link.unlink(missing_ok=True)
+    os.symlink(image.resolve(), link)
+    Image.fromarray(np.any(planes, axis=0).astype(np.uint8) * 255).save(mask)
+    return replace(case, image=f"united/{link.name}", mask=f"united/{mask.name}", root=out)
