@@ -9,9 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-METHODS = ("auto", "nonzero", "all", "head-ct")
+METHODS = ("auto", "nonzero", "all", "head-ct", "head-png", "brain-ct")
 LEVEL = 0.1  # of the way from the background to the bright tissue (99th percentile of what is not background)
 SMALLEST = 0.05  # of the largest component: smaller ones are specks
+BONE = 150.0  # HU: above blood (at most 100) and below the thinnest skull at 5 mm
+WHITE, VISIBLE = 0.97, 0.08  # of a windowed picture's white: bone, and what is not black
+GAPS = (0.01, 0.03, 0.06)  # of the head's breadth: gaps in the skull that are closed, one after the other
+BRAIN = 0.25  # share of the head that is surely the inside of its skull
+ROOMS = 0.1  # of the largest room of the skull: smaller ones are not brain
+LEAST = 0.04  # share below which it is some other cavity
+MARGIN = 0.08  # of the head's breadth: scalp and skull, where there is no ring of bone
 
 
 def foreground(voxels: np.ndarray, method: str = "auto") -> np.ndarray:
@@ -20,17 +27,81 @@ def foreground(voxels: np.ndarray, method: str = "auto") -> np.ndarray:
         return np.ones(voxels.shape[1:], dtype=bool)
     if method == "nonzero":
         return (voxels != 0).any(axis=0)
+
     from scipy import ndimage
 
     if method == "head-ct":
-        solid = ndimage.binary_opening(voxels[0] > -200, structure=np.ones((1, 3, 3)))
-        return _filled(_components(solid, smallest=1.0))
+        solid = voxels[0] > -200
+        core = _components(_opened(solid), smallest=1.0)
+        return _filled(ndimage.binary_dilation(core, np.ones((1, 3, 3)), iterations=3) & solid)
+    if method == "head-png":
+        return np.stack([_head(plane > VISIBLE * voxels.max()) for plane in voxels.max(axis=0)])
+    if method == "brain-ct":
+        return _brains(voxels.max(axis=0))
     bright = np.zeros(voxels.shape[1:], dtype=bool)
     for values in voxels:
         bright |= _bright(values)
     if not bright.any():
         return np.ones_like(bright)
     return _filled(_components(bright, SMALLEST))
+
+
+def _opened(solid: np.ndarray) -> np.ndarray:
+    """Without what is thinner than about 1 % of the image: ears' bridges to the table, its shells."""
+    from scipy import ndimage
+
+    return ndimage.binary_opening(solid, np.ones((1, 3, 3)), iterations=max(1, max(solid.shape[1:]) // 128))
+
+
+def _head(visible: np.ndarray) -> np.ndarray:
+    """The largest object of a plane (H, W), filled; thin ones (table, text) are none."""
+    from scipy import ndimage
+
+    solid = ndimage.binary_closing(_opened(visible[None])[0], iterations=2) & visible
+    return ndimage.binary_fill_holes(_components(solid[None], smallest=1.0)[0])
+
+
+def _brains(values: np.ndarray) -> np.ndarray:
+    """Insides of skulls (D, H, W), HU or windowed picture; found on at most about 256 pixels a side."""
+    hu = float(values.min()) < -100
+    bone = values > (BONE if hu else WHITE * float(values.max()))
+    visible = values > (-200 if hu else VISIBLE * float(values.max()))
+    step = max(1, max(values.shape[1:]) // 256)
+    found = np.zeros(values.shape, dtype=bool)
+    for out, white, solid in zip(found, bone, visible, strict=True):
+        small = _inside_of_skull(white[::step, ::step], solid[::step, ::step], hu)
+        large = np.repeat(np.repeat(small, step, axis=0), step, axis=1)
+        out[:] = large[: out.shape[0], : out.shape[1]]
+    return found
+
+
+def _inside_of_skull(bone: np.ndarray, visible: np.ndarray, hu: bool) -> np.ndarray:
+    from scipy import ndimage
+
+    head = _head(visible)
+    area = int(head.sum())
+    breadth, best = np.sqrt(area), np.zeros_like(head)
+    for gap in GAPS:
+        ring = _grown(_grown(bone & head, gap * breadth), -gap * breadth)
+        rooms = ndimage.binary_fill_holes(ring) & ~ring & (visible | (not hu))  # in pictures, fluid is black like air
+        labels, _ = ndimage.label(ndimage.binary_opening(rooms, iterations=2))
+        pixels, seen = (np.bincount(labels.ravel(), weights=w) for w in (None, visible.ravel()))
+        pixels[0], pixels[seen < pixels / 2] = 0, 0  # sinuses and air cells are enclosed as well, but black
+        inside = ndimage.binary_fill_holes(((pixels > 0) & (pixels >= ROOMS * pixels.max()))[labels])
+        if inside.sum() > best.sum():
+            best = inside
+        if best.sum() >= BRAIN * area:
+            break
+    return best if best.sum() >= max(1, LEAST * area) else _grown(head, -MARGIN * breadth)
+
+
+def _grown(solid: np.ndarray, pixels: float) -> np.ndarray:
+    """Dilated by a disc of that radius, eroded for a negative one; what is outside the plane is background."""
+    from scipy import ndimage
+
+    if pixels >= 0:
+        return ndimage.distance_transform_edt(~solid) <= pixels if solid.any() else solid
+    return ndimage.distance_transform_edt(np.pad(solid, 1))[1:-1, 1:-1] > -pixels
 
 
 def _bright(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,187 @@
+"""Has the score found haemorrhage, or a ruler? Every patient of CT-ICH is tested once, by the run that never saw them.
+
+    pseudohealthy prepare ct-ich CT_ICH --out data/ct0 --set folds=2 fold=0     (and fold=1 into data/ct1)
+    pseudohealthy train ct-pddpm-small --data data/ct0 --out runs/ct0 --set canvas.normalise=range canvas.value_range=[0,255]
+    python benchmarks/ct_haemorrhage.py runs/ct0=data/ct0 runs/ct1=data/ct1 [--out FILE.json]
+
+Slices are scored in many ways by each run. The way to score is chosen on the *validation* patients of both runs; then all
+ways are printed for the test patients, the chosen one marked, with intervals over patients and paired differences over
+what a ruler says (area of tissue) and over the best control. Scores of two runs are pooled as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pseudohealthy import cases, io
+from pseudohealthy.detector import Detector, plane_keys
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.evaluation import bootstrap
+from pseudohealthy.evaluation.curves import curve
+from pseudohealthy.maps import AnomalyMap, smooth
+from pseudohealthy.planes import plane_labels
+from pseudohealthy.run import Run
+from pseudohealthy.scores import largest_region_mass, mirror_residual
+
+DEPTHS = (151, 250, 350, 450)
+RULERS = ("area of tissue", "mean brightness", "bright area", "sulci: local contrast")
+
+
+@torch.no_grad()
+def twins(detector: Detector, planes: Tensor, keys: list, depths: tuple[int, ...], draws: int) -> Tensor:
+    """Healthy twins (N, C, S, S) averaged over levels and draws; the background is restored, too."""
+    model = detector.restorer
+    model.depths, model.draws = depths, draws
+    parts = []
+    for start in range(0, len(planes), 8):
+        part = slice(start, start + 8)
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(model.restore(planes[part], Draw(detector.run.seed, keys[part])).healthy.float())
+    return torch.cat(parts)
+
+
+def pixel_scores(residual: Tensor, inside: Tensor, prefix: str) -> dict[str, np.ndarray]:
+    """Mean of the highest 1 % and 5 %, and the largest region above .1, of a smoothed positive residual, per plane."""
+    found = {}
+    for sigma in (1.5, 3.0):
+        maps = smooth(residual, sigma).clamp(min=0).mean(1) * inside
+        for share in (0.01, 0.05):
+            top = AnomalyMap(score="top", share=share)
+            name = f"{prefix}, sigma {sigma:g}, top {share:.0%}"
+            found[name] = np.array([top.score_of(m, i) for m, i in zip(maps, inside, strict=True)])
+        found[f"{prefix}, sigma {sigma:g}, largest region"] = largest_region_mass(maps, inside.bool(), 0.1).numpy()
+    return found
+
+
+def score_case(detector: Detector, untrained: Detector, planes: Tensor, foreground: Tensor, keys: list) -> dict:
+    """name -> score (D,) of every plane of one patient."""
+    inside = AnomalyMap(erode=2).inside(foreground)
+    area = foreground.flatten(1).sum(1).clamp(min=1)
+    light = (planes.mean(1) + 1) / 2
+    mean = (light * foreground).flatten(1).sum(1) / area
+    found: dict[str, np.ndarray] = {
+        "area of tissue": foreground.flatten(1).sum(1).float().numpy(),
+        "mean brightness": mean.numpy(),
+        "bright area": ((light > 0.7) * inside).flatten(1).mean(1).numpy(),
+        "sulci: local contrast": (((planes - smooth(planes, 2.0)).abs().mean(1) * inside).flatten(1).sum(1)
+                                  / inside.flatten(1).sum(1).clamp(min=1)).numpy(),
+    }  # fmt: skip
+    found |= {f"control: {k}": v for k, v in pixel_scores(planes + 1, inside, "brightness").items()}
+    less_mean = planes + 1 - 2 * mean[:, None, None, None]
+    found |= {f"control: {k}": v for k, v in pixel_scores(less_mean, inside, "brightness less its mean").items()}
+    template = planes - detector.restorer.healthy_mean
+    found |= {f"control: {k}": v for k, v in pixel_scores(template, inside, "healthy mean").items()}
+    blurred = planes - smooth(planes, 6.0)
+    found |= {f"control: {k}": v for k, v in pixel_scores(blurred, inside, "less itself smoothed").items()}
+    found["control: zero network, all pixels"] = planes.abs().flatten(1).mean(1).numpy()
+    random = planes - twins(untrained, planes, keys, (151,), 1)
+    found["control: untrained network, all pixels"] = random.abs().flatten(1).mean(1).numpy()
+    each = {depth: twins(detector, planes, keys, (depth,), 1) for depth in DEPTHS}
+    published = (planes - each[151]).abs().mean(1)
+    found["published: t = 150, one draw, all pixels"] = published.flatten(1).mean(1).numpy()
+    found["published, inside the skull only"] = ((published * inside).flatten(1).sum(1)
+                                                 / inside.flatten(1).sum(1).clamp(min=1)).numpy()  # fmt: skip
+    for name, twin in (
+        ("level 250", each[250]),
+        ("level 350", each[350]),
+        ("level 450", each[450]),
+        ("levels 250 to 450", (each[250] + each[350] + each[450]) / 3),
+    ):
+        residual = planes - twin
+        found |= pixel_scores(residual, inside, name)
+        mirrored = mirror_residual(residual, planes, sigma=planes.shape[-1] / 64)
+        found |= pixel_scores(mirrored, inside, f"{name}, less its mirror")
+    return found
+
+
+def collect(run: Path, data: Path) -> list[dict]:
+    """One entry per validation and test patient: split, patient, labels (D,), scores by name."""
+    detector = Detector(Run.open(run), device="cpu")
+    untrained = Detector(Run.open(run), device="cpu", restorer=detector.run.recipe.make_restorer())
+    rows = []
+    for case in cases.load(data):
+        if case.split not in ("val", "test"):
+            continue
+        begun = time.perf_counter()
+        fitted = detector.canvas.fit(io.read_image(case.image, case.root))
+        labels = plane_labels(case, len(fitted.planes))
+        assert labels is not None, "labels per slice are missing"
+        found = score_case(detector, untrained, fitted.planes, fitted.foreground, plane_keys(fitted))
+        rows.append({"split": case.split, "patient": case.patient_id, "labels": np.array(labels), "scores": found})
+        print(f"{case.patient_id} {case.split}: {len(labels)} slices, {sum(labels)} bleed, "
+              f"{time.perf_counter() - begun:.0f} s", flush=True)  # fmt: skip
+    return rows
+
+
+def auroc(rows: list[dict], name: str, keep: list[np.ndarray] | None = None) -> tuple[float, np.ndarray]:
+    """(AUROC of slices, of every resample of patients)."""
+    keep = keep or [np.ones(len(row["labels"]), bool) for row in rows]
+    scores = [row["scores"][name][k] for row, k in zip(rows, keep, strict=True)]
+    labels = [row["labels"][k] for row, k in zip(rows, keep, strict=True)]
+    found = curve(np.concatenate(scores), np.concatenate(labels) > 0)
+    table = bootstrap.Histograms(found, len(rows))
+    for i, (s, y) in enumerate(zip(scores, labels, strict=True)):
+        table.add(i, s, y)
+    return found.auroc, table.resampled(bootstrap.weights(len(rows)), ["auroc"])["auroc"]
+
+
+def patient_auroc(rows: list[dict], name: str) -> float:
+    """AUROC of patients, each scored by their most conspicuous slice."""
+    scores = np.array([row["scores"][name].max() for row in rows])
+    return curve(scores, np.array([row["labels"].any() for row in rows])).auroc
+
+
+def table(rows: list[dict], chosen: str, best_control: str) -> list[dict]:
+    """A row per score: all slices; slices that show much brain (at least .7 of the patient's largest section); patients."""
+    much = [row["scores"]["area of tissue"] >= 0.7 * row["scores"]["area of tissue"].max() for row in rows]
+    found = []
+    for name in rows[0]["scores"]:
+        entry: dict = {"score": name, "chosen": name == chosen, "patients": patient_auroc(rows, name)}
+        for key, keep in (("all", None), ("much", much)):
+            value, drawn = auroc(rows, name, keep)
+            entry[key] = [value, *(bootstrap.percentile(drawn) or (None, None))]
+            for rival in ("area of tissue", best_control):
+                other, other_drawn = auroc(rows, rival, keep)
+                interval, _ = bootstrap.paired_difference(drawn, other_drawn)
+                entry[f"{key} over {rival}"] = [value - other, *(interval or (None, None))]
+        found.append(entry)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", nargs="+", help="RUN=DATA of each fold")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    rows = [row for pair in arguments.pairs for row in collect(*map(Path, pair.split("=", 1)))]
+    val, test = ([row for row in rows if row["split"] == split] for split in ("val", "test"))
+    assert len({row["patient"] for row in test}) == len(test), "a patient is tested twice"
+    names = list(rows[0]["scores"])
+    ours = [name for name in names if not name.startswith("control") and name not in RULERS]
+    chosen = max(ours, key=lambda name: auroc(val, name)[0])
+    best_control = max((name for name in names if name not in ours), key=lambda name: auroc(val, name)[0])
+    found = table(test, chosen, best_control)
+    print(f"\n{len(test)} test patients, {sum(len(r['labels']) for r in test)} slices, "
+          f"{sum(int(r['labels'].sum()) for r in test)} bleed in {sum(r['labels'].any() for r in test)} patients; "
+          f"chosen on {len(val)} validation patients of both folds: {chosen}; best control there: {best_control}")  # fmt: skip
+    print("AUROC of slices [95 % over patients] | less area of tissue | slices with much brain | less area | patients")
+    for entry in sorted(found, key=lambda entry: -entry["all"][0]):
+        cells = " | ".join(
+            f"{v:+.3f} [{lo:+.2f}, {hi:+.2f}]" if "over" in key else f"{v:.3f} [{lo:.2f}, {hi:.2f}]"
+            for key in ("all", "all over area of tissue", "much", "much over area of tissue")
+            for v, lo, hi in [entry[key]]
+        )
+        print(f"{'*' if entry['chosen'] else ' '} {entry['score']:55} {cells} | {entry['patients']:.3f}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"chosen": chosen, "best_control": best_control, "table": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

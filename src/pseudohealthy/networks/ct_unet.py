@@ -1,0 +1,150 @@
+"""The U-Net of the patched CT code (Loevlie, Liang, Brockett 2025): additive time embedding, strided and transposed
+convolutions, attention in the middle only. Parameter names are those of its checkpoints (``model_state_dict``).
+
+    CtUNet()                                   README's channel plan              30,883,905
+    CtUNet(quirks="published")                 the network as the code runs it    30,022,849 (README: "~14M")
+    CtUNet(in_channels=3, out_channels=3, quirks="published")                     30,025,155
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pseudohealthy.networks.unet import attend, timestep_embedding, unfolded
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+class Sinusoids(nn.Module):
+    """Steps (B,) to (B, width) float32, sines first."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, t: Tensor) -> Tensor:
+        return timestep_embedding(t, self.width, "sin-cos")
+
+
+class CtBlock(nn.Module):
+    """GroupNorm-SiLU-conv, plus the embedding, GroupNorm-SiLU-dropout-conv, residual."""
+
+    def __init__(self, channels: int, out: int, embedding: int, dropout: float):
+        super().__init__()
+        self.time_mlp = nn.Sequential(nn.SiLU(), nn.Linear(embedding, out))
+        self.norm1, self.conv1 = norm(channels), nn.Conv2d(channels, out, 3, padding=1)
+        self.norm2, self.conv2 = norm(out), nn.Conv2d(out, out, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x))) + self.time_mlp(emb)[:, :, None, None]
+        return self.skip(x) + self.conv2(self.dropout(F.silu(self.norm2(h))))
+
+
+class Level(nn.ModuleList):
+    """Blocks in a row."""
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, emb)
+        return x
+
+
+class CtAttention(nn.Module):
+    """Self-attention over all places, residual; never holds the whole matrix (see `attend`)."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels do not split into {heads} heads")
+        self.heads, self.norm = heads, norm(channels)
+        self.qkv, self.proj = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = attend(self.qkv(self.norm(x)).flatten(2), self.heads, "new")
+        return x + self.proj(out.reshape(x.shape))
+
+
+class CtUNet(nn.Module):
+    """Predicts the clean image of a partly noised one.
+
+    width, multipliers, blocks: channels of level i are width * multipliers[i], with `blocks` residual blocks each way.
+    heads: of the attention in the middle. dropout: in every block. The time embedding is 4 * width long.
+    stem: space to depth by this factor first and back last, as in `UNet`.
+    quirks: "published" is the network as the code runs it: its decoder never sees the deepest level's output and works
+        one octave early, so that nearest resizing has to mend the sizes (any side is accepted). Other channel counts
+        than the intended network: the weights of the one do not fit the other.
+    Raises ValueError for heads that do not divide the deepest channels, or an image side that the levels do not.
+    """
+
+    dictated: ClassVar = ("in_channels", "out_channels", "quirks")  # by the method
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        width: int = 64,
+        multipliers: tuple[int, ...] = (1, 2, 4, 8),
+        blocks: int = 2,
+        heads: int = 4,
+        dropout: float = 0.1,
+        stem: int = 1,
+        quirks: Literal["none", "published"] = "none",
+    ):
+        super().__init__()
+        self.stem, self.published, embedding = stem, quirks == "published", 4 * width
+        widths = [width * m for m in multipliers]
+
+        def level(channels: int, out: int) -> Level:
+            inputs = [channels, *[out] * (blocks - 1)]
+            return Level(CtBlock(c, out, embedding, dropout) for c in inputs)
+
+        self.time_embed = nn.Sequential(
+            Sinusoids(width), nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        )
+        self.init_conv = nn.Conv2d(in_channels * stem**2, width, 3, padding=1)
+        self.down_blocks = nn.ModuleList(level(a, b) for a, b in zip([width, *widths], widths, strict=False))
+        self.down_samples = nn.ModuleList(nn.Conv2d(c, c, 3, stride=2, padding=1) for c in widths[:-1])
+        self.mid_block1 = CtBlock(widths[-1], widths[-1], embedding, dropout)
+        self.mid_attn = CtAttention(widths[-1], heads)
+        self.mid_block2 = CtBlock(widths[-1], widths[-1], embedding, dropout)
+        skips = [width, *widths[:-1]] if self.published else widths
+        outs = [width, *widths[:-1]][::-1]
+        self.up_blocks = nn.ModuleList(
+            level(channels + skip, out)
+            for channels, skip, out in zip([widths[-1], *outs], skips[::-1], outs, strict=False)
+        )
+        self.up_samples = nn.ModuleList(nn.ConvTranspose2d(c, c, 4, stride=2, padding=1) for c in outs[:-1])
+        self.final = nn.Sequential(norm(width), nn.SiLU(), nn.Conv2d(width, out_channels * stem**2, 3, padding=1))
+
+    def forward(self, x: Tensor, t: int | Tensor) -> Tensor:
+        """Output (B, out_channels, H, W) for x (B, in_channels, H, W) at 0-based steps t, an int or (B,)."""
+        emb = self.time_embed(torch.as_tensor(t, device=x.device).expand(len(x)))
+        h = self.init_conv(unfolded(x, self.stem, 1 if self.published else len(self.down_blocks)))
+        skips = [h] if self.published else []
+        for depth, level in enumerate(self.down_blocks):
+            h = level(h, emb)
+            skips.append(h)
+            if depth < len(self.down_samples):
+                h = self.down_samples[depth](h)
+        if self.published:
+            skips.pop()
+        h = self.mid_block2(self.mid_attn(self.mid_block1(h, emb)), emb)
+        for depth, level in enumerate(self.up_blocks):
+            skip = skips.pop()
+            if h.shape[2:] != skip.shape[2:]:
+                h = F.interpolate(h, size=skip.shape[2:], mode="nearest")
+            h = level(torch.cat([h, skip], dim=1), emb)
+            if depth < len(self.up_samples):
+                h = self.up_samples[depth](h)
+        h = self.final(h)
+        return (F.pixel_shuffle(h, self.stem) if self.stem > 1 else h).contiguous()

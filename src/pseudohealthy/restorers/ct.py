@@ -1,0 +1,200 @@
+"""Patched diffusion for haemorrhage on head CT: noise one window, estimate it in the sight of the rest, slide on.
+
+CT Hemorrhage Detection with Patched Diffusion Models (Loevlie, Liang, Brockett 2025), after pDDPM (Behrendt et al.,
+MIDL 2023). The whole-slice experiment of the same authors' poster is restorer "ddpm".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pseudohealthy.diffusion.denoiser import Denoiser
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.networks.ct_unet import CtUNet
+from pseudohealthy.networks.ssim import ssim
+from pseudohealthy.networks.unet import UNet
+from pseudohealthy.recipe import build
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.patched import Box
+from pseudohealthy.scores import mirror_residual
+
+EMPTY = -0.999  # a window no brighter than this is air: nothing to restore
+
+
+@register("ct-patched")
+class CtPatched(Restorer):
+    """Estimate every window of a sliding grid in one step and average the estimates where windows overlap.
+
+    architecture: "ct" (settings in `ct_network`) or "unet" (in `network`). weights: a run or a diffusers folder whose
+        network training starts from; read then only. "" starts from scratch.
+    patch, stride: side and step of the windows, model pixels; an image smaller than `patch` is one window.
+    context: side of the square about a window that the network sees, always; 0 is the whole image, as published.
+    levels, max_level: of the cosine schedule (s = 0.008), and the highest that training draws; 0 is all of them.
+    depths, draws: noise levels (the published 0-based step 150 is level 151) and noise draws that are averaged.
+    ssim_weight: of 1 - SSIM beside the mean squared error (1 in the README, 0.1 in the authors' last code).
+    clip: keep each estimate in [-1, 1]. windows: how many go through the network at once.
+    symmetry: the twin keeps what both halves of the head have in common (`mirror_residual`).
+    score: "map" reads map and score off the residual as for every method. "published": map and score are the absolute
+        errors of the windows, averaged over all pixels, background included (they grow with the area of tissue).
+    quirks: "published" has the network as executed (`CtUNet`), betas of at least 1e-4, estimates clamped before the
+        loss (no gradient beyond the range), SSIM constants for range 1 with zero padding, and works on empty windows.
+    Windows of air (all pixels <= -0.999) are otherwise their own twins and cost nothing.
+    """
+
+    paper = "Loevlie et al., CT hemorrhage detection with patched diffusion models, 2025; Behrendt et al., MIDL 2023"
+    nested = {"ct_network": CtUNet, "network": UNet}
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        channels: int,
+        architecture: Literal["ct", "unet"] = "ct",
+        ct_network: dict = {},  # noqa: B006 (read only)
+        network: dict = {},  # noqa: B006 (read only)
+        weights: str = "",
+        patch: int = 64,
+        stride: int = 32,
+        context: int = 0,
+        levels: int = 1000,
+        max_level: int = 0,
+        depths: tuple[int, ...] = (151,),
+        draws: int = 1,
+        ssim_weight: float = 1.0,
+        clip: bool = True,
+        windows: int = 64,
+        symmetry: bool = False,
+        score: Literal["map", "published"] = "map",
+        quirks: Literal["none", "published"] = "none",
+    ):
+        super().__init__(size=size, channels=channels)
+        max_level = max_level or levels
+        if not 1 <= stride <= patch or (context and context < patch) or min(windows, draws) < 1:
+            raise ValueError(f"stride {stride}, patch {patch}, context {context}: give rising sizes, or context 0")
+        if not depths or not all(1 <= d <= max_level <= levels for d in depths):
+            raise ValueError(f"depths {depths}: give levels in 1..{max_level}, which may not exceed {levels}")
+        if symmetry and score == "published":
+            raise ValueError("symmetry changes the residual, which score 'published' does not use: choose one")
+        self.published, sides = quirks == "published", {"in_channels": channels, "out_channels": channels}
+        if architecture == "ct":
+            net = build(CtUNet, ct_network, "restorer.ct_network", quirks=quirks, **sides)
+        else:
+            net = build(UNet, network, "restorer.network", **sides)
+        self.denoiser = Denoiser(net, Schedule("cosine", levels, floor=1e-4 if self.published else 0), target="clean")
+        self.weights, self.max_level, self.depths, self.draws = weights, max_level, depths, draws
+        self.patch, self.stride, self.context, self.windows = patch, stride, context, windows
+        self.ssim_weight, self.clip, self.symmetry, self.own_map = ssim_weight, clip, symmetry, score == "published"
+
+    def parts(self) -> tuple[str, ...]:
+        return ("denoiser",)
+
+    def begin(self) -> None:
+        if self.weights:
+            from pseudohealthy.interop.start import start_from
+
+            start_from(self.denoiser.network, self.weights)
+
+    def grid(self, height: int, width: int) -> list[Box]:
+        """Windows row by row, spread evenly from border to border, as many as the stride needs."""
+        side = min(self.patch, height, width)
+        rows, columns = (spans(n, side, min(self.stride, side)) for n in (height, width))
+        return [Box(*row, *column) for row in rows for column in columns]
+
+    def training_boxes(self, draw: Draw, height: int, width: int) -> list[Box]:
+        """One whole window per item, at any offset."""
+        side = min(self.patch, height, width)
+        tops, lefts = (draw.integers(0, n - side + 1).tolist() for n in (height, width))
+        return [Box(y, y + side, x, x + side) for y, x in zip(tops, lefts, strict=True)]
+
+    def loss(self, batch: Batch, part: str) -> Tensor:
+        """MSE + `ssim_weight` (1 - SSIM) of the clean estimate in one noised window per item."""
+        images, draw = batch.images, batch.draw
+        t = draw.integers(1, self.max_level + 1).to(images.device)
+        boxes = self.training_boxes(draw, *images.shape[-2:])
+        side = boxes[0].bottom - boxes[0].top
+        return self.patch_loss(images, draw.noise(images.new_empty(()).expand(*images.shape[:2], side, side)), t, boxes)
+
+    def patch_loss(self, images: Tensor, noise: Tensor, t: Tensor, boxes: Sequence[Box]) -> Tensor:
+        """Loss (B,) of images (B, C, H, W), a window of each noised to levels t (B,) by noise (B, C, patch, patch)."""
+        truth = torch.stack([box.cut(image) for box, image in zip(boxes, images, strict=True)])
+        estimate = self.estimate(images, boxes, self.denoiser.noised(truth, noise, t), t)
+        if self.published:
+            estimate = estimate.clamp(-1, 1)
+        likeness = ssim(estimate, truth, **({"data_range": 1.0, "border": "zeros"} if self.published else {}))
+        return (estimate - truth).square().flatten(1).mean(1) + self.ssim_weight * (1 - likeness)
+
+    def estimate(self, images: Iterable[Tensor], boxes: Sequence[Box], patches: Tensor, t: int | Tensor) -> Tensor:
+        """Clean estimates (N, C, patch, patch) of noised patches that stand in boxes of otherwise clean images."""
+        seen, places = [], []
+        for image, box, patch in zip(images, boxes, patches, strict=True):
+            view = surroundings(box, self.context, *image.shape[-2:])
+            seen.append(view.cut(image).clone())
+            places.append(Box(box.top - view.top, box.bottom - view.top, box.left - view.left, box.right - view.left))
+            places[-1].cut(seen[-1]).copy_(patch)
+        clean = self.denoiser(torch.stack(seen), t).clean.float()
+        return torch.stack([place.cut(part) for place, part in zip(places, clean, strict=True)])
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        found = [self.slid(images, depth, draw.fork(f"depth {depth}")) for depth in self.depths]
+        trail = [twin for twin, _ in found]
+        healthy = torch.stack(trail).mean(0)
+        if self.own_map:
+            maps = torch.stack([errors for _, errors in found]).mean(0)
+            return Restoration(healthy, trail, map=maps, score=maps.flatten(1).mean(1))
+        if self.symmetry:
+            healthy = images - mirror_residual(images - healthy, images, sigma=images.shape[-1] / 64)
+        return Restoration(healthy, trail)
+
+    def slid(self, images: Tensor, depth: int, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Twins (B, C, H, W) and mean absolute errors (B, H, W) from one-step estimates of all windows at `depth`."""
+        boxes = self.grid(*images.shape[-2:])
+        truth = torch.stack([box.cut(images) for box in boxes], 1)[:, None].expand(-1, self.draws, *[-1] * 4)
+        copies, one = truth.shape[:3], truth.shape[3:]
+        noise = draw.repeat(self.draws * len(boxes)).noise(images.new_empty(()).expand(copies.numel(), *one))
+        noised = self.denoiser.noised(truth, noise.reshape(truth.shape), depth)
+        estimates = truth.clone()
+        busy = torch.ones(copies, dtype=torch.bool) if self.published else truth.amax((3, 4, 5)).cpu() > EMPTY
+        for part in busy.nonzero().split(self.windows):
+            item, copy, window = part.unbind(1)
+            at = [boxes[i] for i in window.tolist()]
+            clean = self.estimate([images[i] for i in item.tolist()], at, noised[item, copy, window], depth)
+            estimates[item, copy, window] = clean.clamp(-1, 1) if self.clip else clean
+        errors = (truth - estimates).abs().mean((1, 3), keepdim=True)[:, 0]  # (B, windows, 1, patch, patch)
+        return stitched(estimates.mean(1), boxes, images), stitched(errors, boxes, images[:, :1])[:, 0]
+
+    def describe(self) -> str:
+        return "absolute errors of the windows, averaged" if self.own_map else ""
+
+    def network_calls(self) -> int:
+        """Of an image without empty windows."""
+        return self.draws * len(self.depths) * len(self.grid(self.size, self.size))
+
+
+def spans(length: int, side: int, stride: int) -> list[tuple[int, int]]:
+    """(start, end) of windows along one axis."""
+    count = math.ceil((length - side) / stride) + 1
+    starts = [i * (length - side) // max(1, count - 1) for i in range(count)]
+    return [(start, start + side) for start in starts]
+
+
+def surroundings(box: Box, context: int, height: int, width: int) -> Box:
+    """The square of side `context` about a box, moved into the image; the whole image for 0."""
+    tall, wide = min(context or height, height), min(context or width, width)
+    top = min(max(0, (box.top + box.bottom - tall) // 2), height - tall)
+    left = min(max(0, (box.left + box.right - wide) // 2), width - wide)
+    return Box(top, top + tall, left, left + wide)
+
+
+def stitched(patches: Tensor, boxes: Sequence[Box], like: Tensor) -> Tensor:
+    """Mean of patches (B, windows, C, patch, patch) over the windows that hold a pixel, shaped as `like` (B, C, H, W)."""
+    total, count = torch.zeros_like(like), torch.zeros_like(like)
+    for index, box in enumerate(boxes):
+        box.cut(total).add_(patches[:, index])
+        box.cut(count).add_(1)
+    return total / count
