@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from scipy import ndimage
 
+from pseudohealthy.detector import Detector, restore_planes
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.errors import Fault
 from pseudohealthy.maps import AnomalyMap, median, smooth
+from pseudohealthy.restorers.base import Batch, Restorer
+from pseudohealthy.restorers.baselines import HealthyMean, Identity, Intensity
+from pseudohealthy.run import Run
+from pseudohealthy.training import loop
 
 
 @pytest.fixture
@@ -91,4 +100,80 @@ def test_its_words_name_every_step():
         "positive residual, signed residual smoothed by sigma 1 px, map smoothed by sigma 2 px, median 3 px, "
         "foreground eroded by 1 px"
     )
+    assert AnomalyMap(standardise="level").describe() == "absolute residual, in healthy spreads by level"
+    assert AnomalyMap(standardise="level").describe("own map") == "own map"
     assert AnomalyMap().describe() == "absolute residual"
+
+
+SIZE = 16
+
+
+def healthy(count: int, seed: int = 0) -> torch.Tensor:
+    """Images around the twin 0, whose left half varies ten times as much as the right one and is too bright by 0.1."""
+    x = 0.02 * torch.randn(count, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+    x[..., : SIZE // 2] = 10 * x[..., : SIZE // 2] + 0.1
+    return x
+
+
+def calibrated(restorer: Restorer, amap: AnomalyMap, count: int = 200) -> bool:
+    inside = torch.ones(20, SIZE, SIZE, dtype=torch.bool)
+    return restorer.calibrate(
+        (Batch(healthy(20, seed), inside, None, Draw(0, list(range(20)))) for seed in range(count // 20)), amap
+    )
+
+
+def mapped(restorer: Restorer, amap: AnomalyMap, images: torch.Tensor) -> torch.Tensor:
+    inside = torch.ones(len(images), SIZE, SIZE, dtype=torch.bool)
+    return restore_planes(restorer, amap, images, inside, Draw(0, list(range(len(images)))), torch.float32)[1]
+
+
+def test_by_pixel_a_residual_counts_in_spreads_of_healthy_residuals_at_its_place():
+    amap, restorer = AnomalyMap(standardise="pixel"), HealthyMean(size=SIZE, channels=1)
+    lesion = torch.zeros(1, 1, SIZE, SIZE)
+    lesion[..., 4:8, :] = 0.3
+    before = mapped(restorer, amap, lesion)
+    assert torch.equal(before, mapped(restorer, AnomalyMap(), lesion))  # nothing has been learnt yet
+    assert calibrated(restorer, amap) and restorer.calibration_planes == 200
+    after = mapped(restorer, amap, lesion)[0]
+    assert after[5, SIZE // 2 :].min() > 2 * after[5, : SIZE // 2].max()  # loud on the left: the same 0.3 means less
+    others = mapped(restorer, amap, healthy(64, seed=99))
+    root_mean_square = others.square().mean((0, 1)).sqrt()
+    assert (root_mean_square[: SIZE // 2] > 0.6).all() and (root_mean_square < 1.3).all()
+    assert (restorer.residual_mean[..., : SIZE // 2].mean() - 0.1).abs() < 0.02
+
+
+def test_by_level_the_map_only_changes_its_unit():
+    amap, restorer = AnomalyMap(standardise="level", smooth=1.0), HealthyMean(size=SIZE, channels=1)
+    assert calibrated(restorer, amap)
+    x = healthy(64, seed=99)
+    unit = restorer.residual_spread[0, 0, 0]
+    torch.testing.assert_close(mapped(restorer, amap, x), mapped(restorer, AnomalyMap(smooth=1.0), x) / unit)
+    assert 0.9 < mapped(restorer, amap, x).square().mean().sqrt() < 1.1
+
+
+def test_only_residual_maps_are_standardised():
+    amap, control = AnomalyMap(standardise="pixel"), Intensity(size=SIZE, channels=1)
+    assert not calibrated(control, amap) and control.calibration_planes == 0
+    x = healthy(2)
+    assert torch.equal(mapped(control, amap, x), mapped(control, AnomalyMap(), x))
+    assert not calibrated(HealthyMean(size=SIZE, channels=1), AnomalyMap())  # not asked for
+    assert not calibrated(Identity(size=SIZE, channels=1), amap, count=0)  # nothing seen
+
+
+def test_an_existing_run_is_standardised_by_resuming_it(tiny_run, pictures, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    with pytest.raises(Fault, match="resume"):
+        Detector(Run.open(tmp_path / "run"), device="cpu", settings=["map.standardise=pixel"])
+    run = loop.resume(tmp_path / "run", data=pictures, settings=["map.standardise=pixel"], device="cpu")
+    before, after = (Run.open(folder).read_json("threshold.json") for folder in (tiny_run, run.folder))
+    assert before["value"] < 1 < after["value"]  # in spreads
+    assert after["n_patients"] == 4  # those it has not learnt from
+    detector = Detector(run, device="cpu")
+    assert detector.restorer.calibration_planes == 4
+    assert "in healthy spreads by pixel" in detector.made()["postprocessing"]
+    assert detector(sorted((pictures / "test" / "bad").iterdir())[0]).map.max() > after["value"]
+    with pytest.raises(Fault, match=r"smooth = 2"):
+        Detector(run, device="cpu", settings=["map.smooth=2"])
+    Detector(run, device="cpu", settings=["map.standardise=none", "map.smooth=2"])
+    again = loop.resume(run.folder, data=pictures, settings=["map.standardise=none"], device="cpu")
+    assert again.read_json("threshold.json")["value"] == before["value"]

@@ -25,10 +25,12 @@ _WHERE = {
     "Recipe": "recipe",
     "Run": "run",
     "Scan": "scan",
+    "compare": "evaluation.compare",
     "detect": "archive",
     "evaluate": "evaluation.runner",
     "load": "detector",
     "read": "io",
+    "sweep": "evaluation.sweep",
     "train": "training.loop",
 }
 __all__ = [*_WHERE, "__version__"]
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from pseudohealthy.detector import Detector as Detector
     from pseudohealthy.detector import load as load
     from pseudohealthy.errors import Fault as Fault
+    from pseudohealthy.evaluation.compare import compare as compare
     from pseudohealthy.evaluation.runner import evaluate as evaluate
+    from pseudohealthy.evaluation.sweep import sweep as sweep
     from pseudohealthy.finding import Finding as Finding
     from pseudohealthy.io import read as read
     from pseudohealthy.recipe import Recipe as Recipe

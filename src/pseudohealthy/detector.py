@@ -39,7 +39,8 @@ def restore_planes(
         restoration = restorer.restore(images, draw)
     healthy = restoration.healthy.float()
     if restoration.map is None:
-        maps = amap.residual_map(images, healthy, foreground)
+        mean, spread = restorer.residual_mean, restorer.residual_spread
+        maps = amap.residual_map(images, healthy, foreground, mean, spread)
     else:
         own = restoration.map.float()
         if restorer.unfiltered:  # a control is as smooth as the method it stands beside
@@ -67,6 +68,7 @@ class Detector:
         settings: Sequence[str] = (),
         restorer: Restorer | None = None,
     ):
+        trained = run.recipe.make_map()
         if settings:
             run = Run(run.folder, copy.deepcopy(run.recipe).set(settings).resolved(), run.record)
         self.run, self.batch, self.settings = run, batch, tuple(settings)
@@ -76,10 +78,25 @@ class Detector:
         self.weights_sha256 = None
         if restorer is None:
             restorer, self.weights_sha256 = run.restorer()
+            self._check_standard(restorer, trained)
         self.restorer = restorer.to(self.device).eval()
         self.stored = run.read_json("threshold.json") or {}
         self.fingerprint = run.read_json("fingerprint.json")
         self.choice = self._choice(threshold)
+
+    def _check_standard(self, restorer: Restorer, trained: AnomalyMap) -> None:
+        """Fault where the map measures in healthy spreads that were not learnt, or of residuals smoothed otherwise."""
+        if self.amap.standardise == "none" or restorer.unfiltered or restorer.describe():  # or it makes its own map
+            return
+        same = (self.amap.standardise, self.amap.smooth) == (trained.standardise, trained.smooth)
+        if not (same and restorer.calibration_planes):
+            raise Fault(
+                "STANDARDISE",
+                f"run '{self.run.name}' has not learnt healthy residuals for map.standardise = {self.amap.standardise}"
+                f" and map.smooth = {self.amap.smooth:g}",
+                "train --resume it with these settings and healthy validation data, or --set map.standardise=none",
+                exit=BAD_MODEL,
+            )
 
     def _choice(self, threshold: float | str) -> float | str:
         if isinstance(threshold, str) and threshold not in ("stored", "otsu"):

@@ -19,25 +19,33 @@ class AnomalyMap:
     kind: what the signed residual x - x_healthy becomes: its magnitude ("absolute", the published choice), its square,
         or only what is brighter ("positive") or darker ("negative") than the healthy twin.
     smooth: Gaussian sigma, model pixels, of the *signed* residual before `kind`; noise cancels, lesions stay.
+    standardise: measures the smoothed signed residual in spreads of those of healthy validation planes, which are learnt
+        when training ends (until then, and in its validation, the residual is plain): "level" divides it by the spread
+        of all pixels together, so that maps of different methods share a unit; "pixel" subtracts each pixel's own mean
+        and divides by its own spread (where images lie alike and lesions are not where health varies most). Concerns
+        residual maps; a method's own map, and a control's, stays as it is.
     smooth_after: Gaussian sigma of the map itself.
     median: side of a square median filter on the map, model pixels, odd; 0 for none.
     gate: the map is multiplied by the image's own brightness (0..1) to this power; 0 for none. For lesions that are
         bright themselves (bleeding on CT, FLAIR, splotches): a smoothed residual spills over their rim, the gate cuts it
         off. 2 prefers bright tissue, 32 keeps little but the brightest.
     erode: model pixels taken off the rim of the foreground, where registration and partial volume leave residuals.
-    score: "mean" over the foreground, "top" (mean of the highest `share` of it) or "max".
-    share: fraction of the foreground that "top" averages.
+    score: "mean" over the foreground, "top" (mean of the highest `share` of it), "max", or "region": the sum over the
+        largest connected region of a plane above `level`.
+    share: fraction of the foreground that "top" averages. level: map value from which "region" counts.
     quantile: of healthy validation map values, that becomes the stored threshold.
     """
 
     kind: Literal["absolute", "squared", "positive", "negative"] = "absolute"
     smooth: float = 0.0
+    standardise: Literal["none", "level", "pixel"] = "none"
     smooth_after: float = 0.0
     median: int = 0
     gate: float = 0.0
     erode: int = 0
-    score: Literal["mean", "top", "max"] = "top"
+    score: Literal["mean", "top", "max", "region"] = "top"
     share: float = 0.02
+    level: float = 0.0
     quantile: float = 0.99
 
     def __post_init__(self) -> None:
@@ -54,9 +62,21 @@ class AnomalyMap:
             if wrong:
                 raise Fault("RECIPE", f"map: {found}", cure, exit=USAGE)
 
-    def residual_map(self, images: Tensor, healthy: Tensor, foreground: Tensor) -> Tensor:
-        """Map (B, S, S) from images and twins (B, C, S, S) in [-1, 1]; summed over channels (Wolleb 2022, eq. 7)."""
-        residual = smooth(images - healthy, self.smooth)
+    def residual_map(
+        self,
+        images: Tensor,
+        healthy: Tensor,
+        foreground: Tensor,
+        mean: Tensor | float = 0.0,
+        spread: Tensor | float = 1.0,
+    ) -> Tensor:
+        """Map (B, S, S) from images and twins (B, C, S, S) in [-1, 1]; summed over channels (Wolleb 2022, eq. 7).
+
+        mean, spread: (C, S, S) of healthy residuals, a restorer's buffers, for `standardise`.
+        """
+        residual = self.signed(images, healthy)
+        if self.standardise != "none":
+            residual = (residual - mean) / spread
         if self.kind == "absolute":
             residual = residual.abs()
         elif self.kind == "squared":
@@ -64,6 +84,10 @@ class AnomalyMap:
         else:
             residual = (residual if self.kind == "positive" else -residual).clamp(min=0)
         return self.finish(residual.sum(1), images, foreground)
+
+    def signed(self, images: Tensor, healthy: Tensor) -> Tensor:
+        """Smoothed signed residual (B, C, S, S) float32, image less twin."""
+        return smooth(images.float() - healthy.float(), self.smooth)
 
     def finish(self, maps: Tensor, images: Tensor, foreground: Tensor) -> Tensor:
         """Filters, gate and foreground, for maps (B, S, S) that a method or a control computed itself as well."""
@@ -90,6 +114,12 @@ class AnomalyMap:
             return values.mean().item()
         if self.score == "max":
             return values.max().item()
+        if self.score == "region":
+            from pseudohealthy.scores import largest_region_mass  # which itself needs `smooth`
+
+            side = maps.shape[-2:]
+            inside = foreground.bool().reshape(-1, *side)
+            return largest_region_mass(maps.reshape(-1, *side), inside, self.level).max().item()
         count = max(1, round(self.share * values.numel()))
         return values.topk(count).values.mean().item()
 
@@ -97,6 +127,7 @@ class AnomalyMap:
         """Post-processing in words, for every record of an evaluation; own: how a method made its map itself."""
         steps = [own or f"{self.kind} residual"]
         steps += [f"signed residual smoothed by sigma {self.smooth:g} px"] if self.smooth and not own else []
+        steps += [f"in healthy spreads by {self.standardise}"] if self.standardise != "none" and not own else []
         steps += [f"map smoothed by sigma {self.smooth_after:g} px"] if self.smooth_after else []
         steps += [f"median {self.median} px"] if self.median else []
         steps += [f"times brightness to the power {self.gate:g}"] if self.gate else []
@@ -105,7 +136,10 @@ class AnomalyMap:
 
 
 def smooth(images: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian filter of (B, C, H, W), reflected at the border, truncated at 3 sigma; per image and channel."""
+    """Separable Gaussian filter of (B, C, H, W), reflected at the border, truncated at 3 sigma; per image and channel.
+
+    In the images' own precision, under autocast, too.
+    """
     if sigma <= 0:
         return images
     radius = min(int(3 * sigma + 0.5), min(images.shape[-2:]) - 1)
@@ -113,8 +147,9 @@ def smooth(images: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)
     kernel = kernel / kernel.sum()
     flat = images.reshape(-1, 1, *images.shape[-2:])
-    flat = F.conv2d(F.pad(flat, [radius, radius, 0, 0], mode="reflect"), kernel.view(1, 1, 1, -1))
-    flat = F.conv2d(F.pad(flat, [0, 0, radius, radius], mode="reflect"), kernel.view(1, 1, -1, 1))
+    with torch.autocast(images.device.type, enabled=False):
+        flat = F.conv2d(F.pad(flat, [radius, radius, 0, 0], mode="reflect"), kernel.view(1, 1, 1, -1))
+        flat = F.conv2d(F.pad(flat, [0, 0, radius, radius], mode="reflect"), kernel.view(1, 1, -1, 1))
     return flat.reshape(images.shape)
 
 

@@ -114,3 +114,40 @@ def test_two_thousand_resamples_of_millions_of_voxels_are_quick():
     drawn = binned.resampled(bootstrap.weights(100))
     assert len(drawn["auroc"]) == 2000 and np.isfinite(drawn["average_precision"]).all()
     assert time.perf_counter() - start < 10
+
+
+def test_holm_equals_its_definition_and_keeps_the_order():
+    rng = np.random.default_rng(12)
+    p = rng.random(9) ** 3
+    order, running = np.argsort(p), 0.0
+    expected = np.empty(9)
+    for rank, index in enumerate(order):
+        running = max(running, (9 - rank) * p[index])
+        expected[index] = min(1.0, running)
+    assert bootstrap.holm(p) == pytest.approx(expected.tolist())
+    assert bootstrap.holm([0.03, float("nan"), 0.04])[::2] == pytest.approx([0.06, 0.06])
+    assert bootstrap.holm([]) == []
+
+
+def test_p_values_are_uniform_without_a_difference_and_1_for_equal_methods():
+    rng = np.random.default_rng(13)
+    weight = bootstrap.weights(40, 400)
+    found = []
+    for _ in range(300):
+        first, second = (bootstrap.ratio_of_sums(weight, rng.normal(size=40), np.ones(40)) for _ in "ab")
+        found.append(bootstrap.two_sided(first, second))
+    assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.10
+    assert bootstrap.two_sided(first, first) == 1
+    assert bootstrap.two_sided(first + 9, first) == pytest.approx(2 / 401)
+
+
+def test_fpr_at_95_tpr_of_few_scores_is_exact_in_every_resample():
+    rng = np.random.default_rng(14)
+    maps, truths = cohort(rng, 12, 20, prevalence=0.3)
+    _, binned = histograms(maps, truths)
+    weight = bootstrap.weights(12, 30, seed=2)
+    quick = binned.resampled(weight)["fpr_at_95_tpr"]
+    for row, drawn in enumerate(weight.astype(int)):
+        chosen = np.repeat(np.arange(12), drawn)
+        slow = curve(np.concatenate([maps[i] for i in chosen]), np.concatenate([truths[i] for i in chosen]))
+        assert quick[row] == pytest.approx(slow.fpr_at_tpr(0.95), abs=1e-6)

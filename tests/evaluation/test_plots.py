@@ -8,6 +8,7 @@ from PIL import Image
 
 from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.curves import curve
+from pseudohealthy.evaluation.records import Record
 from pseudohealthy.evaluation.thresholds import healthy_quantile
 
 
@@ -62,3 +63,57 @@ def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):
     with pytest.raises(ValueError):
         plots.roc(tmp_path / "roc.png", {})
     assert not list(tmp_path.iterdir())
+
+
+def record(method: str, value: float, metric: str = "image_auroc") -> Record:
+    return Record(
+        metric=metric, value=value, ci95=(value - 0.1, value + 0.1), unit="case", protocol="strict", threshold_source=None,
+        mask="m", grid="native", postprocessing="none", n_patients=9, n_cases=9, prevalence=0.5, method=method,
+    )  # fmt: skip
+
+
+def test_a_forest_shows_runs_in_colour_and_each_control_once(tmp_path):
+    records = [record("a", 0.8), record("b", 0.6), record("control: x (a)", 0.4), record("control: x (b)", 0.5)]
+    path = plots.forest(tmp_path / "forest.png", {"one": records})
+    found = colours(path)
+    assert {rgb(plots.METHOD_COLOURS[0]), rgb(plots.METHOD_COLOURS[1]), rgb(plots.CONTROL_GREYS[0])} <= found
+    one_setting = plots.forest(tmp_path / "one.png", {"one": records[:3]})
+    another = plots.forest(tmp_path / "another.png", {"one": [*records, record("control: y", 0.3)]})
+    heights = [Image.open(p).height for p in (one_setting, path, another)]
+    assert heights[0] == heights[1] < heights[2], "two settings of one control are one row"
+    more = [*records, *(record(r.method, r.value, "plane_auroc") for r in records)]
+    wide = plots.forest(tmp_path / "wide.png", {"one": more, "other": records})
+    assert Image.open(wide).width > 1.5 * Image.open(path).width
+    with pytest.raises(ValueError):
+        plots.forest(tmp_path / "none.png", {"one": []})
+
+
+def test_training_curves_are_of_the_runs_that_have_them(tmp_path):
+    history = [{"epoch": 1.0, "validation_auroc": 0.6}, {"epoch": 2.0, "validation_auroc": 0.7}, {"epoch": 3.0}]
+    found = colours(
+        plots.training(tmp_path / "a.png", {"scratch": history, "pretrained": history[:1], "c": [{"epoch": 1}]})
+    )
+    assert {rgb(plots.METHOD_COLOURS[0]), rgb(plots.METHOD_COLOURS[1])} <= found
+    assert rgb(plots.METHOD_COLOURS[2]) not in found
+    with pytest.raises(ValueError):
+        plots.training(tmp_path / "none.png", {"c": [{"epoch": 1}]})
+
+
+@pytest.mark.parametrize("sizes", [(4,), (2, 3), (2, 2, 3), (1, 2, 2, 2)])
+def test_a_sweep_is_drawn_over_any_number_of_axes(tmp_path, sizes):
+    axes = [(f"map.key{n}", [str(v) for v in range(size)]) for n, size in enumerate(sizes)]
+    values = np.random.default_rng(0).random((3, *sizes))
+    values[:, -1] = np.nan  # a figure that one setting does not have
+    if len(sizes) > 1 and sizes[0] == 1:
+        values = np.nan_to_num(values)
+    path = plots.sweep(tmp_path / "sweep.png", axes, {"one": values, "other": values}, "run $x_{")
+    assert len(colours(path)) > 20
+
+
+def test_a_strip_has_one_scale_for_all_maps(tmp_path):
+    """The brightest colour belongs to the loudest map; a quiet one stays dark beside it."""
+    flat = np.zeros((16, 16))
+    loud = plots.strip(tmp_path / "a.png", [("quiet", flat, flat, flat + 0.1), ("loud", flat, flat, flat + 1.0)])
+    pixels = np.asarray(Image.open(loud).convert("RGB")).astype(int)
+    bright = (np.abs(pixels - (252, 255, 164)).max(-1) <= 3).any(0)
+    assert not bright[: pixels.shape[1] // 3].any() and bright[pixels.shape[1] // 2 :].sum() > 100

@@ -16,6 +16,7 @@ from pseudohealthy.detector import load as detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.outcome import Evaluation
 from pseudohealthy.evaluation.runner import evaluate
+from pseudohealthy.restorers.baselines import CONTROLS
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_the_folder_holds_the_files_of_the_contract(measured):
 
 def test_every_trivial_control_stands_beside_the_method(measured):
     result, _ = measured
-    controls = {"identity", "mean-intensity", "bright-area", "intensity", "healthy-mean", "z-score"}
+    controls = set(CONTROLS)
     methods = {record.method for record in result.records}
     assert methods == {"ddpm"} | {f"control: {name}" for name in controls}
     for method in methods:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from pseudohealthy.networks.classifier import Classifier
-from pseudohealthy.networks.unet import QUERY_ROWS, UNet, attend
+from pseudohealthy.networks.unet import QUERY_ROWS, UNet, attend, timestep_embedding
 
 WOLLEB = {"width": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (16,)}
 WOLLEB |= {"classes": 2, "learned_variance": True}
 PDDPM = {"width": 128, "multipliers": (1, 2, 2), "blocks": 3, "head_channels": 64, "attention_order": "new"}
 PDDPM |= {"scale_shift": True, "residual_sampling": True}
+DDPM = {"width": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (16,), "eps": 1e-6}
+DDPM |= {"embedding_order": "sin-cos", "frequency_shift": 1, "pad_end": True}
 CLASSIFIER = {"size": 256, "width": 32, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 4, "attention": (8, 16, 32)}
 CLASSIFIER |= {"head_channels": 64}
 SMALL = {"width": 16, "multipliers": (1, 2), "blocks": 1, "attention": (2,)}
@@ -35,8 +38,9 @@ def on_meta(network, **settings):
         (UNet, PDDPM, 37_513_857),
         (UNet, {**PDDPM, "vector": 512}, 44_068_481),
         (UNet, {**PDDPM, "scale_shift": False}, 34_493_313),
+        (UNet, {**DDPM, "in_channels": 3, "out_channels": 3}, 113_673_219),
     ],
-    ids=["wolleb", "wolleb-1ch", "classifier", "classifier-1ch", "pddpm", "cddpm", "pddpm-baseline"],
+    ids=["wolleb", "wolleb-1ch", "classifier", "classifier-1ch", "pddpm", "cddpm", "pddpm-baseline", "ddpm-celebahq"],
 )
 def test_published_parameter_counts(network, settings, count):
     assert sum(p.numel() for p in on_meta(network, **settings).parameters()) == count
@@ -70,6 +74,7 @@ def trained(network):
         {"scale_shift": True, "residual_sampling": True, "head_channels": 8},
         {"attention_order": "new", "heads": 2, "middle_attention": False},
         {"embedding_order": "sin-cos", "learned_variance": True, "stem": 2},
+        {"embedding_order": "sin-cos", "frequency_shift": 1, "pad_end": True, "eps": 1e-6},
     ],
 )
 def test_output_has_the_image_s_shape_and_items_do_not_mix(options):
@@ -107,7 +112,7 @@ def test_the_condition_matters_and_must_be_given_exactly_where_there_is_one():
             network(x, 1, **condition)
 
 
-@pytest.mark.parametrize("options", [{"stem": 2}, {"scale_shift": True, "residual_sampling": True}])
+@pytest.mark.parametrize("options", [{"stem": 2}, {"scale_shift": True, "residual_sampling": True}, {"pad_end": True}])
 def test_bfloat16_autocast_stays_close(options):
     network = trained(UNet(**SMALL, **options))
     x = torch.randn(2, 1, 16, 16)
@@ -129,12 +134,19 @@ def test_chunked_attention_is_plain_attention(order):
     assert torch.allclose(attend(qkv, heads, order), plain, atol=1e-5)
 
 
-def test_both_memory_layouts_agree():
-    network = trained(UNet(**SMALL, residual_sampling=True))
+@pytest.mark.parametrize("options", [{"residual_sampling": True}, {"pad_end": True}])
+def test_both_memory_layouts_agree(options):
+    network = trained(UNet(**SMALL, **options))
     x = torch.randn(2, 1, 16, 16)
     contiguous = network(x, 7).detach()
     with torch.no_grad():
         assert torch.allclose(network.to(memory_format=torch.channels_last)(x, 7), contiguous, atol=1e-5)
+
+
+def test_the_slowest_wave_of_ddpm_s_time_embedding_is_a_ten_thousandth():
+    for shift, slowest in ((0, 10000 ** (-3 / 4)), (1, 1e-4)):
+        sine = timestep_embedding(torch.tensor([1000]), 8, "sin-cos", shift)[0, 3]
+        assert float(sine) == pytest.approx(math.sin(1000 * slowest), abs=1e-6)
 
 
 @pytest.mark.parametrize("size", [16, (16, 24)])
@@ -151,6 +163,8 @@ def test_the_classifier_is_built_for_one_image_size(size):
     [
         (lambda: UNet(**SMALL, classes=2, vector=3), "not on both"),
         (lambda: UNet(**SMALL, head_channels=5), "heads of 5"),
+        (lambda: UNet(**SMALL, frequency_shift=2), "frequency_shift is 0 or 1"),
+        (lambda: UNet(**SMALL, pad_end=True, residual_sampling=True), "not of residual_sampling"),
         (lambda: Classifier(size=30, width=16, multipliers=(1, 2, 2)), "sides that 4 divides"),
         (lambda: UNet(**SMALL, stem=2)(torch.zeros(1, 1, 16, 18), 1), "sides that 4 divides"),
     ],

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pseudohealthy.networks.unet import UNet
+
 BUNDLED = Path(__file__).parent / "vectors"
 
 
@@ -62,6 +64,42 @@ class Case:
         """Assert equality within the tolerance that the case states for this quantity."""
         tolerance = {"rtol": 0.0, "atol": 0.0} | (self.info["tolerance"].get(quantity) or fallback)
         torch.testing.assert_close(got, expected, rtol=tolerance["rtol"], atol=tolerance["atol"], check_dtype=False)
+
+
+class Stored:
+    """A draw that hands out a run's stored noise fields in their order, whatever it is asked to be."""
+
+    def __init__(self, arrays: dict[str, Tensor]):
+        self.fields = [arrays[name] for name in sorted(arrays) if name.startswith("noise_")]
+
+    def itself(self, *_: Any, **__: Any) -> Stored:
+        return self
+
+    of_kind = fork = repeat = itself
+
+    def noise(self, like: Tensor) -> Tensor:
+        return self.fields.pop(0)
+
+    __call__ = noise
+
+
+@pytest.fixture
+def stored():
+    """stored(arrays) -> a draw of the fields ``noise_*`` among them."""
+    return Stored
+
+
+@pytest.fixture
+def network():
+    """network(interop, state, **options) -> (UNet with these weights, its settings): a module of `interop` converts."""
+
+    def convert(interop: Any, state: dict[str, Tensor], **options: Any) -> tuple[UNet, dict[str, Any]]:
+        settings, weights = interop.convert(state, **options)
+        net = UNet(**settings)
+        net.load_state_dict(weights)
+        return net.eval(), settings
+
+    return convert
 
 
 @pytest.fixture

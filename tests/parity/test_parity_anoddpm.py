@@ -15,40 +15,12 @@ from pseudohealthy.restorers.ddpm import Ddpm
 heavy = () if os.environ.get("PSEUDOHEALTHY_PARITY") else pytest.mark.slow
 
 
-class Stored:
-    """A draw that hands out the stored fields in their order."""
-
-    def __init__(self, arrays):
-        self.fields = [arrays[name] for name in sorted(arrays) if name.startswith("noise_")]
-
-    def of_kind(self, kind, **settings):
-        return self
-
-    def fork(self, tag):
-        return self
-
-    def repeat(self, copies):
-        return self
-
-    def noise(self, like):
-        return self.fields.pop(0)
-
-    __call__ = noise
-
-
-def network(state, **options):
-    settings, weights = interop.convert(state, **options)
-    net = UNet(**settings)
-    net.load_state_dict(weights)
-    return net.eval(), settings
-
-
 @torch.no_grad()
-def test_anoddpm_unet_forward(parity):
+def test_anoddpm_unet_forward(parity, network):
     case = parity("anoddpm_unet_forward")
     state, heads = case.weights(), case.info["unet"]["n_heads"]
-    trained, _ = network(state, heads=heads)
-    published, _ = network(state, heads=1)
+    trained, _ = network(interop, state, heads=heads)
+    published, _ = network(interop, state, heads=1)
     for run in case.runs:
         a = case.tensors(run)
         case.close(trained(a["x"], a["t"]), a["out"], "out")
@@ -58,19 +30,19 @@ def test_anoddpm_unet_forward(parity):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", [pytest.param("full_anoddpm_unet", marks=heavy)])
-def test_full_anoddpm_unet(parity, name):
+def test_full_anoddpm_unet(parity, name, network):
     case = parity(name)
     a = case.tensors()
-    net, _ = network(case.generated(), heads=case.info["network"]["n_heads"])
+    net, _ = network(interop, case.generated(), heads=case.info["network"]["n_heads"])
     assert sum(p.numel() for p in net.parameters()) == case.info["parameters"]
     out = net(a["x_small"].repeat_interleave(4, 2).repeat_interleave(4, 3), a["t"])
     case.close(out[..., ::8, ::8], a["out_sub"], "out_sub")
 
 
 @torch.no_grad()
-def test_anoddpm_partial_diffusion(parity):
+def test_anoddpm_partial_diffusion(parity, network, stored):
     case = parity("anoddpm_partial_diffusion")
-    net, settings = network(case.weights(), heads=case.info["unet"]["n_heads"])
+    net, settings = network(interop, case.weights(), heads=case.info["unet"]["n_heads"])
     own = {k: v for k, v in settings.items() if k not in UNet.dictated}
     for run in case.runs:
         a = case.tensors(run["name"])
@@ -79,7 +51,7 @@ def test_anoddpm_partial_diffusion(parity):
                         variance="large", quirks="published").eval()  # fmt: skip
         restorer.denoiser.network.load_state_dict(net.state_dict())
         case.close(restorer.denoiser.noised(a["x"], a["noise_000"], run["lam"]), a["x_lambda"], "out")
-        healthy = restorer.restore(a["x"], Stored(a)).healthy
+        healthy = restorer.restore(a["x"], stored(a)).healthy
         case.close(healthy, a["out"], "out")
         everywhere = torch.ones_like(a["x"][:, 0])
         maps = AnomalyMap(kind="squared").residual_map(a["x"], healthy, everywhere)

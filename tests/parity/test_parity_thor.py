@@ -21,35 +21,13 @@ class Stub(torch.nn.Module):
         return F.avg_pool2d((a - b).square().mean(1, keepdim=True), 3, 1, 1)
 
 
-class Stored:
-    """A draw that hands out the stored fields in their order."""
-
-    def __init__(self, arrays):
-        self.fields = [arrays[name] for name in sorted(arrays) if name.startswith("noise_")]
-
-    def of_kind(self, kind, **settings):
-        return self
-
-    def noise(self, like):
-        return self.fields.pop(0)
-
-    __call__ = noise
-
-
-def network(state, **options):
-    settings, weights = interop.convert(state, **options)
-    net = UNet(**settings)
-    net.load_state_dict(weights)
-    return net.eval(), settings
-
-
 @torch.no_grad()
-def test_thor_unet_forward(parity):
+def test_thor_unet_forward(parity, network):
     case = parity("thor_unet_forward")
     state = case.weights()
-    net, _ = network(state, head_channels=case.info["unet"]["num_head_channels"])
+    net, _ = network(interop, state, head_channels=case.info["unet"]["num_head_channels"])
     changed = {k: torch.randn_like(v.float()) if "proj_attn" in k else v for k, v in state.items()}
-    other, _ = network(changed, head_channels=case.info["unet"]["num_head_channels"])
+    other, _ = network(interop, changed, head_channels=case.info["unet"]["num_head_channels"])
     for run in case.runs:
         a = case.tensors(run["name"])
         case.close(net(a["x"], a["t"]), a["out"], "out")
@@ -57,12 +35,12 @@ def test_thor_unet_forward(parity):
 
 
 @torch.no_grad()
-def test_full_thor_unet(parity):
+def test_full_thor_unet(parity, network):
     case = parity("full_thor_unet")
     a = case.tensors()
     state = case.generated()
     assert sum(v.numel() for v in state.values()) == case.info["parameters"]
-    net, _ = network(state, head_channels=case.info["network"]["num_head_channels"])
+    net, _ = network(interop, state, head_channels=case.info["network"]["num_head_channels"])
     assert sum(p.numel() for p in net.parameters()) == case.info["parameters"]
     out = net(a["x_small"].repeat_interleave(4, 2).repeat_interleave(4, 3), a["t"])
     case.close(out[..., ::8, ::8], a["out_sub"], "out_sub")
@@ -96,20 +74,20 @@ def test_thor_map_operators(parity):
 
 
 @torch.no_grad()
-def test_thor_inference(parity):
+def test_thor_inference(parity, network, stored):
     case = parity("thor_inference")
     tolerance = case.info["tolerance"]["with_float32_schedule_tables"]
     state = {k: v.float() for k, v in case.weights().items()}
     for run in case.runs:
         a = case.tensors(run["name"])
-        net, settings = network(state, head_channels=case.info["unet"]["num_head_channels"])
+        net, settings = network(interop, state, head_channels=case.info["unet"]["num_head_channels"])
         own = {k: v for k, v in settings.items() if k not in UNet.dictated}
         restorer = Thor(size=a["x"].shape[-1], channels=1, network=own, noise=run["noise"], depth=run["T_test"],
                         harmonise=tuple(run["t_harmonization"]), perceptual="none", quirks="published").eval()  # fmt: skip
         restorer.denoiser.network.load_state_dict(net.state_dict())
         restorer.perceptual = Stub()
         steps = run["t_visualization"]
-        found = thor_published.restore(restorer, 2 * a["x"] - 1, Stored(a), every=steps[0] - steps[1])
+        found = thor_published.restore(restorer, 2 * a["x"] - 1, stored(a), every=steps[0] - steps[1])
 
         def check(got, expected, quantity):
             torch.testing.assert_close(got, expected, rtol=0, atol=tolerance[quantity]["atol"])

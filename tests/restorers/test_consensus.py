@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pseudohealthy.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.consensus import Consensus
 from pseudohealthy.training.loop import train
@@ -79,7 +80,7 @@ def test_calibration_measures_in_healthy_spreads():
     x[..., 10:14, 3:7] = x[..., 10:14, 17:21] = 0.05
     before = restore(restorer, x).map[0]
     with torch.no_grad():
-        assert restorer.calibrate(batches())
+        assert restorer.calibrate(batches(), AnomalyMap())
     after = restore(restorer, x).map[0]
     loud, quiet = (slice(10, 14), slice(3, 7)), (slice(10, 14), slice(17, 21))
     assert before[quiet].mean() == pytest.approx(before[loud].mean().item(), rel=1e-3)
@@ -92,7 +93,7 @@ def test_calibration_measures_in_healthy_spreads():
 def test_calibration_by_level_weighs_levels_and_leaves_pixels_alone():
     restorer = consensus(calibration="level")
     with torch.no_grad():
-        assert restorer.calibrate(batches())
+        assert restorer.calibrate(batches(), AnomalyMap())
     assert (restorer.residual_spread.flatten(1).std(1) < 1e-6).all() and (restorer.residual_mean == 0).all()
     inside = restorer.residuals(images(64, seed=77), restore(restorer, images(64, seed=77)).trail)
     got = inside.square().mean((0, 2, 3, 4)).sqrt()
@@ -102,17 +103,21 @@ def test_calibration_by_level_weighs_levels_and_leaves_pixels_alone():
 def test_calibration_does_not_depend_on_batches_or_on_an_earlier_one():
     with torch.no_grad():
         first, second = consensus(), consensus()
-        first.calibrate(batches(size=8))
-        second.calibrate(batches(size=8))
-        second.calibrate(batches(size=8))
+        first.calibrate(batches(size=8), AnomalyMap())
+        second.calibrate(batches(size=8), AnomalyMap())
+        second.calibrate(batches(size=8), AnomalyMap())
         assert torch.equal(first.residual_spread, second.residual_spread)
         whole = consensus()
         parts = list(batches(16, size=16))
         x, keys = parts[0].images, parts[0].draw.keys
-        whole.calibrate(parts)
+        whole.calibrate(parts, AnomalyMap())
         split = consensus()
         split.calibrate(
-            Batch(x[i : i + 4], parts[0].foreground[i : i + 4], None, Draw(0, keys[i : i + 4])) for i in range(0, 16, 4)
+            [
+                Batch(x[i : i + 4], parts[0].foreground[i : i + 4], None, Draw(0, keys[i : i + 4]))
+                for i in range(0, 16, 4)
+            ],
+            AnomalyMap(),
         )
         torch.testing.assert_close(whole.residual_spread, split.residual_spread)
         torch.testing.assert_close(whole.residual_mean, split.residual_mean)
@@ -121,8 +126,8 @@ def test_calibration_does_not_depend_on_batches_or_on_an_earlier_one():
 def test_few_images_borrow_the_spread_of_all_pixels():
     one, many = consensus(detail=0.0), consensus(detail=0.0)
     with torch.no_grad():
-        one.calibrate(batches(1, size=1))
-        many.calibrate(batches(80))
+        one.calibrate(batches(1, size=1), AnomalyMap())
+        many.calibrate(batches(80), AnomalyMap())
     spread = [r.residual_spread[0, 0] for r in (one, many)]
     ratio = [(s[:, :10].mean() / s[:, 14:].mean()).item() for s in spread]
     assert 1 <= ratio[0] < ratio[1]
@@ -140,9 +145,18 @@ def test_background_that_never_varies_does_not_explode():
             yield batch
 
     with torch.no_grad():
-        restorer.calibrate(head_only())
+        restorer.calibrate(head_only(), AnomalyMap())
     spread = restorer.residual_spread[0, 0]
     assert spread[:, 20].min() > 0.4 * spread[:, 4].mean()
+
+
+def test_its_yardstick_is_its_own_whatever_the_map_asks_for():
+    plain, asked = consensus(), consensus()
+    with torch.no_grad():
+        plain.calibrate(batches(8), AnomalyMap())
+        asked.calibrate(batches(8), AnomalyMap(standardise="level", smooth=3.0))
+    assert torch.equal(plain.residual_spread, asked.residual_spread)
+    assert plain.residual_spread.shape == (2, 1, SIZE, SIZE)  # a level each
 
 
 def test_one_sided_maps():
@@ -157,10 +171,10 @@ def test_the_report_says_whether_it_was_calibrated():
     restorer = consensus()
     assert "not standardised" in restorer.describe()
     with torch.no_grad():
-        assert not restorer.calibrate(iter(()))
-        restorer.calibrate(batches(8))
+        assert not restorer.calibrate(iter(()), AnomalyMap())
+        restorer.calibrate(batches(8), AnomalyMap())
     assert "spreads (by pixel) of 8 healthy validation planes" in restorer.describe()
-    assert not consensus(calibration="none").calibrate(batches(8))
+    assert not consensus(calibration="none").calibrate(batches(8), AnomalyMap())
     assert restorer.network_calls() == 8
 
 

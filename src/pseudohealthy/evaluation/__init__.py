@@ -1,1 +1,1 @@
-"""Evaluation: exact curves, thresholds with a source, patient bootstrap, the strict protocol, plots."""
+"""Evaluation: exact curves, thresholds with a source, patient bootstrap, protocols, plots."""

@@ -9,7 +9,7 @@ One rule holds in the whole package: a voxel or case is called anomalous where `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class Curve:
     negatives: float
     sorted_scores: tuple[np.ndarray, np.ndarray]  # ascending: negatives, positives
     sorted_weights: tuple[np.ndarray | None, np.ndarray | None]
+    areas: tuple[float, float] | None = None  # AUROC and average precision of the curve this one is a thinned copy of
 
     @property
     def prevalence(self) -> float:
@@ -42,6 +43,8 @@ class Curve:
     def auroc(self) -> float:
         """Area under the ROC curve: the chance that a positive scores higher than a negative, ties counting half."""
         self._need_both("AUROC")
+        if self.areas:
+            return self.areas[0]
         passed = np.diff(self.tp, prepend=0.0)
         above = np.dot(passed, self.fp_above) + np.dot(passed, self.fp)
         return float(1 - above / 2 / self.positives / self.negatives)
@@ -51,6 +54,8 @@ class Curve:
         """Sum of precision x step in recall, without interpolation; chance level is the prevalence."""
         if not self.positives:
             raise Fault("ONE_CLASS", "average precision needs positives, found none", "add anomalous cases")
+        if self.areas:
+            return self.areas[1]
         return float(np.dot(np.diff(self.tp, prepend=0.0), self.tp / (self.tp + self.fp)) / self.positives)
 
     def fpr_at_tpr(self, tpr: float = 0.95) -> float:
@@ -58,6 +63,28 @@ class Curve:
         self._need_both("FPR at a TPR")
         first = int(np.searchsorted(self.tp, tpr * self.positives * (1 - 1e-12)))
         return float(self.fp[min(first, len(self.fp) - 1)] / self.negatives)
+
+    def area_to(self, fpr: float = 0.3) -> float:
+        """Area under the ROC curve up to this false positive rate, divided by the rate: 1 for a perfect ranking.
+
+        With regions as weights (`region_curve`) it is the AUPRO (Bergmann et al. 2019, limit 0.3).
+        """
+        self._need_both("the area")
+        return _area(
+            np.concatenate([[0.0], self.fp]) / self.negatives,
+            np.append(self.fp_above, self.negatives) / self.negatives,
+            np.concatenate([[0.0], self.tp]) / self.positives,
+            fpr,
+        )
+
+    def thinned(self, most: int = 10_000) -> Curve:
+        """For drawing: at most ``most`` points and no scores; the areas stay those of the full curve."""
+        keep = _thin(len(self.tp), most)
+        empty = self.sorted_scores[0][:0]
+        return replace(
+            self, scores=self.scores[keep], tp=self.tp[keep], fp=self.fp[keep], fp_above=self.fp_above[keep],
+            sorted_scores=(empty, empty), sorted_weights=(None, None), areas=(self.auroc, self.average_precision),
+        )  # fmt: skip
 
     def best_dice(self) -> tuple[float, float]:
         """(highest Dice over all thresholds, that threshold): an oracle where the labels are the test set's.
@@ -118,8 +145,19 @@ def curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = N
     if weights is not None:
         weights = np.asarray(weights, dtype=np.float64).ravel()
         scores, labels, weights = scores[weights > 0], labels[weights > 0], weights[weights > 0]
-    positive, positive_weights = _sorted(scores, labels, weights)
-    negative, negative_weights = _sorted(scores, ~labels, weights)
+    return _curve(_sorted(scores, labels, weights), _sorted(scores, ~labels, weights))
+
+
+def region_curve(found: Curve, scores: np.ndarray, weights: np.ndarray) -> Curve:
+    """The curve of the same negatives against positives with other weights, as 1 / voxels of their region, which makes
+    the true positive rate the mean overlap per region (PRO). scores, weights (P,): of the positives."""
+    scores = np.asarray(scores, dtype=found.sorted_scores[0].dtype)
+    positive = _sorted(scores, np.ones(len(scores), dtype=bool), np.asarray(weights, dtype=np.float64))
+    return _curve(positive, (found.sorted_scores[0], found.sorted_weights[0]))
+
+
+def _curve(positives: tuple[np.ndarray, np.ndarray | None], negatives: tuple[np.ndarray, np.ndarray | None]) -> Curve:
+    (positive, positive_weights), (negative, negative_weights) = positives, negatives
     first = np.ones(len(positive), dtype=bool)  # of its tied scores
     np.not_equal(positive[1:], positive[:-1], out=first[1:])
     distinct = positive[first][::-1]
@@ -178,6 +216,17 @@ def _above(scores: np.ndarray, weights: np.ndarray | None, threshold: float) -> 
 
 def _total(scores: np.ndarray, weights: np.ndarray | None) -> float:
     return float(len(scores) if weights is None else weights[0])
+
+
+def _area(end: np.ndarray, start: np.ndarray, heights: np.ndarray, limit: float) -> float:
+    """Area up to ``limit``, divided by it: flat at heights[i] from end[i] to start[i], then a slope to heights[i + 1] at
+    end[i + 1]."""
+    flat = np.minimum(start, limit) - np.minimum(end, limit)
+    begin, width = start[:-1], end[1:] - start[:-1]
+    used = np.clip(limit - begin, 0, width)
+    share = np.divide(used, width, out=np.zeros_like(width), where=width > 0)
+    slope = np.dot(used, heights[:-1] + np.diff(heights) * share / 2)
+    return float((np.dot(flat, heights) + slope) / limit)
 
 
 def _thin(count: int, most: int) -> np.ndarray:

@@ -43,14 +43,14 @@ class Evaluation:
     def table(self) -> Table:
         """One row per method, then each method minus the best control, then the controls; ``*`` marks the best value.
 
-        Up to three tables, one below the other, so that 80 columns hold them: images, voxels, Dice.
+        Tables one below the other, so that 80 columns hold them: images, voxels, Dice, lesions, boxes.
         """
         from rich.table import Table
         from rich.text import Text
 
         found = summarise(self.records)
         stacked = Table.grid()
-        for family in (("image", "plane"), ("voxel",), ("dice",)):
+        for family in (("image", "plane"), ("voxel",), ("dice",), ("lesion",), ("box",)):
             headings = dict.fromkeys(key[1] for key, cell in found.cells.items() if cell.metric.startswith(family))
             if headings:
                 stacked.add_row(_part(found, [heading for heading in found.headings if heading in headings]))

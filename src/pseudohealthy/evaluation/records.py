@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pseudohealthy.cases import ANOMALOUS, HEALTHY
-from pseudohealthy.errors import BAD_MODEL, Fault
+from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 
 CONTROL = "control:"  # methods whose name starts so are trivial controls: listed below, compared against
 
@@ -21,10 +21,70 @@ HEADINGS = {
     "plane_average_precision": "plane AP",
     "voxel_auroc_pooled": "voxel AUROC, pooled",
     "voxel_average_precision_pooled": "voxel AP, pooled",
+    "voxel_aupro_30": "voxel AUPRO, FPR to 0.3",
+    "voxel_auroc_per_slice_mean": "voxel AUROC, mean per diseased slice",
+    "voxel_auroc_per_case_mean": "voxel AUROC, mean per case",
+    "voxel_average_precision_per_case_mean": "voxel AP, mean per case",
     "dice_pooled": "Dice, pooled @",
     "dice_per_case_mean": "Dice, mean per case @",
+    "dice_validation_pooled": "Dice, pooled @",
+    "dice_validation_per_case_mean": "Dice, mean per case @",
+    "dice_otsu_per_slice_mean": "Dice, mean per diseased slice @",
     "dice_oracle_pooled": "Dice, pooled @",
+    "dice_oracle_pooled_small": "Dice, pooled, small @",
+    "dice_oracle_pooled_medium": "Dice, pooled, medium @",
+    "dice_oracle_pooled_large": "Dice, pooled, large @",
+    "lesion_detection_rate": "lesions found @",
+    "box_recall_iou10": "boxes found, IoU 0.1 @",
+    "box_f1_iou10": "box F1, IoU 0.1 @",
+    "box_froc_iou10": "FROC, IoU 0.1",
+    "box_recall_covered": "boxes 10 % covered @",
+    "box_f1_covered": "box F1, mass ratio @",
 }
+
+
+class Box(NamedTuple):
+    """A rectangle in native pixels: columns x0 <= x < x1, rows y0 <= y < y1; kind: the annotated class."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    kind: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[Box, ...]:
+        """Of a manifest's column ``boxes``: "x0 y0 x1 y1 class;...". Raises Fault BOXES (exit 2)."""
+        found = []
+        for item in filter(None, map(str.strip, text.split(";"))):
+            *numbers, kind = [*item.split(maxsplit=4), ""][:5]
+            try:
+                x0, y0, x1, y1 = map(float, numbers)
+            except ValueError:
+                x0 = y0 = x1 = y1 = float("nan")
+            if not (x0 < x1 and y0 < y1):
+                cure = "write x0 y0 x1 y1 class, in pixels, separated by ;"
+                raise Fault("BOXES", f"'{item[:60]}' is no box", cure, exit=USAGE)
+            found.append(cls(x0, y0, x1, y1, kind))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the voxels of a case lie, (D, H, W) bool on its native grid.
+
+    evaluated: the voxels that map and truth hold, in C order; foreground: what shows the patient (the brain, where the
+    case has a brain mask). Outside ``evaluated`` a map is 0.
+    """
+
+    evaluated: np.ndarray
+    foreground: np.ndarray
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Values (N,) back on the grid (D, H, W), 0 elsewhere."""
+        volume = np.zeros(self.evaluated.shape, dtype=np.asarray(values).dtype)
+        volume[self.evaluated] = values
+        return volume
 
 
 @dataclass
@@ -34,7 +94,9 @@ class CaseResult:
     label: HEALTHY, ANOMALOUS or None (unknown); score: higher = more anomalous; plane_scores (D,) and plane_labels
     (D,) with HEALTHY, ANOMALOUS or -1 (unknown); map (N,) float32: scores of the voxels inside the evaluation mask;
     truth (N,) bool: the reference there (None on a healthy case means empty, on another one unknown); voxel_ml: volume
-    of a voxel. A voxel counts as found where ``map > threshold``.
+    of a voxel; place: where those voxels lie, for what needs neighbours or planes; boxes: annotated boxes of a
+    2-D image, None where unknown; facts: trivial measures of each plane (D,), by name. A voxel counts as found where
+    ``map > threshold``.
     Raises `Fault` for scores that are not finite and for a healthy case with a lesion in its reference.
     """
 
@@ -48,6 +110,9 @@ class CaseResult:
     truth: np.ndarray | None = None
     method: str = "method"
     voxel_ml: float | None = None
+    place: Place | None = None
+    boxes: tuple[Box, ...] | None = None
+    facts: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.label not in (HEALTHY, ANOMALOUS, None):
@@ -65,6 +130,22 @@ class CaseResult:
             cure = "correct the label in the manifest or remove the mask"
             raise Fault("LABEL_CONFLICT", "labelled healthy but its mask is not empty", cure, case=self.case_id)
 
+    @property
+    def pair(self) -> tuple[np.ndarray, np.ndarray]:
+        """(map, truth), both (N,); only for cases that have them."""
+        return np.asarray(self.map), np.asarray(self.truth, dtype=bool)
+
+    def on_grid(self) -> tuple[np.ndarray, np.ndarray, Place]:
+        """(map float32, truth bool, place), all (D, H, W); a case without a place is one row of voxels.
+
+        Only for cases with a map; an unknown reference is empty here.
+        """
+        values = np.asarray(self.map, dtype=np.float32)
+        truth = np.zeros(len(values), dtype=bool) if self.truth is None else np.asarray(self.truth, dtype=bool)
+        everywhere = np.ones((1, 1, len(values)), dtype=bool)
+        place = self.place or Place(everywhere, everywhere)
+        return place.spread(values), place.spread(truth), place
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -72,8 +153,9 @@ class Record:
 
     unit: what is counted ("case", "plane", "voxel"); ci95: patient bootstrap, None where it is undefined (a count,
     fewer than two patients); prevalence: share of anomalous units, the chance level of average precision;
-    threshold_source: as in `thresholds.SOURCES`, None for ranking metrics; against: the control a ``*_difference`` is
-    taken from.
+    threshold_source: as in `thresholds.SOURCES`, None for ranking metrics; protocol: its name and, unless it is strict,
+    what it hides; against: the control a ``*_difference`` is taken from; p_value: of that difference, two-sided, from
+    the resamples; p_holm: the same, corrected for all differences of the evaluation (Holm 1979).
     """
 
     metric: str
@@ -91,6 +173,8 @@ class Record:
     method: str
     threshold: float | None = None
     against: str | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
 
     @property
     def is_control(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ from pseudohealthy.canvas import Fitted
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
 from pseudohealthy.detector import Detector, plane_keys
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+from pseudohealthy.evaluation import protocols
 from pseudohealthy.evaluation.outcome import Evaluation
-from pseudohealthy.evaluation.protocols import strict
-from pseudohealthy.evaluation.records import CONTROL, CaseResult
+from pseudohealthy.evaluation.protocols.ct import plane_facts
+from pseudohealthy.evaluation.records import CONTROL, Box, CaseResult, Place
 from pseudohealthy.evaluation.restoration import TwinErrors, sentences
 from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.planes import plane_labels
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run, prepare_folder
@@ -40,19 +43,18 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a run on the test split of `data`, beside the trivial controls; the command ``evaluate``.
 
-    Refuses cases whose patient the run was trained or validated on (Fault LEAK, exit 2) unless `allow_leak`. limit: at
+    protocol: one of `protocols.PROTOCOLS`, or "NAME:published"; where it wants validation cases, those of the split
+    "val" are measured too. Refuses cases whose patient the run was trained or validated on (Fault LEAK, exit 2) unless `allow_leak`. limit: at
     most so many test cases, evenly spread (0: all). Cases that cannot be read are left out and named in the notes.
     """
-    if protocol != "strict":
-        raise Fault("PROTOCOL", f"there is no protocol '{protocol}'", "use strict", exit=USAGE)
+    chosen, _ = protocols.find(protocol)
     run = run if isinstance(run, Run) else Run.open(run)
     manifest = data if isinstance(data, Manifest) else cases.load(Path(data))
     test = list(manifest.split("test"))
     if not test:
         raise Fault("NO_TEST", "the manifest has no test case", "give some cases split = test", exit=NO_INPUT)
     notes = refuse_leaks(run, test, allow_leak)
-    if limit and limit < len(test):
-        test = [test[i] for i in np.linspace(0, len(test) - 1, limit).round().astype(int)]
+    test = evenly(test, limit)
     folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
     detector = Detector(run, device=device, batch=batch, threshold="stored" if has_threshold(run) else "otsu")
     methods = {detector.restorer.name: detector}
@@ -60,26 +62,26 @@ def evaluate(
         for name, restorer in control_restorers(detector.restorer.cpu()).items():
             methods[CONTROL + " " + name] = Detector(run, device=device, batch=batch, threshold=0.0, restorer=restorer)
         detector.restorer.to(detector.device)
-    results: list[CaseResult] = []
     twins = TwinErrors()
     begun = time.perf_counter()
-    with Progress("evaluating", len(test)) as bar:
-        for group in batches(readable(test, detector, notes, bar), batch):
-            for name, method in methods.items():
-                results += measure(name, method, group, twins)
-            bar.advance(len(group))
+    results = measured(methods, test, batch, notes, twins, "evaluating")
     if not results:
         raise Fault(
             "NO_INPUT", f"none of {len(test)} test cases could be read", notes[0] if notes else "", exit=NO_INPUT
         )
-    result = strict(
+    validation = wanted(list(manifest.split("val")), chosen.validation, limit)
+    postprocessing = detector.amap.describe(detector.restorer.describe())
+    result = protocols.measure(
+        protocol,
         results,
-        thresholds=stored_thresholds(run),
-        mask="foreground and reference",
-        grid="native",
-        postprocessing=detector.amap.describe(detector.restorer.describe()),
+        protocols.Setting(
+            thresholds=stored_thresholds(run),
+            validation=measured(methods, validation, batch, notes, TwinErrors(), "validating") if validation else (),
+            mask="foreground and reference",
+            postprocessing=postprocessing,
+        ),
     )
-    restored = twins.records(detector.amap.describe(detector.restorer.describe()))
+    restored = twins.records(postprocessing)
     result.records += restored
     result.notes += notes + sentences(restored)
     result.notes.append(f"{len(test)} test cases, {detector.restorer.network_calls()} network calls an image, "
@@ -93,6 +95,40 @@ def evaluate(
         )
         say(f"report: {folder / 'report.html'}")
     return result
+
+
+def evenly(items: list[Case], most: int) -> list[Case]:
+    """At most ``most`` of them (0: all), evenly spread."""
+    if not most or len(items) <= most:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def wanted(validation: list[Case], kind: str, limit: int) -> list[Case]:
+    """The validation cases that a protocol chooses a threshold on; none where the labels it needs are missing."""
+    if kind == "healthy":
+        return evenly([case for case in validation if case.label == HEALTHY], limit)
+    if kind == "labelled" and any(case.mask and case.label != HEALTHY for case in validation):
+        return evenly([case for case in validation if case.mask or case.label == HEALTHY], limit)
+    return []
+
+
+def measured(
+    methods: dict[str, Detector], test: list[Case], batch: int, notes: list[str], twins: TwinErrors, what: str
+) -> list[CaseResult]:
+    """What every method says about every readable case; methods share one copy of a case's reference and place."""
+    results: list[CaseResult] = []
+    detector = next(iter(methods.values()))
+    with Progress(what, len(test)) as bar:
+        for group in batches(readable(test, detector, notes, bar), batch):
+            first: list[CaseResult] = []
+            for name, method in methods.items():
+                found = measure(name, method, group, twins)
+                for one, other in zip(found, first, strict=False):
+                    one.truth, one.place = other.truth, other.place
+                first, results = first or found, results + found
+            bar.advance(len(group))
+    return results
 
 
 def has_threshold(run: Run) -> bool:
@@ -130,16 +166,31 @@ def refuse_leaks(run: Run, test: list[Case], allow: bool) -> list[str]:
     return notes
 
 
-def readable(
-    test: list[Case], detector: Detector, notes: list[str], bar: Progress
-) -> Iterator[tuple[Case, Scan, Fitted, np.ndarray | None]]:
-    """Cases on the canvas with their native reference; what cannot be read is noted and passed over."""
+class Reading(NamedTuple):
+    """A case read: its scan on the canvas, its reference (D, H, W) bool or None, and the voxels that do not count."""
+
+    case: Case
+    scan: Scan
+    fitted: Fitted
+    truth: np.ndarray | None
+    ignored: np.ndarray | None = None
+
+
+def readable(test: list[Case], detector: Detector, notes: list[str], bar: Progress) -> Iterator[Reading]:
+    """Cases on the canvas with their native reference; what cannot be read is noted and passed over.
+
+    The manifest's column ``mask_ignore`` names label values of the mask ("2") whose voxels leave the evaluation.
+    """
     for case in test:
         try:
             scan = io.read_image(case.image, case.root)
-            truth = io.read_mask(case.mask, case.root, scan) if case.mask else None
+            ignore, other = case.values("mask_ignore"), case.values("mask_background")
+            truth = io.read_mask(case.mask, case.root, scan, ignore=ignore + other) if case.mask else None
+            ignored = None
+            if truth is not None and ignore:
+                ignored = io.read_mask(case.mask, case.root, scan, ignore=other) & ~truth
             brain = io.read_mask(case.brain_mask, case.root, scan) if case.brain_mask else None
-            yield case, scan, detector.canvas.fit(scan, mask=truth, brain_mask=brain), truth
+            yield Reading(case, scan, detector.canvas.fit(scan, mask=truth, brain_mask=brain), truth, ignored)
         except Fault as fault:
             fault.case = fault.case or case.case_id
             notes.append(str(fault))
@@ -161,14 +212,15 @@ def batches(items: Iterator, planes: int) -> Iterator[list]:
         yield group
 
 
-def measure(name: str, detector: Detector, group: list, twins: TwinErrors) -> list[CaseResult]:
-    """What one method says about some cases, as the protocol wants it: voxels on the native grid inside foreground or reference."""
-    planes = torch.cat([fitted.planes for _, _, fitted, _ in group])
-    foreground = torch.cat([fitted.foreground for _, _, fitted, _ in group])
-    keys = [key for _, _, fitted, _ in group for key in plane_keys(fitted)]
+def measure(name: str, detector: Detector, group: list[Reading], twins: TwinErrors) -> list[CaseResult]:
+    """What one method says about some cases, as the protocols want it: voxels on the native grid inside foreground or
+    reference. Labels of planes are those of the reference, else of the manifest's column ``plane_labels``."""
+    planes = torch.cat([fitted.planes for _, _, fitted, *_ in group])
+    foreground = torch.cat([fitted.foreground for _, _, fitted, *_ in group])
+    keys = [key for _, _, fitted, *_ in group for key in plane_keys(fitted)]
     healthy, maps, own = detector.restore_planes(planes, foreground, keys)
     found, start = [], 0
-    for case, scan, fitted, truth in group:
+    for case, scan, fitted, truth, *rest in group:
         here = slice(start, start + len(fitted.planes))
         start = here.stop
         inside = detector.amap.inside(fitted.foreground).bool()
@@ -180,13 +232,17 @@ def measure(name: str, detector: Detector, group: list, twins: TwinErrors) -> li
             score = detector.amap.score_of(maps[here], inside)
         if truth is None and case.label == HEALTHY:
             truth = np.zeros(scan.shape[1:], bool)
-        values = reference = labels = None
-        if truth is not None:
-            native = detector.canvas.undo_map(maps[here], fitted.placement)
-            where = (detector.canvas.undo_map(fitted.foreground.float(), fitted.placement, nearest=True) > 0.5) | truth
-            values, reference = native[where], truth[where]
-            if len(fitted.planes) > 1:
-                labels = np.where(truth.any((1, 2)), ANOMALOUS, HEALTHY)
+        labels = native_labels(case, truth, len(fitted.planes))
+        stated = case.extra.get("boxes", "")  # blank on a case not known to be healthy: not annotated
+        boxes = Box.parse(stated) if stated or ("boxes" in case.extra and case.label == HEALTHY) else None
+        shown = detector.canvas.undo_map(fitted.foreground.float(), fitted.placement, nearest=True) > 0.5
+        place = values = None
+        if truth is not None or boxes is not None:
+            where = shown if truth is None else shown | truth
+            if rest and rest[0] is not None:
+                where = where & ~rest[0]
+            place = Place(where, shown)
+            values = detector.canvas.undo_map(maps[here], fitted.placement)[where]
         found.append(
             CaseResult(
                 case_id=case.case_id,
@@ -196,9 +252,20 @@ def measure(name: str, detector: Detector, group: list, twins: TwinErrors) -> li
                 plane_scores=plane_scores if labels is not None else None,
                 plane_labels=labels,
                 map=values,
-                truth=reference,
+                truth=None if truth is None or place is None else truth[place.evaluated],
                 method=name,
                 voxel_ml=scan.voxel_ml,
+                place=place,
+                boxes=boxes,
+                facts=plane_facts(scan, shown, scan.units == "HU" or detector.canvas.normalise == "window"),
             )
         )
     return found
+
+
+def native_labels(case: Case, truth: np.ndarray | None, count: int) -> np.ndarray | None:
+    """HEALTHY, ANOMALOUS or -1 (unknown) for each of several planes; None where nothing says so."""
+    stated = plane_labels(case, count)
+    if stated is not None and not case.mask:
+        return np.array([-1 if label is None else label for label in stated])
+    return np.where(truth.any((1, 2)), ANOMALOUS, HEALTHY) if truth is not None and count > 1 else None

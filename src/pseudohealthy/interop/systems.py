@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -23,19 +23,23 @@ State = Mapping[str, Tensor]
 
 @dataclass
 class Imported:
-    """Settings of the recipe's sections, and state dicts by the submodule of the restorer that takes them."""
+    """Settings of the recipe's sections, state dicts by the submodule of the restorer that takes them, and what the user
+    should know."""
 
     canvas: dict[str, Any]
     restorer: dict[str, Any]
     parts: dict[str, State]
+    notes: list[str] = field(default_factory=list)
 
 
 class System(NamedTuple):
-    """mark: pattern of a parameter that only this system's state dicts have, among those that are not marked before."""
+    """mark: pattern of a parameter that only this system's state dicts have, among those that are not marked before.
+    read: None where a folder says more than its weights (`interop.diffusers`).
+    """
 
     mark: str
     source: str
-    read: Callable[[State], Imported]
+    read: Callable[[State], Imported] | None
 
 
 def recognised(state: State) -> str | None:
@@ -148,4 +152,5 @@ SYSTEMS = {
     "thor": System(r"unet\.conv_in\.conv\.weight", "Bercea et al., THOR, MICCAI 2024", thor_unet),
     "cddpm": System(r"(diffusion\.)?model\.label_emb\.0\.weight", "Behrendt et al., cDDPM, CBM 2025", cddpm),
     "pddpm": System(r"(diffusion\.)?model\.input_blocks\.0\.0\.weight", "Behrendt et al., pDDPM, MIDL 2023", pddpm),
+    "diffusers": System(r"down_blocks\.0\.resnets\.0\.norm1\.weight", "a UNet2DModel of Hugging Face diffusers", None),
 }

@@ -18,7 +18,7 @@ from pseudohealthy.cases import HEALTHY
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
-from pseudohealthy.interop import thor
+from pseudohealthy.interop import diffusers, hub, thor
 from pseudohealthy.interop.probe import Findings, head, probe
 from pseudohealthy.interop.reading import read
 from pseudohealthy.interop.systems import SYSTEMS, Imported, State, recognised
@@ -40,7 +40,8 @@ def import_weights(
 ) -> Run:
     """A run from a published checkpoint: ``.pt`` or ``.ckpt`` (weights only), or ``.safetensors``.
 
-    system: wolleb, wolleb-classifier, anoddpm, thor, pddpm or cddpm. settings: ``section.key=value`` texts for what a
+    system: wolleb, wolleb-classifier, anoddpm, thor, pddpm or cddpm; or diffusers, whose `file` is the folder of a model
+        or a pipeline, or its id on the Hugging Face hub (fetched, where huggingface_hub is installed). settings: ``section.key=value`` texts for what a
         file does not say (canvas.normalise, restorer.network.heads). Wolleb's two files go into one run, in any order;
         until then the run restores without guidance, or, with the classifier alone, not at all.
     Fault CHECKPOINT_* (exit 5) for a file that is damaged, unsafe, of another system or not finite.
@@ -48,7 +49,8 @@ def import_weights(
     if system not in SYSTEMS:
         raise Fault("SYSTEM", f"there is no system '{system}'", f"one of: {', '.join(SYSTEMS)}", exit=USAGE)
     file, out, settings = Path(file), Path(out), tuple(settings)
-    imported = understood(system, read(file), file)
+    folder = system == "diffusers"
+    imported = diffusers.read_folder(hub.fetched(file)) if folder else understood(system, read(file), file)
     record = {part: {"system": system, "file": file.name, "sha256": checkpoint.digest(tensors)}
               for part, tensors in imported.parts.items()}  # fmt: skip
     recipe = Recipe(f"imported-{system}", f"imported weights: {system}", SYSTEMS[system].source,
@@ -65,18 +67,18 @@ def import_weights(
     alone = system == "wolleb-classifier" and DENOISER not in record
     found, notes = (None, []) if alone else examine(system, restorer, recipe)
     run = Run.create(out, recipe.set(settings), overwrite=overwrite)
-    return save(run, restorer, record, found, notes)
+    return save(run, restorer, record, found, [*imported.notes, *notes])
 
 
 def understood(system: str, state: State, file: Path) -> Imported:
     """Settings and parts of a state dict; Fault CHECKPOINT_MISMATCH where it is not of this system."""
-    found = recognised(state)
-    if found != system:
+    found, reader = recognised(state), SYSTEMS[system].read
+    if found != system or reader is None:
         shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
         raise Fault("CHECKPOINT_MISMATCH", f"{file.name} is of {found or 'no system known here'}, not of {system}: {shown}",
                     f"import it as {found}" if found else f"systems: {', '.join(SYSTEMS)}", exit=BAD_MODEL)  # fmt: skip
     try:
-        return SYSTEMS[system].read(state)
+        return reader(state)
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise Fault("CHECKPOINT_MISMATCH", f"{file.name} is no complete {system} network: {error}", "use an unchanged file",
                     exit=BAD_MODEL) from None  # fmt: skip

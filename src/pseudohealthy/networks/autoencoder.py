@@ -1,19 +1,18 @@
 """Convolutional autoencoders: plain, variational, denoising. The baselines every diffusion method stands beside.
 
 Plain and variational as in Baur et al. 2021 ("Autoencoders for unsupervised anomaly segmentation in brain MR
-images"); denoising, with skip connections, after Kascenas et al. 2022.
+images"); denoising, with skip connections, after Kascenas et al. 2022; with a spatial code of few channels, the first
+stage of latent diffusion (Rombach et al. 2022).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-LEVELS = 4
 
 
 def _block(channels: int, out: int) -> nn.Sequential:
@@ -23,13 +22,15 @@ def _block(channels: int, out: int) -> nn.Sequential:
 class ConvAutoencoder(nn.Module):
     """Compresses an image (B, channels, size, size) in [-1, 1] and restores it.
 
-    width: channels of the first level, a multiple of 8, doubled on each of three further levels.
-    latent: numbers that pass the dense bottleneck of "ae" and "vae"; 0 keeps the spatial feature map (1/8 of the side)
+    width: channels of the first level, a multiple of 8, doubled on each further one. levels: of these; every one but the
+        first halves the side.
+    latent: numbers that pass the dense bottleneck of "ae" and "vae"; 0 keeps the spatial feature map of the last level
         as the bottleneck of "ae". "dae" has none: it restores from noise, so its decoder sees the skips.
-    Raises ValueError for a size that 8 does not divide, an unknown kind or a "vae" without latent numbers.
+    spatial: channels of a code (B, spatial, s, s), s the last level's side, in place of the dense one.
+    Raises ValueError for a size that the levels do not halve, an unknown kind or a "vae" without latent numbers.
     """
 
-    dictated: ClassVar = ("channels", "size", "kind")  # by the method
+    dictated: ClassVar = ("channels", "size", "kind", "spatial")  # by the method
 
     def __init__(
         self,
@@ -37,53 +38,80 @@ class ConvAutoencoder(nn.Module):
         channels: int = 1,
         size: int = 128,
         width: int = 32,
+        levels: int = 4,
         latent: int = 128,
         kind: Literal["ae", "vae", "dae"] = "ae",
+        spatial: int = 0,
     ):
         super().__init__()
         if kind not in ("ae", "vae", "dae"):
             raise ValueError(f"unknown autoencoder {kind!r}; choose ae, vae or dae")
-        if size % 2 ** (LEVELS - 1):
-            raise ValueError(f"size {size}: choose one that {2 ** (LEVELS - 1)} divides")
-        if kind == "vae" and latent < 1:
+        if size % 2 ** (levels - 1):
+            raise ValueError(f"size {size}: choose one that {2 ** (levels - 1)} divides")
+        if kind == "vae" and latent < 1 and not spatial:
             raise ValueError("a variational autoencoder needs latent > 0")
         self.kind = kind
         skips = kind == "dae"
-        widths = [width * 2**level for level in range(LEVELS)]
+        widths = [width * 2**level for level in range(levels)]
         self.down = nn.ModuleList(
             nn.Sequential(_block(a, b), _block(b, b)) for a, b in zip([channels, *widths], widths, strict=False)
         )
         self.up = nn.ModuleList(
-            _block(widths[i + 1] + (widths[i] if skips else 0), widths[i]) for i in reversed(range(LEVELS - 1))
+            _block(widths[i + 1] + (widths[i] if skips else 0), widths[i]) for i in reversed(range(levels - 1))
         )
         self.out = nn.Conv2d(width, channels, 1)
-        self.shape = (widths[-1], size // 2 ** (LEVELS - 1), size // 2 ** (LEVELS - 1))
+        self.shape = (widths[-1], size // 2 ** (levels - 1), size // 2 ** (levels - 1))
         places = self.shape[0] * self.shape[1] * self.shape[2]
-        self.dense = latent > 0 and not skips
+        self.coded = not skips and (latent > 0 or spatial > 0)
+        self.dense = self.coded and not spatial
+        numbers = 2 if kind == "vae" else 1  # mean and log variance
         if self.dense:
-            self.code = nn.Linear(places, latent * (2 if kind == "vae" else 1))
-            self.decode = nn.Linear(latent, places)
+            self.code: nn.Module = nn.Linear(places, latent * numbers)
+            self.decode: nn.Module = nn.Linear(latent, places)
+        elif self.coded:
+            self.code = nn.Conv2d(widths[-1], spatial * numbers, 1)
+            self.decode = nn.Conv2d(spatial, widths[-1], 1)
 
-    def forward(self, x: Tensor, draw: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self,
+        x: Tensor,
+        draw: Callable[[Tensor], Tensor] | None = None,
+        edit: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """(reconstruction (B, C, H, W), KL divergence (B,) in nats of "vae", else None).
 
         draw: Gaussian noise like its argument, with which "vae" samples its code; without it the code is the mean.
+        edit: what becomes of the code before it is decoded; it may return more codes than it was given.
         "dae" does not corrupt its input: the training does.
         """
+        code, kl, skips = self.encoded(x, draw)
+        return self.decoded(code if edit is None else edit(code), skips), kl
+
+    def encoded(
+        self, x: Tensor, draw: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """(code, divergence (B,) or None, features of each level but the last)."""
         h, skips = x, []
         for level, block in enumerate(self.down):
             h = block(F.avg_pool2d(h, 2) if level else h)
             skips.append(h)
-        kl = None
-        if self.dense:
-            code = self.code(h.flatten(1))
-            if self.kind == "vae":
-                mean, log_variance = code.float().chunk(2, dim=1)
-                log_variance = log_variance.clamp(-20, 20)
-                kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
-                code = mean if draw is None else mean + torch.exp(0.5 * log_variance) * draw(mean)
-            h = self.decode(code).reshape(-1, *self.shape)
-        for skip, block in zip(reversed(skips[:-1]), self.up, strict=True):
+        if not self.coded:
+            return h, None, skips[:-1]
+        code = self.code(h.flatten(1) if self.dense else h)
+        if self.kind != "vae":
+            return code, None, skips[:-1]
+        mean, log_variance = code.float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-20, 20)
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
+        code = mean if draw is None else mean + torch.exp(0.5 * log_variance) * draw(mean)
+        return code, kl, skips[:-1]
+
+    def decoded(self, code: Tensor, skips: Sequence[Tensor] = ()) -> Tensor:
+        """The image (B, C, H, W) of a code; skips: for "dae" only."""
+        h = self.decode(code) if self.coded else code
+        h = h.reshape(-1, *self.shape) if self.dense else h
+        features: Iterable[Tensor | None] = reversed(skips) if self.kind == "dae" else [None] * len(self.up)
+        for skip, block in zip(features, self.up, strict=True):
             h = F.interpolate(h, scale_factor=2.0, mode="bilinear", align_corners=False)
-            h = block(torch.cat([h, skip], dim=1) if self.kind == "dae" else h)
-        return self.out(h), kl
+            h = block(h if skip is None else torch.cat([h, skip], dim=1))
+        return self.out(h)

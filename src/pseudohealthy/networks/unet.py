@@ -8,6 +8,12 @@ shapes are those of guided-diffusion, so their state dicts load strictly. Publis
     pDDPM   UNet(width=128, multipliers=(1, 2, 2), blocks=3, head_channels=64, attention_order="new",
                  scale_shift=True, residual_sampling=True)                                        37,513,857
     cDDPM   the same with vector=512                                                              44,068,481
+
+`UNet2DModel` of Hugging Face diffusers is the same network under other names (`interop.diffusers`), among them
+google/ddpm-ema-celebahq-256, with the details of the original DDPM (Ho et al. 2020):
+
+    UNet(in_channels=3, out_channels=3, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(16,), eps=1e-6,
+         embedding_order="sin-cos", frequency_shift=1, pad_end=True)                             113,673,219
 """
 
 from __future__ import annotations
@@ -34,6 +40,7 @@ class Style(NamedTuple):
     groups: int = 32
     eps: float = 1e-5
     dropout: float = 0.0
+    pad_end: bool = False
 
     def norm(self, channels: int) -> nn.GroupNorm:
         return nn.GroupNorm(math.gcd(self.groups, channels), channels, eps=self.eps)
@@ -46,10 +53,11 @@ def zeroed(module: nn.Module) -> nn.Module:
     return module
 
 
-def timestep_embedding(t: Tensor, width: int, order: str = "cos-sin") -> Tensor:
-    """Sinusoids (B, width) float32 of the 0-based steps t (B,)."""
+def timestep_embedding(t: Tensor, width: int, order: str = "cos-sin", shift: int = 0) -> Tensor:
+    """Sinusoids (B, width) float32 of the 0-based steps t (B,); with `shift` 1 the last frequency is 1/10000 itself."""
     half = width // 2
-    frequency = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device)
+    frequency = torch.exp(exponent / (half - shift))
     angle = t.float()[:, None] * frequency
     parts = (angle.cos(), angle.sin()) if order == "cos-sin" else (angle.sin(), angle.cos())
     return torch.cat(parts, dim=1)
@@ -136,12 +144,13 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, pad_end: bool = False):
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.pad_end = pad_end
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if pad_end else 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
+        return self.op(F.pad(x, (0, 1, 0, 1)) if self.pad_end else x)
 
 
 class Upsample(nn.Module):
@@ -175,7 +184,8 @@ def encoder(
             stages.append(Stage(*layers))
             channels.append(width)
         if level + 1 < len(widths):
-            stages.append(Stage(ResBlock(width, width, style, halve) if residual else Downsample(width)))
+            halving = ResBlock(width, width, style, halve) if residual else Downsample(width, style.pad_end)
+            stages.append(Stage(halving))
             channels.append(width)
     return nn.ModuleList(stages), channels
 
@@ -209,7 +219,9 @@ class UNet(nn.Module):
         through a two-layer network and is concatenated (cDDPM). Not both.
     scale_shift: the embedding scales and shifts after the norm instead of being added before it.
     residual_sampling: halve and double inside residual blocks instead of by strided and nearest convolutions.
-    embedding_order: "cos-sin" (guided-diffusion) or "sin-cos" (AnoDDPM).
+    embedding_order: "cos-sin" (guided-diffusion) or "sin-cos" (AnoDDPM, DDPM). frequency_shift: 1 spaces the frequencies
+        of the time embedding by one step less, as DDPM does.
+    pad_end: strided convolutions see a row of zeros below and a column to the right only, as in DDPM, not all around.
     stem: space to depth by this factor first and back last: 1.6 to 3.3 times faster at the same parameter count.
     Raises ValueError for contradictory settings.
     """
@@ -237,17 +249,23 @@ class UNet(nn.Module):
         eps: float = 1e-5,
         dropout: float = 0.0,
         embedding_order: Literal["cos-sin", "sin-cos"] = "cos-sin",
+        frequency_shift: int = 0,
+        pad_end: bool = False,
         stem: int = 1,
         learned_variance: bool = False,
     ):
         super().__init__()
         if classes and vector:
             raise ValueError("condition on classes or on a vector, not on both")
+        if frequency_shift not in (0, 1) or (pad_end and residual_sampling):
+            raise ValueError("frequency_shift is 0 or 1; pad_end is of strided convolutions, not of residual_sampling")
         hidden = 4 * width
-        self.width, self.levels, self.stem, self.embedding_order = width, len(multipliers), stem, embedding_order
+        self.width, self.levels, self.stem, self.learned_variance = width, len(multipliers), stem, learned_variance
+        self.embedding_order, self.frequency_shift, self.pad_end = embedding_order, frequency_shift, pad_end
         self.classes, self.vector = classes, vector
+        embedding = hidden * (2 if vector else 1)
         style = Style(
-            hidden * (2 if vector else 1), heads, head_channels, attention_order, scale_shift, groups, eps, dropout
+            embedding, heads, head_channels, attention_order, scale_shift, groups, eps, dropout, pad_end=pad_end
         )
         widths = [width * m for m in multipliers]
 
@@ -285,7 +303,7 @@ class UNet(nn.Module):
                 f"this network has {self.classes} classes and a vector of {self.vector}: condition on that"
             )
         t = torch.as_tensor(t, device=x.device).expand(len(x))
-        emb = self.time_embed(timestep_embedding(t, self.width, self.embedding_order))
+        emb = self.time_embed(timestep_embedding(t, self.width, self.embedding_order, self.frequency_shift))
         if label is not None:
             emb = emb + self.label_emb(torch.as_tensor(label, device=x.device).expand(len(x)))
         elif vector is not None:

@@ -29,7 +29,13 @@ CAPTIONS = {
     "roc": "ROC curves; grey dashes are the controls",
     "precision_recall": "Precision and recall; the grey line is chance, the prevalence",
     "scores": "Scores of the cases by method",
+    "comparison": "Metrics with 95 % intervals over patients; controls in grey, the dotted line is the best of them",
+    "curves": "Validation ROC-AUC while the runs trained; stars are the best epochs",
+    "healthy_in": "Mean anomaly of healthy cases, and of diseased ones outside and inside the reference",
+    "histograms": "Intensities of images and of their healthy twins, healthy tissue only",
+    "contrast": "Mean anomaly as the contrast of the marked tissue is changed",
 }
+Records = Sequence[Record | Mapping[str, Any]]
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
@@ -41,16 +47,17 @@ def write_report(
     summary: Mapping[str, Any] | None = None,
     panels: Mapping[str, Path] | None = None,
     provenance: Mapping[str, Any] | None = None,
-    records: Sequence[Record | Mapping[str, Any]] | None = None,
+    records: Records | Mapping[str, Records] | None = None,
     figures: Sequence[Path] = (),
     notes: Sequence[str] = (),
+    rows_title: str = "Cases",
     name: str = "report.html",
 ) -> Path:
     """Write ``folder/name``.
 
     rows: one dict per case, as in findings.csv or cases.csv; cases whose ``status`` is neither ok nor warn come first,
-    then warnings, then by falling ``score``. summary: facts at the top. panels: case id -> picture. records: metrics,
-    as `Record` or as stored in metrics.json. figures: plots. provenance: how it was made. Pictures are embedded up to
+    then warnings, then by falling ``score``; rows_title: what the rows are. summary: facts at the top. panels: case id ->
+    picture. records: metrics, as `Record` or as stored in metrics.json, or several tables of them by title. figures: plots. provenance: how it was made. Pictures are embedded up to
     20 MB together and linked relative to the page beyond; one that is missing is left out.
     """
     from jinja2 import Environment, StrictUndefined
@@ -60,7 +67,11 @@ def write_report(
     style, script = ((files / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"cell": _cell, "raw": _raw, "kind": _kind}
-    metrics = summarise([r if isinstance(r, Record) else Record.from_dict(dict(r)) for r in records or ()])
+    by_title = records if isinstance(records, Mapping) else {"": records or ()}
+    tables = {
+        name: summarise([r if isinstance(r, Record) else Record.from_dict(dict(r)) for r in group])
+        for name, group in by_title.items()
+    }
     ordered = sorted(rows, key=_urgency)
     pictures = _Pictures(folder)
     shown = [str(row["case_id"]) for row in ordered if str(row.get("case_id")) in (panels or {})]
@@ -76,14 +87,22 @@ def write_report(
         style=_ours(style),
         script=_ours(script),
         summary=dict(summary or {}),
-        metrics=metrics,
-        metric_rows=_metric_rows(metrics),
-        metrics_context=context(list(metrics.cells.values())),
+        tables=[
+            {
+                "name": name,
+                "metrics": table,
+                "rows": _metric_rows(table),
+                "context": context(list(table.cells.values())),
+            }
+            for name, table in tables.items()
+            if table.methods
+        ],
         number=number,
         notes=list(notes),
         bars=_histogram(rows),
         figures=[plot for plot in plots if plot["source"]],
         rows=ordered,
+        rows_title=rows_title,
         columns=_columns(ordered),
         anchors=anchors,
         pictures=[{"name": c, "source": s, "anchor": anchors[c]} for c, s in sources if s],

@@ -16,15 +16,20 @@ WHERE = {
     "mean-intensity": "baselines",
     "bright-area": "baselines",
     "intensity": "baselines",
+    "histogram-intensity": "baselines",
     "healthy-mean": "baselines",
     "z-score": "baselines",
     "guided": "guided",
     "patched": "patched",
+    "ct-patched": "ct",
     "conditioned": "conditioned",
     "spark": "spark",
     "thor": "thor",
     "consensus": "consensus",
+    "latent": "latent",
     "stitched": "stitched",
+    "fpgan": "fpgan",
+    "fanogan": "fanogan",
 }
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.maps import AnomalyMap
+
+PRIOR = 8  # healthy planes that the spread of all pixels together counts for in the spread of one pixel
+FLOOR = 0.5  # of that common spread, below which no pixel is trusted: background never varies in healthy images
 
 REGISTRY: dict[str, type[Restorer]] = {}
 
@@ -45,6 +49,7 @@ class Restorer(nn.Module):
     paper: ClassVar[str] = ""
     uses_labels: ClassVar[bool] = False  # trains on diseased images, too (image-level labels)
     unfiltered: ClassVar[bool] = False  # its own map gets the recipe's smoothing, as a residual would
+    adversarial: ClassVar[tuple[str, ...]] = ()  # parts whose loss is a game's and need not fall
     dictated: ClassVar[tuple[str, ...]] = ("size", "channels")  # the canvas decides these
     nested: ClassVar[dict[str, Any]] = {}  # settings that are themselves a signature: {"network": UNet}
 
@@ -54,9 +59,16 @@ class Restorer(nn.Module):
         # Mean and spread of healthy training planes, in [-1, 1]; the loop fills them before the first step.
         self.register_buffer("healthy_mean", torch.zeros(channels, size, size))
         self.register_buffer("healthy_spread", torch.ones(channels, size, size))
+        # Of the smoothed signed residuals of healthy validation planes; `calibrate` fills them after training.
+        self.register_buffer("residual_mean", torch.zeros(channels, size, size))
+        self.register_buffer("residual_spread", torch.ones(channels, size, size))
+        self.register_buffer("calibration_planes", torch.tensor(0.0))
 
     healthy_mean: Tensor
     healthy_spread: Tensor
+    residual_mean: Tensor
+    residual_spread: Tensor
+    calibration_planes: Tensor
 
     def parts(self) -> tuple[str, ...]:
         """Names of the submodules that are trained, each with its own loss and optimiser; empty: nothing to train."""
@@ -73,12 +85,21 @@ class Restorer(nn.Module):
         """Images (B, C, S, S) in [-1, 1] to their healthy twins. Item i depends on nothing but image i and its draws."""
         raise NotImplementedError  # abstract
 
-    def calibrate(self, batches: Iterable[Batch]) -> bool:
+    def calibrate(self, batches: Iterable[Batch], amap: AnomalyMap) -> bool:
         """Learn, after training, what this method makes of healthy validation images; True when something was stored.
 
-        What it learns goes into buffers, which are saved with the weights. By default there is nothing to learn.
+        What it learns goes into buffers, which are saved with the weights. By default mean and spread of the residuals,
+        where the map asks for them (`standardise`) and is the residual's.
         """
-        return False
+        if amap.standardise == "none":
+            return False
+        residuals = HealthyResiduals()
+        for batch in batches:
+            restored = self.restore(batch.images, batch.draw)
+            if restored.map is not None:
+                return False
+            residuals.add(amap.signed(batch.images, restored.healthy), batch.foreground)
+        return residuals.fill(self, amap.standardise)
 
     def describe(self) -> str:
         """How this method comes to a map of its own, in words, for every result; "" when it is the residual's."""
@@ -87,6 +108,46 @@ class Restorer(nn.Module):
     def network_calls(self) -> int:
         """Network evaluations per image of one `restore` (NFE), for every table of results."""
         return 0
+
+
+class HealthyResiduals:
+    """Mean and spread of signed residuals of healthy images, gathered batch by batch (in float64: order hardly matters)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        nothing = torch.zeros((), dtype=torch.float64)  # without dimensions, it adds to a tensor on any device
+        self.total = self.square = nothing
+        self.pooled = self.inside = nothing  # over the foreground, per level: sum of squares, number of pixels
+
+    def add(self, residuals: Tensor, foreground: Tensor) -> None:
+        """Residuals (B, C, S, S), or (B, levels, C, S, S) of a method that measures each level by itself."""
+        found = residuals.double()
+        within = foreground.to(found.device).view(-1, *[1] * (found.dim() - 3), *found.shape[-2:])
+        self.count += len(found)
+        self.total = self.total + found.sum(0)
+        self.square = self.square + found.square().sum(0)
+        self.pooled = self.pooled + (found.square() * within).sum((0, -3, -2, -1))
+        self.inside = self.inside + within.sum() * found.shape[-3]
+
+    def fill(self, restorer: Restorer, by: Literal["level", "pixel"], floor: float = FLOOR) -> bool:
+        """Write them into a restorer's buffers; False where no image was seen.
+
+        By "level": no mean, and the spread of all foreground pixels together. By "pixel": each its own, drawn towards
+        that common one while images are few (`PRIOR`), and never below `floor` of it.
+        """
+        if not self.count:
+            return False
+        common = (self.pooled / self.inside.clamp(min=1))[..., None, None, None]  # mean square
+        restorer.calibration_planes.fill_(self.count)
+        if by == "level":
+            restorer.residual_mean.zero_()
+            restorer.residual_spread.copy_(common.sqrt().clamp(min=1e-6).expand_as(restorer.residual_spread))
+            return True
+        mean = self.total / (self.count + PRIOR)
+        variance = (self.square + PRIOR * common) / (self.count + PRIOR) - mean.square()
+        restorer.residual_mean.copy_(mean)
+        restorer.residual_spread.copy_((variance.clamp(min=0) + floor**2 * common).sqrt().clamp(min=1e-6))
+        return True
 
 
 def register(name: str) -> Callable[[type[Restorer]], type[Restorer]]:

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.maps import smooth
-from pseudohealthy.restorers.base import Batch, Restoration, register
+from pseudohealthy.maps import AnomalyMap, smooth
+from pseudohealthy.restorers.base import FLOOR, Batch, HealthyResiduals, Restoration, register
 from pseudohealthy.restorers.ddpm import Ddpm
-
-PRIOR = 8  # healthy planes that the spread of all pixels together counts for in the spread of one pixel
 
 
 @register("consensus")
@@ -48,6 +46,8 @@ class Consensus(Ddpm):
         target: Literal["noise", "clean", "velocity"] = "noise",
         noise: Literal["gaussian", "simplex"] = "gaussian",
         standardise: bool = False,
+        octaves: int = 6,
+        frequency: float = 64.0,
         max_level: int = 0,
         depths: tuple[int, ...] = (150, 250, 350),
         draws: int = 4,
@@ -55,20 +55,15 @@ class Consensus(Ddpm):
         sigma: float = 1.5,
         side: Literal["both", "brighter", "darker"] = "both",
         calibration: Literal["pixel", "level", "none"] = "pixel",
-        floor: float = 0.5,
+        floor: float = FLOOR,
     ):
         super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
-                         noise=noise, standardise=standardise, max_level=max_level, depths=depths, steps=1, eta=0.0,
-                         draws=draws, clip=clip)  # fmt: skip
+                         noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
+                         max_level=max_level, depths=depths, steps=1, eta=0.0, draws=draws, clip=clip)  # fmt: skip
         self.sigma, self.side, self.calibration, self.floor = sigma, side, calibration, floor
-        # Of the smoothed residuals of healthy images, per level and pixel, in [-1, 1] units
+        # One for each level, in place of the residual's
         self.register_buffer("residual_mean", torch.zeros(len(depths), channels, size, size))
         self.register_buffer("residual_spread", torch.ones(len(depths), channels, size, size))
-        self.register_buffer("calibration_planes", torch.tensor(0))
-
-    residual_mean: Tensor
-    residual_spread: Tensor
-    calibration_planes: Tensor
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         restored = super().restore(images, draw)
@@ -81,36 +76,17 @@ class Consensus(Ddpm):
 
     def residuals(self, images: Tensor, estimates: list[Tensor]) -> Tensor:
         """Smoothed signed residuals (B, levels, C, S, S), image less estimate."""
-        with torch.autocast(images.device.type, enabled=False):
-            each = [smooth(images.float() - estimate.float(), self.sigma) for estimate in estimates]
-        return torch.stack(each, dim=1)
+        return torch.stack([smooth(images.float() - estimate.float(), self.sigma) for estimate in estimates], dim=1)
 
-    def calibrate(self, batches: Iterable[Batch]) -> bool:
-        """Mean and spread of healthy residuals, drawn towards those of all foreground pixels while images are few."""
+    def calibrate(self, batches: Iterable[Batch], amap: AnomalyMap) -> bool:
+        """Mean and spread of healthy residuals of each level, whatever the map is: this one is the method's own."""
         if self.calibration == "none":
             return False
-        count, inside = 0, torch.zeros((), dtype=torch.float64)
-        total = square = pooled = torch.zeros(1, dtype=torch.float64)
+        residuals = HealthyResiduals()
         for batch in batches:
-            found = self.residuals(batch.images, super().restore(batch.images, batch.draw).trail).double()
-            count += len(found)
-            total, square = total.to(found.device) + found.sum(0), square.to(found.device) + found.square().sum(0)
-            within = batch.foreground.to(found.device)[:, None, None]
-            pooled = pooled.to(found.device) + (found.square() * within).sum((0, 2, 3, 4))
-            inside = inside.to(found.device) + within.sum() * self.channels
-        if count == 0:
-            return False
-        common = (pooled / inside.clamp(min=1)).view(-1, 1, 1, 1)  # mean square per level
-        self.calibration_planes.fill_(count)
-        if self.calibration == "level":
-            self.residual_mean.zero_()
-            self.residual_spread.copy_(common.sqrt().clamp(min=1e-6).expand_as(self.residual_spread))
-            return True
-        mean = total / (count + PRIOR)
-        variance = (square + PRIOR * common) / (count + PRIOR) - mean.square()
-        self.residual_mean.copy_(mean)
-        self.residual_spread.copy_((variance.clamp(min=0) + self.floor**2 * common).sqrt().clamp(min=1e-6))
-        return True
+            trail = super().restore(batch.images, batch.draw).trail
+            residuals.add(self.residuals(batch.images, trail), batch.foreground)
+        return residuals.fill(self, self.calibration, self.floor)
 
     def describe(self) -> str:
         words = (f"signed residual of the mean of {self.draws * len(self.depths)} one-step estimates from levels "

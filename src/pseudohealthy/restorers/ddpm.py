@@ -16,6 +16,7 @@ from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample, walk
 from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.interop.start import start_from
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
@@ -25,6 +26,7 @@ from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
 class Ddpm(Restorer):
     """Noise to `depths`, denoise, average.
 
+    weights: a run or a diffusers folder whose network training starts from; read then only. "" starts from scratch.
     schedule, levels: noise schedule and its number of levels T. target: what the network predicts.
     noise: "gaussian" or "simplex": `octaves` of it, persistence 0.8, the longest wave `frequency` pixels (6 and 64 as
         published, on 256 px; the wave should match the lesions), brought to unit variance when `standardise`.
@@ -49,6 +51,7 @@ class Ddpm(Restorer):
         size: int,
         channels: int,
         network: dict = {},  # noqa: B006 (read only)
+        weights: str = "",
         schedule: Literal["linear", "cosine"] = "linear",
         levels: int = 1000,
         target: Literal["noise", "clean", "velocity"] = "noise",
@@ -68,13 +71,16 @@ class Ddpm(Restorer):
         super().__init__(size=size, channels=channels)
         net = build(UNet, network, "restorer.network", in_channels=channels, out_channels=channels)
         self.denoiser = Denoiser(net, Schedule(schedule, levels), target=target)
-        self.noise, self.max_level = noise, max_level or levels
+        self.weights, self.noise, self.max_level = weights, noise, max_level or levels
         self.simplex = {"standardise": standardise, "octaves": octaves, "frequency": frequency, **self.simplex_settings}
         self.depths, self.steps, self.eta, self.draws, self.clip = depths, steps, eta, draws, clip
         self.variance, self.quirks = variance, quirks
 
     def parts(self) -> tuple[str, ...]:
         return ("denoiser",)
+
+    def begin(self) -> None:
+        start_from(self.denoiser.network, self.weights)
 
     def loss(self, batch: Batch, part: str) -> Tensor:
         """Mean squared error between the network's output and its target at a random level (Ho et al., eq. 14)."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw, Key
 from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.interop.start import start_from
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
@@ -62,8 +63,7 @@ class Patched(Restorer):
         to border, as many as the stride needs, where "cut" gives each pixel to the first box that has it and "average"
         to all of them alike.
     sampling: training draws a box of that grid ("grid", the published fixed sampling) or any whole one ("random").
-    schedule, levels, target, noise, standardise: as of "ddpm". depths: noise levels that are averaged. draws: noise
-        draws that are averaged.
+    weights, schedule, levels, target, noise, standardise: as of "ddpm". depths, draws: levels and noises, averaged.
     objective: of the clean estimate inside the patch, "l1" or "mse+ssim" (MSE + `ssim_weight` (1 - SSIM)).
     clip: keep the clean estimate in [-1, 1].
     quirks: "published" has one float16 simplex field for all slices and patches of a call, a loss diluted by the clean
@@ -80,6 +80,7 @@ class Patched(Restorer):
         size: int,
         channels: int,
         network: dict = {},  # noqa: B006 (read only)
+        weights: str = "",
         patch: int = 48,
         stride: int = 0,
         overlap: Literal["none", "cut", "average"] = "none",
@@ -105,20 +106,21 @@ class Patched(Restorer):
         self.denoiser = Denoiser(net, Schedule(schedule, levels), target=target)
         self.patch, self.stride, self.overlap, self.sampling = patch, stride or patch, overlap, sampling
         self.noise, self.standardise, self.depths, self.draws = noise, standardise, depths, draws
-        self.objective, self.ssim_weight, self.clip = objective, ssim_weight, clip
-        self.published = quirks == "published"
-        self.shared = self.published and noise == "simplex"
+        self.objective, self.ssim_weight, self.clip, self.weights = objective, ssim_weight, clip, weights
+        self.published, self.shared = quirks == "published", quirks == "published" and noise == "simplex"
 
     def parts(self) -> tuple[str, ...]:
         return ("denoiser",)
+
+    def begin(self) -> None:
+        start_from(self.denoiser.network, self.weights)
 
     def spans(self, length: int) -> list[tuple[int, int, int, int]]:
         """(start, end) of every box along one axis, and (start, end) of what it gives to the stitched image."""
         count = max(1, math.ceil((length - self.patch) / self.stride) + 1)
         found: list[tuple[int, int, int, int]] = []
         for i in range(count):
-            spread = self.overlap != "none" and count > 1
-            start = i * (length - self.patch) // (count - 1) if spread else i * self.patch
+            start = i * (length - self.patch) // (count - 1) if self.overlap != "none" and count > 1 else i * self.patch
             box, cell = (start, start + self.patch), (start, start + self.patch)
             if self.overlap == "cut":
                 before = found[-1][1] if i else 0

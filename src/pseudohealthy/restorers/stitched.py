@@ -48,6 +48,8 @@ class Stitched(Ddpm):
         target: Literal["noise", "clean", "velocity"] = "noise",
         noise: Literal["gaussian", "simplex"] = "gaussian",
         standardise: bool = False,
+        octaves: int = 6,
+        frequency: float = 64.0,
         max_level: int = 0,
         depth: int = 200,
         steps: int = 0,
@@ -62,8 +64,8 @@ class Stitched(Ddpm):
         perceptual_weights: str = "",
     ):
         super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
-                         noise=noise, standardise=standardise, max_level=max_level, depths=(depth,), steps=steps,
-                         eta=eta, clip=clip)  # fmt: skip
+                         noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
+                         max_level=max_level, depths=(depth,), steps=steps, eta=eta, clip=clip)  # fmt: skip
         for wrong, found, cure in (
             (side % 2 == 0, f"side is {side}", "give an odd number of pixels"),
             (repeats < 1, f"repeats is {repeats}", "give 1 or more"),

@@ -50,6 +50,8 @@ class Thor(Ddpm):
         target: Literal["noise", "clean", "velocity"] = "noise",
         noise: Literal["gaussian", "simplex"] = "gaussian",
         standardise: bool = False,
+        octaves: int = 6,
+        frequency: float = 64.0,
         max_level: int = 0,
         depth: int = 350,
         harmonise: tuple[int, ...] = (300, 150, 50),
@@ -63,8 +65,8 @@ class Thor(Ddpm):
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
-                         noise=noise, standardise=standardise, max_level=max_level, depths=(depth,), steps=steps,
-                         eta=eta, clip=clip)  # fmt: skip
+                         noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
+                         max_level=max_level, depths=(depth,), steps=steps, eta=eta, clip=clip)  # fmt: skip
         if not harmonise or not all(0 < level < depth for level in harmonise):
             raise Fault(
                 "RECIPE",

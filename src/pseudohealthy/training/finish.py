@@ -91,7 +91,7 @@ def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> t
         torch.no_grad(),
         torch.autocast(trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16),
     ):
-        if not model.calibrate(batches):
+        if not model.calibrate(batches, trainer.run.recipe.make_map()):
             return chosen, None
     path = trainer.run.weights()
     _, state, _ = checkpoint.load(path)

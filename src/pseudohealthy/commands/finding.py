@@ -1,0 +1,76 @@
+"""Looking at scans: demo, inspect, detect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from pseudohealthy.commands.base import Command
+from pseudohealthy.errors import USAGE, Fault
+
+
+@dataclass(kw_only=True)
+class Demo(Command):
+    """From nothing to a report: train on real handwritten digits, find the splotches, then read a synthetic head scan."""
+
+    out: Path = Path("demo-out")
+    """folder for everything it makes"""
+    minutes: float = 2.5
+    """time to train"""
+
+    def run(self) -> int:
+        from pseudohealthy.demo import demo
+
+        self.show(demo(self.out, minutes=self.minutes, device=self.device))
+        return 0
+
+
+@dataclass(kw_only=True)
+class Inspect(Command):
+    """What would be read from PATH: layout, counts, geometry, warnings; with --out also a contact sheet."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    out: Path | None = None
+    """folder for contact_sheet.png and inspect.json"""
+
+    def run(self) -> int:
+        from pseudohealthy.inspection import inspect
+
+        found = inspect(self.path, self.out)
+        self.show(found.as_dict(), found.text())
+        return found.exit
+
+
+@dataclass(kw_only=True)
+class Detect(Command):
+    """Restore every INPUT with RUN and write healthy twins, anomaly maps, scores and a report to --out."""
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
+    out: Path
+    kinds: tuple[Literal["volumes", "panel", "json"], ...] = ("volumes", "panel", "json")
+    """what to write per case"""
+    threshold: str = "stored"
+    """a number, stored (the run's healthy quantile) or otsu"""
+    levels: int | None = None
+    """network calls of the walk back instead of the recipe's"""
+    batch: int = 32
+    """planes restored at once; changes speed and memory only"""
+    overwrite: bool = False
+
+    def run(self) -> int:
+        from pseudohealthy.archive import detect
+
+        if not self.inputs:
+            raise Fault("USAGE", "detect needs an INPUT", "name files or folders after the run", exit=USAGE)
+        result = detect(self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, levels=self.levels,
+                        device=self.device, batch=self.batch, overwrite=self.overwrite)  # fmt: skip
+        done = [row for row in result.rows if row["status"] in ("ok", "warn")]
+        self.show(
+            {"findings": result.rows, "exit": result.exit},
+            f"{len(done)} of {len(result.rows)} inputs: {result.folder / 'findings.csv'}",
+        )
+        return result.exit

@@ -1,0 +1,126 @@
+"""How good is a run: evaluate, compare, sweep."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from pseudohealthy.commands.base import Command
+from pseudohealthy.errors import USAGE, Fault
+
+Protocol = Annotated[
+    str,
+    tyro.conf.arg(
+        help="strict, ct, boxes, or as published by others: wolleb, behrendt, thor, thor-wrist, each also NAME:published "
+        "with the defects of its code",
+        metavar="NAME",
+    ),
+]
+
+
+@dataclass(kw_only=True)
+class Evaluate(Command):
+    """Measure RUN on the test split of --data, beside the trivial controls, with intervals over patients."""
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
+    data: Path
+    out: Path
+    protocol: Protocol = "strict"
+    batch: int = 32
+    limit: int = 0
+    """at most so many test cases, evenly spread"""
+    allow_leak: bool = False
+    """also evaluate patients the run was trained on; every figure is then optimistic"""
+    analyses: bool = False
+    """also: are healthy images left alone, intensity histograms, contrast, sites and lesion sizes (analyses.html)"""
+    overwrite: bool = False
+
+    def run(self) -> int:
+        from pseudohealthy.evaluation.runner import evaluate
+
+        result = evaluate(self.run_folder, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
+                          limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
+        if self.analyses:
+            from pseudohealthy.evaluation.analyses import analyse
+
+            analyse(self.run_folder, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
+        if self.json:
+            self.show([record.as_dict() for record in result.records])
+        elif not self.quiet:
+            from rich.console import Console
+
+            Console(width=None if sys.stdout.isatty() else 200).print(result.table())
+        return 0
+
+
+@dataclass(kw_only=True)
+class Compare(Command):
+    """Measure RUN... on the same cases and voxels of each --data, beside the trivial controls, with paired intervals."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    data: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """data to compare on; may be repeated"""
+    out: Path
+    protocol: Protocol = "strict"
+    batch: int = 32
+    limit: int = 0
+    """at most so many test cases of each data set, evenly spread"""
+    allow_leak: bool = False
+    """also patients a run was trained on; every figure is then optimistic"""
+    overwrite: bool = False
+
+    def run(self) -> int:
+        from pseudohealthy.evaluation.compare import compare
+
+        if not self.runs or not self.data:
+            raise Fault("USAGE", "compare needs RUN... and --data", "see pseudohealthy compare --help", exit=USAGE)
+        result = compare(self.runs, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
+                         limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
+        if self.json:
+            self.show([{"data": k, **r.as_dict()} for k, e in result.evaluations.items() for r in e.records])
+        elif not self.quiet:
+            from rich.console import Console
+
+            from pseudohealthy.report.comparison import printed
+
+            Console(width=None if sys.stdout.isatty() else 200).print(printed(result))
+        return 0
+
+
+@dataclass(kw_only=True)
+class Sweep(Command):
+    """Measure RUN under a grid of its own settings on the validation cases of --data, and say which is best."""
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
+    data: Path
+    over: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """KEY=V1,V2,... of restorer.* or map.*; may be repeated for a grid"""
+    out: Path
+    split: Literal["val", "test"] = "val"
+    """test shows what choosing on test would flatter; it is no result"""
+    metric: str = ""
+    """choose by this one, such as dice_oracle_pooled; default: voxel average precision, else AUROC"""
+    batch: int = 32
+    limit: int = 0
+    """at most so many cases, evenly spread"""
+    allow_leak: bool = False
+    """also patients the run was trained on"""
+    overwrite: bool = False
+
+    def run(self) -> int:
+        from pseudohealthy.evaluation.sweep import sweep
+
+        result = sweep(self.run_folder, self.data, self.over, self.out, split=self.split, metric=self.metric,
+                       device=self.device, batch=self.batch, limit=self.limit, allow_leak=self.allow_leak,
+                       overwrite=self.overwrite)  # fmt: skip
+        if self.json:
+            from pseudohealthy.report.grid import rows
+
+            self.show({"best": result.settings(result.best), "metric": result.metric, "settings": rows(result)})
+        else:
+            self.show(None, result.text())
+        return 0

@@ -1,0 +1,361 @@
+"""`compare`: several runs on the same cases and the same voxels, beside the trivial controls, with paired intervals.
+
+Runs differ in canvas, and a canvas decides which voxels are foreground. Here every method is judged on one set of voxels
+per case: all that any run of the comparison is judged on, its native foreground and the reference. A method says 0 where
+it does not look. With one run this is what `evaluate` measures.
+
+The controls stand in the canvas and post-processing of every run (once where runs share them), and the best of them all
+is the rival of a difference: no run is helped by a control that another run's settings would have made stronger.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from pseudohealthy import cases, io
+from pseudohealthy.canvas import Canvas, Fitted
+from pseudohealthy.cases import Case, Manifest
+from pseudohealthy.detector import Detector
+from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+from pseudohealthy.evaluation import bootstrap, protocols
+from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place, Record
+from pseudohealthy.evaluation.restoration import TwinErrors, sentences
+from pseudohealthy.evaluation.runner import (
+    Reading,
+    batches,
+    evenly,
+    has_threshold,
+    measure,
+    readable,
+    refuse_leaks,
+    stored_thresholds,
+    wanted,
+)
+from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers.baselines import control_restorers
+from pseudohealthy.run import Run, prepare_folder
+
+MASK = "foregrounds of all runs and reference"
+OWN = "each method's own"  # post-processing: it is part of a method, and stands in comparison.csv
+
+
+@dataclass
+class Comparison:
+    """evaluations: by data set, all methods in one; against_best: by data set, ``<metric>_difference`` of every run minus
+    the run that is best in that metric; facts: what each method is and cost, by method; costs: seconds per case and peak
+    megabytes by (data set, method); histories: training_history.json of the runs."""
+
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    against_best: dict[str, list[Record]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    costs: dict[tuple[str, str], dict[str, float | None]] = field(default_factory=dict)
+    histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def save(self, folder: Path | str, made: Mapping[str, Any] | None = None) -> list[Path]:
+        """comparison.csv, .json, .tex and .png, curves.png (where runs have a validation ROC-AUC) and report.html."""
+        from pseudohealthy.report import comparison
+
+        return comparison.save(self, Path(folder), made or {})
+
+
+def compare(
+    runs: Sequence[Run | Path | str],
+    data: Path | str | Manifest | Sequence[Path | str | Manifest],
+    out: Path | str | None = None,
+    *,
+    protocol: str = "strict",
+    device: str = "auto",
+    batch: int = 32,
+    allow_leak: bool = False,
+    limit: int = 0,
+    resamples: int = bootstrap.RESAMPLES,
+    overwrite: bool = False,
+) -> Comparison:
+    """Measure runs and controls on the test split of each data set; the command ``compare``.
+
+    limit: at most so many test cases of a data set, evenly spread (0: all). resamples: of the patient bootstrap. A case that one run cannot take is left out
+    for all, and named in the notes. Raises `Fault` LEAK (exit 2) where a test patient is one that a run was trained or
+    validated on, unless `allow_leak`; PROTOCOL (exit 2) for several protocols: their figures mean different things.
+    """
+    chosen = one_protocol(protocol)
+    opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
+    if not opened:
+        raise Fault("USAGE", "compare needs a RUN", "name run folders before --data", exit=USAGE)
+    several = [data] if isinstance(data, (str, Path, Manifest)) else data
+    manifests = [one if isinstance(one, Manifest) else cases.load(Path(one)) for one in several]
+    sets = dict(zip(distinct([m.root.resolve().name for m in manifests]), manifests, strict=True))
+    labels = method_names(opened)
+    result = Comparison()
+    for name, manifest in sets.items():
+        if not len(manifest.split("test")):
+            raise Fault("NO_TEST", f"{name} has no test case", "give some cases split = test", exit=NO_INPUT)
+        for label, run in zip(labels, opened, strict=True):
+            leaks = refuse_leaks(run, list(manifest.split("test")), allow_leak)
+            result.notes += [f"{name}, {label}: {note}" for note in leaks]
+    folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
+    methods, thresholds = methods_of(dict(zip(labels, opened, strict=True)), device, batch)
+    for label, detector in methods.items():
+        result.facts[label] = facts(detector, training=label in labels)
+    for label, run in zip(labels, opened, strict=True):
+        result.histories[label] = run.read_json("training_history.json") or []
+    for name, manifest in sets.items():
+        notes: list[str] = []
+        test, twins, costs = measured(methods, evenly(list(manifest.split("test")), limit), batch, notes, name)
+        validation = wanted(list(manifest.split("val")), chosen.validation, limit)
+        tuning = measured(methods, validation, batch, notes, f"{name}, validation")[0] if validation else []
+        setting = protocols.Setting(
+            thresholds=thresholds, validation=tuning, mask=MASK, postprocessing=OWN, resamples=resamples
+        )
+        evaluation = result.evaluations[name] = protocols.measure(protocol, test, setting)
+        restored = twins.records(OWN)
+        evaluation.records += restored
+        evaluation.notes += notes + sentences(restored)
+        result.costs |= {(name, label): cost for label, cost in costs.items()}
+        result.against_best[name] = against_best(protocol, evaluation, test, labels, setting)
+    if folder is not None:
+        result.save(folder, {"data": {name: manifest.sha256 for name, manifest in sets.items()}})
+        say(f"report: {folder / 'report.html'}")
+    return result
+
+
+def one_protocol(name: str) -> protocols.Protocol:
+    """The protocol of that name. Fault PROTOCOL for several: their figures do not belong into one table."""
+    if len(set(name.replace(",", " ").split())) > 1:
+        raise Fault("PROTOCOL", f"'{name}' names several protocols, whose figures mean different things",
+                    "make one comparison per protocol", exit=USAGE)  # fmt: skip
+    return protocols.find(name)[0]
+
+
+def method_names(runs: Sequence[Run]) -> list[str]:
+    """How the runs are called: by restorer where that tells them apart, else by folder, then by number."""
+    count = Counter(run.recipe.restorer["name"] for run in runs)
+    return distinct([n if count[n := run.recipe.restorer["name"]] == 1 else run.name for run in runs])
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Equal names numbered: a, a (2)."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
+
+
+def methods_of(runs: Mapping[str, Run], device: str, batch: int) -> tuple[dict[str, Detector], dict[str, Threshold]]:
+    """The runs, then the controls in every distinct setting of theirs, and the stored threshold of each by name."""
+    methods: dict[str, Detector] = {}
+    thresholds: dict[str, Threshold] = {}
+    settings: dict[tuple, str] = {}
+    for label, run in runs.items():
+        chosen = "stored" if has_threshold(run) else "otsu"
+        detector = methods[label] = Detector(run, device=device, batch=batch, threshold=chosen)
+        health = (detector.restorer.healthy_mean, detector.restorer.healthy_spread)
+        settings.setdefault((detector.canvas, detector.amap, *(t.cpu().numpy().tobytes() for t in health)), label)
+        if own := stored_thresholds(run).get(run.recipe.restorer["name"]):
+            thresholds[label] = own
+    for label in settings.values():
+        model, stored = methods[label].restorer, stored_thresholds(runs[label])
+        for kind, restorer in control_restorers(model.cpu()).items():
+            name = f"{CONTROL} {kind}" + (f" ({label})" if len(settings) > 1 else "")
+            methods[name] = Detector(runs[label], device=device, batch=batch, threshold=0.0, restorer=restorer)
+            if f"{CONTROL} {kind}" in stored:
+                thresholds[name] = stored[f"{CONTROL} {kind}"]
+        model.to(methods[label].device)
+    return methods, thresholds
+
+
+class OnCanvases(NamedTuple):
+    """A case read, and its scan on the canvas of every run; `fitted`, the first, is what batches are counted by."""
+
+    reading: Reading
+    by_canvas: dict[Canvas, Fitted]
+    fitted: Fitted
+
+
+Costs = dict[str, dict[str, float | None]]
+
+
+def measured(
+    methods: Mapping[str, Detector], chosen: list[Case], batch: int, notes: list[str], name: str
+) -> tuple[list[CaseResult], TwinErrors, Costs]:
+    """Every method on every case, on common voxels; errors to true twins; seconds and megabytes by method."""
+    results: list[CaseResult] = []
+    twins = TwinErrors()
+    seconds = dict.fromkeys(methods, 0.0)
+    peaks: dict[str, float | None] = {}
+    first = next(iter(methods.values()))
+    canvases = list(dict.fromkeys(detector.canvas for detector in methods.values()))
+    with Progress(f"comparing on {name}", len(chosen)) as bar:
+        for group in batches(on_canvases(readable(chosen, first, notes, bar), canvases, notes, bar), batch):
+            found = []
+            for label, detector in methods.items():
+                fitted = [one.reading._replace(fitted=one.by_canvas[detector.canvas]) for one in group]
+                with Peak(detector.device) as peak:
+                    found.append(measure(label, detector, fitted, twins))
+                seconds[label] += peak.seconds
+                peaks[label] = None if peak.megabytes is None else max(peak.megabytes, peaks.get(label) or 0.0)
+            for same_case in zip(*found, strict=True):
+                results += on_common_voxels(same_case)
+            bar.advance(len(group))
+    read = len({result.case_id for result in results})
+    if not read:
+        raise Fault("NO_INPUT", f"none of {len(chosen)} cases of {name} could be read", notes[0] if notes else "",
+                    exit=NO_INPUT)  # fmt: skip
+    return results, twins, {k: {"seconds_per_case": seconds[k] / read, "peak_mb": peaks[k]} for k in methods}
+
+
+def on_canvases(
+    items: Iterator[Reading], canvases: list[Canvas], notes: list[str], bar: Progress
+) -> Iterator[OnCanvases]:
+    """Readings with their scan on every canvas; a case that one canvas refuses is left out."""
+    for item in items:
+        case, scan = item.case, item.scan
+        try:
+            brain = io.read_mask(case.brain_mask, case.root, scan) if case.brain_mask else None
+            others = {canvas: canvas.fit(scan, mask=item.truth, brain_mask=brain) for canvas in canvases[1:]}
+        except Fault as fault:
+            fault.case = fault.case or case.case_id
+            notes.append(str(fault))
+            say(str(fault), error=True)
+            bar.advance()
+            continue
+        yield OnCanvases(item, {canvases[0]: item.fitted} | others, item.fitted)
+
+
+def on_common_voxels(results: Sequence[CaseResult]) -> list[CaseResult]:
+    """One case by all methods, brought to the voxels that any of them was judged on; 0 where a method did not look."""
+    if any(result.place is None or result.map is None for result in results):
+        return list(results)
+    evaluated, foreground = (
+        np.logical_or.reduce([getattr(result.place, part) for result in results])
+        for part in ("evaluated", "foreground")
+    )
+    place = Place(evaluated, foreground)
+    truth = results[0].on_grid()[1][evaluated]
+    return [
+        replace(result, map=result.on_grid()[0][evaluated], truth=None if result.truth is None else truth, place=place)
+        for result in results
+    ]
+
+
+def against_best(
+    protocol: str, evaluation: Evaluation, results: list[CaseResult], runs: Sequence[str], setting: protocols.Setting
+) -> list[Record]:
+    """``<metric>_difference`` of every run minus the run with the best value of that metric, paired by patient.
+
+    The best run stands where a control otherwise does, so the protocol itself pairs them. p-values are corrected for all
+    differences returned (Holm 1979). The best is picked on these very cases, which favours it, never the others.
+    """
+    best: dict[str, str] = {}
+    value: dict[str, float] = {}
+    for record in evaluation.records:
+        if record.metric in HEADINGS and record.method in runs and record.value > value.get(record.metric, -np.inf):
+            best[record.metric], value[record.metric] = record.method, record.value
+    found: list[Record] = []
+    for rival in dict.fromkeys(best.values()) if len(runs) > 1 else ():
+        stand_in = f"{CONTROL} {rival}"
+
+        def renamed(cases_: Sequence[CaseResult], rival: str = rival, stand_in: str = stand_in) -> list[CaseResult]:
+            mine = [case for case in cases_ if case.method in runs]
+            return [replace(case, method=stand_in) if case.method == rival else case for case in mine]
+
+        known = dict(setting.thresholds or {})  # type: ignore[arg-type]
+        if rival in known:
+            known[stand_in] = known.pop(rival)
+        changed = replace(setting, thresholds=known, validation=renamed(setting.validation))
+        paired = protocols.measure(protocol, renamed(results), changed)
+        found += [
+            replace(record, against=rival)
+            for record in paired.records
+            if record.against and best.get(record.metric.removesuffix("_difference")) == rival
+        ]
+    undefined = float("nan")
+    corrected = bootstrap.holm([undefined if r.p_value is None else r.p_value for r in found])
+    return [replace(r, p_holm=None if r.p_value is None else p) for r, p in zip(found, corrected, strict=True)]
+
+
+def facts(detector: Detector, *, training: bool) -> dict[str, Any]:
+    """What a method is and, where it was trained, what that took."""
+    run, restorer = detector.run, detector.restorer
+    found: dict[str, Any] = {
+        "restorer": restorer.name,
+        "network_calls": restorer.network_calls(),
+        "postprocessing": detector.amap.describe(restorer.describe()),
+        "parameters": sum(p.numel() for p in restorer.parameters()),
+    }
+    if not training:
+        return found
+    history = run.read_json("training_history.json") or []
+    steps, batch = int(run.record.get("step") or 0), int(run.recipe.make_plan().batch)
+    return found | {
+        "run": run.name,
+        "recipe": run.recipe.name,
+        "weights_sha256": detector.weights_sha256,
+        "training_planes": run.record.get("planes"),
+        "training_steps": steps,
+        "planes_seen": steps * batch,
+        "training_seconds": training_seconds(history),
+    }
+
+
+def training_seconds(history: Sequence[Mapping[str, Any]]) -> float:
+    """Wall-clock seconds of all sessions of a training: an entry's ``seconds`` begin anew with every resume."""
+    total = last = 0.0
+    for entry in history:
+        now = float(entry.get("seconds", 0.0))
+        total, last = total + (last if now < last else 0.0), now
+    return round(total + last, 2)
+
+
+class Peak:
+    """``with Peak(device) as peak``: seconds it took, and megabytes it held at most beyond what was held before.
+
+    On CUDA the allocator's own count; else the process's resident memory as Linux counts it; None where neither is known.
+    """
+
+    def __init__(self, device: torch.device):
+        self.cuda = device if device.type == "cuda" else None
+        self.seconds, self.megabytes = 0.0, None  # type: float, float | None
+
+    def __enter__(self) -> Peak:
+        self.begun = time.perf_counter()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats(self.cuda)
+            self.before: float | None = torch.cuda.memory_allocated(self.cuda) / 1e6
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+                self.before = resident("VmRSS")
+            except OSError:
+                self.before = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.cuda:
+            torch.cuda.synchronize(self.cuda)
+            most: float | None = torch.cuda.max_memory_allocated(self.cuda) / 1e6
+        else:
+            most = resident("VmHWM") if self.before is not None else None
+        self.seconds = time.perf_counter() - self.begun
+        self.megabytes = None if most is None or self.before is None else round(max(0.0, most - self.before), 1)
+
+
+def resident(entry: str) -> float | None:
+    """Megabytes of VmRSS or VmHWM of this process; None outside Linux."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next((float(line.split()[1]) / 1e3 for line in lines if line.startswith(entry)), None)
+    except OSError:
+        return None

@@ -1,0 +1,223 @@
+"""Radiographs with annotated boxes: boxes found, false alarms, FROC; and THOR's wrist rule (Bercea et al. 2024).
+
+`boxes` predicts: each connected region above the threshold is a box, scored by its highest value, and matches an
+annotated one by intersection over union. `wrist` is the published rule, which predicts none; its intended variant
+takes the threshold at which 5 % of healthy validation foreground is called anomalous, the published one walks 1,000
+thresholds over whole healthy test images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
+import numpy as np
+
+from pseudohealthy.cases import HEALTHY
+from pseudohealthy.evaluation import bootstrap
+from pseudohealthy.evaluation.figures import Frame, Setting, patients, run
+from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.records import Box, CaseResult
+from pseudohealthy.evaluation.thresholds import Threshold
+
+HEALTHY_RATE = 0.05  # of healthy pixels, THOR
+OVERLAPS = (0.1, 0.5)  # intersection over union; an anomaly map's region is rarely as tight as a drawn box
+FROC_RATES = (0.125, 0.25, 0.5, 1, 2, 4, 8)  # false boxes per image (LUNA16, Setio et al. 2017)
+
+
+@dataclass(frozen=True)
+class WristRule:
+    """What the published rule says about one annotated box."""
+
+    tp: float
+    fp: float
+    precision: float
+    recall: float
+    f1: float
+
+
+def boxes(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
+    """box_recall, box_precision and box_f1 at the method's threshold and box_froc, at two overlaps."""
+    return run(cases, setting, _measure_boxes)
+
+
+def wrist(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
+    """Recall, precision and F1 of THOR's rule, averaged over annotated boxes."""
+    return run(cases, setting, _measure_wrist)
+
+
+def box_mask(box: Box, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: every pixel that the box touches."""
+    mask = np.zeros(shape, dtype=bool)
+    mask[max(0, floor(box.y0)) : ceil(box.y1), max(0, floor(box.x0)) : ceil(box.x1)] = True
+    return mask
+
+
+def wrist_rule(values: np.ndarray, box: np.ndarray, negative: np.ndarray, threshold: float) -> WristRule:
+    """Map (H, W) in [0, 1], annotated box and what is certainly healthy (H, W) bool. Found: more than 10 % of the box
+    is above the threshold. FP: map mass outside over mass inside, whole, at most 10; it counts no detections."""
+    kept = np.where(values < threshold, 0, values).astype(np.float64)
+    tp = float(np.count_nonzero(kept[box]) > 0.1 * np.count_nonzero(box))
+    fp = float(min(10, int(kept[negative].sum() / max(kept[box].sum(), 1.0))))
+    precision = tp / max(tp + fp, 1.0)
+    return WristRule(tp, fp, precision, tp, 2 * precision * tp / (precision + tp + 1e-8))
+
+
+def healthy_rate_threshold(maps: Sequence[np.ndarray], rate: float = HEALTHY_RATE) -> Threshold:
+    """The lowest threshold above which, on average over healthy maps, at most ``rate`` of the pixels lie; exact."""
+    values = np.concatenate([np.ravel(one) for one in maps])
+    weights = np.concatenate([np.full(np.size(one), 1 / np.size(one) / len(maps)) for one in maps])
+    order = np.argsort(values)
+    above = 1 - np.cumsum(weights[order])  # above values[order][i], where that is the last of its ties
+    first = int(np.argmax(above <= rate + 1e-9))
+    detail = {"quantile": 1 - rate, "n_values": int(values.size), "n_maps": len(maps)}
+    return Threshold(float(values[order][first]), "healthy-quantile", detail)
+
+
+def published_rate_threshold(maps: Sequence[np.ndarray], rate: float = HEALTHY_RATE) -> tuple[Threshold, np.ndarray]:
+    """(the first of 1,000 thresholds in [0, 1) whose mean healthy rate is at most ``rate``, all rates in percent)."""
+    tried = np.linspace(0, 1, 1000, endpoint=False)
+    rates = np.mean([_rates(np.ravel(one), tried) for one in maps], axis=0)
+    allowed = np.flatnonzero(rates <= 100 * rate)
+    value = tried[allowed[0]] if len(allowed) else tried[-1]
+    return Threshold(float(value), "healthy-quantile", {"search": "1,000 thresholds", "n_maps": len(maps)}), rates
+
+
+def iou(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes."""
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    shared = max(width, 0.0) * max(height, 0.0)
+    return shared / (_area(one) + _area(other) - shared) if shared else 0.0
+
+
+def predicted(values: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
+    """A box and a score (its highest value) for each region of a map (H, W) above the threshold, best first."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(values > threshold, structure=np.ones((3, 3)))
+    scores = ndimage.maximum(values, labels, np.arange(1, count + 1)) if count else []
+    found = []
+    for (rows, columns), score in zip(ndimage.find_objects(labels), scores, strict=True):
+        found.append((Box(columns.start, rows.start, columns.stop, rows.stop), float(score)))
+    return sorted(found, key=lambda pair: -pair[1])
+
+
+def matched(found: Sequence[tuple[Box, float]], annotated: Sequence[Box], overlap: float) -> np.ndarray:
+    """Which predicted boxes (best first) hit: each takes the free annotated box it overlaps most, if at all enough."""
+    free, hits = list(annotated), np.zeros(len(found), dtype=bool)
+    for number, (box, _) in enumerate(found):
+        best = max(free, key=lambda other: iou(box, other), default=None)
+        if best is not None and iou(box, best) >= overlap:
+            free.remove(best)
+            hits[number] = True
+    return hits
+
+
+def froc(
+    scores: np.ndarray,
+    hits: np.ndarray,
+    patient: np.ndarray,
+    annotated: np.ndarray,
+    images: np.ndarray,
+    weight: np.ndarray,
+) -> np.ndarray:
+    """Mean sensitivity at `FROC_RATES` false boxes per image, in every resample.
+
+    scores, hits, patient (N,): of the predicted boxes; annotated, images (P,): by patient; weight (resamples, P).
+    Equal scores pass together, misses first.
+    """
+    order = np.lexsort((hits, -scores))
+    total, frames = weight @ annotated, weight @ images
+    parts = []
+    for start in range(0, len(weight), bootstrap.CHUNK):
+        here = slice(start, start + bootstrap.CHUNK)
+        drawn = weight[here][:, patient[order]].astype(np.float64)
+        true = np.concatenate([np.zeros((len(drawn), 1)), np.cumsum(drawn * hits[order], axis=1)], axis=1)
+        false = np.cumsum(drawn * ~hits[order], axis=1)
+        reached = [
+            np.take_along_axis(true, (false <= rate * frames[here, None]).sum(1)[:, None], 1)[:, 0]
+            for rate in FROC_RATES
+        ]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            parts.append(np.mean(reached, axis=0) / np.where(total[here] > 0, total[here], np.nan))
+    return np.concatenate(parts)
+
+
+def _measure_boxes(frame: Frame, group: list[CaseResult]) -> None:
+    known = _annotated(frame, group)
+    threshold = frame.threshold or _healthy_threshold(frame, known)
+    if not known or threshold is None:
+        return
+    found = [predicted(case.on_grid()[0][0], threshold.value) for case in known]
+    annotated = np.asarray([len(case.boxes or ()) for case in known])
+    if not annotated.sum():
+        frame.note("no annotated box, so nothing to find")
+        return
+    patient, number = patients(known)
+    weight = bootstrap.weights(number, frame.setting.resamples, frame.setting.seed)
+    with_all = np.concatenate([np.ones((1, number)), weight])
+    share = float((annotated > 0).mean())
+    calls = np.asarray([len(one) for one in found])
+    for overlap in OVERLAPS:
+        hits = [matched(one, case.boxes or (), overlap) for one, case in zip(found, known, strict=True)]
+        tp = np.asarray([hit.sum() for hit in hits])
+        end = f"iou{round(100 * overlap)}"
+        frame.ratio(f"box_recall_{end}", known, tp, annotated, "box", share, threshold)
+        frame.ratio(f"box_precision_{end}", known, tp, calls, "box", share, threshold)
+        frame.ratio(f"box_f1_{end}", known, 2 * tp, calls + annotated, "box", share, threshold)
+        scores = np.asarray([score for one in found for _, score in one], dtype=np.float64)
+        boxes_of, images_of = (np.bincount(patient, part, number) for part in (annotated, np.ones(len(known))))
+        # The first row draws every patient once: the value itself.
+        drawn = froc(scores, np.concatenate(hits), np.repeat(patient, calls), boxes_of, images_of, with_all)
+        frame.put(f"box_froc_{end}", float(drawn[0]), drawn[1:], known, "box", share, threshold)
+    frame.ratio("false_boxes_per_image", known, calls - tp, np.ones(len(known)), "case", share, threshold)
+
+
+def _measure_wrist(frame: Frame, group: list[CaseResult]) -> None:
+    known = _annotated(frame, group)
+    threshold = _healthy_threshold(frame, known)
+    if not known or threshold is None:
+        return
+    sums = np.zeros((len(known), 4))
+    for row, case in zip(sums, known, strict=True):
+        values = case.on_grid()[0][0]
+        masks = [box_mask(box, values.shape) for box in case.boxes or ()]
+        for mask in masks:
+            rule = wrist_rule(values, mask, ~np.any(masks, axis=0), threshold.value)
+            row += [1, rule.recall, rule.precision, rule.f1]
+    share = float((sums[:, 0] > 0).mean())
+    for column, name in enumerate(("box_recall_covered", "box_precision_covered", "box_f1_covered"), 1):
+        frame.ratio(name, known, sums[:, column], sums[:, 0], "box", share, threshold)
+
+
+def _annotated(frame: Frame, group: list[CaseResult]) -> list[CaseResult]:
+    known = [case for case in group if case.boxes is not None and case.map is not None and len(case.on_grid()[0]) == 1]
+    if len(known) < len(group):
+        frame.note(f"{len(group) - len(known)} case(s) without boxes, or with more than one plane, are not measured")
+    return known
+
+
+def _healthy_threshold(frame: Frame, known: list[CaseResult]) -> Threshold | None:
+    """Where 5 % of healthy pixels lie above; None with a note where no healthy case is known."""
+    source = known if frame.setting.published else frame.validation
+    healthy = [case for case in source if case.label == HEALTHY and case.map is not None]
+    if not healthy and not frame.setting.published:
+        healthy = [case for case in known if case.label == HEALTHY]
+        frame.note("no healthy validation case: the 5 % threshold is taken from the healthy test cases")
+    if not healthy:
+        frame.note("no healthy case to take the 5 % threshold from")
+        return None
+    if frame.setting.published:
+        return published_rate_threshold([case.on_grid()[0] for case in healthy])[0]
+    return healthy_rate_threshold([np.asarray(case.map) for case in healthy])
+
+
+def _rates(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    ordered = np.sort(values)
+    return 100 * (1 - np.searchsorted(ordered, thresholds.astype(ordered.dtype), side="right") / values.size)
+
+
+def _area(box: Box) -> float:
+    return (box.x1 - box.x0) * (box.y1 - box.y0)

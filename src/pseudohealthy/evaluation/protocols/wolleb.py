@@ -1,0 +1,50 @@
+"""Wolleb et al. 2022: every diseased slice by itself, Dice at its own Otsu threshold and AUROC of its pixels, averaged.
+
+The intended variant looks at the voxels of the evaluation mask; the published one at the whole picture, whose empty
+background is easily ranked and moves Otsu's threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from pseudohealthy.evaluation import thresholds
+from pseudohealthy.evaluation.curves import auroc, dice
+from pseudohealthy.evaluation.figures import Frame, Setting, run
+from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.records import CaseResult
+
+
+def wolleb(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
+    """dice_otsu_per_slice_mean and voxel_auroc_per_slice_mean over the slices with a lesion."""
+    return run(cases, setting, _measure)
+
+
+def slice_figures(values: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """(Dice at Otsu's threshold, AUROC or nan where all is lesion) of one slice with a lesion; any equal shapes."""
+    values, truth = np.ravel(values), np.ravel(truth).astype(bool)
+    found = dice(values > thresholds.otsu(values).value, truth)
+    assert found is not None, "a slice without a lesion"
+    return found, np.nan if truth.all() else auroc(values, truth)
+
+
+def _measure(frame: Frame, group: list[CaseResult]) -> None:
+    known = [case for case in group if case.map is not None and case.truth is not None and np.any(case.truth)]
+    left = len(group) - len(known)
+    if left:
+        frame.note(f"{left} case(s) without a map or without a lesion in the reference are not measured")
+    if not known:
+        return
+    sums, voxels, lesion = np.zeros((len(known), 4)), 0, 0
+    for row, case in zip(sums, known, strict=True):
+        values, truth, place = case.on_grid()
+        for plane in np.flatnonzero(truth.any((1, 2))):
+            inside = np.ones_like(truth[plane]) if frame.setting.published else place.evaluated[plane]
+            found, area = slice_figures(values[plane][inside], truth[plane][inside])
+            row += [found, 1, 0 if np.isnan(area) else area, not np.isnan(area)]
+            voxels, lesion = voxels + inside.sum(), lesion + truth[plane].sum()
+    prevalence = float(lesion / voxels)
+    frame.ratio("dice_otsu_per_slice_mean", known, sums[:, 0], sums[:, 1], "plane", prevalence, source="otsu")
+    frame.ratio("voxel_auroc_per_slice_mean", known, sums[:, 2], sums[:, 3], "plane", prevalence)

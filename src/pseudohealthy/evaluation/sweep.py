@@ -1,0 +1,374 @@
+"""`sweep`: a trained run under a grid of its own settings, chosen on validation data (Wolleb 2022, Figs 4 to 6).
+
+Only what leaves the network as it is can be swept: restorer.* settings of restoring, and map.*. Each restoration is made
+once and read by every map setting, so those cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pseudohealthy import cases
+from pseudohealthy.cases import HEALTHY, Case, Manifest
+from pseudohealthy.detector import Detector
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+from pseudohealthy.evaluation import bootstrap
+from pseudohealthy.evaluation.protocols import strict
+from pseudohealthy.evaluation.records import HEADINGS, CaseResult, Record
+from pseudohealthy.evaluation.restoration import TwinErrors
+from pseudohealthy.evaluation.runner import batches, evenly, measure, readable, refuse_leaks
+from pseudohealthy.evaluation.thresholds import Threshold, healthy_quantile
+from pseudohealthy.progress import Progress, say
+from pseudohealthy.recipe import literal, toml_value
+from pseudohealthy.restorers import restorer_class
+from pseudohealthy.restorers.base import Restoration, Restorer
+from pseudohealthy.run import Run, prepare_folder
+
+TRAINED = ("name", "levels", "schedule", "target", "learned_variance")  # of a restorer: its weights know no others
+MOST = 400  # settings: beyond, the grid is a mistake
+PREFERRED = ("voxel_average_precision_pooled", "plane_auroc", "image_auroc", "healthy_false_positive_share")
+LOWER_IS_BETTER = ("healthy_residual_mean", "healthy_false_positive_share")
+
+
+class Watched(Detector):
+    """A detector that keeps the twins (N, C, S, S) and maps (N, S, S) it made last."""
+
+    last: tuple[Tensor, Tensor]
+
+    def restore_planes(self, *planes: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        healthy, maps, own = super().restore_planes(*planes)
+        self.last = healthy, maps
+        return healthy, maps, own
+
+
+class Replay(nn.Module):
+    """A restorer that restores a group of planes once and gives the same twins to whoever asks for them again.
+
+    `rewind` before every reading of the group, `forget` before the next group. Everything else is the restorer's.
+    """
+
+    def __init__(self, restorer: Restorer):
+        super().__init__()
+        self.restorer = restorer
+        self.kept: list[Restoration] = []
+        self.next = 0
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("restorer"), name)
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        if self.next == len(self.kept):
+            self.kept.append(self.restorer.restore(images, draw))
+        self.next += 1
+        return self.kept[self.next - 1]
+
+    def rewind(self) -> None:
+        self.next = 0
+
+    def forget(self) -> None:
+        self.kept, self.next = [], 0
+
+
+@dataclass
+class Sweep:
+    """axes: each setting with its values as texts; records: by place in the grid; seconds: of a case, by restorer settings
+    and place; split: where it was measured; metric: what the best place is best in."""
+
+    run: str
+    split: str
+    axes: list[tuple[str, list[str]]]
+    records: dict[tuple[int, ...], list[Record]] = field(default_factory=dict)
+    seconds: dict[tuple[int, ...], float] = field(default_factory=dict)
+    network_calls: dict[tuple[int, ...], int] = field(default_factory=dict)
+    columns: list[tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    metric: str = ""
+    resamples: int = bootstrap.RESAMPLES
+
+    def settings(self, place: tuple[int, ...]) -> list[str]:
+        """``key=value`` texts of a place."""
+        return [f"{key}={values[i]}" for (key, values), i in zip(self.axes, place, strict=True)]
+
+    def value(self, place: tuple[int, ...], metric: str) -> Record | None:
+        return next((r for r in self.records[place] if name_of(r) == metric or r.metric == metric), None)
+
+    @property
+    def best(self) -> tuple[int, ...]:
+        """The place with the best `metric`; the first of equals."""
+        sign = -1 if self.metric in LOWER_IS_BETTER else 1
+        values = {place: self.value(place, self.metric) for place in self.records}
+        return max((p for p, r in values.items() if r is not None), key=lambda p: sign * values[p].value)  # type: ignore[union-attr]
+
+    def metrics(self) -> list[str]:
+        """Names of the figures that stand in the table: headline metrics and those of healthy cases."""
+        names = dict.fromkeys(name_of(r) for group in self.records.values() for r in group)
+        return [name for name in names if name.split("@")[0] in (*HEADINGS, *LOWER_IS_BETTER)]
+
+    def text(self) -> str:
+        """A table, the best setting and how to keep it."""
+        from pseudohealthy.report import grid
+
+        return grid.text(self)
+
+    def save(self, folder: Path | str, made: Mapping[str, Any] | None = None) -> list[Path]:
+        """sweep.csv, sweep.json, sweep.png, strip.png and report.html."""
+        from pseudohealthy.report import grid
+
+        return grid.save(self, Path(folder), made or {})
+
+
+def sweep(
+    run: Run | Path | str,
+    data: Path | str | Manifest,
+    over: Sequence[str],
+    out: Path | str | None = None,
+    *,
+    split: str = "val",
+    metric: str = "",
+    device: str = "auto",
+    batch: int = 32,
+    allow_leak: bool = False,
+    limit: int = 0,
+    resamples: int = bootstrap.RESAMPLES,
+    overwrite: bool = False,
+) -> Sweep:
+    """Measure a run under every combination of settings; the command ``sweep``.
+
+    over: "KEY=V1,V2,..." each, KEY in restorer.* or map.*, values as in TOML. split: "val", or "test" to see how much a
+    choice on the test data would flatter (an oracle: never a result). metric: what the best setting is chosen by
+    (default: voxel average precision, else plane or image AUROC, else false positives in health). limit: at most so
+    many cases, evenly spread. The threshold of each setting is the run's quantile of its healthy cases here; none on test.
+    Raises `Fault` USAGE (exit 2) for a setting that changes the network or is none, LEAK for patients trained on.
+    """
+    if split not in ("val", "test"):
+        raise Fault("USAGE", f"there is no split '{split}' to choose on", "use val or test", exit=USAGE)
+    run = run if isinstance(run, Run) else Run.open(run)
+    axes = parsed(over)
+    result = Sweep(run.name, split, axes, resamples=resamples)
+    places = list(itertools.product(*(range(len(values)) for _, values in axes)))
+    if len(places) > MOST:
+        raise Fault("USAGE", f"{len(places)} settings", f"sweep at most {MOST} at a time", exit=USAGE)
+    for place in places:
+        same_network(run, result.settings(place))
+    manifest = data if isinstance(data, Manifest) else cases.load(Path(data))
+    chosen = list(manifest.split(split))
+    if not chosen:
+        raise Fault("NO_CASES", f"the manifest has no {split} case", f"give some cases split = {split}", exit=NO_INPUT)
+    result.notes += refuse_trained(run, chosen, allow_leak) if split == "val" else refuse_leaks(run, chosen, allow_leak)
+    if split == "test":
+        result.notes.append("chosen on test: an oracle choice, which flatters; no result")
+    chosen = evenly(chosen, limit)
+    folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
+    groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+    for place in places:
+        groups.setdefault(tuple(t for t in result.settings(place) if t.startswith("restorer.")), []).append(place)
+    shown = exemplar(chosen)
+    with Progress("sweeping", len(groups) * len(chosen)) as bar:
+        for group in groups.values():
+            measured(result, run, group, chosen, shown, device, batch, bar)
+    result.records = {place: result.records[place] for place in places}
+    known = {name.split("@")[0] for name in result.metrics()} | set(result.metrics())
+    if metric and metric not in known:
+        raise Fault(
+            "METRIC", f"'{metric}' was not measured here", f"use one of: {', '.join(sorted(known))}", exit=USAGE
+        )
+    result.metric = metric or next((name for name in PREFERRED if name in known), "")
+    if not result.metric:
+        raise Fault("METRIC", f"the {split} cases have neither labels nor masks", "label some of them", exit=NO_INPUT)
+    if not known & {"image_auroc", "plane_auroc", "voxel_average_precision_pooled"}:
+        result.notes.append(f"no anomalous {split} case: AUROC needs both labels; what is shown is how quiet the maps are "
+                            "on healthy cases, which is best for a method that sees nothing")  # fmt: skip
+    result.notes = list(dict.fromkeys(result.notes))
+    if folder is not None:
+        result.save(folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256})
+        say(f"report: {folder / 'report.html'}")
+    return result
+
+
+def parsed(over: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Axes from "KEY=V1,V2" texts; values as TOML texts. Fault USAGE."""
+    found: dict[str, list[str]] = {}
+    for text in over:
+        key, equals, values = (part.strip() for part in text.partition("="))
+        if not equals or not values or not key.startswith(("restorer.", "map.")):
+            raise Fault("USAGE", f"--over {text} is no axis",
+                        "write restorer.KEY=V1,V2,... or map.KEY=...; other settings need a new training", exit=USAGE)  # fmt: skip
+        if key in found:
+            raise Fault("USAGE", f"--over names {key} twice", "put its values into one list", exit=USAGE)
+        try:
+            parts = tomllib.loads(f"x = [{values}]")["x"]
+        except tomllib.TOMLDecodeError:
+            parts = [literal(word.strip()) for word in values.split(",")]
+        found[key] = list(dict.fromkeys(toml_value(part) for part in parts))
+    if not found:
+        raise Fault("USAGE", "sweep needs --over KEY=V1,V2,...", "such as --over map.smooth=0,1.5,3", exit=USAGE)
+    return list(found.items())
+
+
+def same_network(run: Run, settings: Sequence[str]) -> None:
+    """Fault where the settings are wrong, or those of another network or another training."""
+    nested = restorer_class(run.recipe.restorer["name"]).nested
+    for text in settings:
+        section, key, *rest = text.partition("=")[0].split(".")
+        table = nested.get(key) if rest else None
+        if section == "restorer" and (key in TRAINED or (isinstance(table, type) and issubclass(table, nn.Module))):
+            raise another(text)
+    changed = Run(run.folder, copy.deepcopy(run.recipe).set(settings).resolved(), run.record)
+    with torch.device("meta"):
+        models = [one.recipe.make_restorer() for one in (run, changed)]
+    shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in models]
+    if shapes[0] != shapes[1]:
+        raise another(", ".join(settings))
+
+
+def another(text: str) -> Fault:
+    cure = "sweep settings of restoring (restorer.*) and of the map (map.*); train a new run for others"
+    return Fault("USAGE", f"{text} changes the network", cure, exit=USAGE)
+
+
+def refuse_trained(run: Run, chosen: list[Case], allow: bool) -> list[str]:
+    """Fault LEAK when a validation patient is one the run was trained on; where allowed, a note that says so."""
+    path = run.folder / "split.csv"
+    if not path.is_file():
+        return []
+    import pandas as pd
+
+    seen = pd.read_csv(path, dtype=str)
+    leaked = {case.patient_id for case in chosen} & set(seen.loc[seen["split"] == "train", "patient_id"])
+    if leaked and not allow:
+        raise Fault("LEAK", f"{len(leaked)} validation patient(s) were in this run's training data",
+                    "choose on other patients, or add --allow-leak and say so", exit=USAGE)  # fmt: skip
+    return [f"LEAK: {len(leaked)} validation patient(s) were in the training data"] if leaked else []
+
+
+def exemplar(chosen: list[Case]) -> str:
+    """The case of the strip: one with a reference if there is, the middle one of them."""
+    marked = [case for case in chosen if case.mask and case.label != HEALTHY] or chosen
+    return marked[len(marked) // 2].case_id
+
+
+def measured(
+    result: Sweep, run: Run, places: list[tuple[int, ...]], chosen: list[Case], shown: str, device: str, batch: int,
+    bar: Progress,
+) -> None:  # fmt: skip
+    """All map settings under one group of restorer settings: restored once, read by each."""
+    detectors = {
+        p: Watched(run, device=device, batch=batch, threshold=0.0, settings=result.settings(p)) for p in places
+    }
+    first = detectors[places[0]]
+    replay = Replay(first.restorer)
+    for detector in detectors.values():
+        detector.restorer = replay  # type: ignore[assignment]
+    found: dict[tuple[int, ...], list[CaseResult]] = {place: [] for place in places}
+    notes: list[str] = []
+    spent = dict.fromkeys(places, 0.0)
+    restoring = 0.0
+    for group in batches(readable(chosen, first, notes, bar), batch):
+        replay.forget()
+        for place, detector in detectors.items():
+            begun = time.perf_counter()
+            made = bool(replay.kept)
+            replay.rewind()
+            found[place] += measure("; ".join(result.settings(place)), detector, group, TwinErrors())
+            if made:
+                spent[place] += time.perf_counter() - begun
+            else:
+                restoring += time.perf_counter() - begun
+            result.columns += strip_of(place, detector, group, shown)
+        bar.advance(len(group))
+    result.notes += notes
+    read = len(found[places[0]])
+    if not read:
+        raise Fault("NO_INPUT", f"none of {len(chosen)} cases could be read", notes[0] if notes else "", exit=NO_INPUT)
+    for place, detector in detectors.items():
+        result.records[place] = figures(found[place], detector, result)
+        result.seconds[place] = (restoring + spent[place]) / read
+        result.network_calls[place] = detector.restorer.network_calls()
+
+
+def strip_of(place: tuple[int, ...], detector: Watched, group: Iterable[tuple], shown: str) -> list[tuple]:
+    """(place, input, twin, map), (S, S) each, of the exemplar's plane with most reference, where the group holds it."""
+    start = 0
+    for case, _, fitted, *_ in group:
+        if case.case_id == shown:
+            weight = fitted.foreground if fitted.mask is None or not fitted.mask.any() else fitted.mask
+            plane = int(weight.flatten(1).sum(1).argmax())
+            healthy, maps = detector.last
+            pictures = fitted.planes[plane].mean(0), healthy[start + plane].mean(0), maps[start + plane]
+            return [(place, *(picture.numpy() for picture in pictures))]
+        start += len(fitted.planes)
+    return []
+
+
+def figures(found: list[CaseResult], detector: Detector, result: Sweep) -> list[Record]:
+    """The records of one setting: the strict protocol's, and on validation data how quiet healthy cases are."""
+    healthy = [case for case in found if case.label == HEALTHY and case.map is not None and len(case.map)]
+    patients = sorted({case.patient_id for case in healthy})
+    threshold = None
+    if healthy and result.split == "val":
+        values = np.concatenate([np.asarray(case.map) for case in healthy])
+        threshold = healthy_quantile(values, detector.amap.quantile, n_patients=len(patients))
+    words = detector.amap.describe(detector.restorer.describe())
+    measured = strict(
+        found,
+        thresholds=threshold,
+        mask="foreground and reference",
+        grid="native",
+        postprocessing=words,
+        resamples=result.resamples,
+    )
+    records = [record for record in measured.records if record.against is None]
+    result.notes += [note.split(": ", 1)[-1] for note in measured.notes if "undefined" in note]
+    if healthy:
+        records += quiet(healthy, patients, detector.amap.quantile, words, result)
+    return [replace(record, method=result.run) for record in records]
+
+
+def quiet(healthy: list[CaseResult], patients: list[str], q: float, words: str, result: Sweep) -> list[Record]:
+    """healthy_residual_mean: mean of the map; healthy_false_positive_share: of voxels of every second healthy patient
+    above the quantile of the others (the quantile's own patients would give 1 - quantile whatever the setting)."""
+
+    def sums(cases_: list[CaseResult], count: Any) -> tuple[np.ndarray, np.ndarray, int]:
+        names = sorted({case.patient_id for case in cases_})
+        total, size = np.zeros(len(names)), np.zeros(len(names))
+        for case in cases_:
+            total[names.index(case.patient_id)] += count(np.asarray(case.map))
+            size[names.index(case.patient_id)] += len(np.asarray(case.map))
+        return total, size, len(cases_)
+
+    parts: list[tuple[str, tuple, Threshold | None]] = [("healthy_residual_mean", sums(healthy, np.sum), None)]
+    if len(patients) > 1:
+        one, other = ([c for c in healthy if (c.patient_id in patients[::2]) is first] for first in (True, False))
+        threshold = healthy_quantile(np.concatenate([np.asarray(c.map) for c in one]), q, n_patients=len(patients[::2]))
+        parts.append(("healthy_false_positive_share", sums(other, lambda m: (m > threshold.value).sum()), threshold))
+    found = []
+    for metric, (total, size, count), used in parts:
+        drawn = bootstrap.ratio_of_sums(bootstrap.weights(len(total), result.resamples), total, size)
+        found.append(Record(
+            metric=metric, value=float(total.sum() / size.sum()), ci95=bootstrap.percentile(drawn) if len(total) > 1 else None,
+            unit="voxel", protocol="strict", threshold_source=used.source if used else None,
+            mask="foreground", grid="native", postprocessing=words, n_patients=len(total), n_cases=count,
+            prevalence=0.0, method=result.run, threshold=used.value if used else None,
+        ))  # fmt: skip
+    return found
+
+
+def name_of(record: Record) -> str:
+    """Metric, with ``@source`` where its threshold has one that is not in the name."""
+    plain = record.threshold_source is None or record.metric in LOWER_IS_BETTER or "oracle" in record.metric
+    return record.metric if plain else f"{record.metric}@{record.threshold_source}"

@@ -1,0 +1,192 @@
+"""What `compare` writes: one table as CSV, LaTeX and page, forest plot, training curves, and every record as JSON."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudohealthy.evaluation import plots
+from pseudohealthy.evaluation.outcome import harmless_cell
+from pseudohealthy.evaluation.records import CONTROL, HEADINGS, Record, summarise
+from pseudohealthy.io.atomic import atomic, write_json, write_text
+from pseudohealthy.report.page import write_report
+from pseudohealthy.run import provenance
+
+if TYPE_CHECKING:
+    from pseudohealthy.evaluation.compare import Comparison
+
+COSTS = (
+    "restorer", "network_calls", "seconds_per_case", "peak_mb", "parameters", "training_steps", "training_planes",
+    "planes_seen", "training_seconds",
+)  # fmt: skip
+
+
+def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path]:
+    """comparison.csv, .json, .tex, .png, curves.png and report.html; a plot without anything to draw is left out."""
+    by_data = {data: evaluation.records for data, evaluation in result.evaluations.items()}
+    table = rows(result)
+    written = [write_table(folder / "comparison.csv", table)]
+    written.append(write_json(folder / "comparison.json", {
+        "made": {**provenance(), **made},
+        "methods": result.facts,
+        "costs": [{"data": data, "method": method, **cost} for (data, method), cost in result.costs.items()],
+        "records": [{"data": data, **r.as_dict()} for data, group in by_data.items() for r in group],
+        "against_best": [{"data": data, **r.as_dict()} for data, group in result.against_best.items() for r in group],
+        "notes": notes(result),
+    }))  # fmt: skip
+    written.append(write_text(folder / "comparison.tex", latex(result)))
+    if any(summarise(group).headings for group in by_data.values()):
+        written.append(plots.forest(folder / "comparison.png", by_data))
+    if any("validation_auroc" in entry for history in result.histories.values() for entry in history):
+        written.append(plots.training(folder / "curves.png", result.histories))
+    facts = {
+        "runs": sum(not name.startswith(CONTROL) for name in result.facts),
+        "controls": sum(name.startswith(CONTROL) for name in result.facts),
+        "data sets": len(by_data),
+        "cases": sum(len({row["case_id"] for row in e.rows}) for e in result.evaluations.values()),
+    }
+    page = write_report(
+        folder,
+        title="Comparison",
+        rows=[{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in table],
+        rows_title="Methods: figures and costs",
+        summary=facts,
+        records=by_data if len(by_data) > 1 else next(iter(by_data.values())),
+        figures=[folder / "comparison.png", folder / "curves.png"],
+        notes=notes(result),
+        provenance={**provenance(), **made},
+    )
+    return [*written, page]
+
+
+def printed(result: Comparison) -> Any:
+    """For a terminal: the table of each data set with the controls that are somebody's rival, costs, notes."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[Any] = []
+    for data, evaluation in result.evaluations.items():
+        rivals = {record.against for record in evaluation.records if record.against}
+        shown = [r for r in evaluation.records if not r.is_control or r.method in rivals or not rivals]
+        parts += [Text(data, style="bold"), replace(evaluation, records=shown, notes=[]).table()]
+    costs = Table("method", "calls", "s/case", "peak MB", "parameters", "steps", "planes seen", "training s", box=None)
+    for row in rows(result):
+        if not row["method"].startswith(CONTROL):
+            keys = ("network_calls", "seconds_per_case", "peak_mb", "parameters", "training_steps", "planes_seen",
+                    "training_seconds")  # fmt: skip
+            values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in map(row.get, keys)]
+            costs.add_row(Text(row["method"]), *values)
+    return Group(*parts, costs, *(Text(line, style="dim") for line in notes(result)))
+
+
+def notes(result: Comparison) -> list[str]:
+    """Leaks first, then what each data set's evaluation says, then what a run is ahead or behind the best one."""
+    found = list(result.notes)
+    many = len(result.evaluations) > 1
+    for data, evaluation in result.evaluations.items():
+        found += [f"{data}: {note}" if many else note for note in evaluation.notes]
+        differences = {
+            record: record.metric.removesuffix("_difference") for record in result.against_best.get(data, [])
+        }
+        headline = [record for record, metric in differences.items() if metric in plots.FOREST]
+        for record in headline or differences:  # comparison.csv has all
+            metric = differences[record]
+            ends = "" if record.ci95 is None else f" [{record.ci95[0]:+.3f}, {record.ci95[1]:+.3f}]"
+            chance = "" if record.p_holm is None else f", p {record.p_holm:.3f} (Holm)"
+            heading = HEADINGS[metric]
+            name = f"{heading} {record.threshold_source}" if heading.endswith("@") else heading
+            at = f"{data}: " if many else ""
+            found.append(f"{at}{record.method} minus {record.against}, {name}: {record.value:+.3f}{ends}{chance}")
+    return found
+
+
+def rows(result: Comparison) -> list[dict[str, Any]]:
+    """One dict per data set and method: figures with the ends of their intervals, differences to the best control and to
+    the best run, costs. Keys: metric, with ``@source`` where a threshold was used."""
+    found = []
+    for data, evaluation in result.evaluations.items():
+        table = summarise(evaluation.records)
+        ahead = {(r.method, r.metric): r for r in result.against_best.get(data, [])}
+        for method in table.methods:
+            row: dict[str, Any] = {"data": data, "method": method}
+            for heading in table.headings:
+                record = table.cells.get((method, heading))
+                if record is None:
+                    continue
+                key = record.metric + (f"@{record.threshold_source}" if record.threshold_source else "")
+                row |= _figure(key, record)
+                if against := table.differences.get((method, heading)):
+                    row |= _figure(f"{key}_minus_control", against) | {f"{key}_control": against.against}
+                if against := ahead.get((method, f"{record.metric}_difference")):
+                    row |= _figure(f"{key}_minus_best_run", against) | {f"{key}_best_run": against.against}
+            known = result.facts.get(method, {}) | result.costs.get((data, method), {})
+            row |= {key: known.get(key) for key in COSTS}
+            found.append(row | {"postprocessing": known.get("postprocessing")})
+    return found
+
+
+def _figure(key: str, record: Record) -> dict[str, Any]:
+    low, high = record.ci95 or (None, None)
+    found: dict[str, Any] = {key: record.value, f"{key}_low": low, f"{key}_high": high}
+    if record.against and record.p_holm is not None:
+        found[f"{key}_p_holm"] = record.p_holm
+    return found
+
+
+def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> Path:
+    """Rows as CSV, columns in order of appearance; an undefined entry is empty."""
+    columns = list(dict.fromkeys(key for row in table for key in row))
+    with atomic(path) as tmp, open(tmp, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        for row in table:
+            writer.writerow(
+                {k: "" if v is None else harmless_cell(v) if isinstance(v, str) else v for k, v in row.items()}
+            )
+    return path
+
+
+def latex(result: Comparison) -> str:
+    """The table for a paper (package booktabs): the best of a column in bold, intervals beside the values."""
+    parts = []
+    for data, evaluation in result.evaluations.items():
+        table = summarise(evaluation.records)
+        lines = [
+            f"% {escaped(data)}: 95 % intervals over patients; controls below the rule",
+            rf"\begin{{tabular}}{{l{'r' * len(table.headings)}rr}}",
+            r"\toprule",
+            " & ".join(["method", *map(escaped, table.headings), "calls", r"s/case \\"]),
+            r"\midrule",
+        ]
+        ruled = False
+        for method in table.methods:
+            if method.startswith(CONTROL) and not ruled:
+                lines.append(r"\midrule")
+                ruled = True
+            cells = [_cell(table.cells.get((method, h)), (method, h) in table.best) for h in table.headings]
+            known = result.facts.get(method, {}) | result.costs.get((data, method), {})
+            seconds = known.get("seconds_per_case")
+            cells += [str(known.get("network_calls", "")), "" if seconds is None else f"{seconds:.2f}"]
+            lines.append(" & ".join([escaped(method), *cells]) + r" \\")
+        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""]))
+    return "\n".join(parts)
+
+
+def _cell(record: Record | None, best: bool) -> str:
+    if record is None:
+        return ""
+    value = rf"\textbf{{{record.value:.3f}}}" if best else f"{record.value:.3f}"
+    return value + ("" if record.ci95 is None else rf" {{\scriptsize [{record.ci95[0]:.2f}, {record.ci95[1]:.2f}]}}")
+
+
+def escaped(text: str) -> str:
+    """Text in which nothing is a LaTeX command; one line."""
+    special = {
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+        ">": r"\textgreater{}", **{one: "\\" + one for one in "&%$#_{}"},
+    }  # fmt: skip
+    return "".join(special.get(one, one) for one in " ".join(text.split()))

@@ -1,0 +1,168 @@
+"""`compare`: the same cases, the same voxels, paired differences, controls in every run's setting."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pseudohealthy.errors import Fault
+from pseudohealthy.evaluation.compare import (
+    Comparison,
+    Peak,
+    compare,
+    distinct,
+    on_common_voxels,
+    training_seconds,
+)
+from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place
+from pseudohealthy.evaluation.runner import evaluate
+from pseudohealthy.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_run: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The tiny run, a copy of it, and one on a larger canvas with another map."""
+    from conftest import tiny_recipe
+
+    folder = tmp_path_factory.mktemp("others")
+    shutil.copytree(tiny_run, folder / "copy")
+    other = tiny_recipe("canvas.size=24", "map.smooth=1.5", "training.steps=4", "training.validate=4")
+    return [tiny_run, folder / "copy", train(other, pictures, folder / "large", device="cpu").folder]
+
+
+@pytest.fixture(scope="module")
+def compared(runs, pictures, tmp_path_factory) -> tuple[Comparison, Path]:
+    out = tmp_path_factory.mktemp("compare") / "out"
+    return compare(runs, pictures, out, device="cpu", resamples=60), out
+
+
+def test_every_file_is_there_and_can_be_read(compared):
+    result, out = compared
+    assert {path.name for path in out.iterdir()} == {
+        "comparison.csv", "comparison.json", "comparison.tex", "comparison.png", "report.html",
+    }  # fmt: skip
+    table = list(csv.DictReader((out / "comparison.csv").open()))
+    assert len(table) == len(result.facts)
+    mine = next(row for row in table if row["method"] == "copy")
+    wanted = {"image_auroc", "image_auroc_low", "image_auroc_minus_control", "image_auroc_control",
+              "image_auroc_minus_best_run", "network_calls", "seconds_per_case", "parameters", "training_steps",
+              "training_planes", "training_seconds"}  # fmt: skip
+    assert wanted - {k for k, v in mine.items() if v} <= {"image_auroc_minus_best_run"}  # empty where it is the best
+    assert int(mine["network_calls"]) == 6 and int(mine["training_steps"]) == 12 and int(mine["parameters"]) > 1000
+    stored = json.loads((out / "comparison.json").read_text())
+    assert {record["protocol"] for record in stored["records"]} == {"strict"}
+    assert str(out.parent) not in (out / "report.html").read_text()
+
+
+def test_a_run_against_itself_differs_by_exactly_nothing(compared):
+    result, _ = compared
+    ((_, differences),) = result.against_best.items()
+    names = {record.method for record in differences} | {record.against for record in differences}
+    same = [r for r in differences if {r.method, r.against} == {"tiny", "copy"}]
+    assert names == {"tiny", "copy", "large"} and len(same) >= 3
+    assert all(r.value == 0 and r.ci95 == (0, 0) and r.p_value == 1 for r in same)
+
+
+def test_differences_are_those_of_the_figures_and_the_best_run_leads(compared):
+    result, _ = compared
+    ((data, evaluation),) = result.evaluations.items()
+    value = {(r.method, r.metric): r.value for r in evaluation.records if not r.against}
+    for record in result.against_best[data]:
+        metric = record.metric.removesuffix("_difference")
+        assert record.value == pytest.approx(value[record.method, metric] - value[record.against, metric])
+        assert record.value <= 0 and metric in HEADINGS
+
+
+def test_controls_stand_in_every_setting_once_and_the_best_of_all_is_the_rival(compared):
+    result, _ = compared
+    ((_, evaluation),) = result.evaluations.items()
+    controls = {r.method for r in evaluation.records if r.is_control}
+    assert {f"{CONTROL} intensity (tiny)", f"{CONTROL} intensity (large)"} <= controls
+    assert not any(name.endswith("(copy)") for name in controls), "the copy shares the first run's setting"
+    metric = "voxel_average_precision_pooled"
+    best = max(r.value for r in evaluation.records if r.is_control and r.metric == metric)
+    for method in ("tiny", "large"):
+        mine = next(r for r in evaluation.records if (r.method, r.metric) == (method, metric))
+        lead = next(r for r in evaluation.records if (r.method, r.metric) == (method, f"{metric}_difference"))
+        assert lead.value == pytest.approx(mine.value - best)
+
+
+def test_one_run_is_measured_as_evaluate_measures_it(tiny_run, pictures):
+    alone = compare([tiny_run], pictures, device="cpu", resamples=20).evaluations["blobs"]
+    plain = evaluate(tiny_run, pictures, device="cpu", controls=False)
+    value = {(r.method, r.metric): r.value for r in alone.records}
+    assert len(plain.records) > 10
+    for record in plain.records:
+        assert value[record.method, record.metric] == pytest.approx(record.value, abs=1e-9), record.metric
+
+
+def test_all_methods_are_judged_on_the_voxels_of_any():
+    def case(method: str, columns: slice, scores: float) -> CaseResult:
+        seen = np.zeros((1, 2, 4), bool)
+        seen[..., columns] = True
+        lesion = np.zeros_like(seen)
+        lesion[0, 0, 1] = True
+        seen |= lesion
+        return CaseResult("c", "p", 1, 0.5, map=np.full(seen.sum(), scores, np.float32), truth=lesion[seen],
+                          method=method, place=Place(seen, seen))  # fmt: skip
+
+    left, right = on_common_voxels([case("left", slice(0, 2), 1), case("right", slice(2, 4), 2)])
+    assert len(left.map) == len(right.map) == 8 and left.place is right.place
+    assert np.array_equal(left.truth, right.truth) and left.truth.sum() == 1
+    assert left.map.tolist() == [1, 1, 0, 0, 1, 1, 0, 0], "0 where a method did not look"
+    assert right.map.tolist() == [0, 2, 2, 2, 0, 0, 2, 2]
+
+
+def test_several_protocols_and_leaks_are_refused_before_anything_is_written(tiny_run, pictures, tmp_path):
+    for named in ("strict,wolleb", "strict thor", "lenient"):
+        with pytest.raises(Fault) as caught:
+            compare([tiny_run], pictures, tmp_path / "out", protocol=named)
+        assert (caught.value.code, caught.value.exit) == ("PROTOCOL", 2)
+    for place in ("test", "masks"):
+        shutil.copytree(pictures / place, tmp_path / "data" / place)
+    shutil.copy(next((pictures / "train" / "good").iterdir()), tmp_path / "data" / "test" / "good")
+    with pytest.raises(Fault) as caught:
+        compare([tiny_run], tmp_path / "data", tmp_path / "out")
+    assert (caught.value.code, caught.value.exit) == ("LEAK", 2) and not (tmp_path / "out").exists()
+    allowed = compare([tiny_run], tmp_path / "data", device="cpu", allow_leak=True, limit=4, resamples=20)
+    assert any("LEAK" in note and "tiny" not in note.split(":")[0] for note in allowed.notes)
+
+
+def test_several_data_sets_stand_apart(tiny_run, pictures, tmp_path):
+    result = compare([tiny_run], [pictures, pictures], tmp_path / "out", device="cpu", limit=6, resamples=20)
+    assert list(result.evaluations) == ["blobs", "blobs (2)"]
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "Metrics: blobs" in html and "Metrics: blobs (2)" in html
+
+
+def test_a_case_that_one_run_cannot_take_is_left_out_for_all(tiny_run, pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path / "data")
+    broken = tmp_path / "data" / "test" / "bad" / "test-bad-3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    result = compare([tiny_run, tiny_run], tmp_path / "data", device="cpu", resamples=20).evaluations["data"]
+    assert {r.n_cases for r in result.records if r.metric == "image_auroc"} == {15}
+    assert any("TRUNCATED" in note for note in result.notes)
+
+
+def test_equal_names_are_numbered():
+    assert distinct(["a", "b", "a"]) == ["a", "b", "a (2)"]
+
+
+def test_seconds_of_a_resumed_training_add_up():
+    assert training_seconds([{"seconds": 3.0}, {"seconds": 7.5}, {"seconds": 2.0}, {"seconds": 4.0}]) == 11.5
+    assert training_seconds([]) == 0
+
+
+def test_the_peak_is_that_of_the_work_inside():
+    import torch
+
+    with Peak(torch.device("cpu")) as peak:
+        held = np.ones(40_000_000 // 8)
+    assert peak.seconds > 0 and held.size
+    if peak.megabytes is not None:  # not on Linux
+        assert 20 < peak.megabytes < 200

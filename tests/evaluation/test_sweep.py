@@ -1,0 +1,151 @@
+"""`sweep`: every setting measured as if the run had been made with it, restored once, chosen on validation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pseudohealthy.errors import Fault
+from pseudohealthy.evaluation.runner import evaluate
+from pseudohealthy.evaluation.sweep import Replay, Sweep, parsed, sweep
+from pseudohealthy.run import Run
+
+
+@pytest.fixture(scope="module")
+def labelled(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures with the test cases as validation cases: both labels, masks, none of them trained on."""
+    root = tmp_path_factory.mktemp("labelled") / "blobs"
+    for place in ("train", "masks"):
+        shutil.copytree(pictures / place, root / place)
+    shutil.copytree(pictures / "test", root / "val")
+    return root
+
+
+@pytest.fixture(scope="module")
+def swept(tiny_run, labelled, tmp_path_factory) -> tuple[Sweep, Path]:
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    over = ["map.smooth=0,2", "restorer.depths=[5],[15]"]
+    return sweep(tiny_run, labelled, over, out, device="cpu", resamples=50), out
+
+
+def test_every_file_is_there_and_can_be_read(swept):
+    result, out = swept
+    assert {path.name for path in out.iterdir()} == {"sweep.csv", "sweep.json", "sweep.png", "strip.png", "report.html"}
+    table = list(csv.DictReader((out / "sweep.csv").open()))
+    assert [(row["map.smooth"], row["restorer.depths"]) for row in table] == [
+        ("0", "[5]"), ("0", "[15]"), ("2", "[5]"), ("2", "[15]"),
+    ]  # fmt: skip
+    assert [row["best"] for row in table].count("True") == 1
+    stored = json.loads((out / "sweep.json").read_text())
+    assert stored["best"]["settings"] == result.settings(result.best)
+    values = {place: result.value(place, result.metric).value for place in result.records}
+    assert values[result.best] == max(values.values()) and len(set(values.values())) > 1
+
+
+@pytest.mark.parametrize("smooth", [0, 2])
+def test_a_setting_gives_what_evaluate_gives_for_a_run_with_it(swept, tiny_run, pictures, tmp_path, smooth):
+    result, _ = swept
+    shutil.copytree(tiny_run, tmp_path / "run")
+    text = (tmp_path / "run" / "recipe.toml").read_text().replace("smooth = 0.7", f"smooth = {smooth}")
+    (tmp_path / "run" / "recipe.toml").write_text(text)
+    plain = evaluate(tmp_path / "run", pictures, device="cpu", controls=False)
+    place = next(p for p in result.records if result.settings(p) == [f"map.smooth={smooth}", "restorer.depths=[15]"])
+    for metric in ("image_auroc", "voxel_auroc_pooled", "voxel_average_precision_pooled", "dice_oracle_pooled"):
+        wanted = next(r for r in plain.records if r.metric == metric)
+        found = result.value(place, metric)
+        assert found.value == pytest.approx(wanted.value, abs=1e-6)
+
+
+def test_map_settings_share_one_restoration(tiny_run, pictures, monkeypatch):
+    model = type(Run.open(tiny_run).restorer()[0])
+    restore, calls = model.restore, []
+    monkeypatch.setattr(model, "restore", lambda self, *a: calls.append(1) or restore(self, *a))
+    sweep(tiny_run, pictures, ["map.smooth=0,1,2,3"], device="cpu", resamples=20)
+    assert len(calls) == 1
+
+
+def test_a_replay_is_its_restorer_and_repeats_it():
+    class Counting(torch.nn.Module):
+        unfiltered, made = False, 0
+
+        def restore(self, images, draw):
+            self.made += 1
+            return images + self.made
+
+    inner = Counting()
+    replay, image = Replay(inner), torch.zeros(1)
+    assert replay.unfiltered is False
+    assert [replay.restore(image, None).item() for _ in range(2)] == [1, 2]
+    replay.rewind()
+    assert [replay.restore(image, None).item() for _ in range(2)] == [1, 2] and inner.made == 2
+    replay.forget()
+    assert replay.restore(image, None).item() == 3
+
+
+def test_without_anomalies_the_figures_are_of_health_and_it_says_why(tiny_run, pictures, tmp_path):
+    result = sweep(tiny_run, pictures, ["map.smooth=0,3"], tmp_path / "out", device="cpu", resamples=20)
+    assert result.metric == "healthy_false_positive_share"
+    assert any("AUROC needs both labels" in note for note in result.notes)
+    values = {p: result.value(p, result.metric).value for p in result.records}
+    assert values[result.best] == min(values.values())
+    quiet = [result.value(p, "healthy_residual_mean").value for p in ((0,), (1,))]
+    assert quiet[1] < quiet[0], "smoothing a signed residual leaves less of it"
+
+
+def test_a_choice_on_test_says_so(tiny_run, pictures):
+    result = sweep(tiny_run, pictures, ["map.smooth=0,3"], device="cpu", split="test", resamples=20)
+    assert any("chosen on test" in note and "oracle" in note for note in result.notes)
+    assert "chosen on test" in result.text() and "on test" in result.text().splitlines()[-1]
+
+
+def test_patients_trained_on_are_refused(tiny_run, pictures, tmp_path):
+    for place in ("test", "masks"):
+        shutil.copytree(pictures / place, tmp_path / place)
+    shutil.copytree(pictures / "train" / "good", tmp_path / "val" / "good")
+    with pytest.raises(Fault) as caught:
+        sweep(tiny_run, tmp_path, ["map.smooth=0,3"], device="cpu")
+    assert (caught.value.code, caught.value.exit) == ("LEAK", 2)
+
+
+@pytest.mark.parametrize(
+    "over, word",
+    [
+        (["restorer.network.width=8,16"], "changes the network"),
+        (["restorer.levels=10"], "changes the network"),
+        (["restorer.name=ddim"], "changes the network"),
+        (["canvas.size=32"], "new training"),
+        (["map.smooth"], "no axis"),
+        ([], "--over"),
+        (["map.smooth=1", "map.smooth=2"], "twice"),
+        (["map.smoth=1"], "smooth"),
+        (["map.smooth=" + ",".join(map(str, range(500)))], "500 settings"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_in_one_line(tiny_run, pictures, tmp_path, over, word):
+    with pytest.raises(Fault) as caught:
+        sweep(tiny_run, pictures, over, tmp_path / "out")
+    assert caught.value.exit == 2 and word in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_are_toml_and_bare_words_are_text():
+    assert parsed(["map.smooth=0, 1.5", "map.kind=absolute,positive", "restorer.depths=[5],[5, 9]"]) == [
+        ("map.smooth", ["0", "1.5"]),
+        ("map.kind", ['"absolute"', '"positive"']),
+        ("restorer.depths", ["[5]", "[5, 9]"]),
+    ]
+
+
+def test_three_axes_fill_the_grid(tiny_run, labelled, tmp_path):
+    over = ["map.smooth=0,2", "map.erode=0,1", "map.kind=absolute"]
+    result = sweep(
+        tiny_run, labelled, over, tmp_path / "out", device="cpu", metric="image_auroc", limit=8, resamples=20
+    )
+    assert len(result.records) == 4 and (tmp_path / "out" / "sweep.png").is_file()
+    assert np.isfinite([result.value(p, "image_auroc").value for p in result.records]).all()

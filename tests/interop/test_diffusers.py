@@ -1,0 +1,288 @@
+"""A diffusers UNet2DModel becomes a run that answers as it did; options we have not are refused by name."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pseudohealthy.__main__ import main
+from pseudohealthy.detector import load
+from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
+from pseudohealthy.interop import diffusers
+from pseudohealthy.interop.weights import import_weights
+from pseudohealthy.networks.unet import UNet
+from pseudohealthy.recipe import Recipe
+from pseudohealthy.run import Run
+
+VECTORS = Path(__file__).parent / "vectors"
+CELEBAHQ = {
+    "_class_name": "UNet2DModel", "_diffusers_version": "0.1.1", "act_fn": "silu", "attention_head_dim": None,
+    "block_out_channels": [128, 128, 256, 256, 512, 512], "center_input_sample": False,
+    "down_block_types": [*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"], "downsample_padding": 0,
+    "flip_sin_to_cos": False, "freq_shift": 1, "in_channels": 3, "layers_per_block": 2, "mid_block_scale_factor": 1,
+    "norm_eps": 1e-06, "norm_num_groups": 32, "out_channels": 3, "sample_size": 256, "time_embedding_type": "positional",
+    "up_block_types": ["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4],
+}  # fmt: skip
+LINEAR = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
+          "num_train_timesteps": 1000, "variance_type": "fixed_small", "clip_sample": True}  # fmt: skip
+
+
+def vector(case):
+    """(config, weights, x, t, out)"""
+    arrays = np.load(VECTORS / f"unet2d_{case}.npz")
+    weights = {key.removeprefix("weights."): torch.from_numpy(arrays[key].astype(np.float32))
+               for key in arrays if key.startswith("weights.")}  # fmt: skip
+    return json.loads(str(arrays["config"])), weights, *(torch.from_numpy(arrays[key]) for key in ("x", "t", "out"))
+
+
+def written(folder, config, weights, scheduler=None, *, pipeline=True, pickle=False):
+    """As `save_pretrained` leaves it."""
+    model = folder / "unet" if pipeline else folder
+    model.mkdir(parents=True)
+    (model / "config.json").write_text(json.dumps(config))
+    if pickle:
+        torch.save(weights, model / "diffusion_pytorch_model.bin")
+    else:
+        save_file(weights, model / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    if scheduler is not None:
+        (folder / "scheduler").mkdir()
+        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    return folder
+
+
+# -- the same answers -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("case", ["ddpm", "default"])
+def test_a_run_answers_as_diffusers_did(case, tmp_path):
+    config, weights, x, t, out = vector(case)
+    run = import_weights("diffusers", written(tmp_path / "model", config, weights, LINEAR), tmp_path / "run")
+    network = run.restorer()[0].denoiser.network
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, t), out, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(network.to(memory_format=torch.channels_last)(x, t), out, rtol=1e-5, atol=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network(x, t)
+    assert (half.float() - out).abs().max() < 0.05 * out.abs().max()
+    assert (run.recipe.canvas["size"], run.recipe.canvas["channels"]) == (16, x.shape[1])
+    assert run.record["parameters"] == sum(value.numel() for value in weights.values())
+    assert run.record["check"]["data_range"] in ("signed", "unit", "undecided")
+
+
+@pytest.mark.parametrize("option", ["pad_end", "frequency_shift", "embedding_order", "eps", "heads"])
+def test_every_option_shows_in_the_answer(option):
+    """So that the test above would see it lost."""
+    config, weights, x, t, out = vector("default" if option == "heads" else "ddpm")
+    settings = diffusers.unet_settings(config)
+    neutral = {"pad_end": False, "frequency_shift": 0, "embedding_order": "cos-sin", "eps": 1e-2, "heads": 1}
+    changed = settings | {option: neutral[option]} | ({"head_channels": None} if option == "heads" else {})
+    network = UNet(**changed).eval()
+    network.load_state_dict(diffusers.convert(weights, settings))
+    with torch.no_grad():
+        assert (network(x, t) - out).abs().max() > 1e-3
+
+
+def test_the_attention_s_former_names_pickled_files_and_bare_models_give_the_same_weights(tmp_path):
+    config, weights, *_ = vector("ddpm")
+    names = {new: old for old, new in diffusers.FORMER.items()}
+    former = {}
+    for key, value in weights.items():
+        for new, old in names.items():
+            key = key.replace(f".{new}.", f".{old}.")
+        former[key] = value
+    assert any(".proj_attn." in key for key in former)
+    now = diffusers.read_folder(written(tmp_path / "now", config, weights))
+    then = diffusers.read_folder(written(tmp_path / "then", config, former, pipeline=False, pickle=True))
+    a, b = (imported.parts["denoiser.network"] for imported in (now, then))
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_celebahq_network_has_its_published_size_and_is_the_recipe_s():
+    settings = diffusers.unet_settings(CELEBAHQ)
+    recipe = Recipe.load("celebahq-256")
+    with torch.device("meta"):
+        network, ours = UNet(**settings), recipe.make_restorer().denoiser.network
+    assert sum(p.numel() for p in network.parameters()) == 113_673_219
+    assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
+    written_down = {key: settings[key] for key in ("eps", "embedding_order", "frequency_shift", "pad_end")}
+    assert {key: recipe.restorer["network"][key] for key in written_down} == written_down
+
+
+def test_against_diffusers_itself(tmp_path):
+    theirs = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    model = theirs.UNet2DModel(
+        sample_size=16, in_channels=2, out_channels=2, norm_num_groups=8, block_out_channels=(16, 32, 48), layers_per_block=2,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"), downsample_padding=0, freq_shift=1,
+        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"), resnet_time_scale_shift="scale_shift",
+        attn_norm_num_groups=8,
+    ).eval()  # fmt: skip
+    scheduler = theirs.DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
+    )
+    theirs.DDPMPipeline(unet=model, scheduler=scheduler).save_pretrained(tmp_path / "model")
+    denoiser = import_weights("diffusers", tmp_path / "model", tmp_path / "run").restorer()[0].denoiser
+    x, t = torch.randn(2, 2, 16, 24), torch.tensor([7, 999])
+    with torch.no_grad():
+        torch.testing.assert_close(denoiser.network(x, t), model(x, t).sample, rtol=1e-5, atol=1e-5)
+        clean = scheduler.step(model(x, 700).sample, 700, x).pred_original_sample
+        torch.testing.assert_close(denoiser(x, 701).clean, clean, rtol=1e-4, atol=1e-4)
+
+
+# -- the pipeline's scheduler ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("change", "settings"),
+    [
+        ({}, {"schedule": "linear", "levels": 1000, "target": "noise", "clip": True, "variance": "posterior"}),
+        ({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 400}, {"schedule": "cosine", "levels": 400}),
+        ({"beta_start": 2e-4, "beta_end": 0.04, "num_train_timesteps": 500}, {"schedule": "linear", "levels": 500}),
+        ({"prediction_type": "v_prediction", "clip_sample": False}, {"target": "velocity", "clip": False}),
+        ({"prediction_type": "sample", "variance_type": "fixed_large"}, {"target": "clean", "variance": "large"}),
+        ({"predict_epsilon": False}, {"target": "clean"}),  # before there was prediction_type
+    ],
+)
+def test_the_scheduler_s_configuration_is_the_restorer_s(change, settings, tmp_path):
+    config, weights, *_ = vector("ddpm")
+    folder = written(tmp_path / "model", config, weights, LINEAR | change)
+    for path in (folder, folder / "unet"):
+        imported = diffusers.read_folder(path)
+        assert settings.items() <= imported.restorer.items() and not imported.notes
+
+
+def test_without_a_scheduler_the_run_says_what_was_assumed(tmp_path):
+    config, weights, *_ = vector("ddpm")
+    folder = written(tmp_path / "model", config | {"sample_size": None}, weights, pipeline=False)
+    run = import_weights("diffusers", folder, tmp_path / "run", settings=["canvas.size=32"])
+    assert run.recipe.restorer["schedule"] == "linear" and run.recipe.canvas["size"] == 32
+    assert any("no scheduler_config.json" in note for note in run.record["notes"])
+    assert any("canvas.size" in note for note in run.record["notes"])
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------
+def refused(code, folder, out, exit=BAD_MODEL):
+    with pytest.raises(Fault, match=code) as caught:
+        import_weights("diffusers", folder, out)
+    assert caught.value.exit == exit and not out.exists() and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
+        ({"down_block_types": ["DownBlock2D", "SkipDownBlock2D", "DownBlock2D"]}, "SkipDownBlock2D"),
+        ({"up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D"]}, "up_block_types"),
+        ({"num_class_embeds": 10}, "num_class_embeds = 10"),
+        ({"class_embed_type": "timestep"}, "class_embed_type"),
+        ({"time_embedding_type": "fourier"}, "fourier"),
+        ({"resnet_time_scale_shift": "spatial"}, "spatial"),
+        ({"resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups"),
+        ({"block_out_channels": [8, 12, 16]}, "block_out_channels"),
+        ({"out_channels": 6}, "3 channels in and 6 out"),
+        ({"act_fn": "gelu"}, "act_fn"),
+        ({"attention_head_dim": 5}, "attention_head_dim = 5"),
+        ({"sample_size": [16, 32]}, "not square"),
+        ({"block_out_channels": None}, "cannot be imported"),
+    ],
+)
+def test_an_option_that_we_have_not_is_refused_by_name(change, said, tmp_path):
+    config, weights, *_ = vector("ddpm")
+    message = refused("CHECKPOINT_MISMATCH", written(tmp_path / "m", config | change, weights), tmp_path / "run")
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"beta_schedule": "scaled_linear"}, {"num_train_timesteps": 500}, {"trained_betas": [0.1]}, {"variance_type": "learned"},
+     {"rescale_betas_zero_snr": True}, {"prediction_type": "flow_prediction"}, {"beta_schedule": None}],
+)  # fmt: skip
+def test_a_noise_schedule_that_we_have_not_is_refused(change, tmp_path):
+    config, weights, *_ = vector("ddpm")
+    message = refused(
+        "CHECKPOINT_MISMATCH", written(tmp_path / "m", config, weights, LINEAR | change), tmp_path / "run"
+    )
+    assert "schedule" in message or "prediction_type" in message
+
+
+@pytest.mark.parametrize("change", ["no folder", "no config", "no weights", "a damaged config", "half of a layer", "a latent model",
+                                    "another layer", "other shapes"])  # fmt: skip
+def test_incomplete_folders_are_refused(change, tmp_path):
+    config, weights, *_ = vector("ddpm")
+    folder, code = tmp_path / "m", "CHECKPOINT_MISMATCH"
+    if change == "half of a layer":
+        del weights["mid_block.attentions.0.to_k.weight"]
+    elif change == "another layer":
+        weights["extra.weight"] = torch.zeros(1)
+    elif change == "other shapes":
+        weights["conv_in.weight"] = torch.zeros(8, 4, 3, 3)
+    if change != "no folder":
+        written(folder, config, weights)
+    if change == "no config":
+        (folder / "unet" / "config.json").unlink()
+    elif change == "no weights":
+        (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    elif change == "a damaged config":
+        (folder / "unet" / "config.json").write_text("{")
+        code = "CHECKPOINT_CORRUPT"
+    elif change == "a latent model":
+        (folder / "model_index.json").write_text(
+            '{"unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "VQModel"]}'
+        )
+    refused("CHECKPOINT_MISSING" if change.startswith("no ") else code, folder, tmp_path / "run")
+
+
+def test_a_lone_weights_file_is_recognised_but_needs_its_folder(tmp_path):
+    _, weights, *_ = vector("ddpm")
+    save_file(weights, tmp_path / "weights.safetensors")
+    with pytest.raises(Fault, match="of diffusers, not of thor"):
+        import_weights("thor", tmp_path / "weights.safetensors", tmp_path / "run")
+    assert "no config.json" in refused("CHECKPOINT_MISSING", tmp_path / "weights.safetensors", tmp_path / "run")
+
+
+# -- the hub --------------------------------------------------------------------------------------------------------
+def test_an_id_needs_the_hub_s_package_and_says_so(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    message = refused("HUB", "google/ddpm-ema-celebahq-256", tmp_path / "run", exit=USAGE)
+    assert "pseudohealthy[hub]" in message
+
+
+@pytest.mark.parametrize("pickle", [False, True])
+def test_an_id_is_fetched_without_what_is_not_needed(pickle, monkeypatch, tmp_path):
+    config, weights, *_ = vector("ddpm")
+    folder, asked = written(tmp_path / "cache", config, weights, LINEAR, pickle=pickle), []
+
+    def snapshot_download(name, allow_patterns):
+        asked.append((name, allow_patterns))
+        return str(folder)
+
+    fake = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)  # type: ignore[arg-type]
+    run = import_weights("diffusers", "someone/model", tmp_path / "run")
+    assert len(asked) == 1 + pickle and asked[-1][0] == "someone/model"
+    assert ("unet/diffusion_pytorch_model.bin" in asked[-1][1]) == pickle
+    assert run.record["imported"]["denoiser.network"]["file"] == "model"
+
+
+def test_a_failing_hub_is_one_line(monkeypatch, tmp_path):
+    def snapshot_download(name, allow_patterns):
+        raise ConnectionError("many\nlines")
+
+    fake = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)  # type: ignore[arg-type]
+    assert "ConnectionError" in refused("HUB", "someone/model", tmp_path / "run")
+
+
+# -- the command and what it makes ----------------------------------------------------------------------------------
+def test_the_command_makes_a_run_that_detects(tmp_path):
+    config, weights, *_ = vector("ddpm")
+    folder = written(tmp_path / "model", config, weights, LINEAR)
+    out = tmp_path / "run"
+    assert main(["import-weights", "diffusers", str(folder), "--out", str(out), "--set", "restorer.depths=[3]"]) == 0
+    assert Run.open(out).record["status"] == "imported"
+    finding = load(out, threshold=0.5)(np.random.default_rng(0).random((3, 1, 20, 20), dtype=np.float32))
+    assert finding.healthy.shape == (3, 1, 20, 20) and np.isfinite(finding.map).all()
