@@ -143,11 +143,22 @@ def test_case_json_says_everything_but_where_it_lies(tmp_path):
 
 
 def test_only_the_kinds_asked_for_are_written(tmp_path, blank):
-    assert set(blank.save(tmp_path, kinds=["json"])) == {"case"}
-    assert [path.name for path in (tmp_path / "array").iterdir()] == ["case.json"]
+    assert set(blank.save(tmp_path, kinds=["json"])) == {"case", "slices"}
+    assert sorted(path.name for path in (tmp_path / "array").iterdir()) == ["case.json", "slices.csv"]
     with pytest.raises(Fault) as caught:
         blank.save(tmp_path, kinds=["json", "vtk"])
     assert caught.value.exit == 2 and "vtk" in str(caught.value)
+
+
+def test_every_plane_has_a_line_with_its_place_score_and_areas(blank):
+    blank.map[4, 2:4, 3:6] = 0.6
+    blank.plane_scores = blank.map.max((1, 2))
+    lines = blank.slices().splitlines()
+    assert lines[0].split(",") == ["plane", "x_mm", "y_mm", "z_mm", "score", "foreground_area", "area_above"]
+    assert lines[5] == "4,4.25,10.50,38.00,0.600000,240.00,3.00"  # 10 - 11.5 / 2, 20 - 9.5, 30 + 4 * 2; 6 px of 0.5 mm2
+    assert len(lines) == 7 and lines[1].endswith(",0.00")
+    flat = finding(Scan.from_array(np.zeros((3, 8, 8)) + np.eye(8)), np.ones((3, 8, 8)))
+    assert flat.slices().splitlines()[1] == "0,,,,1.000000,64.00,64.00"
 
 
 def test_the_panel_is_drawn_in_the_window_of_the_canvas(tmp_path, blank, monkeypatch):

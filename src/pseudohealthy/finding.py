@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.io.atomic import write_json
+from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.scan import Scan
 
 KINDS = ("volumes", "panel", "json")
@@ -103,7 +103,8 @@ class Finding:
 
     def save(self, folder: Path | str, kinds: Sequence[str] = KINDS) -> dict[str, Path]:
         """Write into folder/<case_id>: pseudo_healthy, anomaly_map and anomaly_mask on the input's grid and in its type
-        ("volumes"), panel.png ("panel") and case.json ("json"). Returns the paths by name. Fault KIND (exit 2)."""
+        ("volumes"), panel.png ("panel"), case.json and, of several planes, slices.csv ("json"). Returns the paths by
+        name. Fault KIND (exit 2)."""
         from pseudohealthy import io
         from pseudohealthy.report.panel import panel
 
@@ -120,9 +121,25 @@ class Finding:
         if "panel" in kinds:
             paths["panel"] = panel(self, folder / "panel.png", window=self.window)
         if "json" in kinds:
+            if len(self.plane_scores) > 1:
+                paths["slices"] = folder / "slices.csv"
+                write_text(paths["slices"], self.slices())
             paths["case"] = folder / "case.json"
             write_json(paths["case"], self.describe({k: p.name for k, p in paths.items() if k != "case"}))
         return paths
+
+    def slices(self) -> str:
+        """One line per plane, in the order of the maps, as CSV: plane (from 0), x_mm, y_mm and z_mm of its middle (RAS;
+        blank without geometry), score, and the area of its foreground and above the threshold in mm2 (pixels without)."""
+        affine, spacing = self.scan.affine, self.scan.spacing
+        pixel = 1.0 if spacing is None else spacing[1] * spacing[2]
+        middle = [(n - 1) / 2 for n in self.map.shape[1:]]
+        lines = ["plane,x_mm,y_mm,z_mm,score,foreground_area,area_above"]
+        for plane, score in enumerate(self.plane_scores):
+            where = ["", "", ""] if affine is None else [f"{v:.2f}" for v in (affine @ [plane, *middle, 1])[:3]]
+            areas = [np.count_nonzero(part[plane]) * pixel for part in (self.foreground, self.mask)]
+            lines.append(",".join([str(plane), *where, f"{score:.6f}", *(f"{area:.2f}" for area in areas)]))
+        return "\n".join(lines) + "\n"
 
     def describe(self, outputs: dict[str, str] | None = None) -> dict[str, Any]:
         """Everything but the pixels, JSON-able; no path of the machine, no patient data."""
