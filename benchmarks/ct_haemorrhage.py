@@ -1,7 +1,7 @@
 """Has the score found haemorrhage, or a ruler? Every patient of CT-ICH is tested once, by the run that never saw them.
 
     pseudohealthy prepare ct-ich CT_ICH --out data/ct0 --set folds=2 fold=0     (and fold=1 into data/ct1)
-    pseudohealthy train ct-pddpm-small --data data/ct0 --out runs/ct0 --set canvas.normalise=range canvas.value_range=[0,255]
+    pseudohealthy train ct-pddpm-small --data data/ct0 --out runs/ct0 --set 'canvas.windows=["40/120"]'
     python benchmarks/ct_haemorrhage.py runs/ct0=data/ct0 runs/ct1=data/ct1 [--out FILE.json]
 
 Slices are scored in many ways by each run. The way to score is chosen on the *validation* patients of both runs; then all

@@ -226,3 +226,20 @@ def test_real_slices_keep_their_head(shared):
         inside = foreground(scan.voxels)
         assert inside[tumour].mean() > 0.99 and not inside[:, 0, 0].any()
         assert 0.2 < inside[len(inside) // 2].mean() < 0.7
+
+
+def test_a_picture_is_taken_as_exported_in_the_only_window(tmp_path):
+    from PIL import Image
+
+    from pseudohealthy import io
+
+    hu = np.array([[-100, 0, 20], [40, 60, 80], [100, 79, 1]], np.float32).repeat(4, 0).repeat(4, 1)
+    grey = (np.clip(hu / 80, 0, 1) * 255).round().astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "ct.png")
+    canvas = Canvas(size=12, normalise="window", windows=("brain",), foreground="all")
+    picture, ct = io.read(tmp_path / "ct.png"), Scan.from_array(hu)
+    assert canvas.windows_a_picture(picture) and not canvas.windows_a_picture(ct)
+    np.testing.assert_allclose(canvas.fit(picture).planes, canvas.fit(ct).planes, atol=0.005)
+    three = Canvas(size=12, channels=2, normalise="window", windows=("brain", "bone"), foreground="all")
+    with pytest.raises(Fault, match="a picture has no HU"):
+        three.fit(picture)

@@ -78,8 +78,9 @@ class Fitted:
 class Canvas:
     """How scans are brought to the model and back.
 
-    normalise: "window" (HU ``windows``, by name or "centre/width", one channel each), "percentile" (inside the
-    foreground, per scan and channel), "range" (``value_range``) or "unit" (values are 0..1 already).
+    normalise: "window" (HU ``windows``, by name or "centre/width", one channel each; a picture, which has no HU, is taken
+    as exported in the only window), "percentile" (inside the foreground, per scan and channel), "range"
+    (``value_range``) or "unit" (values are 0..1 already).
     foreground: see ``pseudohealthy.foreground``; crop: fit the square to the foreground's bounding box (per volume,
     ``margin`` of its longer side added on each side) instead of the whole plane.
     """
@@ -131,7 +132,7 @@ class Canvas:
                 case=scan.name,
             )
         inside = foreground(voxels, self.foreground) if brain_mask is None else np.asarray(brain_mask, dtype=bool)
-        low, high = self._levels(voxels, inside, scan.name)
+        low, high = self._levels(scan, voxels, inside)
         placement = Placement(_shape(voxels), *self._square(inside), self.size, low, high)
         channels = voxels if len(low) == len(voxels) else np.repeat(voxels, len(low), axis=0)
         planes = np.empty((voxels.shape[1], len(low), self.size, self.size), dtype=np.float32)
@@ -178,6 +179,12 @@ class Canvas:
         lost = np.clip(np.abs(change) / RELEASE, 0, 1) * (voxels - np.clip(voxels, low, high))
         return np.where(change == 0, voxels, voxels + change * ((high - low) / 2) - lost)
 
+    def windows_a_picture(self, scan: Scan) -> bool:
+        """Does the canvas ask for HU of a picture (PNG, JPEG, TIFF of whole numbers), which must be windowed already?"""
+        origin = scan.origin
+        picture = getattr(origin, "kind", "") == "picture" and np.issubdtype(origin.dtype, np.integer)
+        return self.normalise == "window" and picture
+
     def fit_mask(self, mask: np.ndarray, placement: Placement) -> np.ndarray:
         """Native mask (D, H, W) -> (D, S, S) bool: on where at least half covered; a plane's mask that would vanish
         keeps its most covered pixel."""
@@ -187,8 +194,16 @@ class Canvas:
             on[plane].flat[covered[plane].argmax()] = True
         return on
 
-    def _levels(self, voxels: np.ndarray, inside: np.ndarray, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        if self.normalise == "window":
+    def _levels(
+        self, scan: Scan, voxels: np.ndarray, inside: np.ndarray
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Lowest and highest value of each channel, in the scan's units."""
+        if self.windows_a_picture(scan):
+            if len(self.windows) > 1:
+                found = f"a picture has no HU, so it has no {len(self.windows)} windows"
+                raise Fault("WINDOW", found, "give the DICOM series, or a run of one window", case=scan.name)
+            pairs = [(0.0, float(np.iinfo(scan.origin.dtype).max))]
+        elif self.normalise == "window":
             pairs = [window_range(window) for window in self.windows]
         elif self.normalise != "percentile":
             pairs = [(0.0, 1.0) if self.normalise == "unit" else self.value_range] * len(voxels)
@@ -201,7 +216,11 @@ class Canvas:
                     low, high = float(values.min()), float(values.max())
                 if low == high:
                     raise Fault(
-                        "CONSTANT_IMAGE", f"every value is {low:g}", "leave this image out", exit=NO_INPUT, case=name
+                        "CONSTANT_IMAGE",
+                        f"every value is {low:g}",
+                        "leave this image out",
+                        exit=NO_INPUT,
+                        case=scan.name,
                     )
                 pairs.append((low, high))
         return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)

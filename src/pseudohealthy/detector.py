@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy.canvas import Fitted, window_range
+from pseudohealthy.canvas import Fitted
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
@@ -201,10 +201,10 @@ class Detector:
             threshold=value,
             threshold_source=source,
             healthy_percentile=self.percentile(score),
-            warnings=[*scan.warnings, *self.unlike(fitted)],
+            warnings=[*scan.warnings, *self.windowed(scan), *self.unlike(fitted)],
             seconds=seconds,
             made=self.made(),
-            window=window_range(self.canvas.windows[0]) if self.canvas.normalise == "window" else None,
+            window=(fitted.placement.low[0], fitted.placement.high[0]) if self.canvas.normalise == "window" else None,
         )
 
     def threshold_for(self, native: np.ndarray) -> tuple[float, str]:
@@ -222,6 +222,12 @@ class Detector:
         conformal prediction, so that no finite sample claims certainty."""
         scores = self.stored.get("case_scores") or []
         return 100 * sum(s < score for s in scores) / (len(scores) + 1) if scores else None
+
+    def windowed(self, scan: Scan) -> list[str]:
+        """A warning where a picture is believed to be in the run's HU window."""
+        if not self.canvas.windows_a_picture(scan):
+            return []
+        return [f"WINDOWED: a picture without HU, taken as exported in window {self.canvas.windows[0]}"]
 
     def unlike(self, fitted: Fitted) -> list[str]:
         """Warnings where planes look unlike the training planes: foreground share or brightness outside 0.5..99.5 %."""

@@ -257,10 +257,16 @@ def measure(name: str, detector: Detector, group: list[Reading], twins: TwinErro
                 voxel_ml=scan.voxel_ml,
                 place=place,
                 boxes=boxes,
-                facts=plane_facts(scan, shown, scan.units == "HU" or detector.canvas.normalise == "window"),
+                facts=plane_facts(scan, shown, in_hu(scan, detector)),
             )
         )
     return found
+
+
+def in_hu(scan: Scan, detector: Detector) -> bool:
+    """HU by the file's word, or by the run's (NIfTI names no unit); never those of a picture."""
+    canvas = detector.canvas
+    return scan.units == "HU" or (canvas.normalise == "window" and not canvas.windows_a_picture(scan))
 
 
 def native_labels(case: Case, truth: np.ndarray | None, count: int) -> np.ndarray | None:
