@@ -60,7 +60,7 @@ def pixel_scores(residual: Tensor, inside: Tensor, prefix: str) -> dict[str, np.
     return found
 
 
-def score_case(detector: Detector, untrained: Detector, planes: Tensor, foreground: Tensor, keys: list) -> dict:
+def score_case(detector: Detector, untrained: Detector | None, planes: Tensor, foreground: Tensor, keys: list) -> dict:
     """name -> score (D,) of every plane of one patient."""
     inside = AnomalyMap(erode=2).inside(foreground)
     area = foreground.flatten(1).sum(1).clamp(min=1)
@@ -81,6 +81,8 @@ def score_case(detector: Detector, untrained: Detector, planes: Tensor, foregrou
     blurred = planes - smooth(planes, 6.0)
     found |= {f"control: {k}": v for k, v in pixel_scores(blurred, inside, "less itself smoothed").items()}
     found["control: zero network, all pixels"] = planes.abs().flatten(1).mean(1).numpy()
+    if untrained is None:
+        return found
     random = planes - twins(untrained, planes, keys, (151,), 1)
     found["control: untrained network, all pixels"] = random.abs().flatten(1).mean(1).numpy()
     each = {depth: twins(detector, planes, keys, (depth,), 1) for depth in DEPTHS}
@@ -101,10 +103,11 @@ def score_case(detector: Detector, untrained: Detector, planes: Tensor, foregrou
     return found
 
 
-def collect(run: Path, data: Path) -> list[dict]:
+def collect(run: Path, data: Path, controls_only: bool) -> list[dict]:
     """One entry per validation and test patient: split, patient, labels (D,), scores by name."""
     detector = Detector(Run.open(run), device="cpu")
-    untrained = Detector(Run.open(run), device="cpu", restorer=detector.run.recipe.make_restorer())
+    torch.manual_seed(0)
+    untrained = Detector(detector.run, device="cpu", restorer=detector.run.recipe.make_restorer())
     rows = []
     for case in cases.load(data):
         if case.split not in ("val", "test"):
@@ -113,7 +116,9 @@ def collect(run: Path, data: Path) -> list[dict]:
         fitted = detector.canvas.fit(io.read_image(case.image, case.root))
         labels = plane_labels(case, len(fitted.planes))
         assert labels is not None, "labels per slice are missing"
-        found = score_case(detector, untrained, fitted.planes, fitted.foreground, plane_keys(fitted))
+        found = score_case(
+            detector, None if controls_only else untrained, fitted.planes, fitted.foreground, plane_keys(fitted)
+        )
         rows.append({"split": case.split, "patient": case.patient_id, "labels": np.array(labels), "scores": found})
         print(f"{case.patient_id} {case.split}: {len(labels)} slices, {sum(labels)} bleed, "
               f"{time.perf_counter() - begun:.0f} s", flush=True)  # fmt: skip
@@ -159,14 +164,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="+", help="RUN=DATA of each fold")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--controls", action="store_true", help="what can be had without a network, in a minute")
     arguments = parser.parse_args()
-    rows = [row for pair in arguments.pairs for row in collect(*map(Path, pair.split("=", 1)))]
+    rows = [row for pair in arguments.pairs for row in collect(*map(Path, pair.split("=", 1)), arguments.controls)]
     val, test = ([row for row in rows if row["split"] == split] for split in ("val", "test"))
     assert len({row["patient"] for row in test}) == len(test), "a patient is tested twice"
     names = list(rows[0]["scores"])
-    ours = [name for name in names if not name.startswith("control") and name not in RULERS]
+    ours = [name for name in names if not name.startswith("control") and name not in RULERS] or names
     chosen = max(ours, key=lambda name: auroc(val, name)[0])
-    best_control = max((name for name in names if name not in ours), key=lambda name: auroc(val, name)[0])
+    best_control = max(
+        (name for name in names if name not in ours or arguments.controls), key=lambda name: auroc(val, name)[0]
+    )
     found = table(test, chosen, best_control)
     print(f"\n{len(test)} test patients, {sum(len(r['labels']) for r in test)} slices, "
           f"{sum(int(r['labels'].sum()) for r in test)} bleed in {sum(r['labels'].any() for r in test)} patients; "

@@ -2,7 +2,8 @@
 
 "auto": brighter than a small share of the image's robust range, its large components, holes filled, per volume; made
 for MR with and without skull, digits and radiographs. "head-ct": above -200 HU, largest object, filled (values in HU).
-"nonzero": any channel differs from 0. "all": everything.
+"nonzero": any channel differs from 0. "all": everything. "head-png": as "head-ct" in windowed pictures. "brain-ct":
+inside of the skull, in HU or in windowed pictures.
 """
 
 from __future__ import annotations
@@ -62,15 +63,29 @@ def _head(visible: np.ndarray) -> np.ndarray:
 
 
 def _brains(values: np.ndarray) -> np.ndarray:
-    """Insides of skulls (D, H, W), HU or windowed picture; found on at most about 256 pixels a side."""
+    """Insides of skulls (D, H, W), HU or windowed picture; found on at most about 256 pixels a side.
+
+    Where a plane of the volume shows a closed skull, the large rooms through all planes are the brain, and planes that they
+    do not reach (face, neck) stay empty: what is bright there is muscle and vessels. Without one: the head less its rim.
+    """
     hu = float(values.min()) < -100
     bone = values > (BONE if hu else WHITE * float(values.max()))
     visible = values > (-200 if hu else VISIBLE * float(values.max()))
     step = max(1, max(values.shape[1:]) // 256)
     found = np.zeros(values.shape, dtype=bool)
-    for out, white, solid in zip(found, bone, visible, strict=True):
-        small = _inside_of_skull(white[::step, ::step], solid[::step, ::step], hu)
-        large = np.repeat(np.repeat(small, step, axis=0), step, axis=1)
+    small = np.stack(
+        [_inside_of_skull(w[::step, ::step], v[::step, ::step], hu) for w, v in zip(bone, visible, strict=True)]
+    )
+    heads = [_head(v[::step, ::step]) for v in visible]
+    if max(room.sum() / max(1, head.sum()) for room, head in zip(small, heads, strict=True)) >= BRAIN:
+        small = _components(small, ROOMS)  # planes above and below the brain are left empty, not guessed at
+    else:  # a plane or a few of which none has a closed skull
+        small = np.stack([
+            room if room.sum() >= max(1, LEAST * head.sum()) else _grown(head, -MARGIN * np.sqrt(head.sum()))
+            for room, head in zip(small, heads, strict=True)
+        ])  # fmt: skip
+    for out, plane in zip(found, small, strict=True):
+        large = np.repeat(np.repeat(plane, step, axis=0), step, axis=1)
         out[:] = large[: out.shape[0], : out.shape[1]]
     return found
 
@@ -92,7 +107,7 @@ def _inside_of_skull(bone: np.ndarray, visible: np.ndarray, hu: bool) -> np.ndar
             best = inside
         if best.sum() >= BRAIN * area:
             break
-    return best if best.sum() >= max(1, LEAST * area) else _grown(head, -MARGIN * breadth)
+    return best
 
 
 def _grown(solid: np.ndarray, pixels: float) -> np.ndarray:
