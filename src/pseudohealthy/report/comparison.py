@@ -25,7 +25,7 @@ COSTS = (
 
 
 def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path]:
-    """comparison.csv, .json, .tex, .png, curves.png and report.html; a plot without anything to draw is left out."""
+    """comparison.csv, .json, .tex, .md, .png, curves.png and report.html; a plot without anything to draw is left out."""
     by_data = {data: evaluation.records for data, evaluation in result.evaluations.items()}
     table = rows(result)
     written = [write_table(folder / "comparison.csv", table)]
@@ -38,6 +38,7 @@ def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path
         "notes": notes(result),
     }))  # fmt: skip
     written.append(write_text(folder / "comparison.tex", latex(result)))
+    written.append(write_text(folder / "comparison.md", markdown(result)))
     if any(summarise(group).headings for group in by_data.values()):
         written.append(plots.forest(folder / "comparison.png", by_data))
     if any("validation_auroc" in entry for history in result.histories.values() for entry in history):
@@ -174,6 +175,55 @@ def latex(result: Comparison) -> str:
             lines.append(" & ".join([escaped(method), *cells]) + r" \\")
         parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""]))
     return "\n".join(parts)
+
+
+HEADLINE = ("voxel_average_precision_pooled", "image_auroc", "plane_auroc")  # what the page's table is sorted by
+
+
+def markdown(result: Comparison) -> str:
+    """The table for a page: runs, the best first, then the controls that are some run's rival; last the paired difference
+    of the headline figure to the best control."""
+    parts = []
+    for data, evaluation in result.evaluations.items():
+        table = summarise(evaluation.records)
+        metric = {heading: record.metric for (_, heading), record in table.cells.items()}
+        shown = [heading for heading in table.headings if metric.get(heading) in plots.FOREST]
+        if not shown:
+            continue
+        head = min(shown, key=lambda h: HEADLINE.index(metric[h]) if metric[h] in HEADLINE else len(HEADLINE))
+        order = sorted(table.methods, key=lambda m: (m.startswith(CONTROL), -_value(table.cells.get((m, head)))))
+        rivals = {record.against for record in table.differences.values()}
+        lines = [
+            " | ".join([f"| {data}", "calls", "s/case", "steps", *shown, f"{head}, less best control |"]),
+            "|---" * (5 + len(shown)) + "|",
+        ]
+        for method in order:
+            if method.startswith(CONTROL) and method not in rivals:
+                continue
+            known = result.facts.get(method, {}) | result.costs.get((data, method), {})
+            seconds = known.get("seconds_per_case")
+            cells = [str(known.get("network_calls", "")), "" if seconds is None else f"{seconds:.1f}"]
+            cells += [str(known.get("training_steps") or "")]
+            cells += [_plain_cell(table.cells.get((method, h)), (method, h) in table.best) for h in shown]
+            cells += [_plain_cell(table.differences.get((method, head)), False, sign="+")]
+            lines.append(" | ".join([f"| {method}", *cells]) + " |")
+        parts.append("\n".join([*lines, ""]))
+    return "\n".join(parts)
+
+
+def _value(record: Record | None) -> float:
+    return float("-inf") if record is None else record.value
+
+
+def _plain_cell(record: Record | None, best: bool, sign: str = "") -> str:
+    if record is None:
+        return ""
+    value = format(record.value, sign + ".3f") + (
+        ""
+        if record.ci95 is None
+        else f" [{format(record.ci95[0], sign + '.2f')}, {format(record.ci95[1], sign + '.2f')}]"
+    )
+    return f"**{value}**" if best else value
 
 
 def _cell(record: Record | None, best: bool) -> str:
