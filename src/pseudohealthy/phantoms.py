@@ -29,6 +29,39 @@ def splotch(image: np.ndarray, rng: np.random.Generator, *, scale: float = 1.0) 
     return np.where(mask, 1, image).astype(np.float32), mask
 
 
+def lesion(
+    image: np.ndarray, inside: np.ndarray, rng: np.random.Generator, *, radius: tuple[float, float] = (4.0, 16.0)
+) -> tuple[np.ndarray, np.ndarray]:
+    """A simulated lesion in a brain slice (H, W) in [0, 1]: (image with it, mask bool).
+
+    Three to seven overlapping discs about a point of `inside` (H, W) bool, as in `splotch`, with a soft edge; base radius
+    log-uniform in `radius` pixels. Tissue is drawn towards .3-.7 (dark: infarct, T1 black hole) or 1.4-2 (bright: blood,
+    fat) times its local mean, either with equal chance (dark where bright would saturate), and keeps a third of its
+    texture. No model of any disease: it
+    tells how strong and how large a deviation must be to be found. The mask is where at least half of the change is, and
+    lies in `inside`. Raises ValueError for an empty `inside`.
+    """
+    from scipy import ndimage
+
+    image, inside = np.asarray(image, dtype=np.float64), np.asarray(inside, dtype=bool)
+    places = np.argwhere(inside)
+    if not len(places):
+        raise ValueError("no place for a lesion")
+    row, column = places[rng.integers(len(places))]
+    base = float(np.exp(rng.uniform(*np.log(radius))))
+    rows, columns = np.indices(image.shape)
+    body = np.zeros(image.shape, dtype=bool)
+    for _ in range(int(rng.integers(3, 8))):
+        dy, dx = rng.uniform(-base / 2, base / 2, size=2)
+        body |= np.hypot(rows - row - dy, columns - column - dx) <= rng.uniform(base / 2, base)
+    share = ndimage.gaussian_filter((body & inside).astype(np.float64), 1.0) * inside
+    local = ndimage.gaussian_filter(image, 2 * base)
+    dark = rng.random() < 0.5 or 1.4 * local[row, column] > 1
+    factor = rng.uniform(0.3, 0.7) if dark else rng.uniform(1.4, 2.0)
+    target = np.clip(factor * local + (image - local) / 3, 0, 1)
+    return (1 - share) * image + share * target, share >= 0.5
+
+
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's 1,797 digits, 8 x 8 enlarged to (1797, 32, 32) float32 in [0, 1], and their classes (1797,)."""
     from scipy.ndimage import zoom

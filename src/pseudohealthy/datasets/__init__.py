@@ -24,6 +24,7 @@ REGISTRY = {
     "grazpedwri": "pseudohealthy.datasets.grazpedwri:prepare",
     "heads": "pseudohealthy.datasets.heads:prepare",
     "ixi": "pseudohealthy.datasets.ixi:prepare",
+    "ixi-lesions": "pseudohealthy.datasets.ixi_lesions:prepare",
     "lgg": "pseudohealthy.datasets.lgg:prepare",
     "mnist": "pseudohealthy.datasets.mnist:prepare",
     "mnist-splotch": "pseudohealthy.datasets.mnist:prepare_splotched",
