@@ -125,7 +125,7 @@ def nifti64(volume: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercep
     header.set_xyzt_units("mm")
     header["vox_offset"] = 352
     raw = header.binaryblock + bytes(4) + np.ascontiguousarray(volume, volume.dtype.newbyteorder("<")).tobytes()
-    return base64.b64encode(gzip.compress(raw, 6, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(raw, 4, mtime=0)).decode()
 
 
 def _encoder(finding: Finding, window: tuple[float, float], notes: list[str]) -> tuple[np.ndarray, np.ndarray, Any]:

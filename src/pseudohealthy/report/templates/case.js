@@ -132,15 +132,19 @@ const niivueViewer = async () => {
   for (const [index, pane] of panes.entries()) {
     const nv = new kit.Niivue({
       backColor: [0, 0, 0, 1], crosshairColor: [0.34, 0.71, 0.91, 0.7], crosshairWidth: 0.6, crosshairGap: 8, fontMinPx: 14,
-      isOrientationTextVisible: data.geometry, isRadiologicalConvention: data.geometry, dragAndDropEnabled: false,
+      isOrientationTextVisible: data.geometry, showAllOrientationMarkers: true, fontColor: [1, 1, 1, 1], isRadiologicalConvention: data.geometry, dragAndDropEnabled: false,
       multiplanarShowRender: kit.SHOW_RENDER.NEVER, dragMode: kit.DRAG_MODE.pan, loadingText: "", show3Dcrosshair: false, logLevel: "error",
     });
     await nv.attachToCanvas(pane);
-    nv.addColormap("anomaly", { ...stops, A: stops.I.map(() => 255) });
+    nv.addColormap("anomaly", { ...stops, A: stops.I.map((i) => (i ? 255 : 0)) });
     nv.addColormap("reference", { I: [0, 255], R: [0, TRUTH[0]], G: [0, TRUTH[1]], B: [0, TRUTH[2]], A: [0, 255] });
     await nv.loadFromArrayBuffer(volumes[index === 1 ? "healthy" : "image"].buffer.slice(0), "grey.nii");
-    if (index === 2) await nv.loadFromArrayBuffer(volumes.map.buffer.slice(0), "map.nii");
-    if (index !== 1 && volumes.truth) await nv.loadFromArrayBuffer(border(), "truth.nii");
+    const over = async (buffer, colormap) => { // colours from 0, nothing below cal_min; a colour map resets the range, so once
+      await nv.loadFromArrayBuffer(buffer, `${colormap}.nii`);
+      Object.assign(nv.volumes.at(-1), { colormapType: 1, colormap });
+    };
+    if (index === 2) await over(volumes.map.buffer.slice(0), "anomaly");
+    if (index !== 1 && volumes.truth) await over(border(), "reference");
     all.push(nv);
   }
   all.forEach((nv) => nv.broadcastTo(all.filter((other) => other !== nv), { "2d": true, "3d": true }));
@@ -148,14 +152,8 @@ const niivueViewer = async () => {
     nv.volumes.forEach((volume, n) => {
       if (n === 0) Object.assign(volume, { cal_min: state.low, cal_max: state.high });
       else if (index === 2 && n === 1) {
-        Object.assign(volume, { colormapType: 1, cal_min: state.level + 0.5, cal_max: ceiling() });
-        volume.colormap = "anomaly";
-        volume.opacity = state.overlay ? state.opacity : 0;
-      } else {
-        Object.assign(volume, { cal_min: 0.5, cal_max: 1, colormapType: 1 });
-        volume.colormap = "reference";
-        volume.opacity = state.outline ? 1 : 0;
-      }
+        Object.assign(volume, { cal_min: state.level + 0.5, cal_max: ceiling(), opacity: state.overlay ? state.opacity : 0 });
+      } else Object.assign(volume, { cal_min: 0.5, cal_max: 1, opacity: state.outline ? 1 : 0 });
     });
     nv.updateGLVolume();
   });
