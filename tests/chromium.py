@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -31,10 +32,21 @@ class Browser:
     def __init__(self, profile: Path, *, webgl: bool = True, limit: float = 60):
         to_child, from_us = os.pipe()
         to_us, from_child = os.pipe()
-        command = [str(executable()), *FLAGS, *(WEBGL if webgl else NO_WEBGL), f"--user-data-dir={profile}", "about:blank"]
-        shell = ["sh", "-c", f'exec 3<&{to_child} 4>&{from_child}; exec "$@"', "sh", *command]
+        command = [
+            str(executable()),
+            *FLAGS,
+            *(WEBGL if webgl else NO_WEBGL),
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
+
+        def pipes() -> None:  # Chromium listens on 3 and answers on 4
+            ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (to_child, from_child)]
+            os.dup2(ends[0], 3)
+            os.dup2(ends[1], 4)
+
         self.process = subprocess.Popen(
-            shell, pass_fds=(to_child, from_child), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command, preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         os.close(to_child)
         os.close(from_child)

@@ -22,7 +22,9 @@ from pseudohealthy.report.case import case_page
 from pseudohealthy.scan import Scan
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
-AFFINE = np.array([[0, 0, -1.0, 30], [0, -1.0, 0, 40], [5.0, 0, 0, -7], [0, 0, 0, 1]])  # axial: planes to S, rows P, columns L
+AFFINE = np.array(
+    [[0, 0, -1.0, 30], [0, -1.0, 0, 40], [5.0, 0, 0, -7], [0, 0, 0, 1]]
+)  # axial: planes to S, rows P, columns L
 
 
 def finding(shape=(6, 48, 40), *, units="", threshold=0.5, affine=AFFINE, name="case-1", **more) -> Finding:
@@ -33,7 +35,9 @@ def finding(shape=(6, 48, 40), *, units="", threshold=0.5, affine=AFFINE, name="
     healthy = np.repeat(np.where(inside, 40 + rng.normal(0, 2, inside.shape), -1000 if units else 0)[None], shape[0], 0)
     lesion = np.zeros(shape, bool)
     lesion[shape[0] // 2, shape[1] // 2 - 6 : shape[1] // 2, shape[2] // 2 - 5 : shape[2] // 2] = True
-    found = (np.where(lesion, 0.9, 0.1) * np.repeat(inside[None], shape[0], 0) * rng.uniform(0.5, 1, shape)).astype(np.float32)
+    found = (np.where(lesion, 0.9, 0.1) * np.repeat(inside[None], shape[0], 0) * rng.uniform(0.5, 1, shape)).astype(
+        np.float32
+    )
     scan = Scan.from_array(healthy + 25 * lesion, name=name, affine=affine)
     scan.units = units
     return Finding(
@@ -92,7 +96,12 @@ def test_the_copies_lie_where_the_scan_lies_and_codes_survive_the_way_to_disk(tm
     one = finding()
     page = page_of(tmp_path, one, truth=one.mask)
     rows, columns = (slice(o, o + n) for o, n in zip(page.data["origin"][1:], page.data["shape"][1:], strict=True))
-    for name, native in (("map", None), ("truth", one.mask), ("image", one.scan.voxels[0]), ("healthy", one.healthy[0])):
+    for name, native in (
+        ("map", None),
+        ("truth", one.mask),
+        ("image", one.scan.voxels[0]),
+        ("healthy", one.healthy[0]),
+    ):
         stored = page.volume(name)
         values = np.asarray(stored.get_fdata()).transpose(2, 1, 0)
         corner = AFFINE @ [0, rows.start, columns.start, 1]
@@ -119,7 +128,9 @@ def test_a_page_that_would_be_too_large_gets_coarser_pictures_says_so_and_counts
     coarse = page_of(tmp_path, one)
     assert fine.data["factor"] == 1 < coarse.data["factor"] and coarse.data["counts"] == fine.data["counts"]
     assert "of the resolution" in (tmp_path / "case.html").read_text("utf-8")
-    middle = [np.asarray(p.data["affine"]) @ [0, *((n - 1) / 2 for n in p.data["shape"][1:]), 1] for p in (fine, coarse)]
+    middle = [
+        np.asarray(p.data["affine"]) @ [0, *((n - 1) / 2 for n in p.data["shape"][1:]), 1] for p in (fine, coarse)
+    ]
     assert np.abs(middle[0] - middle[1]).max() < coarse.data["factor"]
 
 
@@ -160,10 +171,18 @@ def test_saving_a_finding_writes_its_page(tmp_path):
 needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium on this machine")
 
 
-def coloured(path) -> int:
-    """Pixels that are neither grey nor nearly so."""
-    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    return int((np.ptp(pixels, axis=-1) > 60).sum())
+def pane(browser: Browser, index: int, path) -> np.ndarray:
+    """What one of the three canvases shows, (H, W, 3)."""
+    corners = browser.ask(
+        f"(() => {{ const b = document.getElementById('pane-{index}').getBoundingClientRect();"
+        "return [b.top, b.bottom, b.left, b.right].map(Math.round); })()"
+    )
+    picture = np.asarray(Image.open(browser.picture(path)).convert("RGB")).astype(int)
+    return picture[corners[0] : corners[1], corners[2] : corners[3]]
+
+
+def differing(first: np.ndarray, second: np.ndarray) -> int:
+    return int((np.abs(first - second).max(-1) > 12).sum())
 
 
 def slide(browser: Browser, position: int) -> str:
@@ -188,10 +207,17 @@ def test_offline_in_a_browser_the_page_draws_and_the_slider_counts(tmp_path, kin
         before = browser.ask("document.getElementById('above').textContent")
         assert f"{one.mask.sum()} {'pixels' if kind == 'plane' else 'voxels'}" in before
         assert kind == "plane" or before.startswith(f"{one.volume_ml_above:.2f} ml")
-        lit = coloured(browser.picture(tmp_path / "a.png"))
+        first = [pane(browser, index, tmp_path / "a.png") for index in range(3)]
+        assert all(shown.std() > 20 for shown in first), "no canvas is blank"
+        assert differing(first[0], first[2]) > 100, "the map lies over the input"
         lower = slide(browser, 10)
-        assert int(re.findall(r"(\d+) (?:vox|pix)", lower)[0]) == (one.map > copies.thresholds(one)[10]).sum() > one.mask.sum()
-        assert coloured(browser.picture(tmp_path / "b.png")) > lit + 500
+        assert (
+            int(re.findall(r"(\d+) (?:vox|pix)", lower)[0])
+            == (one.map > copies.thresholds(one)[10]).sum()
+            > one.mask.sum()
+        )
+        assert differing(first[2], pane(browser, 2, tmp_path / "b.png")) > 1000
+        assert differing(first[0], pane(browser, 0, tmp_path / "b.png")) == 0
         assert browser.ask("document.title") == HOSTILE, "shown as text, never run"
         assert browser.said == [] and [url.partition(":")[0] for url in browser.asked] == ["file"]
 
@@ -201,7 +227,9 @@ def test_a_region_in_the_list_moves_all_views_to_its_peak(tmp_path):
     one = finding()
     with Browser(tmp_path / "profile", webgl=False) as browser:
         browser.open(case_page(one, tmp_path / "case.html"))
-        browser.ask("const plane_ = document.getElementById('plane'); plane_.value = 1; plane_.dispatchEvent(new Event('input'))")
+        browser.ask(
+            "const plane_ = document.getElementById('plane'); plane_.value = 1; plane_.dispatchEvent(new Event('input'))"
+        )
         assert "plane 1 of 6" in browser.ask("document.getElementById('where').textContent")
         browser.ask("document.querySelector('#regions button').click()")
         region = one.regions[0]

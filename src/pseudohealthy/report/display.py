@@ -170,7 +170,7 @@ def _affine(affine: np.ndarray | None, origin: tuple[int, int, int], factor: int
     if affine is None:
         affine = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
     shift = np.eye(4)
-    shift[:3, 3] = np.array(origin) + [0, (factor - 1) / 2, (factor - 1) / 2]
+    shift[:3, 3] = np.add(origin, (0, (factor - 1) / 2, (factor - 1) / 2))
     return np.asarray(affine, np.float64) @ shift @ np.diag([1.0, factor, factor, 1.0])
 
 
