@@ -208,7 +208,7 @@ def test_offline_in_a_browser_the_page_draws_and_the_slider_counts(tmp_path, kin
         assert f"{one.mask.sum()} {'pixels' if kind == 'plane' else 'voxels'}" in before
         assert kind == "plane" or before.startswith(f"{one.volume_ml_above:.2f} ml")
         first = [pane(browser, index, tmp_path / "a.png") for index in range(3)]
-        assert all(shown.std() > 20 for shown in first), "no canvas is blank"
+        assert all(shown.std() > 5 for shown in first), "no canvas is blank"
         assert differing(first[0], first[2]) > 100, "the map lies over the input"
         lower = slide(browser, 10)
         assert (

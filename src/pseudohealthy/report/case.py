@@ -96,7 +96,7 @@ def case_page(
             warnings=list(finding.warnings),
             source=finding.threshold_source or ("given" if own is not None else "none stored"),
             own=own,
-            regions=[{"text": _region(region), **_index(region)} for region in finding.regions],
+            regions=[{"text": _region(region, volume), **_index(region)} for region in finding.regions],
             notes=copy.notes,
             files=[(name, quote(file)) for name, file in (files or {}).items()],
             data=data,
@@ -156,7 +156,9 @@ def _facts(finding: Finding) -> dict[str, str]:
     return facts
 
 
-def _region(region: Mapping[str, Any]) -> str:
+def _region(region: Mapping[str, Any], volume: bool) -> str:
+    if not volume:
+        return f"row {region['row'] + 1}, column {region['column'] + 1}: {region['voxels']} pixels, peak {region['peak']:.3g}"
     size = f"{region['volume_ml']:.3g} ml" if "volume_ml" in region else f"{region['voxels']} voxels"
     return f"plane {region['plane'] + 1}: {size}, peak {region['peak']:.3g}"
 
