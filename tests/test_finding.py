@@ -137,7 +137,7 @@ def test_case_json_says_everything_but_where_it_lies(tmp_path):
     said = json.loads(text)
     assert said["research_use_only"] is True and said["case_id"] == "in" and said["made"] == {"run": "r", "seed": 3}
     assert said["regions"][0]["voxels"] == 9 and said["shape"] == [1, 1, 20, 30]
-    assert set(said["outputs"]) == {"pseudo_healthy", "anomaly_map", "anomaly_mask", "panel"}
+    assert set(said["outputs"]) == {"pseudo_healthy", "anomaly_map", "anomaly_mask", "panel", "html"}
     for name in said["outputs"].values():
         assert (tmp_path / "out" / "in" / name).is_file()
 

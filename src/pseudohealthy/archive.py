@@ -69,6 +69,7 @@ def detect(
     made = {**detector.made(), **provenance()}
     result = Detections(folder)
     panels: dict[str, Path] = {}
+    pages: dict[str, Path] = {}
     try:
         with Progress("detecting", len(sources)) as bar:
             for pairs in groups(sources, detector, result, bar):
@@ -76,6 +77,8 @@ def detect(
                     paths = finding.save(folder, kinds)
                     if "panel" in paths:
                         panels[finding.case_id] = paths["panel"]
+                    if "html" in paths:
+                        pages[finding.case_id] = paths["html"]
                     result.rows.append(finding.row())
                 bar.advance(len(pairs))
     finally:  # also when interrupted: every finished case has its row
@@ -83,7 +86,7 @@ def detect(
         result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
         for item in skipped:
             result.rows.append(blank(item.path.name) | {"status": "skipped", "warnings": item.reason})
-        write_results(result, made, panels)
+        write_results(result, made, panels, pages, detector.stored.get("case_scores") or ())
     say(f"report: {folder / 'report.html'}")
     return result
 
@@ -145,7 +148,13 @@ def blank(case_id: str) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | {"case_id": case_id}
 
 
-def write_results(result: Detections, made: dict[str, Any], panels: dict[str, Path]) -> None:
+def write_results(
+    result: Detections,
+    made: dict[str, Any],
+    panels: dict[str, Path],
+    pages: dict[str, Path],
+    validation_scores: Sequence[float],
+) -> None:
     """findings.csv, findings.json and report.html."""
     import csv
 
@@ -171,5 +180,7 @@ def write_results(result: Detections, made: dict[str, Any], panels: dict[str, Pa
         rows=result.rows,
         summary=summary,
         panels=panels,
+        pages=pages,
+        validation_scores=validation_scores,
         provenance=made,
     )

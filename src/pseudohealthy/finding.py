@@ -14,7 +14,7 @@ from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.scan import Scan
 
-KINDS = ("volumes", "panel", "json")
+KINDS = ("volumes", "panel", "html", "json")
 MOST_REGIONS = 20
 
 
@@ -101,11 +101,15 @@ class Finding:
             "seconds": round(self.seconds, 3),
         }
 
-    def save(self, folder: Path | str, kinds: Sequence[str] = KINDS) -> dict[str, Path]:
+    def save(
+        self, folder: Path | str, kinds: Sequence[str] = KINDS, truth: np.ndarray | None = None
+    ) -> dict[str, Path]:
         """Write into folder/<case_id>: pseudo_healthy, anomaly_map and anomaly_mask on the input's grid and in its type
-        ("volumes"), panel.png ("panel"), case.json and, of several planes, slices.csv ("json"). Returns the paths by
-        name. Fault KIND (exit 2)."""
+        ("volumes"), panel.png ("panel"), case.html to look at ("html"), case.json and, of several planes, slices.csv
+        ("json"). truth: reference (D, H, W) bool, outlined in the pictures. Returns the paths by name. Fault KIND
+        (exit 2)."""
         from pseudohealthy import io
+        from pseudohealthy.report.case import case_page
         from pseudohealthy.report.panel import panel
 
         unknown = [kind for kind in kinds if kind not in KINDS]
@@ -119,7 +123,10 @@ class Finding:
             paths["anomaly_map"] = write(self.map, self.scan, folder, "anomaly_map", dtype=np.float32)
             paths["anomaly_mask"] = write(self.mask, self.scan, folder, "anomaly_mask")
         if "panel" in kinds:
-            paths["panel"] = panel(self, folder / "panel.png", window=self.window)
+            paths["panel"] = panel(self, folder / "panel.png", window=self.window, truth=truth)
+        if "html" in kinds:
+            files = {name: path.name for name, path in paths.items() if path.is_file()}
+            paths["html"] = case_page(self, folder / "case.html", truth=truth, picture=paths.get("panel"), files=files)
         if "json" in kinds:
             if len(self.plane_scores) > 1:
                 paths["slices"] = folder / "slices.csv"

@@ -182,3 +182,11 @@ def test_scores_are_drawn_by_label_and_counted(tmp_path):
     assert "healthy (n = 20)" in html and "anomalous (n = 20)" in html
     bars = [a for tag, a in Elements(html).found if tag == "rect" and float(a["width"]) != 12]
     assert len(bars) == 14  # seven scores, two labels
+
+
+def test_cases_link_their_own_pages_and_healthy_validation_scores_stand_behind_theirs(tmp_path):
+    pages = {"loud": tmp_path / "out" / "loud #1" / "case.html"}
+    html = report(tmp_path, pages=pages, validation_scores=[0.1, 0.2, 0.3])
+    assert '<a href="./loud%20%231/case.html">loud</a>' in html
+    assert "healthy validation (n = 3)" in html and "cases (n = 3)" in html
+    assert "healthy validation" not in report(tmp_path)

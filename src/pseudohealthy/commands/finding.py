@@ -51,7 +51,7 @@ class Detect(Command):
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
     out: Path
-    kinds: tuple[Literal["volumes", "panel", "json"], ...] = ("volumes", "panel", "json")
+    kinds: tuple[Literal["volumes", "panel", "html", "json"], ...] = ("volumes", "panel", "html", "json")
     """what to write per case"""
     threshold: str = "stored"
     """a number, stored (the run's healthy quantile) or otsu"""

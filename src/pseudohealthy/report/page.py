@@ -24,7 +24,10 @@ from pseudohealthy.evaluation.records import CONTROL, Record, Summary, context, 
 from pseudohealthy.io.atomic import write_text
 
 EMBED_MEGABYTES = 20.0  # pictures beyond this total are linked, so that a large cohort still opens
-GROUPS = ((0, "healthy", "#0072B2"), (1, "anomalous", "#D55E00"), (None, "cases", "#0072B2"))
+VALIDATION = "healthy validation"
+GROUPS = (
+    (VALIDATION, VALIDATION, "#7F7F7F"), (0, "healthy", "#0072B2"), (1, "anomalous", "#D55E00"), (None, "cases", "#0072B2"),
+)  # fmt: skip
 CAPTIONS = {
     "roc": "ROC curves; grey dashes are the controls",
     "precision_recall": "Precision and recall; the grey line is chance, the prevalence",
@@ -52,13 +55,17 @@ def write_report(
     notes: Sequence[str] = (),
     rows_title: str = "Cases",
     name: str = "report.html",
+    pages: Mapping[str, Path] | None = None,
+    validation_scores: Sequence[float] = (),
 ) -> Path:
     """Write ``folder/name``.
 
     rows: one dict per case, as in findings.csv or cases.csv; cases whose ``status`` is neither ok nor warn come first,
     then warnings, then by falling ``score``; rows_title: what the rows are. summary: facts at the top. panels: case id ->
-    picture. records: metrics, as `Record` or as stored in metrics.json, or several tables of them by title. figures: plots. provenance: how it was made. Pictures are embedded up to
-    20 MB together and linked relative to the page beyond; one that is missing is left out.
+    picture. records: metrics, as `Record` or as stored in metrics.json, or several tables of them by title. figures: plots.
+    provenance: how it was made. pages: case id -> its own page, linked from the table. validation_scores: of healthy
+    cases, drawn behind the scores of the rows. Pictures are embedded up to 20 MB together and linked relative to the
+    page beyond; one that is missing is left out.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -99,12 +106,13 @@ def write_report(
         ],
         number=number,
         notes=list(notes),
-        bars=_histogram(rows),
+        bars=_histogram(rows, validation_scores),
         figures=[plot for plot in plots if plot["source"]],
         rows=ordered,
         rows_title=rows_title,
         columns=_columns(ordered),
         anchors=anchors,
+        pages={case: _relative(Path(page), folder) for case, page in (pages or {}).items()},
         pictures=[{"name": c, "source": s, "anchor": anchors[c]} for c, s in sources if s],
         provenance=_flat(provenance or {}),
         version=_version(),
@@ -160,8 +168,11 @@ class _Pictures:
         self.room -= path.stat().st_size
         if self.room >= 0:
             return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        relative = os.path.relpath(path.resolve(), self.folder.resolve())
-        return "./" + quote(relative.replace(os.sep, "/"))
+        return _relative(path, self.folder)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return "./" + quote(os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/"))
 
 
 def _policy(style: str, script: str) -> str:
@@ -243,11 +254,13 @@ def _metric_rows(metrics: Summary) -> list[tuple[str, str]]:
     ]
 
 
-def _histogram(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Geometry of a small SVG histogram of the scores of one method; None for fewer than two or several methods."""
+def _histogram(rows: Sequence[Mapping[str, Any]], validation: Sequence[float] = ()) -> dict[str, Any] | None:
+    """Geometry of a small SVG histogram of the scores of one method, with those of healthy validation cases where given;
+    None for fewer than two scores, no case, or several methods."""
     scored = [r for r in rows if isinstance(r.get("score"), (int, float)) and math.isfinite(r["score"])]
-    if len(scored) < 2 or len({row.get("method") for row in scored}) > 1:
+    if not scored or len(scored) + len(validation) < 2 or len({row.get("method") for row in scored}) > 1:
         return None
+    scored += [{"score": float(score), "label": VALIDATION} for score in validation if math.isfinite(score)]
     bins = int(np.clip(2 * math.sqrt(len(scored)), 8, 30))
     values = np.asarray([row["score"] for row in scored], dtype=np.float64)
     edges = (

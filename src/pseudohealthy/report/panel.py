@@ -44,7 +44,7 @@ def panel(
         map=finding.map,
         mask=finding.mask,
         truth=truth,
-        window=window or scan.display or _window(scan.voxels[0][finding.foreground]),
+        window=window or starting_window(finding),
         threshold=finding.threshold,
         threshold_source=finding.threshold_source,
         title=finding.case_id,
@@ -54,6 +54,12 @@ def panel(
         plane=plane,
     )
     return Path(path)
+
+
+def starting_window(finding: Finding) -> tuple[float, float]:
+    """(low, high) in the scan's units: the run's, else the one stored in the file, else 1 to 99 % of the foreground."""
+    scan = finding.scan
+    return finding.window or scan.display or _window(scan.voxels[0][finding.foreground])
 
 
 def mosaic(

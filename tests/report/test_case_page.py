@@ -1,0 +1,237 @@
+"""The case page: exact counts, everything inert, nothing loaded, small; and in a real browser, offline, it draws."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from chromium import Browser, executable
+from pseudohealthy.finding import Finding
+from pseudohealthy.report import case as case_module
+from pseudohealthy.report import display as copies
+from pseudohealthy.report.case import case_page
+from pseudohealthy.scan import Scan
+
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+AFFINE = np.array(
+    [[0, 0, -1.0, 30], [0, -1.0, 0, 40], [5.0, 0, 0, -7], [0, 0, 0, 1]]
+)  # axial: planes to S, rows P, columns L
+
+
+def finding(shape=(6, 48, 40), *, units="", threshold=0.5, affine=AFFINE, name="case-1", **more) -> Finding:
+    """A disc of tissue with a bright square in plane 3 (of volumes) whose twin lacks it."""
+    rng = np.random.default_rng(0)
+    row, column = np.mgrid[: shape[1], : shape[2]]
+    inside = np.hypot(row - shape[1] / 2, column - shape[2] / 2) < 0.3 * min(shape[1:])
+    healthy = np.repeat(np.where(inside, 40 + rng.normal(0, 2, inside.shape), -1000 if units else 0)[None], shape[0], 0)
+    lesion = np.zeros(shape, bool)
+    lesion[shape[0] // 2, shape[1] // 2 - 6 : shape[1] // 2, shape[2] // 2 - 5 : shape[2] // 2] = True
+    found = (np.where(lesion, 0.9, 0.1) * np.repeat(inside[None], shape[0], 0) * rng.uniform(0.5, 1, shape)).astype(
+        np.float32
+    )
+    scan = Scan.from_array(healthy + 25 * lesion, name=name, affine=affine)
+    scan.units = units
+    return Finding(
+        scan=scan, healthy=healthy[None].astype(np.float32), map=found, foreground=np.repeat(inside[None], shape[0], 0),
+        score=0.3, plane_scores=found.mean((1, 2)), threshold=threshold, threshold_source="healthy-quantile", **more,
+    )  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the content of elements that have an id."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.held: dict[str, str] = {}
+        self._open: str | None = None
+        self.feed(html)
+        self.data = json.loads(self.held["case"])
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self._open = dict(attrs).get("id") or tag
+
+    def handle_data(self, data):
+        if self._open:
+            self.held[self._open] = self.held.get(self._open, "") + data
+
+    def handle_endtag(self, tag):
+        self._open = None
+
+    def volume(self, name: str) -> nib.Nifti1Image:
+        return nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(self.held[f"volume-{name}"])))
+
+
+def page_of(tmp_path, one: Finding, **settings) -> Page:
+    return Page(case_page(one, tmp_path / "case.html", **settings).read_text("utf-8"))
+
+
+# -- what the page holds -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("threshold", [0.5, 0.013, 3.0, None, 0.0])
+def test_counts_and_codes_are_exact_at_every_position_of_the_slider(tmp_path, threshold):
+    one = finding(threshold=threshold)
+    data = page_of(tmp_path, one).data
+    steps = np.array(data["thresholds"])
+    codes = np.searchsorted(steps, one.map, side="left")
+    assert len(steps) == 255 and steps[0] == 0 and (np.diff(steps) > 0).all()
+    for j in range(255):
+        above = one.map > steps[j]
+        assert data["counts"][j] == above.sum()
+        assert np.array_equal(codes > j, above)
+    if threshold:
+        assert steps[data["start"]] == threshold and data["counts"][data["start"]] == one.mask.sum()
+
+
+def test_the_copies_lie_where_the_scan_lies_and_codes_survive_the_way_to_disk(tmp_path):
+    one = finding()
+    page = page_of(tmp_path, one, truth=one.mask)
+    rows, columns = (slice(o, o + n) for o, n in zip(page.data["origin"][1:], page.data["shape"][1:], strict=True))
+    for name, native in (
+        ("map", None),
+        ("truth", one.mask),
+        ("image", one.scan.voxels[0]),
+        ("healthy", one.healthy[0]),
+    ):
+        stored = page.volume(name)
+        values = np.asarray(stored.get_fdata()).transpose(2, 1, 0)
+        corner = AFFINE @ [0, rows.start, columns.start, 1]
+        assert np.allclose(stored.affine @ [0, 0, 0, 1], corner) and stored.header["descrip"] == b""
+        if native is None:
+            assert np.array_equal(values > page.data["start"], one.mask[:, rows, columns])
+        else:
+            assert np.allclose(values, native[:, rows, columns], atol=0.6)
+
+
+def test_hounsfield_units_stay_whole_so_that_every_window_works(tmp_path):
+    one = finding(units="HU")
+    page = page_of(tmp_path, one)
+    assert page.volume("image").get_data_dtype() == np.int16
+    names = [window["name"] for window in page.data["windows"]]
+    assert [name.split(" ")[0] for name in names] == ["as", "brain", "subdural", "bone"]
+    assert (page.data["windows"][1]["low"], page.data["windows"][1]["high"]) == (0, 80)
+
+
+def test_a_page_that_would_be_too_large_gets_coarser_pictures_says_so_and_counts_as_before(tmp_path, monkeypatch):
+    one = finding((4, 200, 200))
+    fine = page_of(tmp_path, one)
+    monkeypatch.setattr(case_module, "MEGABYTES", len(fine.held["library"]) / 1e6 + 0.16)
+    coarse = page_of(tmp_path, one)
+    assert fine.data["factor"] == 1 < coarse.data["factor"] and coarse.data["counts"] == fine.data["counts"]
+    assert "of the resolution" in (tmp_path / "case.html").read_text("utf-8")
+    middle = [
+        np.asarray(p.data["affine"]) @ [0, *((n - 1) / 2 for n in p.data["shape"][1:]), 1] for p in (fine, coarse)
+    ]
+    assert np.abs(middle[0] - middle[1]).max() < coarse.data["factor"]
+
+
+def test_the_page_is_inert_and_allows_only_its_own_scripts(tmp_path):
+    one = finding(name=HOSTILE, warnings=[HOSTILE], made={"run": HOSTILE, "restorer": HOSTILE})
+    one.threshold_source = HOSTILE
+    attacked, calm = page_of(tmp_path, one, files={HOSTILE: HOSTILE}), page_of(tmp_path, finding(), files={"a": "b"})
+    for tag in ("script", "img"):
+        assert sum(t == tag for t, _ in attacked.found) == sum(t == tag for t, _ in calm.found)
+    assert not [a for _, attributes in attacked.found for a in attributes if a.startswith("on") or a == "style"]
+    policy = next(a["content"] for _, a in attacked.found if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy and "'self'" not in policy
+    library = gzip.decompress(base64.b64decode(calm.held["library"]))
+    for text in (calm.held["script"].encode(), library):
+        assert base64.b64encode(hashlib.sha256(text).digest()).decode() in policy
+
+
+def test_the_library_is_the_published_one(tmp_path):
+    folder = case_module.resources.files("pseudohealthy.report") / "vendor"
+    [stated] = re.findall(r"`([0-9a-f]{64})`", (folder / "README.md").read_text("utf-8"))
+    packed = (folder / case_module.LIBRARY).read_bytes()
+    assert hashlib.sha256(gzip.decompress(packed)).hexdigest() == stated
+
+
+def test_a_single_plane_needs_no_library_and_is_small(tmp_path):
+    page = page_of(tmp_path, finding((1, 64, 80), affine=None))
+    assert "library" not in page.held and (tmp_path / "case.html").stat().st_size < 100_000
+    assert page.data["ml"] is None and page.data["unit"] == "pixels" and page.data["letters"] is None
+
+
+def test_saving_a_finding_writes_its_page(tmp_path):
+    paths = finding().save(tmp_path, ["html", "json"])
+    assert paths["html"] == tmp_path / "case-1" / "case.html" and paths["html"].is_file()
+    assert json.loads(paths["case"].read_text())["outputs"]["html"] == "case.html"
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium on this machine")
+
+
+def pane(browser: Browser, index: int, path) -> np.ndarray:
+    """What one of the three canvases shows, (H, W, 3)."""
+    corners = browser.ask(
+        f"(() => {{ const b = document.getElementById('pane-{index}').getBoundingClientRect();"
+        "return [b.top, b.bottom, b.left, b.right].map(Math.round); })()"
+    )
+    picture = np.asarray(Image.open(browser.picture(path)).convert("RGB")).astype(int)
+    return picture[corners[0] : corners[1], corners[2] : corners[3]]
+
+
+def differing(first: np.ndarray, second: np.ndarray) -> int:
+    return int((np.abs(first - second).max(-1) > 12).sum())
+
+
+def slide(browser: Browser, position: int) -> str:
+    browser.ask(
+        f"threshold_ = document.getElementById('threshold'); threshold_.value = {position};"
+        "threshold_.dispatchEvent(new Event('input'))"
+    )
+    browser.ask("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return browser.ask("document.getElementById('above').textContent")
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", ["niivue", "canvas", "plane"])
+def test_offline_in_a_browser_the_page_draws_and_the_slider_counts(tmp_path, kind):
+    one = finding((1, 48, 40), affine=None, name=HOSTILE) if kind == "plane" else finding(name=HOSTILE)
+    page = case_page(one, tmp_path / "case.html", truth=one.mask)
+    with Browser(tmp_path / "profile", webgl=kind == "niivue") as browser:
+        drawn = browser.open(page)
+        if kind == "niivue" and drawn == "canvas":
+            pytest.skip("this Chromium has no WebGL2")
+        assert drawn == ("niivue" if kind == "niivue" else "canvas")
+        before = browser.ask("document.getElementById('above').textContent")
+        assert f"{one.mask.sum()} {'pixels' if kind == 'plane' else 'voxels'}" in before
+        assert kind == "plane" or before.startswith(f"{one.volume_ml_above:.2f} ml")
+        first = [pane(browser, index, tmp_path / "a.png") for index in range(3)]
+        assert all(shown.std() > 5 for shown in first), "no canvas is blank"
+        assert differing(first[0], first[2]) > 100, "the map lies over the input"
+        lower = slide(browser, 10)
+        assert (
+            int(re.findall(r"(\d+) (?:vox|pix)", lower)[0])
+            == (one.map > copies.thresholds(one)[10]).sum()
+            > one.mask.sum()
+        )
+        assert differing(first[2], pane(browser, 2, tmp_path / "b.png")) > 1000
+        assert differing(first[0], pane(browser, 0, tmp_path / "b.png")) == 0
+        assert browser.ask("document.title") == HOSTILE, "shown as text, never run"
+        assert browser.said == [] and [url.partition(":")[0] for url in browser.asked] == ["file"]
+
+
+@needs_chromium
+def test_a_region_in_the_list_moves_all_views_to_its_peak(tmp_path):
+    one = finding()
+    with Browser(tmp_path / "profile", webgl=False) as browser:
+        browser.open(case_page(one, tmp_path / "case.html"))
+        browser.ask(
+            "const plane_ = document.getElementById('plane'); plane_.value = 1; plane_.dispatchEvent(new Event('input'))"
+        )
+        assert "plane 1 of 6" in browser.ask("document.getElementById('where').textContent")
+        browser.ask("document.querySelector('#regions button').click()")
+        region = one.regions[0]
+        place = f"plane {region['plane'] + 1} of 6, row {region['row'] + 1}, column {region['column'] + 1} "
+        assert browser.ask("document.getElementById('where').textContent").startswith(place)
