@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from pseudohealthy import io, progress
+from pseudohealthy import io, progress, resume, shards
 from pseudohealthy.canvas import Fitted
 from pseudohealthy.detector import Detector
-from pseudohealthy.errors import BAD_OUTPUT, INTERNAL, INTERRUPTED, RESOURCE, SOME_FAILED, Fault
-from pseudohealthy.finding import KINDS, Finding
+from pseudohealthy.errors import BAD_OUTPUT, INTERNAL, INTERRUPTED, RESOURCE, SOME_FAILED, USAGE, Fault
+from pseudohealthy.finding import KINDS, Finding, check_kinds
 from pseudohealthy.io.atomic import atomic, write_json
+from pseudohealthy.layout import LAYOUTS, places
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.run import Run, prepare_folder, provenance
 from pseudohealthy.scan import Scan
@@ -34,6 +35,7 @@ class Detections:
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    first: bool = True  # False in the other processes of torchrun: they have nothing to say
 
     @property
     def exit(self) -> int:
@@ -55,44 +57,123 @@ def detect(
     device: str = "auto",
     batch: int = 32,
     overwrite: bool = False,
+    resume_finished: bool = False,
+    layout: str = "cases",
 ) -> Detections:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
     inputs: files and folders as `io.discover` takes them. levels: network calls of the walk back instead of the recipe's.
+    resume_finished: cases that the same request finished in `out` are not done again (see `resume`). overwrite: what an
+    earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
+    process takes its share of the inputs and the first one writes the tables.
     An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
     """
+    check_kinds(kinds)
+    if layout not in LAYOUTS:
+        raise Fault("LAYOUT", f"there is no layout '{layout}'", f"one of: {', '.join(LAYOUTS)}", exit=USAGE)
+    if resume_finished and "json" not in kinds:
+        raise Fault("RESUME", "only case.json says whether a case is finished", "add json to --kinds", exit=USAGE)
     run = run if isinstance(run, Run) else Run.open(run)
     settings = [f"restorer.steps={levels}"] if levels else []
-    detector = Detector(run, device=device, batch=batch, threshold=threshold, settings=settings)
+    share = shards.join(device)
+    detector = Detector(run, device=share.device, batch=batch, threshold=threshold, settings=settings)
     sources, skipped = io.discover(list(inputs))
-    folder = prepare_folder(out, overwrite=overwrite)
+    request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout)
+
+    def begin() -> None:
+        folder = prepare_folder(out, overwrite=overwrite or resume_finished)
+        if overwrite and not resume_finished:
+            resume.remove_cases(folder)
+
+    share.once(begin)
     made = {**detector.made(), **provenance()}
-    result = Detections(folder)
+    result = Detections(Path(out), first=share.first)
     panels: dict[str, Path] = {}
     pages: dict[str, Path] = {}
+    mine = sources[share.rank :: share.size]
+    done = False
     try:
-        with Progress("detecting", len(sources)) as bar:
-            for pairs in groups(sources, detector, result, bar):
+        with Progress("detecting", len(mine)) as bar:
+            todo = unfinished(mine, result, request, kinds, layout, panels, pages, bar) if resume_finished else mine
+            for pairs in groups(todo, detector, result, bar, kinds, layout):
                 for finding in restored(pairs, detector, result):
-                    paths = finding.save(folder, kinds)
+                    finding.hashes = {"input_sha256": finding.scan.sha256, "request_sha256": request}
+                    paths = finding.save(result.folder, kinds, layout)
                     if "panel" in paths:
                         panels[finding.case_id] = paths["panel"]
                     if "html" in paths:
                         pages[finding.case_id] = paths["html"]
                     result.rows.append(finding.row())
                 bar.advance(len(pairs))
+        done = True
     finally:  # also when interrupted: every finished case has its row
-        order = {source.case_id: i for i, source in enumerate(sources)}
-        result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
-        for item in skipped:
-            result.rows.append(blank(item.path.name) | {"status": "skipped", "warnings": item.reason})
-        write_results(result, made, panels, pages, detector.stored.get("case_scores") or ())
-    say(f"report: {folder / 'report.html'}")
+        if done:
+            gathered = share.gather((result.rows, result.faults, panels, pages))
+            result.rows, result.faults, panels, pages = [], [], {}, {}
+            for rows, faults, drawn, written in gathered:  # all of them in the first process, none in the others
+                result.rows += rows
+                result.faults += faults
+                panels |= drawn
+                pages |= written
+        if share.first:
+            order = {source.case_id: i for i, source in enumerate(sources)}
+            result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
+            for item in skipped:
+                result.rows.append(blank(item.path.name) | {"status": "skipped", "warnings": item.reason})
+            write_results(result, made, panels, pages, detector.stored.get("case_scores") or ())
+        if done:
+            share.wait()  # a process that ends early would take the others down
+    if share.first:
+        say(f"report: {result.folder / 'report.html'}")
     return result
 
 
+def unfinished(
+    sources: Sequence[io.Source],
+    result: Detections,
+    request: str,
+    kinds: Sequence[str],
+    layout: str,
+    panels: dict[str, Path],
+    pages: dict[str, Path],
+    bar: Progress,
+) -> list[io.Source]:
+    """The sources still to do; the rows of the others are taken from their case.json."""
+    todo = []
+    for source in sources:
+        said = None
+        try:
+            case = places(result.folder, source.case_id, layout).case
+            if (case / "case.json").is_file():
+                said = resume.finished(case, input_sha256(source), request)
+        except (Fault, OSError):
+            pass  # whatever is wrong with it is said when it is read
+        if said is None:
+            todo.append(source)
+            continue
+        result.rows.append({key: said.get(key) for key in COLUMNS})
+        if "panel" in kinds:
+            panels[source.case_id] = case / said["outputs"]["panel"]
+        if "html" in kinds:
+            pages[source.case_id] = case / said["outputs"]["html"]
+        bar.advance()
+    if len(todo) < len(sources):
+        say(f"{len(sources) - len(todo)} of {len(sources)} cases are finished already")
+    return todo
+
+
+def input_sha256(source: io.Source) -> str:
+    """Hash of what is read; the item of a file of many is named behind it."""
+    return resume.sha256(source.paths) + ("" if source.item is None else f"#{source.item}")
+
+
 def groups(
-    sources: Sequence[io.Source], detector: Detector, result: Detections, bar: Progress
+    sources: Sequence[io.Source],
+    detector: Detector,
+    result: Detections,
+    bar: Progress,
+    kinds: Sequence[str] = KINDS,
+    layout: str = "cases",
 ) -> Iterator[list[tuple[Scan, Fitted]]]:
     """Readable inputs on the canvas, together until they fill a batch of planes; the others become failed rows."""
     pairs: list[tuple[Scan, Fitted]] = []
@@ -100,6 +181,9 @@ def groups(
         try:
             scan = io.read(source)
             scan.name = source.case_id
+            check_kinds(kinds, scan)
+            places(result.folder, source.case_id, layout, scan)
+            scan.sha256 = input_sha256(source)
             pairs.append((scan, detector.canvas.fit(scan)))
         except Exception as error:
             fail(result, source.case_id, error)

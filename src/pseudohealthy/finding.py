@@ -15,6 +15,8 @@ from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.scan import Scan
 
 KINDS = ("volumes", "panel", "html", "json")
+DICOM_KINDS = ("dicom-seg", "dicom-map", "dicom-sc")
+EVERY_KIND = (*KINDS, "nifti", *DICOM_KINDS)
 MOST_REGIONS = 20
 
 
@@ -41,6 +43,7 @@ class Finding:
     seconds: float = 0.0
     made: dict[str, Any] = field(default_factory=dict)
     window: tuple[float, float] | None = None
+    hashes: dict[str, Any] = field(default_factory=dict)  # of the input and the request, where a command made it
 
     @property
     def case_id(self) -> str:
@@ -102,37 +105,74 @@ class Finding:
         }
 
     def save(
-        self, folder: Path | str, kinds: Sequence[str] = KINDS, truth: np.ndarray | None = None
+        self,
+        folder: Path | str,
+        kinds: Sequence[str] = KINDS,
+        layout: str = "cases",
+        truth: np.ndarray | None = None,
     ) -> dict[str, Path]:
         """Write into folder/<case_id>: pseudo_healthy, anomaly_map and anomaly_mask on the input's grid and in its type
-        ("volumes"), panel.png ("panel"), case.html to look at ("html"), case.json and, of several planes, slices.csv
-        ("json"). truth: reference (D, H, W) bool, outlined in the pictures. Returns the paths by name. Fault KIND
-        (exit 2)."""
+        ("volumes") or as NIfTI whatever its type ("nifti"), anomaly_mask.dcm ("dicom-seg"), anomaly_map.dcm
+        ("dicom-map") and panel.dcm ("dicom-sc") in the study of a DICOM input, panel.png ("panel"), case.html to look at
+        ("html"), case.json and, of several planes, slices.csv ("json"). truth: reference (D, H, W) bool, outlined in the
+        pictures. layout: "cases" or "bids", see `layout`. Returns the paths by name.
+        Fault KIND (exit 2), also for a kind that this input cannot have."""
         from pseudohealthy import io
+        from pseudohealthy.layout import places
         from pseudohealthy.report.case import case_page
         from pseudohealthy.report.panel import panel
 
-        unknown = [kind for kind in kinds if kind not in KINDS]
-        if unknown:
-            raise Fault("KIND", f"there is no output kind '{unknown[0]}'", f"one of: {', '.join(KINDS)}", exit=USAGE)
-        folder = Path(folder) / self.case_id
+        check_kinds(kinds, self.scan)
+        place = places(Path(folder), self.case_id, layout, self.scan)
         paths: dict[str, Path] = {}
-        if "volumes" in kinds:
-            write = io.write_volume
-            paths["pseudo_healthy"] = write(self.healthy, self.scan, folder, "pseudo_healthy")
-            paths["anomaly_map"] = write(self.map, self.scan, folder, "anomaly_map", dtype=np.float32)
-            paths["anomaly_mask"] = write(self.mask, self.scan, folder, "anomaly_mask")
+        if "volumes" in kinds or "nifti" in kinds:
+            for name, array, dtype in (
+                ("pseudo_healthy", self.healthy, None),
+                ("anomaly_map", self.map, np.float32),
+                ("anomaly_mask", self.mask, None),
+            ):
+                paths[name] = io.write_volume(array, self.scan, place.volumes, place.stems[name], dtype=dtype)
         if "panel" in kinds:
-            paths["panel"] = panel(self, folder / "panel.png", window=self.window, truth=truth)
+            paths["panel"] = panel(self, place.case / "panel.png", window=self.window, truth=truth)
+        if set(kinds) & set(DICOM_KINDS):
+            paths |= self._save_dicom(place.case, kinds, paths.get("panel"))
         if "html" in kinds:
             files = {name: path.name for name, path in paths.items() if path.is_file()}
-            paths["html"] = case_page(self, folder / "case.html", truth=truth, picture=paths.get("panel"), files=files)
+            paths["html"] = case_page(
+                self, place.case / "case.html", truth=truth, picture=paths.get("panel"), files=files
+            )
         if "json" in kinds:
+            from pseudohealthy.layout import relative
+            from pseudohealthy.resume import sha256
+
             if len(self.plane_scores) > 1:
-                paths["slices"] = folder / "slices.csv"
+                paths["slices"] = place.case / "slices.csv"
                 write_text(paths["slices"], self.slices())
-            paths["case"] = folder / "case.json"
-            write_json(paths["case"], self.describe({k: p.name for k, p in paths.items() if k != "case"}))
+            hashes = {name: sha256([path]) for name, path in paths.items()}
+            said = self.describe({name: relative(path, place.case) for name, path in paths.items()})
+            paths["case"] = write_json(place.case / "case.json", {**said, **self.hashes, "outputs_sha256": hashes})
+        place.describe()
+        return paths
+
+    def _save_dicom(self, folder: Path, kinds: Sequence[str], drawn: Path | None) -> dict[str, Path]:
+        from pseudohealthy.io import dicom_out
+
+        paths: dict[str, Path] = {}
+        if "dicom-seg" in kinds:
+            paths["dicom_seg"] = dicom_out.write_segmentation(self.mask, self.scan, folder / "anomaly_mask.dcm")
+        if "dicom-map" in kinds:
+            paths["dicom_map"] = dicom_out.write_map(self.map, self.scan, folder / "anomaly_map.dcm")
+        if "dicom-sc" in kinds:
+            from PIL import Image
+
+            from pseudohealthy.report.panel import panel
+
+            shown = drawn or panel(self, folder / ".panel.png", window=self.window)
+            with Image.open(shown) as picture:
+                pixels = np.array(picture.convert("RGB"))
+            if drawn is None:
+                shown.unlink()
+            paths["dicom_sc"] = dicom_out.write_capture(pixels, self.scan, folder / "panel.dcm")
         return paths
 
     def slices(self) -> str:
@@ -167,3 +207,19 @@ class Finding:
             "made": self.made,
             "outputs": outputs or {},
         }
+
+
+def check_kinds(kinds: Sequence[str], scan: Scan | None = None) -> None:
+    """Fault KIND (exit 2) for a kind that does not exist or, given a scan, that its finding cannot be written as."""
+    unknown = [kind for kind in kinds if kind not in EVERY_KIND]
+    if unknown:
+        raise Fault("KIND", f"there is no output kind '{unknown[0]}'", f"one of: {', '.join(EVERY_KIND)}", exit=USAGE)
+    if scan is None:
+        return
+    asked = [kind for kind in kinds if kind in DICOM_KINDS]
+    if asked:
+        from pseudohealthy.io.dicom_out import require
+
+        require(scan, asked[0])
+    if "nifti" in kinds and scan.kind != "nifti" and scan.affine is None:
+        raise Fault("KIND", f"nifti of a {scan.kind} without geometry", "ask for volumes instead", exit=USAGE)

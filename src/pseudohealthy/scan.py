@@ -22,6 +22,7 @@ class Scan:
     kind: "nifti" | "dicom" | "raster" | "idx" | "array"; units: "HU" or "".
     origin: what the writer needs to put an array back on the file's grid.
     display: window (low, high) stored in the file, for pictures only.
+    sha256: of the files it was read from, where a command needs it.
     """
 
     voxels: np.ndarray
@@ -32,6 +33,7 @@ class Scan:
     origin: Any = None
     warnings: list[str] = field(default_factory=list)
     display: tuple[float, float] | None = None
+    sha256: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

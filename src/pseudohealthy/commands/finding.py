@@ -51,8 +51,15 @@ class Detect(Command):
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
     out: Path
-    kinds: tuple[Literal["volumes", "panel", "html", "json"], ...] = ("volumes", "panel", "html", "json")
-    """what to write per case"""
+    kinds: tuple[Literal["volumes", "panel", "html", "json", "nifti", "dicom-seg", "dicom-map", "dicom-sc"], ...] = (
+        "volumes",
+        "panel",
+        "html",
+        "json",
+    )
+    """what to write per case; the dicom kinds need DICOM inputs and stay in their study, with its patient"""
+    layout: Literal["cases", "bids"] = "cases"
+    """a folder per case, or BIDS derivative names for inputs named like sub-01_T1w.nii.gz"""
     threshold: str = "stored"
     """a number, stored (the run's healthy quantile) or otsu"""
     levels: int | None = None
@@ -60,6 +67,9 @@ class Detect(Command):
     batch: int = 32
     """planes restored at once; changes speed and memory only"""
     overwrite: bool = False
+    """remove what an earlier detect wrote into the case folders of --out"""
+    resume: bool = False
+    """keep the cases that the same request finished in --out, checked by their hashes, and do the others"""
 
     def run(self) -> int:
         from pseudohealthy.archive import detect
@@ -67,7 +77,10 @@ class Detect(Command):
         if not self.inputs:
             raise Fault("USAGE", "detect needs an INPUT", "name files or folders after the run", exit=USAGE)
         result = detect(self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, levels=self.levels,
-                        device=self.device, batch=self.batch, overwrite=self.overwrite)  # fmt: skip
+                        device=self.device, batch=self.batch, overwrite=self.overwrite, resume_finished=self.resume,
+                        layout=self.layout)  # fmt: skip
+        if not result.first:
+            return 0  # the first process says and returns it for all
         done = [row for row in result.rows if row["status"] in ("ok", "warn")]
         self.show(
             {"findings": result.rows, "exit": result.exit},

@@ -1,0 +1,72 @@
+"""An interrupted `detect` taken up again: a case is finished when every hash in its case.json is true."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pseudohealthy.io.atomic import _plain
+
+# Everything `Finding.save` may leave in a case's folder; nothing else there is ever removed
+WRITTEN = {"panel.png", "panel.dcm", "slices.csv", "case.json", "case.html"} | {
+    stem + suffix
+    for stem in ("pseudo_healthy", "anomaly_map", "anomaly_mask")
+    for suffix in (".nii.gz", ".png", ".tiff", ".npy", ".dcm")
+}
+
+
+def sha256(paths: Sequence[Path]) -> str:
+    """Of one file its sha256; of several (a DICOM series) the sha256 of their sorted ones, so that names do not count."""
+    digests = []
+    for path in paths:
+        with open(path, "rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def request_sha256(made: dict[str, Any], **asked: Any) -> str:
+    """What was asked for: run, weights, settings, threshold, kinds. Another request makes every case unfinished."""
+    return hashlib.sha256(json.dumps(_plain({**made, **asked}), sort_keys=True).encode()).hexdigest()
+
+
+def finished(folder: Path, input_sha256: str, request: str) -> dict[str, Any] | None:
+    """case.json of a finished case: same input, same request, every output there and unchanged; else None."""
+    try:
+        said = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+        if (said["input_sha256"], said["request_sha256"]) != (input_sha256, request):
+            return None
+        for name, digest in said["outputs_sha256"].items():
+            if sha256([folder / said["outputs"][name]]) != digest:
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return said
+
+
+def remove_cases(folder: Path) -> None:
+    """Remove what an earlier `detect` wrote into the case folders of `folder`; files of others stay, and their folders."""
+    listed: set[str] = set()
+    with contextlib.suppress(
+        OSError, ValueError, KeyError, TypeError
+    ):  # else only folders with our case.json are known
+        listed = {row["case_id"] for row in json.loads((folder / "findings.json").read_text("utf-8"))["findings"]}
+    for case in sorted(folder.iterdir()):
+        if case.is_symlink() or not case.is_dir() or not (case.name in listed or _ours(case)):
+            continue
+        for path in list(case.iterdir()):
+            if path.name in WRITTEN and (path.is_file() or path.is_symlink()):
+                path.unlink()
+        if not any(case.iterdir()):
+            case.rmdir()
+
+
+def _ours(case: Path) -> bool:
+    try:
+        said = json.loads((case / "case.json").read_text(encoding="utf-8"))
+        return said["research_use_only"] is True and said["case_id"] == case.name
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
