@@ -95,7 +95,7 @@ def groups(
     pairs: list[tuple[Scan, Fitted]] = []
     for source in sources:
         try:
-            scan = io.read(source)
+            scan = io.read(source, plane=detector.canvas.plane)
             scan.name = source.case_id
             pairs.append((scan, detector.canvas.fit(scan)))
         except Exception as error:
