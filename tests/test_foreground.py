@@ -127,3 +127,25 @@ def test_real_pictures_and_series_keep_their_brain_and_lose_their_table(shared):
     brain = foreground(voxels, "brain-ct")
     assert ((voxels[0] > 300) & brain).sum() < 0.06 * brain.sum()
     assert brain.mean(axis=(1, 2)).min() > 0.03
+
+
+def test_brain_mr_leaves_scalp_and_skull_out_and_takes_a_stripped_brain_whole():
+    y, x = (np.mgrid[:128, :128] + 0.5) / 128 - 0.5
+    away = np.hypot(y, x)
+    brain, head = away < 0.3, away < 0.44
+    with_skull = np.where(head, 1.2, 0) - 1.1 * ((away < 0.4) & (away >= 0.31)) - 0.2 * brain
+    for image in (with_skull, np.where(brain, 1.0, 0.0)):
+        volume = np.repeat(image[None, None], 3, axis=1).astype(np.float32)
+        volume += np.abs(np.random.default_rng(0).normal(0, 0.02, volume.shape))
+        found = foreground(volume, "brain-mr")
+        assert 2 * (found & brain).sum() / (found.sum() + 3 * brain.sum()) > 0.93
+
+
+def test_brain_mr_on_real_brains_without_skull(shared):
+    """Dice against the brain mask of a glioma FLAIR; docs/preprocessing.md states the figure."""
+    from pseudohealthy.io import read
+
+    root = shared / "data" / "brats2015" / "brats_2013_pat0001_1"
+    brain = read(root / "brainmask.nii.gz").voxels[0, ::8] > 0
+    found = foreground(read(root / "Flair_subtrMeanDivStd.nii.gz").voxels[:, ::8], "brain-mr")
+    assert 2 * (found & brain).sum() / (found.sum() + brain.sum()) > 0.95

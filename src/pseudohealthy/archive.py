@@ -179,7 +179,7 @@ def groups(
     pairs: list[tuple[Scan, Fitted]] = []
     for source in sources:
         try:
-            scan = io.read(source)
+            scan = io.read(source, plane=detector.canvas.plane)
             scan.name = source.case_id
             check_kinds(kinds, scan)
             places(result.folder, source.case_id, layout, scan)

@@ -3,19 +3,21 @@
 Geometry: a square of ``side`` native pixels, placed per volume, becomes ``size`` model pixels; what lies outside the
 image is the low value (-1). Resampling is a pair of matrices per plane, pixel centres aligned: antialiased bilinear
 when the square is larger than the model's (``scale`` < 1), bilinear when it is at most half as large. In between the
-square is widened to ``size`` and nothing is resampled, so a canvas at least as large as the image loses nothing.
+square is widened to ``size`` and nothing is resampled, so a canvas at least as large as the image loses nothing. With
+``spacing``, sides follow from mm per model pixel instead, rows and columns apart, to the nearest whole native pixel.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pseudohealthy import resampling
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.foreground import METHODS, foreground
+from pseudohealthy.slices import SLICES_IN, chosen
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 WINDOWS: dict[str, tuple[float, float]] = {
     "brain": (40, 80), "subdural": (80, 200), "bone": (600, 2800), "stroke": (40, 40),
 }  # fmt: skip
-NORMALISATIONS = ("window", "percentile", "range", "unit")
+NORMALISATIONS = ("window", "percentile", "upper", "deviations", "range", "unit")
+PLANES = ("axial", "coronal", "sagittal", "native")
+JUDGED = ("all", "slices")
 RELEASE = 0.2  # change in model units (range 2) at which a value beyond the window is given up for the restored one
 
 
@@ -37,10 +41,15 @@ class Placement:
     shape: tuple[int, int, int, int]  # native (C, D, H, W)
     top: int
     left: int
-    side: int
+    side: int  # rows
     size: int
     low: tuple[float, ...]  # native value of -1 and +1, per model channel
     high: tuple[float, ...]
+    across: int = 0  # columns, where pixels are not square; 0: as many as rows
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        return self.side, self.across or self.side
 
     @property
     def scale(self) -> float:
@@ -51,7 +60,8 @@ class Placement:
     def box(self) -> tuple[int, int, int, int]:
         """The part of the native plane on the canvas: first row, end row, first column, end column."""
         _, _, height, width = self.shape
-        return max(0, self.top), min(height, self.top + self.side), max(0, self.left), min(width, self.left + self.side)
+        rows, columns = self.sides
+        return max(0, self.top), min(height, self.top + rows), max(0, self.left), min(width, self.left + columns)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,12 +76,14 @@ class Placement:
 
 @dataclass
 class Fitted:
-    """A scan on the canvas: planes (D, C, S, S) float32 in [-1, 1], foreground and mask (D, S, S) bool."""
+    """A scan on the canvas: planes (D, C, S, S) float32 in [-1, 1], foreground and mask (D, S, S) bool, and which planes
+    the canvas' ``slices`` name, (D,) bool."""
 
     planes: torch.Tensor
     foreground: torch.Tensor
     placement: Placement
     mask: torch.Tensor | None = None
+    chosen: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +91,16 @@ class Canvas:
     """How scans are brought to the model and back.
 
     normalise: "window" (HU ``windows``, by name or "centre/width", one channel each; a picture, which has no HU, is taken
-    as exported in the only window), "percentile" (inside the foreground, per scan and channel), "range"
-    (``value_range``) or "unit" (values are 0..1 already).
+    as exported in the only window), "percentile" (inside the foreground, per scan and channel), "upper" (0, or the lowest
+    value below it, to the upper of ``percentiles``, likewise), "deviations" (mean plus these times the standard deviation
+    of the whole scan), "range" (``value_range``) or "unit" (values are 0..1 already).
     foreground: see ``pseudohealthy.foreground``; crop: fit the square to the foreground's bounding box (per volume,
-    ``margin`` of its longer side added on each side) instead of the whole plane.
+    ``margin`` of its longer side added on each side) instead of the whole plane; strip: the low value outside it.
+    plane: how volumes are cut, "native" as stored. spacing: mm per model pixel where the scan knows its own; the square
+    is then centred on the box (crop) or the plane, and its side is what ``size`` pixels make. 0: fit as above.
+    slices, slices_in: planes to train on, see ``slices.chosen``; step: mm between training planes, see ``slices.merged``;
+    judge: "slices" empties the other planes' foreground and mask, so that no result speaks of them.
+    Published settings by name: ``pseudohealthy.preprocessing``.
     """
 
     size: int = 128
@@ -90,11 +108,19 @@ class Canvas:
     normalise: str = "percentile"
     windows: tuple[str, ...] = ()
     percentiles: tuple[float, float] = (0.0, 99.0)
+    deviations: tuple[float, float] = (-1.0, 2.0)
     value_range: tuple[float, float] = (0.0, 255.0)
     foreground: str = "auto"
     crop: bool = False
     margin: float = 0.05
+    strip: bool = False
     interpolation: str = "area"
+    plane: str = "axial"
+    spacing: float = 0.0
+    slices: tuple[float, ...] = ()
+    slices_in: str = "planes"
+    step: float = 0.0
+    judge: str = "all"
 
     def __post_init__(self) -> None:
         for item in fields(self):  # lists from TOML and JSON
@@ -108,6 +134,13 @@ class Canvas:
             (self.interpolation != "area", f"interpolation {self.interpolation!r}", "use area"),
             (not 0 <= low < high <= 100, f"percentiles {self.percentiles}", "give two rising values in 0..100"),
             (self.value_range[0] >= self.value_range[1], f"value_range {self.value_range}", "give two rising values"),
+            (self.deviations[0] >= self.deviations[1], f"deviations {self.deviations}", "give two rising values"),
+            (self.plane not in PLANES, f"plane {self.plane!r}", _choice(PLANES)),
+            (min(self.spacing, self.step) < 0, f"spacing {self.spacing:g}, step {self.step:g}", "give mm, or 0"),
+            (self.slices_in not in SLICES_IN, f"slices_in {self.slices_in!r}", _choice(SLICES_IN)),
+            (self.judge not in JUDGED, f"judge {self.judge!r}", _choice(JUDGED)),
+            (len(self.slices) not in (0, 2) or list(self.slices) != sorted(self.slices), f"slices {self.slices}",
+             "give the first and the last, or none"),
             (self.normalise == "window" and len(self.windows) != self.channels,
              f"{len(self.windows)} windows for {self.channels} channels", "name one window per channel"),
         ):  # fmt: skip
@@ -118,7 +151,8 @@ class Canvas:
 
     def fit(self, scan: Scan, mask: np.ndarray | None = None, brain_mask: np.ndarray | None = None) -> Fitted:
         """Scan (C, D, H, W) -> planes (D, C, S, S). ``mask`` and ``brain_mask`` are bool (D, H, W) on the scan's grid;
-        a brain mask takes the place of the computed foreground. Raises Fault CHANNELS (exit 2), CONSTANT_IMAGE."""
+        a brain mask takes the place of the computed foreground. Raises Fault CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE.
+        """
         import torch
 
         voxels = np.asarray(scan.voxels, dtype=np.float32)
@@ -131,18 +165,24 @@ class Canvas:
                 exit=USAGE,
                 case=scan.name,
             )
+        self._check_plane(scan)
         inside = foreground(voxels, self.foreground) if brain_mask is None else np.asarray(brain_mask, dtype=bool)
         low, high = self._levels(scan, voxels, inside)
-        placement = Placement(_shape(voxels), *self._square(inside), self.size, low, high)
+        top, left, side, across = self._square(inside, scan)
+        placement = Placement(_shape(voxels), top, left, side, self.size, low, high, across if across != side else 0)
         channels = voxels if len(low) == len(voxels) else np.repeat(voxels, len(low), axis=0)
         planes = np.empty((voxels.shape[1], len(low), self.size, self.size), dtype=np.float32)
         for channel, (values, a, b) in enumerate(zip(channels, low, high, strict=True)):
-            planes[:, channel] = _onto(np.clip((values - np.float32(a)) * np.float32(2 / (b - a)), 0, 2), placement) - 1
+            unit = np.clip((values - np.float32(a)) * np.float32(2 / (b - a)), 0, 2)
+            planes[:, channel] = _onto(unit * inside if self.strip else unit, placement) - 1
+        keep = self._chosen(scan, inside)
+        judged = (keep | (self.judge == "all"))[:, None, None]
         return Fitted(
             torch.from_numpy(planes),
-            torch.from_numpy(self.fit_mask(inside, placement)),
+            torch.from_numpy(self.fit_mask(inside, placement) & judged),
             placement,
-            None if mask is None else torch.from_numpy(self.fit_mask(np.asarray(mask, dtype=bool), placement)),
+            None if mask is None else torch.from_numpy(self.fit_mask(np.asarray(mask, dtype=bool), placement) & judged),
+            keep,
         )
 
     def undo(self, planes: torch.Tensor | np.ndarray, placement: Placement) -> np.ndarray:
@@ -151,13 +191,15 @@ class Canvas:
             np.array(level, dtype=np.float32)[:, None, None, None] for level in (placement.low, placement.high)
         )
         stacked = np.moveaxis(np.asarray(planes, dtype=np.float32), 1, 0)
-        return _back(stacked + 1, placement, _inverse, 0) * ((high - low) / 2) + low
+        return _back(stacked + 1, placement, resampling.inverse, 0) * ((high - low) / 2) + low
 
     def undo_map(
         self, maps: torch.Tensor | np.ndarray, placement: Placement, fill: float = 0.0, nearest: bool = False
     ) -> np.ndarray:
         """Maps (D, S, S) -> (D, H, W): geometry only, never outside the map's range; ``fill`` outside the square."""
-        return _back(np.asarray(maps, dtype=np.float32), placement, _nearest if nearest else _linear, fill)
+        return _back(
+            np.asarray(maps, dtype=np.float32), placement, resampling.nearest if nearest else resampling.linear, fill
+        )
 
     def healthy(self, scan: Scan, restored: torch.Tensor | np.ndarray, fitted: Fitted) -> np.ndarray:
         """The native twin (C, D, H, W): the scan plus the change the restoration made, so that an unchanged plane comes
@@ -166,7 +208,7 @@ class Canvas:
         narrowest that contains a voxel's value decides for it (the widest where none does)."""
         place = fitted.placement
         change = np.asarray(restored, dtype=np.float32) - np.asarray(fitted.planes)
-        change = _back(np.moveaxis(change, 1, 0), place, _inverse, 0)
+        change = _back(np.moveaxis(change, 1, 0), place, resampling.inverse, 0)
         voxels = np.asarray(scan.voxels, dtype=np.float32)
         low, high = (np.array(level, dtype=np.float32)[:, None, None, None] for level in (place.low, place.high))
         if len(change) != len(voxels):
@@ -178,6 +220,27 @@ class Canvas:
             low, high = low[choice, 0, 0, 0], high[choice, 0, 0, 0]
         lost = np.clip(np.abs(change) / RELEASE, 0, 1) * (voxels - np.clip(voxels, low, high))
         return np.where(change == 0, voxels, voxels + change * ((high - low) / 2) - lost)
+
+    def judged(self, fitted: Fitted) -> np.ndarray:
+        """The planes results may speak of, bool (D,)."""
+        everything = np.ones(len(fitted.planes), dtype=bool)
+        return everything if self.judge == "all" or fitted.chosen is None else fitted.chosen
+
+    def unjudged(self, fitted: Fitted) -> list[str]:
+        """A warning that says which planes of a volume are judged, where not all are."""
+        rows, count = np.flatnonzero(self.judged(fitted)), len(fitted.planes)
+        if len(rows) == count:
+            return []
+        return [f"SLICES: planes {rows[0]} to {rows[-1]} of {count} (from 0) are judged, the others are not"]
+
+    def limits(self) -> list[str]:
+        """A note for an evaluation that does not speak of whole volumes."""
+        if not self.slices or self.judge == "all":
+            return []
+        first, last = self.slices
+        return [
+            f"SLICES: of each volume only planes {first:g} to {last:g} ({self.slices_in}) are judged; lesions elsewhere do not count"
+        ]
 
     def windows_a_picture(self, scan: Scan) -> bool:
         """Does the canvas ask for HU of a picture (PNG, JPEG, TIFF of whole numbers), which must be windowed already?"""
@@ -194,6 +257,23 @@ class Canvas:
             on[plane].flat[covered[plane].argmax()] = True
         return on
 
+    def _check_plane(self, scan: Scan) -> None:
+        cut = getattr(scan.origin, "plane", self.plane)
+        if cut != self.plane and scan.shape[1] > 1:
+            found = f"the volume was read in {cut} planes, the model looks at {self.plane} ones"
+            raise Fault("PLANE", found, f"read it with plane='{self.plane}'", exit=USAGE, case=scan.name)
+
+    def _chosen(self, scan: Scan, inside: np.ndarray) -> np.ndarray:
+        volume = len(inside) > 1
+        if volume and scan.spacing is None and (self.spacing or (self.slices and self.slices_in == "mm")):
+            known = "SPACING: the planes have no known size in mm; they are fitted to the canvas and all of them used"
+            scan.warnings += [known] * (known not in scan.warnings)
+        try:
+            return chosen(self.slices, self.slices_in, inside, scan.spacing[0] if scan.spacing else None)
+        except Fault as fault:
+            fault.case = fault.case or scan.name
+            raise
+
     def _levels(
         self, scan: Scan, voxels: np.ndarray, inside: np.ndarray
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -205,13 +285,20 @@ class Canvas:
             pairs = [(0.0, float(np.iinfo(scan.origin.dtype).max))]
         elif self.normalise == "window":
             pairs = [window_range(window) for window in self.windows]
-        elif self.normalise != "percentile":
+        elif self.normalise in ("range", "unit"):
             pairs = [(0.0, 1.0) if self.normalise == "unit" else self.value_range] * len(voxels)
         else:
             pairs = []
             for values in voxels:
                 known = values[inside] if inside.sum() >= 16 else values.ravel()
-                low, high = (float(level) for level in np.percentile(known, self.percentiles))
+                if self.normalise == "deviations":
+                    mean, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+                    low, high = (mean + times * spread for times in self.deviations)
+                else:
+                    low, high = (float(level) for level in np.percentile(known, self.percentiles))
+                if self.normalise == "upper":
+                    low = min(0.0, float(values.min()))
+                    high = max(low, high)
                 if low == high:  # nearly two-valued images: their own range
                     low, high = float(values.min()), float(values.max())
                 if low == high:
@@ -225,19 +312,24 @@ class Canvas:
                 pairs.append((low, high))
         return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
 
-    def _square(self, inside: np.ndarray) -> tuple[int, int, int]:
-        """Top, left and side of the native square."""
+    def _square(self, inside: np.ndarray, scan: Scan) -> tuple[int, int, int, int]:
+        """Top, left, rows and columns of the native square."""
         _, height, width = inside.shape
         rows, columns = (np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 2), (0, 1)))
         first_row, end_row, first_column, end_column = 0, height, 0, width
         side = max(height, width)
+        if self.spacing and scan.spacing is not None:
+            if self.crop and rows.size:
+                first_row, end_row, first_column, end_column = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+            side, across = (max(1, round(self.size * self.spacing / native)) for native in scan.spacing[1:])
+            return int(first_row + end_row - side) // 2, int(first_column + end_column - across) // 2, side, across
         if self.crop and rows.size:
             first_row, end_row, first_column, end_column = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
             longer = max(end_row - first_row, end_column - first_column)
             side = min(side, int(np.ceil(longer * (1 + 2 * self.margin))))
         if side <= self.size < 2 * side:
             side = self.size
-        return int(first_row + end_row - side) // 2, int(first_column + end_column - side) // 2, side
+        return int(first_row + end_row - side) // 2, int(first_column + end_column - side) // 2, side, side
 
 
 def _choice(names: tuple[str, ...]) -> str:
@@ -264,12 +356,13 @@ def _onto(planes: np.ndarray, place: Placement, coverage: bool = False) -> np.nd
     """(D, H, W) -> (D, S, S); the padding counts as 0."""
     r0, r1, c0, c1 = place.box
     inner = planes[:, r0:r1, c0:c1]
-    if place.side == place.size:
+    rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
+    if place.sides == (place.size, place.size):
         out = np.zeros((len(planes), place.size, place.size), dtype=np.float32)
-        out[:, r0 - place.top : r1 - place.top, c0 - place.left : c1 - place.left] = inner
+        out[:, rows, columns] = inner
         return out
-    matrix = (_coverage if coverage else _forward)(place.side, place.size)
-    return matrix[:, r0 - place.top : r1 - place.top] @ inner @ matrix[:, c0 - place.left : c1 - place.left].T
+    down, along = ((resampling.coverage if coverage else resampling.forward)(side, place.size) for side in place.sides)
+    return down[:, rows] @ inner @ along[:, columns].T
 
 
 def _back(planes: np.ndarray, place: Placement, matrix_of: Any, fill: float) -> np.ndarray:
@@ -277,52 +370,9 @@ def _back(planes: np.ndarray, place: Placement, matrix_of: Any, fill: float) -> 
     r0, r1, c0, c1 = place.box
     rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
     out = np.full((*planes.shape[:-2], *place.shape[2:]), fill, dtype=np.float32)
-    if place.side == place.size:
+    if place.sides == (place.size, place.size):
         out[..., r0:r1, c0:c1] = planes[..., rows, columns]
     else:
-        matrix = matrix_of(place.side, place.size)
-        out[..., r0:r1, c0:c1] = matrix[rows] @ planes @ matrix[columns].T
+        down, along = (matrix_of(side, place.size) for side in place.sides)
+        out[..., r0:r1, c0:c1] = down[rows] @ planes @ along[columns].T
     return out
-
-
-def _centres(sources: int, targets: int) -> np.ndarray:
-    """Target pixel centres in source pixel coordinates."""
-    return (np.arange(targets) + 0.5) * sources / targets - 0.5
-
-
-def _triangle(sources: int, targets: int) -> np.ndarray:
-    """(targets, sources) bilinear weights, widened to the target's pixel when that is larger (antialiased)."""
-    support = max(1.0, sources / targets)
-    distance = np.clip(_centres(sources, targets), 0, sources - 1)[:, None] - np.arange(sources)
-    weights = np.maximum(0.0, 1 - np.abs(distance) / support)
-    return weights / weights.sum(axis=1, keepdims=True)
-
-
-@lru_cache(maxsize=64)
-def _forward(side: int, size: int) -> np.ndarray:
-    return _triangle(side, size).astype(np.float32)
-
-
-@lru_cache(maxsize=64)
-def _linear(side: int, size: int) -> np.ndarray:
-    return _triangle(size, side).astype(np.float32)
-
-
-@lru_cache(maxsize=64)
-def _inverse(side: int, size: int) -> np.ndarray:
-    """Exact when the image was enlarged (least squares, well conditioned from twice upwards), else linear."""
-    return np.linalg.pinv(_triangle(side, size)).astype(np.float32) if size > side else _linear(side, size)
-
-
-@lru_cache(maxsize=64)
-def _nearest(side: int, size: int) -> np.ndarray:
-    nearest = np.clip(np.rint(_centres(size, side)), 0, size - 1).astype(int)
-    return np.eye(size, dtype=np.float32)[nearest]
-
-
-@lru_cache(maxsize=64)
-def _coverage(side: int, size: int) -> np.ndarray:
-    """(size, side) share of each model pixel that lies in each native pixel."""
-    edges, native = np.arange(size + 1) * side / size, np.arange(side)
-    overlap = np.minimum(edges[1:, None], native + 1) - np.maximum(edges[:-1, None], native)
-    return (np.maximum(0, overlap) * size / side).astype(np.float32)

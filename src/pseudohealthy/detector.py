@@ -120,7 +120,7 @@ class Detector:
         if isinstance(scan, (str, Path)):
             from pseudohealthy import io
 
-            scan = io.read(scan)
+            scan = io.read(scan, plane=self.canvas.plane)
         elif not isinstance(scan, Scan):
             scan = Scan.from_array(scan)
         return next(self.stream([scan]))
@@ -201,7 +201,7 @@ class Detector:
             threshold=value,
             threshold_source=source,
             healthy_percentile=self.percentile(score),
-            warnings=[*scan.warnings, *self.windowed(scan), *self.unlike(fitted)],
+            warnings=[*scan.warnings, *self.windowed(scan), *self.canvas.unjudged(fitted), *self.unlike(fitted)],
             seconds=seconds,
             made=self.made(),
             window=(fitted.placement.low[0], fitted.placement.high[0]) if self.canvas.normalise == "window" else None,

@@ -3,14 +3,14 @@
 "auto": brighter than a small share of the image's robust range, its large components, holes filled, per volume; made
 for MR with and without skull, digits and radiographs. "head-ct": above -200 HU, largest object, filled (values in HU).
 "nonzero": any channel differs from 0. "all": everything. "head-png": as "head-ct" in windowed pictures. "brain-ct":
-inside of the skull, in HU or in windowed pictures.
+inside of the skull, in HU or in windowed pictures. "brain-mr": a rough brain on MR with skull or without, see ``_brain_mr``.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-METHODS = ("auto", "nonzero", "all", "head-ct", "head-png", "brain-ct")
+METHODS = ("auto", "nonzero", "all", "head-ct", "head-png", "brain-ct", "brain-mr")
 LEVEL = 0.1  # of the way from the background to the bright tissue (99th percentile of what is not background)
 SMALLEST = 0.05  # of the largest component: smaller ones are specks
 BONE = 150.0  # HU: above blood (at most 100) and below the thinnest skull at 5 mm
@@ -19,6 +19,9 @@ GAPS = (0.01, 0.03, 0.06)  # of the head's breadth: gaps in the skull that are c
 BRAIN = 0.25  # share of the head that is surely the inside of its skull
 ROOMS = 0.1  # of the largest room of the skull: smaller ones are not brain
 LEAST = 0.04  # share below which it is some other cavity
+BRIDGE = 0.035  # of the head's breadth: nerves, vessels and meninges between brain and scalp are thinner, about 6 mm
+TISSUE = 0.45  # of the head's median: brain is brighter, skull and most of the fluid darker
+STRIPPED = 0.8  # share of the head above which there is no scalp to leave out
 MARGIN = 0.08  # of the head's breadth: scalp and skull, where there is no ring of bone
 
 
@@ -39,6 +42,8 @@ def foreground(voxels: np.ndarray, method: str = "auto") -> np.ndarray:
         return np.stack([_head(plane > VISIBLE * voxels.max()) for plane in voxels.max(axis=0)])
     if method == "brain-ct":
         return _brains(voxels.max(axis=0))
+    if method == "brain-mr":
+        return _brain_mr(voxels)
     bright = np.zeros(voxels.shape[1:], dtype=bool)
     for values in voxels:
         bright |= _bright(values)
@@ -88,6 +93,25 @@ def _brains(values: np.ndarray) -> np.ndarray:
         large = np.repeat(np.repeat(plane, step, axis=0), step, axis=1)
         out[:] = large[: out.shape[0], : out.shape[1]]
     return found
+
+
+def _brain_mr(voxels: np.ndarray) -> np.ndarray:
+    """The brain (D, H, W) of an MR of one or more channels: tissue apart from the scalp once thin bridges are cut, closed.
+
+    Rough: it crops and scales; muscles of the face and scalp at the vertex can be in it. Measurements want a skull-stripper's mask (``brain_mask``).
+    """
+    head = foreground(voxels)
+    step = -(-max(head.shape[1:]) // 128)
+    small, values = head[:, ::step, ::step], voxels[0][:, ::step, ::step]
+    ground = float(np.median(values[~small])) if (~small).any() else float(values.min())
+    tissue = (values - ground > TISSUE * (float(np.median(values[small])) - ground)) & small
+    cut = BRIDGE * np.sqrt(small.sum(axis=(1, 2)).max())
+    core = _components(np.stack([_grown(plane, -cut) for plane in tissue]), smallest=0.5)
+    brain = np.stack([_grown(_grown(plane, 3 * cut), -2 * cut) for plane in core]) & small
+    if brain.sum() >= STRIPPED * small.sum():
+        return head
+    large = np.repeat(np.repeat(brain, step, axis=1), step, axis=2)
+    return _filled(large[:, : head.shape[1], : head.shape[2]] & head)
 
 
 def _inside_of_skull(bone: np.ndarray, visible: np.ndarray, hu: bool) -> np.ndarray:

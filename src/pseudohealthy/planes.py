@@ -18,13 +18,14 @@ import numpy as np
 from pseudohealthy.canvas import Canvas, Fitted
 from pseudohealthy.cases import HEALTHY, Case, Manifest
 from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, USAGE, Fault
+from pseudohealthy.slices import merged
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
 COLUMNS = ("row", "case_id", "patient_id", "split", "plane", "label")
-VERSION = 2  # of what lies in the folder: older caches are rebuilt
+VERSION = 3  # of what lies in the folder: older caches are rebuilt
 
 
 class PlaneStore:
@@ -91,19 +92,20 @@ def build_cache(
     canvas: Canvas,
     folder: Path,
     *,
-    plane: str = "axial",
     min_foreground: float = 0.02,
     progress: Callable[[int, int], None] | None = None,
 ) -> PlaneStore:
     """Write ``planes.npy``, ``foreground.npy``, ``masks.npy`` and ``index.csv``, or open them when nothing has changed.
 
-    Planes of a volume with less than ``min_foreground`` of their pixels in the foreground are left out. A plane's label:
+    Of a volume, the planes of ``canvas.slices`` are taken, in training merged to ``canvas.step``, and those with less
+    than ``min_foreground`` of their pixels in the foreground left out; ``plane`` is the position in the volume. A plane's
+    label:
     that of its mask if the case is not healthy and has one, else of the manifest's column ``plane_labels``, else of the
     case. A case that cannot be read is noted in ``faults`` and left out; when all are, Fault NO_INPUT (exit 3).
     progress(done, total).
     """
     folder = Path(folder)
-    key = _key(manifest, canvas, plane, min_foreground)
+    key = _key(manifest, canvas, min_foreground)
     known = folder / "key.json"
     if known.is_file() and json.loads(known.read_text(encoding="utf-8")).get("key") == key:
         return PlaneStore(folder)
@@ -123,7 +125,7 @@ def build_cache(
                 if progress:
                     progress(number, len(manifest))
                 try:
-                    fitted, labels = _fit(case, canvas, plane)
+                    fitted, labels, numbers = _fit(case, canvas)
                 except Fault as fault:
                     fault.case = fault.case or case.case_id
                     faults.append(str(fault))
@@ -136,7 +138,7 @@ def build_cache(
                 any_mask |= fitted.mask is not None
                 for index in kept.tolist():
                     label = "" if labels[index] is None else labels[index]
-                    table.writerow([row, case.case_id, case.patient_id, case.split, index, label])
+                    table.writerow([row, case.case_id, case.patient_id, case.split, numbers[index], label])
                     row += 1
     except OSError as error:
         raise Fault("OUTPUT", f"cannot write the planes: {error.strerror or type(error).__name__}",
@@ -149,18 +151,16 @@ def build_cache(
     from pseudohealthy.io.atomic import write_json, write_text
 
     write_text(folder / "index.csv", rows.getvalue())
-    write_json(
-        known, {"key": key, "manifest": manifest.sha256, "canvas": asdict(canvas), "plane": plane, "faults": faults}
-    )
+    write_json(known, {"key": key, "manifest": manifest.sha256, "canvas": asdict(canvas), "faults": faults})
     if progress:
         progress(len(manifest), len(manifest))
     return PlaneStore(folder)
 
 
-def _fit(case: Case, canvas: Canvas, plane: str) -> tuple[Fitted, list[int | None]]:
+def _fit(case: Case, canvas: Canvas) -> tuple[Fitted, list[int | None], np.ndarray]:
     from pseudohealthy.io import read_image, read_mask
 
-    scan = read_image(case.image, case.root, plane=plane)
+    scan = read_image(case.image, case.root, plane=canvas.plane)
     apart = case.values("mask_ignore") + case.values("mask_background")
     mask = read_mask(case.mask, case.root, scan, ignore=apart) if case.mask else None
     brain = read_mask(case.brain_mask, case.root, scan) if case.brain_mask else None
@@ -169,7 +169,8 @@ def _fit(case: Case, canvas: Canvas, plane: str) -> tuple[Fitted, list[int | Non
         labels = mask.any(axis=(1, 2)).astype(int).tolist()
     elif (stated := plane_labels(case, len(labels))) is not None:
         labels = stated
-    return canvas.fit(scan, mask, brain), labels
+    step = canvas.step if case.split == "train" else 0.0  # thresholds are learnt on planes as detection sees them
+    return merged(canvas.fit(scan, mask, brain), labels, step, scan.spacing[0] if scan.spacing else None)
 
 
 def plane_labels(case: Case, count: int) -> list[int | None] | None:
@@ -185,11 +186,11 @@ def plane_labels(case: Case, count: int) -> list[int | None] | None:
     return [int(word) if word else None for word in words]
 
 
-def _key(manifest: Manifest, canvas: Canvas, plane: str, min_foreground: float) -> str:
+def _key(manifest: Manifest, canvas: Canvas, min_foreground: float) -> str:
     """Hash of everything the planes depend on, the files' sizes and times included."""
     files = dict.fromkeys(path for case in manifest for path in case.files())
     facts = [(path.name, info.st_size, info.st_mtime_ns) for path in files if path.is_file() and (info := path.stat())]
-    parts = [VERSION, manifest.sha256, asdict(canvas), plane, min_foreground, facts]
+    parts = [VERSION, manifest.sha256, asdict(canvas), min_foreground, facts]
     for column in ("plane_labels", "mask_ignore", "mask_background"):
         if any(cells := [case.extra.get(column, "") for case in manifest]):
             parts.append([column, cells])

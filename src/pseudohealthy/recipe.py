@@ -96,8 +96,9 @@ class Recipe:
     # Each of these builds one noun from its section; all defaults come from its signature.
     def make_canvas(self):
         from pseudohealthy.canvas import Canvas
+        from pseudohealthy.preprocessing import expanded
 
-        return build(Canvas, self.canvas, "canvas")
+        return build(Canvas, expanded(self.canvas), "canvas")
 
     def make_restorer(self):
         """The untrained restorer; the canvas gives it ``size`` and ``channels``."""
@@ -125,6 +126,7 @@ class Recipe:
         """The same recipe with every default written out, checked against the signatures."""
         from pseudohealthy.canvas import Canvas
         from pseudohealthy.maps import AnomalyMap
+        from pseudohealthy.preprocessing import expanded
         from pseudohealthy.restorers import restorer_class
         from pseudohealthy.training.plan import Plan
 
@@ -134,7 +136,7 @@ class Recipe:
             name=self.name,
             summary=self.summary,
             source=self.source,
-            canvas=complete(Canvas, self.canvas, "canvas"),
+            canvas=complete(Canvas, expanded(self.canvas), "canvas"),
             restorer={"name": self.restorer["name"], **complete(cls, own, "restorer")},
             training=complete(Plan, self.training, "training"),
             map=complete(AnomalyMap, self.map, "map"),

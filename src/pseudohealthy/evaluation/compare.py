@@ -197,6 +197,10 @@ def measured(
     peaks: dict[str, float | None] = {}
     first = next(iter(methods.values()))
     canvases = list(dict.fromkeys(detector.canvas for detector in methods.values()))
+    if len(cuts := dict.fromkeys(canvas.plane for canvas in canvases)) > 1:
+        raise Fault(
+            "PLANE", f"the runs look at {' and '.join(cuts)} planes", "compare runs of one canvas.plane", exit=USAGE
+        )
     with Progress(f"comparing on {name}", len(chosen)) as bar:
         for group in batches(on_canvases(readable(chosen, first, notes, bar), canvases, notes, bar), batch):
             found = []

@@ -61,7 +61,7 @@ class TwinErrors:
         cell = case.extra.get("twin", "")
         if not cell:
             return
-        truth = canvas.fit(io.read_image(cell, case.root)).planes
+        truth = canvas.fit(io.read_image(cell, case.root, plane=canvas.plane)).planes
         self.perceptual = self.perceptual or Perceptual()
         whole = fitted.foreground | fitted.mask
         busy = whole.flatten(1).any(1)

@@ -86,6 +86,7 @@ def evaluate(
     result.notes += notes + sentences(restored)
     result.notes.append(f"{len(test)} test cases, {detector.restorer.network_calls()} network calls an image, "
                         f"{time.perf_counter() - begun:.0f} s with all controls")  # fmt: skip
+    result.notes += detector.canvas.limits()
     if folder is not None:
         result.save(folder)
         from pseudohealthy.report.page import evaluation_report
@@ -183,7 +184,7 @@ def readable(test: list[Case], detector: Detector, notes: list[str], bar: Progre
     """
     for case in test:
         try:
-            scan = io.read_image(case.image, case.root)
+            scan = io.read_image(case.image, case.root, plane=detector.canvas.plane)
             ignore, other = case.values("mask_ignore"), case.values("mask_background")
             truth = io.read_mask(case.mask, case.root, scan, ignore=ignore + other) if case.mask else None
             ignored = None
@@ -232,7 +233,8 @@ def measure(name: str, detector: Detector, group: list[Reading], twins: TwinErro
             score = detector.amap.score_of(maps[here], inside)
         if truth is None and case.label == HEALTHY:
             truth = np.zeros(scan.shape[1:], bool)
-        labels = native_labels(case, truth, len(fitted.planes))
+        labels, judged = native_labels(case, truth, len(fitted.planes)), detector.canvas.judged(fitted)
+        labels = None if labels is None else np.where(judged, labels, -1)
         stated = case.extra.get("boxes", "")  # blank on a case not known to be healthy: not annotated
         boxes = Box.parse(stated) if stated or ("boxes" in case.extra and case.label == HEALTHY) else None
         shown = detector.canvas.undo_map(fitted.foreground.float(), fitted.placement, nearest=True) > 0.5
@@ -241,6 +243,7 @@ def measure(name: str, detector: Detector, group: list[Reading], twins: TwinErro
             where = shown if truth is None else shown | truth
             if rest and rest[0] is not None:
                 where = where & ~rest[0]
+            where = where & judged[:, None, None]
             place = Place(where, shown)
             values = detector.canvas.undo_map(maps[here], fitted.placement)[where]
         found.append(
