@@ -45,10 +45,13 @@ class Trial:
     exact: Mapping[str, bool] = field(default_factory=dict)
     harms: Mapping[str, bool] = field(default_factory=dict)
     code: str = ""
+    absent: str = ""  # what the row attacks is not there
 
     def missed(self) -> list[str]:
         """Everything that is not as expected, in words."""
         done = self.done
+        if self.absent:
+            return [self.absent]
         found = [f"HARM {name}" for name, happened in self.harms.items() if happened]
         if done.exit is None:
             found.append("hung")
@@ -66,7 +69,7 @@ class Trial:
         done = self.done
         if any(self.harms.values()):
             return HARM
-        if done.exit is None:
+        if done.exit is None or self.absent:
             return SILENT
         if not self.missed():
             return BEST

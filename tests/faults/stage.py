@@ -21,7 +21,7 @@ import numpy as np
 from faults.scoring import TABLE, Done, Result, Row
 from pseudohealthy.__main__ import main
 
-HANG = 60.0  # seconds after which a command of seconds counts as hanging
+HANG = 120.0  # seconds after which a command of seconds counts as hanging
 TINY = """
 name = "tiny"
 [canvas]
