@@ -19,7 +19,7 @@ from pseudohealthy.recipe import Recipe
 
 # What training leaves in a run folder
 WRITTEN = (
-    "resume.safetensors", "last.safetensors", "best_model.safetensors", "best_model_loss.safetensors", "run.json",
+    "resume.safetensors", "resume-previous.safetensors", "last.safetensors", "best_model.safetensors", "best_model_loss.safetensors", "run.json",
     "threshold.json", "fingerprint.json", "training_history.json", "split.csv", "MODEL_CARD.md", "training_curves.png",
     "diagnostics_epoch_*.png", "eval_scores_epoch_*.png", "classifier.safetensors",
 )  # fmt: skip
@@ -70,6 +70,11 @@ class Run:
         return hashlib.sha256(self.recipe.toml().encode()).hexdigest()
 
     @property
+    def changed(self) -> bool:
+        """Whether recipe.toml is another than the one run.json records: edited by hand, or written by another version."""
+        return self.record.get("recipe_sha256", self.recipe_sha256) != self.recipe_sha256
+
+    @property
     def seed(self) -> int:
         return int(self.recipe.training.get("seed", 0))
 
@@ -101,6 +106,10 @@ class Run:
 
         restorer = self.recipe.make_restorer()
         tensors, _, sha256 = checkpoint.load(weights or self.weights(), expected=restorer.state_dict())
+        recorded = self.record.get("weights_sha256")
+        if weights is None and self.record.get("status") == "finished" and recorded not in (None, sha256):
+            raise Fault("CHECKPOINT_CORRUPT", f"the weights of '{self.name}' are not those of its run.json (sha256)",
+                        "restore them from a copy", exit=BAD_MODEL)  # fmt: skip
         restorer.load_state_dict(tensors)
         return restorer.eval().requires_grad_(False), sha256
 

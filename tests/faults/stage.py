@@ -209,10 +209,10 @@ def play(row: Row, stage: Stage) -> Result:
     score = worst.score()
     missed = [word for trial in trials if trial.score() < 2 for word in trial.missed()]
     codes = list(dict.fromkeys(code for trial in trials for code in trial.done.codes))
-    exits = list(dict.fromkeys("hang" if t.done.exit is None else str(t.done.exit) for t in trials))
-    got = f"exit {'/'.join(exits)}" + (f" {' '.join(codes[:4])}" if codes else "")
-    got += "" if not missed else "; but " + ", ".join(dict.fromkeys(missed))
-    return Result(row, score, got, time.monotonic() - begun)
+    exits = dict.fromkeys("hang" if t.done.exit is None else str(t.done.exit) for t in trials if not t.absent)
+    got = [f"exit {'/'.join(exits)}" + (f" {' '.join(codes[:4])}" if codes else "")] if exits else []
+    got += ["but " * bool(got) + ", ".join(dict.fromkeys(missed))] if missed else []
+    return Result(row, score, "; ".join(got), time.monotonic() - begun)
 
 
 def table() -> dict[str, Row]:
