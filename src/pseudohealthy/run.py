@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -128,6 +129,7 @@ def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
         raise Fault(
             "OUTPUT", f"cannot write into '{folder.name}': {error.strerror}", "choose another --out", exit=BAD_OUTPUT
         ) from None
+    claim(folder)
     if not overwrite and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise Fault(
             "OUTPUT_NOT_EMPTY",
@@ -136,6 +138,36 @@ def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
             exit=BAD_OUTPUT,
         )
     return folder
+
+
+_claimed: dict[
+    tuple[int, int], int
+] = {}  # (device, inode) of folders this process writes into -> descriptor that locks
+
+
+def claim(folder: Path) -> None:
+    """Keep other processes from writing into `folder` as long as this one lives. Fault OUTPUT_BUSY (exit 6).
+
+    The folder itself is locked: no lock file is left behind, and the lock ends with the process, even with kill -9.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        return
+    info = folder.stat()
+    if (info.st_dev, info.st_ino) in _claimed:
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise Fault("OUTPUT_BUSY", f"another process writes into '{folder.name}'", "wait for it, or choose another --out",
+                    exit=BAD_OUTPUT) from None  # fmt: skip
+    except OSError:  # a network file system without locks
+        os.close(handle)
+        return
+    _claimed[info.st_dev, info.st_ino] = handle
 
 
 def provenance() -> dict[str, Any]:

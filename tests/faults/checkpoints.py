@@ -95,7 +95,12 @@ def header(path: Path, entries: dict[str, Any] | bytes, data: bytes = b"", lengt
     return path
 
 
-@row("K4", "safetensors: header of 200 MB, 100 k tensors, overlapping offsets, overflowing shape", "refused quickly")
+@row(
+    "K4",
+    "safetensors: header of 200 MB, 100 k tensors, overlapping offsets, overflowing shape",
+    "refused quickly",
+    quick=False,
+)
 def k4(stage: Stage) -> Iterator[Trial]:
     def entry(shape: list[int], at: list[int]) -> dict[str, Any]:
         return {"dtype": "F32", "shape": shape, "data_offsets": at}
@@ -113,7 +118,11 @@ def k4(stage: Stage) -> Iterator[Trial]:
         yield trial
 
 
-@row("K5", "truncated or empty weights, wrong sha256", "CHECKPOINT_CORRUPT; the previous state only when resuming, and said")
+@row(
+    "K5",
+    "truncated or empty weights, wrong sha256",
+    "CHECKPOINT_CORRUPT; the previous state only when resuming, and said",
+)
 def k5(stage: Stage) -> Iterator[Trial]:
     for size in (0, 3000):
         run = changed_run(stage, f"cut-{size}", lambda folder, size=size: os.truncate(folder / BEST, size))
@@ -150,6 +159,7 @@ def k6(stage: Stage) -> Iterator[Trial]:
 @row("K7", "NaN or infinite weights", "refused")
 def k7(stage: Stage) -> Iterator[Trial]:
     for value in (np.nan, np.inf):
+
         def spoil(folder: Path, value: float = value) -> None:
             tensors = load_file(folder / BEST)
             name = next(k for k, v in tensors.items() if v.is_floating_point() and v.dim() > 1)
@@ -164,7 +174,8 @@ def k8(stage: Stage) -> Iterator[Trial]:
     from pseudohealthy.networks.classifier import Classifier
 
     torch.manual_seed(0)
-    torch.save(Classifier(32, 1).state_dict(), stage.folder / "classifier.pt")
+    shape = {"width": 32, "multipliers": (1, 1), "blocks": 1, "attention": (2,)}
+    torch.save(Classifier(in_channels=1, size=32, **shape).state_dict(), stage.folder / "classifier.pt")
     done, out = imports(stage, stage.folder / "classifier.pt", "wolleb")
     yield fails(done, "CHECKPOINT_MISMATCH", "wolleb", exit=5, **{"no run": not out.exists()})
 
@@ -199,7 +210,9 @@ def k10(stage: Stage) -> Iterator[Trial]:
         yield trial
 
 
-@row("K11", "the run's weights exchanged for others of its architecture", "refused: not the weights of the run's record")
+@row(
+    "K11", "the run's weights exchanged for others of its architecture", "refused: not the weights of the run's record"
+)
 def k11(stage: Stage) -> Iterator[Trial]:
     def exchange(folder: Path) -> None:
         from pseudohealthy.training import checkpoint

@@ -85,8 +85,12 @@ def c5(stage: Stage) -> Iterator[Trial]:
     words = ("evaluate", stage.tiny, "--data", data, "--out", out, "--device", "cpu")
     yield fails(stage.run(*words), "LEAK", exit=2)
     done = stage.run(*words, "--allow-leak")
-    said = {name: (out / name).is_file() and "LEAK" in (out / name).read_text() for name in ("report.html", "metrics.json")}
-    yield Trial(done, (0,), facts={"in report.html": said["report.html"]}, exact={"in metrics.json": said["metrics.json"]})
+    said = {
+        name: (out / name).is_file() and "LEAK" in (out / name).read_text() for name in ("report.html", "metrics.json")
+    }
+    yield Trial(
+        done, (0,), facts={"in report.html": said["report.html"]}, exact={"in metrics.json": said["metrics.json"]}
+    )
 
 
 @row("C6", "CheXpert's blanks and uncertain labels", "unknown stays unknown")
@@ -97,7 +101,14 @@ def c6(stage: Stage) -> Iterator[Trial]:
     for number, state in states.items():
         place = f"CheXpert-v1.0-small/train/patient{number:05d}/study1/view1_frontal.jpg"
         png(stage.folder / place, number)
-        row = {"Path": place, "Sex": "Female", "Age": "60", "Frontal/Lateral": "Frontal", "AP/PA": "AP", "No Finding": state}
+        row = {
+            "Path": place,
+            "Sex": "Female",
+            "Age": "60",
+            "Frontal/Lateral": "Frontal",
+            "AP/PA": "AP",
+            "No Finding": state,
+        }
         row |= {"Pleural Effusion": "1.0"} if number % 2 == 0 else {}
         lines.append(",".join(row.get(column, "") for column in COLUMNS))
     for name in ("train.csv", "valid.csv"):
@@ -107,7 +118,9 @@ def c6(stage: Stage) -> Iterator[Trial]:
     table = (out / "manifest.csv").read_text() if (out / "manifest.csv").is_file() else ""
     healthy = [line for line in table.splitlines() if ",0," in line]
     wrong = [line for line in healthy if "00003" in line or "00005" in line]
-    yield works(done, **{"a manifest": bool(table), "blank and uncertain are not healthy": not wrong and len(healthy) == 2})
+    yield works(
+        done, **{"a manifest": bool(table), "blank and uncertain are not healthy": not wrong and len(healthy) == 2}
+    )
 
 
 @row("C7", "two inputs of one case id", "error ID_COLLISION before any work, or told apart by their folders")
@@ -119,7 +132,11 @@ def c7(stage: Stage) -> Iterator[Trial]:
     yield works(done, **{"two rows": set(rows_of(done)) == {"a-x", "b-x"}})
 
 
-@row("C8", "names with spaces, unicode, newline, 250 characters, a trailing dot, -rf", "work, or one clear error; no shell")
+@row(
+    "C8",
+    "names with spaces, unicode, newline, 250 characters, a trailing dot, -rf",
+    "work, or one clear error; no shell",
+)
 def c8(stage: Stage) -> Iterator[Trial]:
     names = ["with space", "Ünïcødé-头", "new\nline", "long" * 60, "dot.", "-rf", "$(touch ran)", "`touch ran`", "a;b"]
     for number, name in enumerate(names):
@@ -138,10 +155,17 @@ def c9(stage: Stage) -> Iterator[Trial]:
         (stage.folder / "in" / name).write_bytes(b"junk")
     done = stage.detect(stage.folder / "in", run=stage.tiny)
     states = [r["status"] for r in rows_of(done).values()]
-    yield works(done, **{"one case": states.count("ok") + states.count("warn") == 1, "four counted": states.count("skipped") == 4})
+    yield works(
+        done,
+        **{"one case": states.count("ok") + states.count("warn") == 1, "four counted": states.count("skipped") == 4},
+    )
 
 
-@row("C10", "BraTS with label 4 or (2023) 3, another value; W39_..._Segm.nii", "recognised by release and printed; unknown refused")
+@row(
+    "C10",
+    "BraTS with label 4 or (2023) 3, another value; W39_..._Segm.nii",
+    "recognised by release and printed; unknown refused",
+)
 def c10(stage: Stage) -> Iterator[Trial]:
     values, mask, affine = head(np.random.default_rng(1), shape=(6, 32, 32), modality="MR", lesion=0.3)
     kinds = {"flair": "t2f", "t1": "t1n", "t1ce": "t1c", "t2": "t2w"}
@@ -151,7 +175,11 @@ def c10(stage: Stage) -> Iterator[Trial]:
             folder, join = stage.folder / release / name, "-" if release == "2023" else "_"
             folder.mkdir(parents=True)
             odd = number == 355 and release != "2023"
-            nifti(folder / ("W39_1998.09.19_Segm.nii" if odd else f"{name}{join}seg.nii"), mask.astype(np.uint8) * label, affine)
+            nifti(
+                folder / ("W39_1998.09.19_Segm.nii" if odd else f"{name}{join}seg.nii"),
+                mask.astype(np.uint8) * label,
+                affine,
+            )
             for old, new in kinds.items():
                 nifti(folder / f"{name}{join}{new if release == '2023' else old}.nii", values, affine)
         out = stage.out()
@@ -182,5 +210,3 @@ def c12(stage: Stage) -> Iterator[Trial]:
     yield refused(stage, stage.folder / "empty", "NO_MANIFEST", exit=3)
     yield refused(stage, listed(stage.folder / "none", []), "NO_INPUT", exit=3)
     yield fails(stage.detect(stage.folder / "empty", run=stage.tiny), "NO_INPUT", exit=3)
-
-

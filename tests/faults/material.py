@@ -45,16 +45,23 @@ def blobs(root: Path) -> Path:
 
 
 def heads(root: Path, modality: str) -> Path:
-    """A folder layout of synthetic heads as NIfTI, two diseased ones with masks."""
+    """A folder layout of synthetic heads as NIfTI, a diseased one with its mask; MR without skull."""
     for number, place in enumerate(("train/good/a", "train/good/b", "val/good/c", "test/good/d", "test/bad/e")):
         shape, lesion = (6, 32, 32), 0.3 if "bad" in place else None
         values, mask, affine = head(np.random.default_rng(number), shape=shape, modality=modality, lesion=lesion)
+        if modality == "MR":
+            values = stripped(values)
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         nifti(root / f"{place}.nii.gz", values, affine)
         if lesion:
             (root / "masks").mkdir()
             nifti(root / "masks" / "e.nii.gz", mask.astype(np.uint8), affine)
     return root
+
+
+def stripped(values: np.ndarray) -> np.ndarray:
+    """An MR head without what is not brain."""
+    return np.where((values > 300) & (values < 480), values, 0).astype(np.float32)
 
 
 def volume(path: Path, change: Callable[[np.ndarray], np.ndarray] | None = None, *, seed: int = 0) -> Path:

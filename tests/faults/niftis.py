@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from faults.material import cut, edited, volume
+from faults.material import cut, edited, stripped, volume
 from faults.scoring import Done, Trial, fails, row, works
 from faults.stage import Stage, only, rows_of
 from pseudohealthy.phantoms import head, nifti
@@ -272,7 +272,12 @@ def evaluated(stage: Stage, root: Path, *options: str) -> tuple[Done, set[str]]:
     return done, {line.split(",")[0] for line in table.read_text().splitlines()[1:]} if table.is_file() else set()
 
 
-@row("N23", "mask on another grid (shape or affine)", "failed GRID_MISMATCH with both grids; --resample-mask", quick=False)
+@row(
+    "N23",
+    "mask on another grid (shape or affine)",
+    "failed GRID_MISMATCH with both grids; --resample-mask",
+    quick=False,
+)
 def n23(stage: Stage) -> Iterator[Trial]:
     def moved(mask: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         affine = affine.copy()
@@ -307,9 +312,9 @@ def n24(stage: Stage) -> Iterator[Trial]:
 @row("N25", "contrast or skull unlike the training scans", "warn OOD_INTENSITY or OOD_FOREGROUND")
 def n25(stage: Stage) -> Iterator[Trial]:
     values, _, affine = head(np.random.default_rng(4), shape=(6, 32, 32), modality="MR")
-    brain = np.where((values > 300) & (values < 480), values, 0)
-    negative = np.where(values > 60, 700 - values, values)
-    known = only(stage.detect(nifti(stage.folder / "same.nii.gz", values, affine), run=stage.mr))
-    for name, other in (("stripped", brain), ("t2", negative)):
+    brain = stripped(values)
+    other_contrast = np.where(values > 60, 700 - values, 0) * (brain > 0)
+    known = only(stage.detect(nifti(stage.folder / "same.nii.gz", brain, affine), run=stage.mr))
+    for name, other in (("with-skull", values), ("t2", other_contrast)):
         done = stage.detect(nifti(stage.folder / f"{name}.nii.gz", other.astype(np.float32), affine), run=stage.mr)
         yield works(done, "OOD_", **{"the usual contrast is not warned of": "OOD" not in known.get("warnings", "OOD")})

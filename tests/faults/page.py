@@ -31,7 +31,7 @@ MARKS = """The column of other tools says what was measured on them ([M]), read 
 def peers() -> dict[str, str]:
     """What other tools do, by row."""
     lines = PEERS.read_text(encoding="utf-8").splitlines()
-    return {name: text for name, text in (line.split("\t", 1) for line in lines)}
+    return dict(line.split("\t", 1) for line in lines)
 
 
 def cell(text: str) -> str:

@@ -84,7 +84,7 @@ def p5(stage: Stage) -> Iterator[Trial]:
     yield alone(stage, cut(png(stage.folder / "a.png", side=64)), "TRUNCATED")
 
 
-@row("P6", "PNG of a few kB that holds 121 and 196 million pixels", "refused TOO_LARGE, exit 7")
+@row("P6", "PNG of a few kB that holds 121 and 196 million pixels", "refused TOO_LARGE, exit 7", quick=False)
 def p6(stage: Stage) -> Iterator[Trial]:
     for side in (11_000, 14_000):
         trial = alone(stage, huge_png(stage.folder / f"{side}.png", side), "TOO_LARGE", exit=7)
@@ -113,7 +113,7 @@ def p7(stage: Stage) -> Iterator[Trial]:
     yield trial
 
 
-@row("P8", ".npy whose header lies; npz bomb", "refused")
+@row("P8", ".npy whose header lies; npz bomb", "refused", quick=False)
 def p8(stage: Stage) -> Iterator[Trial]:
     for name, shape, code, exit in (("lie", (300, 300), "TRUNCATED", 3), ("huge", (90_000, 90_000), "TOO_LARGE", 7)):
         path = stage.folder / f"{name}.npy"
@@ -140,6 +140,6 @@ def p9(stage: Stage) -> Iterator[Trial]:
     out = stage.out()
     done = stage.detect(stage.folder / "in", run=stage.tiny, out=out, kinds=("volumes", "json"))
     sizes = {p.parent.name: Image.open(p).size[0] for p in out.glob("*/anomaly_map.tiff")}
-    yield works(done, **{"each its own size": sizes == {"16": 16, "23": 23, "40": 40}, "three rows": len(rows_of(done)) == 3})
-
-
+    yield works(
+        done, **{"each its own size": sizes == {"16": 16, "23": 23, "40": 40}, "three rows": len(rows_of(done)) == 3}
+    )

@@ -52,7 +52,8 @@ def holding(folder: Path, *words: str) -> list[str]:
     return found
 
 
-@row("V1", "DICOM with sentinels in every identifying tag, through every command", "zero hits in outputs and on the screen")
+@row("V1", "DICOM with sentinels in every identifying tag, through every command", "zero hits in outputs and on the screen",
+     quick=False)  # fmt: skip
 def v1(stage: Stage) -> Iterator[Trial]:
     folder = series_of(stage, identify)
     broken = series_of(stage, identify)
@@ -61,7 +62,6 @@ def v1(stage: Stage) -> Iterator[Trial]:
     for done, out in (
         (stage.detect(folder, broken, out=(a := stage.out()), kinds=("volumes", "panel", "json")), a),
         (stage.run("inspect", folder, "--out", b := stage.out()), b),
-        (stage.run("inspect", broken, "--out", c := stage.out(), "--debug"), c),
     ):
         hits = holding(out, *words) if out.exists() else []
         yield Trial(done, (0, 3, 4), exact={"something was done": bool(done.text)}, harms={
@@ -69,7 +69,9 @@ def v1(stage: Stage) -> Iterator[Trial]:
     root = stage.folder / "data"
     for place in ("train/good/a", "val/good/b"):
         (root / place).parent.mkdir(parents=True)
-        shutil.make_archive(str(root / place), "zip", folder if place.endswith("a") else series_of(stage, identify, seed=3))
+        shutil.make_archive(
+            str(root / place), "zip", folder if place.endswith("a") else series_of(stage, identify, seed=3)
+        )
     recipe, out = stage.root / "ct.toml", stage.out()
     done = stage.run("train", recipe, "--data", root, "--out", out, "--device", "cpu")
     hits = holding(out, *words)
@@ -109,7 +111,9 @@ def v4(stage: Stage) -> Iterator[Trial]:
     prelude = "import pseudohealthy.io.dicom as d\ndef bug(*a): raise RuntimeError('a bug')\nd._step = bug"
     for words in ((), ("--debug",)):
         for text in ("", prelude):
-            done = stage.process("detect", stage.ct, folder, "--out", stage.out(), "--device", "cpu", *words, prelude=text)
+            done = stage.process(
+                "detect", stage.ct, folder, "--out", stage.out(), "--device", "cpu", *words, prelude=text
+            )
             done.err = done.err.replace("Traceback", "(traceback)") if words else done.err  # --debug asks for one
             yield Trial(done, (1, 3), harms={"identifiers in the log": SENTINEL in done.text})
 
@@ -141,8 +145,10 @@ def v6(stage: Stage) -> Iterator[Trial]:
         for tensor in checkpoint.load(path)[0].values():
             planes = tensor.float().numpy()
             if planes.ndim >= 2 and planes.shape[-2:] == (16, 16):
-                copies += sum(bool(np.allclose(plane, image, atol=0.02)) for plane in planes.reshape(-1, 16, 16) for image in images)
+                copies += sum(
+                    bool(np.allclose(plane, image, atol=0.02))
+                    for plane in planes.reshape(-1, 16, 16)
+                    for image in images
+                )
     yield Trial(stage.run("recipes"), (0,), exact={"the card says 'memoris'": "memoris" in card or "memoriz" in card},
                 facts={"recipes": True}, harms={"a training image in the weights": copies > 0})  # fmt: skip
-
-

@@ -53,7 +53,9 @@ def after(path: Path, seconds: float, how: int):
     return act
 
 
-@row("R1", "kill -9 while a checkpoint is written (200 kills)", "always a loadable checkpoint; resume works", quick=False)
+@row(
+    "R1", "kill -9 while a checkpoint is written (200 kills)", "always a loadable checkpoint; resume works", quick=False
+)
 def r1(stage: Stage) -> Iterator[Trial]:
     from pseudohealthy.errors import Fault
     from pseudohealthy.training import checkpoint
@@ -83,13 +85,22 @@ def r1(stage: Stage) -> Iterator[Trial]:
                 exact={"no half file left": not list(folder.glob(".tmp-*"))}, harms={f"{broken} broken": broken > 0})  # fmt: skip
 
 
-@row("R2", "kill -9 at a random step, then resume", "weights, averages and optimiser bit for bit as uninterrupted", quick=False)
+@row(
+    "R2",
+    "kill -9 at a random step, then resume",
+    "weights, averages and optimiser bit for bit as uninterrupted",
+    quick=False,
+)
 def r2(stage: Stage) -> Iterator[Trial]:
     whole, killed = stage.folder / "whole", stage.folder / "killed"
     assert stage.run(*train(stage, whole, 40, WIDE)).exit == 0
-    first = stage.process(*train(stage, killed, 40, WIDE), act=after(killed / "resume.safetensors", 0.1, signal.SIGKILL))
+    first = stage.process(
+        *train(stage, killed, 40, WIDE), act=after(killed / "resume.safetensors", 0.1, signal.SIGKILL)
+    )
     early = json.loads((killed / "run.json").read_text())["status"] == "running"
-    yield works(resumes(stage, killed), **{"killed on the way": first.exit == -9 and early, "bit for bit": same(whole, killed)})
+    yield works(
+        resumes(stage, killed), **{"killed on the way": first.exit == -9 and early, "bit for bit": same(whole, killed)}
+    )
 
 
 @row("R3", "SIGTERM and SIGINT", "state saved, exit 130, 'train --resume'", quick=False)
@@ -101,7 +112,12 @@ def r3(stage: Stage) -> Iterator[Trial]:
         yield fails(done, "INTERRUPTED", "train --resume", exit=130, **{"saved": state == "interrupted"})
 
 
-@row("R4", "disk full (RLIMIT_FSIZE) during checkpoint and detect", "exit 6, earlier files intact, none of length 0", quick=False)
+@row(
+    "R4",
+    "disk full (RLIMIT_FSIZE) during checkpoint and detect",
+    "exit 6, earlier files intact, none of length 0",
+    quick=False,
+)
 def r4(stage: Stage) -> Iterator[Trial]:
     run = stage.folder / "run"
     shutil.copytree(stage.tiny, run)
@@ -138,7 +154,12 @@ def r5(stage: Stage) -> Iterator[Trial]:
     yield works(done, **{"other files kept": (full / "thesis.txt").read_text() == "mine"})
 
 
-@row("R6", "run again after a crash, in the same OUT", "finished cases verified and skipped, half ones redone, nothing stale", quick=False)
+@row(
+    "R6",
+    "run again after a crash, in the same OUT",
+    "finished cases verified and skipped, half ones redone, nothing stale",
+    quick=False,
+)
 def r6(stage: Stage) -> Iterator[Trial]:
     from pseudohealthy.finding import Finding
 
@@ -159,7 +180,9 @@ def r6(stage: Stage) -> Iterator[Trial]:
         made[:] = ["crash"]
         done = stage.detect(stage.folder / "in", run=stage.tiny, out=out, kinds=kinds, options=("--resume",))
     again = [name for name in made if name != "crash"]
-    yield works(done, **{"crashed": first.exit == 130, "four rows": len(rows_of(done)) == 4, "two were done": len(again) == 2})
+    yield works(
+        done, **{"crashed": first.exit == 130, "four rows": len(rows_of(done)) == 4, "two were done": len(again) == 2}
+    )
 
 
 @row("R7", "two processes, one OUT", "the second exits 6", quick=False)
@@ -198,7 +221,12 @@ def r8(stage: Stage) -> Iterator[Trial]:
         yield fails(stage.detect(image, run=stage.tiny), "OUT_OF_MEMORY", exit=7)
 
 
-@row("R9", "not enough memory (address space of 3 GB against a volume that needs more)", "exit 7 within a minute, no hang", quick=False)
+@row(
+    "R9",
+    "not enough memory (address space of 3 GB against a volume that needs more)",
+    "exit 7 within a minute, no hang",
+    quick=False,
+)
 def r9(stage: Stage) -> Iterator[Trial]:
     import nibabel as nib
 
@@ -247,7 +275,9 @@ def r11(stage: Stage) -> Iterator[Trial]:
 
     with mock.patch.object(archive, "prepare_folder", vanish):
         done = stage.detect(stage.folder / "in", run=stage.tiny)
-    yield fails(done, "UNREADABLE", "1.png", exit=4, **{"the other is read": rows_of(done).get("0", {}).get("status") == "ok"})
+    yield fails(
+        done, "UNREADABLE", "1.png", exit=4, **{"the other is read": rows_of(done).get("0", {}).get("status") == "ok"}
+    )
 
 
 @row("R12", "one bad case among 100", "99 written, a row for the bad one, exit 4", quick=False)
@@ -304,7 +334,12 @@ def r15(stage: Stage) -> Iterator[Trial]:
 @row("R16", "decimal comma, other time zone, umask 077, no HOME", "same numbers and files", quick=False)
 def r16(stage: Stage) -> Iterator[Trial]:
     image = volume(stage.folder / "a.nii.gz")
-    foreign: dict[str, str | None] = {"LC_ALL": "de_DE.UTF-8", "LANG": "de_DE.UTF-8", "TZ": "Asia/Kolkata", "HOME": None}
+    foreign: dict[str, str | None] = {
+        "LC_ALL": "de_DE.UTF-8",
+        "LANG": "de_DE.UTF-8",
+        "TZ": "Asia/Kolkata",
+        "HOME": None,
+    }
     tables = []
     for environment, prelude in (({}, ""), (foreign, "import os; os.umask(0o077)")):
         out = stage.out()
@@ -313,5 +348,3 @@ def r16(stage: Stage) -> Iterator[Trial]:
         text = (out / "findings.csv").read_text().splitlines() if (out / "findings.csv").is_file() else []
         tables.append(([line.rsplit(",", 1)[0] for line in text], sorted(p.name for p in out.rglob("*"))))
     yield works(done, **{"same table and files": tables[0] == tables[1] and len(tables[0][0]) == 2})
-
-

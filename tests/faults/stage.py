@@ -132,7 +132,12 @@ class Stage:
         """The program as its own process. limit: resource limits; prelude: Python that runs first; act: what is done to it
         meanwhile; environment: variables, None to remove one."""
         code = f"{prelude}\nimport sys\nfrom pseudohealthy.__main__ import run\nsys.argv[0] = 'pseudohealthy'\nrun()"
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
+        variables = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            **(environment or {}),
+        }
 
         def limited() -> None:
             for what, size in (limit or {}).items():

@@ -17,7 +17,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return Stage(tmp_path_factory.mktemp("faults")).build()
 
 
-@pytest.mark.parametrize("name", [name if ROWS[name].quick else pytest.param(name, marks=pytest.mark.slow) for name in ROWS])
+@pytest.mark.parametrize(
+    "name", [name if ROWS[name].quick else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
+)
 def test_row(stage: Stage, name: str):
     result = play(ROWS[name], stage)
     assert result.score >= SHORT.get(name, BEST), f"{result.row.expected} -> {result.got}"

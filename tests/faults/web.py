@@ -84,7 +84,9 @@ class Server:
     def __init__(self, address: str):
         self.parts = urlsplit(address)
 
-    def ask(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> tuple[int, dict, bytes]:
+    def ask(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> tuple[int, dict, bytes]:
         """(status, headers, body); 0 where the connection was cut."""
         link = http.client.HTTPConnection(self.parts.hostname or "", self.parts.port, timeout=20)
         try:
@@ -132,7 +134,12 @@ def attacked(stage: Stage, attack: Callable[[Server], tuple[dict, dict]], *optio
             yield Trial(Done(1), absent="`serve` names no address")
             return
         facts, harms = attack(server)
-        yield Trial(Done(0), (0,), facts={"it answers": server.ask("GET", server.parts.path or "/")[0] == 200, **facts}, harms=harms)
+        yield Trial(
+            Done(0),
+            (0,),
+            facts={"it answers": server.ask("GET", server.parts.path or "/")[0] == 200, **facts},
+            harms=harms,
+        )
 
 
 @row("W3", "GET with ../../etc/passwd, %2e%2e, absolute, symlink", "404", quick=False)
@@ -141,20 +148,26 @@ def w3(stage: Stage) -> Iterator[Trial]:
         paths = ("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/file?path=../../etc/passwd",
                  "/static/..%2f..%2f..%2fetc%2fpasswd", "/cases/../../../etc/passwd")  # fmt: skip
         answers = [server.ask("GET", path) for path in paths]
-        return {"refused": all(a[0] in (400, 401, 403, 404) for a in answers)}, {"a file read": any(b"root:" in a[2] for a in answers)}
+        return {"refused": all(a[0] in (400, 401, 403, 404) for a in answers)}, {
+            "a file read": any(b"root:" in a[2] for a in answers)
+        }
 
     yield from attacked(stage, attack)
 
 
 @row("W4", "Host: evil.com (DNS rebinding)", "403 or 421", quick=False)
 def w4(stage: Stage) -> Iterator[Trial]:
-    yield from attacked(stage, lambda s: ({"refused": s.ask("GET", s.parts.path or "/", {"Host": "evil.com"})[0] in (403, 421)}, {}))
+    yield from attacked(
+        stage, lambda s: ({"refused": s.ask("GET", s.parts.path or "/", {"Host": "evil.com"})[0] in (403, 421)}, {})
+    )
 
 
 @row("W5", "POST from another origin (CSRF)", "403", quick=False)
 def w5(stage: Stage) -> Iterator[Trial]:
     head = {"Origin": "http://evil.com", "Content-Length": "1", "Content-Type": "text/plain"}
-    yield from attacked(stage, lambda s: ({"refused": s.ask("POST", s.parts.path or "/", head, b"x")[0] in (401, 403)}, {}))
+    yield from attacked(
+        stage, lambda s: ({"refused": s.ask("POST", s.parts.path or "/", head, b"x")[0] in (401, 403)}, {})
+    )
 
 
 @row("W6", "bind 0.0.0.0", "needs --listen, prints a warning", quick=False)
@@ -192,7 +205,10 @@ def w8(stage: Stage) -> Iterator[Trial]:
 def w9(stage: Stage) -> Iterator[Trial]:
     def attack(server: Server) -> tuple[dict, dict]:
         headers = server.ask("GET", server.parts.path or "/")[1]
-        return {"DENY": headers.get("x-frame-options") == "DENY", "nosniff": headers.get("x-content-type-options") == "nosniff"}, {}
+        return {
+            "DENY": headers.get("x-frame-options") == "DENY",
+            "nosniff": headers.get("x-content-type-options") == "nosniff",
+        }, {}
 
     yield from attacked(stage, attack)
 

@@ -28,7 +28,7 @@ from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.base import Batch, Restorer
-from pseudohealthy.run import Run, now
+from pseudohealthy.run import Run, claim, now
 from pseudohealthy.training import checkpoint, finish, sinks, watch
 from pseudohealthy.training.augment import augment
 from pseudohealthy.training.distributed import World, join
@@ -114,6 +114,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     if settings:
         opened.restorer()  # a setting that changes the network is refused before the recipe is written over
     if world.first:
+        claim(opened.folder)
         write_text(opened.folder / "recipe.toml", opened.recipe.toml())
         opened.note(recipe_sha256=opened.recipe_sha256)
     return fit(opened, open_planes(opened, manifest, world), world, sink=sink)
