@@ -106,13 +106,13 @@ def v3(stage: Stage) -> Iterator[Trial]:
 
 @row("V4", "a crash while reading (--debug)", "the traceback holds no header", quick=False)
 def v4(stage: Stage) -> Iterator[Trial]:
-    folder = series_of(stage, identify)
-    change(sorted(folder.iterdir())[1], lambda data: setattr(data, "PixelSpacing", [0, 0]))
-    prelude = "import pseudohealthy.io.dicom as d\ndef bug(*a): raise RuntimeError('a bug')\nd._step = bug"
+    sound, broken = series_of(stage, identify), series_of(stage, identify)
+    change(sorted(broken.iterdir())[1], lambda data: setattr(data, "PixelSpacing", [0, 0]))
+    bug = "import pseudohealthy.io.dicom as d\ndef bug(*a): raise RuntimeError('a bug')\nd._step = bug"
     for words in ((), ("--debug",)):
-        for text in ("", prelude):
+        for folder, prelude in ((broken, ""), (sound, bug)):
             done = stage.process(
-                "detect", stage.ct, folder, "--out", stage.out(), "--device", "cpu", *words, prelude=text
+                "detect", stage.ct, folder, "--out", stage.out(), "--device", "cpu", *words, prelude=prelude
             )
             done.err = done.err.replace("Traceback", "(traceback)") if words else done.err  # --debug asks for one
             yield Trial(done, (1, 3), harms={"identifiers in the log": SENTINEL in done.text})
