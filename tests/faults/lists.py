@@ -188,7 +188,7 @@ def c10(stage: Stage) -> Iterator[Trial]:
         if release == "wrong":
             yield fails(done, "LABELS", "9", exit=3, **{"no manifest": not table})
         else:
-            said = (f"label {label}: 3", "W39") if release == "2020" else (f"label {label}: 3",)
+            said = (f"{label}: 3", "W39") if release == "2020" else (f"{label}: 3",)
             yield works(done, *said, **{"three masks": table.count("eg.nii") + table.count("Segm.nii") >= 3})
 
 

@@ -93,7 +93,7 @@ def r1(stage: Stage) -> Iterator[Trial]:
 )
 def r2(stage: Stage) -> Iterator[Trial]:
     whole, killed = stage.folder / "whole", stage.folder / "killed"
-    assert stage.run(*train(stage, whole, 40, WIDE)).exit == 0
+    assert stage.run(*train(stage, whole, 40, WIDE), hang=600).exit == 0
     first = stage.process(
         *train(stage, killed, 40, WIDE), act=after(killed / "resume.safetensors", 0.1, signal.SIGKILL)
     )

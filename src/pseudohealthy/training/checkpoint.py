@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -38,7 +39,10 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> st
     flat = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     sha256 = digest(flat)
     with atomic(path) as temporary:
-        save_file(flat, temporary, metadata={"sha256": sha256, "state": json.dumps(state)})
+        try:
+            save_file(flat, temporary, metadata={"sha256": sha256, "state": json.dumps(state)})
+        except SafetensorError as error:  # how it says that the disk is full
+            raise OSError(errno.EIO, str(error).splitlines()[0][:200]) from None
         os.chmod(temporary, 0o666 & ~UMASK)  # safetensors makes it private whatever the user's umask says
     return sha256
 
