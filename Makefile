@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: demo venv test test-all check bench format clean
+.PHONY: demo venv test test-all faults check bench format clean
 
 venv: .venv/.ready
 
@@ -23,6 +23,10 @@ test: venv
 
 test-all: venv
 	$(BIN)/pytest -m ''
+
+# The fault table, staged and scored; ends with total N/222. make faults PAGE=docs/reliability.md also writes the page.
+faults: venv
+	@PYTHONPATH=tests $(BIN)/python -m faults $(ROWS) $(if $(PAGE),--write $(PAGE))
 
 check: venv
 	$(BIN)/ruff format --check src tests benchmarks

@@ -200,6 +200,10 @@ def restored(pairs: list[tuple[Scan, Fitted]], detector: Detector, result: Detec
     try:
         return list(detector.restore(pairs))
     except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError) and detector.batch > 1:
+            detector.batch //= 2
+            say(f"warning: not enough GPU memory; going on with a batch of {detector.batch} planes", error=True)
+            return restored(pairs, detector, result)
         if len(pairs) == 1:
             fail(result, pairs[0][0].name, error)
             return []

@@ -313,7 +313,9 @@ def require_clean(manifest: Manifest) -> None:
     if gone := missing(manifest):
         raise Fault("MISSING", " ".join(gone), "correct the paths or fetch the files", exit=NO_INPUT)
     if found := leaks(manifest):
-        raise Fault("LEAK", " ".join(found), "list each image once and keep every patient in one split", exit=USAGE)
+        across = any("are in both" in text or re.search(r"[1-9]\d* of them in different", text) for text in found)
+        code = "LEAK" if across else "DUPLICATE"
+        raise Fault(code, " ".join(found), "list each image once and keep every patient in one split", exit=USAGE)
 
 
 def leaks(manifest: Manifest) -> list[str]:

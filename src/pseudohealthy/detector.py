@@ -24,6 +24,8 @@ from pseudohealthy.scan import Scan
 from pseudohealthy.training.distributed import pick_device
 from pseudohealthy.training.plan import precision_of
 
+CHANGED = "RUN_CHANGED: the recipe is not the one this run was trained with; results may mean something else"
+
 
 def load(run: Path | str, **options: Any) -> Detector:
     """The detector of a run folder; options as for `Detector`."""
@@ -69,6 +71,7 @@ class Detector:
         restorer: Restorer | None = None,
     ):
         trained = run.recipe.make_map()
+        self.changed = run.changed
         if settings:
             run = Run(run.folder, copy.deepcopy(run.recipe).set(settings).resolved(), run.record)
         self.run, self.batch, self.settings = run, batch, tuple(settings)
@@ -201,7 +204,13 @@ class Detector:
             threshold=value,
             threshold_source=source,
             healthy_percentile=self.percentile(score),
-            warnings=[*scan.warnings, *self.windowed(scan), *self.canvas.unjudged(fitted), *self.unlike(fitted)],
+            warnings=[
+                *scan.warnings,
+                *self.windowed(scan),
+                *self.canvas.unjudged(fitted),
+                *self.unlike(fitted),
+                *([CHANGED] if self.changed else []),
+            ],  # fmt: skip
             seconds=seconds,
             made=self.made(),
             window=(fitted.placement.low[0], fitted.placement.high[0]) if self.canvas.normalise == "window" else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pseudohealthy.recipe import Recipe
 
 # What training leaves in a run folder
 WRITTEN = (
-    "resume.safetensors", "last.safetensors", "best_model.safetensors", "best_model_loss.safetensors", "run.json",
+    "resume.safetensors", "resume-previous.safetensors", "last.safetensors", "best_model.safetensors", "best_model_loss.safetensors", "run.json",
     "threshold.json", "fingerprint.json", "training_history.json", "split.csv", "MODEL_CARD.md", "training_curves.png",
     "diagnostics_epoch_*.png", "eval_scores_epoch_*.png", "classifier.safetensors",
 )  # fmt: skip
@@ -70,6 +71,11 @@ class Run:
         return hashlib.sha256(self.recipe.toml().encode()).hexdigest()
 
     @property
+    def changed(self) -> bool:
+        """Whether recipe.toml is another than the one run.json records: edited by hand, or written by another version."""
+        return self.record.get("recipe_sha256", self.recipe_sha256) != self.recipe_sha256
+
+    @property
     def seed(self) -> int:
         return int(self.recipe.training.get("seed", 0))
 
@@ -101,6 +107,10 @@ class Run:
 
         restorer = self.recipe.make_restorer()
         tensors, _, sha256 = checkpoint.load(weights or self.weights(), expected=restorer.state_dict())
+        recorded = self.record.get("weights_sha256")
+        if weights is None and self.record.get("status") == "finished" and recorded not in (None, sha256):
+            raise Fault("CHECKPOINT_CORRUPT", f"the weights of '{self.name}' are not those of its run.json (sha256)",
+                        "restore them from a copy", exit=BAD_MODEL)  # fmt: skip
         restorer.load_state_dict(tensors)
         return restorer.eval().requires_grad_(False), sha256
 
@@ -119,6 +129,7 @@ def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
         raise Fault(
             "OUTPUT", f"cannot write into '{folder.name}': {error.strerror}", "choose another --out", exit=BAD_OUTPUT
         ) from None
+    claim(folder)
     if not overwrite and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise Fault(
             "OUTPUT_NOT_EMPTY",
@@ -127,6 +138,36 @@ def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
             exit=BAD_OUTPUT,
         )
     return folder
+
+
+_claimed: dict[
+    tuple[int, int], int
+] = {}  # (device, inode) of folders this process writes into -> descriptor that locks
+
+
+def claim(folder: Path) -> None:
+    """Keep other processes from writing into `folder` as long as this one lives. Fault OUTPUT_BUSY (exit 6).
+
+    The folder itself is locked: no lock file is left behind, and the lock ends with the process, even with kill -9.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        return
+    info = folder.stat()
+    if (info.st_dev, info.st_ino) in _claimed:
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise Fault("OUTPUT_BUSY", f"another process writes into '{folder.name}'", "wait for it, or choose another --out",
+                    exit=BAD_OUTPUT) from None  # fmt: skip
+    except OSError:  # a network file system without locks
+        os.close(handle)
+        return
+    _claimed[info.st_dev, info.st_ino] = handle
 
 
 def provenance() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pseudohealthy.commands.base import Command
-from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.errors import SOME_FAILED, USAGE, Fault
 
 Protocol = Annotated[
     str,
@@ -54,7 +54,7 @@ class Evaluate(Command):
             from rich.console import Console
 
             Console(width=None if sys.stdout.isatty() else 200).print(result.table())
-        return 0
+        return SOME_FAILED if any(note.startswith("error[") for note in result.notes) else 0
 
 
 @dataclass(kw_only=True)

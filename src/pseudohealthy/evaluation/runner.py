@@ -190,6 +190,12 @@ def readable(test: list[Case], detector: Detector, notes: list[str], bar: Progre
             ignored = None
             if truth is not None and ignore:
                 ignored = io.read_mask(case.mask, case.root, scan, ignore=other) & ~truth
+            for text in (w for w in scan.warnings if w.startswith("MASK_")):
+                notes.append(f"{text} ({case.case_id})")
+                say(f"warning: {notes[-1]}")
+            if truth is not None and case.label == ANOMALOUS and not truth.any():
+                notes.append(f"MASK_EMPTY: {case.case_id} is labelled anomalous and nothing in it is marked")
+                say(f"warning: {notes[-1]}")
             brain = io.read_mask(case.brain_mask, case.root, scan) if case.brain_mask else None
             yield Reading(case, scan, detector.canvas.fit(scan, mask=truth, brain_mask=brain), truth, ignored)
         except Fault as fault:

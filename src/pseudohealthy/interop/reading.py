@@ -14,6 +14,7 @@ from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.training import checkpoint
 
 # Keys under which checkpoints keep the weights; averaged ones first, which is what published detection loads.
+SAFE_TORCH = (2, 10)  # CVE-2025-32434 and CVE-2026-24747: holes in the restricted loader of older ones
 WRAPPERS = ("ema", "model_state_dict", "model_weights", "state_dict")
 
 
@@ -44,6 +45,9 @@ def read(file: Path) -> dict[str, Tensor]:
 
 def unpickled(file: Path) -> Any:
     """What torch's restricted loader makes of the file. There is no second attempt with another loader."""
+    if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < SAFE_TORCH:
+        raise Fault("TORCH_OLD", f"torch {torch.__version__} reads pickled weights unsafely", "install torch 2.10 or newer",
+                    exit=BAD_MODEL)  # fmt: skip
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file raises whatever it likes

@@ -141,7 +141,7 @@ def _load(source: Source, plane: str, max_voxels: int, mask: bool = False) -> Sc
         if source.kind == "nifti":
             from pseudohealthy.io import nifti
 
-            scan = nifti.read(path, plane=plane, max_voxels=max_voxels)
+            scan = nifti.read(path, plane=plane, max_voxels=max_voxels, item=source.item)
         elif source.kind == "dicom":
             from pseudohealthy.io import dicom
 

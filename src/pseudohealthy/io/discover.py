@@ -213,6 +213,11 @@ def _distinct(sources: list[Source]) -> list[Source]:
                 first.parents[1] if sources[k].kind == "dicom" and len(sources[k].paths) > 1 else first.parent
             ).parts
             ids[k] = safe("-".join((*(p for p in above[-depth:] if p != os.sep), sources[k].case_id)))
+    clashing = _clashes(ids)
+    stems = [s.paths[0].name.removesuffix(".gz").rsplit(".", 1)[0] for s in sources]
+    if len({stems[k] for k in clashing}) == len(clashing):  # names that differ only in what a case id may not hold
+        for k in clashing:
+            ids[k] += "-" + hashlib.sha256(stems[k].encode("utf-8", "surrogatepass")).hexdigest()[:8]
     if clashing := _clashes(ids):
         names = ", ".join(sorted({str(sources[k].paths[0]) for k in clashing})[:4])
         raise Fault(

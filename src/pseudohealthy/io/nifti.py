@@ -40,8 +40,9 @@ class NiftiOrigin:
     plane: str
 
 
-def read(path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:
+def read(path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000, item: int | None = None) -> Scan:
     """One 3-D (or 2-D) image in canonical order for `plane`; see PLANES. "native": last axis = planes, no flips.
+    item: which volume of a 4-D series, from 0.
 
     Raises Fault: EMPTY_FILE, NOT_NIFTI, TRUNCATED, BAD_DIMS, BAD_SPACING, BAD_AFFINE, DTYPE, IS_4D, TOO_LARGE (exit 7),
     NONFINITE. Files without an orientation, with disagreeing or sheared forms are read with a warning.
@@ -57,11 +58,17 @@ def read(path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000) -> 
         if np.prod(shape, dtype=object) > max_voxels:
             size = " x ".join(map(str, shape))
             raise Fault("TOO_LARGE", f"the header declares {size} voxels", f"the limit is {max_voxels}", exit=RESOURCE)
-        if any(n > 1 for n in shape[3:]):
-            raise Fault("IS_4D", f"a series of volumes {' x '.join(map(str, shape))}", "split it into volumes")
+        count = int(np.prod(shape[3:]))
+        if item is not None and not (len(shape) == 4 and 0 <= item < count):
+            raise Fault("ITEM", f"volume {item} of {count if len(shape) > 3 else 1}", "counting starts at 0", exit=2)
+        if count > 1 and item is None:
+            cure = "name one volume as FILE#0, FILE#1, ..." if len(shape) == 4 else "split it into volumes"
+            raise Fault("IS_4D", f"a series of volumes {' x '.join(map(str, shape))}", cure)
         dtype = _dtype(header)
         affine = _affine(header, shape, warnings)
         data = _data(path, stream, header, shape, dtype)
+    if item is not None:
+        data, shape = data[..., item], shape[:3]
     if _is_gzip(path) != (path.suffix.lower() == ".gz"):
         warnings.append("SUFFIX: compression does not match the file name; read by content")
     slope, inter = _scaling(header, warnings)

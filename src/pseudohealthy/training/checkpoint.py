@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -37,9 +39,23 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> st
     flat = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     sha256 = digest(flat)
     with atomic(path) as temporary:
-        save_file(flat, temporary, metadata={"sha256": sha256, "state": json.dumps(state)})
+        try:
+            save_file(flat, temporary, metadata={"sha256": sha256, "state": json.dumps(state)})
+        except SafetensorError as error:  # how it says that the disk is full
+            raise OSError(errno.EIO, str(error).splitlines()[0][:200]) from None
         os.chmod(temporary, 0o666 & ~UMASK)  # safetensors makes it private whatever the user's umask says
     return sha256
+
+
+def keep(path: Path, as_: Path) -> None:
+    """A second name for the file at `path`, which `save` will replace: no copy, and never a moment without either."""
+    if path.is_file():
+        temporary = as_.with_name(f".tmp-{os.getpid()}-{as_.name}")
+        with contextlib.suppress(OSError):  # a file system without hard links keeps one state only
+            temporary.unlink(missing_ok=True)
+            os.link(path, temporary)
+            os.replace(temporary, as_)
+            temporary.unlink(missing_ok=True)  # replacing a name of the same file leaves both
 
 
 def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[dict[str, Tensor], dict[str, Any], str]:

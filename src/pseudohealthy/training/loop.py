@@ -28,12 +28,14 @@ from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.base import Batch, Restorer
-from pseudohealthy.run import Run, now
+from pseudohealthy.run import Run, claim, now
 from pseudohealthy.training import checkpoint, finish, sinks, watch
 from pseudohealthy.training.augment import augment
 from pseudohealthy.training.distributed import World, join
 from pseudohealthy.training.plan import Plan, precision_of
 from pseudohealthy.training.signals import Signals
+
+PREVIOUS = "resume-previous.safetensors"
 
 
 def train(
@@ -112,6 +114,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     if settings:
         opened.restorer()  # a setting that changes the network is refused before the recipe is written over
     if world.first:
+        claim(opened.folder)
         write_text(opened.folder / "recipe.toml", opened.recipe.toml())
         opened.note(recipe_sha256=opened.recipe_sha256)
     return fit(opened, open_planes(opened, manifest, world), world, sink=sink)
@@ -140,6 +143,12 @@ def open_planes(run: Run, manifest: cases.Manifest, world: World) -> planes.Plan
             "label some cases 0, or give masks",
             exit=NO_INPUT,
         )
+    rows = store.select("train", HEALTHY)
+    masks = store.masks(rows)
+    if masks is not None and len(marked := rows[masks.flatten(1).any(1).numpy()]):
+        named = list(dict.fromkeys(store.index["case_id"].iloc[marked].astype(str)))
+        raise Fault("UNHEALTHY_IN_TRAIN", f"{len(named)} training case(s) of label 0 have marked voxels: {', '.join(named[:10])}",
+                    "label them 1, or empty their masks", exit=USAGE)  # fmt: skip
     return store
 
 
@@ -278,6 +287,7 @@ class Trainer:
             for index, entry in optimiser.state_dict()["state"].items():
                 tensors |= {f"optimiser.{part}.{index}.{k}": torch.as_tensor(v) for k, v in entry.items()}
         state = {"step": self.step, "history": self.history, "best": self.best}
+        checkpoint.keep(self.run.folder / "resume.safetensors", self.run.folder / PREVIOUS)
         checkpoint.save(self.run.folder / "resume.safetensors", tensors, state)
         self.save_weights("last.safetensors")
         write_json(self.run.folder / "training_history.json", self.history)
@@ -287,16 +297,21 @@ class Trainer:
         checkpoint.save(self.run.folder / name, self.average.state_dict(), meta)
 
     def load(self) -> None:
-        """Go back to the last `save`."""
+        """Go back to the last `save`; where it is damaged, to the one before, and say so."""
         path = self.run.folder / "resume.safetensors"
-        tensors, state, _ = checkpoint.load(path)
+        try:
+            tensors, state, _ = checkpoint.load(path)
+        except Fault as fault:
+            if fault.code != "CHECKPOINT_CORRUPT" or not (self.run.folder / PREVIOUS).is_file():
+                raise
+            say(f"warning: {fault.message}: going on with the previous state", error=True)
+            path = self.run.folder / PREVIOUS
+            tensors, state, _ = checkpoint.load(path)
 
         def section(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         checkpoint.compare(path, {k: tuple(v.shape) for k, v in section("model.").items()}, self.restorer.state_dict())
-        checkpoint.compare(self.run.folder / "resume.safetensors", {k: tuple(v.shape) for k, v in section("model.").items()},
-                           self.restorer.state_dict())  # fmt: skip
         self.restorer.load_state_dict(section("model."))
         self.average.load_state_dict(section("average."))
         for part, optimiser in self.optimisers.items():
