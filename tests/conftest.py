@@ -98,7 +98,7 @@ def tiny_recipe(*settings: str) -> Recipe:
     return Recipe(**copied(TINY)).set(settings)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., Recipe]:
     return tiny_recipe
 

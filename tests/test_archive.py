@@ -218,7 +218,7 @@ def test_a_bug_in_one_case_is_that_cases_failure(tiny_run, tmp_path, monkeypatch
     from pseudohealthy import io
 
     read = io.read
-    monkeypatch.setattr(io, "read", lambda source: 1 / 0 if source.case_id == "1" else read(source))
+    monkeypatch.setattr(io, "read", lambda source, **how: 1 / 0 if source.case_id == "1" else read(source, **how))
     found = archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 4 and [row["status"] for row in found.rows] == ["ok", "failed", "ok"]
     assert "error[INTERNAL] case=1: ZeroDivisionError" in capsys.readouterr().err

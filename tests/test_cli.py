@@ -78,7 +78,7 @@ def test_detect_writes_the_files_of_the_contract_and_says_where(said, tiny_run, 
         "report.html",
     }
     assert {path.name for path in (tmp_path / "out" / "case").iterdir()} == {
-        "pseudo_healthy.png", "anomaly_map.tiff", "anomaly_mask.png", "panel.png", "case.json",
+        "pseudo_healthy.png", "anomaly_map.tiff", "anomaly_mask.png", "panel.png", "case.html", "case.json",
     }  # fmt: skip
 
 

@@ -194,6 +194,7 @@ class Detector:
             plane_scores = np.array([self.amap.score_of(m, f) for m, f in zip(maps, inside, strict=True)])
             score = self.amap.score_of(maps, inside)
         value, source = self.threshold_for(native)
+        changed = [CHANGED] if self.changed else []
         return Finding(
             scan=scan,
             healthy=self.canvas.healthy(scan, healthy, fitted),
@@ -209,8 +210,8 @@ class Detector:
                 *self.windowed(scan),
                 *self.canvas.unjudged(fitted),
                 *self.unlike(fitted),
-                *([CHANGED] if self.changed else []),
-            ],  # fmt: skip
+                *changed,
+            ],
             seconds=seconds,
             made=self.made(),
             window=(fitted.placement.low[0], fitted.placement.high[0]) if self.canvas.normalise == "window" else None,

@@ -25,13 +25,11 @@ from pseudohealthy.training.loop import train
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_run: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def runs(tiny_run: Path, tiny, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The tiny run, a copy of it, and one on a larger canvas with another map."""
-    from conftest import tiny_recipe
-
     folder = tmp_path_factory.mktemp("others")
     shutil.copytree(tiny_run, folder / "copy")
-    other = tiny_recipe("canvas.size=24", "map.smooth=1.5", "training.steps=4", "training.validate=4")
+    other = tiny("canvas.size=24", "map.smooth=1.5", "training.steps=4", "training.validate=4")
     return [tiny_run, folder / "copy", train(other, pictures, folder / "large", device="cpu").folder]
 
 
