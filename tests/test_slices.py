@@ -124,3 +124,25 @@ def test_training_merges_thin_planes_and_validation_keeps_them(tmp_path):
     levels = (store.images(train[1:-1])[:, 0, 0, 0] + 1) * 30 - 10
     np.testing.assert_allclose(levels, np.arange(12.5, 28, 2), atol=0.05)
     assert HEALTHY in store.index["label"][train].tolist()
+
+
+def test_a_coronal_run_detects_and_evaluates_on_the_stored_grid_and_says_which_planes(tmp_path):
+    from pseudohealthy.detector import load
+    from pseudohealthy.evaluation.runner import evaluate
+    from pseudohealthy.recipe import Recipe
+    from pseudohealthy.training.loop import train
+
+    rng = np.random.default_rng(0)
+    for place in ("train/good/a", "val/good/b", "test/good/c"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(rng.random((14, 20, 16)).astype(np.float32), np.eye(4)), tmp_path / f"{place}.nii.gz")
+    canvas = {"size": 16, "normalise": "unit", "foreground": "all", "plane": "coronal", "slices": [4, 7],
+              "judge": "slices"}  # fmt: skip
+    recipe = Recipe("x", canvas=canvas, restorer={"name": "identity"}, training={"batch": 2})
+    run = train(recipe, tmp_path, tmp_path / "run", device="cpu")
+    finding = load(run.folder, device="cpu")(tmp_path / "test/good/c.nii.gz")
+    assert finding.scan.shape == (1, 20, 16, 14) and "planes 4 to 7 of 20" in " ".join(finding.warnings)
+    assert finding.foreground.any(axis=(1, 2)).nonzero()[0].tolist() == [4, 5, 6, 7]
+    written = io.write_volume(finding.healthy[0], finding.scan, tmp_path, "twin")
+    assert nib.load(written).shape == (14, 20, 16)
+    assert any("only planes 4 to 7" in note for note in evaluate(run, tmp_path, device="cpu").notes)

@@ -238,9 +238,8 @@ class Canvas:
         if not self.slices or self.judge == "all":
             return []
         first, last = self.slices
-        return [
-            f"SLICES: of each volume only planes {first:g} to {last:g} ({self.slices_in}) are judged; lesions elsewhere do not count"
-        ]
+        which = f"planes {first:g} to {last:g} ({self.slices_in})"
+        return [f"SLICES: of each volume only {which} are judged; lesions elsewhere do not count"]
 
     def windows_a_picture(self, scan: Scan) -> bool:
         """Does the canvas ask for HU of a picture (PNG, JPEG, TIFF of whole numbers), which must be windowed already?"""

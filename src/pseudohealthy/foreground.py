@@ -98,7 +98,8 @@ def _brains(values: np.ndarray) -> np.ndarray:
 def _brain_mr(voxels: np.ndarray) -> np.ndarray:
     """The brain (D, H, W) of an MR of one or more channels: tissue apart from the scalp once thin bridges are cut, closed.
 
-    Rough: it crops and scales; muscles of the face and scalp at the vertex can be in it. Measurements want a skull-stripper's mask (``brain_mask``).
+    Rough: it crops and scales; muscles of the face and scalp at the vertex can be in it. Measurements want a
+    skull-stripper's mask (``brain_mask``).
     """
     head = foreground(voxels)
     step = -(-max(head.shape[1:]) // 128)
