@@ -42,7 +42,7 @@ class Places:
         said = {"Name": "Pseudo-healthy images and anomaly maps", "BIDSVersion": "1.10.0", "DatasetType": "derivative"}
         if not (self.root / "dataset_description.json").is_file():
             write_json(self.root / "dataset_description.json", {**said, "GeneratedBy": [made]})
-            write_text(self.root / ".bidsignore", "**/figures/**\nsub-*/figures/\nsub-*/ses-*/figures/\n")
+            write_text(self.root / ".bidsignore", "figures\n**/figures\n**/figures/\n")
             write_text(self.root / "README", "Made by pseudohealthy. Research use only, not for diagnosis.\n")
         for name, stem in self.stems.items():
             if (self.volumes / f"{stem}.nii.gz").is_file():

@@ -78,7 +78,7 @@ def write_capture(picture: np.ndarray, scan: Scan, path: Path) -> Path:
     with quiet():
         sources = _sources(scan)
         new = _new("sc")
-        made = hd.sc.SCImage.from_ref_dataset(
+        made: Any = hd.sc.SCImage.from_ref_dataset(
             sources[0],
             np.ascontiguousarray(picture),
             "RGB",
