@@ -168,6 +168,8 @@ def claim(folder: Path) -> None:
         os.close(handle)
         return
     _claimed[info.st_dev, info.st_ino] = handle
+    for stale in folder.glob(".tmp-*"):  # left by a process that was killed while it wrote
+        stale.unlink(missing_ok=True)
 
 
 def provenance() -> dict[str, Any]:

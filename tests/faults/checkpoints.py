@@ -186,7 +186,12 @@ def k8(stage: Stage) -> Iterator[Trial]:
     yield rejected(stage, changed_run(stage, "four", four), "CHECKPOINT_MISMATCH", "wanted (")
 
 
-@row("K9", "model trained with another preprocessing than its recipe now says", "a note in every finding (or exit 5)")
+@row(
+    "K9",
+    "model trained with another preprocessing than its recipe now says",
+    "a note in every finding (or exit 5)",
+    adapted="a note in every finding, the milder of the two outcomes allowed",
+)
 def k9(stage: Stage) -> Iterator[Trial]:
     def other(folder: Path) -> None:
         text = (folder / "recipe.toml").read_text()
@@ -211,7 +216,10 @@ def k10(stage: Stage) -> Iterator[Trial]:
 
 
 @row(
-    "K11", "the run's weights exchanged for others of its architecture", "refused: not the weights of the run's record"
+    "K11",
+    "the run's weights exchanged for others of its architecture",
+    "refused: not the weights of the run's record",
+    adapted="no zip or URL of a model is ever fetched; the same attack on a run folder is staged instead",
 )
 def k11(stage: Stage) -> Iterator[Trial]:
     def exchange(folder: Path) -> None:

@@ -123,7 +123,12 @@ def c6(stage: Stage) -> Iterator[Trial]:
     )
 
 
-@row("C7", "two inputs of one case id", "error ID_COLLISION before any work, or told apart by their folders")
+@row(
+    "C7",
+    "two inputs of one case id",
+    "error ID_COLLISION before any work, or told apart by their folders",
+    adapted="inputs of one name in different folders are told apart by the folders instead of refused",
+)
 def c7(stage: Stage) -> Iterator[Trial]:
     one, out = png(stage.folder / "a" / "x.png", 1), stage.out()
     done = stage.detect(one, one, run=stage.tiny, out=out)

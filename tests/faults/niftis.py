@@ -115,7 +115,12 @@ def n7(stage: Stage) -> Iterator[Trial]:
         yield alone(stage, path, "CONSTANT_IMAGE")
 
 
-@row("N8", "a real 4-D series", "failed IS_4D, says how to choose a volume; that choice works")
+@row(
+    "N8",
+    "a real 4-D series",
+    "failed IS_4D, says how to choose a volume; that choice works",
+    adapted="the volume is named as FILE#k, as items of other files are, not with --volume k",
+)
 def n8(stage: Stage) -> Iterator[Trial]:
     values = np.random.default_rng(0).normal(30, 9, (24, 24, 4, 3)).astype(np.float32)
     path = array(stage.folder / "four.nii.gz", values)

@@ -54,7 +54,11 @@ def after(path: Path, seconds: float, how: int):
 
 
 @row(
-    "R1", "kill -9 while a checkpoint is written (200 kills)", "always a loadable checkpoint; resume works", quick=False
+    "R1",
+    "kill -9 while a checkpoint is written (200 kills)",
+    "always a loadable checkpoint; resume works",
+    quick=False,
+    adapted="a forked process saves in a loop and is killed, instead of 200 starts of the program",
 )
 def r1(stage: Stage) -> Iterator[Trial]:
     from pseudohealthy.errors import Fault
@@ -226,6 +230,7 @@ def r8(stage: Stage) -> Iterator[Trial]:
     "not enough memory (address space of 3 GB against a volume that needs more)",
     "exit 7 within a minute, no hang",
     quick=False,
+    adapted="a limit of the address space instead of a control group",
 )
 def r9(stage: Stage) -> Iterator[Trial]:
     import nibabel as nib
@@ -261,7 +266,12 @@ def r10(stage: Stage) -> Iterator[Trial]:
     yield fails(done, "NONFINITE_LOSS", "step 4", exit=1, **{"the state of step 4 is kept": step == 4})
 
 
-@row("R11", "a file disappears between the check and the reading", "named error, the others are read")
+@row(
+    "R11",
+    "a file disappears between the check and the reading",
+    "named error, the others are read",
+    adapted="no retries: the file fails by name at once, the others are read",
+)
 def r11(stage: Stage) -> Iterator[Trial]:
     from pseudohealthy import archive
 

@@ -51,7 +51,12 @@ def hostile_report(stage: Stage) -> tuple[Done, Path, Path]:
     return stage.detect(stage.folder / "in", run=stage.tiny, out=second), first, second
 
 
-@row("W1", "markup in SeriesDescription and file names", "shown as text; policy default-src 'none'; no script but ours")
+@row(
+    "W1",
+    "markup in SeriesDescription and file names",
+    "shown as text; policy default-src 'none'; no script but ours",
+    adapted="the page is parsed for scripts, handlers and policy; no browser is driven here",
+)
 def w1(stage: Stage) -> Iterator[Trial]:
     done, first, second = hostile_report(stage)
     plain, found = (list(pages(folder).values()) for folder in (first, second))
