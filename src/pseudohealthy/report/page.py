@@ -291,7 +291,7 @@ def _histogram(rows: Sequence[Mapping[str, Any]], validation: Sequence[float] = 
         for i in range(5)
     ]
     return {
-        "width": 760, "height": 230, "left": left, "right": right, "top": top, "base": base, "most": most,
+        "width": 840, "height": 230, "left": left, "right": right, "top": top, "base": base, "most": most,
         "rectangles": rectangles, "legend": legend, "ticks": ticks,
     }  # fmt: skip
 
