@@ -4,9 +4,10 @@
     pseudohealthy train ct-pddpm-small --data data/ct0 --out runs/ct0 --set 'canvas.windows=["40/120"]'
     python benchmarks/ct_haemorrhage.py runs/ct0=data/ct0 runs/ct1=data/ct1 [--out FILE.json]
 
-Slices are scored in many ways by each run. The way to score is chosen on the *validation* patients of both runs; then all
-ways are printed for the test patients, the chosen one marked, with intervals over patients and paired differences over
-what a ruler says (area of tissue) and over the best control. Scores of two runs are pooled as they are.
+Slices are scored in many ways by each run. Each fold chooses one way, and one control, on its *own* validation patients
+and applies it to its own test patients (a patient who validates in one fold is tested in the other, so a choice made on
+all of them would have seen test patients). Chosen scores are shares of the fold's validation slices that score lower;
+the other rows pool the scores of both runs as they are, and are known afterwards: the best of them is no result.
 """
 
 from __future__ import annotations
@@ -143,16 +144,28 @@ def patient_auroc(rows: list[dict], name: str) -> float:
     return curve(scores, np.array([row["labels"].any() for row in rows])).auroc
 
 
-def table(rows: list[dict], chosen: str, best_control: str) -> list[dict]:
+CHOSEN, CONTROL = "chosen by each fold on its validation patients", "control chosen so"
+
+
+def choose(val: list[dict], test: list[dict], names: list[str], called: str) -> str:
+    """Score one fold's test patients by what is best on its validation patients; returns that."""
+    best = max(names, key=lambda name: auroc(val, name)[0])
+    known = np.sort(np.concatenate([row["scores"][best] for row in val]))
+    for row in test:
+        row["scores"][called] = np.searchsorted(known, row["scores"][best]) / len(known)
+    return best
+
+
+def table(rows: list[dict]) -> list[dict]:
     """A row per score: all slices; slices that show much brain (at least .7 of the patient's largest section); patients."""
     much = [row["scores"]["area of tissue"] >= 0.7 * row["scores"]["area of tissue"].max() for row in rows]
     found = []
     for name in rows[0]["scores"]:
-        entry: dict = {"score": name, "chosen": name == chosen, "patients": patient_auroc(rows, name)}
+        entry: dict = {"score": name, "patients": patient_auroc(rows, name)}
         for key, keep in (("all", None), ("much", much)):
             value, drawn = auroc(rows, name, keep)
             entry[key] = [value, *(bootstrap.percentile(drawn) or (None, None))]
-            for rival in ("area of tissue", best_control):
+            for rival in ("area of tissue", CONTROL):
                 other, other_drawn = auroc(rows, rival, keep)
                 interval, _ = bootstrap.paired_difference(drawn, other_drawn)
                 entry[f"{key} over {rival}"] = [value - other, *(interval or (None, None))]
@@ -166,19 +179,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--controls", action="store_true", help="what can be had without a network, in a minute")
     arguments = parser.parse_args()
-    rows = [row for pair in arguments.pairs for row in collect(*map(Path, pair.split("=", 1)), arguments.controls)]
-    val, test = ([row for row in rows if row["split"] == split] for split in ("val", "test"))
+    test: list[dict] = []
+    for pair in arguments.pairs:
+        rows = collect(*map(Path, pair.split("=", 1)), arguments.controls)
+        val, mine = ([row for row in rows if row["split"] == split] for split in ("val", "test"))
+        names = list(rows[0]["scores"])
+        rulers = [name for name in names if name.startswith("control") or name in RULERS]
+        ours = [name for name in names if name not in rulers] or rulers
+        for called, among in ((CHOSEN, ours), (CONTROL, rulers)):
+            print(f"{pair}, {called}: {choose(val, mine, among, called)}")
+        test += mine
     assert len({row["patient"] for row in test}) == len(test), "a patient is tested twice"
-    names = list(rows[0]["scores"])
-    ours = [name for name in names if not name.startswith("control") and name not in RULERS] or names
-    chosen = max(ours, key=lambda name: auroc(val, name)[0])
-    best_control = max(
-        (name for name in names if name not in ours or arguments.controls), key=lambda name: auroc(val, name)[0]
-    )
-    found = table(test, chosen, best_control)
+    found = table(test)
     print(f"\n{len(test)} test patients, {sum(len(r['labels']) for r in test)} slices, "
-          f"{sum(int(r['labels'].sum()) for r in test)} bleed in {sum(r['labels'].any() for r in test)} patients; "
-          f"chosen on {len(val)} validation patients of both folds: {chosen}; best control there: {best_control}")  # fmt: skip
+          f"{sum(int(r['labels'].sum()) for r in test)} bleed in {sum(r['labels'].any() for r in test)} patients")  # fmt: skip
     print("AUROC of slices [95 % over patients] | less area of tissue | slices with much brain | less area | patients")
     for entry in sorted(found, key=lambda entry: -entry["all"][0]):
         cells = " | ".join(
@@ -186,9 +200,11 @@ def main() -> None:
             for key in ("all", "all over area of tissue", "much", "much over area of tissue")
             for v, lo, hi in [entry[key]]
         )
-        print(f"{'*' if entry['chosen'] else ' '} {entry['score']:55} {cells} | {entry['patients']:.3f}")
+        print(
+            f"{'*' if entry['score'] in (CHOSEN, CONTROL) else ' '} {entry['score']:55} {cells} | {entry['patients']:.3f}"
+        )
     if arguments.out:
-        arguments.out.write_text(json.dumps({"chosen": chosen, "best_control": best_control, "table": found}, indent=1))
+        arguments.out.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 IMAGES holds the source folders that experiments.toml names. OUT gets data/NAME (prepared), runs/NAME, compared/DATA (with
 comparison.md, .json, .csv, .png). A finished run is not trained again; one that was stopped goes on. --minutes: no new
 training begins after so many; a comparison is made of what is there. --published: the recipes in their published size (for
-a GPU). --compare: only that.
+a GPU). --train, --compare: only that. --steps N: at most so many in each training.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import pseudohealthy as ph
 from pseudohealthy import datasets
 from pseudohealthy.errors import Fault
+from pseudohealthy.recipe import Recipe
 from pseudohealthy.run import Run
 
 HERE = Path(__file__).parent
@@ -37,7 +38,7 @@ def finished(folder: Path) -> bool:
     return (folder / "run.json").is_file() and Run.open(folder).record.get("status") == "finished"
 
 
-def train(entry: dict[str, Any], data: Path, runs: Path, published: bool) -> None:
+def train(entry: dict[str, Any], data: Path, runs: Path, published: bool, most: int | None) -> None:
     """Train one run, or go on with it."""
     folder = runs / entry["name"]
     if (folder / "resume.safetensors").is_file():
@@ -48,7 +49,9 @@ def train(entry: dict[str, Any], data: Path, runs: Path, published: bool) -> Non
     recipe = entry["recipe"].removesuffix("-small") if published else entry["recipe"]
     others = {path.name: path.resolve() for path in runs.glob("*")}
     settings = [text.format_map(others) if "{" in text else text for text in entry.get("set", [])]
-    ph.train(recipe, data, folder, steps=entry.get("steps"), settings=settings, overwrite=True)
+    listed = Recipe.load(recipe).make_plan().steps
+    steps = min(most, listed) if most and listed else most
+    ph.train(recipe, data, folder, steps=steps, settings=settings, overwrite=True)
 
 
 def main() -> None:
@@ -58,6 +61,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--published", action="store_true")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--train", action="store_true")
     parser.add_argument("--compare", action="store_true")
     arguments = parser.parse_args()
     listed = tomllib.loads((HERE / "experiments.toml").read_text(encoding="utf-8"))
@@ -70,10 +75,10 @@ def main() -> None:
         print(f"== {entry['name']}: {entry['recipe']} on {entry['data']}", flush=True)
         try:
             data = prepared(entry["data"], listed["data"][entry["data"]], arguments.images, arguments.out)
-            train(entry, data, runs, arguments.published)
+            train(entry, data, runs, arguments.published, arguments.steps)
         except Fault as fault:  # the others are trained all the same
             print(fault, flush=True)
-    for name in dict.fromkeys(entry["data"] for entry in wanted):
+    for name in dict.fromkeys(entry["data"] for entry in wanted if not arguments.train):
         there = [runs / e["name"] for e in wanted if e["data"] == name and finished(runs / e["name"])]
         if not there:
             continue

@@ -78,10 +78,9 @@ def _brains(values: np.ndarray) -> np.ndarray:
     visible = values > (-200 if hu else VISIBLE * float(values.max()))
     step = max(1, max(values.shape[1:]) // 256)
     found = np.zeros(values.shape, dtype=bool)
-    small = np.stack(
-        [_inside_of_skull(w[::step, ::step], v[::step, ::step], hu) for w, v in zip(bone, visible, strict=True)]
-    )
-    heads = [_head(v[::step, ::step]) for v in visible]
+    coarse = [part[:, ::step, ::step] for part in (bone, visible)]
+    heads = [_head(plane) for plane in coarse[1]]
+    small = np.stack([_inside_of_skull(w, v, head, hu) for w, v, head in zip(*coarse, heads, strict=True)])
     if max(room.sum() / max(1, head.sum()) for room, head in zip(small, heads, strict=True)) >= BRAIN:
         small = _components(small, ROOMS)  # planes above and below the brain are left empty, not guessed at
     else:  # a plane or a few of which none has a closed skull
@@ -115,10 +114,9 @@ def _brain_mr(voxels: np.ndarray) -> np.ndarray:
     return _filled(large[:, : head.shape[1], : head.shape[2]] & head)
 
 
-def _inside_of_skull(bone: np.ndarray, visible: np.ndarray, hu: bool) -> np.ndarray:
+def _inside_of_skull(bone: np.ndarray, visible: np.ndarray, head: np.ndarray, hu: bool) -> np.ndarray:
     from scipy import ndimage
 
-    head = _head(visible)
     area = int(head.sum())
     breadth, best = np.sqrt(area), np.zeros_like(head)
     for gap in GAPS:

@@ -105,3 +105,11 @@ def test_the_real_sample(shared, tmp_path, capsys):
     case = manifest.cases[0]
     assert read_image(case.image, case.root).shape == (1, 35, 650, 650)
     assert {c.label for c in manifest.split("test")} == {HEALTHY, ANOMALOUS}
+
+
+@pytest.mark.parametrize(
+    "options", [{"fold": 1}, {"folds": 1}, {"folds": 2, "fold": 2}, {"folds": 2, "healthy": "patient"}]
+)
+def test_folds_that_make_no_sense_are_refused(tmp_path, options):
+    with pytest.raises(Fault, match="folds"):
+        prepare("ct-ich", tmp_path, tmp_path / "out", **options)

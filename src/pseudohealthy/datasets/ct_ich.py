@@ -49,7 +49,7 @@ def prepare(
     """
     if healthy not in ("slice", "patient"):
         raise Fault("BAD_SETTING", f"healthy = {healthy!r}", "use slice or patient", exit=USAGE)
-    if folds and (folds < 2 or not 0 <= fold < folds or healthy != "slice"):
+    if (folds or fold) and (folds < 2 or not 0 <= fold < folds or healthy != "slice"):
         cure = "give folds=2 or more, fold from 0, and healthy=slice"
         raise Fault("BAD_SETTING", f"folds = {folds}, fold = {fold}, healthy = {healthy}", cure, exit=USAGE)
     source = Path(source)

@@ -3,7 +3,8 @@
 After Kurt Spencer's OpenSimplex (public domain). A value is a sum over the lattice points around it, each with the
 kernel (2 - distance^2)^4 and a gradient picked by a permutation table. In two dimensions every point in reach is
 summed. In three the published generator leaves some of small weight out; `_solid` lists the ones it takes.
-The geometry is shared by all items of a batch; a seed only changes the permutation.
+The geometry is shared by all items of a batch and kept from call to call: a field is a sparse matrix times the gradients
+at the lattice points, and a seed only changes the gradients.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +27,7 @@ _GRADIENTS_3D = [
 ]
 # Lattice points, counted from the corner of a cell, whose kernel reaches into that cell (found by enumeration).
 _AROUND_2D = [(i, j) for i, j in product(range(-1, 3), repeat=2) if (i, j) not in ((-1, -1), (2, 2))]
+_KEPT = 512 * 512  # pixels of the largest field whose geometry is kept (about 25 MB an octave)
 _MULTIPLIER, _INCREMENT, _WORD = 6364136223846793005, 1442695040888963407, 2**64
 
 
@@ -49,12 +53,10 @@ def simplex(
     if seeds.shape not in ((batch,), (batch, channels)):
         raise ValueError(f"{tuple(seeds.shape)} seeds do not fit fields of shape {tuple(shape)}")
     table = torch.stack([permutation(int(seed)) for seed in seeds.flatten()])
-    y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (height, width)), indexing="ij")
-    axes = [x, y] if z is None else [x, y, torch.full_like(x, z)]
-    place = torch.stack([axis.flatten() for axis in axes])
     fields = torch.zeros(len(table), height * width, dtype=torch.float64)
     for k in range(octaves):
-        fields += persistence**k * values(place / (frequency / 2**k), table)
+        geometry = _kept_reach if height * width <= _KEPT else _kept_reach.__wrapped__
+        fields += persistence**k * _sum(*geometry(height, width, frequency / 2**k, z), table)
     if standardise:
         fields = (fields - fields.mean(1, keepdim=True)) / fields.std(1, keepdim=True)
     return fields.reshape(batch, -1, height, width).expand(batch, channels, height, width).float().contiguous()
@@ -62,26 +64,52 @@ def simplex(
 
 def values(place: Tensor, table: Tensor) -> Tensor:
     """Plain OpenSimplex noise (N, P) float64, about [-1, 1], at places (2 or 3, P) for permutation tables (N, 256)."""
-    dims = len(place)
+    return _sum(*_reach(place), table)
+
+
+def _sum(points: Tensor, weights: Any, table: Tensor) -> Tensor:
+    """Gradients (N, 2 or 3, V) that the tables pick for lattice points (2 or 3, V), summed with weights (P, 2 or 3 x V)."""
+    index = torch.zeros(len(table), points.shape[1], dtype=torch.long)
+    for axis in points:
+        index = table.gather(1, (index + axis) & 255)
+    gradients = torch.tensor(_GRADIENTS_2D if len(points) == 2 else _GRADIENTS_3D, dtype=torch.float64)
+    index = (index & 15) >> 1 if len(points) == 2 else index % len(gradients)
+    return torch.from_numpy(weights @ gradients[index].permute(2, 1, 0).flatten(0, 1).numpy()).T
+
+
+@lru_cache(maxsize=8)
+def _kept_reach(height: int, width: int, frequency: float, z: float | None) -> tuple[Tensor, Any]:
+    y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (height, width)), indexing="ij")
+    axes = [x, y] if z is None else [x, y, torch.full_like(x, z)]
+    return _reach(torch.stack([axis.flatten() for axis in axes]) / frequency)
+
+
+def _reach(place: Tensor) -> tuple[Tensor, Any]:
+    """The lattice points (2 or 3, V) in reach of places (2 or 3, P); and as a sparse matrix (P, 2 or 3 x V) how much each
+    component of each point's gradient adds at each place."""
+    from scipy.sparse import csr_array
+
+    dims, count = place.shape
     stretch = (1 / math.sqrt(dims + 1) - 1) / dims
     squish = (math.sqrt(dims + 1) - 1) / dims
-    gradients = torch.tensor(_GRADIENTS_2D if dims == 2 else _GRADIENTS_3D, dtype=torch.float64)
     skewed = place + place.sum(0) * stretch
     corner = skewed.floor()
     around = [torch.tensor(o)[:, None] for o in _AROUND_2D] if dims == 2 else _solid(skewed - corner)
-    total = torch.zeros(len(table), place.shape[1], dtype=torch.float64)
+    found = []
     for offset in around:
         vertex = corner + offset
         delta = place - vertex - vertex.sum(0) * squish
         kernel = 2 - (delta**2).sum(0)
         near = (kernel > 0).nonzero()[:, 0]
-        index = torch.zeros(len(table), len(near), dtype=torch.long)
-        for axis in vertex[:, near].long():
-            index = table.gather(1, (index + axis) & 255)
-        index = (index & 15) >> 1 if dims == 2 else index % len(gradients)
-        slope = sum(gradients[:, d][index] * delta[d, near] for d in range(dims))
-        total[:, near] += kernel[near] ** 4 * slope
-    return total / (47 if dims == 2 else 103)
+        found.append((near, vertex[:, near].long(), kernel[near] ** 4 * delta[:, near]))
+    rows, vertices, parts = (torch.cat(each, dim=-1) for each in zip(*found, strict=True))
+    low = vertices.amin(1, keepdim=True)
+    spans = (vertices - low).amax(1) + 1
+    keys, which = np.unique(np.ravel_multi_index((vertices - low).numpy(), spans.tolist()), return_inverse=True)
+    points = low + torch.from_numpy(np.stack(np.unravel_index(keys, spans.tolist())))
+    columns = np.concatenate([which + d * len(keys) for d in range(dims)])
+    parts = parts.flatten() / (47 if dims == 2 else 103)
+    return points, csr_array((parts.numpy(), (rows.repeat(dims).numpy(), columns)), shape=(count, dims * len(keys)))
 
 
 def _solid(inside: Tensor) -> list[Tensor]:

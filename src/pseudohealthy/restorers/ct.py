@@ -16,6 +16,7 @@ from torch import Tensor
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.interop.start import start_from
 from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
@@ -95,10 +96,7 @@ class CtPatched(Restorer):
         return ("denoiser",)
 
     def begin(self) -> None:
-        if self.weights:
-            from pseudohealthy.interop.start import start_from
-
-            start_from(self.denoiser.network, self.weights)
+        start_from(self.denoiser.network, self.weights)
 
     def grid(self, height: int, width: int) -> list[Box]:
         """Windows row by row, spread evenly from border to border, as many as the stride needs."""

@@ -336,7 +336,7 @@ def fit(run: Run, store: planes.PlaneStore, world: World, *, sink: str = "none")
         trainer.load()
         say(f"resumed at step {trainer.step} of {trainer.total}")
     plan, total = trainer.plan, trainer.total if trainer.restorer.parts() else 0
-    every = plan.validate or max(1, math.ceil(total / 10))
+    every = plan.every(total)
     tracker = sinks.open_sink(sink, run.folder) if world.first else sinks.Sink()
     stop = Signals()
     begun, running = time.monotonic(), []

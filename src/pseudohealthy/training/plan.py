@@ -60,6 +60,10 @@ class Plan:
         """Steps in all, given the number of training planes."""
         return self.steps or max(1, round(self.epochs * planes / self.batch))
 
+    def every(self, total: int) -> int:
+        """Steps from one validation to the next, given the steps in all."""
+        return self.validate or max(1, math.ceil(total / 10))
+
     def rate_at(self, step: int, total: int) -> float:
         """Learning rate of 0-based `step`."""
         rate = self.rate * min(1.0, (step + 1) / max(1, self.warmup))

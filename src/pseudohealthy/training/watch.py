@@ -15,7 +15,9 @@ from pseudohealthy.restorers.base import Batch, Restorer
 if TYPE_CHECKING:
     from pseudohealthy.training.loop import Trainer
 
-CALLS = 6_000  # network calls a validation may spend on restoring
+# Network calls a validation may spend on restoring: never more than the first, and SHARE of batch x steps since the last
+# one. A training step costs about three calls an image (forward and backward), so that .6 is a fifth of the training.
+CALLS, SHARE = 6_000, 0.6
 
 
 def validate(trainer: Trainer) -> dict[str, float]:
@@ -39,7 +41,8 @@ def validate(trainer: Trainer) -> dict[str, float]:
             result["validation_loss"] = float("nan") if not trainer.history else trainer.history[-1]["validation_loss"]
         anomalous = store.select("val", ANOMALOUS)
         if len(anomalous) and len(healthy):
-            most = max(8, min(plan.validation_planes, CALLS // max(1, model.network_calls())) // 2)
+            calls = min(CALLS, SHARE * plan.batch * plan.every(trainer.total))
+            most = max(8, min(plan.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
             pairs = [(HEALTHY, spread_out(healthy, most)), (ANOMALOUS, spread_out(anomalous, most))]
             scores = {label: plane_scores(trainer, rows) for label, rows in pairs}
             result["validation_auroc"] = auroc(scores[HEALTHY], scores[ANOMALOUS])
