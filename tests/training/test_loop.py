@@ -314,9 +314,24 @@ def test_the_best_model_follows_roc_auc_where_labels_exist_and_the_loss_elsewher
 
     both = ["best_model", "best_model_loss"]
     assert saves({"validation_loss": 2.0}, {"validation_loss": 1.0}, {"validation_loss": 1.5}) == [both, both, []]
-    labelled = [{"validation_loss": v, "validation_auroc": a} for v, a in ((2.0, 0.6), (1.0, 0.5), (3.0, 0.7))]
+    labelled = [{"validation_loss": v, "validation_auroc": a} for v, a in ((1.2, 0.6), (1.0, 0.5), (1.1, 0.7))]
     assert saves(*labelled) == [both, ["best_model_loss"], ["best_model"]]
     assert saves({"validation_loss": float("nan")}) == [[]]
+
+
+def test_a_network_that_has_learned_little_is_not_the_best_by_roc_auc():
+    class Trainer:
+        best: dict = {}
+        saved = 0
+
+        def save_weights(self, name: str) -> None:
+            Trainer.saved = self.step if name == "best_model.safetensors" else Trainer.saved
+
+    trainer = Trainer()
+    for trainer.step, (loss, auroc) in enumerate([(9.0, 0.9), (2.0, 0.6), (1.0, 0.5), (1.2, 0.55), (3.0, 0.8)], 1):
+        loop.keep_best(trainer, {"validation_loss": loss, "validation_auroc": auroc})
+        chosen = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4}[trainer.step]
+        assert Trainer.saved == chosen
 
 
 def test_anomalous_validation_planes_give_a_roc_auc(pictures, tiny, tmp_path):

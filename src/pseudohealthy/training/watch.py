@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Network calls a validation may spend on restoring: never more than the first, and SHARE of batch x steps since the last
 # one. A training step costs about three calls an image (forward and backward), so that .6 is a fifth of the training.
 CALLS, SHARE = 6_000, 0.6
+FEWEST = 16  # planes of each label, whatever they cost: fewer give no ROC-AUC worth the name
 
 
 def validate(trainer: Trainer) -> dict[str, float]:
@@ -42,7 +43,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
         anomalous = store.select("val", ANOMALOUS)
         if len(anomalous) and len(healthy):
             calls = min(CALLS, SHARE * plan.batch * plan.every(trainer.total))
-            most = max(8, min(plan.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
+            most = max(FEWEST, min(plan.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
             pairs = [(HEALTHY, spread_out(healthy, most)), (ANOMALOUS, spread_out(anomalous, most))]
             scores = {label: plane_scores(trainer, rows) for label, rows in pairs}
             result["validation_auroc"] = auroc(scores[HEALTHY], scores[ANOMALOUS])
