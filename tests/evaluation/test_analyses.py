@@ -83,7 +83,7 @@ def test_strata_show_what_a_mean_hides():
 def test_analyses_of_a_run_are_written(tiny_run, pictures, tmp_path):
     result = analyse(tiny_run, pictures, tmp_path, device="cpu", limit=8)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "analyses.json", "analyses.html", "healthy_in.png", "histograms.png", "contrast.png",
+        "analyses.json", "analyses.html", "healthy_in.png", "mean.png", "histograms.png", "contrast.png",
     }  # fmt: skip
     stored = json.loads((tmp_path / "analyses.json").read_text())
     assert stored["healthy_in"].keys() == {"healthy", "outside", "inside"} and stored["histograms"]["kl"] > 0

@@ -144,7 +144,7 @@ def analyse(
     limit: int = 0,
 ) -> dict[str, Any]:
     """All of these for a run on test cases (at most `CASES`, or `limit`): analyses.json, strata.csv, healthy_in.png,
-    histograms.png, contrast.png and analyses.html in ``out``; what the data do not allow is left out."""
+    mean.png, histograms.png, contrast.png and analyses.html in ``out``; what the data do not allow is left out."""
     run = run if isinstance(run, Run) else Run.open(run)
     manifest = data if isinstance(data, Manifest) else cases.load(Path(data))
     chosen = evenly(list(manifest.split("test")), min(limit or CASES, CASES))
@@ -153,17 +153,21 @@ def analyse(
     notes: list[str] = []
     tissue: tuple[list[Tensor], list[Tensor]] = ([], [])
     marked: list[tuple[Tensor, Tensor, Tensor, Any]] = []
+    sums: dict[str, Tensor] = {}
     with Progress("analysing", len(chosen)) as bar:
         for group in batches(readable(chosen, detector, notes, bar), batch):
             found += measure(detector.restorer.name, detector, group, TwinErrors())
-            twins, start = detector.last[0], 0
+            (twins, maps), start = detector.last, 0
             for item in group:
                 fitted = item.fitted
                 none = torch.zeros_like(fitted.foreground)
                 lesion = none if fitted.mask is None else fitted.mask
                 inside = fitted.foreground & ~lesion
                 tissue[0].append(fitted.planes.mean(1)[inside])
-                tissue[1].append(twins[start : start + len(inside)].mean(1)[inside])
+                here = slice(start, start + len(inside))
+                tissue[1].append(twins[here].mean(1)[inside])
+                pictures = torch.stack([fitted.planes.mean(1), twins[here].mean(1), maps[here] * inside], dim=1)
+                add_up(sums, pictures.double().cpu(), lesion.flatten(1).any(1).cpu())
                 start += len(inside)
                 for row in lesion.flatten(1).any(1).nonzero()[:, 0].tolist()[: PLANES - len(marked)]:
                     marked.append((fitted.planes[row], fitted.foreground[row], lesion[row], plane_keys(fitted)[row]))
@@ -183,8 +187,27 @@ def analyse(
         planes, foreground, where = (torch.stack(parts) for parts in list(zip(*marked, strict=True))[:3])
         result["contrast"] = contrast(detector, planes, foreground, where, [key for *_, key in marked])
     result["strata"] = strata(found, {case.case_id: case.site for case in chosen})
+    plots.strip(Path(out) / "mean.png", mean_pictures(sums), "mean over planes, lesions left out of the map")
     _write(Path(out), result, means, images, restored, notes, detector)
     return result
+
+
+def add_up(sums: dict[str, Tensor], pictures: Tensor, lesion: Tensor) -> None:
+    """Add planes (N, 3, S, S) of input, twin and map to the sums of their kind; ``lesion`` (N,) says which; in the last
+    row of a sum is the number of its planes."""
+    for name, chosen in (("planes without lesion", ~lesion), ("planes with lesion", lesion)):
+        if chosen.any():
+            total = torch.cat([pictures[chosen].sum(0), torch.full_like(pictures[0, :1], int(chosen.sum()))])
+            sums[name] = sums.get(name, torch.zeros_like(total)) + total
+
+
+def mean_pictures(sums: dict[str, Tensor]) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """(kind and number, mean input, mean twin, mean map) of each kind of plane: where a method errs whoever the patient."""
+    columns = []
+    for name, (*pictures, number) in sums.items():
+        image, twin, amap = (np.asarray(picture / number) for picture in pictures)
+        columns.append((f"{name} (n = {int(number[0, 0])})", image, twin, amap))
+    return columns
 
 
 def _write(
@@ -210,7 +233,7 @@ def _write(
         lines = {name: [row[name] for row in rows] for name in ("inside", "outside")}
         plots.series(folder / "contrast.png", [row["contrast"] for row in rows], lines, "exponent of the marked tissue's "
                      "intensity (1: as it is)", "mean anomaly")  # fmt: skip
-    figures = [folder / f"{name}.png" for name in ("healthy_in", "histograms", "contrast")]
+    figures = [folder / f"{name}.png" for name in ("healthy_in", "mean", "histograms", "contrast")]
     facts = {"cases": result["cases"], **{f"mean map, {kinds[k]}": v for k, v in result["healthy_in"].items()}}
     page = write_report(folder, title=f"Analyses of {made['run']}", rows=result["strata"], rows_title="Sites and sizes",
                         summary=facts, figures=figures, notes=notes, provenance=made, name="analyses.html")  # fmt: skip
