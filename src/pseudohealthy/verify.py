@@ -140,12 +140,11 @@ def _manifest(run: Run, data: Path | str | None, found: Verification) -> Manifes
         found.add("list of cases", None, "the run was not trained here on data")
         return None
     try:
-        manifest = cases.load(Path(data) if data is not None else run.folder / where)
+        place = Path(data) if data is not None else run.folder / str(where)
+        manifest = cases.load(place, dedupe=bool(run.record.get("dedupe")))
     except Fault as fault:
         found.add("list of cases", None, f"{fault.code}: the data are not where they were; name them with --data")
         return None
-    if run.record.get("dedupe"):
-        manifest, _ = cases.dedupe(manifest)
     same = manifest.sha256 == recorded
     found.add("list of cases", same, f"{len(manifest)} cases, sha256 {manifest.sha256[:12]}")
     return manifest if same else None
@@ -276,7 +275,9 @@ def _restored_case(
     made, what = said["made"], f"{said['case_id']} again"
     opened = Run.open(run)
     precision = "bf16" if made.get("precision") == "bfloat16" else "fp32"
-    detector = Detector(opened, device=device, precision=precision, threshold="otsu", settings=made.get("settings") or [])
+    detector = Detector(
+        opened, device=device, precision=precision, threshold="otsu", settings=made.get("settings") or []
+    )
     if detector.weights_sha256 != made.get("weights_sha256"):
         found.add(what, None, f"'{opened.name}' has other weights than the run that made it")
         return

@@ -10,10 +10,6 @@ from faults.stage import Stage, play, table
 ROWS = table()
 # What is not reached yet, with its cause; every other row scores 2.
 SHORT: dict[str, int] = {
-    "N23": 1,  # refused, but there is no --resample-mask
-    "D11": 1,  # refused, but there is no --assume-spacing
-    "C4": 1,  # refused, but there is no --dedupe
-    "C5": 1,  # --allow-leak is written into report.html, not into metrics.json
     **dict.fromkeys(("W3", "W4", "W5", "W6", "W7", "W8", "W9"), 0),  # there is no `serve`
 }
 

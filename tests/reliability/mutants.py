@@ -107,7 +107,10 @@ def main(names: list[str]) -> int:
             survived = passes(source, [mutant.tests])
             path.write_text(text, encoding="utf-8")
             caught += not survived
-            print(f"{name:17} {'SURVIVED' if survived else 'caught  '} {time.monotonic() - begun:5.1f} s  {mutant.what}", flush=True)
+            print(
+                f"{name:17} {'SURVIVED' if survived else 'caught  '} {time.monotonic() - begun:5.1f} s  {mutant.what}",
+                flush=True,
+            )
     print(f"caught {caught}/{len(chosen)}")
     return int(caught < len(chosen))
 

@@ -9,7 +9,11 @@ import pytest
 from pseudohealthy.__main__ import main
 from pseudohealthy.cli import COMMANDS
 
-ELSEWHERE = {"demo", "import-weights", "serve"}  # demo: its commands are these; weights: tests/interop; serve is a server
+ELSEWHERE = {
+    "demo",
+    "import-weights",
+    "serve",
+}  # demo: its commands are these; weights: tests/interop; serve is a server
 
 
 @pytest.fixture
@@ -36,7 +40,17 @@ def test_every_command_works_with_sockets_closed(closed, tiny_run, pictures, tin
     lines = {
         "recipes": (),
         "inspect": (image, "--out", tmp_path / "inspect"),
-        "prepare": ("heads", tmp_path, "--out", tmp_path / "prepare", "--set", "train=2", "val=1", "healthy=1", "lesioned=1"),
+        "prepare": (
+            "heads",
+            tmp_path,
+            "--out",
+            tmp_path / "prepare",
+            "--set",
+            "train=2",
+            "val=1",
+            "healthy=1",
+            "lesioned=1",
+        ),
         "train": (tmp_path / "recipe.toml", "--data", pictures, "--out", tmp_path / "run"),
         "detect": (tiny_run, image, "--out", tmp_path / "detect"),
         "evaluate": (tiny_run, *few, "--out", tmp_path / "evaluate"),
