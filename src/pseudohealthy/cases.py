@@ -360,7 +360,7 @@ def without_copies(manifest: Manifest) -> Manifest:
     copies = [c for group in firsts.values() if len({(x.split, x.label) for x in group}) == 1 for c in group[1:]]
     if not copies:
         return manifest
-    say(f"{len(copies)} copies of other cases are left out: {_first([case.case_id for case in copies])}")
+    say(f"left out as copies of other cases ({len(copies)}): {_first([case.case_id for case in copies])}")
     gone = set(map(id, copies))
     return Manifest([case for case in manifest if id(case) not in gone], manifest.root)
 

@@ -59,7 +59,7 @@ def evaluate(
     leak = refuse_leaks(run, test, allow_leak)
     notes = list(leak)
     if resample_mask:
-        manifest = Manifest([replace(c, extra=c.extra | {"mask_resample": "1"}) for c in manifest], manifest.root)
+        manifest = Manifest([replace(c, extra={**c.extra, "mask_resample": "1"}) for c in manifest], manifest.root)
         test = list(manifest.split("test"))
     test = evenly(test, limit)
     folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
