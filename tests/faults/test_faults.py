@@ -59,3 +59,16 @@ def test_the_score_follows_from_what_happened(trial: Trial, score: int):
 def test_a_row_is_as_good_as_its_worst_trial(stage: Stage):
     row = Row("X1", "", "", lambda _: [fails(Done(3, err=CLEAR), "BAD"), fails(Done(0), "BAD")])
     assert play(row, stage).score == 0
+
+
+def test_the_page_keeps_what_was_written_by_hand(stage: Stage, tmp_path):
+    from faults.page import BY_HAND, write
+
+    page = tmp_path / "page.md"
+    results = [play(Row("N1", "a", "b", lambda _: [fails(Done(3, err=CLEAR), "BAD")]), stage)]
+    write(page, results)
+    assert BY_HAND not in page.read_text()
+    page.write_text(page.read_text() + f"\n{BY_HAND}\n\n## Mine\n")
+    once = page.read_text()
+    write(page, results)
+    assert page.read_text() == once
