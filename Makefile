@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: demo venv test test-all faults check bench format clean
+.PHONY: demo venv test test-all faults mutants licences check bench format clean
 
 venv: .venv/.ready
 
@@ -27,6 +27,14 @@ test-all: venv
 # The fault table, staged and scored; ends with total N/222. make faults PAGE=docs/reliability.md also writes the page.
 faults: venv
 	@PYTHONPATH=tests $(BIN)/python -m faults $(ROWS) $(if $(PAGE),--write $(PAGE))
+
+# Mistakes put into a copy of src one at a time, each of which a test must catch; ends with caught N/M.
+mutants: venv
+	$(BIN)/python tests/reliability/mutants.py $(MUTANTS)
+
+# Every dependency with its licence; fails on GPL or AGPL alone. make licences PAGE=docs/licences.md also writes the page.
+licences: venv
+	@$(BIN)/python tests/reliability/licences.py $(if $(PAGE),--write $(PAGE))
 
 check: venv
 	$(BIN)/ruff format --check src tests benchmarks

@@ -91,6 +91,24 @@ def test_the_narrowest_window_that_holds_a_value_decides_for_it():
     assert moved[1, 0] == pytest.approx(0.001 * 1400, rel=1e-3)
 
 
+@pytest.mark.parametrize("pixel", [(1.0, 2.0), (2.0, 1.0), (0.7, 1.3)])
+def test_what_is_round_in_millimetres_is_round_on_a_canvas_in_millimetres(pixel):
+    """Rows and columns of unequal size: each is resampled by its own factor, there and back."""
+    shape = [round(96 / step) for step in pixel]
+    y, x = ((np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, pixel, strict=True))
+    blob = np.exp(-(y[:, None] ** 2 + x[None] ** 2) / (2 * 10.0**2)).astype(np.float32)
+    scan = Scan.from_array(blob, affine=np.diag([3.0, *pixel, 1.0]))
+    fitted = Canvas(size=64, normalise="unit", foreground="all", spacing=1.5).fit(scan)
+    shown = (fitted.planes[0, 0].numpy() + 1) / 2
+    place = np.arange(64) - 31.5
+    spreads = [np.sqrt((shown.sum(axis) * place**2).sum() / shown.sum()) * 1.5 for axis in (1, 0)]
+    assert spreads == pytest.approx([10, 10], rel=0.03), "standard deviation in mm along rows and columns"
+    back = Canvas(size=64, normalise="unit", foreground="all", spacing=1.5).undo_map(
+        torch.from_numpy(shown)[None], fitted.placement
+    )
+    assert np.abs(back[0] - blob).max() < 0.03
+
+
 def test_a_map_stays_in_its_range_and_fills_what_the_crop_left_out():
     rng = np.random.default_rng(0)
     image = np.zeros((90, 80), np.float32)

@@ -184,6 +184,29 @@ def test_leaks_are_told_in_sentences(tmp_path):
     assert check(Manifest(manifest.cases[2:], tmp_path)) == []
 
 
+def test_copies_are_left_out_only_where_split_and_label_agree(tmp_path, capsys):
+    touch(tmp_path, "a.png", "b.png", "d.png")
+    touch(tmp_path, "copy.png", "other.png", content="a.png")
+    touch(tmp_path, "b2.png", content="b.png")
+    touch(tmp_path, "d2.png", content="d.png")
+    rows = [
+        ("a", "train", HEALTHY, "a.png"),
+        ("a2", "train", HEALTHY, "a.png"),
+        ("a3", "train", HEALTHY, "copy.png"),
+        ("b", "train", HEALTHY, "b.png"),
+        ("b2", "test", HEALTHY, "b2.png"),
+        ("d", "test", HEALTHY, "d.png"),
+        ("d2", "test", ANOMALOUS, "d2.png"),
+    ]
+    text = [f"{i},{i},{s},{label},{f}," for i, s, label, f in rows]
+    kept = load(table(tmp_path, *text), dedupe=True)
+    assert [case.case_id for case in kept] == ["a", "b", "b2", "d", "d2"]
+    assert "left out as copies of other cases (2): a2, a3" in capsys.readouterr().err
+    with pytest.raises(Fault, match="LEAK"):
+        require_clean(kept)
+    assert load(table(tmp_path, text[0], text[3]), dedupe=True).sha256 == load(table(tmp_path, text[0], text[3])).sha256
+
+
 def test_missing_files_are_counted_and_the_first_named(tmp_path):
     manifest = cases_of(tmp_path, 14)
     assert check(manifest)[0].startswith("14 file(s)") and check(manifest)[0].endswith("9.png and 4 more.")

@@ -59,13 +59,15 @@ def detect(
     overwrite: bool = False,
     resume_finished: bool = False,
     layout: str = "cases",
+    assume_spacing: float | None = None,
 ) -> Detections:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
     inputs: files and folders as `io.discover` takes them. levels: network calls of the walk back instead of the recipe's.
     resume_finished: cases that the same request finished in `out` are not done again (see `resume`). overwrite: what an
     earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
-    process takes its share of the inputs and the first one writes the tables.
+    process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
+    DICOM series that does not say.
     An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
     """
     check_kinds(kinds)
@@ -73,12 +75,15 @@ def detect(
         raise Fault("LAYOUT", f"there is no layout '{layout}'", f"one of: {', '.join(LAYOUTS)}", exit=USAGE)
     if resume_finished and "json" not in kinds:
         raise Fault("RESUME", "only case.json says whether a case is finished", "add json to --kinds", exit=USAGE)
+    if assume_spacing is not None and not 0.01 <= assume_spacing <= 10:
+        raise Fault("USAGE", f"--assume-spacing {assume_spacing:g}", "give mm between 0.01 and 10", exit=USAGE)
     run = run if isinstance(run, Run) else Run.open(run)
     settings = [f"restorer.steps={levels}"] if levels else []
     share = shards.join(device)
     detector = Detector(run, device=share.device, batch=batch, threshold=threshold, settings=settings)
     sources, skipped = io.discover(list(inputs))
-    request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout)
+    request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout,
+                                    **({} if assume_spacing is None else {"assume_spacing": assume_spacing}))  # fmt: skip
 
     def begin() -> None:
         folder = prepare_folder(out, overwrite=overwrite or resume_finished)
@@ -95,7 +100,7 @@ def detect(
     try:
         with Progress("detecting", len(mine)) as bar:
             todo = unfinished(mine, result, request, kinds, layout, panels, pages, bar) if resume_finished else mine
-            for pairs in groups(todo, detector, result, bar, kinds, layout):
+            for pairs in groups(todo, detector, result, bar, kinds, layout, assume_spacing):
                 for finding in restored(pairs, detector, result):
                     finding.hashes = {"input_sha256": finding.scan.sha256, "request_sha256": request}
                     paths = finding.save(result.folder, kinds, layout)
@@ -174,12 +179,13 @@ def groups(
     bar: Progress,
     kinds: Sequence[str] = KINDS,
     layout: str = "cases",
+    assume_spacing: float | None = None,
 ) -> Iterator[list[tuple[Scan, Fitted]]]:
     """Readable inputs on the canvas, together until they fill a batch of planes; the others become failed rows."""
     pairs: list[tuple[Scan, Fitted]] = []
     for source in sources:
         try:
-            scan = io.read(source, plane=detector.canvas.plane)
+            scan = io.read(source, plane=detector.canvas.plane, assume_spacing=assume_spacing)
             scan.name = source.case_id
             check_kinds(kinds, scan)
             places(result.folder, source.case_id, layout, scan)

@@ -116,11 +116,13 @@ class Manifest:
         return path
 
 
-def load(data: Path | str) -> Manifest:
-    """A manifest CSV, a folder holding ``manifest.csv``, or a plain folder (see ``folders.py``).
+def load(data: Path | str, *, dedupe: bool = False) -> Manifest:
+    """A manifest CSV, a folder holding ``manifest.csv``, or a plain folder (see ``folders.py``). dedupe: see `without_copies`.
 
     Raises Fault NOT_FOUND / NO_MANIFEST (exit 3), BAD_MANIFEST (2), PATH_ESCAPE (8).
     """
+    if dedupe:
+        return without_copies(load(data))
     data = Path(data)
     if not data.exists():
         raise Fault("NOT_FOUND", f"no file or folder named {data}", "check the path given as --data", exit=NO_INPUT)
@@ -342,6 +344,25 @@ def leaks(manifest: Manifest) -> list[str]:
         if shared := sorted(patient for patient, splits in where.items() if {one, other} <= splits):
             found.append(f"{len(shared)} patient(s) are in both {one} and {other}: {_first(shared)}.")
     return found
+
+
+def without_copies(manifest: Manifest) -> Manifest:
+    """The first of equal images (by path or content) that share split and label; who is left out is said. Equal images
+    of different splits or labels stay, for `require_clean` to refuse: which of them is right cannot be known."""
+    from pseudohealthy.progress import say
+
+    same: dict[object, list[Case]] = defaultdict(list)
+    for case in manifest:
+        same[(_resolved(case.root), case.image)].append(case)
+    firsts = {id(group[0]): group for group in same.values()}
+    for alike in _same_content([group[0] for group in same.values()]):
+        firsts[id(alike[0])] = [case for one in alike for case in firsts.pop(id(one))]
+    copies = [c for group in firsts.values() if len({(x.split, x.label) for x in group}) == 1 for c in group[1:]]
+    if not copies:
+        return manifest
+    say(f"left out as copies of other cases ({len(copies)}): {_first([case.case_id for case in copies])}")
+    gone = set(map(id, copies))
+    return Manifest([case for case in manifest if id(case) not in gone], manifest.root)
 
 
 def missing(manifest: Manifest) -> list[str]:

@@ -13,6 +13,7 @@ from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.finding import Demo, Detect, Inspect
 from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
+from pseudohealthy.commands.verifying import Verify
 from pseudohealthy.errors import USAGE, Fault
 
 COMMANDS: dict[str, type[Command]] = {
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type[Command]] = {
     "compare": Compare,
     "sweep": Sweep,
     "import-weights": ImportWeights,
+    "verify": Verify,
 }
 
 

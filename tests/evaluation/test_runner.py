@@ -99,6 +99,7 @@ def test_patients_the_run_was_trained_on_are_refused(tiny_run, pictures, tmp_pat
     allowed = evaluate(tiny_run, data, device="cpu", controls=False, allow_leak=True)
     assert value(allowed, "image_auroc", "ddpm").n_cases == 17
     assert any(note.startswith("LEAK: 1 test patient") for note in allowed.notes), "the result itself says so"
+    assert all(r.as_dict()["caveat"].startswith("LEAK: 1 test patient") for r in allowed.records), "and every figure"
 
 
 def test_a_case_that_cannot_be_read_is_left_out_and_named(tiny_run, pictures, tmp_path, capsys):

@@ -8,6 +8,7 @@ from faults.scoring import Result
 from pseudohealthy.io.atomic import write_text
 
 PEERS = Path(__file__).with_name("peers.tsv")
+BY_HAND = "<!-- From here on written by hand: make faults PAGE=... keeps it. -->"
 GROUPS = {"N": "NIfTI", "D": "DICOM", "P": "Pictures and arrays", "C": "Data set lists", "K": "Weights and settings",
           "R": "Run time", "W": "Report and web app", "V": "Privacy"}  # fmt: skip
 TOP = """# Reliability: what happens when something is wrong
@@ -39,7 +40,9 @@ def cell(text: str) -> str:
 
 
 def write(path: Path, results: list[Result]) -> None:
-    """docs/reliability.md from the results of all rows."""
+    """docs/reliability.md from the results of all rows; what stands below `BY_HAND` stays."""
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    kept = before[before.index(BY_HAND) :] if BY_HAND in before else ""
     others, total = peers(), sum(result.score for result in results)
     text = TOP + f"Last run: **total {total}/{2 * len(results)}**\n\n{MARKS}"
     for letter, name in GROUPS.items():
@@ -56,4 +59,4 @@ def write(path: Path, results: list[Result]) -> None:
         text += "\n## Expectations that were adapted\n\n" + "".join(f"- {row.id}: {row.adapted}\n" for row in adapted)
     if short := [r for r in results if r.score < 2]:
         text += "\n## What is missing\n\n" + "".join(f"- {r.row.id} ({r.score}): {r.got}\n" for r in short)
-    write_text(path, text)
+    write_text(path, text + (f"\n{kept}" if kept else ""))

@@ -207,6 +207,16 @@ def test_d11_without_geometry_a_slice_is_refused(tmp_path, write_series, volume,
     assert fault(tmp_path).code == "NO_GEOMETRY" and key in str(fault(tmp_path))
 
 
+def test_d11_on_request_a_missing_pixel_spacing_is_assumed_and_said(tmp_path, write_series, volume):
+    whole = io.read(write_series(tmp_path / "whole", volume)[0].parent, assume_spacing=9.0)
+    assert not warned(whole, "ASSUMED") and 9.0 not in whole.spacing, "what the file says wins"
+    for path in write_series(tmp_path / "bare", volume):
+        change(path, PixelSpacing=None)
+    bare = io.read(tmp_path / "bare", assume_spacing=0.5)
+    assert warned(bare, "ASSUMED") and bare.spacing[1:] == (0.5, 0.5) and bare.spacing[0] == whole.spacing[0]
+    np.testing.assert_array_equal(bare.voxels, whole.voxels)
+
+
 def test_d12_monochrome1_changes_no_ct_value_and_inverts_a_radiograph_once(tmp_path, write_series, volume):
     write_series(tmp_path / "ct", volume, photometric="MONOCHROME1")
     np.testing.assert_array_equal(io.read(tmp_path / "ct").voxels[0], volume - 1024.0)

@@ -328,6 +328,27 @@ def test_n23_masks_on_another_grid_are_refused_with_both_grids(tmp_path, data):
             io.read_mask("mask.nii", tmp_path, scan)
 
 
+def test_n23_on_request_a_mask_of_another_grid_is_read_at_the_nearest_voxel(tmp_path, data):
+    scan = io.read(save(tmp_path / "x.nii", data, oblique()))
+    coarse = oblique() @ np.diag([2, 2, 2, 1])  # its voxel (i, j, k) has its middle at (2i, 2j, 2k) of the scan
+    small = np.zeros(tuple(n // 2 for n in SHAPE), np.uint8)
+    small[3:5, 4:7, 2] = 1
+    save(tmp_path / "mask.nii", small, coarse)
+    found = io.read_mask("mask.nii", tmp_path, scan, resample=True)
+    voxels = np.argwhere(found)
+    places = np.round(np.linalg.solve(coarse, scan.affine @ np.c_[voxels, np.ones(len(voxels))].T)[:3].T, 3)
+    for place in np.argwhere(small):
+        near = np.abs(places - place).max(axis=1)
+        assert (near < 0.01).sum() == 1, "the middle of every marked voxel is marked"
+    assert np.abs(places[:, None] - np.argwhere(small)[None]).max(-1).min(1).max() <= 0.5, "and nothing farther away"
+    assert any("MASK_RESAMPLED" in w and "changed by" in w for w in scan.warnings)
+    far = oblique()
+    far[:3, 3] += 10_000
+    save(tmp_path / "mask.nii", small, far)
+    with pytest.raises(Fault, match="GRID_MISMATCH"):  # nothing of the lesion would be left
+        io.read_mask("mask.nii", tmp_path, scan, resample=True)
+
+
 @pytest.mark.parametrize("high", [1, 255, 0.999, 4])
 def test_n24_a_mask_with_one_value_beside_0_is_binary(tmp_path, data, high):
     scan = io.read(save(tmp_path / "x.nii", data))

@@ -219,6 +219,17 @@ def test_other_data_than_the_run_began_with_are_refused(tiny_run, tmp_path, pict
     assert (caught.value.code, caught.value.exit) == ("DATA_CHANGED", 2)
 
 
+def test_data_without_their_copies_are_the_same_data_when_resumed(pictures, tiny, tmp_path):
+    shutil.copytree(pictures, tmp_path / "data")
+    first = sorted((tmp_path / "data" / "train" / "good").iterdir())[0]
+    shutil.copy(first, first.with_name("zz-copy.png"))
+    with pytest.raises(Fault, match="DUPLICATE"):
+        loop.train(tiny(), tmp_path / "data", tmp_path / "run", device="cpu", steps=2)
+    run = loop.train(tiny(), tmp_path / "data", tmp_path / "run", device="cpu", steps=2, dedupe=True, overwrite=True)
+    assert run.record["planes"] == 20 and "copy" not in (run.folder / "split.csv").read_text()
+    assert loop.resume(run.folder, device="cpu", steps=4).record["step"] == 4
+
+
 def test_overwriting_a_run_starts_from_the_beginning(pictures, tiny, tmp_path):
     first = loop.train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
     (tmp_path / "run" / "notes.txt").write_text("mine")

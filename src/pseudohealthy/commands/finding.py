@@ -71,6 +71,9 @@ class Detect(Command):
     resume: bool = False
     """keep the cases that the same request finished in --out, checked by their hashes, and do the others"""
 
+    assume_spacing: float | None = None
+    """mm between the pixels of a DICOM series that does not say; volumes are then a guess, and a warning says so"""
+
     def run(self) -> int:
         from pseudohealthy.archive import detect
 
@@ -78,7 +81,7 @@ class Detect(Command):
             raise Fault("USAGE", "detect needs an INPUT", "name files or folders after the run", exit=USAGE)
         result = detect(self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, levels=self.levels,
                         device=self.device, batch=self.batch, overwrite=self.overwrite, resume_finished=self.resume,
-                        layout=self.layout)  # fmt: skip
+                        layout=self.layout, assume_spacing=self.assume_spacing)  # fmt: skip
         if not result.first:
             return 0  # the first process says and returns it for all
         done = [row for row in result.rows if row["status"] in ("ok", "warn")]

@@ -37,13 +37,15 @@ class Evaluate(Command):
     """also evaluate patients the run was trained on; every figure is then optimistic"""
     analyses: bool = False
     """also: are healthy images left alone, intensity histograms, contrast, sites and lesion sizes (analyses.html)"""
+    resample_mask: bool = False
+    """read masks on another grid at the nearest voxel in mm instead of refusing their cases; each one is named"""
     overwrite: bool = False
 
     def run(self) -> int:
         from pseudohealthy.evaluation.runner import evaluate
 
         result = evaluate(self.run_folder, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
-                          limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
+                          limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite, resample_mask=self.resample_mask)  # fmt: skip
         if self.analyses:
             from pseudohealthy.evaluation.analyses import analyse
 

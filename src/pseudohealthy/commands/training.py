@@ -102,6 +102,8 @@ class Train(Command):
     """SECTION.KEY=VALUE ...: any setting of the recipe; with --resume how a trained run reads its maps (map.*, restorer.*)"""
     track: Literal["none", "tensorboard", "mlflow"] = "none"
     """also write the history there"""
+    dedupe: bool = False
+    """leave out copies of a case (the same image in the same split with the same label) instead of refusing the data"""
     overwrite: bool = False
 
     def run(self) -> int:
@@ -126,7 +128,7 @@ class Train(Command):
                 )
             done = loop.train(
                 self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs, batch=self.batch, seed=self.seed,
-                settings=self.set, device=self.device, sink=self.track, overwrite=self.overwrite,
+                settings=self.set, device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,
             )  # fmt: skip
         self.show(done.record, f"run: {done.folder}")
         return 0

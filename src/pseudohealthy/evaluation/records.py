@@ -155,7 +155,8 @@ class Record:
     fewer than two patients); prevalence: share of anomalous units, the chance level of average precision;
     threshold_source: as in `thresholds.SOURCES`, None for ranking metrics; protocol: its name and, unless it is strict,
     what it hides; against: the control a ``*_difference`` is taken from; p_value: of that difference, two-sided, from
-    the resamples; p_holm: the same, corrected for all differences of the evaluation (Holm 1979).
+    the resamples; p_holm: the same, corrected for all differences of the evaluation (Holm 1979); caveat: why the number
+    flatters, such as a leak that was allowed; written only where there is one.
     """
 
     metric: str
@@ -175,13 +176,14 @@ class Record:
     against: str | None = None
     p_value: float | None = None
     p_holm: float | None = None
+    caveat: str = ""
 
     @property
     def is_control(self) -> bool:
         return self.method.startswith(CONTROL)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "caveat" or value}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,12 +41,14 @@ def evaluate(
     allow_leak: bool = False,
     limit: int = 0,
     overwrite: bool = False,
+    resample_mask: bool = False,
 ) -> Evaluation:
     """Evaluate a run on the test split of `data`, beside the trivial controls; the command ``evaluate``.
 
     protocol: one of `protocols.PROTOCOLS`, or "NAME:published"; where it wants validation cases, those of the split
     "val" are measured too. Refuses cases whose patient the run was trained or validated on (Fault LEAK, exit 2) unless `allow_leak`. limit: at
     most so many test cases, evenly spread (0: all). Cases that cannot be read are left out and named in the notes.
+    resample_mask: masks on another grid in mm are read at the nearest voxel instead of refused, and each one is named.
     """
     chosen, _ = protocols.find(protocol)
     run = run if isinstance(run, Run) else Run.open(run)
@@ -53,7 +56,11 @@ def evaluate(
     test = list(manifest.split("test"))
     if not test:
         raise Fault("NO_TEST", "the manifest has no test case", "give some cases split = test", exit=NO_INPUT)
-    notes = refuse_leaks(run, test, allow_leak)
+    leak = refuse_leaks(run, test, allow_leak)
+    notes = list(leak)
+    if resample_mask:
+        manifest = Manifest([replace(c, extra={**c.extra, "mask_resample": "1"}) for c in manifest], manifest.root)
+        test = list(manifest.split("test"))
     test = evenly(test, limit)
     folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
     detector = Detector(run, device=device, batch=batch, threshold="stored" if has_threshold(run) else "otsu")
@@ -82,7 +89,7 @@ def evaluate(
         ),
     )
     restored = twins.records(postprocessing)
-    result.records += restored
+    result.records = [replace(record, caveat=" ".join(leak)) for record in [*result.records, *restored]]
     result.notes += notes + sentences(restored)
     result.notes.append(f"{len(test)} test cases, {detector.restorer.network_calls()} network calls an image, "
                         f"{time.perf_counter() - begun:.0f} s with all controls")  # fmt: skip
@@ -186,10 +193,11 @@ def readable(test: list[Case], detector: Detector, notes: list[str], bar: Progre
         try:
             scan = io.read_image(case.image, case.root, plane=detector.canvas.plane)
             ignore, other = case.values("mask_ignore"), case.values("mask_background")
-            truth = io.read_mask(case.mask, case.root, scan, ignore=ignore + other) if case.mask else None
+            how = {"resample": bool(case.extra.get("mask_resample"))}
+            truth = io.read_mask(case.mask, case.root, scan, ignore=ignore + other, **how) if case.mask else None
             ignored = None
             if truth is not None and ignore:
-                ignored = io.read_mask(case.mask, case.root, scan, ignore=other) & ~truth
+                ignored = io.read_mask(case.mask, case.root, scan, ignore=other, **how) & ~truth
             for text in (w for w in scan.warnings if w.startswith("MASK_")):
                 notes.append(f"{text} ({case.case_id})")
                 say(f"warning: {notes[-1]}")

@@ -25,7 +25,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-def read(source: Source | Path | str, *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:
+def read(
+    source: Source | Path | str,
+    *,
+    plane: str = "axial",
+    max_voxels: int = 512_000_000,
+    assume_spacing: float | None = None,
+) -> Scan:
     """One scan, with contrast and a usable size. plane: see io.nifti.PLANES.
 
     Raises Fault: what the format's reader raises, SEVERAL (exit 2) for a path that holds more than one scan, TOO_SMALL,
@@ -33,7 +39,7 @@ def read(source: Source | Path | str, *, plane: str = "axial", max_voxels: int =
     """
     source = source if isinstance(source, Source) else _only(source)
     try:
-        return usable(_load(source, plane, max_voxels))
+        return usable(_load(source, plane, max_voxels, assume_spacing=assume_spacing))
     except Fault as fault:
         fault.case = fault.case or source.case_id
         raise
@@ -53,11 +59,12 @@ def read_image(spec: str, root: Path, **kw: Any) -> Scan:
     return usable(first)
 
 
-def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = ()) -> np.ndarray:
+def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), resample: bool = False) -> np.ndarray:
     """The mask a manifest cell names as bool (D, H, W) on the scan's grid, whatever axis order it is stored in.
 
     0 is background, everything else lesion except the labels in `ignore`. Accepted are {0, one value} and small integer
-    labels; the latter are noted in ``scan.warnings``. Raises Fault GRID_MISMATCH, MASK_VALUES.
+    labels; the latter are noted in ``scan.warnings``. resample: a mask on another grid takes the value of its nearest voxel
+    in mm, and that is noted. Raises Fault GRID_MISMATCH, MASK_VALUES.
     """
     mask = _item(spec, root, True, plane="native" if scan.affine is not None else "axial")
     if mask.shape[0] > 1:
@@ -65,6 +72,8 @@ def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = ()) 
     values = mask.voxels[0]
     if scan.affine is not None and mask.affine is not None:
         aligned = _onto(values, mask.affine, scan)
+        if aligned is None and resample:
+            aligned = _nearest(values, mask.affine, scan)
         if aligned is None:
             _mismatch(scan, values.shape, mask.affine, "mask")
         values = aligned
@@ -135,7 +144,7 @@ def _only(path: Path | str) -> Source:
     return sources[0]
 
 
-def _load(source: Source, plane: str, max_voxels: int, mask: bool = False) -> Scan:
+def _load(source: Source, plane: str, max_voxels: int, mask: bool = False, assume_spacing: float | None = None) -> Scan:
     path = source.paths[0]
     try:
         if source.kind == "nifti":
@@ -145,7 +154,7 @@ def _load(source: Source, plane: str, max_voxels: int, mask: bool = False) -> Sc
         elif source.kind == "dicom":
             from pseudohealthy.io import dicom
 
-            scan = dicom.read(source.paths, plane=plane, max_voxels=max_voxels)
+            scan = dicom.read(source.paths, plane=plane, max_voxels=max_voxels, assume_spacing=assume_spacing)
         else:
             from pseudohealthy.io import raster
 
@@ -221,6 +230,27 @@ def _onto(values: np.ndarray, affine: np.ndarray, scan: Scan) -> np.ndarray | No
     for a in range(3):
         exact[axes[a], 3] = 0 if signs[a] > 0 else out.shape[a] - 1
     return out if same_grid(out.shape, scan.affine, affine @ exact) else None
+
+
+def _nearest(values: np.ndarray, affine: np.ndarray, scan: Scan) -> np.ndarray | None:
+    """`values` at the voxel nearest to each of the scan's; 0 outside. None where nothing that is marked would be left."""
+    from scipy import ndimage
+
+    assert scan.affine is not None
+    change = np.linalg.inv(affine) @ scan.affine  # scan index -> mask index
+    found = ndimage.affine_transform(
+        values, change[:3, :3], change[:3, 3], output_shape=scan.shape[1:], order=0, mode="constant"
+    )
+    if values.any() and not found.any():
+        return None
+    lost = 1 - (found > 0).sum() * abs(np.linalg.det(scan.affine)) / max((values > 0).sum(), 1) / abs(
+        np.linalg.det(affine)
+    )
+    grids = f"{describe_grid(values.shape, affine)} onto {describe_grid(scan.shape[1:], scan.affine)}"
+    scan.warnings.append(
+        f"MASK_RESAMPLED to the nearest voxel: {grids}; its marked volume changed by {-100 * lost:+.0f} %"
+    )
+    return found
 
 
 def _require_same_grid(scan: Scan, shape: tuple[int, ...], affine: np.ndarray | None, what: str) -> None:

@@ -53,11 +53,17 @@ class _Header:
     along: float  # mm, projection on the normal
 
 
-def read(paths: Sequence[Path], *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:
+def read(
+    paths: Sequence[Path],
+    *,
+    plane: str = "axial",
+    max_voxels: int = 512_000_000,
+    assume_spacing: float | None = None,
+) -> Scan:
     """One series as acquired, planes ascending along the normal of the first slice; CT in HU.
 
     Raises Fault TRUNCATED_SLICE, BAD_DIMS, NO_GEOMETRY, GAP, IRREGULAR, DUPLICATE_SLICE, COLOUR, CODEC, RESCALE,
-    TOO_LARGE (exit 7). A gantry tilt is kept in the affine and warned about.
+    TOO_LARGE (exit 7). assume_spacing: mm between pixels where a slice does not say, with a warning. A gantry tilt is kept in the affine and warned about.
     """
     paths = list(paths)
     if not paths:
@@ -71,7 +77,7 @@ def read(paths: Sequence[Path], *, plane: str = "axial", max_voxels: int = 512_0
         elif modality in PROJECTIONS:
             scan = _radiograph(paths, modality)
         else:
-            scan = _series(paths, modality, max_voxels)
+            scan = _series(paths, modality, max_voxels, assume_spacing)
     if scan.affine is not None and plane != "native":
         acquired = ("sagittal", "coronal", "axial")[int(np.abs(scan.affine[:3, 0]).argmax())]
         if acquired != plane and scan.shape[1] > 1:
@@ -79,9 +85,16 @@ def read(paths: Sequence[Path], *, plane: str = "axial", max_voxels: int = 512_0
     return scan
 
 
-def _series(paths: list[Path], modality: str, max_voxels: int) -> Scan:
+def _series(paths: list[Path], modality: str, max_voxels: int, assume_spacing: float | None) -> Scan:
     warnings: list[str] = []
     headers = [(path, dataset(path, header_only=True)) for path in paths]
+    bare = [ds for _, ds in headers if not ds.get("PixelSpacing")] if assume_spacing else []
+    for ds in bare:
+        ds.PixelSpacing = [assume_spacing, assume_spacing]
+    if bare:
+        warnings.append(
+            f"ASSUMED n={len(bare)}: slices without PixelSpacing, taken as {assume_spacing:g} mm; volumes are a guess"
+        )
     check_matrix(headers)
     rows, columns = int(headers[0][1].Rows), int(headers[0][1].Columns)
     if len(headers) * rows * columns > max_voxels:

@@ -62,6 +62,7 @@ def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[d
     """Tensors, state and digest. Fault CHECKPOINT_* (exit 5) for a damaged file, other architecture or non-finite weights."""
     if not path.is_file():
         raise Fault("CHECKPOINT_MISSING", f"no weights at {path.name}", "train the run first", exit=BAD_MODEL)
+    opened = _identity(path)
     try:
         with safe_open(path, framework="pt") as file:
             names, meta = list(file.keys()), file.metadata() or {}
@@ -73,12 +74,16 @@ def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[d
                 compare(path, {n: tuple(file.get_slice(n).get_shape()) for n in names}, expected)
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
+        if _identity(path) not in (opened, None):
+            return load(path, expected=expected)
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Fault(
             "CHECKPOINT_CORRUPT", f"{path.name} cannot be read ({text})", "restore it from a copy", exit=BAD_MODEL
         ) from None
     sha256 = digest(tensors)
     if "sha256" in meta and meta["sha256"] != sha256:
+        if _identity(path) not in (opened, None):
+            return load(path, expected=expected)
         raise Fault(
             "CHECKPOINT_CORRUPT", f"{path.name} does not match its own sha256", "restore it from a copy", exit=BAD_MODEL
         )
@@ -88,6 +93,16 @@ def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[d
             "CHECKPOINT_NONFINITE", f"{path.name} holds NaN or Inf in {bad[0]}", "use an earlier one", exit=BAD_MODEL
         )
     return tensors, json.loads(meta.get("state", "{}")), sha256
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now. `safe_open` opens the name twice, header and tensors: when a training saves in
+    between, they are of two files, each of them whole."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_mtime_ns
 
 
 def compare(path: Path, found: Mapping[str, tuple], expected: Mapping[str, Tensor]) -> None:

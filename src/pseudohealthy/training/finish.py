@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pseudohealthy import resume
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.planes import PlaneStore
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pseudohealthy.training.loop import Trainer
 
 PLANES = 20_000  # healthy planes that the statistics look at, evenly spread
+HASHED = ("split.csv", "threshold.json", "fingerprint.json")
 VALUES = 40_000_000  # map values kept for the quantile
 
 
@@ -57,14 +59,20 @@ def finish(trainer: Trainer) -> None:
     chosen, sha256_calibrated = calibrated(trainer, model, validation_cases(trainer.store, model))
     sha256 = sha256_calibrated or sha256
     threshold = healthy_threshold(trainer, model, chosen)
+    kept = threshold.pop("kept", None)
     write_json(run.folder / "threshold.json", threshold)
     write_json(run.folder / "fingerprint.json", fingerprint(trainer.store))
     run.note(status="finished", step=trainer.step, finished=now(), weights=run.weights().name, weights_sha256=sha256,
-             network_calls=model.network_calls())  # fmt: skip
+             network_calls=model.network_calls(), kept_case=kept, files_sha256=file_hashes(run))  # fmt: skip
     write_text(run.folder / "MODEL_CARD.md", model_card(trainer, threshold))
     if threshold["value"] is not None:
         say(f"threshold {threshold['value']:.4g}: {threshold['quantile']:.4g} quantile of "
             f"{threshold['detail']['n_planes']} healthy validation planes of {threshold['n_patients']} patients")  # fmt: skip
+
+
+def file_hashes(run: Run) -> dict[str, str]:
+    """sha256 of the files that belong to the weights, by name: what `verify` recomputes."""
+    return {name: resume.sha256([run.folder / name]) for name in HASHED if (run.folder / name).is_file()}
 
 
 def validation_cases(store: PlaneStore, model: Restorer) -> list[np.ndarray]:
@@ -121,11 +129,19 @@ def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray
         values, scores = healthy_values(trainer, model, chosen, bar)
     stored = {"value": quantile_of(values, quantile), "source": "healthy-quantile", "quantile": quantile,
               "n_patients": facts["n_patients"], "detail": facts, "case_scores": sorted(scores)}  # fmt: skip
+    stored["kept"] = kept_case(store, chosen[0], scores[0])
     stored["controls"] = {}
     for name, control in control_restorers(model.cpu()).items():
         value = quantile_of(healthy_values(trainer, control.to(trainer.world.device), chosen)[0], quantile)
         stored["controls"][name] = {"value": value, "source": "healthy-quantile", "detail": facts}
     return stored
+
+
+def kept_case(store: PlaneStore, rows: np.ndarray, score: float) -> dict[str, Any]:
+    """The validation case that `verify` restores again: its score, and where it lay in the cache, which keys its noise."""
+    case_id = store.index["case_id"].iloc[rows[0]]
+    first = int(np.flatnonzero((store.index["case_id"] == case_id).to_numpy())[0])
+    return {"case_id": case_id, "score": score, "first_row": first, "planes": len(rows)}
 
 
 def whole_cases(store: PlaneStore, rows: np.ndarray, budget: int) -> list[np.ndarray]:

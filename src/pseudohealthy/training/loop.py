@@ -52,10 +52,11 @@ def train(
     device: str = "auto",
     sink: str = "none",
     overwrite: bool = False,
+    dedupe: bool = False,
 ) -> Run:
     """Train a recipe on a manifest (or folder layout) into a new run folder; the command ``train``.
 
-    settings: ``section.key=value`` texts. sink: "none", "tensorboard" or "mlflow". Faults as in the contract.
+    settings: ``section.key=value`` texts. sink: "none", "tensorboard" or "mlflow". dedupe: copies of a case are left out. Faults as in the contract.
     """
     recipe = copy.deepcopy(recipe) if isinstance(recipe, Recipe) else Recipe.load(recipe)
     recipe.set(settings)
@@ -65,12 +66,13 @@ def train(
         recipe.training["steps"] = 0
     recipe.resolved()  # refuses wrong settings before anything is read or written
     world = join(device)
-    manifest = cases.load(Path(data))
+    manifest = cases.load(Path(data), dedupe=dedupe)
     cases.require_clean(manifest)
     folder = Path(out)
     if world.first:
         here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
-        run = Run.create(folder, recipe, overwrite=overwrite, data=here, manifest_sha256=manifest.sha256)
+        said = {"data": here, "manifest_sha256": manifest.sha256} | ({"dedupe": True} if dedupe else {})
+        run = Run.create(folder, recipe, overwrite=overwrite, **said)
         finish.write_split(run, manifest)
     world.wait()
     run = Run.open(folder)
@@ -103,7 +105,8 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
                 opened.recipe.training["steps"] = 0
     if steps is None and epochs is None and opened.record.get("steps"):
         opened.recipe.training["steps"] = opened.record["steps"]  # an extension that was interrupted keeps its own goal
-    manifest = cases.load(Path(data) if data else opened.folder / opened.record["data"])
+    where = Path(data) if data else opened.folder / opened.record["data"]
+    manifest = cases.load(where, dedupe=bool(opened.record.get("dedupe")))
     if manifest.sha256 != opened.record.get("manifest_sha256"):
         raise Fault(
             "DATA_CHANGED",
@@ -159,10 +162,8 @@ class PartLoss(nn.Module):
     def __init__(self, restorer: Restorer, part: str):
         super().__init__()
         self.module = restorer.get_submodule(part)
-        self.part, self.hidden = (
-            part,
-            (restorer,),
-        )  # in a tuple: not registered, so DDP sees this part's parameters only
+        self.part = part
+        self.hidden = (restorer,)  # in a tuple: not registered, so DDP sees this part's parameters only
 
     def forward(self, batch: Batch) -> Tensor:
         return self.hidden[0].loss(batch, self.part).mean()

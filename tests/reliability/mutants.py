@@ -1,0 +1,119 @@
+"""``python tests/reliability/mutants.py [NAME ...]``: one-line mistakes put into a copy of src, each of which a test must see.
+
+Prints caught or SURVIVED for each and ends with ``caught N/M``; exit 1 when one survives, or when a named test fails
+without any mutation (then "caught" would mean nothing).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """what: the mistake; file: below src/pseudohealthy; old occurs exactly once and becomes new; tests: must fail."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = {
+    "sampler-sign": Mutant(
+        "the noise estimate of a clipped step has the wrong sign", "diffusion/sampler.py",
+        "noise = (x - a * clean) / s", "noise = (x + a * clean) / s", "tests/diffusion/test_sampler.py"),
+    "last-step-noise": Mutant(
+        "noise is added on the step to level 0, too", "diffusion/sampler.py",
+        "downwards = eta > 0 and 0 < then < now", "downwards = eta > 0 and 0 <= then < now",
+        "tests/diffusion/test_sampler.py"),
+    "level-off-by-one": Mutant(
+        "published steps count from 0, levels from 1", "diffusion/schedule.py",
+        "return published_index + 1", "return published_index", "tests/diffusion/test_schedule.py"),
+    "threshold-split": Mutant(
+        "the threshold is taken from training cases", "training/finish.py",
+        'rows = store.select("val", HEALTHY)', 'rows = store.select("train", HEALTHY)',
+        "tests/training/test_loop.py::test_the_threshold_is_a_quantile_of_healthy_patients_and_says_so"),
+    "patient-split": Mutant(
+        "leaks between splits are looked for by image instead of by patient", "cases.py",
+        "where[case.patient_id].add(case.split)", "where[case.case_id].add(case.split)", "tests/test_cases.py"),
+    "map-sign": Mutant(
+        "twin less image instead of image less twin", "maps.py",
+        "return smooth(images.float() - healthy.float(), self.smooth)",
+        "return smooth(healthy.float() - images.float(), self.smooth)", "tests/test_maps.py"),
+    "axis-order": Mutant(
+        "rows are resampled with the matrix of the columns", "canvas.py",
+        "down, along = ((resampling.coverage if coverage", "along, down = ((resampling.coverage if coverage",
+        "tests/test_canvas.py"),
+    "dice-empty": Mutant(
+        "Dice of an empty reference counts as 0", "evaluation/curves.py",
+        "        return None\n    return 2 * np", "        return 0.0\n    return 2 * np", "tests/evaluation/test_curves.py"),
+    "auroc-ties": Mutant(
+        "ties count as lost instead of half", "evaluation/curves.py",
+        "above = np.dot(passed, self.fp_above) + np.dot(passed, self.fp)", "above = 2 * np.dot(passed, self.fp)",
+        "tests/evaluation/test_curves.py"),
+    "ema-swapped": Mutant(
+        "the average keeps what it should forget", "training/loop.py",
+        "weight = 1 - self.plan.ema_at(self.step)", "weight = self.plan.ema_at(self.step)",
+        "tests/training/test_loop.py::test_the_average_follows_the_weights_by_the_plans_decay"),
+    "no-rename": Mutant(
+        "a file is copied over the old one instead of renamed", "io/atomic.py",
+        "os.replace(tmp, path)", "path.write_bytes(tmp.read_bytes())", "tests/reliability/test_killed_writes.py"),
+    "no-fsync": Mutant(
+        "a file is renamed before it is on the disk", "io/atomic.py",
+        "os.fsync(file.fileno())", "pass", "tests/reliability/test_killed_writes.py"),
+    "score-above": Mutant(
+        "a voxel at the threshold counts as anomalous", "finding.py",
+        "return self.map > self.threshold if", "return self.map >= self.threshold if", "tests/test_finding.py"),
+    "hash-unchecked": Mutant(
+        "a changed output passes its hash", "verify.py",
+        "if resume.sha256([path]) != digest:", "if not digest:", "tests/test_verify.py"),
+}  # fmt: skip
+
+
+def passes(source: Path, tests: list[str]) -> bool:
+    """Whether the tests pass on the package below `source`."""
+    where = f"import pseudohealthy; assert pseudohealthy.__file__.startswith({str(source)!r})"
+    line = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    variables = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", where], env=variables, cwd=ROOT, check=True)
+    return subprocess.run([sys.executable, *line], env=variables, cwd=ROOT, capture_output=True).returncode == 0
+
+
+def main(names: list[str]) -> int:
+    chosen = {name: MUTANTS[name] for name in names or MUTANTS}
+    caught = 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        if not passes(source, sorted({mutant.tests for mutant in chosen.values()})):
+            print("the tests fail without a mutation")
+            return 1
+        for name, mutant in chosen.items():
+            path, begun = source / "pseudohealthy" / mutant.file, time.monotonic()
+            text = path.read_text(encoding="utf-8")
+            assert text.count(mutant.old) == 1, f"{name}: the old text occurs {text.count(mutant.old)} times"
+            path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+            survived = passes(source, [mutant.tests])
+            path.write_text(text, encoding="utf-8")
+            caught += not survived
+            print(
+                f"{name:17} {'SURVIVED' if survived else 'caught  '} {time.monotonic() - begun:5.1f} s  {mutant.what}",
+                flush=True,
+            )
+    print(f"caught {caught}/{len(chosen)}")
+    return int(caught < len(chosen))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
