@@ -14,7 +14,6 @@ SHORT: dict[str, int] = {
     "D11": 1,  # refused, but there is no --assume-spacing
     "C4": 1,  # refused, but there is no --dedupe
     "C5": 1,  # --allow-leak is written into report.html, not into metrics.json
-    **dict.fromkeys(("W3", "W4", "W5", "W6", "W7", "W8", "W9"), 0),  # there is no `serve`
 }
 
 

@@ -65,11 +65,6 @@ class Job:
     def ended(self) -> bool:
         return self.status in ENDED
 
-    @property
-    def elapsed(self) -> float:
-        """Seconds since it began."""
-        return time.monotonic() - self.begun if self.begun else 0.0
-
 
 class Jobs:
     """The queue and the history, both in `folder`. runs: folder by name; most: jobs that may wait."""

@@ -18,6 +18,13 @@ if (send) {
     }
   };
 
+  const running = () => { // counted here, so that the list need not be drawn anew each second
+    for (const place of queue.querySelectorAll("[data-began]")) {
+      const seconds = Math.max(0, Math.round((Date.now() - Date.parse(place.dataset.began)) / 1000));
+      place.textContent = `running for ${seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`}`;
+    }
+  };
+
   async function refresh() {
     clearTimeout(timer);
     try {
@@ -30,6 +37,7 @@ if (send) {
         local();
         if (focus && by(focus)) by(focus).focus();
       }
+      running();
       if (problem.dataset.lost) { delete problem.dataset.lost; complain(""); }
     } catch (error) {
       problem.dataset.lost = "1";
@@ -101,6 +109,7 @@ if (send) {
     refresh();
   });
   local();
+  running();
   timer = setTimeout(refresh, 1000);
 }
 document.body.dataset.ready = "page";
