@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from pseudohealthy.serve import shelf, uploads
 from pseudohealthy.serve.app import build
 from pseudohealthy.serve.guard import ALWAYS, Guard
 from pseudohealthy.serve.jobs import Job, Jobs
+from pseudohealthy.serve.server import bound, serve
 
 TOKEN = "the-token"
 HOME = "http://127.0.0.1:8765"
@@ -422,6 +424,30 @@ def test_removing_a_job_deletes_its_folder(line):
     settled(jobs, job)
     jobs.remove(job)
     assert not jobs.place(job).exists() and jobs.all() == []
+
+
+def test_files_that_are_no_scans_are_no_cases(line):
+    rows = [{"case_id": "a", "score": 1.0, "status": "ok"}, {"case_id": "readme.txt", "status": "skipped"}]
+    jobs, job = line(f"os.makedirs(found); json.dump({{'findings': {rows}}}, open(found + '/findings.json', 'w'))")
+    settled(jobs, job)
+    assert job.count == 1 and job.findings[0]["case_id"] == "a"
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
+def test_without_the_extra_one_line_says_so(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    with pytest.raises(Fault, match="EXTRA") as raised:
+        serve([run_folder], tmp_path / "out")
+    assert "pip install 'pseudohealthy[serve]'" in str(raised.value) and raised.value.exit == 2
+
+
+def test_a_taken_port_a_foreign_address_and_no_run_are_refused_in_one_line(run_folder, tmp_path):
+    with bound("127.0.0.1", 0) as taken, pytest.raises(Fault, match="PORT"):
+        serve([run_folder], tmp_path / "out", port=taken.getsockname()[1])
+    with pytest.raises(Fault, match="PORT"):
+        serve([run_folder], tmp_path / "out", port=0, listen="192.0.2.1")
+    with pytest.raises(Fault, match="RUN_MISSING"):
+        serve([tmp_path], tmp_path / "out", port=0)
 
 
 # -- the real thing ----------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ ENDED = (DONE, PARTLY, FAILED, CANCELLED)
 SHOWN = 200  # findings listed with a job; its report has all
 LOG = 2**20  # bytes of what a worker says that are kept
 FULL = "QUEUE_FULL"
+STOPPED = "error[INTERRUPTED]: the app was stopped meanwhile; send it again"
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Jobs:
         self.waiting: deque[str] = deque()
         self.coming = 0  # uploads on their way
         self.child: subprocess.Popen[str] | None = None
+        self.current = ""  # id of the job that has the worker
         self.closing = False
         self.thread: threading.Thread | None = None
         self._remember()
@@ -137,13 +139,11 @@ class Jobs:
         """Forget a job and delete its folder; running ones are cancelled, and stay."""
         with self.lock:
             self.cancel(job)
-            if self.child is None or job.id != self.current:
+            if job.id != self.current:
                 del self.known[job.id]
                 shutil.rmtree(self.place(job), ignore_errors=True)
 
     # -- the thread that works ------------------------------------------------------------------------------------
-    current = ""  # id of the job that has the worker
-
     def start(self) -> None:
         self.thread = threading.Thread(target=self._work, name="jobs", daemon=True)
         self.thread.start()
@@ -170,10 +170,19 @@ class Jobs:
                 self.current = job.id
             try:
                 self._run(job)
+            except OSError as error:
+                self._end(
+                    job,
+                    FAILED,
+                    f"error[OUTPUT]: {error.strerror or type(error).__name__}; free some space and send it again",
+                )
             except Exception as error:  # the queue outlives whatever one job brings out
                 self._end(job, FAILED, f"error[INTERNAL]: {type(error).__name__}; a bug: report it")
             finally:
                 with self.lock:
+                    if self.child is not None and self.child.poll() is None:  # left behind by an error of ours
+                        self.child.kill()
+                        self.child.wait()
                     self.current, self.child = "", None
 
     def _run(self, job: Job) -> None:
@@ -199,10 +208,10 @@ class Jobs:
             child.stdin.close()
         if job.status == CANCELLED:
             self._end(job, CANCELLED, "")
-        elif self.closing:
-            self._end(job, FAILED, "error[INTERRUPTED]: the app was stopped meanwhile; send it again")
         elif code in (0, SOME_FAILED):
             self._end(job, DONE if code == 0 else PARTLY, said)
+        elif self.closing:
+            self._end(job, FAILED, STOPPED)
         elif code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else -code
             self._end(job, FAILED, f"error[WORKER]: the worker was ended by {name}; often too little memory: "
@@ -240,6 +249,7 @@ class Jobs:
             job.status, job.reason = FAILED, "error[WORKER]: the worker left no findings.json; see the log"
             return
         keys = ("case_id", "score", "healthy_percentile", "volume_ml_above", "n_regions", "status", "warnings")
+        rows = [row for row in rows if row.get("status") != "skipped"]  # files that are no scans stand in the report
         job.count = len(rows)
         job.findings = [{key: row.get(key) for key in keys} for row in rows[:SHOWN]]
         for row in job.findings:
@@ -278,7 +288,7 @@ class Jobs:
             if job.status == WAITING and job.run not in self.runs:
                 job.status, job.reason = FAILED, f"error[RUN]: run '{job.run}' is not served any more; send it again"
             elif job.status == RUNNING:
-                job.status, job.reason = FAILED, "error[INTERRUPTED]: the app was stopped meanwhile; send it again"
+                job.status, job.reason = FAILED, STOPPED
             else:
                 continue
             self._tidy(job)
