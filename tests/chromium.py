@@ -15,7 +15,7 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe", "--hide-scrollbars", "--window-size=1400,1100",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--remote-debugging-pipe", "--hide-scrollbars", "--window-size=1400,1100",
 )  # fmt: skip
 WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 NO_WEBGL = ("--disable-gpu", "--disable-3d-apis")
@@ -104,9 +104,9 @@ class Browser:
             if not url.startswith(("data:", "blob:")):
                 self.asked.append(url)
 
-    def open(self, page: Path) -> str:
-        """Load a file and wait until it says it is ready; returns what it drew with."""
-        self.call("Page.navigate", url=page.resolve().as_uri())
+    def open(self, page: Path | str) -> str:
+        """Load a file or an address and wait until it says it is ready; returns what it drew with."""
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         end = time.monotonic() + self.limit
         while time.monotonic() < end:
             if kind := self.ask("document.body && document.body.dataset.ready || ''"):

@@ -12,6 +12,7 @@ from pseudohealthy import __version__
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.finding import Demo, Detect, Inspect
 from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
+from pseudohealthy.commands.serving import Serve
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
 from pseudohealthy.commands.verifying import Verify
 from pseudohealthy.errors import USAGE, Fault
@@ -28,6 +29,7 @@ COMMANDS: dict[str, type[Command]] = {
     "sweep": Sweep,
     "import-weights": ImportWeights,
     "verify": Verify,
+    "serve": Serve,
 }
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 quiet = False  # set once by the command line, as is:
 debug = False  # show tracebacks
+every = 20.0  # seconds between lines where there is no terminal
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -22,8 +23,8 @@ def say(text: str, *, error: bool = False) -> None:
 class Progress:
     """``with Progress("training", 1000) as bar: bar.advance(note="loss 0.1")``; works without a terminal, too."""
 
-    def __init__(self, label: str, total: int, *, start: int = 0, every: float = 20.0):
-        self.label, self.total, self.done, self.every = label, total, start, every
+    def __init__(self, label: str, total: int, *, start: int = 0):
+        self.label, self.total, self.done = label, total, start
         self.first, self.begun = start, time.monotonic()
         self.last = self.begun
         self.bar = None
@@ -45,7 +46,7 @@ class Progress:
         self.done += count
         if self.bar:
             self.bar.update(self.task, completed=self.done, note=note)
-        elif not quiet and time.monotonic() - self.last > self.every:
+        elif not quiet and time.monotonic() - self.last > every:
             self.last = time.monotonic()
             rate = (self.done - self.first) / (self.last - self.begun)
             left = (self.total - self.done) / rate if rate else 0
