@@ -137,7 +137,9 @@ def test_the_added_method_trains_and_finds_what_it_has_not_seen(added, pictures,
 
     with pytest.raises(Fault, match="blur"):
         recipe.Recipe.load(added).set(["restorer.blurr=1"]).resolved()
-    run = ph.train(str(added), pictures, tmp_path / "run", steps=40, batch=4, device="cpu")
+    run = ph.train(
+        str(added), pictures, tmp_path / "run", steps=40, batch=4, settings=["training.validate=40"], device="cpu"
+    )
     assert ph.Recipe.load(run.folder / "recipe.toml").restorer["blur"] == 3.0
     detect = ph.load(run.folder, device="cpu")
     for path in sorted((pictures / "test" / "bad").iterdir())[:3]:
