@@ -1,0 +1,148 @@
+"""What the pages of docs/methods and docs/how-to tell users to type exists, and the method they show works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pseudohealthy import cli, datasets, recipe, restorers
+from pseudohealthy.commands.finding import Detect
+from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
+from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = sorted([*(DOCS / "methods").glob("*.md"), *(DOCS / "how-to").glob("*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+TORCHRUN = re.compile(r"^torchrun .*-m pseudohealthy ")
+
+
+def blocks(page: Path, language: str = "") -> list[str]:
+    """The fenced blocks of a page in one language; "" is what a user types."""
+    return [text for kind, text in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def typed(page: Path) -> Iterator[str]:
+    """Command lines of a page, continued ones in one piece."""
+    for block in blocks(page):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = TORCHRUN.sub("pseudohealthy ", line.strip())
+            if line.startswith("pseudohealthy "):
+                yield line
+
+
+LINES = [pytest.param(line, id=f"{page.stem}: {line[:60]}") for page in PAGES for line in typed(page)]
+
+
+def test_the_pages_are_there_and_tell_what_to_type():
+    assert len(PAGES) >= 14 and len(LINES) >= 40
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_line_parses_and_names_what_exists(line):
+    names_what_exists(cli.parse(shlex.split(line, comments=True)[1:]))
+
+
+@pytest.mark.parametrize(
+    "line", ["train qiuck --data d --out o", "train quick --data d --out o --set map.smoth=1", "prepare lgh s --out o",
+             "prepare lgg s --out o --set healthy=slice", "evaluate r --data d --out o --protocol strickt",
+             "sweep r --data d --out o --over restorer.deep=1", "detekt r i --out o", "detect r i --out o --kinds dicom"],
+)  # fmt: skip
+def test_a_wrong_line_would_be_noticed(line):
+    with pytest.raises((recipe.Fault, AssertionError)):
+        names_what_exists(cli.parse(shlex.split(line)))
+
+
+def names_what_exists(command: cli.Command) -> None:
+    """Recipe, settings, data set, options and protocol of a parsed command."""
+    from pseudohealthy.evaluation import protocols
+
+    if isinstance(command, Train) and command.recipe and not command.recipe.endswith(".toml"):
+        recipe.Recipe.load(command.recipe).set(command.set).resolved()
+    elif isinstance(command, (Train, ImportWeights)):
+        for text in command.set:
+            known(text)
+    elif isinstance(command, Recipes) and command.name:
+        recipe.Recipe.load(command.name)
+    elif isinstance(command, Prepare):
+        assert command.dataset in datasets.REGISTRY
+        datasets.options(command.dataset, command.set)
+    elif isinstance(command, (Evaluate, Compare)):
+        protocols.find(command.protocol)
+    elif isinstance(command, Sweep):
+        for text in command.over:
+            known(text)
+    elif isinstance(command, Detect):
+        assert command.threshold in ("stored", "otsu") or float(command.threshold) >= 0
+
+
+def known(text: str) -> None:
+    """section.key=value of a run whose recipe the page does not name: some method has that setting."""
+    from pseudohealthy.canvas import Canvas
+    from pseudohealthy.maps import AnomalyMap
+    from pseudohealthy.training.plan import Plan
+
+    section, _, key = text.partition("=")[0].partition(".")
+    classes: dict[str, list[Any]] = {"canvas": [Canvas], "map": [AnomalyMap], "training": [Plan]}
+    classes["restorer"] = [restorers.restorer_class(name) for name in restorers.WHERE]
+    keys = set().union(*(recipe.settable(one) for one in classes[section]))
+    keys |= {"preprocess"} if section == "canvas" else set()
+    assert key.split(".")[0] in keys | {"sharpened", "blur"}, text
+
+
+def test_every_method_has_a_row_and_every_recipe_its_figures():
+    """The table of recipes holds what the program says: restorer, network calls and parameters."""
+    import torch
+
+    text = (DOCS / "methods" / "index.md").read_text(encoding="utf-8")
+    assert [name for name in restorers.WHERE if f"`{name}`" not in text] == []
+    rows = re.findall(r"^\| `([\w-]+)` \| `([\w-]+)` \| ([\d,]+) \| ([\d,]+) \|$", text, flags=re.MULTILINE)
+    said = {name: (method, calls, parameters) for name, method, calls, parameters in rows}
+    found = {}
+    for name in recipe.names():
+        with torch.device("meta"):
+            restorer = recipe.Recipe.load(name).make_restorer()
+        parameters = sum(p.numel() for part in restorer.parts() for p in restorer.get_submodule(part).parameters())
+        found[name] = restorer.name, f"{restorer.network_calls():,}", f"{parameters:,}"
+    assert said == found
+
+
+@pytest.fixture
+def added(tmp_path, monkeypatch) -> Iterator[Path]:
+    """The page's method, registered as the page says, and the path of its recipe."""
+    from pseudohealthy.restorers.base import REGISTRY
+
+    page = DOCS / "how-to" / "add-a-method.md"
+    (tmp_path / "sharpened.py").write_text(blocks(page, "python")[0], encoding="utf-8")
+    (tmp_path / "sharpened.toml").write_text(blocks(page, "toml")[0], encoding="utf-8")
+    monkeypatch.setattr(restorers, "__path__", [*restorers.__path__, str(tmp_path)])
+    monkeypatch.setitem(restorers.WHERE, "sharpened", "sharpened")
+    yield tmp_path / "sharpened.toml"
+    REGISTRY.pop("sharpened", None)
+    sys.modules.pop("pseudohealthy.restorers.sharpened", None)
+
+
+def test_the_added_method_trains_and_finds_what_it_has_not_seen(added, pictures, tmp_path):
+    """White squares on blobs: the program knows the new settings by name, and its map says more inside than outside."""
+    import numpy as np
+    from PIL import Image
+
+    import pseudohealthy as ph
+    from pseudohealthy.errors import Fault
+
+    with pytest.raises(Fault, match="blur"):
+        recipe.Recipe.load(added).set(["restorer.blurr=1"]).resolved()
+    run = ph.train(
+        str(added), pictures, tmp_path / "run", steps=40, batch=4, settings=["training.validate=40"], device="cpu"
+    )
+    assert ph.Recipe.load(run.folder / "recipe.toml").restorer["blur"] == 3.0
+    detect = ph.load(run.folder, device="cpu")
+    for path in sorted((pictures / "test" / "bad").iterdir())[:3]:
+        finding = detect(path)
+        mask = np.array(Image.open(pictures / "masks" / path.name)) > 0
+        assert finding.map[0][mask].mean() > 2 * finding.map[0][~mask].mean()
