@@ -2,8 +2,8 @@
 
 Ours. One clean estimate from noise is blurred and full of invented detail, but detail differs from draw to draw and
 level to level while a lesion does not: so estimates are averaged, the signed residual is smoothed before its magnitude
-is taken, and it is measured, pixel by pixel and level by level, in spreads of the residuals of healthy validation
-images (which are large where anatomy varies, at the cortex or the skull, and there should count less).
+is taken, and it is measured in spreads of the residuals of healthy validation images: of each level (estimates from far
+away err more, and count less), or of each pixel too (they err more where anatomy varies, at the cortex or the skull).
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Consensus(Ddpm):
         octaves: int = 6,
         frequency: float = 64.0,
         max_level: int = 0,
-        depths: tuple[int, ...] = (150, 250, 350),
-        draws: int = 4,
+        depths: tuple[int, ...] = (100, 250, 400),
+        draws: int = 8,
         clip: bool = True,
         sigma: float = 1.5,
         side: Literal["both", "brighter", "darker"] = "both",
-        calibration: Literal["pixel", "level", "none"] = "pixel",
+        calibration: Literal["pixel", "level", "none"] = "level",
         floor: float = FLOOR,
     ):
         super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
