@@ -31,7 +31,8 @@ class Inventive(nn.Module):
 
 
 def consensus(detail=0.2, **settings) -> Consensus:
-    restorer = Consensus(size=SIZE, channels=1, network=TINY, **({"depths": (300, 400), "draws": 4} | settings)).eval()
+    settings = {"depths": (300, 400), "draws": 4, "calibration": "pixel"} | settings
+    restorer = Consensus(size=SIZE, channels=1, network=TINY, **settings).eval()
     restorer.denoiser.network = Inventive(restorer.denoiser.schedule, detail)
     return restorer
 
@@ -181,7 +182,7 @@ def test_the_report_says_whether_it_was_calibrated():
 def test_a_finished_run_is_calibrated_on_patients_that_do_not_set_its_threshold(tiny, pictures, tmp_path):
     recipe = tiny()
     network = recipe.restorer["network"]
-    recipe.restorer = {"name": "consensus", "depths": (200,), "draws": 2, "network": network}
+    recipe.restorer = {"name": "consensus", "depths": (200,), "draws": 2, "calibration": "pixel", "network": network}
     run = train(recipe, pictures, tmp_path / "run", steps=2, device="cpu")
     model, sha256 = run.restorer()
     assert model.calibration_planes == 4 and run.read_json("threshold.json")["n_patients"] == 4  # of 8 healthy ones

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.interop import start
 from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
@@ -222,10 +221,8 @@ def test_symmetry_leaves_what_both_halves_have_in_the_twin():
 
 def test_a_training_starts_from_given_weights_and_an_opened_run_does_not(monkeypatch):
     asked = []
-    monkeypatch.setattr(start, "start_from", lambda module, path: asked.append((type(module), path)))
-    options = {"architecture": "unet", "network": {**NETWORK, "groups": 4}}
-    restorer(**options).begin()
-    model = restorer(**options, weights="faces")
+    monkeypatch.setattr(ct, "start_from", lambda module, path: asked.append((type(module), path)))
+    model = restorer(architecture="unet", network={**NETWORK, "groups": 4}, weights="faces")
     assert not asked
     model.begin()
     assert asked == [(UNet, "faces")]
