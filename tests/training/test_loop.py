@@ -21,7 +21,7 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.base import Restoration, Restorer
 from pseudohealthy.run import Run
-from pseudohealthy.training import checkpoint, loop
+from pseudohealthy.training import checkpoint, loop, watch
 from pseudohealthy.training.distributed import World
 from pseudohealthy.training.plan import Plan
 from pseudohealthy.training.sinks import open_sink
@@ -319,7 +319,7 @@ def test_the_best_model_follows_roc_auc_where_labels_exist_and_the_loss_elsewher
         recorder.best = {}
         for entry in entries:
             recorder.saved = []
-            loop.keep_best(recorder, entry)
+            watch.keep_best(recorder, entry)
             found.append(sorted(name.removesuffix(".safetensors") for name in recorder.saved))
         return found
 
@@ -340,7 +340,7 @@ def test_a_network_that_has_learned_little_is_not_the_best_by_roc_auc():
 
     trainer = Trainer()
     for trainer.step, (loss, auroc) in enumerate([(9.0, 0.9), (2.0, 0.6), (1.0, 0.5), (1.2, 0.55), (3.0, 0.8)], 1):
-        loop.keep_best(trainer, {"validation_loss": loss, "validation_auroc": auroc})
+        watch.keep_best(trainer, {"validation_loss": loss, "validation_auroc": auroc})
         chosen = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4}[trainer.step]
         assert Trainer.saved == chosen
 

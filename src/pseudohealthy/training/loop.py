@@ -36,7 +36,6 @@ from pseudohealthy.training.plan import Plan, precision_of
 from pseudohealthy.training.signals import Signals
 
 PREVIOUS = "resume-previous.safetensors"
-LEARNED = 0.25  # share by which the loss of what is chosen by ROC-AUC may exceed the lowest
 
 
 def train(
@@ -364,7 +363,7 @@ def fit(run: Run, store: planes.PlaneStore, world: World, *, sink: str = "none")
                 running = []
                 if world.first and not interrupted:
                     entry |= watch.validate(trainer)
-                    keep_best(trainer, entry)
+                    watch.keep_best(trainer, entry)
                 if not interrupted:
                     trainer.history.append(entry)
                     tracker.write(entry)
@@ -382,28 +381,3 @@ def fit(run: Run, store: planes.PlaneStore, world: World, *, sink: str = "none")
         finish.finish(trainer)
     world.wait()
     return Run.open(run.folder)
-
-
-def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
-    """best_model by validation ROC-AUC where labels exist, else by loss; best_model_loss always by loss.
-
-    A network that has learned little restores noise, and its ROC-AUC is that of a ruler: what is chosen by ROC-AUC must
-    have learned nearly as much as the best by loss.
-    """
-    loss, auroc, best = entry["validation_loss"], entry.get("validation_auroc"), trainer.best
-    if loss < best.get("loss", math.inf):
-        best["loss"] = loss
-        trainer.save_weights("best_model_loss.safetensors")
-        if auroc is None:
-            trainer.save_weights("best_model.safetensors")
-    if auroc is None or not learned(loss, best):
-        return
-    if auroc > best.get("auroc", -math.inf) or not learned(best.get("auroc_loss", math.inf), best):
-        best |= {"auroc": auroc, "auroc_loss": loss}
-        trainer.save_weights("best_model.safetensors")
-
-
-def learned(loss: float, best: dict[str, float]) -> bool:
-    """Whether a validation loss is within LEARNED of the lowest so far."""
-    lowest = best.get("loss", math.inf)
-    return not loss - lowest > LEARNED * abs(lowest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # one. A training step costs about three calls an image (forward and backward), so that .6 is a fifth of the training.
 CALLS, SHARE = 6_000, 0.6
 FEWEST = 16  # planes of each label, whatever they cost: fewer give no ROC-AUC worth the name
+LEARNED = 0.25  # share by which the loss of what is chosen by ROC-AUC may exceed the lowest
 
 
 def validate(trainer: Trainer) -> dict[str, float]:
@@ -51,6 +53,31 @@ def validate(trainer: Trainer) -> dict[str, float]:
     draw_diagnostics(trainer, healthy, anomalous)
     draw_curves(trainer, [*trainer.history, {"step": trainer.step, **result}])
     return result
+
+
+def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
+    """best_model by validation ROC-AUC where labels exist, else by loss; best_model_loss always by loss.
+
+    A network that has learned little restores noise, and its ROC-AUC is that of a ruler: what is chosen by ROC-AUC must
+    have learned nearly as much as the best by loss.
+    """
+    loss, auroc, best = entry["validation_loss"], entry.get("validation_auroc"), trainer.best
+    if loss < best.get("loss", math.inf):
+        best["loss"] = loss
+        trainer.save_weights("best_model_loss.safetensors")
+        if auroc is None:
+            trainer.save_weights("best_model.safetensors")
+    if auroc is None or not learned(loss, best):
+        return
+    if auroc > best.get("auroc", -math.inf) or not learned(best.get("auroc_loss", math.inf), best):
+        best |= {"auroc": auroc, "auroc_loss": loss}
+        trainer.save_weights("best_model.safetensors")
+
+
+def learned(loss: float, best: dict[str, float]) -> bool:
+    """Whether a validation loss is within LEARNED of the lowest so far."""
+    lowest = best.get("loss", math.inf)
+    return not loss - lowest > LEARNED * abs(lowest)
 
 
 def validation_batch(trainer: Trainer, rows: np.ndarray) -> Batch:
