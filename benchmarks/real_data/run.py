@@ -51,7 +51,7 @@ def train(entry: dict[str, Any], data: Path, runs: Path, published: bool, most: 
     settings = [text.format_map(others) if "{" in text else text for text in entry.get("set", [])]
     listed = Recipe.load(recipe).make_plan().steps
     steps = min(most, listed) if most and listed else most
-    ph.train(recipe, data, folder, steps=steps, settings=settings, overwrite=True)
+    ph.train(recipe, data, folder, steps=steps, settings=settings, overwrite=True, dedupe=True)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from pseudohealthy.evaluation.compare import (
 )
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place
 from pseudohealthy.evaluation.runner import evaluate
+from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.training.loop import train
 
 
@@ -109,7 +110,7 @@ def test_all_methods_are_judged_on_the_voxels_of_any():
         return CaseResult("c", "p", 1, 0.5, map=np.full(seen.sum(), scores, np.float32), truth=lesion[seen],
                           method=method, place=Place(seen, seen))  # fmt: skip
 
-    left, right = on_common_voxels([case("left", slice(0, 2), 1), case("right", slice(2, 4), 2)])
+    left, right = on_common_voxels([case("left", slice(0, 2), 1), case("right", slice(2, 4), 2)], Spool())
     assert len(left.map) == len(right.map) == 8 and left.place is right.place
     assert np.array_equal(left.truth, right.truth) and left.truth.sum() == 1
     assert left.map.tolist() == [1, 1, 0, 0, 1, 1, 0, 0], "0 where a method did not look"

@@ -40,6 +40,7 @@ from pseudohealthy.evaluation.runner import (
     stored_thresholds,
     wanted,
 )
+from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.baselines import control_restorers
@@ -192,7 +193,7 @@ def measured(
 ) -> tuple[list[CaseResult], TwinErrors, Costs]:
     """Every method on every case, on common voxels; errors to true twins; seconds and megabytes by method."""
     results: list[CaseResult] = []
-    twins = TwinErrors()
+    spool, twins = Spool(), TwinErrors()
     seconds = dict.fromkeys(methods, 0.0)
     peaks: dict[str, float | None] = {}
     first = next(iter(methods.values()))
@@ -211,7 +212,7 @@ def measured(
                 seconds[label] += peak.seconds
                 peaks[label] = None if peak.megabytes is None else max(peak.megabytes, peaks.get(label) or 0.0)
             for same_case in zip(*found, strict=True):
-                results += on_common_voxels(same_case)
+                results += on_common_voxels(same_case, spool)
             bar.advance(len(group))
     read = len({result.case_id for result in results})
     if not read:
@@ -238,7 +239,7 @@ def on_canvases(
         yield OnCanvases(item, {canvases[0]: item.fitted} | others, item.fitted)
 
 
-def on_common_voxels(results: Sequence[CaseResult]) -> list[CaseResult]:
+def on_common_voxels(results: Sequence[CaseResult], spool: Spool) -> list[CaseResult]:
     """One case by all methods, brought to the voxels that any of them was judged on; 0 where a method did not look."""
     if any(result.place is None or result.map is None for result in results):
         return list(results)
@@ -249,7 +250,12 @@ def on_common_voxels(results: Sequence[CaseResult]) -> list[CaseResult]:
     place = Place(evaluated, foreground)
     truth = results[0].on_grid()[1][evaluated]
     return [
-        replace(result, map=result.on_grid()[0][evaluated], truth=None if result.truth is None else truth, place=place)
+        replace(
+            result,
+            map=spool.keep(result.on_grid()[0][evaluated]),
+            truth=None if result.truth is None else truth,
+            place=place,
+        )
         for result in results
     ]
 

@@ -21,6 +21,7 @@ from pseudohealthy.evaluation.outcome import Evaluation
 from pseudohealthy.evaluation.protocols.ct import plane_facts
 from pseudohealthy.evaluation.records import CONTROL, Box, CaseResult, Place
 from pseudohealthy.evaluation.restoration import TwinErrors, sentences
+from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.planes import plane_labels
 from pseudohealthy.progress import Progress, say
@@ -126,6 +127,7 @@ def measured(
 ) -> list[CaseResult]:
     """What every method says about every readable case; methods share one copy of a case's reference and place."""
     results: list[CaseResult] = []
+    spool = Spool()
     detector = next(iter(methods.values()))
     with Progress(what, len(test)) as bar:
         for group in batches(readable(test, detector, notes, bar), batch):
@@ -134,6 +136,8 @@ def measured(
                 found = measure(name, method, group, twins)
                 for one, other in zip(found, first, strict=False):
                     one.truth, one.place = other.truth, other.place
+                for one in found:
+                    one.map = None if one.map is None else spool.keep(one.map)
                 first, results = first or found, results + found
             bar.advance(len(group))
     return results
