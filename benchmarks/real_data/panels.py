@@ -2,7 +2,8 @@
 
     python benchmarks/real_data/panels.py DATA OUT.png RUN... [--planes 3]
 
-The planes are those with the largest reference of evenly spread test patients; every map has its own run's scale, up to its
+The planes are those with the largest reference of evenly spread test patients (where no case has a mask: the first
+anomalous plane of each); every map has its own run's scale, up to its
 99.8 % quantile, since the units of methods differ.
 """
 
@@ -17,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pseudohealthy import cases
+from pseudohealthy.cases import ANOMALOUS
 from pseudohealthy.detector import restore_planes
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.planes import PlaneStore, build_cache
@@ -24,11 +26,12 @@ from pseudohealthy.run import Run
 
 
 def chosen(store: PlaneStore, number: int) -> list[tuple[str, int]]:
-    """(case, plane) of the largest reference of each of `number` test patients."""
+    """(case, plane) of the largest reference of each of `number` test patients, or of a plane labelled anomalous."""
     rows = store.select("test")
     masks = store.masks(rows)
-    assert masks is not None, "the cases have no masks"
-    index = store.index.iloc[rows].assign(size=masks.flatten(1).sum(1).numpy())
+    if masks is None:
+        rows = store.select("test", ANOMALOUS)
+    index = store.index.iloc[rows].assign(size=1 if masks is None else masks.flatten(1).sum(1).numpy())
     best = index[index["size"] > 0].sort_values("size").groupby("patient_id").tail(1).sort_values("patient_id")
     picked = best.iloc[np.linspace(0, len(best) - 1, min(number, len(best))).round().astype(int)]
     return list(zip(picked["case_id"], picked["plane"], strict=True))
@@ -60,7 +63,8 @@ def main() -> None:
         twins, maps, _ = restore_planes(model, run.recipe.make_map(), images, foreground, draw, torch.bfloat16)
         top = max(1e-6, float(maps.flatten().float().quantile(0.998)))
         for column in range(len(wanted)):
-            picture, reference = images[column].float().mean(0), masks[column].float()
+            picture = images[column].float().mean(0)
+            reference = torch.zeros_like(picture) if masks is None else masks[column].float()
             if line == 0:
                 axes[0][3 * column].imshow(picture, "gray", vmin=-1, vmax=1)
                 axes[0][3 * column + 1].imshow(reference, "gray")
@@ -68,7 +72,8 @@ def main() -> None:
                 axes[0][3 * column + 1].set_title("reference", fontsize=9)
             shown = axes[line + 1][3 * column : 3 * column + 3]
             shown[0].imshow(picture, "gray", vmin=-1, vmax=1)
-            shown[0].contour(reference, [0.5], colors="#56B4E9", linewidths=0.8)
+            if reference.any():
+                shown[0].contour(reference, [0.5], colors="#56B4E9", linewidths=0.8)
             shown[1].imshow(twins[column].float().mean(0), "gray", vmin=-1, vmax=1)
             shown[2].imshow(maps[column].float(), "inferno", vmin=0, vmax=top)
         axes[line + 1][0].set_ylabel(folder.name, fontsize=9)
