@@ -40,7 +40,7 @@ licences: venv
 docs: venv
 	@$(BIN)/python -c 'import material' 2>/dev/null || $(BIN)/pip install $(PIP_FLAGS) --no-build-isolation -e '.[docs]'
 	$(BIN)/python benchmarks/real_data/rows.py page
-	$(BIN)/mkdocs build --strict --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
 
 check: venv
 	$(BIN)/ruff format --check src tests benchmarks

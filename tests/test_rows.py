@@ -151,6 +151,30 @@ def test_an_evaluation_takes_its_budget_from_the_run_and_keeps_every_control(tmp
     assert "Budget: 1,000 steps, 12,345 parameters." in " ".join(table)
 
 
+def test_slices_of_ct_stand_beside_the_ruler(tmp_path):
+    """Protocol ct has no voxels; its rulers are controls without a recipe, and its words come with the figures."""
+    words = {"protocol": "ct (slices are ranked without a threshold)", "metric": "plane_auroc", "unit": "plane"}
+    records = [
+        replace(AP, method="ct-patched", value=0.47, **words),
+        replace(AP, method="control: tissue-area", value=0.745, **words),
+    ]
+    records += [
+        replace(
+            AP,
+            method="ct-patched",
+            value=-0.275,
+            **words | {"metric": "plane_auroc_difference"},
+            against="control: tissue-area",
+        )
+    ]
+    (tmp_path / "metrics.json").write_text(json.dumps([record.as_dict() for record in records]))
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": "ct-pddpm-small", "step": 1500, "data": "../data/ct0"}))
+    table = rows.table(collected(tmp_path, "--run", str(tmp_path)), []).splitlines()
+    assert table[0] == "| | plane AUROC |" and table[3] == "| control: tissue-area | **.745 [.28, .49]** |"
+    assert table[4] == "| difference to the best control, paired | -.275 [.28, .49] |"
+    assert "slices are ranked without a threshold" in " ".join(table)
+
+
 def test_what_the_rows_do_not_have_is_refused(compared):
     found = collected(compared)
     with pytest.raises(Fault, match="image_auroc"):

@@ -44,6 +44,7 @@ COLUMNS = (
 SHARED = ("protocol", "mask", "grid")
 DEFAULT = ("image_auroc", "plane_auroc", "voxel_average_precision_pooled", "dice_pooled", "dice_oracle_pooled",
            "dice_validation_per_case_mean", "box_froc_iou10")  # fmt: skip
+RANKED = ("image_average_precision", "plane_average_precision")  # beside them where few of the others exist
 HEADLINE = ("voxel_average_precision_pooled", "image_auroc", "plane_auroc")  # tables are sorted by the first there is
 MARKED = re.compile(r"<!-- rows: ([\w-]+)([ \w]*) -->\n.*?<!-- end -->", re.DOTALL)
 LESS = "_difference"
@@ -176,7 +177,8 @@ def table(found: dict[str, Any], words: list[str]) -> str:
     cells = {(row["method"], row["metric"]): row for row in rows}
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     cut = words.index("less") if "less" in words else len(words)
-    shown = words[:cut] or [metric for metric in DEFAULT if metric in metrics]
+    chosen = [metric for metric in DEFAULT if metric in metrics]
+    shown = words[:cut] or chosen + [metric for metric in RANKED if metric in metrics and len(chosen) < 3]
     head = next((metric for metric in (*HEADLINE, *shown) if metric in shown), shown[0])
     less = words[cut + 1 :] or ([head] if cut == len(words) else [])
     if missing := [m for m in (*shown, *(f"{m}{LESS}" for m in less)) if m not in metrics]:
