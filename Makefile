@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: demo venv test test-all faults mutants licences check bench format clean
+.PHONY: demo venv test test-all faults mutants licences docs check bench format clean
 
 venv: .venv/.ready
 
@@ -35,6 +35,12 @@ mutants: venv
 # Every dependency with its licence; fails on GPL or AGPL alone. make licences PAGE=docs/licences.md also writes the page.
 licences: venv
 	@$(BIN)/python tests/reliability/licences.py $(if $(PAGE),--write $(PAGE))
+
+# The tables of docs/results.md from docs/rows, then the site into build/site: strict, nothing fetched by its pages.
+docs: venv
+	@$(BIN)/python -c 'import material' 2>/dev/null || $(BIN)/pip install $(PIP_FLAGS) --no-build-isolation -e '.[docs]'
+	$(BIN)/python benchmarks/real_data/rows.py page
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
 
 check: venv
 	$(BIN)/ruff format --check src tests benchmarks
