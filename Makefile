@@ -46,7 +46,7 @@ check: venv
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/pytest tests/test_budget.py tests/test_docs.py
+	$(BIN)/pytest tests/test_budget.py tests/test_docs.py tests/test_rows.py tests/test_site.py
 
 format: venv
 	$(BIN)/ruff format src tests benchmarks

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -248,8 +250,11 @@ def main() -> None:
             starred.append(f"{max(among, key=means.__getitem__)}, top 1%")
             print(f"chosen on BHSD among {len(among)}: {starred[-1]}")
     test: list[dict] = []
-    for pair in arguments.pairs:
-        rows = collect(*map(Path, pair.split("=", 1)), arguments.controls)
+    # A process with its own threads for each fold: small batches of small planes gain little from more threads.
+    with ProcessPoolExecutor(len(arguments.pairs), multiprocessing.get_context("spawn")) as pool:
+        several = [[*map(Path, pair.split("=", 1))] for pair in arguments.pairs]
+        collected = list(pool.map(collect, *zip(*several, strict=True), [arguments.controls] * len(several)))
+    for pair, rows in zip(arguments.pairs, collected, strict=True):
         val, mine = ([row for row in rows if row["split"] == split] for split in ("val", "test"))
         names = list(rows[0]["scores"])
         rulers = [name for name in names if name.startswith("control") or name in RULERS]
