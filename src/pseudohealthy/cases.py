@@ -177,7 +177,7 @@ def _case(path: Path, number: int, row: dict[str, str], root: Path, roots: Mappi
     if not row["case_id"] or not row["image"]:
         raise _bad_row(path, number, "case_id or image is blank")
     if UNSHOWN.search("".join(row.values())):
-        raise _bad_row(path, number, "a control character", "remove it: messages and tables quote these cells")
+        raise _bad_row(path, number, "a cell with a control character", "remove it; tables and messages quote cells")
     split, label = row["split"].lower(), row["label"].lower()
     if split not in _SPLIT_NAMES:
         raise _bad_row(path, number, f"split {row['split']!r}", "use train, val, test or leave it blank")

@@ -36,9 +36,8 @@ def inside(cell: str, root: Path, number: int) -> str:
                 exit=REFUSED,
             )
         if not possible(item) or any("**" in part and part != "**" for part in windows.parts):
-            raise Fault(
-                "BAD_MANIFEST", f"manifest row {number} holds a file name that cannot be", "correct it", exit=USAGE
-            )
+            found = f"manifest row {number} names a file that no file system can hold"
+            raise Fault("BAD_MANIFEST", found, "correct the row", exit=USAGE)
         items.append(item)
     return "|".join(items)
 

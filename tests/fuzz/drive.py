@@ -22,7 +22,7 @@ CORPUS = Path(__file__).parent / "corpus"
 ROOT = Path(__file__).resolve().parents[2]
 INSTRUMENTED = ("pseudohealthy", "pydicom.filereader", "pydicom.fileutil", "pydicom.values", "nibabel.nifti1",
                 "PIL.PngImagePlugin", "tomllib", "csv")  # fmt: skip
-START = 120  # seconds for imports and instrumentation on a busy machine
+START = 600  # seconds for imports and instrumentation on a busy machine
 MEMORY = 4096  # MB
 
 
@@ -121,7 +121,10 @@ def main(words: list[str]) -> int:
     for target in TARGETS:
         found = fuzz(target, seconds)
         crashes += found.crash is not None
-        print(f"{target:12}{found.executions:12}{found.coverage:10}{found.features:10}  {found.crash or 'none'}", flush=True)
+        print(
+            f"{target:12}{found.executions:12}{found.coverage:10}{found.features:10}  {found.crash or 'none'}",
+            flush=True,
+        )
         if found.crash:
             print(re.sub(r"(?s).*?( === Uncaught.*?)\n==.*", r"\1", found.log)[:3000])
     print(f"crashes {crashes}")

@@ -14,7 +14,7 @@ from fuzz.seeds import headed, joined, nifti
 
 WHOLE = (0, 1, 2, 7, 8, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 REAL = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e-45, 1e30, 3.4e38, math.inf, -math.inf, math.nan)
-WORDS = (b"\0", b"\n", b'"', b"'", b"..", b"/", b"\\", b"|", b"#", b"**", b"[", b"[" * 3000, b"{", b"=", b",", b";", b"\t",
+WORDS = (b"\0", b"\n", b'"', b"'", b"..", b"/", b"\\", b"|", b"#", b"**", b"[", b"[" * 500, b"{", b"=", b",", b";", b"\t",
          b"nan", b"inf", b"-1", b"1e999", b"9" * 5000, b"\xff\xfe", b"\xef\xbb\xbf", b"\x1b[31m", "é‮".encode(), b"x" * 300,
          b"false", b"null", b"[[]]", b"{}")  # fmt: skip
 DICOM = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",

@@ -114,7 +114,7 @@ LIARS = {
     "an enhanced image of 400 million voxels": (
         "dicom", lambda: dicom(1000, 1000, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1", "NumberOfFrames": 400}),
     ),
-    "pixels of 4 GB": ("dicom", lambda: dicom(12, 13, pixels=2**32 - 2)),
+    "pixels of 4 GB": ("dicom", lambda: dicom(24, 13, pixels=2**32 - 2)),
     "an array header of 4 GB": ("npy", lambda: npy(2**32 - 1)),
     "2 GB of digits": ("idx", lambda: struct.pack(">I3I", 0x803, 70000, 160, 180) + bytes(1000)),
     "a thousand million digits": ("idx", lambda: struct.pack(">I3I", 0x803, 2**30, 1, 1) + bytes(1000)),

@@ -34,6 +34,14 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # 0.1 mm. A missing or doubled slice is off by far more.
 REGULAR, ROUNDED, ROUNDED_MM = 0.1, 0.25, 0.1
 DEFAULT_THICKNESS = 1.0
+DAMAGE = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+)  # what pydicom raises at it
 
 
 @dataclass
@@ -80,13 +88,7 @@ def read(
                 scan = _radiograph(paths, modality)
             else:
                 scan = _series(paths, modality, max_voxels, assume_spacing)
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        ArithmeticError,
-    ) as error:  # values are parsed when used
+    except DAMAGE as error:  # values of a header are parsed when they are used
         found = f"{paths[0].name} or a slice beside it has a header value of the wrong kind ({type(error).__name__})"
         raise Fault("BAD_HEADER", found, "export the series again") from None
     if scan.affine is not None and plane != "native":

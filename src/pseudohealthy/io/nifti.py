@@ -269,7 +269,7 @@ def _data(path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dty
     pair = header["magic"].tobytes()[:2] == b"ni"
     offset = float(header["vox_offset"])
     start = 0 if pair and not np.isfinite(offset) else int(offset) if np.isfinite(offset) else -1
-    if start < (0 if pair else header.sizeof_hdr):
+    if not (0 if pair else header.sizeof_hdr) <= start <= GZIP_FREE:
         raise Fault("BAD_DIMS", f"the header puts the data at byte {offset:g}", "repair vox_offset")
     got = 0
     with contextlib.ExitStack() as stack:
