@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fuzz.mutate import broken
@@ -23,6 +23,9 @@ MEMORY = (
     80 * 2**20
 )  # bytes for a file of some 1000: a block of 16 MB that grows, a picture that deflate could have made
 SECONDS = 20.0
+# Without shrinking: a smaller seed number makes no smaller file.
+FAST = settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck),
+                phases=[Phase.explicit, Phase.generate])  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", TARGETS)
@@ -40,7 +43,7 @@ def test_what_once_broke_a_reader_no_longer_does(path, tmp_path):
 def test_a_broken_file_is_read_or_refused_by_one_clear_line(kind, tmp_path_factory):
     folder = tmp_path_factory.mktemp(kind)
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @FAST
     @given(st.integers(0, 2**32))
     def check(number: int):
         attempt(kind, folder, broken(kind, seed(kind), random.Random(number)))
@@ -52,7 +55,7 @@ def test_a_broken_file_is_read_or_refused_by_one_clear_line(kind, tmp_path_facto
 def test_any_bytes_at_all_are_refused(kind, tmp_path_factory):
     folder = tmp_path_factory.mktemp(kind)
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    @FAST
     @given(st.binary(max_size=200))
     def check(data: bytes):
         assert attempt(kind, folder, data) is not None or kind == "recipe"
