@@ -40,6 +40,7 @@ fuzz: venv
 
 # Line coverage of src by the suite, the processes it starts included: the ten least covered files and the total.
 coverage: venv
+	@$(BIN)/python -c 'import coverage' 2>/dev/null || $(BIN)/pip install $(PIP_FLAGS) 'coverage>=7.10'
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest $(TESTS) || echo 'some tests failed: a line of theirs may be missing below'
 	@$(BIN)/coverage combine --quiet

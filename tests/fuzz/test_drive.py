@@ -15,7 +15,7 @@ needs_atheris = pytest.mark.skipif(not drive.available(), reason="atheris is not
 def test_twenty_seconds_of_fuzzing_find_nothing(target):
     found = drive.fuzz(target, 20)
     assert found.crash is None, found.log[-3000:]
-    assert found.executions > 50 and found.coverage > 50
+    assert found.executions > 5 and found.coverage > 50
 
 
 @pytest.mark.slow

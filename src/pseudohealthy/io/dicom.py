@@ -261,8 +261,6 @@ def _radiograph(paths: list[Path], modality: str) -> Scan:
 
 def _enhanced(paths: list[Path], modality: str, max_voxels: int) -> Scan:
     """A multi-frame CT, MR or PET image; highdicom checks that its frames make one regular volume."""
-    import highdicom
-
     if len(paths) > 1:
         raise Fault("SEVERAL", f"{len(paths)} multi-frame images", "give one file at a time")
     ds = dataset(paths[0])
@@ -272,6 +270,8 @@ def _enhanced(paths: list[Path], modality: str, max_voxels: int) -> Scan:
     if rows * columns * frames > max_voxels:
         raise Fault("TOO_LARGE", f"{frames} x {rows} x {columns} voxels", f"the limit is {max_voxels}", exit=RESOURCE)
     require_pixels(paths[0], ds, rows * columns * frames)
+    import highdicom
+
     try:
         volume = highdicom.Image.from_dataset(ds, copy=False).get_volume(
             dtype=np.float32, apply_real_world_transform=False, apply_voi_transform=False, apply_presentation_lut=False
