@@ -7,10 +7,12 @@ import io
 import math
 import random
 import struct
+import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 
-from fuzz.seeds import headed, joined, nifti
+from fuzz.seeds import headed, joined, nifti, seed
 
 WHOLE = (0, 1, 2, 7, 8, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 REAL = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e-45, 1e30, 3.4e38, math.inf, -math.inf, math.nan)
@@ -24,6 +26,10 @@ DICOM = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepr
 TEXTS = ("", "0", "-1", "1", "2", "16384", "65535", "1e30", "-1e300", "1e308", "nan", "inf", "CT", "MR", "DX", "SEG", "x",
          "MONOCHROME1", "RGB", "PALETTE COLOR", "1.2.840.10008.5.1.4.1.1.2.1", "1\\2", "0\\0", "1e-30\\1e-30", "1e200\\1e200",
          "1\\0\\0\\0\\1\\0", "0\\0\\0\\0\\0\\0", "nan\\0\\0", "1e308\\1e308\\1e308")  # fmt: skip
+
+NAMES = ("a.png", "a", "a/b.png", "a.png/b.png", "b.npy", "c.dcm", "d.nii", "x" * 300 + ".png", "../a.png", "/a.png", "C:\\a.png",
+         "..\\a.png", "\x1b[31m.png", "a\nb.png", "\u202e.png", "é.png", ".hidden.png", "__MACOSX/a.png", "a_mask.png",
+         "/".join("d" * 200 for _ in range(30)) + "/a.png", "con.png", " .png", "a.zip")  # fmt: skip
 
 
 def bytewise(data: bytes, rng: random.Random) -> bytes:
@@ -127,12 +133,24 @@ def header_field(data: bytes, rng: random.Random) -> bytes:
     return joined(header, body)
 
 
+def archived(data: bytes, rng: random.Random) -> bytes:
+    """An archive of odd names, packed in every way, sometimes broken afterwards."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(stream, "w") as file:
+        warnings.simplefilter("ignore")  # of a name that occurs twice
+        for _ in range(rng.randint(1, 3)):
+            method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+            file.writestr(rng.choice(NAMES), seed(rng.choice(("png", "npy", "dicom", "nifti"))), method)
+    return stream.getvalue() if rng.random() < 0.5 else bytewise(stream.getvalue(), rng)
+
+
 FIELDS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "nifti": nifti_field,
     "nifti-gz": zipped,
     "dicom": dicom_field,
     "png": png_field,
     "checkpoint": header_field,
+    "zip": archived,
 }
 
 

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fuzz.mutate import broken
-from fuzz.seeds import seed
+from fuzz.seeds import headed, joined, seed
 from fuzz.targets import TARGETS, attempt
+from pseudohealthy.errors import Fault
 
 CORPUS = Path(__file__).parent / "corpus"
 KEPT = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
@@ -61,6 +62,24 @@ def test_any_bytes_at_all_are_refused(kind, tmp_path_factory):
         assert attempt(kind, folder, data) is not None or kind == "recipe"
 
     check()
+
+
+@pytest.mark.parametrize("state", ["{", "[]", "null", "3", "[" * 5000])
+def test_a_state_that_is_no_table_is_refused(state, tmp_path):
+    header, body = headed(seed("checkpoint"))
+    header["__metadata__"]["state"] = state
+    fault = attempt("checkpoint", tmp_path, joined(header, body))
+    assert fault is not None and fault.code == "CHECKPOINT_CORRUPT" and "state" in fault.message
+
+
+def test_weights_that_cannot_be_searched_for_nan_are_refused(tmp_path):
+    import torch
+
+    from pseudohealthy.training import checkpoint
+
+    checkpoint.save(tmp_path / "w.safetensors", {"weight": torch.ones(4).to(torch.float8_e4m3fn)}, {})
+    with pytest.raises(Fault, match=r"CHECKPOINT_MISMATCH.*float8"):
+        checkpoint.load(tmp_path / "w.safetensors")
 
 
 def nifti(shape: tuple[int, int, int], zipped: bool) -> bytes:
