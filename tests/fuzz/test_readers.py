@@ -113,12 +113,16 @@ def dicom(rows: int, columns: int, more: dict | None = None, pixels: int | None 
     return data
 
 
-def tiff(width: int, height: int) -> bytes:
-    """Uncompressed grey levels that the file does not hold."""
-    tags = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (278, 4, height),
-            (279, 4, width * height)]  # fmt: skip
-    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0" * 4
+def tiff(*sizes: tuple[int, int]) -> bytes:
+    """Uncompressed grey pages (width, height) that share 100 bytes of pixels."""
+    out = b"II*\0" + struct.pack("<I", 108) + bytes(range(100))
+    for number, (width, height) in enumerate(sizes, start=1):
+        tags = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (278, 4, height),
+                (279, 4, width * height)]  # fmt: skip
+        entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+        after = len(out) + 2 + len(entries) + 4
+        out += struct.pack("<H", len(tags)) + entries + struct.pack("<I", after if number < len(sizes) else 0)
+    return out
 
 
 def npy(header: int) -> bytes:
@@ -129,7 +133,9 @@ LIARS = {
     "a volume of 400 MB": ("nifti", lambda: nifti((600, 600, 600), False)),
     "a compressed volume of 250 MB": ("nifti-gz", lambda: nifti((500, 500, 500), True)),
     "a picture of 90 million pixels": ("png", lambda: png(9000, 10000)),
-    "a TIFF of 90 million pixels": ("tiff", lambda: tiff(9000, 10000)),
+    "a TIFF of 90 million pixels": ("tiff", lambda: tiff((9000, 10000))),
+    "a second page of 90 million pixels": ("tiff", lambda: tiff((10, 10), (9000, 10000))),
+    "a second page of 4 thousand million pixels": ("tiff", lambda: tiff((10, 10), (65000, 65000))),
     "a slice of 16384 x 16384": ("dicom", lambda: dicom(16384, 16384)),
     "a radiograph of 16384 x 16384": ("dicom", lambda: dicom(16384, 16384, {"Modality": "DX"})),
     "two thousand million frames": ("dicom", lambda: dicom(12, 13, {"Modality": "DX", "NumberOfFrames": 2**31 - 1})),

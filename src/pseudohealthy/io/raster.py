@@ -22,19 +22,9 @@ from pseudohealthy.scan import Scan, finite
 MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
 # Pixels a byte of a file can stand for at most. Deflate makes 1032 bytes of one, each of 8 one-bit pixels; LZW 2730.
 DEFLATE, PNG_RATIO, RATIO, FAX_RATIO = 1100, 8 * 1100, 8 * 2800, 100_000
-DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)  # what Pillow's decoders raise at damaged files
+# What Pillow's decoders raise at damaged files.
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+          EOFError, struct.error, zlib.error)  # fmt: skip
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -67,20 +57,13 @@ def read_picture(path: Path, *, channel: int | None = None, max_voxels: int = 51
             image = Image.open(path)
         with image:
             pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-            if image.width * image.height > MAX_PIXELS or image.width * image.height * pages > max_voxels:
-                text = f"{pages} x {image.height} x {image.width} pixels"
-                raise Fault("TOO_LARGE", f"a picture of {text}", "crop or shrink it", exit=RESOURCE)
-            fax = "group" in str(image.info.get("compression"))
-            ratio = PNG_RATIO if image.format == "PNG" else FAX_RATIO if fax else RATIO
-            if image.width * image.height > ratio * path.stat().st_size:  # before memory is taken for them
-                found = f"{path.stat().st_size} bytes cannot hold {image.height} x {image.width} pixels"
-                raise Fault("TRUNCATED", found, "copy it again")
             if head[:8] == b"\x89PNG\r\n\x1a\n" and head[24] == 16 and head[25] in (2, 6):
                 warnings.append("DEPTH: 16-bit colour is read with 8 bits a channel")
             planes = []
             for page in range(pages):
                 if pages > 1:
                     image.seek(page)
+                _require_size(image, pages, max_voxels, path)  # each page has its own
                 planes.append(_grey(image, channel, mask, warnings if page == 0 else []))
     except Image.DecompressionBombError:
         raise Fault("TOO_LARGE", "a picture beyond 100 million pixels", "crop or shrink it", exit=RESOURCE) from None
@@ -95,6 +78,18 @@ def read_picture(path: Path, *, channel: int | None = None, max_voxels: int = 51
     origin = RasterOrigin(stored.dtype, stored.shape if pages > 1 else stored.shape[1:], "picture")
     voxels = finite(stored.astype(np.float32), warnings)
     return Scan(voxels[None], None, path.stem, "raster", origin=origin, warnings=warnings)
+
+
+def _require_size(image: Any, pages: int, max_voxels: int, path: Path) -> None:
+    """Fault TOO_LARGE or TRUNCATED for a size no limit allows or the file cannot hold, before memory is taken for it."""
+    pixels, size = image.width * image.height, path.stat().st_size
+    if pixels > MAX_PIXELS or pixels * pages > max_voxels:
+        text = f"{pages} x {image.height} x {image.width} pixels"
+        raise Fault("TOO_LARGE", f"a picture of {text}", "crop or shrink it", exit=RESOURCE)
+    fax = "group" in str(image.info.get("compression"))
+    if pixels > (PNG_RATIO if image.format == "PNG" else FAX_RATIO if fax else RATIO) * size:
+        found = f"{size} bytes cannot hold {image.height} x {image.width} pixels"
+        raise Fault("TRUNCATED", found, "copy it again")
 
 
 def _grey(image: Any, channel: int | None, mask: bool, warnings: list[str]) -> np.ndarray:
