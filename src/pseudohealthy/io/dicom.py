@@ -34,14 +34,8 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # 0.1 mm. A missing or doubled slice is off by far more.
 REGULAR, ROUNDED, ROUNDED_MM = 0.1, 0.25, 0.1
 DEFAULT_THICKNESS = 1.0
-DAMAGE = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-)  # what pydicom raises at it
+# What pydicom raises at header values of the wrong kind, which it parses when they are used.
+DAMAGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError)
 
 
 @dataclass
