@@ -7,6 +7,7 @@ no `Fault` of one clear line ends the process and is saved into ``corpus/``, whe
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -20,6 +21,13 @@ from pathlib import Path
 TARGETS = ("nifti", "dicom", "png", "recipe", "manifest", "checkpoint")
 CORPUS = Path(__file__).parent / "corpus"
 ROOT = Path(__file__).resolve().parents[2]
+# What a target imports only when it runs: imported early, so that it is instrumented.
+MODULES = {
+    "nifti": ("pseudohealthy.io.nifti",),
+    "dicom": ("pseudohealthy.io.dicom", "pseudohealthy.io.series"),
+    "png": ("pseudohealthy.io.raster",),
+    "checkpoint": ("pseudohealthy.training.checkpoint",),
+}
 INSTRUMENTED = ("pseudohealthy", "pydicom.filereader", "pydicom.fileutil", "pydicom.values", "nibabel.nifti1",
                 "PIL.PngImagePlugin", "tomllib", "csv")  # fmt: skip
 START = 600  # seconds for imports and instrumentation on a busy machine
@@ -87,6 +95,9 @@ def inside(target: str, arguments: list[str]) -> None:
     with atheris.instrument_imports(include=list(INSTRUMENTED)):
         from fuzz import mutate
         from fuzz.targets import attempt
+
+        for module in MODULES.get(target, ()):
+            importlib.import_module(module)
     folder = Path(tempfile.mkdtemp(prefix=f"{target}-", dir="."))
 
     def one(data: bytes) -> None:
