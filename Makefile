@@ -3,7 +3,11 @@ PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
+<<<<<<< HEAD
 .PHONY: demo venv test test-all faults mutants licences docs check bench format clean
+=======
+.PHONY: demo venv test test-all faults mutants fuzz coverage licences check bench format clean
+>>>>>>> fuzz
 
 venv: .venv/.ready
 
@@ -31,6 +35,20 @@ faults: venv
 # Mistakes put into a copy of src one at a time, each of which a test must catch; ends with caught N/M.
 mutants: venv
 	$(BIN)/python tests/reliability/mutants.py $(MUTANTS)
+
+# Coverage-guided fuzzing of six readers, a sixth of SECONDS each; a crash is kept in tests/fuzz/corpus. Needs atheris.
+SECONDS ?= 60
+fuzz: venv
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install $(PIP_FLAGS) 'atheris>=3.0'
+	@PYTHONPATH=tests $(BIN)/python -m fuzz.drive $(SECONDS)
+
+# Line coverage of src by the suite, the processes it starts included: the ten least covered files and the total.
+coverage: venv
+	@$(BIN)/python -c 'import coverage' 2>/dev/null || $(BIN)/pip install $(PIP_FLAGS) 'coverage>=7.10'
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(TESTS) || echo 'some tests failed: a line of theirs may be missing below'
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --sort=cover | sed -n '1,12p;$$p'
 
 # Every dependency with its licence; fails on GPL or AGPL alone. make licences PAGE=docs/licences.md also writes the page.
 licences: venv

@@ -31,6 +31,8 @@ WINDOWS: dict[str, tuple[float, float]] = {
 NORMALISATIONS = ("window", "percentile", "upper", "deviations", "range", "unit")
 PLANES = ("axial", "coronal", "sagittal", "native")
 JUDGED = ("all", "slices")
+SMALLEST, LARGEST = 1e-30, 1e30  # range of grey levels; beyond, float32 arithmetic gives 0 and infinity
+BLANK = 64  # times as large as the image: a square that would leave the image a pixel or two
 RELEASE = 0.2  # change in model units (range 2) at which a value beyond the window is given up for the restored one
 
 
@@ -151,7 +153,8 @@ class Canvas:
 
     def fit(self, scan: Scan, mask: np.ndarray | None = None, brain_mask: np.ndarray | None = None) -> Fitted:
         """Scan (C, D, H, W) -> planes (D, C, S, S). ``mask`` and ``brain_mask`` are bool (D, H, W) on the scan's grid;
-        a brain mask takes the place of the computed foreground. Raises Fault CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE.
+        a brain mask takes the place of the computed foreground. Raises Fault CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE,
+        RANGE, SPACING.
         """
         import torch
 
@@ -309,6 +312,10 @@ class Canvas:
                         case=scan.name,
                     )
                 pairs.append((low, high))
+        for low, high in pairs:
+            if not SMALLEST < high - low < LARGEST:
+                found = f"grey levels from {low:.3g} to {high:.3g}"
+                raise Fault("RANGE", found, "bring the image to usual units first", exit=NO_INPUT, case=scan.name)
         return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
 
     def _square(self, inside: np.ndarray, scan: Scan) -> tuple[int, int, int, int]:
@@ -321,6 +328,10 @@ class Canvas:
             if self.crop and rows.size:
                 first_row, end_row, first_column, end_column = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
             side, across = (max(1, round(self.size * self.spacing / native)) for native in scan.spacing[1:])
+            if side > BLANK * height or across > BLANK * width:
+                steps = " x ".join(f"{native:.3g}" for native in scan.spacing[1:])
+                found = f"{height} x {width} pixels of {steps} mm on a canvas of {self.size * self.spacing:g} mm"
+                raise Fault("SPACING", found, "correct the pixel size, or choose a run for such images", case=scan.name)
             return int(first_row + end_row - side) // 2, int(first_column + end_column - across) // 2, side, across
         if self.crop and rows.size:
             first_row, end_row, first_column, end_column = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1

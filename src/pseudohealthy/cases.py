@@ -17,11 +17,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 
-from pseudohealthy.errors import NO_INPUT, REFUSED, USAGE, Fault
+from pseudohealthy.cells import UNSHOWN, cell_files, inside, possible, prefixed
+from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 
 HEALTHY, ANOMALOUS = 0, 1
 SPLITS = ("train", "val", "test")
@@ -107,7 +108,7 @@ class Manifest:
             key = "" if inside else roots.setdefault(str(home), f"source{len(roots) or ''}")
             row = [getattr(case, name) for name in columns]
             row = [
-                _prefixed(value, prefix) if name in _CELLS else value for name, value in zip(columns, row, strict=True)
+                prefixed(value, prefix) if name in _CELLS else value for name, value in zip(columns, row, strict=True)
             ]
             writer.writerow([*row, key, *(case.extra.get(name, "") for name in extra)])
         if roots:
@@ -175,6 +176,8 @@ def _read_csv(path: Path) -> Manifest:
 def _case(path: Path, number: int, row: dict[str, str], root: Path, roots: Mapping[str, Path]) -> Case:
     if not row["case_id"] or not row["image"]:
         raise _bad_row(path, number, "case_id or image is blank")
+    if UNSHOWN.search("".join(row.values())):
+        raise _bad_row(path, number, "a cell with a control character", "remove it; tables and messages quote cells")
     split, label = row["split"].lower(), row["label"].lower()
     if split not in _SPLIT_NAMES:
         raise _bad_row(path, number, f"split {row['split']!r}", "use train, val, test or leave it blank")
@@ -184,7 +187,7 @@ def _case(path: Path, number: int, row: dict[str, str], root: Path, roots: Mappi
     if key and key not in roots:
         raise _bad_row(path, number, f"root {key!r} is not in {path.stem}.roots.json", "run prepare again")
     home = roots[key] if key else root
-    known = {name: _inside(row.get(name, ""), home, number) for name in _CELLS}
+    known = {name: inside(row.get(name, ""), home, number) for name in _CELLS}
     extra = {name: value for name, value in row.items() if name and name not in REQUIRED + OPTIONAL}
     return Case(
         row["case_id"],
@@ -207,61 +210,19 @@ def _read_roots(path: Path) -> dict[str, Path]:
     if not side.is_file():
         return {}
     try:
-        return {str(key): Path(value) for key, value in json.loads(side.read_text(encoding="utf-8")).items()}
-    except (ValueError, AttributeError, TypeError) as error:
+        table = json.loads(side.read_text(encoding="utf-8"))
+        if not all(isinstance(value, str) and possible(value) for value in table.values()):
+            raise ValueError
+        return {key: Path(value) for key, value in table.items()}
+    except (ValueError, AttributeError, RecursionError) as error:
         raise Fault(
             "BAD_MANIFEST", f"{side.name} is not a table of folders", "run prepare again", exit=USAGE
         ) from error
 
 
-def _inside(cell: str, root: Path, number: int) -> str:
-    """The cell with every item relative to the root; an item that climbs out of it is refused."""
-    if not cell or _plain(cell):
-        return cell
-    items = []
-    for item in map(str.strip, cell.split("|")):
-        windows = PureWindowsPath(item)
-        if Path(item).is_absolute() and Path(item).is_relative_to(root) and ".." not in Path(item).parts:
-            items.append(Path(item).relative_to(root).as_posix())
-            continue
-        climbs, depth = False, 0
-        for part in windows.parts:  # splits at both / and \
-            depth += -1 if part == ".." else part != "."
-            climbs |= depth < 0
-        if climbs or windows.drive or windows.root or "\0" in item:
-            raise Fault(
-                "PATH_ESCAPE",
-                f"manifest row {number} names a file outside the manifest's folder",
-                "use paths below that folder",
-                exit=REFUSED,
-            )
-        items.append(item)
-    return "|".join(items)
-
-
-def _plain(cell: str) -> bool:
-    return cell[0] not in "/\\" and not any(mark in cell for mark in ("..", ":", "|", "\0"))
-
-
-def _prefixed(cell: str, prefix: str) -> str:
-    return cell if prefix == "." or not cell else "|".join(f"{prefix}/{item}" for item in cell.split("|"))
-
-
 @lru_cache(maxsize=4096)
 def _resolved(path: Path) -> Path:
     return path.resolve()
-
-
-def cell_files(cell: str, root: Path) -> list[Path]:
-    """The files behind one manifest cell: ``a.nii.gz|b.nii.gz``, ``digits.gz#12``, ``patient/???.png``."""
-    found: list[Path] = []
-    for item in cell.split("|") if cell else ():
-        name = re.sub(r"#\d+$", "", item)
-        if any(mark in name for mark in "*?[") and not (root / name).exists():
-            found += sorted(root.glob(PurePosixPath(name.replace("\\", "/")).as_posix())) or [root / name]
-        else:
-            found.append(root / name)
-    return found
 
 
 def assign_splits(manifest: Manifest, *, seed: int = 0, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> Manifest:

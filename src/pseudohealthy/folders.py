@@ -129,10 +129,15 @@ def _patients(root: Path) -> dict[str, str]:
     path = root / "patients.csv"
     if not path.is_file():
         return {}
-    text = path.read_text(encoding="utf-8-sig").splitlines()
-    rows = list(csv.DictReader(text, delimiter=";" if text and text[0].count(";") > text[0].count(",") else ","))
+    try:
+        text = path.read_text(encoding="utf-8-sig").splitlines()
+        rows = list(csv.DictReader(text, delimiter=";" if text and text[0].count(";") > text[0].count(",") else ","))
+    except (UnicodeDecodeError, csv.Error):
+        raise Fault("BAD_MANIFEST", "patients.csv is not a text table", "save it as CSV in UTF-8", exit=USAGE) from None
     if not rows or not {"file", "patient"} <= set(rows[0]):
         raise Fault(
             "BAD_MANIFEST", "patients.csv lacks the columns file, patient", "name both in its header", exit=USAGE
         )
+    if any(not row["file"] or not row["patient"] for row in rows):
+        raise Fault("BAD_MANIFEST", "patients.csv has a row without file or patient", "complete it", exit=USAGE)
     return {row["file"].replace("\\", "/"): row["patient"] for row in rows}

@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,9 @@ class PlaneStore:
 
         folder = Path(folder)
         self.folder = folder
-        self.faults: list[str] = json.loads((folder / "key.json").read_text(encoding="utf-8"))["faults"]
+        said = json.loads((folder / "key.json").read_text(encoding="utf-8"))
+        self.key: str = said["key"]
+        self.faults: list[str] = said["faults"]
         self.index: pd.DataFrame = pd.read_csv(
             folder / "index.csv",
             dtype={"label": "Int64"} | dict.fromkeys(("case_id", "patient_id", "split"), str),
@@ -51,10 +53,15 @@ class PlaneStore:
 
     @classmethod
     def open(cls, folder: Path) -> PlaneStore:
-        """A cache written earlier. Raises Fault NO_CACHE (exit 3) where there is none."""
-        if not (Path(folder) / "key.json").is_file():
-            raise Fault("NO_CACHE", f"{Path(folder).name} holds no planes", "run prepare or train", exit=NO_INPUT)
-        return cls(folder)
+        """A cache written earlier. Raises Fault NO_CACHE (exit 3) where there is none, or a damaged one."""
+        folder = Path(folder)
+        if not (folder / "key.json").is_file():
+            raise Fault("NO_CACHE", f"{folder.name} holds no planes", "run prepare or train", exit=NO_INPUT)
+        try:
+            return cls(folder)
+        except (OSError, ValueError, LookupError, TypeError, EOFError, RecursionError):
+            found = f"the planes in {folder.name} are incomplete or damaged"
+            raise Fault("NO_CACHE", found, "remove that folder; it is made again", exit=NO_INPUT) from None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -107,8 +114,11 @@ def build_cache(
     folder = Path(folder)
     key = _key(manifest, canvas, min_foreground)
     known = folder / "key.json"
-    if known.is_file() and json.loads(known.read_text(encoding="utf-8")).get("key") == key:
-        return PlaneStore(folder)
+    if known.is_file():
+        with suppress(Fault):  # a damaged cache is written again
+            store = PlaneStore.open(folder)
+            if store.key == key:
+                return store
     folder.mkdir(parents=True, exist_ok=True)
     known.unlink(missing_ok=True)  # from here on the folder is not a cache until key.json is back
     faults, rows, any_mask = [], io.StringIO(), False

@@ -58,8 +58,9 @@ class Recipe:
         """From TOML text; ``name`` overrides the one in the text."""
         try:
             content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise Fault("RECIPE", f"the recipe is not valid TOML: {error}", "correct that line", exit=USAGE) from None
+        except (ValueError, RecursionError) as error:  # also of numbers beyond all measure
+            said = "".join(c if c.isprintable() else "?" for c in str(error))[:200]
+            raise Fault("RECIPE", f"the recipe is not valid TOML: {said}", "correct that line", exit=USAGE) from None
         known = {"name", "summary", "source", *SECTIONS}
         for key in content:
             if key not in known:
@@ -231,7 +232,7 @@ def unknown_key(key: str, known: typing.Iterable[str], where: str) -> Fault:
     known = list(known)
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known) or 'none'}"
-    return Fault("RECIPE", f"the recipe key '{where}{key}' is unknown", hint, exit=USAGE)
+    return Fault("RECIPE", f"the recipe key {where + key!r} is unknown", hint, exit=USAGE)
 
 
 def wrong_type(where: str, value: Any, wanted: str) -> Fault:
@@ -241,7 +242,7 @@ def wrong_type(where: str, value: Any, wanted: str) -> Fault:
 def literal(text: str) -> Any:
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -89,7 +89,7 @@ class Run:
         path = self.folder / name
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             raise Fault(
                 "RUN_CORRUPT", f"{name} of '{self.name}' cannot be read", "restore it from a copy", exit=BAD_MODEL
             ) from None

@@ -44,6 +44,9 @@ def gpl_only(licence: str) -> bool:
     return all(STRONG.search(WEAK.sub("", c)) and not EXCEPTION.search(c) for c in choices)
 
 
+STATED = {"atheris": "Apache-2.0"}  # in its LICENSE file only
+
+
 def licence_of(found: metadata.PackageMetadata) -> str:
     """The SPDX expression, else the classifiers, else the first line of the free text."""
     if found.get("License-Expression"):
@@ -52,7 +55,7 @@ def licence_of(found: metadata.PackageMetadata) -> str:
     classifiers = [c for c in classifiers if c != "OSI Approved"]
     text = (found.get("License") or "").strip()
     first = text.splitlines()[0].strip() if text else ""
-    return "; ".join(classifiers) or first[:80]
+    return "; ".join(classifiers) or first[:80] or STATED.get(found["Name"].lower(), "")
 
 
 def dependencies() -> list[Dependency]:

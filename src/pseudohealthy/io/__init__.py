@@ -167,9 +167,22 @@ def _load(source: Source, plane: str, max_voxels: int, mask: bool = False, assum
     except OSError as error:
         raise Fault("UNREADABLE", f"{path.name}: {error.strerror or error}", "check the file") from None
     scan.name = source.case_id
+    _require_placed(scan)
     if source.note:
         scan.warnings.insert(0, source.note)
     return scan
+
+
+def _require_placed(scan: Scan) -> None:
+    """Fault BAD_SPACING for voxel sizes and positions that are no patient's: sums and volumes of them would overflow."""
+    if scan.affine is None:
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        spacing = np.linalg.norm(scan.affine[:3, :3], axis=0)
+        if not (np.abs(scan.affine) < 1e9).all() or spacing.min() < 1e-6 or not np.linalg.det(scan.affine[:3, :3]):
+            size = " x ".join(f"{n:.3g}" for n in spacing)
+            first = ", ".join(f"{n:.3g}" for n in scan.affine[:3, 3])
+            raise Fault("BAD_SPACING", f"voxels of {size} mm, the first at ({first})", "repair the header")
 
 
 def _item(part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import re
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -27,11 +30,21 @@ def unpack(path: Path) -> Path:
     try:
         with zipfile.ZipFile(path) as archive:
             _extract(archive, path, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error) as error:
         folder.cleanup()
-        raise Fault("TRUNCATED", f"the archive {path.name} is damaged ({error})", "copy it again") from None
+        said = "".join(c if c.isprintable() else "?" for c in str(error))[:200]
+        raise Fault("TRUNCATED", f"the archive {path.name} is damaged ({said})", "copy it again") from None
     except OSError as error:
         folder.cleanup()
+        if error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EACCES,
+            errno.EROFS,
+            errno.EIO,
+        ):  # names no disk can hold
+            said = error.strerror or type(error).__name__
+            raise Fault("TRUNCATED", f"the archive {path.name} is damaged ({said})", "copy it again") from None
         raise Fault(
             "TEMP", f"cannot unpack: {error.strerror}", "set TMPDIR to a larger disk", exit=BAD_OUTPUT
         ) from None

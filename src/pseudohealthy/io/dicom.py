@@ -20,6 +20,7 @@ from pseudohealthy.io.pixels import (
     dataset,
     padded,
     quiet,
+    require_pixels,
     rescaled,
     stored_values,
     window,
@@ -33,6 +34,8 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # 0.1 mm. A missing or doubled slice is off by far more.
 REGULAR, ROUNDED, ROUNDED_MM = 0.1, 0.25, 0.1
 DEFAULT_THICKNESS = 1.0
+# What pydicom raises at header values of the wrong kind, which it parses when they are used.
+DAMAGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError)
 
 
 @dataclass
@@ -62,22 +65,26 @@ def read(
 ) -> Scan:
     """One series as acquired, planes ascending along the normal of the first slice; CT in HU.
 
-    Raises Fault TRUNCATED_SLICE, BAD_DIMS, NO_GEOMETRY, GAP, IRREGULAR, DUPLICATE_SLICE, COLOUR, CODEC, RESCALE,
-    TOO_LARGE (exit 7). assume_spacing: mm between pixels where a slice does not say, with a warning. A gantry tilt is kept in the affine and warned about.
+    Raises Fault TRUNCATED_SLICE, BAD_DIMS, BAD_HEADER, NO_GEOMETRY, GAP, IRREGULAR, DUPLICATE_SLICE, COLOUR, CODEC,
+    RESCALE, TOO_LARGE (exit 7). assume_spacing: mm between pixels where a slice does not say, with a warning. A gantry tilt is kept in the affine and warned about.
     """
     paths = list(paths)
     if not paths:
         raise Fault("NO_INPUT", "an empty DICOM series", "give its files")
-    with quiet():
-        first = dataset(paths[0], header_only=True)
-        modality = str(first.get("Modality", ""))
-        sop = first.get("SOPClassUID") or first.file_meta.get("MediaStorageSOPClassUID", "")
-        if str(sop) in ENHANCED:
-            scan = _enhanced(paths, modality, max_voxels)
-        elif modality in PROJECTIONS:
-            scan = _radiograph(paths, modality)
-        else:
-            scan = _series(paths, modality, max_voxels, assume_spacing)
+    try:
+        with quiet():
+            first = dataset(paths[0], header_only=True)
+            modality = str(first.get("Modality", ""))
+            sop = first.get("SOPClassUID") or first.file_meta.get("MediaStorageSOPClassUID", "")
+            if str(sop) in ENHANCED:
+                scan = _enhanced(paths, modality, max_voxels)
+            elif modality in PROJECTIONS:
+                scan = _radiograph(paths, modality)
+            else:
+                scan = _series(paths, modality, max_voxels, assume_spacing)
+    except DAMAGE as error:  # values of a header are parsed when they are used
+        found = f"{paths[0].name} or a slice beside it has a header value of the wrong kind ({type(error).__name__})"
+        raise Fault("BAD_HEADER", found, "export the series again") from None
     if scan.affine is not None and plane != "native":
         acquired = ("sagittal", "coronal", "axial")[int(np.abs(scan.affine[:3, 0]).argmax())]
         if acquired != plane and scan.shape[1] > 1:
@@ -108,12 +115,13 @@ def _series(paths: list[Path], modality: str, max_voxels: int, assume_spacing: f
     affine[:3, 1] = down * spacing[0]
     affine[:3, 2] = across * spacing[1]
     affine[:3, 3] = slices[0].position
-    voxels = np.empty((1, len(slices), rows, columns), np.float32)
-    padding = np.zeros(voxels.shape, bool)
-    repaired = 0
+    voxels, padding, repaired = np.empty(0, np.float32), np.zeros(0, bool), 0
     for index, one in enumerate(slices):
         ds = dataset(one.path)
         stored = stored_values(one.path, ds)
+        if not index:  # only now, when a slice has as many pixels as its header says
+            voxels = np.empty((1, len(slices), rows, columns), np.float32)
+            padding = np.zeros(voxels.shape, bool)
         padding[0, index] = padded(ds, stored)
         voxels[0, index] = rescaled(ds, stored)
         repaired += wrapped(ds)
@@ -247,8 +255,6 @@ def _radiograph(paths: list[Path], modality: str) -> Scan:
 
 def _enhanced(paths: list[Path], modality: str, max_voxels: int) -> Scan:
     """A multi-frame CT, MR or PET image; highdicom checks that its frames make one regular volume."""
-    import highdicom
-
     if len(paths) > 1:
         raise Fault("SEVERAL", f"{len(paths)} multi-frame images", "give one file at a time")
     ds = dataset(paths[0])
@@ -257,6 +263,9 @@ def _enhanced(paths: list[Path], modality: str, max_voxels: int) -> Scan:
         raise Fault("BAD_DIMS", f"{paths[0].name} declares {rows} x {columns} pixels", "export it again")
     if rows * columns * frames > max_voxels:
         raise Fault("TOO_LARGE", f"{frames} x {rows} x {columns} voxels", f"the limit is {max_voxels}", exit=RESOURCE)
+    require_pixels(paths[0], ds, rows * columns * frames)
+    import highdicom
+
     try:
         volume = highdicom.Image.from_dataset(ds, copy=False).get_volume(
             dtype=np.float32, apply_real_world_transform=False, apply_voi_transform=False, apply_presentation_lut=False

@@ -26,6 +26,7 @@ from pseudohealthy.scan import Scan, finite, same_grid
 PLANES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
 WORLD = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1), "S": (2, 1)}
 GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
+BLOCK = 2**24  # bytes that are reserved for voxels before any has been seen
 TOOL = re.compile(rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFNI|NiftyReg|c3d|\bT[RE][:=]", re.I)
 
 
@@ -268,8 +269,9 @@ def _data(path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dty
     pair = header["magic"].tobytes()[:2] == b"ni"
     offset = float(header["vox_offset"])
     start = 0 if pair and not np.isfinite(offset) else int(offset) if np.isfinite(offset) else -1
-    if start < (0 if pair else header.sizeof_hdr):
+    if not (0 if pair else header.sizeof_hdr) <= start <= GZIP_FREE:
         raise Fault("BAD_DIMS", f"the header puts the data at byte {offset:g}", "repair vox_offset")
+    got = 0
     with contextlib.ExitStack() as stack:
         if pair:
             found = [path.with_name(path.name.split(".hdr")[0] + ending) for ending in (".img", ".img.gz")]
@@ -285,8 +287,9 @@ def _data(path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dty
             raise Fault("TOO_LARGE", f"{on_disk} bytes would inflate to {wanted}", "decompress it first", exit=RESOURCE)
         with contextlib.suppress(EOFError):
             stream.seek(start, io.SEEK_SET)
-        data = np.empty(wanted, np.uint8)
-        got = _fill(stream, data)
+        data = np.empty(min(wanted, BLOCK), np.uint8)
+        while (got := got + _fill(stream, data[got:])) == len(data) < wanted:  # grows with what is really there
+            data.resize(min(wanted, 2 * got), refcheck=False)
         if got < wanted:
             raise Fault("TRUNCATED", f"{got} bytes of voxels where the header needs {wanted}", "copy it again")
         _take(stream, 1)  # reaching the end checks the gzip checksum
@@ -298,6 +301,8 @@ def _order(affine: np.ndarray, shape: tuple[int, ...], plane: str) -> tuple[Any,
     if plane == "native":
         return (2, 0, 1), (False, False, False)
     orientation = nib.io_orientation(affine)  # per stored axis: world axis, direction
+    if np.isnan(orientation).any():
+        raise Fault("BAD_AFFINE", "the affine's axes cannot be told apart", "repair the header")
     axis_of = {int(world): (axis, sign) for axis, (world, sign) in enumerate(orientation)}
     flat = [int(orientation[axis, 0]) for axis in range(3) if shape[axis] == 1]
     if len(flat) == 1:  # a single plane is what it is, whatever plane was asked for

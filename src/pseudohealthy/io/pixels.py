@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.errors import Fault
+from pseudohealthy.io.bounded import Bounded
 
 MAX_SIDE = 2**14  # rows or columns beyond this are a damaged header
+FREE, RATIO = 2**24, 20_000  # pixels a byte of compressed data may stand for, where there are more than FREE pixels
 WRAPPED_ABOVE = -100.0  # HU; the rule's bound for an intercept that cannot be true of unsigned CT
 
 
@@ -28,7 +30,8 @@ def dataset(path: Path, *, header_only: bool = False) -> Any:
     import pydicom
 
     try:
-        return pydicom.dcmread(path, stop_before_pixels=header_only)
+        with Bounded(path) as file:
+            return pydicom.dcmread(file, stop_before_pixels=header_only)
     except OSError as error:
         raise Fault("UNREADABLE", f"{path.name}: {error.strerror or 'cannot be read'}", "check the file") from None
     except Exception as error:
@@ -55,13 +58,14 @@ def check_matrix(headers: list[tuple[Path, Any]]) -> None:
 
 def stored_values(path: Path, ds: Any) -> np.ndarray:
     """Stored values (rows, columns); Fault TRUNCATED_SLICE, BAD_DIMS or CODEC."""
-    rows, columns, bits = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0), int(ds.get("BitsAllocated") or 16)
+    rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
     if max(rows, columns) > MAX_SIDE:
         raise Fault("BAD_DIMS", f"{path.name} declares {rows} x {columns} pixels", "export it again")
-    data = ds.get("PixelData")
-    compressed = ds.file_meta.TransferSyntaxUID.is_compressed
-    if data is None or (not compressed and len(data) < rows * columns * bits // 8):
-        raise Fault("TRUNCATED_SLICE", f"file={path.name} ends before its pixels do", "copy it again")
+    if int(ds.get("NumberOfFrames") or 1) > 1:
+        raise Fault(
+            "FRAMES", f"{path.name} holds several frames", "give single slices, or an enhanced multi-frame image"
+        )
+    require_pixels(path, ds, rows * columns)
     try:
         pixels = ds.pixel_array
     except (RuntimeError, NotImplementedError) as error:
@@ -74,6 +78,18 @@ def stored_values(path: Path, ds: Any) -> np.ndarray:
     if pixels.shape != (rows, columns):
         raise Fault("COLOUR", f"{path.name} has pixels of shape {pixels.shape}", "give single grey-level slices")
     return pixels
+
+
+def require_pixels(path: Path, ds: Any, count: int) -> None:
+    """Fault TRUNCATED_SLICE unless the file has the bytes for `count` pixels, before memory is taken for them."""
+    data = ds.get("PixelData")
+    stored = len(data or b"")
+    if ds.file_meta.TransferSyntaxUID.is_compressed:
+        short = count > FREE and count > RATIO * stored
+    else:
+        short = stored < count * int(ds.get("BitsAllocated") or 16) // 8
+    if data is None or short:
+        raise Fault("TRUNCATED_SLICE", f"file={path.name} ends before its pixels do", "copy it again")
 
 
 def wrapped(ds: Any) -> bool:

@@ -16,9 +16,15 @@ import numpy as np
 
 from pseudohealthy.errors import REFUSED, RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
+from pseudohealthy.io.bounded import Bounded
 from pseudohealthy.scan import Scan, finite
 
 MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
+# Pixels a byte of a file can stand for at most. Deflate makes 1032 bytes of one, each of 8 one-bit pixels; LZW 2730.
+DEFLATE, PNG_RATIO, RATIO, FAX_RATIO = 1100, 8 * 1100, 8 * 2800, 100_000
+# What Pillow's decoders raise at damaged files.
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+          EOFError, struct.error, zlib.error)  # fmt: skip
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -51,28 +57,39 @@ def read_picture(path: Path, *, channel: int | None = None, max_voxels: int = 51
             image = Image.open(path)
         with image:
             pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-            if image.width * image.height > MAX_PIXELS or image.width * image.height * pages > max_voxels:
-                text = f"{pages} x {image.height} x {image.width} pixels"
-                raise Fault("TOO_LARGE", f"a picture of {text}", "crop or shrink it", exit=RESOURCE)
             if head[:8] == b"\x89PNG\r\n\x1a\n" and head[24] == 16 and head[25] in (2, 6):
                 warnings.append("DEPTH: 16-bit colour is read with 8 bits a channel")
             planes = []
             for page in range(pages):
                 if pages > 1:
                     image.seek(page)
+                _require_size(image, pages, max_voxels, path)  # each page has its own
                 planes.append(_grey(image, channel, mask, warnings if page == 0 else []))
     except Image.DecompressionBombError:
         raise Fault("TOO_LARGE", "a picture beyond 100 million pixels", "crop or shrink it", exit=RESOURCE) from None
     except UnidentifiedImageError:
         raise Fault("NOT_IMAGE", f"this is not a picture{looks_like(head)}", "give PNG, JPEG or TIFF") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise Fault("TRUNCATED", f"the picture is damaged or cut short ({error})", "copy it again") from None
+    except DAMAGE as error:
+        said = "".join(c if c.isprintable() else "?" for c in str(error))[:200] or type(error).__name__
+        raise Fault("TRUNCATED", f"the picture is damaged or cut short ({said})", "copy it again") from None
     if len({p.shape for p in planes}) > 1:
         raise Fault("SIZES", "the pages of this TIFF have different sizes", "split it into files")
     stored = np.stack(planes)
     origin = RasterOrigin(stored.dtype, stored.shape if pages > 1 else stored.shape[1:], "picture")
     voxels = finite(stored.astype(np.float32), warnings)
     return Scan(voxels[None], None, path.stem, "raster", origin=origin, warnings=warnings)
+
+
+def _require_size(image: Any, pages: int, max_voxels: int, path: Path) -> None:
+    """Fault TOO_LARGE or TRUNCATED for a size no limit allows or the file cannot hold, before memory is taken for it."""
+    pixels, size = image.width * image.height, path.stat().st_size
+    if pixels > MAX_PIXELS or pixels * pages > max_voxels:
+        text = f"{pages} x {image.height} x {image.width} pixels"
+        raise Fault("TOO_LARGE", f"a picture of {text}", "crop or shrink it", exit=RESOURCE)
+    fax = "group" in str(image.info.get("compression"))
+    if pixels > (PNG_RATIO if image.format == "PNG" else FAX_RATIO if fax else RATIO) * size:
+        found = f"{size} bytes cannot hold {image.height} x {image.width} pixels"
+        raise Fault("TRUNCATED", found, "copy it again")
 
 
 def _grey(image: Any, channel: int | None, mask: bool, warnings: list[str]) -> np.ndarray:
@@ -122,13 +139,13 @@ def read_npy(path: Path, *, item: int | None = None, max_voxels: int = 512_000_0
 
     Never unpickles. Raises Fault PICKLE (exit 8), DTYPE, TRUNCATED, TOO_LARGE (exit 7), SHAPE.
     """
-    with open(path, "rb") as file:
+    with Bounded(path) as file:
         try:
             version = np.lib.format.read_magic(file)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = header(file)
             offset = file.tell()
-        except (ValueError, SyntaxError, TypeError, EOFError, MemoryError, struct.error) as error:
+        except Exception as error:  # the header is a Python literal: whatever parsing it provokes
             raise Fault(
                 "NOT_NPY", f"the .npy header cannot be read ({type(error).__name__})", "save it again"
             ) from None
@@ -141,7 +158,10 @@ def read_npy(path: Path, *, item: int | None = None, max_voxels: int = 512_000_0
         raise Fault("TOO_LARGE", f"an array of shape {shape}", f"the limit is {max_voxels}", exit=RESOURCE)
     if offset + size * dtype.itemsize > path.stat().st_size or min(shape, default=0) < 1:
         raise Fault("TRUNCATED", f"the file is too short for its shape {shape}", "save it again")
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, TypeError, OverflowError):
+        raise Fault("NOT_NPY", f"an array of shape {shape}", "save it again") from None
     if item is not None:
         if array.ndim < 3 or item >= len(array):
             raise Fault("ITEM", f"item {item} of an array of shape {shape}", "counting starts at 0", exit=2)
@@ -175,15 +195,15 @@ def idx(path: Path) -> np.ndarray:
 
 
 def idx_shape(path: Path) -> tuple[int, ...]:
-    """The shape an idx file declares. Raises Fault NOT_IDX."""
+    """The shape an idx file declares. Raises Fault NOT_IDX, TRUNCATED."""
     with _open(path) as file:
-        return _idx_header(file)[1]
+        return _idx_header(file, path)[1]
 
 
 @functools.lru_cache(maxsize=4)
 def _idx(path: Path, mtime: int, size: int) -> np.ndarray:
     with _open(path) as file:
-        dtype, shape = _idx_header(file)
+        dtype, shape = _idx_header(file, path)
         wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if wanted > 2**32:
             raise Fault("TOO_LARGE", f"an idx file of shape {shape}", "split it", exit=RESOURCE)
@@ -200,14 +220,18 @@ def _idx(path: Path, mtime: int, size: int) -> np.ndarray:
 def _open(path: Path) -> Any:
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if zipped else open(path, "rb")
+    return gzip.open(path) if zipped else Bounded(path)
 
 
-def _idx_header(file: Any) -> tuple[np.dtype, tuple[int, ...]]:
+def _idx_header(file: Any, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
     try:
         magic = file.read(4)
         if len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in IDX_TYPES and 1 <= magic[3] <= 4:
-            return np.dtype(IDX_TYPES[magic[2]]), struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
+            dtype, shape = np.dtype(IDX_TYPES[magic[2]]), struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
+            if int(np.prod(shape, dtype=object)) * dtype.itemsize > DEFLATE * path.stat().st_size:
+                found = f"{path.name} cannot hold what its header declares, shape {shape}"
+                raise Fault("TRUNCATED", found, "copy it again")  # before a case is listed for every image of it
+            return dtype, shape
     except (EOFError, OSError, zlib.error, struct.error):
         pass
     raise Fault("NOT_IDX", "this is not an idx file (wrong magic number)", "give MNIST's files as published")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.errors import RESOURCE, Fault
+from pseudohealthy.io.bounded import Bounded
 
 MAX_FILES = 20_000
 TAGS = [
@@ -93,7 +94,8 @@ def _head(path: Path) -> _Head | str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # values against the standard; what matters is checked below
-            ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+            with Bounded(path) as file:
+                ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
             sop = str(ds.get("SOPClassUID") or getattr(ds, "file_meta", {}).get("MediaStorageSOPClassUID", ""))
             modality, uid = str(ds.get("Modality", "")), str(ds.get("SeriesInstanceUID", ""))
             if modality in NO_IMAGE or sop.startswith(("1.2.840.10008.5.1.4.1.1.88", "1.2.840.10008.5.1.4.1.1.104")):

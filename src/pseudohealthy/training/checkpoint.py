@@ -73,7 +73,7 @@ def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[d
             if expected is not None:
                 compare(path, {n: tuple(file.get_slice(n).get_shape()) for n in names}, expected)
             tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError) as error:
         if _identity(path) not in (opened, None):
             return load(path, expected=expected)
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -87,12 +87,24 @@ def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[d
         raise Fault(
             "CHECKPOINT_CORRUPT", f"{path.name} does not match its own sha256", "restore it from a copy", exit=BAD_MODEL
         )
-    bad = [n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    floats = {n: t for n, t in tensors.items() if t.is_floating_point()}
+    if odd := [n for n, t in floats.items() if t.element_size() < 2]:  # nor can they be searched for NaN
+        found = f"{path.name} holds {odd[0]} as {floats[odd[0]].dtype}"
+        raise Fault("CHECKPOINT_MISMATCH", found, "convert it to float32", exit=BAD_MODEL)
+    bad = [n for n, t in floats.items() if not torch.isfinite(t).all()]
     if bad:
         raise Fault(
             "CHECKPOINT_NONFINITE", f"{path.name} holds NaN or Inf in {bad[0]}", "use an earlier one", exit=BAD_MODEL
         )
-    return tensors, json.loads(meta.get("state", "{}")), sha256
+    try:
+        state = json.loads(meta.get("state", "{}"))
+    except (ValueError, RecursionError):
+        state = None
+    if not isinstance(state, dict):
+        raise Fault(
+            "CHECKPOINT_CORRUPT", f"{path.name} has an unreadable state", "restore it from a copy", exit=BAD_MODEL
+        )
+    return tensors, state, sha256
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

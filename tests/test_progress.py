@@ -1,0 +1,66 @@
+"""Progress says how far and how long: a bar on a terminal, a line now and then elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from pseudohealthy import progress
+from pseudohealthy.progress import Progress, say, track
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands until it is set."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_without_a_terminal_a_line_comes_when_its_time_has_come(clock, capsys):
+    with Progress("training", 100) as bar:
+        clock[0] = progress.every - 1
+        bar.advance(9)
+        assert capsys.readouterr().err == ""
+        clock[0] = progress.every + 5
+        bar.advance(16, note="loss 0.1")
+        bar.advance()  # not again at once
+    out, err = capsys.readouterr()
+    assert err == "training: 25/100, about 75 s left loss 0.1\n" and out == ""
+
+
+def test_the_estimate_of_a_resumed_run_counts_only_what_was_done_since(clock, capsys):
+    with Progress("training", 100, start=80) as bar:
+        clock[0] = 30.0
+        bar.to(90)
+    assert "90/100, about 30 s left" in capsys.readouterr().err
+
+
+def test_nothing_done_yet_is_no_division_by_zero(clock, capsys):
+    with Progress("training", 10) as bar:
+        clock[0] = 60.0
+        bar.advance(0)
+    assert "0/10, about 0 s left" in capsys.readouterr().err
+
+
+def test_quiet_leaves_errors_only(clock, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "quiet", True)
+    with Progress("training", 10) as bar:
+        clock[0] = 60.0
+        bar.advance(5)
+    say("news")
+    say("bad news", error=True)
+    assert capsys.readouterr().err == "bad news\n"
+
+
+def test_a_terminal_gets_a_bar_that_reaches_its_end(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    assert list(track(iter("abc"), "reading", 3)) == ["a", "b", "c"]
+    assert "reading" in screen.getvalue() and "3/3" in screen.getvalue()
