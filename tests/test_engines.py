@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -19,6 +19,7 @@ from PIL import Image
 from blobs import picture
 from pseudohealthy import archive, engines
 from pseudohealthy.errors import Fault
+from pseudohealthy.finding import Finding
 from pseudohealthy.io import Source
 
 
@@ -52,6 +53,133 @@ def outputs(out: Path) -> dict[str, bytes | dict]:
     return found
 
 
+class Kill(Exception):
+    """Raised inside a worker, it is lost, as by a signal."""
+
+
+class Rehearsal:
+    """What `engines.work` uses of ray, in this process: workers die when they raise `Kill`."""
+
+    class exceptions:
+        class RayError(Exception):
+            actor_init_failed = False
+
+        class RayTaskError(RayError):
+            cause: Exception | None = None
+
+    def __init__(self):
+        self.hired, self.most, self.done = 0, 0, []
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
+
+    def remote(self, made):
+        kind = SimpleNamespace(remote=lambda *given: self._hire(made, given))
+        return SimpleNamespace(options=lambda **how: kind)
+
+    def _hire(self, made, given):
+        self.hired += 1
+        worker: list = []
+
+        def do(*task):
+            def work():
+                if not worker:
+                    worker.append(made(*given))
+                return worker[0].do(*task)
+
+            return work
+
+        return SimpleNamespace(do=SimpleNamespace(remote=do))
+
+    def wait(self, running, timeout):
+        self.most = max(self.most, len(running))
+        return [running[-1]], running[:-1]
+
+    def get(self, work):
+        try:
+            part, stop = work()
+        except Kill:
+            raise self.exceptions.RayError from None
+        except Exception as error:
+            wrapped = self.exceptions.RayTaskError()
+            wrapped.cause = error
+            raise wrapped from None
+        self.done += [row["case_id"] for row in part.rows]
+        return part, stop
+
+
+@pytest.fixture
+def rehearsed(monkeypatch):
+    """Detect with engine ray but without a cluster; the function takes what a worker does before its task."""
+    stage = Rehearsal()
+    monkeypatch.setattr(engines, "require_ray", lambda: stage)
+    monkeypatch.setattr(engines, "cluster", lambda workers: contextlib.nullcontext(stage))
+    monkeypatch.setattr(engines, "TASKS_EACH", 1)
+
+    def run(before, *given, **how) -> archive.Detections:
+        class Acting(engines.Worker):
+            def do(self, sources, again):
+                before(self, [source.case_id for source in sources])
+                return super().do(sources, again)
+
+        monkeypatch.setattr(engines, "Worker", Acting)
+        return archive.detect(*given, engine="ray", workers=2, device="cpu", kinds=["json"], batch=1, **how)
+
+    run.stage = stage
+    return run
+
+
+def test_what_a_lost_worker_had_in_hand_is_given_to_another_and_nothing_is_done_twice(
+    rehearsed, tiny_run, tmp_path, monkeypatch, capsys
+):
+    """Lost after its second case: the two stay as they are, the others of its task follow, in input order."""
+    saved, save = [], Finding.save
+
+    def killed(self, *given):
+        if len(saved) == 2:
+            saved.append("")
+            raise Kill
+        saved.append(self.case_id)
+        return save(self, *given)
+
+    monkeypatch.setattr(Finding, "save", killed)
+    found = rehearsed(lambda *_: None, tiny_run, [make(tmp_path / "in", 9)], tmp_path / "out")
+    assert found.exit == 0 and [row["case_id"] for row in found.rows] == [f"{k:03d}" for k in range(9)]
+    assert sorted(filter(None, saved)) == [f"{k:03d}" for k in range(9)], "each saved once"
+    assert rehearsed.stage.hired == 3 and rehearsed.stage.most <= 2, "one task in hand per worker"
+    assert capsys.readouterr().err.count("a worker was lost") == 1
+
+
+def test_an_input_that_loses_its_workers_is_a_failed_row(rehearsed, tiny_run, tmp_path):
+    def poisoned(_, names):
+        if "003" in names:
+            raise Kill
+
+    found = rehearsed(poisoned, tiny_run, [make(tmp_path / "in", 8)], tmp_path / "out")
+    assert found.exit == 4 and [row["case_id"] for row in found.rows] == [f"{k:03d}" for k in range(8)]
+    assert [row["case_id"] for row in found.rows if row["status"] == "failed"] == ["003"]
+    assert "WORKER_LOST" in found.rows[3]["warnings"] and rehearsed.stage.hired == 2 + engines.TRIES
+
+
+@pytest.mark.parametrize("what, code, number", [("always", "ENGINE", 7), ("bug", "INTERNAL", 1), ("full", "OUTPUT", 6)])
+def test_what_is_not_the_inputs_ends_the_command(rehearsed, tiny_run, tmp_path, monkeypatch, what, code, number):
+    def happens(_, names):
+        if what == "always":
+            raise Kill
+        if what == "bug" and names:
+            raise ZeroDivisionError
+
+    def full(self, *given):
+        raise Fault("OUTPUT", "cannot write", exit=6)
+
+    if what == "full":
+        monkeypatch.setattr(Finding, "save", full)
+    with pytest.raises(Fault) as caught:
+        rehearsed(happens, tiny_run, [make(tmp_path / "in", 4)], tmp_path / "out")
+    assert (caught.value.code, caught.value.exit) == (code, number)
+    assert (tmp_path / "out" / "findings.csv").is_file()
+
+
 def test_rows_and_outputs_are_those_of_the_plain_engine_bit_for_bit(ray, tiny_run, tmp_path):
     inputs = make(tmp_path / "in", 6)
     (inputs / "broken.png").write_bytes(b"no picture")
@@ -63,29 +191,6 @@ def test_rows_and_outputs_are_those_of_the_plain_engine_bit_for_bit(ray, tiny_ru
     assert outputs(tmp_path / "ray") == outputs(tmp_path / "plain") and len(outputs(tmp_path / "ray")) == 24
     again = archive.detect(tiny_run, [inputs], tmp_path / "ray", resume_finished=True, **how)
     assert table(tmp_path / "ray") == table(tmp_path / "plain") and len(again.faults) == 1, "one request for both"
-
-
-class Poisoned(engines.Worker):
-    """The input "003" kills its process."""
-
-    def do(self, sources, again):
-        if any(source.case_id == "003" for source in sources):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().do(sources, again)
-
-
-@pytest.mark.slow
-def test_an_input_that_kills_its_workers_is_a_failed_row_and_the_others_are_done(ray, tiny_run, tmp_path, monkeypatch):
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(engines, "Worker", Poisoned)
-    monkeypatch.setattr(engines, "TASKS_EACH", 1)
-    found = archive.detect(tiny_run, [make(tmp_path / "in", 8)], tmp_path / "out", kinds=["json"], device="cpu",
-                           engine="ray", workers=2)  # fmt: skip
-    assert found.exit == 4 and [row["case_id"] for row in found.rows] == [f"{k:03d}" for k in range(8)]
-    assert [row["case_id"] for row in found.rows if row["status"] == "failed"] == ["003"]
-    assert "WORKER_LOST" in found.rows[3]["warnings"]
 
 
 @pytest.mark.slow

@@ -82,7 +82,8 @@ def write_report(
     }
     ordered = sorted(rows, key=_urgency)
     if most is not None and len(ordered) > most:
-        notes = [*notes, f"the first {most} of {len(ordered)} rows are shown: failed ones, warnings, then by score"]
+        told = "failed ones, warnings, then by score; the table beside this page has all"
+        notes = [*notes, f"the first {most} of {len(ordered)} rows are shown: {told}"]
         ordered = ordered[:most]
         here = {str(row["case_id"]) for row in ordered}
         panels = {case: path for case, path in (panels or {}).items() if case in here}
