@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pseudohealthy import io, progress, resume, shards
+from pseudohealthy import engines, io, progress, resume, shards
 from pseudohealthy.canvas import Fitted
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import BAD_OUTPUT, INTERNAL, INTERRUPTED, RESOURCE, SOME_FAILED, USAGE, Fault
@@ -26,16 +26,38 @@ COLUMNS = (
     "case_id", "score", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source", "status",
     "warnings", "seconds",
 )  # fmt: skip
+ENGINES = ("plain", "ray")
+MOST_SHOWN = 5000  # rows of report.html; a browser opens them in seconds, and findings.csv has all
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with every input, whoever does it; request: its sha256, as in `resume`."""
+
+    folder: Path
+    request: str
+    kinds: tuple[str, ...] = KINDS
+    layout: str = "cases"
+    assume_spacing: float | None = None
 
 
 @dataclass
 class Detections:
-    """Rows of findings.csv in input order, and the exit code they mean."""
+    """Rows of findings.csv in input order, and the exit code they mean. panels, pages: case id -> file, where written."""
 
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     first: bool = True  # False in the other processes of torchrun: they have nothing to say
+    panels: dict[str, Path] = field(default_factory=dict)
+    pages: dict[str, Path] = field(default_factory=dict)
+
+    def add(self, part: Detections) -> None:
+        """Take over what another process did."""
+        self.rows += part.rows
+        self.faults += part.faults
+        self.panels |= part.panels
+        self.pages |= part.pages
 
     @property
     def exit(self) -> int:
@@ -60,6 +82,8 @@ def detect(
     resume_finished: bool = False,
     layout: str = "cases",
     assume_spacing: float | None = None,
+    engine: str = "plain",
+    workers: int | None = None,
 ) -> Detections:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
@@ -67,7 +91,7 @@ def detect(
     resume_finished: cases that the same request finished in `out` are not done again (see `resume`). overwrite: what an
     earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
     process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
-    DICOM series that does not say.
+    DICOM series that does not say. engine: "plain", here, or "ray", on `workers` processes of a cluster (see `engines`).
     An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
     """
     check_kinds(kinds)
@@ -77,9 +101,19 @@ def detect(
         raise Fault("RESUME", "only case.json says whether a case is finished", "add json to --kinds", exit=USAGE)
     if assume_spacing is not None and not 0.01 <= assume_spacing <= 10:
         raise Fault("USAGE", f"--assume-spacing {assume_spacing:g}", "give mm between 0.01 and 10", exit=USAGE)
+    if engine not in ENGINES:
+        raise Fault("USAGE", f"there is no engine '{engine}'", f"one of: {', '.join(ENGINES)}", exit=USAGE)
+    if workers is not None and (engine == "plain" or workers < 1):
+        raise Fault(
+            "USAGE", f"--workers {workers} with engine {engine}", "give 1 or more, with --engine ray", exit=USAGE
+        )
     run = run if isinstance(run, Run) else Run.open(run)
     settings = [f"restorer.steps={levels}"] if levels else []
+    if engine == "ray":
+        engines.require_ray()
     share = shards.join(device)
+    if engine != "plain" and share.size > 1:
+        raise Fault("USAGE", f"engine {engine} under torchrun", "take one of them", exit=USAGE)
     detector = Detector(run, device=share.device, batch=batch, threshold=threshold, settings=settings)
     sources, skipped = io.discover(list(inputs))
     request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout,
@@ -87,45 +121,37 @@ def detect(
 
     def begin() -> None:
         folder = prepare_folder(out, overwrite=overwrite or resume_finished)
+        if overwrite or resume_finished:
+            resume.remove_temporary(folder)
         if overwrite and not resume_finished:
             resume.remove_cases(folder)
 
     share.once(begin)
     made = {**detector.made(), **provenance()}
     result = Detections(Path(out), first=share.first)
-    panels: dict[str, Path] = {}
-    pages: dict[str, Path] = {}
+    job = Job(result.folder, request, tuple(kinds), layout, assume_spacing)
     mine = sources[share.rank :: share.size]
     done = False
     try:
         with Progress("detecting", len(mine)) as bar:
-            todo = unfinished(mine, result, request, kinds, layout, panels, pages, bar) if resume_finished else mine
-            for pairs in groups(todo, detector, result, bar, kinds, layout, assume_spacing):
-                for finding in restored(pairs, detector, result):
-                    finding.hashes = {"input_sha256": finding.scan.sha256, "request_sha256": request}
-                    paths = finding.save(result.folder, kinds, layout)
-                    if "panel" in paths:
-                        panels[finding.case_id] = paths["panel"]
-                    if "html" in paths:
-                        pages[finding.case_id] = paths["html"]
-                    result.rows.append(finding.row())
-                bar.advance(len(pairs))
+            todo = unfinished(mine, job, result, bar) if resume_finished else mine
+            if engine == "ray":
+                engines.work(todo, detector, job, result, bar, workers)
+            else:
+                work(todo, detector, job, result, bar)
         done = True
     finally:  # also when interrupted: every finished case has its row
-        if done:
-            gathered = share.gather((result.rows, result.faults, panels, pages))
-            result.rows, result.faults, panels, pages = [], [], {}, {}
-            for rows, faults, drawn, written in gathered:  # all of them in the first process, none in the others
-                result.rows += rows
-                result.faults += faults
-                panels |= drawn
-                pages |= written
+        if done and share.size > 1:
+            gathered = share.gather(result)
+            result = Detections(result.folder, first=share.first)
+            for part in gathered:  # all of them in the first process, none in the others
+                result.add(part)
         if share.first:
             order = {source.case_id: i for i, source in enumerate(sources)}
             result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
             for item in skipped:
                 result.rows.append(blank(item.path.name) | {"status": "skipped", "warnings": item.reason})
-            write_results(result, made, panels, pages, detector.stored.get("case_scores") or ())
+            write_results(result, made, detector.stored.get("case_scores") or ())
         if done:
             share.wait()  # a process that ends early would take the others down
     if share.first:
@@ -133,34 +159,39 @@ def detect(
     return result
 
 
-def unfinished(
-    sources: Sequence[io.Source],
-    result: Detections,
-    request: str,
-    kinds: Sequence[str],
-    layout: str,
-    panels: dict[str, Path],
-    pages: dict[str, Path],
-    bar: Progress,
-) -> list[io.Source]:
+def work(sources: Sequence[io.Source], detector: Detector, job: Job, result: Detections, bar: Progress) -> None:
+    """Restore and save every source here, one group after the other; what became of them goes into `result`."""
+    for pairs in groups(sources, detector, job, result, bar):
+        for finding in restored(pairs, detector, result):
+            finding.hashes = {"input_sha256": finding.scan.sha256, "request_sha256": job.request}
+            paths = finding.save(job.folder, job.kinds, job.layout)
+            if "panel" in paths:
+                result.panels[finding.case_id] = paths["panel"]
+            if "html" in paths:
+                result.pages[finding.case_id] = paths["html"]
+            result.rows.append(finding.row())
+        bar.advance(len(pairs))
+
+
+def unfinished(sources: Sequence[io.Source], job: Job, result: Detections, bar: Progress) -> list[io.Source]:
     """The sources still to do; the rows of the others are taken from their case.json."""
     todo = []
     for source in sources:
         said = None
         try:
-            case = places(result.folder, source.case_id, layout).case
+            case = places(job.folder, source.case_id, job.layout).case
             if (case / "case.json").is_file():
-                said = resume.finished(case, input_sha256(source), request)
+                said = resume.finished(case, input_sha256(source), job.request)
         except (Fault, OSError):
             pass  # whatever is wrong with it is said when it is read
         if said is None:
             todo.append(source)
             continue
         result.rows.append({key: said.get(key) for key in COLUMNS})
-        if "panel" in kinds:
-            panels[source.case_id] = case / said["outputs"]["panel"]
-        if "html" in kinds:
-            pages[source.case_id] = case / said["outputs"]["html"]
+        if "panel" in job.kinds:
+            result.panels[source.case_id] = case / said["outputs"]["panel"]
+        if "html" in job.kinds:
+            result.pages[source.case_id] = case / said["outputs"]["html"]
         bar.advance()
     if len(todo) < len(sources):
         say(f"{len(sources) - len(todo)} of {len(sources)} cases are finished already")
@@ -173,22 +204,16 @@ def input_sha256(source: io.Source) -> str:
 
 
 def groups(
-    sources: Sequence[io.Source],
-    detector: Detector,
-    result: Detections,
-    bar: Progress,
-    kinds: Sequence[str] = KINDS,
-    layout: str = "cases",
-    assume_spacing: float | None = None,
+    sources: Sequence[io.Source], detector: Detector, job: Job, result: Detections, bar: Progress
 ) -> Iterator[list[tuple[Scan, Fitted]]]:
     """Readable inputs on the canvas, together until they fill a batch of planes; the others become failed rows."""
     pairs: list[tuple[Scan, Fitted]] = []
     for source in sources:
         try:
-            scan = io.read(source, plane=detector.canvas.plane, assume_spacing=assume_spacing)
+            scan = io.read(source, plane=detector.canvas.plane, assume_spacing=job.assume_spacing)
             scan.name = source.case_id
-            check_kinds(kinds, scan)
-            places(result.folder, source.case_id, layout, scan)
+            check_kinds(job.kinds, scan)
+            places(job.folder, source.case_id, job.layout, scan)
             scan.sha256 = input_sha256(source)
             pairs.append((scan, detector.canvas.fit(scan)))
         except Exception as error:
@@ -224,6 +249,7 @@ def fail(result: Detections, case_id: str, error: Exception) -> None:
     if progress.debug:
         traceback.print_exception(error)
     fault.case = case_id
+    fault.__traceback__ = fault.__context__ = fault.__cause__ = None  # they hold on to the arrays of the input
     result.faults.append(fault)
     result.rows.append(blank(case_id) | {"status": "failed", "warnings": f"{fault.code}: {fault.message}"})
     say(str(fault), error=True)
@@ -242,13 +268,7 @@ def blank(case_id: str) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | {"case_id": case_id}
 
 
-def write_results(
-    result: Detections,
-    made: dict[str, Any],
-    panels: dict[str, Path],
-    pages: dict[str, Path],
-    validation_scores: Sequence[float],
-) -> None:
+def write_results(result: Detections, made: dict[str, Any], validation_scores: Sequence[float]) -> None:
     """findings.csv, findings.json and report.html."""
     import csv
 
@@ -273,8 +293,9 @@ def write_results(
         title=f"Findings of {made['run']}",
         rows=result.rows,
         summary=summary,
-        panels=panels,
-        pages=pages,
+        panels=result.panels,
+        pages=result.pages,
+        most=MOST_SHOWN,
         validation_scores=validation_scores,
         provenance=made,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ WRITTEN = {"panel.png", "panel.dcm", "slices.csv", "case.json", "case.html"} | {
     for stem in ("pseudo_healthy", "anomaly_map", "anomaly_mask")
     for suffix in (".nii.gz", ".png", ".tiff", ".npy", ".dcm")
 }
+TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}")  # as `atomic` names them
 
 
 def sha256(paths: Sequence[Path]) -> str:
@@ -45,6 +48,14 @@ def finished(folder: Path, input_sha256: str, request: str) -> dict[str, Any] | 
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return said
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove the half-written files that a killed process left anywhere below `folder`."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if TEMPORARY.match(name):
+                Path(place, name).unlink(missing_ok=True)
 
 
 def remove_cases(folder: Path) -> None:

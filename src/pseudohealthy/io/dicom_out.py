@@ -2,7 +2,8 @@
 
 Segmentation (PS3.3 A.51), Parametric Map (A.75) and Secondary Capture (A.8.1) of highdicom, in the study of the source
 and its frame of reference, each a series of its own with new UIDs. Patient and study are copied from the source, as they
-must be in every derived object: these files are the one output that identifies whom the source identifies.
+must be in every derived object: these files are the one output that identifies whom the source identifies. A source
+whose identifiers are no UIDs (as in the RSNA 2019 set) is named by UIDs made from them, the same every time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime", "AccessionNumber",
     "ReferringPhysicianName",
 )  # fmt: skip
+CHECKED = ("AS", "CS", "DA", "DS", "IS", "LO", "SH", "TM")  # of patient and study, as the standard writes them
 
 
 def write_segmentation(mask: np.ndarray, scan: Scan, path: Path) -> Path:
@@ -134,6 +136,11 @@ def _segmentation(pixels: np.ndarray, scan: Scan, path: Path, kind: str, told: s
             sources, _on_source(pixels, scan, sources), kind, [segment],
             content_label="ANOMALY", content_description="Research use only", **_new("seg"),
         )  # fmt: skip
+        if scan.affine is None:  # a radiograph: which way it lies is said by the image, if at all
+            made.PatientOrientation = sources[0].get("PatientOrientation")
+        for measures in made.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence", []):
+            if scan.affine is not None and "SliceThickness" not in measures:  # a multi-frame source that does not say
+                measures.SliceThickness = f"{(scan.spacing or (1.0,))[0]:.6g}"
         return _save(made, path)
 
 
@@ -161,6 +168,7 @@ def _sources(scan: Scan) -> list[Any]:
     sources = []
     for path in scan.origin.paths:
         ds = dataset(path, header_only=True)
+        _repair(ds)
         for key in MAY_BE_EMPTY:
             if key not in ds:
                 setattr(ds, key, "")
@@ -174,6 +182,26 @@ def _sources(scan: Scan) -> list[Any]:
             ds.SliceThickness = f"{(scan.spacing or (1.0,))[0]:.6g}"
         sources.append(ds)
     return sources
+
+
+def _repair(ds: Any) -> None:
+    """What would make the copy invalid: identifiers that are no UIDs get one, malformed facts about the patient go."""
+    from pydicom import config
+    from pydicom.uid import generate_uid
+    from pydicom.valuerep import validate_value
+
+    for element in [
+        e for e in ds if e.VR == "UI" or (e.VR in CHECKED and (e.tag.group == 0x10 or e.keyword in MAY_BE_EMPTY))
+    ]:
+        values = element.value if element.VM > 1 else [element.value]
+        try:
+            for value in values:
+                validate_value(element.VR, str(value), config.RAISE)
+        except ValueError:
+            if element.VR == "UI" and element.VM == 1:
+                element.value = generate_uid(entropy_srcs=[str(element.value)])
+            else:
+                del ds[element.tag]
 
 
 def _on_source(pixels: np.ndarray, scan: Scan, sources: list[Any]) -> Any:

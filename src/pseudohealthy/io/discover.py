@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,17 +172,18 @@ def _dicom(paths: list[Path], root: Path) -> tuple[list[Source], list[Skipped]]:
     from pseudohealthy.io.series import group, looks_dicom
 
     real = [p for p in paths if looks_dicom(p)]
-    skipped = [Skipped(p, "not a DICOM file (no DICM magic)") for p in paths if p not in set(real)]
+    known = set(real)
+    skipped = [Skipped(p, "not a DICOM file (no DICM magic)") for p in paths if p not in known]
     groups, left = group(real)
     skipped += [Skipped(path, reason) for path, reason in left]
-    sharing = [g.paths[0].parent for g in groups]
+    sharing = Counter(g.paths[0].parent for g in groups)
     sources = []
     for g in groups:
         folder = g.paths[0].parent
-        if root.is_file() or (len(g.paths) == 1 and sharing.count(folder) > 1):
+        if root.is_file() or (len(g.paths) == 1 and sharing[folder] > 1):
             name = g.paths[0].stem if g.paths[0].suffix.lower() in DICOM else g.paths[0].name
         else:
-            name = folder.resolve().name + (f"-{g.digest}" if sharing.count(folder) > 1 else "")
+            name = folder.resolve().name + (f"-{g.digest}" if sharing[folder] > 1 else "")
         sources.append(Source(safe(name), "dicom", tuple(g.paths), "; ".join(g.notes)))
     return sorted(sources, key=lambda s: natural(str(s.paths[0]))), skipped
 

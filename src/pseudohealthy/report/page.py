@@ -57,6 +57,7 @@ def write_report(
     name: str = "report.html",
     pages: Mapping[str, Path] | None = None,
     validation_scores: Sequence[float] = (),
+    most: int | None = None,
 ) -> Path:
     """Write ``folder/name``.
 
@@ -64,8 +65,8 @@ def write_report(
     then warnings, then by falling ``score``; rows_title: what the rows are. summary: facts at the top. panels: case id ->
     picture. records: metrics, as `Record` or as stored in metrics.json, or several tables of them by title. figures: plots.
     provenance: how it was made. pages: case id -> its own page, linked from the table. validation_scores: of healthy
-    cases, drawn behind the scores of the rows. Pictures are embedded up to 20 MB together and linked relative to the
-    page beyond; one that is missing is left out.
+    cases, drawn behind the scores of the rows. most: rows shown, and their pictures, first in that order. Pictures are
+    embedded up to 20 MB together and linked relative to the page beyond; one that is missing is left out.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -80,6 +81,12 @@ def write_report(
         for name, group in by_title.items()
     }
     ordered = sorted(rows, key=_urgency)
+    if most is not None and len(ordered) > most:
+        told = "failed ones, warnings, then by score; the table beside this page has all"
+        notes = [*notes, f"the first {most} of {len(ordered)} rows are shown: {told}"]
+        ordered = ordered[:most]
+        here = {str(row["case_id"]) for row in ordered}
+        panels = {case: path for case, path in (panels or {}).items() if case in here}
     pictures = _Pictures(folder)
     shown = [str(row["case_id"]) for row in ordered if str(row.get("case_id")) in (panels or {})]
     shown = list(dict.fromkeys([*shown, *(panels or {})]))

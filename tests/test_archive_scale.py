@@ -1,0 +1,124 @@
+"""Many inputs, killed and resumed: one row each, nothing lost, nothing done twice, memory flat."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import psutil
+import pytest
+from PIL import Image
+
+from pseudohealthy import archive, io
+from pseudohealthy.errors import Fault
+
+BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "archive_scale.py"
+
+
+def archive_scale() -> ModuleType:
+    """The benchmark as a module."""
+    spec = importlib.util.spec_from_file_location("archive_scale", BENCHMARK)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def scale(run: Path, count: int, kills: int, limit: float) -> dict:
+    line = [sys.executable, BENCHMARK, str(count), "--run", run, "--kills", str(kills), "--json"]
+    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=limit,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.stdout, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_sixty_inputs_killed_and_resumed(tiny_run):
+    found = scale(tiny_run, 60, 1, 500)
+    assert found["wrong"] == []
+    first, second = found["legs"]
+    assert first["exit"] == -9 and 0 < first["cases"] < 60 and first["cases"] + second["cases"] == 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_thousand_inputs_killed_twice_in_flat_memory(tiny_run):
+    found = scale(tiny_run, 1000, 2, 3500)
+    assert found["wrong"] == []
+    grown = [leg["mb_per_1000"] for leg in found["legs"] if leg["mb_per_1000"] is not None]
+    assert grown and max(grown) < 20, "MB per 1,000 cases"
+
+
+def test_what_failed_holds_on_to_nothing(tiny_run, tmp_path, monkeypatch):
+    """A fault's traceback would keep every array that the reader had in hand."""
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    Image.new("L", (20, 20), 7).save(tmp_path / "b.png")
+    found = archive.detect(tiny_run, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", device="cpu")
+    assert len(found.faults) == 2
+    assert all(fault.__traceback__ is fault.__context__ is fault.__cause__ is None for fault in found.faults)
+
+
+def test_half_written_files_of_a_killed_process_are_gone_after_the_resumption(tiny_run, pictures, tmp_path):
+    archive.detect(tiny_run, [pictures / "test" / "bad"], tmp_path / "out", kinds=["json"], device="cpu")
+    case = next(path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    (case / "case.json").unlink()
+    for name in (".tmp-123-0a1b2c3d.json", ".tmp-of-mine"):
+        (case / name).write_text("half")
+    found = archive.detect(
+        tiny_run, [pictures / "test" / "bad"], tmp_path / "out", kinds=["json"], device="cpu", resume_finished=True
+    )
+    assert found.exit == 0 and sorted(p.name for p in case.iterdir()) == [".tmp-of-mine", "case.json"]
+
+
+def test_the_report_shows_the_most_urgent_rows_and_the_table_has_all(tmp_path):
+    rows = [archive.blank(f"c{i}") | {"score": float(i), "status": "ok"} for i in range(archive.MOST_SHOWN + 9)]
+    rows.append(archive.blank("broken") | {"status": "failed", "warnings": "TRUNCATED"})
+    archive.write_results(archive.Detections(tmp_path, rows), {"run": "r"}, ())
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<tr class=") == archive.MOST_SHOWN and ">broken<" in page and ">c9<" not in page
+    assert (
+        f"the first {archive.MOST_SHOWN} of {len(rows)} rows are shown" in page
+        and "the table beside this page has all" in page
+    )
+    assert len((tmp_path / "findings.csv").read_text().splitlines()) == len(rows) + 1
+
+
+def test_finding_many_series_takes_time_in_proportion(tmp_path, monkeypatch):
+    """300 files that begin like DICOM: comparing each with all of them would hash 90,000 paths."""
+    for number in range(300):
+        (tmp_path / f"{number}.dcm").write_bytes(bytes(128) + b"DICM")
+    hashed, real = [0], Path.__hash__
+
+    def counted(self: Path) -> int:
+        hashed[0] += 1
+        return real(self)
+
+    monkeypatch.setattr(Path, "__hash__", counted)
+    with pytest.raises(Fault, match="NO_INPUT"):
+        io.discover([tmp_path])
+    assert hashed[0] < 10 * 300
+
+
+@pytest.mark.slow
+def test_a_share_whose_process_is_killed_is_taken_up_by_torchrun(tiny_run, tmp_path):
+    """As in docs/scale.md: --max-restarts begins all shares anew, --resume keeps what is finished."""
+    contents = archive_scale().make_inputs(tmp_path / "in", 60)
+    out = tmp_path / "out"
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2",
+            "-m", "pseudohealthy", "detect", tiny_run, tmp_path / "in", "--out", out, "--device", "cpu", "--kinds", "json",
+            "--batch", "1", "--resume"]  # fmt: skip
+    process = subprocess.Popen(list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    while process.poll() is None and len(list(out.glob("*/case.json"))) < 15:
+        time.sleep(0.02)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/case.json")}
+    psutil.Process(process.pid).children()[-1].kill()
+    said, errors = process.communicate(timeout=500)
+    assert process.returncode == 0 and said.count("inputs:") == 1, errors[-2000:]
+    assert len(before) < 60 and archive_scale().check_rows(out, contents) == []
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
