@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pseudohealthy import __version__
+from pseudohealthy import __version__, models
 from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.recipe import Recipe
@@ -47,13 +47,15 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path | str) -> Run:
-        """An existing run. Fault RUN_MISSING (exit 5) when the folder is none."""
+        """An existing run, or a bundled model by its name. Fault RUN_MISSING (exit 5) when the folder is none."""
         folder = Path(folder)
+        if not folder.exists():
+            folder = models.find(str(folder)) or folder
         if not (folder / "recipe.toml").is_file():
             raise Fault(
                 "RUN_MISSING",
                 f"'{folder.name}' is not a run (no recipe.toml)",
-                "name a folder that `train` wrote",
+                f"name a folder that `train` wrote, or a model that comes along: {', '.join(models.names())}",
                 exit=BAD_MODEL,
             )
         run = cls(folder, Recipe.load(folder / "recipe.toml"))
