@@ -12,11 +12,11 @@ from pseudohealthy.errors import Fault
 
 
 @pytest.mark.slow
-def test_the_demo_runs_from_nothing_to_two_reports(command, tmp_path):
+def test_the_demo_runs_from_nothing_to_three_reports(command, tmp_path):
     done = command("demo", "--out", tmp_path / "demo", "--minutes", "0.02", "--device", "cpu", timeout=580)
     assert done.returncode == 0, done.stderr[-3000:]
     reports = [line for line in done.stdout.splitlines() if line.endswith("report.html")]
-    assert len(reports) == 2
+    assert len(reports) == 3
     for report in reports:
         assert "Research use only" in (tmp_path / report).read_text(encoding="utf-8")
     summary = json.loads((tmp_path / "demo" / MARK).read_text())
@@ -27,9 +27,8 @@ def test_the_demo_runs_from_nothing_to_two_reports(command, tmp_path):
     assert all(row["status"] in ("ok", "warn") for row in rows)
     for row in rows:
         folder = tmp_path / "demo" / "findings" / row["case_id"]
-        assert {"pseudo_healthy.nii.gz", "anomaly_map.nii.gz", "anomaly_mask.nii.gz", "panel.png", "case.json"} == {
-            path.name for path in folder.iterdir()
-        }
+        assert {"pseudo_healthy.nii.gz", "anomaly_map.nii.gz", "anomaly_mask.nii.gz", "panel.png", "case.json", "case.html",
+                "slices.csv"} == {path.name for path in folder.iterdir()}  # fmt: skip
 
 
 def test_only_an_earlier_demo_is_ever_removed(tmp_path):

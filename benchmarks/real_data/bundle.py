@@ -36,7 +36,7 @@ NOTICE = """# Whose images
 The examples, and the images that this model was trained on, are mid-axial slices of T1-weighted scans of the IXI Dataset
 (brain-development.org/ixi-dataset), registered to MNI152NLin2009cSym; licence: Creative Commons Attribution-ShareAlike 3.0
 (creativecommons.org/licenses/by-sa/3.0). Slices as published with THOR (Bercea et al., MICCAI 2024). Changes: a dark round lesion was
-drawn into those in `examples/test/bad`, outlined in `examples/masks`. The same licence applies to the examples.
+drawn into those in `examples/test/bad`, outlined in `examples/masks/bad`. The same licence applies to the examples.
 
 sha256:
 
@@ -66,7 +66,7 @@ def export(run: Run, data: Path, target: Path) -> None:
     for sick in (False, True):
         for case in [case for case in test if (case.label == ANOMALOUS) == sick][:EACH]:
             name = f"{case.patient_id}.png"
-            places = [(case.image, f"test/{'bad' if sick else 'good'}"), *([(case.mask, "masks")] if sick else [])]
+            places = [(case.image, f"test/{'bad' if sick else 'good'}"), *([(case.mask, "masks/bad")] if sick else [])]
             for source, folder in places:
                 (target / "examples" / folder).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(case.root / source, target / "examples" / folder / name)

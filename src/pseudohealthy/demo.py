@@ -1,7 +1,8 @@
 """The main job from beginning to end on input that the program brings along: no download, no data, a few minutes.
 
-1. Real handwritten digits, a white splotch drawn on some: train on clean ones, find the splotches, beside the controls.
-2. Synthetic heads: train on healthy ones, then read one with a bleed as NIfTI and another as a shuffled DICOM series.
+1. A model that comes along (`pseudohealthy.models`) reads slices of real heads, a lesion drawn into half of them.
+2. Real handwritten digits, a white splotch drawn on some: train on clean ones, find the splotches, beside the controls.
+3. Synthetic heads: train on healthy ones, then read one with a bleed as NIfTI and another as a shuffled DICOM series.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ MARK = "demo.json"  # what a demo folder holds, so that only such a folder is ev
 
 
 def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict[str, Any]:
-    """Run both parts into `out` and return the figures. `minutes` of training, shared by both; seeds are fixed.
+    """Run all parts into `out` and return the figures. `minutes` of training, shared by the last two; seeds are fixed.
 
     Raises Fault OUTPUT_NOT_EMPTY (exit 6) when `out` holds something other than an earlier demo.
     """
     from rich.console import Console
 
-    from pseudohealthy import datasets
+    from pseudohealthy import datasets, models
     from pseudohealthy.archive import detect
     from pseudohealthy.cases import load
     from pseudohealthy.evaluation.runner import evaluate
@@ -36,25 +37,37 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
     clear(out)
     console = Console(stderr=True, width=None if Console().is_terminal else 160)
 
-    say("1/4 splotched digits: 1,797 handwritten digits of scikit-learn, a white splotch on 200 of them")
+    say(
+        "1/5 brain-t1, a model that comes along, on slices of subjects it has not seen: half of them with a lesion drawn in"
+    )
+    slices = sorted(
+        (models.examples("brain-t1") / "test").rglob("*.png"), key=lambda path: (path.parent.name, path.name)
+    )
+    brains = detect("brain-t1", slices, out / "findings-brains", device=device)
+    drawn_in = {path.stem for path in slices if path.parent.name == "bad"}
+    say("2/5 splotched digits: 1,797 handwritten digits of scikit-learn, a white splotch on 200 of them")
     datasets.prepare("digits", ".", out / "digits")
     timed_training("digits-splotch", out / "digits", out / "run-digits", 60 * minutes / 2, device)
-    say("2/4 evaluation on 200 clean and 200 splotched digits that were not trained on, beside the trivial controls")
+    say("3/5 evaluation on 200 clean and 200 splotched digits that were not trained on, beside the trivial controls")
     result = evaluate(out / "run-digits", load(out / "digits"), out / "evaluation", device=device, batch=64)
     console.print(result.table())
     shown = [case for case in load(out / "digits").split("test") if case.label][:6]
     detect(out / "run-digits", [case.root / case.image for case in shown], out / "findings-digits", device=device)
 
-    say("3/4 synthetic heads: training on 24 healthy ones")
+    say("4/5 synthetic heads: training on 24 healthy ones")
     datasets.prepare("heads", ".", out / "heads")
     timed_training("heads-quick", out / "heads", out / "run-heads", 60 * minutes / 2, device)
-    say("4/4 a head with a bleed as NIfTI, another as a DICOM series in shuffled order")
+    say("5/5 a head with a bleed as NIfTI, another as a DICOM series in shuffled order")
     inputs = head_scans(out)
     found = detect(out / "run-heads", inputs, out / "findings", device=device)
-    reports = [str(out / "evaluation" / "report.html"), str(out / "findings" / "report.html")]
+    reports = [str(out / name / "report.html") for name in ("findings-brains", "evaluation", "findings")]
     summary: dict[str, Any] = {
         "seconds": round(time.monotonic() - begun),
         "digits": {r.metric: r.value for r in result.records if r.method == "ddpm"},
+        "brains": [
+            {"case_id": row["case_id"], "lesion": row["case_id"] in drawn_in, "score": row["score"]}
+            for row in brains.rows
+        ],
         "heads": [
             {k: row[k] for k in ("case_id", "score", "healthy_percentile", "volume_ml_above")} for row in found.rows
         ],
