@@ -81,13 +81,13 @@ class Detector:
         self.weights_sha256 = None
         if restorer is None:
             restorer, self.weights_sha256 = run.restorer()
-            self._check_standard(restorer, trained)
+            self.check_standard(restorer, trained)
         self.restorer = restorer.to(self.device).eval()
         self.stored = run.read_json("threshold.json") or {}
         self.fingerprint = run.read_json("fingerprint.json")
         self.choice = self._choice(threshold)
 
-    def _check_standard(self, restorer: Restorer, trained: AnomalyMap) -> None:
+    def check_standard(self, restorer: Restorer, trained: AnomalyMap) -> None:
         """Fault where the map measures in healthy spreads that were not learnt, or of residuals smoothed otherwise."""
         if self.amap.standardise == "none" or restorer.unfiltered or restorer.describe():  # or it makes its own map
             return
