@@ -19,6 +19,7 @@ from paired import Report, arguments, paired
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from pseudohealthy.networks.precision import keep_bfloat16
 from pseudohealthy.networks.unet import UNet
 
 # side: (settings, batches)
@@ -75,14 +76,14 @@ def main() -> None:
         gigaflops[name] = 2 * 9 * channels**2 * batch * side**2 / 1e9
     for size in given.only:
         settings, batches = NETWORKS[size]
-        network = UNet(**settings)
+        network, kept = UNet(**settings), UNet(**settings).requires_grad_(False)
+        keep_bfloat16(kept)  # as detection has it
         for batch in batches:
             x, t = torch.randn(batch, 1, size, size), torch.randint(0, 1000, (batch,))
             work = counted(network, x, t)
-            runs = {**peaks, "forward": partial(forward, network, x, t)}
+            runs = {**peaks, "forward": partial(forward, kept, x, t)}
             if batch == max(batches):
                 runs["step"] = partial(step, network, x, t)
-            network.requires_grad_(batch == max(batches))
             times, foreign = paired(runs, given.rounds)
             peak, where = max((gigaflops[name] / times[name], name) for name in peaks)
             for kind, times_work in (("forward", 1), ("step", 3)):

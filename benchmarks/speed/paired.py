@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 TICKS = os.sysconf("SC_CLK_TCK")
+clock = time.perf_counter  # or processor seconds, as ``--cpu`` has it
 
 
 def busy() -> tuple[float, float]:
@@ -46,9 +47,9 @@ def paired(runs: dict[str, Callable[[], object]], rounds: int = 5) -> tuple[dict
     with Load() as load:
         for _ in range(rounds):
             for name, run in runs.items():
-                begun = time.perf_counter()
+                begun = clock()
                 run()
-                spent[name].append(time.perf_counter() - begun)
+                spent[name].append(clock() - begun)
     return {name: statistics.median(times) for name, times in spent.items()}, load.foreign
 
 
@@ -83,9 +84,14 @@ def _short(value: object) -> str:
 
 
 def arguments(doc: str | None, *, more: Callable[[argparse.ArgumentParser], None] | None = None) -> argparse.Namespace:
-    """``--out FILE.jsonl`` and what a benchmark adds."""
+    """``--out FILE.jsonl``, ``--cpu`` and what a benchmark adds."""
+    global clock
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="append every figure to this file, one JSON object a line")
+    parser.add_argument("--cpu", action="store_true", help="processor seconds instead of seconds, for ratios on a busy "
+                        "machine; set OMP_NUM_THREADS=1, since threads that wait for each other count as working")  # fmt: skip
     if more is not None:
         more(parser)
-    return parser.parse_args()
+    given = parser.parse_args()
+    clock = time.process_time if given.cpu else time.perf_counter
+    return given

@@ -24,7 +24,10 @@ from pseudohealthy.restorers.base import Restorer
 # name: recipe, settings. The published sizes walk few of their levels: cost is the same at each.
 METHODS = {
     "guided": ("wolleb-brats-small", ("restorer.steps=5",)),
-    "guided, published size": ("wolleb-brats", ("restorer.steps=1",)),
+    "guided, published size": (
+        "wolleb-brats",
+        ("restorer.steps=1", "restorer.quirks=none", "restorer.data_range=signed"),
+    ),
     "thor": ("thor-atlas-small", ("restorer.steps=7",)),
     "thor, published size": ("thor-atlas", ("restorer.steps=3", "restorer.eta=0.0", "restorer.quirks=none")),
     "patched": ("pddpm-ixi-small", ()),

@@ -21,7 +21,7 @@ from pseudohealthy import progress
 from pseudohealthy.evaluation.sweep import sweep
 
 SCALES = "restorer.scale=1,3,10,30,100"
-DEPTHS = "restorer.depth=10,20,30,40,50"
+DEPTHS = "restorer.depth=5,10,15,20,25"
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         folder = Path(name)
         data = made.heads(folder / "data", given.cases, shape=(8, 64, 64))
         run = made.untrained(
-            "wolleb-brats-small", folder / "run", "canvas.channels=1", "restorer.steps=0", "restorer.depth=50"
+            "wolleb-brats-small", folder / "run", "canvas.channels=1", "restorer.steps=0", "restorer.depth=25"
         )
 
         def seconds(over: Sequence[str]) -> tuple[float, float]:
@@ -43,15 +43,15 @@ def main() -> None:
                 sweep(run, data, over, device="cpu", resamples=2000)
             return load.seconds, load.foreign
 
-        seconds(["restorer.depth=10"])  # warm-up
-        one = {depth: seconds(["restorer.scale=10", f"restorer.depth={depth}"]) for depth in (10, 30, 50)}
+        seconds(["restorer.depth=5"])  # warm-up
+        one = {depth: seconds(["restorer.scale=10", f"restorer.depth={depth}"]) for depth in (5, 15, 25)}
         grid, foreign = seconds([SCALES, DEPTHS])
         naive = 25 * sum(spent for spent, _ in one.values()) / 3
-        report.add("one setting, deepest (50 levels each way)", one[50][0], "s", one[50][1], middle=one[30][0])
-        report.add("scale x noise level, 5 x 5", grid / one[50][0], "x one", foreign, seconds=grid,
-                   x_middle=grid / one[30][0], naive=naive, x_naive=naive / grid)  # fmt: skip
+        report.add("one setting, deepest (25 levels each way)", one[25][0], "s", one[25][1], middle=one[15][0])
+        report.add("scale x noise level, 5 x 5", grid / one[25][0], "x one", foreign, seconds=grid,
+                   x_middle=grid / one[15][0], naive=naive, x_naive=naive / grid)  # fmt: skip
         maps, foreign = seconds([SCALES, "map.smooth=0,1,2,3,4"])
-        report.add("scale x smoothing of the map, 5 x 5", maps / one[50][0], "x one", foreign, seconds=maps)
+        report.add("scale x smoothing of the map, 5 x 5", maps / one[25][0], "x one", foreign, seconds=maps)
 
 
 if __name__ == "__main__":
