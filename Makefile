@@ -46,7 +46,7 @@ format: venv
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
 
-# Speed claims, measured in pairs; about ten minutes. make bench OUT=speed.jsonl ONLY="forward sweep"
+# Speed claims, measured in pairs; about twelve minutes. make bench OUT=speed.jsonl ONLY="forward sweep"
 bench: venv
 	@$(BIN)/python benchmarks/speed $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY))
 
