@@ -70,8 +70,9 @@ format: venv
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
 
+# Speed claims, measured in pairs; about twelve minutes. make bench OUT=speed.jsonl ONLY="forward sweep"
 bench: venv
-	@set -e; for file in benchmarks/quick_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	@$(BIN)/python benchmarks/speed $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf .venv demo-out

@@ -18,6 +18,7 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
 from pseudohealthy.maps import AnomalyMap, smooth
+from pseudohealthy.networks.precision import keep_bfloat16
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
@@ -81,13 +82,15 @@ class Detector:
         self.weights_sha256 = None
         if restorer is None:
             restorer, self.weights_sha256 = run.restorer()
-            self._check_standard(restorer, trained)
+            self.check_standard(restorer, trained)
         self.restorer = restorer.to(self.device).eval()
+        if self.precision == torch.bfloat16:
+            keep_bfloat16(self.restorer)
         self.stored = run.read_json("threshold.json") or {}
         self.fingerprint = run.read_json("fingerprint.json")
         self.choice = self._choice(threshold)
 
-    def _check_standard(self, restorer: Restorer, trained: AnomalyMap) -> None:
+    def check_standard(self, restorer: Restorer, trained: AnomalyMap) -> None:
         """Fault where the map measures in healthy spreads that were not learnt, or of residuals smoothed otherwise."""
         if self.amap.standardise == "none" or restorer.unfiltered or restorer.describe():  # or it makes its own map
             return

@@ -138,3 +138,34 @@ def test_a_walk_is_even_monotone_and_holds_both_ends(start, stop, steps):
     assert max(gaps) - min(gaps) <= 1
     with pytest.raises(ValueError, match="step"):
         walk(start, stop, 0)
+
+
+def on_the_way(x, p, q):
+    """Where the exact probability-flow ODE takes states of Gaussian data from level p to q."""
+    (a, s), (b, r) = ((float(LINEAR.signal[t]), float(LINEAR.sigma[t])) for t in (p, q))
+    return b * MEAN + ((b**2 * VARIANCE + r**2) / (a**2 * VARIANCE + s**2)) ** 0.5 * (x - a * MEAN)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(20, 500), (500, 20)], ids=["upwards", "downwards"])
+def test_the_error_of_skipped_levels_falls_with_the_order(start, stop):
+    x = on_the_way(torch.linspace(-1, 1, 101, dtype=torch.float64)[None, None, None], 0, start)
+
+    def error(steps, order):
+        return (run(x, walk(start, stop, steps), order=order) - on_the_way(x, start, stop)).abs().max().item()
+
+    for order, falls in ((1, 2.0), (2, 4.0)):
+        assert error(20, order) / error(40, order) == pytest.approx(falls, rel=0.15)
+        assert error(40, order) / error(80, order) == pytest.approx(falls, rel=0.15)
+    assert error(20, 2) < error(40, 1), "twenty steps of second order are better than forty of first"
+
+
+def test_encoding_and_decoding_an_image_with_few_steps_of_second_order():
+    x = data(32)
+    errors = [(run(run(x, walk(0, 250, 20), order=n), walk(250, 0, 20), order=n) - x).abs().mean() for n in (1, 2)]
+    assert errors[1] < errors[0] / 10
+
+
+def test_second_order_is_for_steps_without_noise():
+    for settings in ({"order": 2, "eta": 1.0}, {"order": 3}):
+        with pytest.raises(ValueError, match="order"):
+            run(data(2), [10, 0], draw=Draw(0, ["x"]), **settings)

@@ -149,3 +149,15 @@ def test_three_axes_fill_the_grid(tiny_run, labelled, tmp_path):
     )
     assert len(result.records) == 4 and (tmp_path / "out" / "sweep.png").is_file()
     assert np.isfinite([result.value(p, "image_auroc").value for p in result.records]).all()
+
+
+def test_cases_and_weights_are_read_once_for_all_settings(tiny_run, pictures, monkeypatch):
+    from pseudohealthy import io
+
+    read, weights = [], []
+    image, restorer = io.read_image, Run.restorer
+    monkeypatch.setattr(io, "read_image", lambda *a, **k: read.append(a[0]) or image(*a, **k))
+    monkeypatch.setattr(Run, "restorer", lambda self: weights.append(1) or restorer(self))
+    result = sweep(tiny_run, pictures, ["restorer.depths=[5],[10],[15]"], device="cpu", resamples=20)
+    assert len(weights) == 1 and len(read) == len(set(read)) > 1
+    assert len({result.value(place, "healthy_residual_mean").value for place in result.records}) == 3

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pseudohealthy.networks.classifier import Classifier
-from pseudohealthy.networks.unet import QUERY_ROWS, UNet, attend, timestep_embedding
+from pseudohealthy.networks.unet import QUERY_ROWS, Attention, Stage, UNet, attend, timestep_embedding
 
 WOLLEB = {"width": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (16,)}
 WOLLEB |= {"classes": 2, "learned_variance": True}
@@ -172,3 +172,26 @@ def test_the_classifier_is_built_for_one_image_size(size):
 def test_impossible_settings_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scale_shift": True, "residual_sampling": True}, {"attention_order": "new", "heads": 2}, {"stem": 2}],
+)
+def test_inference_gives_what_training_computes_and_half_precision_stays_channels_last(options, channels):
+    network = trained(UNet(**{**SMALL, **options}, in_channels=channels, out_channels=channels))
+    x, t = torch.randn(2, channels, 16, 16), torch.tensor([3, 900])
+    plain, given, layouts = network(x, t), x.clone(), []
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, t), plain, atol=2e-5, rtol=1e-4)
+    assert torch.equal(x, given), "no work is done in place on the input"
+    for module in network.modules():
+        if isinstance(module, Stage | Attention):
+            module.register_forward_hook(
+                lambda module, x, out: layouts.append(out.is_contiguous(memory_format=torch.channels_last))
+            )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = network(x, t)
+    assert (half - plain).abs().mean() < 0.04 * plain.abs().mean()
+    assert len(layouts) > 6 and all(layouts)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pseudohealthy.cases import HEALTHY
+from pseudohealthy.diffusion.encodings import Encodings
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import Fault
@@ -200,3 +201,28 @@ def test_a_depth_outside_the_schedule_is_refused(settings):
 
 def test_it_is_registered_and_learns_from_labels():
     assert restorer_class("guided") is Guided and Guided.uses_labels
+
+
+def test_scales_and_depths_that_share_encodings_give_what_each_gives_alone():
+    x, shared = images(0.2), Encodings()
+    for depth in (6, 12):
+        for scale in (0.0, 5.0):
+            alone = guided(depth=depth, scale=scale)
+            together = guided(depth=depth, scale=scale)
+            together.encodings = shared
+            assert torch.equal(together.restore(x, draw(2)).healthy, alone.restore(x, draw(2)).healthy)
+    assert sum(map(len, shared.kept.values())) == 2, "one encoding for each depth, none for each scale"
+
+
+def test_second_order_comes_nearer_to_every_level_with_as_few_calls():
+    x = images(0.4)
+    fine = exact(depth=250, scale=1.0).restore(x, draw(2)).healthy
+    few = [exact(depth=250, scale=1.0, steps=10, order=order) for order in (1, 2)]
+    errors = [(model.restore(x, draw(2)).healthy - fine).abs().mean() for model in few]
+    assert errors[1] < errors[0] / 2
+    assert few[0].network_calls() == few[1].network_calls()
+
+
+def test_second_order_is_refused_for_the_random_sampler():
+    with pytest.raises(Fault, match="order"):
+        guided(order=2, sampler="ddpm")

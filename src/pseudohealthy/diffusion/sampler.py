@@ -31,6 +31,7 @@ def sample(
     levels: Sequence[int],
     *,
     eta: float = 0.0,
+    order: int = 1,
     draw: Callable[[Tensor], Tensor] | None = None,
     edit: Edit | None = None,
     clip: bool = True,
@@ -44,13 +45,18 @@ def sample(
     denoise: a `Denoiser`, or any callable (x, level, **condition) -> `Estimate` (then give its `schedule`).
     eta: 0 is DDIM (Song et al. 2021, equation 12), 1 ancestral DDPM (Ho et al. 2020). Noise is only ever added on
         the way down, never on the step to level 0; steps upwards are the deterministic DDIM encoding.
+    order: 1, or 2 for two-step steps that also look at the estimate before: at equal calls the error of skipped levels
+        is several times smaller, in both directions, and falls with the square of their number (see `ahead`). For eta 0.
     draw: fresh noise like its argument, for example a `Draw`; needed when eta > 0 and a level goes down.
     edit: (clean, noise, x, now) -> (clean, noise), applied to every estimate after clipping and not clipped again.
     clip: clamp the clean estimate to [-1, 1] and let the noise follow.
     variance: of the added noise when eta > 0: "posterior" (fixed-small), "large" (beta) or "learned" (`spread`).
     callback: called with (now, x, clean) before each step.
-    Skipping levels with eta = 1 shrinks contrast even with a perfect denoiser; prefer eta = 0 there.
+    Skipping levels with eta = 1 shrinks contrast even with a perfect denoiser; prefer eta = 0 there, and order = 2.
     """
+    if order not in (1, 2) or (order == 2 and eta > 0):
+        raise ValueError(f"order {order} with eta {eta:g}: choose 1, or 2 for steps without noise (eta 0)")
+    before: tuple[int, Tensor, Tensor] | None = None
     table = schedule if schedule is not None else denoise.schedule  # type: ignore[attr-defined]
     for now, then in pairwise(levels):
         estimate = denoise(x, now, **condition)
@@ -63,6 +69,11 @@ def sample(
             clean, noise = edit(clean, noise, x, now)
         if callback is not None:
             callback(now, x, clean)
+        if order == 2:
+            found = now, clean, noise
+            if before is not None:
+                clean, noise = ahead(table, before, found, then, x)
+            before = found
         downwards = eta > 0 and 0 < then < now
         fresh = eta * r / s * math.sqrt(1 - (a / b) ** 2) if downwards else 0.0
         state = b * clean + math.sqrt(max(r**2 - fresh**2, 0.0)) * noise
@@ -72,6 +83,26 @@ def sample(
             state = state + _spread(variance, fresh, eta * math.sqrt(1 - (a / b) ** 2), estimate.spread) * draw(x)
         x = state
     return x
+
+
+def ahead(
+    table: Schedule, before: tuple[int, Tensor, Tensor], now: tuple[int, Tensor, Tensor], then: int, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(clean, noise) of state x for a second-order step to level `then`, from (level, clean, noise) before and now.
+
+    Downwards the clean image is extrapolated in the logarithm of signal to noise (DPM-Solver++(2M), Lu et al. 2022,
+    algorithm 2), upwards the noise in the ratio of noise to signal (Adams-Bashforth), in which level 0 is not infinitely
+    far away. The other of the two follows from x. The step to level 0 is of first order, as in the paper.
+    """
+    (was, clean0, noise0), (level, clean, noise) = before, now
+    (a0, s0), (a, s), (b, r) = ((float(table.signal[i]), float(table.sigma[i])) for i in (was, level, then))
+    if then > level:
+        noise = noise + (r / b - s / a) / (s / a - s0 / a0) / 2 * (noise - noise0)
+        return (x - s * noise) / a, noise
+    if r > 0 and s0 > 0:
+        weight = math.log(b * s / (r * a)) / math.log(a * s0 / (s * a0)) / 2
+        clean = clean + weight * (clean - clean0)
+    return clean, (x - a * clean) / s
 
 
 def _spread(variance: str, small: float, large: float, v: Tensor | None) -> float | Tensor:

@@ -1,7 +1,8 @@
 """`sweep`: a trained run under a grid of its own settings, chosen on validation data (Wolleb 2022, Figs 4 to 6).
 
 Only what leaves the network as it is can be swept: restorer.* settings of restoring, and map.*. Each restoration is made
-once and read by every map setting, so those cost next to nothing.
+once and read by every map setting, so those cost next to nothing; each encoding is made once for all gradient scales, and
+deeper ones go on from it. Weights and cases are read once.
 """
 
 from __future__ import annotations
@@ -17,71 +18,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pseudohealthy import cases
 from pseudohealthy.cases import HEALTHY, Case, Manifest
 from pseudohealthy.detector import Detector
-from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import bootstrap
 from pseudohealthy.evaluation.protocols import strict
 from pseudohealthy.evaluation.records import HEADINGS, CaseResult, Record
 from pseudohealthy.evaluation.restoration import TwinErrors
-from pseudohealthy.evaluation.runner import batches, evenly, measure, readable, refuse_leaks
+from pseudohealthy.evaluation.runner import evenly, measure, refuse_leaks
+from pseudohealthy.evaluation.sharing import Common, Replay, Watched
 from pseudohealthy.evaluation.thresholds import Threshold, healthy_quantile
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import literal, toml_value
 from pseudohealthy.restorers import restorer_class
-from pseudohealthy.restorers.base import Restoration, Restorer
 from pseudohealthy.run import Run, prepare_folder
 
 TRAINED = ("name", "levels", "schedule", "target", "learned_variance")  # of a restorer: its weights know no others
 MOST = 400  # settings: beyond, the grid is a mistake
 PREFERRED = ("voxel_average_precision_pooled", "plane_auroc", "image_auroc", "healthy_false_positive_share")
 LOWER_IS_BETTER = ("healthy_residual_mean", "healthy_false_positive_share")
-
-
-class Watched(Detector):
-    """A detector that keeps the twins (N, C, S, S) and maps (N, S, S) it made last."""
-
-    last: tuple[Tensor, Tensor]
-
-    def restore_planes(self, *planes: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        healthy, maps, own = super().restore_planes(*planes)
-        self.last = healthy, maps
-        return healthy, maps, own
-
-
-class Replay(nn.Module):
-    """A restorer that restores a group of planes once and gives the same twins to whoever asks for them again.
-
-    `rewind` before every reading of the group, `forget` before the next group. Everything else is the restorer's.
-    """
-
-    def __init__(self, restorer: Restorer):
-        super().__init__()
-        self.restorer = restorer
-        self.kept: list[Restoration] = []
-        self.next = 0
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("restorer"), name)
-
-    def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        if self.next == len(self.kept):
-            self.kept.append(self.restorer.restore(images, draw))
-        self.next += 1
-        return self.kept[self.next - 1]
-
-    def rewind(self) -> None:
-        self.next = 0
-
-    def forget(self) -> None:
-        self.kept, self.next = [], 0
 
 
 @dataclass
@@ -175,12 +133,13 @@ def sweep(
     chosen = evenly(chosen, limit)
     folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
     groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+    common = Common(run)
     for place in places:
         groups.setdefault(tuple(t for t in result.settings(place) if t.startswith("restorer.")), []).append(place)
     shown = exemplar(chosen)
     with Progress("sweeping", len(groups) * len(chosen)) as bar:
         for group in groups.values():
-            measured(result, run, group, chosen, shown, device, batch, bar)
+            measured(result, run, group, chosen, shown, device, batch, bar, common)
     result.records = {place: result.records[place] for place in places}
     known = {name.split("@")[0] for name in result.metrics()} | set(result.metrics())
     if metric and metric not in known:
@@ -264,21 +223,23 @@ def exemplar(chosen: list[Case]) -> str:
 
 def measured(
     result: Sweep, run: Run, places: list[tuple[int, ...]], chosen: list[Case], shown: str, device: str, batch: int,
-    bar: Progress,
+    bar: Progress, common: Common,
 ) -> None:  # fmt: skip
     """All map settings under one group of restorer settings: restored once, read by each."""
-    detectors = {
-        p: Watched(run, device=device, batch=batch, threshold=0.0, settings=result.settings(p)) for p in places
-    }
+    restorer = common.restorer(result.settings(places[0]))
+    how: dict[str, Any] = {"device": device, "batch": batch, "threshold": 0.0, "restorer": restorer}
+    detectors = {place: Watched(run, settings=result.settings(place), **how) for place in places}
+    for detector in detectors.values():
+        detector.check_standard(restorer, run.recipe.make_map())
     first = detectors[places[0]]
-    replay = Replay(first.restorer)
+    replay = Replay(restorer)
     for detector in detectors.values():
         detector.restorer = replay  # type: ignore[assignment]
     found: dict[tuple[int, ...], list[CaseResult]] = {place: [] for place in places}
     notes: list[str] = []
     spent = dict.fromkeys(places, 0.0)
     restoring = 0.0
-    for group in batches(readable(chosen, first, notes, bar), batch):
+    for group in common.batches(chosen, first, notes, bar, batch):
         replay.forget()
         for place, detector in detectors.items():
             begun = time.perf_counter()

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pseudohealthy.networks.unet import attend, timestep_embedding, unfolded
+from pseudohealthy.networks.unet import active, added, attend, timestep_embedding, unfolded
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -45,8 +45,8 @@ class CtBlock(nn.Module):
         self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x))) + self.time_mlp(emb)[:, :, None, None]
-        return self.skip(x) + self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = added(self.conv1(active(self.norm1(x))), self.time_mlp(emb)[:, :, None, None])
+        return added(self.conv2(self.dropout(active(self.norm2(h)))), self.skip(x))
 
 
 class Level(nn.ModuleList):
@@ -70,7 +70,7 @@ class CtAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = attend(self.qkv(self.norm(x)).flatten(2), self.heads, "new")
-        return x + self.proj(out.reshape(x.shape))
+        return added(self.proj(out.unflatten(2, x.shape[2:])), x)
 
 
 class CtUNet(nn.Module):

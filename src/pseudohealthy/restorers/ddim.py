@@ -29,8 +29,9 @@ class Ddim(Ddpm):
         for depth in self.depths:
             back = self.walk(depth)
             # Clipping would break the inversion upwards; downwards it keeps the decoder on the data's range.
-            latent = sample(self.denoiser, images, back[::-1], clip=False)
-            trail.append(sample(self.denoiser, latent, walk(depth, 0, len(back) - 1), clip=self.clip))
+            latent = sample(self.denoiser, images, back[::-1], order=self.order, clip=False)
+            down = walk(depth, 0, len(back) - 1)
+            trail.append(sample(self.denoiser, latent, down, order=self.order, clip=self.clip))
         return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
 
     def network_calls(self) -> int:

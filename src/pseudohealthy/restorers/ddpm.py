@@ -16,6 +16,7 @@ from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample, walk
 from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.interop.start import start_from
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
@@ -33,7 +34,7 @@ class Ddpm(Restorer):
     max_level: training draws levels 1..max_level (0: all of them; AnoDDPM trains on the lowest 800).
     depths: levels to noise to; several are averaged. steps: network calls on the way back from the deepest; 0 walks
         every level as published, 1 is the one-step estimate. eta: 1 ancestral (DDPM), 0 deterministic (DDIM): prefer 0
-        when levels are skipped. draws: noise draws that are averaged.
+        when levels are skipped, and then order 2, steps of second order (see `sample`). draws: noise draws, averaged.
     clip: keep clean estimates in [-1, 1] on the way. variance: of the noise added on the way down with eta 1, the
         posterior's, or beta ("large", as AnoDDPM does).
     quirks: "published" repeats a limit of AnoDDPM's code: all images of a batch share one simplex field.
@@ -63,18 +64,23 @@ class Ddpm(Restorer):
         depths: tuple[int, ...] = (250,),
         steps: int = 0,
         eta: float = 1.0,
+        order: int = 1,
         draws: int = 1,
         clip: bool = True,
         variance: Literal["posterior", "large"] = "posterior",
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
+        if order not in (1, 2) or (order == 2 and eta > 0 and "eta" not in self.dictated):
+            raise Fault(
+                "RECIPE", f"restorer.order is {order} with eta {eta:g}", "choose 1, or 2 with eta 0", exit=USAGE
+            )
         net = build(UNet, network, "restorer.network", in_channels=channels, out_channels=channels)
         self.denoiser = Denoiser(net, Schedule(schedule, levels), target=target)
         self.weights, self.noise, self.max_level = weights, noise, max_level or levels
         self.simplex = {"standardise": standardise, "octaves": octaves, "frequency": frequency, **self.simplex_settings}
         self.depths, self.steps, self.eta, self.draws, self.clip = depths, steps, eta, draws, clip
-        self.variance, self.quirks = variance, quirks
+        self.variance, self.quirks, self.order = variance, quirks, order
 
     def parts(self) -> tuple[str, ...]:
         return ("denoiser",)
@@ -97,7 +103,7 @@ class Ddpm(Restorer):
             noise = self.fields(self.noisy(draw.fork(f"depth {depth}")).repeat(self.draws))
             x = images.repeat_interleave(self.draws, 0)
             x = self.denoiser.noised(x, noise(x), depth)
-            x = sample(self.denoiser, x, self.walk(depth), eta=self.eta, draw=noise, clip=self.clip,
+            x = sample(self.denoiser, x, self.walk(depth), eta=self.eta, order=self.order, draw=noise, clip=self.clip,
                        variance=self.variance)  # fmt: skip
             trail.append(x.unflatten(0, (-1, self.draws)).mean(1))
         return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)

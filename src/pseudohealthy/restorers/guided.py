@@ -7,14 +7,17 @@ image-level labels only: a class-conditional denoiser and a classifier of noisy 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pseudohealthy.cases import HEALTHY
 from pseudohealthy.diffusion.denoiser import Denoiser, Estimate
+from pseudohealthy.diffusion.encodings import Encodings
 from pseudohealthy.diffusion.guidance import guide, input_gradient, log_probability
 from pseudohealthy.diffusion.losses import hybrid, log_variance
 from pseudohealthy.diffusion.noise import Draw
@@ -35,6 +38,7 @@ class Guided(Restorer):
 
     schedule, levels: noise schedule and its number of levels T. depth: the noise level L; scale: the gradient scale s.
     steps: network calls of each way; 0 walks every level as published. The classifier always gets the true level.
+    order: 2 takes steps of second order where levels are skipped (see `sample`); for sampler "ddim".
     sampler: "ddim", or "ddpm" for the ablation: random noise to `depth`, then ancestral sampling with learned variance.
     data_range: what the networks see, "signed" [-1, 1] or "unit" [0, 1] as published.
     conditional: the denoiser gets the label, the image's in training, healthy both ways in restoring.
@@ -60,6 +64,7 @@ class Guided(Restorer):
         depth: int = 500,
         scale: float = 100.0,
         steps: int = 0,
+        order: int = 1,
         sampler: Literal["ddim", "ddpm"] = "ddim",
         data_range: Literal["signed", "unit"] = "signed",
         conditional: bool = True,
@@ -70,13 +75,18 @@ class Guided(Restorer):
         highest = max(depth + 1, ABLATION_START) if quirks == "published" else depth
         if not 0 < depth <= highest <= levels:
             raise Fault("RECIPE", f"restorer.depth is {depth} of {levels} levels", "choose a level between", exit=USAGE)
+        if order not in (1, 2) or (order == 2 and sampler == "ddpm"):
+            raise Fault(
+                "RECIPE", f"restorer.order is {order} with sampler {sampler}", "choose 1, or 2 with ddim", exit=USAGE
+            )
         given: dict[str, Any] = {"in_channels": channels, "out_channels": channels, "learned_variance": True}
         net = build(UNet, network, "restorer.network", **given, classes=2 if conditional else 0)
         self.denoiser = Denoiser(net, Schedule(schedule, levels), learned_variance=True)
         self.classifier = build(
             Classifier, classifier, "restorer.classifier", in_channels=channels, size=size, classes=2
         )
-        self.depth, self.scale, self.steps, self.sampler = depth, scale, steps, sampler
+        self.depth, self.scale, self.steps, self.order, self.sampler = depth, scale, steps, order, sampler
+        self.encodings: Encodings | None = None  # a sweep's: what several scales and depths share
         self.unit, self.conditional, self.clip = data_range == "unit", conditional, clip
         self.published = quirks == "published"
         self.low = 0.0 if self.unit and not self.published else -1.0
@@ -109,14 +119,22 @@ class Guided(Restorer):
     def translate(self, x: Tensor, draw: Draw) -> Tensor:
         """Algorithm 1: encode to `depth`, decode with guidance. Nothing is random but the published noise."""
         up, down = self.walks()
-        healthy = self.condition(HEALTHY)
         if self.published:
             x = self.denoiser.noised(x, draw.noise(x), 1)
-            x = sample(self.estimate, x, up, clip=False, schedule=self.denoiser.schedule, **healthy)
-        else:  # clipping would break the inversion
-            x = sample(self.denoiser, x, up, clip=False, **healthy)
+        how = self.published, self.clip, self.low, self.order, torch.is_autocast_enabled(x.device.type)
+        if self.encodings is None:
+            x = self.encode(x, up)
+        else:
+            x = self.encodings.encode(x, up, self.encode, how=how, remembers=self.order > 1)
         edit = guide(log_probability(self.classifier, HEALTHY), self.scale, self.denoiser.schedule)
-        return sample(self.estimate, x, down, clip=False, edit=edit, schedule=self.denoiser.schedule, **healthy)
+        settings: dict[str, Any] = {"order": self.order, "clip": False, **self.condition(HEALTHY)}
+        return sample(self.estimate, x, down, edit=edit, schedule=self.denoiser.schedule, **settings)
+
+    def encode(self, x: Tensor, up: Sequence[int]) -> Tensor:
+        """The latent of an image; without clipping, which would break the inversion (the published code clips)."""
+        denoise = self.estimate if self.published else self.denoiser
+        settings: dict[str, Any] = {"order": self.order, "clip": False, **self.condition(HEALTHY)}
+        return sample(denoise, x, up, schedule=self.denoiser.schedule, **settings)
 
     def resample(self, x: Tensor, draw: Draw) -> Tensor:
         """The ablation: noise, then ancestral sampling with mean + s * variance * gradient (Dhariwal & Nichol, alg. 1)."""

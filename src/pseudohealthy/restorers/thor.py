@@ -7,7 +7,7 @@ map marks, the image itself takes its place, and the walk goes on from there.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ class Thor(Ddpm):
     """Noise to `depth`; on the way back, harmonise with the image at the levels `harmonise`.
 
     Trained like "ddpm". depth, harmonise: the paper's 350 and (300, 150, 50) for Gaussian noise, 250 and
-        (200, 150, 100, 50) for simplex noise; these levels are visited however few `steps` there are.
+        (200, 150, 100, 50) for simplex noise; these levels are visited however few `steps` there are. order: as of
+        "ddpm", anew from every harmonised level.
     perceptual, perceptual_weights: see `Perceptual`. sigma: Gaussian smoothing of the perceptual distance, pixels.
     side: of closing and dilation, pixels.
     quirks: "none" is the paper: the map is |x - x0| times the perceptual distance; its closed and dilated, normalised
@@ -57,6 +58,7 @@ class Thor(Ddpm):
         harmonise: tuple[int, ...] = (300, 150, 50),
         steps: int = 0,
         eta: float = 1.0,
+        order: int = 1,
         clip: bool = True,
         perceptual: Literal["squeeze", "alex", "vgg", "none"] = "squeeze",
         perceptual_weights: str = "",
@@ -66,7 +68,7 @@ class Thor(Ddpm):
     ):
         super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
                          noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
-                         max_level=max_level, depths=(depth,), steps=steps, eta=eta, clip=clip)  # fmt: skip
+                         max_level=max_level, depths=(depth,), steps=steps, eta=eta, order=order, clip=clip)  # fmt: skip
         if not harmonise or not all(0 < level < depth for level in harmonise):
             raise Fault(
                 "RECIPE",
@@ -91,16 +93,17 @@ class Thor(Ddpm):
         first = copies.noise(images)
         x = self.denoiser.noised(images, first, self.depth)
         maps, trail, levels = [], [], self.walk(self.depth)
+        settings: dict[str, Any] = {"eta": self.eta, "order": self.order, "draw": copies, "clip": self.clip}
         for level in self.harmonise:
             here = levels.index(level)
-            x = sample(self.denoiser, x, levels[: here + 1], eta=self.eta, draw=copies, clip=self.clip)
+            x = sample(self.denoiser, x, levels[: here + 1], **settings)
             clean = self.denoiser(x, level).clean.float()
             clean = clean.clamp(-1, 1) if self.clip else clean
             maps.append(self.difference(images, clean))
             trail.append(clean)
             x = self.denoiser.noised(self.blend(images, clean, maps[-1]), first, level)
             levels = levels[here:]
-        x = sample(self.denoiser, x, levels, eta=self.eta, draw=copies, clip=self.clip)
+        x = sample(self.denoiser, x, levels, **settings)
         return Restoration(healthy=x.float(), trail=trail, map=harmonic_mean(torch.stack(maps))[:, 0])
 
     def difference(self, images: Tensor, clean: Tensor) -> Tensor:

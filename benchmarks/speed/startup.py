@@ -1,0 +1,37 @@
+"""Seconds until the program answers, and what importing costs. Each is a process of its own.
+
+python benchmarks/speed/startup.py [--out FILE]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+
+from paired import Report, arguments, paired
+
+LINES = {
+    "python -c pass": ["-c", "pass"],
+    "import pseudohealthy": ["-c", "import pseudohealthy"],
+    "pseudohealthy --help": ["-m", "pseudohealthy", "--help"],
+    "pseudohealthy detect --help": ["-m", "pseudohealthy", "detect", "--help"],
+    "pseudohealthy recipes": ["-m", "pseudohealthy", "recipes"],
+    "import torch": ["-c", "import torch"],
+    "import pseudohealthy.detector": ["-c", "import pseudohealthy.detector"],
+}
+
+
+def process(line: list[str]) -> None:
+    subprocess.run([sys.executable, *line], capture_output=True, check=True)
+
+
+def main() -> None:
+    report = Report("startup", arguments(__doc__).out)
+    times, foreign = paired({name: partial(process, line) for name, line in LINES.items()}, 5)
+    for name, seconds in times.items():
+        report.add(name, 1000 * seconds, "ms", foreign)
+
+
+if __name__ == "__main__":
+    main()
