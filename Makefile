@@ -3,11 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-<<<<<<< HEAD
-.PHONY: demo venv test test-all faults mutants licences docs check bench format clean
-=======
-.PHONY: demo venv test test-all faults mutants fuzz coverage licences check bench format clean
->>>>>>> fuzz
+.PHONY: demo venv test test-all faults mutants fuzz coverage licences docs check bench format clean
 
 venv: .venv/.ready
 

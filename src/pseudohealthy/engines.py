@@ -108,7 +108,8 @@ def work(
 
         for _ in range(count):
             hire()
-        waiting, idle = deque(tasks(sources, count)), []
+        waiting = deque(tasks(sources, count))
+        idle: list[Any] = []
         tries: Counter[str] = Counter()
         lost_in_a_row, told = 0, False
         while waiting or any(task for _, task in running.values()):
