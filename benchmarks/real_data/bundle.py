@@ -35,8 +35,8 @@ NOTICE = """# Whose images
 
 The examples, and the images that this model was trained on, are mid-axial slices of T1-weighted scans of the IXI Dataset
 (brain-development.org/ixi-dataset), registered to MNI152NLin2009cSym; licence: Creative Commons Attribution-ShareAlike 3.0
-(creativecommons.org/licenses/by-sa/3.0). Slices as published with THOR (Bercea et al., MICCAI 2024). Changes: a dark round lesion was
-drawn into those in `examples/test/bad`, outlined in `examples/masks/bad`. The same licence applies to the examples.
+(creativecommons.org/licenses/by-sa/3.0). Slices as published with THOR (Bercea et al., MICCAI 2024). Changes: a round lesion, darker
+or brighter, was drawn into those in `examples/test/bad`, outlined in `examples/masks/bad`. The same licence applies to the examples.
 
 sha256:
 
@@ -85,7 +85,7 @@ def card(run: Run, scores: Evaluation) -> str:
     lines = [
         "- Images: the mid-axial slice of T1-weighted scans of healthy subjects (IXI), skull shown, 1 mm, MNI space. Another slice,",
         "  a skull-stripped brain or another sequence is flagged `OOD_FOREGROUND`, and what it finds there means nothing.",
-        "- Scores on 105 subjects it has not seen, 53 with a simulated dark lesion (no patient with a disease was seen):",
+        "- Scores on 105 subjects it has not seen, 53 with a simulated lesion (no patient with a disease was seen):",
     ]
     for metric in ("image_auroc", "voxel_average_precision_pooled"):
         own = [r for r in scores.records if r.metric in (metric, f"{metric}_difference") and not r.is_control]
