@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from pseudohealthy.errors import Fault
+from pseudohealthy.evaluation import protocols
 from pseudohealthy.evaluation.compare import (
     Comparison,
     Peak,
+    against_best,
     compare,
     distinct,
     on_common_voxels,
@@ -115,6 +117,27 @@ def test_all_methods_are_judged_on_the_voxels_of_any():
     assert np.array_equal(left.truth, right.truth) and left.truth.sum() == 1
     assert left.map.tolist() == [1, 1, 0, 0, 1, 1, 0, 0], "0 where a method did not look"
     assert right.map.tolist() == [0, 2, 2, 2, 0, 0, 2, 2]
+
+
+def test_runs_are_paired_with_the_best_run_where_a_control_of_the_protocol_is_better_than_it():
+    labels = np.tile([0, 0, 1, 1], 6)
+    scores = {"good": labels + np.tile([0.0, 1.5, 0.0, 1.0], 6), "bad": np.tile([1.0, 0.0, 0.0, 1.0], 6)}
+    results = [
+        CaseResult(f"c{i}", f"p{i}", int(i < 6), float(values.max()), plane_scores=values[i : i + 4],
+                   plane_labels=labels[i : i + 4], method=method, facts={"tissue-area": labels[i : i + 4].astype(float)})
+        for method, values in scores.items() for i in range(12)
+    ]  # fmt: skip
+    setting = protocols.Setting(resamples=50)
+    evaluation = protocols.measure("ct", results, setting)
+    plane = {r.method: r.value for r in evaluation.records if r.metric == "plane_auroc"}
+    assert plane["control: tissue-area"] == 1 > plane["good"] > plane["bad"]
+    found = [
+        r
+        for r in against_best("ct", evaluation, results, ["good", "bad"], setting)
+        if r.metric == "plane_auroc_difference"
+    ]
+    assert [(r.method, r.against) for r in found] == [("bad", "good")]
+    assert found[0].value == pytest.approx(plane["bad"] - plane["good"])
 
 
 def test_several_protocols_and_leaks_are_refused_before_anything_is_written(tiny_run, pictures, tmp_path):

@@ -278,7 +278,8 @@ def against_best(
         stand_in = f"{CONTROL} {rival}"
 
         def renamed(cases_: Sequence[CaseResult], rival: str = rival, stand_in: str = stand_in) -> list[CaseResult]:
-            mine = [case for case in cases_ if case.method in runs]
+            # Without facts: of them a protocol makes controls of its own, one of which might be better than any run.
+            mine = [replace(case, facts={}) for case in cases_ if case.method in runs]
             return [replace(case, method=stand_in) if case.method == rival else case for case in mine]
 
         known = dict(setting.thresholds or {})  # type: ignore[arg-type]
