@@ -29,4 +29,5 @@ class Fault(Exception):
     def __str__(self) -> str:
         where = f" case={self.case}" if self.case else ""
         text = f"error[{self.code}]{where}: {self.message}" + (f"; {self.cure}" if self.cure else "")
-        return " ".join(text.split())
+        # One line, whatever a file's name or a library's words hold: nothing that moves a cursor or turns text round.
+        return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

@@ -7,6 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 from faults.stage import Stage, play, table
 
 
@@ -21,6 +23,7 @@ def main(words: list[str]) -> int:
     page = Path(words.pop(words.index("--write") + 1)) if "--write" in words else None
     names, rows, results = chosen([word for word in words if not word.startswith("--")]), table(), []
     begun = time.monotonic()
+    torch.set_num_threads(1)  # as in the processes it starts: with more, sums are rounded otherwise
     print(f"{'id':4} {'score':>5} {'s':>5}  expected -> got")
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         stage = Stage(Path(folder)).build()
