@@ -15,6 +15,15 @@ INTERNAL, USAGE, NO_INPUT, SOME_FAILED, BAD_MODEL, BAD_OUTPUT, RESOURCE, REFUSED
 )
 
 
+LONGEST = 600  # characters of a message: one quotes what a file holds, and a file may hold anything
+
+
+def one_line(text: str) -> str:
+    """The text on one line, its middle left out where it is long, and nothing in it that moves a cursor or turns text round."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 100]} ... {text[-95:]}"
+
+
 class Fault(Exception):
     """A finding about the user's input, settings, model or machine; never a bug of ours.
 
@@ -28,6 +37,6 @@ class Fault(Exception):
 
     def __str__(self) -> str:
         where = f" case={self.case}" if self.case else ""
-        text = f"error[{self.code}]{where}: {self.message}" + (f"; {self.cure}" if self.cure else "")
-        # One line, whatever a file's name or a library's words hold: nothing that moves a cursor or turns text round.
-        return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+        return f"error[{self.code}]{where}: {one_line(self.message)}" + (
+            f"; {one_line(self.cure)}" if self.cure else ""
+        )
