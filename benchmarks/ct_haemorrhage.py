@@ -41,6 +41,7 @@ from pseudohealthy.scores import largest_region_mass, mirror_residual
 
 DEPTHS = (151, 250, 350, 450)
 SIGMAS = (1.5, 3.0)
+Z_FLOOR = 0.05  # of the control "z-score", as in every evaluation
 BHSD_HU = 300  # its pictures show 0 to 300 HU: brain tissue then has a median of 38, and blood of 62
 RULERS = ("area of tissue", "mean brightness", "bright area", "sulci: local contrast")
 
@@ -79,10 +80,14 @@ def control_residuals(detector: Detector, planes: Tensor, foreground: Tensor) ->
     """What can be had without a network, (D, C, S, S) each."""
     light = (planes.mean(1) + 1) / 2
     mean = (light * foreground).flatten(1).sum(1) / foreground.flatten(1).sum(1).clamp(min=1)
+    model = detector.restorer
+    z = (planes - model.healthy_mean) / (model.healthy_spread + Z_FLOOR)
     return {
         "control: brightness": planes + 1,
         "control: brightness less its mean": planes + 1 - 2 * mean[:, None, None, None],
-        "control: healthy mean": planes - detector.restorer.healthy_mean,
+        "control: healthy mean": planes - model.healthy_mean,
+        "control: z-score": z.abs(),
+        "control: z-score, brighter": z,
         "control: less itself smoothed": planes - smooth(planes, 6.0),
     }
 

@@ -24,6 +24,9 @@ from pseudohealthy.phantoms import splotch
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
 
+# Of the signed residual, and of the map (gate before and after)
+SMOOTHINGS = [(sigma, 0.0) for sigma in (0.0, 1.0, 1.5, 2.0, 2.5)] + [(0.0, sigma) for sigma in (1.0, 1.5, 2.0, 2.5)]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -44,16 +47,15 @@ def main() -> None:
     for depths in ((200,), (300,), (350,), (400,), (500,), (300, 400), (400, 500)):
         for draws in (1, 4, 8):
             healthy = torch.stack([single[depth][:draws].mean(0) for depth in depths]).mean(0)
-            for kind, smooth, gate in itertools.product(
-                ("absolute", "positive"), (0.0, 1.0, 1.5, 2.0, 2.5), (0, 4, 32)
-            ):
-                maps = AnomalyMap(kind=kind, smooth=smooth, gate=gate).residual_map(images, healthy, inside)
+            for kind, (smooth, after), gate in itertools.product(("absolute", "positive"), SMOOTHINGS, (0, 4, 32)):
+                amap = AnomalyMap(kind=kind, smooth=smooth, gate=gate, smooth_after=after)
+                maps = amap.residual_map(images, healthy, inside)
                 pixel = curves.average_precision(maps.numpy().ravel(), masks.ravel())
                 flat = maps.flatten(1).sort(1, descending=True).values
-                rows.append((pixel, image_auroc(flat, 0.01, masks), depths, draws, kind, smooth, gate))
-    print("pixel AP  image AUROC  depths      draws  kind      smooth  gate")
-    for pixel, auroc, depths, draws, kind, smooth, gate in sorted(rows, reverse=True):
-        print(f"{pixel:8.4f}  {auroc:11.4f}  {depths!s:10}  {draws:5}  {kind:8}  {smooth:6}  {gate:4}")
+                rows.append((pixel, image_auroc(flat, 0.01, masks), depths, draws, kind, smooth, gate, after))
+    print("pixel AP  image AUROC  depths      draws  kind      smooth  gate  smooth_after")
+    for pixel, auroc, depths, draws, kind, smooth, gate, after in sorted(rows, reverse=True):
+        print(f"{pixel:8.4f}  {auroc:11.4f}  {depths!s:10}  {draws:5}  {kind:8}  {smooth:6}  {gate:4}  {after:12}")
 
 
 def validation_digits(manifest: cases.Manifest, canvas, count: int) -> tuple[torch.Tensor, np.ndarray]:

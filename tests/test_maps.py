@@ -50,6 +50,18 @@ def test_smoothing_the_signed_residual_cancels_noise_that_its_magnitude_would_ke
     assert signed.mean() < 0.25 * after.mean()
 
 
+def test_the_gate_keeps_dark_places_from_lending_to_their_neighbours(pair):
+    image, twin, inside = pair  # the residual is .5 in one bright square; a dark square is as far from its twin
+    twin = twin.clone()
+    image = torch.where(image > 0, 1.0, torch.where(image < 0, -1.0, image))
+    twin[0, 0, 9:13, 9:13] = -2.0
+    maps = AnomalyMap(kind="positive", smooth_after=1.5, gate=32).residual_map(image, twin, inside)
+    alone = AnomalyMap(kind="positive", smooth_after=1.5).residual_map(image, twin, inside)
+    assert alone[0, 11, 11] > 0.5 and alone[0, 3, 7] > 0.05  # spills, and the dark square counts
+    assert maps[0, 11, 11] == 0 and maps[0, 3, 7] < 1e-8
+    assert maps[0, 3, 3] == pytest.approx(alone[0, 3, 3].item(), rel=1e-3)  # what is bright lends as before
+
+
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.5])
 def test_smooth_is_scipys_gaussian(sigma):
     x = torch.rand(2, 3, 20, 17, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -69,6 +69,7 @@ def test_the_page_says_what_the_rows_say():
     text = PAGE.read_text(encoding="utf-8")
     assert rows.page(text) == text
     assert {name for name, _ in rows.MARKED.findall(text)} == {path.stem for path in FILES}
+    assert set(rows.STUDY.findall(text)) == {path.stem for path in (ROOT / "docs" / "rows" / "studies").glob("*.json")}
 
 
 def test_a_figure_edited_by_hand_is_noticed():
@@ -83,7 +84,7 @@ def test_a_figure_edited_by_hand_is_noticed():
 
 
 def test_every_table_of_the_page_comes_from_rows_or_says_that_it_was_typed():
-    rest = rows.MARKED.sub("", PAGE.read_text(encoding="utf-8"))
+    rest = rows.STUDY.sub("", rows.MARKED.sub("", PAGE.read_text(encoding="utf-8")))
     begins = [m.start() for m in re.finditer(r"(?<!\|)\n\|", rest)]
     assert begins and all(rest[:start].rstrip().endswith("<!-- by hand -->") for start in begins)
 
@@ -191,3 +192,27 @@ def test_figures_of_two_protocols_do_not_share_a_table(compared):
     (compared / "comparison.json").write_text(json.dumps(stored))
     with pytest.raises(SystemExit, match="several tables"):
         collected(compared)
+
+
+FRAME = {"study": "one", "command": "python x.py", "key": "what", "columns": {"calls": "calls", "AP": "test/AP", "less area": "less"},
+         "rows": [{"label": "ours", "is": "b", "bold": True}, {"label": "the ruler", "is": "a"}]}  # fmt: skip
+ENTRIES = [
+    {"what": "a", "calls": 0, "test": {"AP": [0.25, 0.2, 0.3]}, "less": [0.0, 0.0, 0.0]},
+    {"what": "b", "calls": 8, "test": {"AP": [0.5, None, None]}, "less": [0.25, 0.1, 0.4]},
+    {"what": "c", "calls": 9, "test": {"AP": [0.9, 0.8, 1.0]}, "less": [0.65, 0.5, 0.7]},
+]
+
+
+def test_a_study_shows_the_rows_that_its_frame_names(tmp_path):
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "one.json").write_text(json.dumps(FRAME))
+    (tmp_path / "entries.json").write_text(json.dumps(ENTRIES))
+    rows.main(["study", str(tmp_path / "entries.json"), "--name", "one", "--rows", str(tmp_path)])
+    lines = rows.page("<!-- study: one -->\n<!-- end -->", tmp_path).splitlines()
+    assert lines[4] == "| **ours** | 8 | **.500** | **+.250 [.10, .40]** |"
+    assert lines[5] == "| the ruler | 0 | .250 [.20, .30] | |"
+    assert "python x.py" in lines[7]
+    with pytest.raises(Fault, match="'d'"):
+        rows.studied({**FRAME, "rows": [{"label": "?", "is": "d"}]}, ENTRIES)
+    with pytest.raises(Fault, match="two"):
+        rows.page("<!-- study: two -->\n<!-- end -->", tmp_path)

@@ -12,6 +12,12 @@ comparison has several. --command: how the figures were made, where the folder d
 page: in PAGE (docs/results.md) all between `<!-- rows: NAME METRIC... less METRIC... -->` and `<!-- end -->` is written anew
 from docs/rows/NAME.json. Metrics are columns; those after "less" are shown as paired difference to the best control. Without
 metrics: what the protocol is judged by. Prose is written by hand and stays; a test holds the page to the rows.
+
+    python benchmarks/real_data/rows.py study FILE --name NAME
+
+study: FILE is what a script of benchmarks wrote with --out, a list of objects. docs/rows/studies/NAME.json says which of
+them the page shows ("is"), under which name ("label") and in which columns (heading: keys of the object, joined by "/");
+its figures are filled in from FILE. The page shows it between `<!-- study: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -47,6 +53,7 @@ DEFAULT = ("image_auroc", "plane_auroc", "voxel_average_precision_pooled", "dice
 RANKED = ("image_average_precision", "plane_average_precision")  # beside them where few of the others exist
 HEADLINE = ("voxel_average_precision_pooled", "image_auroc", "plane_auroc")  # tables are sorted by the first there is
 MARKED = re.compile(r"<!-- rows: ([\w-]+)([ \w]*) -->\n.*?<!-- end -->", re.DOTALL)
+STUDY = re.compile(r"<!-- study: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 LESS = "_difference"
 
 
@@ -168,7 +175,53 @@ def page(text: str, folder: Path = DOCS / "rows") -> str:
         shown = table(json.loads(path.read_text(encoding="utf-8")), match[2].split())
         return f"<!-- rows: {match[1]}{match[2]} -->\n\n{shown}\n\n<!-- end -->"
 
-    return MARKED.sub(anew, text)
+    def again(match: re.Match[str]) -> str:
+        path = folder / "studies" / f"{match[1]}.json"
+        if not path.is_file():
+            raise Fault("ROWS", f"the page asks for the study '{match[1]}'", f"write {path.name} first", exit=USAGE)
+        return (
+            f"<!-- study: {match[1]} -->\n\n{study_table(json.loads(path.read_text(encoding='utf-8')))}\n\n<!-- end -->"
+        )
+
+    return STUDY.sub(again, MARKED.sub(anew, text))
+
+
+def studied(frame: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The frame of a study with the figures of `entries`. Fault ROWS (exit 2) for a row that is not among them."""
+    known = {entry[frame["key"]]: entry for entry in entries}
+    for row in frame["rows"]:
+        if row["is"] not in known:
+            raise Fault("ROWS", f"no entry has {frame['key']} '{row['is']}'", 'correct the row\'s "is"', exit=USAGE)
+        row["figures"] = []
+        for path in frame["columns"].values():
+            value: Any = known[row["is"]]
+            for key in path.split("/"):
+                value = value[key]
+            numbers = value if isinstance(value, list) else [value]
+            row["figures"].append([None if v is None else round(v, 6) for v in numbers])
+    return frame
+
+
+def study_table(frame: dict[str, Any]) -> str:
+    """A study in Markdown: a label, then figures with their intervals; signed under headings that begin with "less"."""
+    lines = [line_of(["", *frame["columns"]]), "|---" * (1 + len(frame["columns"])) + "|"]
+    for row in frame["rows"]:
+        cells = []
+        for heading, (value, *ends) in zip(frame["columns"], row["figures"], strict=True):
+            low, high = ends or (None, None)
+            whole = isinstance(value, int)
+            nothing = heading.startswith("less") and value == low == high == 0
+            text = (
+                str(value)
+                if whole
+                else figure({"value": value, "low": low, "high": high}, "+" if heading.startswith("less") else "")
+            )
+            cells.append("" if nothing else f"**{text}**" if row.get("bold") and not whole else text)
+        lines.append(line_of([f"**{row['label']}**" if row.get("bold") else row["label"], *cells]))
+    said = f"Made by `{frame['command']}`; figures: [rows/studies/{frame['study']}.json](rows/studies/{frame['study']}.json)."
+    return (
+        "\n".join(lines) + "\n\n" + "\n".join(textwrap.wrap(said, 150, break_long_words=False, break_on_hyphens=False))
+    )
 
 
 def table(found: dict[str, Any], words: list[str]) -> str:
@@ -276,16 +329,26 @@ def main(words: list[str] | None = None) -> None:
     collecting.add_argument("--data", default="")
     collecting.add_argument("--command", default="")
     collecting.add_argument("--rows", type=Path, default=DOCS / "rows")
+    studying = actions.add_parser("study")
+    studying.add_argument("file", type=Path)
+    studying.add_argument("--name", required=True)
+    studying.add_argument("--rows", type=Path, default=DOCS / "rows")
     actions.add_parser("page").add_argument("page", type=Path, nargs="?", default=DOCS / "results.md")
     asked = parser.parse_args(words)
     try:
         if asked.action == "collect":
             found = collect(asked.folder, asked.name, asked.run, asked.data, asked.command)
             print(write_text(asked.rows / f"{asked.name}.json", written(found)))
+        elif asked.action == "study":
+            path = asked.rows / "studies" / f"{asked.name}.json"
+            frame = studied(
+                json.loads(path.read_text(encoding="utf-8")), json.loads(asked.file.read_text(encoding="utf-8"))
+            )
+            print(write_text(path, written(frame)))
         else:
             text = asked.page.read_text(encoding="utf-8")
             write_text(asked.page, page(text, asked.page.parent / "rows"))
-            print(f"{len(MARKED.findall(text))} tables")
+            print(f"{len(MARKED.findall(text)) + len(STUDY.findall(text))} tables")
     except Fault as fault:
         raise SystemExit(str(fault)) from None
 

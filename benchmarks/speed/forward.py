@@ -19,7 +19,7 @@ from paired import Report, arguments, paired
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pseudohealthy.networks.precision import keep_bfloat16
+from pseudohealthy.networks.precision import for_inference
 from pseudohealthy.networks.unet import UNet
 
 # side: (settings, batches)
@@ -77,7 +77,7 @@ def main() -> None:
     for size in given.only:
         settings, batches = NETWORKS[size]
         network, kept = UNet(**settings), UNet(**settings).requires_grad_(False)
-        keep_bfloat16(kept)  # as detection has it
+        for_inference(kept, torch.bfloat16)  # as detection has it
         for batch in batches:
             x, t = torch.randn(batch, 1, size, size), torch.randint(0, 1000, (batch,))
             work = counted(network, x, t)

@@ -18,7 +18,7 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
 from pseudohealthy.maps import AnomalyMap, smooth
-from pseudohealthy.networks.precision import keep_bfloat16
+from pseudohealthy.networks.precision import for_inference
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
@@ -84,8 +84,7 @@ class Detector:
             restorer, self.weights_sha256 = run.restorer()
             self.check_standard(restorer, trained)
         self.restorer = restorer.to(self.device).eval()
-        if self.precision == torch.bfloat16:
-            keep_bfloat16(self.restorer)
+        for_inference(self.restorer, self.precision)
         self.stored = run.read_json("threshold.json") or {}
         self.fingerprint = run.read_json("fingerprint.json")
         self.choice = self._choice(threshold)

@@ -28,7 +28,8 @@ class AnomalyMap:
     median: side of a square median filter on the map, model pixels, odd; 0 for none.
     gate: the map is multiplied by the image's own brightness (0..1) to this power; 0 for none. For lesions that are
         bright themselves (bleeding on CT, FLAIR, splotches): a smoothed residual spills over their rim, the gate cuts it
-        off. 2 prefers bright tissue, 32 keeps little but the brightest.
+        off. 2 prefers bright tissue, 32 keeps little but the brightest. Before `smooth_after` as well as after it, so that
+        what is dark lends nothing to its neighbours: a place then counts for the bright residual about it.
     erode: model pixels taken off the rim of the foreground, where registration and partial volume leave residuals.
     score: "mean" over the foreground, "top" (mean of the highest `share` of it), "max", or "region": the sum over the
         largest connected region of a plane above `level`.
@@ -91,11 +92,10 @@ class AnomalyMap:
 
     def finish(self, maps: Tensor, images: Tensor, foreground: Tensor) -> Tensor:
         """Filters, gate and foreground, for maps (B, S, S) that a method or a control computed itself as well."""
-        maps = smooth(maps[:, None], self.smooth_after)[:, 0]
-        maps = median(maps, self.median)
-        if self.gate:
-            maps = maps * ((images.mean(1) + 1) / 2).clamp(0, 1) ** self.gate
-        return maps * self.inside(foreground)
+        gate = ((images.mean(1) + 1) / 2).clamp(0, 1) ** self.gate if self.gate else 1.0
+        if self.smooth_after:
+            maps = smooth((maps * gate)[:, None], self.smooth_after)[:, 0]
+        return median(maps, self.median) * gate * self.inside(foreground)
 
     def inside(self, foreground: Tensor) -> Tensor:
         """The foreground (B, S, S) less its rim, as float."""
@@ -128,9 +128,10 @@ class AnomalyMap:
         steps = [own or f"{self.kind} residual"]
         steps += [f"signed residual smoothed by sigma {self.smooth:g} px"] if self.smooth and not own else []
         steps += [f"in healthy spreads by {self.standardise}"] if self.standardise != "none" and not own else []
-        steps += [f"map smoothed by sigma {self.smooth_after:g} px"] if self.smooth_after else []
+        gate = [f"times brightness to the power {self.gate:g}"] if self.gate else []
+        steps += [*gate, f"map smoothed by sigma {self.smooth_after:g} px"] if self.smooth_after else []
         steps += [f"median {self.median} px"] if self.median else []
-        steps += [f"times brightness to the power {self.gate:g}"] if self.gate else []
+        steps += gate
         steps += [f"foreground eroded by {self.erode} px"] if self.erode else []
         return ", ".join(steps)
 

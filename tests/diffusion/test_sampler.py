@@ -47,12 +47,13 @@ def test_deterministic_encoding_and_decoding_give_the_image_back():
 @pytest.mark.parametrize(
     ("steps", "ddim", "ancestral"), [(10, 0.219, 0.189), (25, 0.235, 0.218), (50, 0.245, 0.233), (250, 0.248, 0.245)]
 )
-def test_skipping_levels_shrinks_contrast_by_the_known_amount(steps, ddim, ancestral):
+def test_skipping_levels_shrinks_contrast_by_the_known_amount_and_second_order_does_not(steps, ddim, ancestral):
     a, s = LINEAR.at(250, torch.zeros(1, 1, 1, 1))
     noisy = a * data(400) + s * torch.randn(1, 1, 400, 400, generator=torch.Generator().manual_seed(5))
     levels = walk(250, 0, steps)
     assert run(noisy, levels).var().item() == pytest.approx(ddim, abs=4e-3)
     assert run(noisy, levels, eta=1.0, draw=Draw(2, ["x"])).var().item() == pytest.approx(ancestral, abs=4e-3)
+    assert run(noisy, levels, order=2).var().item() == pytest.approx(0.25, abs=4e-3)
 
 
 @pytest.mark.parametrize("variance", ["posterior", "large", "learned"])

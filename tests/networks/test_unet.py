@@ -195,3 +195,27 @@ def test_inference_gives_what_training_computes_and_half_precision_stays_channel
         half = network(x, t)
     assert (half - plain).abs().mean() < 0.04 * plain.abs().mean()
     assert len(layouts) > 6 and all(layouts)
+
+
+def test_checkpointing_gives_the_same_gradients_and_keeps_less():
+    settings = {"width": 16, "multipliers": (1, 2), "blocks": 2, "attention": (2,), "dropout": 0.1}
+    plain, lean = UNet(**settings), UNet(**settings, checkpointing=True)
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.05) if not parameter.any() else None
+    lean.load_state_dict(plain.state_dict())
+    x, kept = torch.randn(2, 1, 32, 32), {}
+    for name, network in (("plain", plain), ("lean", lean)):
+        stored: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, stored=stored) -> torch.Tensor:
+            stored[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        torch.manual_seed(0)  # of the dropout
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = network(x, torch.tensor([3, 900])).square().mean()
+        kept[name] = sum(stored.values())
+        loss.backward()
+    for (name, one), other in zip(plain.named_parameters(), lean.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-7), name
+    assert kept["lean"] < 0.5 * kept["plain"]

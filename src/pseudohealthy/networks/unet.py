@@ -25,6 +25,7 @@ from typing import ClassVar, Literal, NamedTuple, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 # Rows of the attention matrix at a time on the CPU, fewer for a batch: 1.2 to 1.9 times faster than all 4096 at once
 QUERY_ROWS = 512
@@ -238,6 +239,15 @@ def unfolded(x: Tensor, stem: int, levels: int) -> Tensor:
     return fast_layout(F.pixel_unshuffle(x, stem) if stem > 1 else x)
 
 
+def at_once(stage: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+    return stage(h, emb)
+
+
+def again(stage: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+    """A stage whose inner activations are computed again when the gradient needs them."""
+    return checkpoint(stage, h, emb, use_reentrant=False)
+
+
 class UNet(nn.Module):
     """Predicts noise, image or velocity of a noisy image.
 
@@ -253,6 +263,8 @@ class UNet(nn.Module):
         of the time embedding by one step less, as DDPM does.
     pad_end: strided convolutions see a row of zeros below and a column to the right only, as in DDPM, not all around.
     stem: space to depth by this factor first and back last: 1.6 to 3.3 times faster at the same parameter count.
+    checkpointing: in training, keep only what goes from stage to stage and compute the rest again for the gradient: a
+        fraction of the memory (256 px on a small GPU), a third more time, the same result.
     Raises ValueError for contradictory settings.
     """
 
@@ -282,6 +294,7 @@ class UNet(nn.Module):
         frequency_shift: int = 0,
         pad_end: bool = False,
         stem: int = 1,
+        checkpointing: bool = False,
         learned_variance: bool = False,
     ):
         super().__init__()
@@ -292,7 +305,7 @@ class UNet(nn.Module):
         hidden = 4 * width
         self.width, self.levels, self.stem, self.learned_variance = width, len(multipliers), stem, learned_variance
         self.embedding_order, self.frequency_shift, self.pad_end = embedding_order, frequency_shift, pad_end
-        self.classes, self.vector = classes, vector
+        self.classes, self.vector, self.checkpointing = classes, vector, checkpointing
         embedding = hidden * (2 if vector else 1)
         style = Style(
             embedding, heads, head_channels, attention_order, scale_shift, groups, eps, dropout, pad_end=pad_end
@@ -339,12 +352,13 @@ class UNet(nn.Module):
         elif vector is not None:
             emb = torch.cat([emb, self.label_emb(vector)], dim=1)
 
+        run = again if self.checkpointing and torch.is_grad_enabled() else at_once
         h, skips = unfolded(x, self.stem, self.levels), []
         for stage in self.input_blocks:
-            h = stage(h, emb)
+            h = run(stage, h, emb)
             skips.append(h)
-        h = self.middle_block(h, emb)
+        h = run(self.middle_block, h, emb)
         for stage in self.output_blocks:
-            h = stage(torch.cat([h, skips.pop()], dim=1), emb)
+            h = run(stage, torch.cat([h, skips.pop()], dim=1), emb)
         h = self.out(h)
         return (F.pixel_shuffle(h, self.stem) if self.stem > 1 else h).contiguous()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,13 +50,18 @@ class Autoencoder(Restorer):
     def loss(self, batch: Batch, part: str) -> Tensor:
         x = batch.images
         if self.kind == "dae":
-            grid = x[..., :: self.coarse, :: self.coarse]
-            noise = F.interpolate(batch.draw.noise(grid), size=x.shape[-2:], mode="bilinear", align_corners=False)
             # Noise only where there is tissue: the background is exact in skull-stripped and windowed images.
-            x = x + self.corruption * noise * batch.foreground[:, None]
+            x = x + self.corruption * self.coarse_noise(x, batch.draw) * batch.foreground[:, None]
         reconstruction, divergence = self.network(x, batch.draw)
         error = (reconstruction - batch.images).float().square().flatten(1).mean(1)
         return error if divergence is None else error + self.beta * divergence.float()
+
+    def coarse_noise(self, x: Tensor, draw: Draw) -> Tensor:
+        """Noise (B, C, S, S) of unit spread on the coarse grid, bilinear in between, each item's moved round about."""
+        grid = x[..., :: self.coarse, :: self.coarse]
+        noise = F.interpolate(draw.noise(grid), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        moves = (torch.stack([draw.uniform(), draw.uniform()], 1) * self.size).long().tolist()
+        return torch.stack([field.roll(move, (-2, -1)) for field, move in zip(noise, moves, strict=True)])
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         return Restoration(healthy=self.network(images, None)[0].float())
