@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,8 @@ import pytest
 from PIL import Image
 
 from pseudohealthy import archive, io
-from pseudohealthy.errors import Fault
+from pseudohealthy.errors import BAD_OUTPUT, Fault
+from pseudohealthy.finding import Finding
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "archive_scale.py"
 
@@ -122,3 +124,41 @@ def test_a_share_whose_process_is_killed_is_taken_up_by_torchrun(tiny_run, tmp_p
     assert process.returncode == 0 and said.count("inputs:") == 1, errors[-2000:]
     assert len(before) < 60 and archive_scale().check_rows(out, contents) == []
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+
+
+def test_reading_and_writing_beside_the_network_change_nothing(tiny_run, pictures, tmp_path, monkeypatch):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    inputs, threads = [tmp_path / "broken.png", pictures / "test"], set()
+    store = archive.store
+    found = {}
+    for name, devices in (("plain", ()), ("beside", ("cpu",))):
+        monkeypatch.setattr(archive, "OVERLAP", devices)
+        monkeypatch.setattr(archive, "store", lambda *given: (threads.add(threading.get_ident()), store(*given)))
+        found[name] = archive.detect(tiny_run, inputs, tmp_path / name, kinds=["json", "panel"], device="cpu", batch=2)
+    rows = {
+        name: [{k: v for k, v in row.items() if k != "seconds"} for row in result.rows]
+        for name, result in found.items()
+    }
+    assert rows["plain"] == rows["beside"] and len(rows["plain"]) > 5
+    assert len(threads) == 2, "both ways were taken"
+    files = [sorted(p.relative_to(tmp_path / name) for p in (tmp_path / name).rglob("*.png")) for name in found]
+    assert files[0] == files[1] and files[0]
+
+
+def test_a_disk_that_fills_beside_the_network_ends_the_run_and_keeps_what_is_written(
+    tiny_run, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(archive, "OVERLAP", ("cpu",))
+    save, saved = Finding.save, []
+
+    def full(finding, *given):
+        if len(saved) == 3:
+            raise Fault("OUTPUT", "no space left", "free some", exit=BAD_OUTPUT)
+        saved.append(finding.case_id)
+        return save(finding, *given)
+
+    monkeypatch.setattr(Finding, "save", full)
+    with pytest.raises(Fault, match="no space left"):
+        archive.detect(tiny_run, [pictures / "test"], tmp_path / "out", kinds=["json"], device="cpu", batch=1)
+    rows = (tmp_path / "out" / "findings.csv").read_text().splitlines()[1:]
+    assert sorted(row.split(",")[0] for row in rows) == sorted(saved) and len(saved) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ COLUMNS = (
     "warnings", "seconds",
 )  # fmt: skip
 ENGINES = ("plain", "ray")
+OVERLAP = ("cuda", "mps")  # on the CPU a thread beside the network slows it by as much as it saves
 MOST_SHOWN = 5000  # rows of report.html; a browser opens them in seconds, and findings.csv has all
 
 
@@ -160,17 +162,40 @@ def detect(
 
 
 def work(sources: Sequence[io.Source], detector: Detector, job: Job, result: Detections, bar: Progress) -> None:
-    """Restore and save every source here, one group after the other; what became of them goes into `result`."""
-    for pairs in groups(sources, detector, job, result, bar):
-        for finding in restored(pairs, detector, result):
-            finding.hashes = {"input_sha256": finding.scan.sha256, "request_sha256": job.request}
-            paths = finding.save(job.folder, job.kinds, job.layout)
-            if "panel" in paths:
-                result.panels[finding.case_id] = paths["panel"]
-            if "html" in paths:
-                result.pages[finding.case_id] = paths["html"]
-            result.rows.append(finding.row())
-        bar.advance(len(pairs))
+    """Restore and save every source here, one group after the other; what became of them goes into `result`.
+
+    Beside a GPU, a thread writes the last group and reads the next one meanwhile: three groups are then in memory.
+    """
+    several = groups(sources, detector, job, result, bar)
+    if detector.device.type not in OVERLAP:
+        for pairs in several:
+            store(restored(pairs, detector, result), job, result)
+            bar.advance(len(pairs))
+        return
+    with ThreadPoolExecutor(1) as aside:
+        reading = aside.submit(next, several, None)
+        writing: Future[None] | None = None
+        while pairs := reading.result():
+            reading = aside.submit(next, several, None)
+            findings = restored(pairs, detector, result)
+            if writing:
+                writing.result()
+            writing = aside.submit(store, findings, job, result)
+            bar.advance(len(pairs))
+        if writing:
+            writing.result()
+
+
+def store(findings: Sequence[Finding], job: Job, result: Detections) -> None:
+    """Write findings and their rows. Fault OUTPUT (exit 6) ends everything."""
+    for finding in findings:
+        finding.hashes = {"input_sha256": finding.scan.sha256, "request_sha256": job.request}
+        paths = finding.save(job.folder, job.kinds, job.layout)
+        if "panel" in paths:
+            result.panels[finding.case_id] = paths["panel"]
+        if "html" in paths:
+            result.pages[finding.case_id] = paths["html"]
+        result.rows.append(finding.row())
 
 
 def unfinished(sources: Sequence[io.Source], job: Job, result: Detections, bar: Progress) -> list[io.Source]:
