@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from pseudohealthy import cases, datasets, io
+from pseudohealthy.errors import Fault
 from pseudohealthy.phantoms import lesion
 
 
@@ -38,6 +39,16 @@ def test_every_second_test_subject_has_a_lesion_and_its_true_twin(slices, tmp_pa
         assert mask.any() and changed[mask].mean() > 20 * changed[~mask].mean()
         original = Image.open(slices / "png" / f"{case.case_id}.png")
         assert np.array_equal(twin.voxels[0, 0], np.asarray(original))
+
+
+def test_validation_subjects_may_have_lesions_for_sweeps(slices, tmp_path):
+    settings = datasets.options("ixi-lesions", ['lesions_in=["val"]'])
+    datasets.prepare("ixi-lesions", slices, tmp_path / "out", fractions=(0.5, 0.3, 0.2), **settings)
+    manifest = cases.load(tmp_path / "out")
+    assert sum(case.label for case in manifest.split("val")) == 3 and len(list(manifest.split("val"))) == 6
+    assert not any(case.label for case in manifest if case.split != "val")
+    with pytest.raises(Fault, match="lesions_in is train"):
+        datasets.prepare("ixi-lesions", slices, tmp_path / "no", lesions_in=("train",))
 
 
 def test_the_same_seed_draws_the_same_lesions(slices, tmp_path):

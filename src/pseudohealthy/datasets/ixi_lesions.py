@@ -1,7 +1,7 @@
 """Healthy IXI slices with simulated lesions in every second test subject: what differs is known exactly.
 
 Layout of SOURCE: as of ``ixi`` with mid-axial PNG slices. Training and validation subjects stay as they are. Of the test
-subjects every second one gets one lesion (`phantoms.lesion`) inside the brain (a third of the slice's radius is kept from
+subjects (of the splits in ``lesions_in``; with "val" for sweeps) every second one gets one lesion (`phantoms.lesion`) inside the brain (a third of the slice's radius is kept from
 the skull), with its mask and, in the column ``twin``, the slice as it was: so restoration itself can be measured.
 
 Traps: a simulated lesion is no disease, and one slice position is no brain. Made for comparing methods, not for claims.
@@ -16,6 +16,7 @@ import numpy as np
 
 from pseudohealthy.cases import ANOMALOUS, Case, Manifest, assign_splits
 from pseudohealthy.datasets import ixi
+from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.phantoms import lesion
 from pseudohealthy.progress import say
 
@@ -23,19 +24,27 @@ DEPTH = 0.3  # of the head's breadth at its widest: kept clear of skull and scal
 
 
 def prepare(
-    source: Path, out: Path, *, seed: int = 0, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    source: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    lesions_in: tuple[str, ...] = ("test",),
 ) -> Manifest:
     """As ``ixi``, split anew by subject (the published split has no test); pictures below ``out/lesions``.
 
-    Raises Fault LAYOUT (exit 3).
+    Raises Fault LAYOUT (exit 3), BAD_SETTING (exit 2) for splits other than "val" and "test".
     """
+    if not set(lesions_in) <= {"val", "test"}:
+        raise Fault("BAD_SETTING", f"lesions_in is {', '.join(lesions_in)}", "name val or test", exit=USAGE)
     out = Path(out)
     given = ixi.prepare(source, out, seed=seed)
     manifest = assign_splits(Manifest([replace(case, split="") for case in given], out), seed=seed, fractions=fractions)
-    test = sorted({case.patient_id for case in manifest if case.split == "test"})
-    diseased = set(test[::2])
+    subjects = {split: sorted({case.patient_id for case in manifest if case.split == split}) for split in lesions_in}
+    diseased = {subject for names in subjects.values() for subject in names[::2]}
     cases = [with_lesion(case, out, seed) if case.patient_id in diseased else case for case in manifest]
-    say(f"ixi-lesions: {len(diseased)} of {len(test)} test subjects have a simulated lesion")
+    among = sum(map(len, subjects.values()))
+    say(f"ixi-lesions: {len(diseased)} of {among} {' and '.join(lesions_in)} subjects have a simulated lesion")
     manifest = Manifest(cases, out)
     manifest.save(out / "manifest.csv")
     return manifest
