@@ -79,7 +79,7 @@ def test_a_figure_edited_by_hand_is_noticed():
     cell = re.search(r"\.\d{3} \[", table[0])
     assert cell is not None
     place = table.start() + cell.start()
-    edited = text[:place] + ".999 [" + text[place + len(".999 [") :]
+    edited = text[:place] + ".123 [" + text[place + len(".123 [") :]
     assert edited != text and rows.page(edited) == text
 
 

@@ -17,9 +17,10 @@ def build(**settings):
     return ConvAutoencoder(channels=2, size=16, width=8, **settings)
 
 
+@pytest.mark.parametrize("stem", [1, 2])
 @pytest.mark.parametrize("settings", [{"kind": "ae"}, {"kind": "ae", "latent": 0}, {"kind": "vae"}, {"kind": "dae"}])
-def test_the_reconstruction_has_the_image_s_shape_and_only_a_vae_a_divergence(settings):
-    reconstruction, divergence = build(**settings)(X)
+def test_the_reconstruction_has_the_image_s_shape_and_only_a_vae_a_divergence(settings, stem):
+    reconstruction, divergence = build(**settings, levels=3, stem=stem)(X)
     assert reconstruction.shape == X.shape
     assert (divergence is not None) == (settings["kind"] == "vae")
 
