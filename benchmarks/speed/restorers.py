@@ -9,6 +9,7 @@ give the plain loop's twins (the published sizes only when named; a minute each)
 from __future__ import annotations
 
 import argparse
+import copy
 from functools import partial
 
 import made
@@ -18,6 +19,7 @@ from paired import Report, arguments, paired
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.networks.precision import for_inference
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.base import Restorer
 
@@ -36,6 +38,13 @@ METHODS = {
     "consensus": ("quick", ()),
 }
 LARGE = ("published",)  # one plane is enough: their networks gain nothing from a batch
+
+
+def prepared(model: Restorer, precision: torch.dtype) -> Restorer:
+    """A copy as `Detector` has it."""
+    model = copy.deepcopy(model)
+    for_inference(model, precision)
+    return model
 
 
 def fast(model: Restorer, images: Tensor, precision: torch.dtype) -> Tensor:
@@ -62,13 +71,14 @@ def main() -> None:
     for name in given.only:
         recipe = Recipe.load(METHODS[name][0]).set(METHODS[name][1]).resolved()
         model = made.restorer(recipe)
+        exact, half = (prepared(model, precision) for precision in (torch.float32, torch.bfloat16))
         large = any(word in name for word in LARGE)
         for planes in (1,) if large else (1, given.planes):
             images = made.slices(planes, model.size, model.channels)
             runs = {
                 "plain": partial(plain.restore, model, images, draw(planes)),
-                "exact": partial(fast, model, images, torch.float32),
-                "bf16": partial(fast, model, images, torch.bfloat16),
+                "exact": partial(fast, exact, images, torch.float32),
+                "bf16": partial(fast, half, images, torch.bfloat16),
             }
             twins = {kind: run() for kind, run in runs.items()}
             times, foreign = paired(runs, 1 if large else given.rounds)

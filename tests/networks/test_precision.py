@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -50,7 +52,22 @@ def test_packed_weights_give_the_same_up_to_rounding(kind, side, batch):
     assert (after - before).abs().mean() <= 0.003 * before.abs().max()
 
 
-def test_what_needs_a_gradient_and_float32_stay_as_they_are():
+def test_packed_float32_is_exact_to_five_digits():
+    network = UNet(**SMALL, stem=2).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.05) if not parameter.any() else None
+    flat = torch.full((2, 1, 32, 32), -1.0)
+    flat[1, :, 8:20, 8:20] = 0.5
+    for x in (torch.randn(5, 1, 32, 32), flat):
+        with torch.no_grad():
+            before = network(x, 300)
+            packed = copy.deepcopy(network)
+            for_inference(packed, torch.float32)
+            assert any(isinstance(layer, PackedConv2d) for layer in packed.modules())
+            assert (packed(x, 300) - before).abs().max() <= 1e-5
+
+
+def test_what_needs_a_gradient_and_contiguous_float32_stay_as_they_are():
     model = nn.ModuleDict({"unet": UNet(**SMALL), "classifier": Classifier(**SMALL, size=16)})
     for_inference(model, torch.float32)
     assert not any(isinstance(layer, PackedConv2d) for layer in model.modules())

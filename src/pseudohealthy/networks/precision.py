@@ -16,7 +16,7 @@ def for_inference(model: nn.Module, precision: torch.dtype) -> None:
     """Make the U-Nets and classifiers in `model`, on its device, as fast as they get. Nothing can train on them then."""
     if precision == torch.bfloat16:
         keep_bfloat16(model)
-        pack(model)
+    pack(model)
 
 
 def keep_bfloat16(model: nn.Module) -> None:
@@ -53,11 +53,15 @@ class PackedConv2d(nn.Module):
 def pack(model: nn.Module) -> None:
     """Pack the convolutions of the U-Nets in `model`, which never need a gradient; not those of classifiers, which do.
 
-    Results differ by rounding. The functions are torch's own for compiled models and not public: where they are missing
+    Results differ by rounding. A float32 network of one input channel is left alone: it runs contiguous (`fast_layout`),
+    and packed convolutions put out channels_last. The functions are torch's own for compiled models and not public: where they are missing
     or refuse, and on other devices, everything stays as it is.
     """
     for network in model.modules():
         if not isinstance(network, UNet | CtUNet):
+            continue
+        first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+        if first.in_channels == 1 and first.weight.dtype == torch.float32:
             continue
         for parent in list(network.modules()):
             for name, layer in list(parent.named_children()):
