@@ -1,8 +1,9 @@
 """Healthy IXI slices with simulated lesions in every second test subject: what differs is known exactly.
 
 Layout of SOURCE: as of ``ixi`` with mid-axial PNG slices. Training and validation subjects stay as they are. Of the test
-subjects (of the splits in ``lesions_in``; with "val" for sweeps) every second one gets one lesion (`phantoms.lesion`) inside the brain (a third of the slice's radius is kept from
-the skull), with its mask and, in the column ``twin``, the slice as it was: so restoration itself can be measured.
+subjects (of the splits in ``lesions_in``; with "val" for sweeps) every second one gets one lesion (`phantoms.lesion`)
+inside the brain (a third of the slice's radius is kept from the skull), with its mask and, in the column ``twin``, the
+slice as it was: so restoration itself can be measured.
 
 Traps: a simulated lesion is no disease, and one slice position is no brain. Made for comparing methods, not for claims.
 """

@@ -54,8 +54,8 @@ def pack(model: nn.Module) -> None:
     """Pack the convolutions of the U-Nets in `model`, which never need a gradient; not those of classifiers, which do.
 
     Results differ by rounding. A float32 network of one input channel is left alone: it runs contiguous (`fast_layout`),
-    and packed convolutions put out channels_last. The functions are torch's own for compiled models and not public: where they are missing
-    or refuse, and on other devices, everything stays as it is.
+    and packed convolutions put out channels_last. The functions are torch's own for compiled models and not public: where
+    they are missing or refuse, and on other devices, everything stays as it is.
     """
     for network in model.modules():
         if not isinstance(network, UNet | CtUNet):
@@ -68,5 +68,5 @@ def pack(model: nn.Module) -> None:
                 if type(layer) is nn.Conv2d and layer.weight.device.type == "cpu" and layer.padding_mode == "zeros":
                     try:
                         setattr(parent, name, PackedConv2d(layer))
-                    except (AttributeError, RuntimeError, TypeError):
+                    except (AttributeError, RuntimeError, TypeError, ValueError):
                         return
