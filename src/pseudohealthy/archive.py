@@ -175,13 +175,13 @@ def work(sources: Sequence[io.Source], detector: Detector, job: Job, result: Det
     with ThreadPoolExecutor(1) as aside:
         reading = aside.submit(next, several, None)
         writing: Future[None] | None = None
-        while pairs := reading.result():
+        while group := reading.result():
             reading = aside.submit(next, several, None)
-            findings = restored(pairs, detector, result)
+            findings = restored(group, detector, result)
             if writing:
                 writing.result()
             writing = aside.submit(store, findings, job, result)
-            bar.advance(len(pairs))
+            bar.advance(len(group))
         if writing:
             writing.result()
 
