@@ -9,6 +9,7 @@ from pseudohealthy.networks.classifier import Classifier
 from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.unet import UNet
 
+BATCH = 8  # images that weights are packed for; one image, or 32, are as fast then
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -36,22 +37,36 @@ def keep_bfloat16(model: nn.Module) -> None:
 
 class PackedConv2d(nn.Module):
     """A convolution without gradient whose weights lie as oneDNN's kernels read them; else each call would bring them into
-    that order, which for many channels on few pixels takes a quarter of its time."""
+    that order, which for many channels on few pixels takes a quarter of its time.
+
+    The order depends on the image's side and hardly on the batch: weights are packed at the first call, for `BATCH`
+    images. (Packed for no size, or for another one, a convolution can take fifty times as long.)
+    """
 
     def __init__(self, layer: nn.Conv2d):
         super().__init__()
         padding = [int(side) for side in layer.padding]
         self.geometry = (padding, list(layer.stride), list(layer.dilation), layer.groups)
-        self.bias = layer.bias
-        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(layer.weight.detach().to_mkldnn(), *self.geometry)
+        self.bias, self.weight, self.side = layer.bias, layer.weight.detach(), torch.Size()
+        self.pack(BATCH, layer.in_channels, 16, 16)  # raises where it cannot be done
+
+    def pack(self, *size: int) -> None:
+        dense = self.weight.to_dense() if self.weight.is_mkldnn else self.weight
+        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
+            dense.contiguous().to_mkldnn(), *self.geometry, list(size)
+        )
+        self.side = torch.Size(size[2:])
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != self.side:
+            self.pack(BATCH, *x.shape[1:])
         x = x.to(self.weight.dtype)
         return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.geometry, "none", [], "")
 
 
 def pack(model: nn.Module) -> None:
-    """Pack the convolutions of the U-Nets in `model`, which never need a gradient; not those of classifiers, which do.
+    """Pack the 3x3 convolutions of the U-Nets in `model`, which never need a gradient; not those of classifiers, which do,
+    nor 1x1 ones, whose order depends on the batch.
 
     Results differ by rounding. A float32 network of one input channel is left alone: it runs contiguous (`fast_layout`),
     and packed convolutions put out channels_last. The functions are torch's own for compiled models and not public: where
@@ -65,8 +80,12 @@ def pack(model: nn.Module) -> None:
             continue
         for parent in list(network.modules()):
             for name, layer in list(parent.named_children()):
-                if type(layer) is nn.Conv2d and layer.weight.device.type == "cpu" and layer.padding_mode == "zeros":
+                if type(layer) is nn.Conv2d and layer.weight.device.type == "cpu" and packable(layer):
                     try:
                         setattr(parent, name, PackedConv2d(layer))
                     except (AttributeError, RuntimeError, TypeError, ValueError):
                         return
+
+
+def packable(layer: nn.Conv2d) -> bool:
+    return layer.padding_mode == "zeros" and min(layer.kernel_size) > 1
