@@ -33,7 +33,7 @@ METHODS = {
     "thor": ("thor-atlas-small", ("restorer.steps=7",)),
     "thor, published size": ("thor-atlas", ("restorer.steps=3", "restorer.eta=0.0", "restorer.quirks=none")),
     "patched": ("pddpm-ixi-small", ()),
-    "ct-patched": ("ct-pddpm-small", ()),
+    "ct-patched": ("ct-pddpm-small", ("restorer.symmetry=false",)),  # which acts on the twin, afterwards
     "ddpm": ("anoddpm-nfbs-small", ()),
     "consensus": ("quick", ()),
 }
