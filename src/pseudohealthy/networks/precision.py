@@ -52,9 +52,8 @@ class PackedConv2d(nn.Module):
 
     def pack(self, *size: int) -> None:
         dense = self.weight.to_dense() if self.weight.is_mkldnn else self.weight
-        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
-            dense.contiguous().to_mkldnn(), *self.geometry, list(size)
-        )
+        given = dense.contiguous().to_mkldnn(), *self.geometry, list(size)
+        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(*given)  # type: ignore[call-arg]
         self.side = torch.Size(size[2:])
 
     def forward(self, x: Tensor) -> Tensor:
