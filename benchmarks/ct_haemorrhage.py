@@ -35,13 +35,13 @@ from pseudohealthy.evaluation import bootstrap
 from pseudohealthy.evaluation.curves import curve
 from pseudohealthy.maps import AnomalyMap, smooth
 from pseudohealthy.planes import plane_labels
+from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
 from pseudohealthy.scores import largest_region_mass, mirror_residual
 
 DEPTHS = (151, 250, 350, 450)
 SIGMAS = (1.5, 3.0)
-Z_FLOOR = 0.05  # of the control "z-score", as in every evaluation
 BHSD_HU = 300  # its pictures show 0 to 300 HU: brain tissue then has a median of 38, and blood of 62
 RULERS = ("area of tissue", "mean brightness", "bright area", "sulci: local contrast")
 
@@ -81,7 +81,7 @@ def control_residuals(detector: Detector, planes: Tensor, foreground: Tensor) ->
     light = (planes.mean(1) + 1) / 2
     mean = (light * foreground).flatten(1).sum(1) / foreground.flatten(1).sum(1).clamp(min=1)
     model = detector.restorer
-    z = (planes - model.healthy_mean) / (model.healthy_spread + Z_FLOOR)
+    z = (planes - model.healthy_mean) / (model.healthy_spread + control_restorers(model)["z-score"].floor)
     return {
         "control: brightness": planes + 1,
         "control: brightness less its mean": planes + 1 - 2 * mean[:, None, None, None],

@@ -48,7 +48,6 @@ class PackedConv2d(nn.Module):
         padding = [int(side) for side in layer.padding]
         self.geometry = (padding, list(layer.stride), list(layer.dilation), layer.groups)
         self.bias, self.weight, self.side = layer.bias, layer.weight.detach(), torch.Size()
-        self.pack(BATCH, layer.in_channels, 16, 16)  # raises where it cannot be done
 
     def pack(self, *size: int) -> None:
         dense = self.weight.to_dense() if self.weight.is_mkldnn else self.weight
@@ -75,16 +74,22 @@ def pack(model: nn.Module) -> None:
         if not isinstance(network, UNet | CtUNet):
             continue
         first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-        if first.in_channels == 1 and first.weight.dtype == torch.float32:
+        if (first.in_channels == 1 and first.weight.dtype == torch.float32) or not can_pack(first.weight):
             continue
         for parent in list(network.modules()):
             for name, layer in list(parent.named_children()):
-                if type(layer) is nn.Conv2d and layer.weight.device.type == "cpu" and packable(layer):
-                    try:
-                        setattr(parent, name, PackedConv2d(layer))
-                    except (AttributeError, RuntimeError, TypeError, ValueError):
-                        return
+                if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and min(layer.kernel_size) > 1:
+                    setattr(parent, name, PackedConv2d(layer))
 
 
-def packable(layer: nn.Conv2d) -> bool:
-    return layer.padding_mode == "zeros" and min(layer.kernel_size) > 1
+def can_pack(weight: Tensor) -> bool:
+    """Does torch do so here, for weights of this kind? Tried on a small convolution; nothing random is drawn for it."""
+    if weight.device.type != "cpu":
+        return False
+    small = torch.nn.utils.skip_init(nn.Conv2d, 16, 16, 3, padding=1, dtype=weight.dtype)
+    try:
+        with torch.no_grad():
+            PackedConv2d(small)(torch.zeros(1, 16, 8, 8))
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return True
