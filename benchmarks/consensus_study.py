@@ -30,7 +30,8 @@ from pseudohealthy.run import Run
 
 LEVELS, DRAWS, SIGMA = (100, 250, 400, 550), (1, 2, 4, 8), 3.0
 SETS = ((100,), (250,), (400,), (550,), (250, 400), (100, 250, 400), (250, 400, 550))
-WALKS = ((250, 8), (250, 25), (400, 25))  # level, steps of DDIM: one draw
+WALKS = ((250, 8), (250, 25), (400, 25))  # level, steps of DDIM down from random noise: one draw
+ENCODED = ((250, 25), (400, 25))  # level, steps of DDIM up and as many down again: no draw
 SCORE = AnomalyMap(erode=4, score="top", share=0.005)
 
 
@@ -49,7 +50,8 @@ class Split:
 
     @torch.no_grad()
     def restore(self, model: Restorer) -> None:
-        """Smoothed signed residuals by (level, draws), and unsmoothed ones by ("walk", level, steps) and ("one", level)."""
+        """Smoothed signed residuals by (level, draws), and unsmoothed ones by ("walk", level, steps),
+        ("encoded", level, steps) and ("one", level)."""
         parts: dict[tuple, list[Tensor]] = {}
         for start in range(0, len(self.rows), 16):
             images = self.images[start : start + 16]
@@ -67,7 +69,17 @@ class Split:
                     x = model.denoiser.noised(images, draw.fork("walk").noise(images), level)
                     x = sample(model.denoiser, x, walk(level, 0, steps), eta=0.0, draw=draw, clip=True).float()
                     parts.setdefault(("walk", level, steps), []).append(images - x)
+                for level, steps in ENCODED:  # as `restorers.ddim`
+                    back = walk(level, 0, steps)
+                    x = sample(model.denoiser, images, back[::-1], clip=False)
+                    x = sample(model.denoiser, x, back, clip=True).float()
+                    parts.setdefault(("encoded", level, steps), []).append(images - x)
         self.residuals = {key: torch.cat(values) for key, values in parts.items()}
+
+    def changed(self, key: tuple) -> float:
+        """Mean |image - twin| of lesion-free tissue, share of the range: how much of the anatomy is not kept."""
+        tissue = self.inside & ~self.masks
+        return self.residuals[key].abs().mean(1)[tissue].mean().item() / 2
 
     def figures(self, maps: Tensor, intervals: bool) -> dict[str, list[float | None]]:
         """Voxel AP and plane AUROC of maps (N, S, S), with intervals over patients."""
@@ -111,6 +123,10 @@ def maps_of(split: Split, validation: Split) -> dict[tuple[str, int], Tensor]:
         found[f"positive smoothed residual of DDIM from {level}, {steps} steps", steps] = (
             smooth(residual, SIGMA).clamp(min=0).sum(1)
         )
+    for level, steps in ENCODED:
+        residual, name = split.residuals["encoded", level, steps], f"encoded by DDIM to {level}, {steps} steps each way"
+        found[f"|residual|, {name}", 2 * steps] = residual.abs().sum(1)
+        found[f"positive smoothed residual, {name}", 2 * steps] = smooth(residual, SIGMA).clamp(min=0).sum(1)
     for levels, draws, by in itertools.product(SETS, DRAWS, ("none", "level", "pixel")):
         total = torch.zeros_like(split.images)
         for level in levels:
@@ -137,6 +153,8 @@ def main() -> None:
     for name, split in splits.items():
         for key, maps in maps_of(split, splits["val"]).items():
             found.setdefault(key, {})[name] = split.figures(maps, intervals=name == "test")
+    for key in sorted(key for key in splits["test"].residuals if isinstance(key[0], str)):
+        print(f"lesion-free tissue changed by {splits['test'].changed(key):.4f} of the range: {key}")
     best = max(found, key=lambda key: found[key]["val"]["voxel AP"][0])
     test = splits["test"]
     print(f"{len(test.rows)} test planes of {test.patients.max() + 1} patients, {test.labels.sum()} with lesion; "

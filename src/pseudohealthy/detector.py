@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -163,7 +164,10 @@ class Detector:
     def restore_planes(
         self, planes: Tensor, foreground: Tensor, keys: Sequence
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Twins, maps and own scores of planes (N, C, S, S), in batches; planes without foreground are their own twins."""
+        """Twins, maps and own scores of planes (N, C, S, S), in batches; planes without foreground are their own twins.
+
+        keys: as of `plane_keys`, the planes of a case one after another.
+        """
         healthy, maps = planes.clone(), torch.zeros(foreground.shape)
         scores = torch.zeros(len(planes))
         scored = False
@@ -178,6 +182,10 @@ class Detector:
             healthy[rows], maps[rows] = twin.cpu().contiguous(), part.cpu()
             if own is not None:
                 scores[rows], scored = own.float().cpu(), True
+        for _, same in itertools.groupby(range(len(keys)), key=lambda i: keys[i][0]):
+            rows = list(same)
+            here = slice(rows[0], rows[-1] + 1)
+            maps[here] = self.amap.along(maps[here], foreground[here], [keys[i][1] for i in rows])
         if not (torch.isfinite(maps).all() and torch.isfinite(healthy).all()):
             raise Fault(
                 "NONFINITE_MAP", "the restoration is not finite", "use another run, or --precision fp32", exit=BAD_MODEL

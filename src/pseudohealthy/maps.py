@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,9 @@ class AnomalyMap:
         off. 2 prefers bright tissue, 32 keeps little but the brightest. Before `smooth_after` as well as after it, so that
         what is dark lends nothing to its neighbours: a place then counts for the bright residual about it.
     erode: model pixels taken off the rim of the foreground, where registration and partial volume leave residuals.
+    across: Gaussian sigma, planes, of the finished map along the planes of a volume: a lesion shows in several neighbours,
+        an accident of one plane does not. Stored thresholds are of maps smoothed alike; the validation of a training looks
+        at single planes and goes without, and so does a case of one plane.
     score: "mean" over the foreground, "top" (mean of the highest `share` of it), "max", or "region": the sum over the
         largest connected region of a plane above `level`.
     share: fraction of the foreground that "top" averages. level: map value from which "region" counts.
@@ -44,6 +48,7 @@ class AnomalyMap:
     median: int = 0
     gate: float = 0.0
     erode: int = 0
+    across: float = 0.0
     score: Literal["mean", "top", "max", "region"] = "top"
     share: float = 0.02
     level: float = 0.0
@@ -52,7 +57,7 @@ class AnomalyMap:
     def __post_init__(self) -> None:
         for wrong, found, cure in (
             (
-                min(self.smooth, self.smooth_after, self.gate, self.erode, self.median) < 0,
+                min(self.smooth, self.smooth_after, self.gate, self.erode, self.median, self.across) < 0,
                 "a negative size",
                 "give 0 for none",
             ),
@@ -97,6 +102,19 @@ class AnomalyMap:
             maps = smooth((maps * gate)[:, None], self.smooth_after)[:, 0]
         return median(maps, self.median) * gate * self.inside(foreground)
 
+    def along(self, maps: Tensor, foreground: Tensor, planes: Sequence[int]) -> Tensor:
+        """Finished maps (D, S, S) of one case, smoothed `across` its planes; planes: the number of each in its volume.
+
+        Where planes are missing, the others' weights make up for them.
+        """
+        if not self.across or len(maps) < 2:
+            return maps
+        place = torch.as_tensor(planes, dtype=maps.dtype, device=maps.device)
+        apart = (place[:, None] - place).abs() / self.across
+        weights = torch.exp(-0.5 * apart.square()) * (apart <= 3)
+        weights = weights / weights.sum(1, keepdim=True)
+        return (weights @ maps.flatten(1)).view_as(maps) * self.inside(foreground)
+
     def inside(self, foreground: Tensor) -> Tensor:
         """The foreground (B, S, S) less its rim, as float."""
         inside = foreground.float()
@@ -133,6 +151,7 @@ class AnomalyMap:
         steps += [f"median {self.median} px"] if self.median else []
         steps += gate
         steps += [f"foreground eroded by {self.erode} px"] if self.erode else []
+        steps += [f"smoothed by sigma {self.across:g} along the planes"] if self.across else []
         return ", ".join(steps)
 
 

@@ -182,8 +182,9 @@ def _validation_case(
             _, some, scores = restore_planes(restorer.to(place), amap, images, inside, draw, precision)
             maps.append(some.cpu())
             own += [] if scores is None else [scores.float().cpu()]
-    inside = amap.inside(foreground).bool()
-    score = torch.cat(own).mean().item() if own else amap.score_of(torch.cat(maps), inside)
+    inside, planes = amap.inside(foreground).bool(), store.index["plane"].to_numpy()[rows].tolist()
+    whole = amap.along(torch.cat(maps), foreground, planes)
+    score = torch.cat(own).mean().item() if own else amap.score_of(whole, inside)
     found.add(what, *compared(score, kept["score"], place, precision, run.record.get("device")))
 
 

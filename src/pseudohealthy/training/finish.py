@@ -158,20 +158,22 @@ def healthy_values(
 ) -> tuple[np.ndarray, list[float]]:
     """Map values inside the foreground, all cases together (thinned to 40 million), and one score per case."""
     amap, values, scores = trainer.run.recipe.make_map(), [], []
+    planes = trainer.store.index["plane"].to_numpy()
     share = max(1, sum(map(len, chosen)) * trainer.run.recipe.make_canvas().size ** 2 // VALUES)
     for group in grouped(chosen, 64):
         parts = [watch.restored(trainer, part, model) for part in watch.chunks(np.concatenate(group), 64)]
         maps, foreground = torch.cat([p[2] for p in parts]).cpu(), torch.cat([p[3] for p in parts]).cpu()
         inside = amap.inside(foreground).bool()
         own = torch.cat([p[4] for p in parts if p[4] is not None]).cpu() if parts[0][4] is not None else None
-        values.append(maps[inside].numpy()[::share])
         start = 0
         for rows in group:
             here = slice(start, start + len(rows))
             start = here.stop
+            maps[here] = amap.along(maps[here], foreground[here], planes[rows].tolist())
             scores.append(amap.score_of(maps[here], inside[here]) if own is None else own[here].mean().item())
             if bar:
                 bar.advance(len(rows))
+        values.append(maps[inside].numpy()[::share])
     return np.concatenate(values), scores
 
 
