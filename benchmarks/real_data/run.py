@@ -34,6 +34,11 @@ def prepared(name: str, facts: dict[str, Any], images: Path, out: Path) -> Path:
     return folder
 
 
+def measured_on(entry: dict[str, Any]) -> list[str]:
+    """Data sets whose tables a run stands in."""
+    return [entry["data"], *entry.get("also", [])]
+
+
 def finished(folder: Path) -> bool:
     return (folder / "run.json").is_file() and Run.open(folder).record.get("status") == "finished"
 
@@ -78,10 +83,11 @@ def main() -> None:
             train(entry, data, runs, arguments.published, arguments.steps)
         except Fault as fault:  # the others are trained all the same
             print(fault, flush=True)
-    for name in dict.fromkeys(entry["data"] for entry in wanted if not arguments.train):
-        there = [runs / e["name"] for e in wanted if e["data"] == name and finished(runs / e["name"])]
+    for name in dict.fromkeys(name for entry in wanted if not arguments.train for name in measured_on(entry)):
+        there = [runs / e["name"] for e in wanted if name in measured_on(e) and finished(runs / e["name"])]
         if not there:
             continue
+        prepared(name, listed["data"][name], arguments.images, arguments.out)
         protocol = listed["data"][name].get("protocol", "strict")
         target = arguments.out / "compared" / name
         ph.compare(there, arguments.out / "data" / name, target, protocol=protocol, overwrite=True)

@@ -18,7 +18,7 @@ def blocks(count: int = len(KEYS)) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.where(foreground, 1.0, -1.0)[:, None], foreground
 
 
-@pytest.mark.parametrize("kind", ["none", "flip", "affine"])
+@pytest.mark.parametrize("kind", ["none", "flip", "affine", "strong"])
 def test_the_foreground_goes_where_the_image_goes(kind):
     images, foreground = augment(*blocks(), kind, Draw(0, KEYS))
     assert images.shape == (24, 1, 32, 32) and foreground.dtype == torch.bool
@@ -51,7 +51,32 @@ def test_affine_moves_every_item_its_own_way_within_its_bounds():
     assert not torch.equal(images[0], images[1])
 
 
-@pytest.mark.parametrize("kind", ["flip", "affine"])
+def test_strong_changes_greys_each_its_own_way_but_neither_end_of_the_range():
+    foreground = torch.ones(24, 32, 32, dtype=torch.bool)
+    grey, _ = augment(torch.zeros(24, 1, 32, 32), foreground, "strong", Draw(0, KEYS))
+    middle = grey[:, 0, 16, 16]
+    assert len(set(middle.tolist())) == 24 and (middle > 0.05).any() and (middle < -0.05).any()
+    assert middle.abs().max() < 0.3
+    white, inside = augment(torch.ones(24, 1, 32, 32), foreground, "strong", Draw(0, KEYS))
+    assert (white[:, 0, 12:20, 12:20] > 0.999).all()
+
+
+@pytest.mark.parametrize("kind, least, most", [("affine", 0.0, 0.35), ("strong", 0.6, 3.0)])
+def test_an_edge_stays_straight_or_is_bent_by_about_a_hundredth_of_the_side(kind, least, most):
+    """Spread of an edge about the straight line through it, pixels of 128; whole pixels alone make .29."""
+    found: list[float] = []
+    keys = KEYS[:6]
+    picture = torch.where(torch.arange(128) < 64, 1.0, -1.0).expand(6, 1, 128, 128)
+    moved, _ = augment(picture, torch.ones(6, 128, 128, dtype=torch.bool), kind, Draw(0, keys))
+    for one in moved[:, 0, 32:96]:
+        edge = (one[:, 20:108] > 0).sum(1).double()  # where white ends, or begins: the rest of the row is constant
+        rows = torch.stack([torch.ones(64), torch.arange(64.0)], 1).double()
+        fit = rows @ torch.linalg.lstsq(rows, edge[:, None]).solution
+        found.append((edge - fit[:, 0]).std().item())
+    assert least <= sum(found) / len(found) <= most, found
+
+
+@pytest.mark.parametrize("kind", ["flip", "affine", "strong"])
 def test_an_item_is_moved_alike_in_any_batch(kind):
     images, foreground = blocks()
     whole, _ = augment(images, foreground, kind, Draw(0, KEYS))

@@ -13,11 +13,13 @@ from pseudohealthy.diffusion.noise import Draw
 
 
 def augment(
-    images: Tensor, foreground: Tensor, kind: Literal["none", "flip", "affine"], draw: Draw
+    images: Tensor, foreground: Tensor, kind: Literal["none", "flip", "affine", "strong"], draw: Draw
 ) -> tuple[Tensor, Tensor]:
     """Images (B, C, S, S) in [-1, 1] and foreground (B, S, S), moved alike; what comes in from outside is -1.
 
-    "flip": left-right, half of the items. "affine": also rotation +-10 degrees, shift +-8 % and scale +-8 %.
+    "flip": left-right, half of the items. "affine": also rotation +-10 degrees, shift +-8 % and scale +-8 %. "strong":
+    also bent smoothly, points by 1 % of the side (spread) along a grid of 8 x 8, and brightness, as a share of the range, to
+    the power e^(+-.3), one for all channels: for few patients, whose anatomy and contrast a network learns by heart.
     """
     if kind == "none":
         return images, foreground
@@ -34,6 +36,12 @@ def augment(
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     rows = torch.stack([cos * mirror, -sin, signed(0.16), sin * mirror, cos, signed(0.16)], 1).view(-1, 2, 3)
     grid = F.affine_grid(rows, list(images.shape), align_corners=False)
+    if kind == "strong":
+        bend = draw.of_kind("gaussian").fork("bend").noise(images.new_zeros(len(images), 2, 8, 8))
+        bend = F.interpolate(bend, size=images.shape[-2:], mode="bicubic", align_corners=False)
+        grid = grid + 0.02 * bend.permute(0, 2, 3, 1)  # of a grid from -1 to 1
+        power = torch.exp(signed(0.3)).view(-1, 1, 1, 1)
+        images = 2 * ((images + 1) / 2).clamp(0, 1) ** power - 1
     moved = F.grid_sample(images + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1
     inside = F.grid_sample(foreground[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return moved, inside[:, 0] > 0.5

@@ -20,7 +20,8 @@ class Plan:
         "cosine" to zero at the last step. weight_decay, betas: AdamW.
     clip: largest gradient norm, 0 for none. ema: decay of the averaged weights that restore; 0 for none.
     precision: "auto" is bf16 where the processor computes in it, else fp32.
-    augment: "none", "flip" (left-right) or "affine" (flip, 10 degrees, 8 % shift, 8 % scale).
+    augment: "none", "flip" (left-right), "affine" (flip, 10 degrees, 8 % shift, 8 % scale) or "strong" (bent and with
+        another gamma as well).
     validate: steps between validations; 0 for ten per training. validation_planes: at most this many are looked at.
     seed: of weights, order, levels and noise.
     """
@@ -36,7 +37,7 @@ class Plan:
     clip: float = 1.0
     ema: float = 0.999
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    augment: Literal["none", "flip", "affine"] = "none"
+    augment: Literal["none", "flip", "affine", "strong"] = "none"
     validate: int = 0
     validation_planes: int = 256
     seed: int = 0
