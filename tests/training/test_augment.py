@@ -57,7 +57,7 @@ def test_strong_changes_greys_each_its_own_way_but_neither_end_of_the_range():
     middle = grey[:, 0, 16, 16]
     assert len(set(middle.tolist())) == 24 and (middle > 0.05).any() and (middle < -0.05).any()
     assert middle.abs().max() < 0.3
-    white, inside = augment(torch.ones(24, 1, 32, 32), foreground, "strong", Draw(0, KEYS))
+    white, _ = augment(torch.ones(24, 1, 32, 32), foreground, "strong", Draw(0, KEYS))
     assert (white[:, 0, 12:20, 12:20] > 0.999).all()
 
 
