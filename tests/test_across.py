@@ -65,6 +65,15 @@ def test_missing_planes_count_by_their_distance():
     assert torch.allclose(far[:2], pair)
 
 
+def test_planes_without_foreground_count_as_missing():
+    """The first plane of a brain is not half as conspicuous for having air above it."""
+    maps, inside = torch.rand(9, 8, 8, generator=torch.Generator().manual_seed(0)), FULL.clone()
+    inside[:3], maps[:3] = False, 0.0
+    found = AnomalyMap(across=1.0).along(maps, inside, range(9))
+    assert torch.allclose(found[3:], AnomalyMap(across=1.0).along(maps[3:], FULL[3:], range(3, 9)))
+    assert not found[:3].any()
+
+
 def test_one_plane_or_no_sigma_changes_nothing_and_the_foreground_stays_the_limit():
     maps = torch.rand(9, 8, 8)
     assert AnomalyMap().along(maps, FULL, range(9)) is maps

@@ -45,16 +45,16 @@ def main() -> None:
     parser.add_argument("--planes", type=int, default=3)
     arguments = parser.parse_args()
     manifest = cases.load(arguments.data)
-    figure = Figure(figsize=(1 + 4.6 * arguments.planes, 1.55 * (len(arguments.runs) + 1)), layout="constrained")
+    caches = arguments.out.parent / "planes"
+    wanted = chosen(build_cache(manifest, Run.open(arguments.runs[0]).recipe.make_canvas(), caches), arguments.planes)
+    figure = Figure(figsize=(1 + 4.6 * len(wanted), 1.55 * (len(arguments.runs) + 1)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(arguments.runs) + 1, 3 * arguments.planes, squeeze=False)
+    axes = figure.subplots(len(arguments.runs) + 1, 3 * len(wanted), squeeze=False)
     for axis in axes.ravel():
         axis.set(xticks=[], yticks=[], frame_on=False)
-    wanted: list[tuple[str, int]] = []
     for line, folder in enumerate(arguments.runs):
         run = Run.open(folder)
-        store = build_cache(manifest, run.recipe.make_canvas(), arguments.out.parent / "planes")
-        wanted = wanted or chosen(store, arguments.planes)
+        store = build_cache(manifest, run.recipe.make_canvas(), caches)
         places = list(zip(store.index["case_id"], store.index["plane"], strict=True))
         rows = np.array([places.index(place) for place in wanted])
         images, foreground, masks = store.images(rows), store.foreground(rows), store.masks(rows)
@@ -78,7 +78,7 @@ def main() -> None:
             shown[2].imshow(maps[column].float(), "inferno", vmin=0, vmax=top)
         axes[line + 1][0].set_ylabel(folder.name, fontsize=9)
         print(folder.name, flush=True)
-    for column in range(arguments.planes):
+    for column in range(len(wanted)):
         for offset, text in enumerate(("as the run sees it", "healthy twin", "map")):
             axes[1][3 * column + offset].set_title(text, fontsize=9)
     figure.supxlabel("Research use only - not for diagnosis", fontsize=8, color="#666666")

@@ -105,15 +105,18 @@ class AnomalyMap:
     def along(self, maps: Tensor, foreground: Tensor, planes: Sequence[int]) -> Tensor:
         """Finished maps (D, S, S) of one case, smoothed `across` its planes; planes: the number of each in its volume.
 
-        Where planes are missing, the others' weights make up for them.
+        Where planes are missing or have no foreground, the others' weights make up for them.
         """
-        if not self.across or len(maps) < 2:
+        busy = foreground.flatten(1).any(1)
+        if not self.across or busy.sum() < 2:
             return maps
-        place = torch.as_tensor(planes, dtype=maps.dtype, device=maps.device)
+        place = torch.as_tensor(planes, dtype=maps.dtype, device=maps.device)[busy]
         apart = (place[:, None] - place).abs() / self.across
         weights = torch.exp(-0.5 * apart.square()) * (apart <= 3)
         weights = weights / weights.sum(1, keepdim=True)
-        return (weights @ maps.flatten(1)).view_as(maps) * self.inside(foreground)
+        smoothed = maps.clone()
+        smoothed[busy] = (weights @ maps[busy].flatten(1)).view(-1, *maps.shape[1:])
+        return smoothed * self.inside(foreground)
 
     def inside(self, foreground: Tensor) -> Tensor:
         """The foreground (B, S, S) less its rim, as float."""
