@@ -105,14 +105,16 @@ def clear(out: Path) -> None:
 
 
 def timed_training(recipe: str, data: Path, run: Path, seconds: float, device: str) -> None:
-    """Train for about `seconds`: a few steps to learn this machine's speed, then the run is extended."""
+    """Train for about `seconds`: a few steps to learn this machine's speed, then the run is extended. A slow or busy
+    machine takes longer: at least two steps for each of the seconds, since after half as many nothing is found."""
     from pseudohealthy.training import loop
 
     trial = 12
     settings = ["training.validation_planes=64", "training.validate=250"]
     loop.train(recipe, data, run, steps=trial, device=device, settings=settings)
     history = json.loads((run / "training_history.json").read_text(encoding="utf-8"))
-    loop.resume(run, steps=int(np.clip(seconds / history[-1]["step_seconds"], 2 * trial, 2000)), device=device)
+    least = max(2 * trial, round(2 * seconds))
+    loop.resume(run, steps=int(np.clip(seconds / history[-1]["step_seconds"], least, 2000)), device=device)
 
 
 def head_scans(out: Path) -> list[Path]:
