@@ -182,7 +182,8 @@ class Detector:
             healthy[rows], maps[rows] = twin.cpu().contiguous(), part.cpu()
             if own is not None:
                 scores[rows], scored = own.float().cpu(), True
-        for _, same in itertools.groupby(range(len(keys)), key=lambda i: keys[i][0]):
+        cases = itertools.groupby(range(len(keys)), key=lambda i: keys[i][0]) if self.amap.across else ()
+        for _, same in cases:
             rows = list(same)
             here = slice(rows[0], rows[-1] + 1)
             maps[here] = self.amap.along(maps[here], foreground[here], [keys[i][1] for i in rows])
