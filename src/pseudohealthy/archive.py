@@ -24,8 +24,8 @@ from pseudohealthy.run import Run, prepare_folder, provenance
 from pseudohealthy.scan import Scan
 
 COLUMNS = (
-    "case_id", "score", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source", "status",
-    "warnings", "seconds",
+    "case_id", "score", "score_sd", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source",
+    "status", "warnings", "seconds",
 )  # fmt: skip
 ENGINES = ("plain", "ray")
 OVERLAP = ("cuda", "mps")  # on the CPU a thread beside the network slows it by as much as it saves
