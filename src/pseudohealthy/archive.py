@@ -86,6 +86,7 @@ def detect(
     assume_spacing: float | None = None,
     engine: str = "plain",
     workers: int | None = None,
+    precision: str = "auto",
 ) -> Detections:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
@@ -94,6 +95,7 @@ def detect(
     earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
     process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
     DICOM series that does not say. engine: "plain", here, or "ray", on `workers` processes of a cluster (see `engines`).
+    precision: "auto" (bf16 where the processor computes in it), "fp32" or "bf16".
     An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
     """
     check_kinds(kinds)
@@ -116,7 +118,9 @@ def detect(
     share = shards.join(device)
     if engine != "plain" and share.size > 1:
         raise Fault("USAGE", f"engine {engine} under torchrun", "take one of them", exit=USAGE)
-    detector = Detector(run, device=share.device, batch=batch, threshold=threshold, settings=settings)
+    detector = Detector(
+        run, device=share.device, batch=batch, precision=precision, threshold=threshold, settings=settings
+    )
     sources, skipped = io.discover(list(inputs))
     request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout,
                                     **({} if assume_spacing is None else {"assume_spacing": assume_spacing}))  # fmt: skip

@@ -66,6 +66,8 @@ class Detect(Command):
     """network calls of the walk back instead of the recipe's"""
     batch: int = 32
     """planes restored at once; changes speed and memory only"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the processor computes in it, else fp32"""
     overwrite: bool = False
     """remove what an earlier detect wrote into the case folders of --out"""
     resume: bool = False
@@ -86,7 +88,7 @@ class Detect(Command):
             raise Fault("USAGE", "detect needs an INPUT", "name files or folders after the run", exit=USAGE)
         result = detect(self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, levels=self.levels,
                         device=self.device, batch=self.batch, overwrite=self.overwrite, resume_finished=self.resume,
-                        layout=self.layout, assume_spacing=self.assume_spacing, engine=self.engine, workers=self.workers)  # fmt: skip
+                        layout=self.layout, assume_spacing=self.assume_spacing, engine=self.engine, workers=self.workers, precision=self.precision)  # fmt: skip
         if not result.first:
             return 0  # the first process says and returns it for all
         done = [row for row in result.rows if row["status"] in ("ok", "warn")]
