@@ -17,6 +17,7 @@ import numpy as np
 from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.io.atomic import atomic, write_json, write_text
 from pseudohealthy.io.discover import Skipped, Source, discover, kind_of, natural, safe, split_item
+from pseudohealthy.io.mask import marked
 from pseudohealthy.scan import Scan, describe_grid, same_grid, usable
 
 __all__ = [
@@ -62,14 +63,17 @@ def read_image(spec: str, root: Path, **kw: Any) -> Scan:
 def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), resample: bool = False) -> np.ndarray:
     """The mask a manifest cell names as bool (D, H, W) on the scan's grid, whatever axis order it is stored in.
 
-    0 is background, everything else lesion except the labels in `ignore`. Accepted are {0, one value} and small integer
-    labels; the latter are noted in ``scan.warnings``. resample: a mask on another grid takes the value of its nearest voxel
-    in mm, and that is noted. Raises Fault GRID_MISMATCH, MASK_VALUES.
+    0 is background, everything else lesion except the labels in `ignore`. Accepted are {0, one value}, small integer
+    labels, and shades cut at half; the latter two are noted in ``scan.warnings``, see `io.mask`. resample: a mask on
+    another grid takes the value of its nearest voxel in mm, and that is noted. Raises Fault GRID_MISMATCH, MASK_VALUES,
+    MASK_OVERLAY, MASK_INVERTED.
     """
     mask = _item(spec, root, True, plane="native" if scan.affine is not None else "axial")
     if mask.shape[0] > 1:
         raise Fault("GRID_MISMATCH", f"the mask has {mask.shape[0]} channels", "give one mask")
     values = mask.voxels[0]
+    for text in (w for w in mask.warnings if w.startswith("MASK_") and w not in scan.warnings):
+        scan.warnings.append(text)
     if scan.affine is not None and mask.affine is not None:
         aligned = _onto(values, mask.affine, scan)
         if aligned is None and resample:
@@ -78,14 +82,7 @@ def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), 
             _mismatch(scan, values.shape, mask.affine, "mask")
         values = aligned
     _require_same_grid(scan, values.shape, scan.affine, "mask")
-    labels = np.unique(values)
-    shown = ", ".join(f"{v:g}" for v in labels[:8])
-    whole = bool((labels == np.round(labels)).all()) and labels.min() >= 0 and len(labels) <= 32
-    if labels.min() < 0 or not (whole or (len(labels) == 2 and labels[0] == 0)):
-        raise Fault("MASK_VALUES", f"mask with {len(labels)} values: {shown}, ...", "give 0 and 1, or integer labels")
-    if len(labels[labels > 0]) > 1:
-        scan.warnings.append(f"MASK_LABELS {shown}: all above 0 count" + (f" except {list(ignore)}" if ignore else ""))
-    return (values > 0) & ~np.isin(values, list(ignore))
+    return marked(values, scan, ignore, getattr(mask.origin, "lossy", False))
 
 
 def write_volume(array: np.ndarray, scan: Scan, folder: Path, stem: str, *, dtype: Any = None) -> Path:
