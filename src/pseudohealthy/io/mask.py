@@ -14,7 +14,7 @@ import numpy as np
 from pseudohealthy.errors import Fault
 from pseudohealthy.scan import Scan
 
-MOST_LABELS = 32  # whole numbers in more values than this are shades, not labels
+MOST_LABELS = 32  # more whole numbers than this are shades, or numbered lesions
 MOST_BETWEEN = 0.2  # share of voxels between 10 and 90 % of the scale, beyond which it is an image
 NEAR = 4  # voxels from what is marked, within which shades are an edge
 COPY = 0.9  # correlation with the image from which many values are a copy of it
@@ -62,7 +62,7 @@ def marked(values: np.ndarray, scan: Scan, ignore: Sequence[int], lossy: bool) -
     labels = np.unique(values)
     if not np.any(labels):
         return np.zeros(values.shape, bool)
-    if lossy or not _labelled(labels):
+    if lossy or not (_labelled(labels) or _instances(values, labels)):
         found = _cut(values, labels, lossy, scan)
     else:
         if len(labels) > 4 and labels[-1] > MOST_LABELS and _copies(values, scan.voxels[0]):
@@ -105,6 +105,19 @@ def _labelled(labels: np.ndarray) -> bool:
     low, high = labels[labels > 0] < 0.15 * labels[-1], labels[labels > 0] > 0.85 * labels[-1]
     ringing = labels[-1] > 127 and low.any() and high.sum() > 1 and (low | high).all()
     return not ringing
+
+
+def _instances(values: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether many whole numbers are regions of one value each, as numbered lesions are, and not
+    the soft edges of what is marked."""
+    if labels[0] < 0 or (labels != np.round(labels)).any() or len(labels) <= MOST_LABELS:
+        return False
+    high = labels[-1]
+    between, found = (values > high / 10) & (values < 0.9 * high), values >= high / 2
+    beside = values[..., 1:], values[..., :-1]
+    both = (beside[0] > 0) & (beside[1] > 0)
+    flat = (beside[0] == beside[1])[both].mean() if both.any() else 0
+    return bool(flat > 0.8) and not _at_edges(between, found)
 
 
 def _no_mask(labels: np.ndarray, why: str) -> Fault:
