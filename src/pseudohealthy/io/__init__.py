@@ -18,7 +18,7 @@ from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.io.atomic import atomic, write_json, write_text
 from pseudohealthy.io.discover import Skipped, Source, discover, kind_of, natural, safe, split_item
 from pseudohealthy.io.mask import marked
-from pseudohealthy.scan import Scan, describe_grid, same_grid, usable
+from pseudohealthy.scan import Scan, describe_grid, of_a_patient, same_grid, usable
 
 __all__ = [
     "Skipped", "Source", "atomic", "discover", "read", "read_image", "read_mask", "write_json", "write_text",
@@ -180,6 +180,9 @@ def _require_placed(scan: Scan) -> None:
             size = " x ".join(f"{n:.3g}" for n in spacing)
             first = ", ".join(f"{n:.3g}" for n in scan.affine[:3, 3])
             raise Fault("BAD_SPACING", f"voxels of {size} mm, the first at ({first})", "repair the header")
+    if not of_a_patient(scan.shape[1:], scan.affine):
+        size = " x ".join(f"{n:.3g}" for n in spacing)
+        scan.warnings.append(f"UNITS: voxels of {size} mm are no patient's; volumes in ml are left out")
 
 
 def _item(part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:
