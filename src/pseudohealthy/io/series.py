@@ -30,11 +30,20 @@ STRAY = 0.25  # groups smaller than this share of the series' largest one are st
 
 @dataclass
 class Group:
-    """Files of one volume, found but not ordered; `digest` tells groups of one folder apart without a UID in clear."""
+    """Files of one volume, found but not ordered.
+
+    digest: tells groups of one folder apart without a UID in clear.
+    series: the SeriesInstanceUID; part: what tells this volume from the others of its series ("echo2", "b1000",
+    "phase", "1"), safe in a file name, empty where the series is one volume.
+    item: which volume of a multi-frame file, from 0; None where the files hold one.
+    """
 
     paths: list[Path]
     digest: str
     notes: list[str] = field(default_factory=list)
+    series: str = ""
+    part: str = ""
+    item: int | None = None
 
 
 @dataclass
@@ -151,7 +160,7 @@ def _joined(series: dict[tuple[str, Path], list[_Head]]) -> list[list[_Head]]:
 def _volumes(heads: list[_Head]) -> tuple[list[Group], list[tuple[Path, str]]]:
     uid = heads[0].series
     single = [h for h in heads if h.enhanced or h.modality in PROJECTIONS]
-    groups = [Group([h.path], _digest(uid, h.path.name)) for h in single]
+    groups = [Group([h.path], _digest(uid, h.path.name), series=uid) for h in single]
     stacks: list[list[_Head]] = []
     for head in heads:
         if head.damaged or head in single:
@@ -171,7 +180,10 @@ def _volumes(heads: list[_Head]) -> tuple[list[Group], list[tuple[Path, str]]]:
         max(kept, key=len).extend(damaged)  # so that reading this volume fails by name instead of losing a slice
     notes = [f"STRAY_SLICES n={len(strays)}: another orientation, matrix or echo than the series"] if strays else []
     for stack in kept:
-        groups.append(Group(sorted(h.path for h in stack), _digest(uid, repr(stack[0].split), stack), list(notes)))
+        paths = sorted(h.path for h in stack)
+        groups.append(Group(paths, _digest(uid, repr(stack[0].split), stack), list(notes), uid))
+    for number, one in enumerate(groups, 1):
+        one.part = str(number) if len(groups) > 1 else ""
     return groups, [(h.path, "another orientation, matrix or echo than its series") for h in strays]
 
 
