@@ -30,11 +30,14 @@ STRAY = 0.25  # groups smaller than this share of the series' largest one are st
 
 @dataclass
 class Group:
-    """Files of one volume, found but not ordered; `digest` tells groups of one folder apart without a UID in clear."""
+    """Files of one volume, found but not ordered; `digest` tells groups of one folder apart without a UID in clear.
+    series: SeriesInstanceUID; part: what tells volumes of one series apart, in a word."""
 
     paths: list[Path]
     digest: str
     notes: list[str] = field(default_factory=list)
+    series: str = ""
+    part: str = ""
 
 
 @dataclass
@@ -151,7 +154,7 @@ def _joined(series: dict[tuple[str, Path], list[_Head]]) -> list[list[_Head]]:
 def _volumes(heads: list[_Head]) -> tuple[list[Group], list[tuple[Path, str]]]:
     uid = heads[0].series
     single = [h for h in heads if h.enhanced or h.modality in PROJECTIONS]
-    groups = [Group([h.path], _digest(uid, h.path.name)) for h in single]
+    groups = [Group([h.path], _digest(uid, h.path.name), series=uid) for h in single]
     stacks: list[list[_Head]] = []
     for head in heads:
         if head.damaged or head in single:
@@ -171,7 +174,8 @@ def _volumes(heads: list[_Head]) -> tuple[list[Group], list[tuple[Path, str]]]:
         max(kept, key=len).extend(damaged)  # so that reading this volume fails by name instead of losing a slice
     notes = [f"STRAY_SLICES n={len(strays)}: another orientation, matrix or echo than the series"] if strays else []
     for stack in kept:
-        groups.append(Group(sorted(h.path for h in stack), _digest(uid, repr(stack[0].split), stack), list(notes)))
+        digest = _digest(uid, repr(stack[0].split), stack)
+        groups.append(Group(sorted(h.path for h in stack), digest, list(notes), uid))
     return groups, [(h.path, "another orientation, matrix or echo than its series") for h in strays]
 
 
