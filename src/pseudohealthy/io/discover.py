@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,16 +117,26 @@ def kind_of(path: Path) -> str:
 
 def _under(path: Path, item: int | None, named: str, label: str) -> Survey:
     if path.is_dir():
-        return _folder(path, named, str(path))
+        return _picked(_folder(path, named, str(path)), item)
     try:
         kind = kind_of(path)
         if kind == "zip":
-            return _folder(_unpacked(path, named, label), named, str(path))
+            return _picked(_folder(_unpacked(path, named, label), named, str(path)), item)
         if kind == "dicom":
-            return _dicom([path], path, named, str(path))
+            return _picked(_dicom([path], path, named, str(path)), item)
         return _file(path, kind, item)
     except OSError as error:
         return Survey(skipped=[Skipped(path, error.strerror or "cannot be read")])
+
+
+def _picked(found: Survey, item: int | None) -> Survey:
+    """Scan `item` of a path, from 0 in the order in which `inspect` lists them; all where none is named."""
+    if item is None:
+        return found
+    if item >= len(found.sources):
+        raise Fault("ITEM", f"volume {item} of {len(found.sources)}", "counting starts at 0", exit=USAGE)
+    found.sources = [found.sources[item]]
+    return found
 
 
 def _unpacked(path: Path, named: str, label: str) -> Path:
@@ -233,24 +242,26 @@ def _dicom(paths: list[Path], root: Path, named: str, given: str) -> Survey:
     skipped = [Skipped(p, "not a DICOM file (no DICM magic)", hidden) for p in paths if p not in known]
     groups, left = group(real)
     skipped += [Skipped(path, names.unnamed(reason, [path]) if hidden else reason, hidden) for path, reason in left]
-    sharing = Counter(g.paths[0].parent for g in groups)
     sources = []
     for g in groups:
         files = tuple(sorted(g.paths, key=lambda path: natural(str(path))))
         note = "; ".join(g.notes)
         if not hidden:
-            name = _named_by_path(g, root, sharing[g.paths[0].parent] > 1)
-            sources.append(Source(safe(name), "dicom", files, note))
+            sources.append(Source(safe(_named_by_path(g, groups, root)), "dicom", files, note, g.item))
             continue
         origin = Origin(given, root if root.is_dir() else root.parent, g.series, g.part)
         note = names.unnamed(note, files + tuple(path for path, _ in left)) if note else ""
-        sources.append(Source(names.series_id(g.series, g.part), "dicom", files, note, origin=origin))
+        sources.append(Source(names.series_id(g.series, g.part), "dicom", files, note, g.item, origin))
     return Survey(sorted(sources, key=lambda s: natural(str(s.paths[0]))), skipped)
 
 
-def _named_by_path(group: Group, root: Path, shared: bool) -> str:
-    """What a DICOM case is called by its path: its file, or its folder with a digest where others share that."""
-    first = group.paths[0]
-    if root.is_file() or (len(group.paths) == 1 and shared):
-        return first.stem if first.suffix.lower() in DICOM else first.name
-    return first.parent.resolve().name + (f"-{group.digest}" if shared else "")
+def _named_by_path(group: Group, groups: list[Group], root: Path) -> str:
+    """What a DICOM case is called by its path: its file, or its folder, with what tells it from others there."""
+    first, beside = group.paths[0], [g for g in groups if g.paths[0].parent == group.paths[0].parent]
+    if root.is_file() or (len(group.paths) == 1 and len(beside) > 1):
+        name = first.stem if first.suffix.lower() in DICOM else first.name
+    else:
+        name = first.parent.resolve().name
+        if len({other.series for other in beside}) > 1:
+            name += f"-{names.digest(group.series)}"
+    return name + (f"-{group.part}" if group.part and len(beside) > 1 else "")

@@ -15,6 +15,7 @@ from pseudohealthy.io.bounded import Bounded
 from pseudohealthy.io.names import natural, series_id
 
 MOST = 200  # files looked at; a folder of so many others is no series
+TAGS = ["SeriesInstanceUID", "Modality", "StudyInstanceUID", "SeriesNumber"]
 HEAD = 2**20  # bytes of a zip's member that are read: enough for any header
 
 
@@ -51,10 +52,10 @@ def _files(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _series(file: IO[bytes]) -> str | None:
-    """SeriesInstanceUID of an image's header; None for anything else."""
+    """SeriesInstanceUID of an image's header, or what stands for it; None for anything else."""
     import pydicom
 
-    from pseudohealthy.io.series import NO_IMAGE
+    from pseudohealthy.io.series import NO_IMAGE, series_uid
 
     if file.read(132)[128:] != b"DICM":
         return None
@@ -62,9 +63,8 @@ def _series(file: IO[bytes]) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tags = ["SeriesInstanceUID", "Modality"]
-            ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
-            return None if ds.get("Modality") in NO_IMAGE else str(ds.get("SeriesInstanceUID") or "") or None
+            ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
+            return None if ds.get("Modality") in NO_IMAGE else series_uid(ds)
     except Exception:  # pydicom raises whatever the damage provokes; reading the case will say what it is
         return None
 
