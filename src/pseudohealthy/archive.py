@@ -14,6 +14,8 @@ import torch
 
 from pseudohealthy import engines, io, progress, resume, shards
 from pseudohealthy.canvas import Fitted
+from pseudohealthy.detection.key import extend as extend_key
+from pseudohealthy.detection.key import place as place_of_key
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import BAD_OUTPUT, INTERNAL, INTERRUPTED, RESOURCE, SOME_FAILED, USAGE, Fault
 from pseudohealthy.finding import KINDS, Finding, check_kinds
@@ -86,6 +88,8 @@ def detect(
     assume_spacing: float | None = None,
     engine: str = "plain",
     workers: int | None = None,
+    names: str = "series",
+    key: Path | str | None = None,
 ) -> Detections:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
@@ -94,6 +98,8 @@ def detect(
     earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
     process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
     DICOM series that does not say. engine: "plain", here, or "ray", on `workers` processes of a cluster (see `engines`).
+    names: of DICOM cases, by "series" or by "path"; key: the file outside `out` that says which series is which file, by
+    default OUT.key.csv beside it (see `detection.key`).
     An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
     """
     check_kinds(kinds)
@@ -109,6 +115,7 @@ def detect(
         raise Fault(
             "USAGE", f"--workers {workers} with engine {engine}", "give 1 or more, with --engine ray", exit=USAGE
         )
+    key_file = place_of_key(out, key)
     run = run if isinstance(run, Run) else Run.open(run)
     settings = [f"restorer.steps={levels}"] if levels else []
     if engine == "ray":
@@ -117,7 +124,8 @@ def detect(
     if engine != "plain" and share.size > 1:
         raise Fault("USAGE", f"engine {engine} under torchrun", "take one of them", exit=USAGE)
     detector = Detector(run, device=share.device, batch=batch, threshold=threshold, settings=settings)
-    sources, skipped = io.discover(list(inputs))
+    found = io.survey(list(inputs), names)
+    sources = found.sources
     request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout,
                                     **({} if assume_spacing is None else {"assume_spacing": assume_spacing}))  # fmt: skip
 
@@ -127,9 +135,12 @@ def detect(
             resume.remove_temporary(folder)
         if overwrite and not resume_finished:
             resume.remove_cases(folder)
+        if extend_key(key_file, sources):
+            say(f"key: {key_file} says which series is which file")
 
     share.once(begin)
-    made = {**detector.made(), **provenance()}
+    hidden = {io.split_item(path)[0]: "INPUT" for path in inputs} | {Path(path): "INPUT" for path in inputs}
+    made = {**detector.made(), **provenance(hidden | {key_file: "KEY"})}
     result = Detections(Path(out), first=share.first)
     job = Job(result.folder, request, tuple(kinds), layout, assume_spacing)
     mine = sources[share.rank :: share.size]
@@ -151,11 +162,13 @@ def detect(
         if share.first:
             order = {source.case_id: i for i, source in enumerate(sources)}
             result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
-            for item in skipped:
-                result.rows.append(blank(item.path.name) | {"status": "skipped", "warnings": item.reason})
+            for name, reason in found.left_out():
+                result.rows.append(blank(name) | {"status": "skipped", "warnings": reason})
             write_results(result, made, detector.stored.get("case_scores") or ())
         if done:
             share.wait()  # a process that ends early would take the others down
+    if share.first and found.beside:
+        say(f"beside the inputs: {found.aside()}")
     if share.first:
         say(f"report: {result.folder / 'report.html'}")
     return result

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,13 +175,14 @@ def claim(folder: Path) -> None:
         stale.unlink(missing_ok=True)
 
 
-def provenance() -> dict[str, Any]:
-    """How a result was made: command, versions, machine kind, time; no paths of the machine, no user names."""
+def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
+    """How a result was made: command, versions, machine kind, time; no paths of the machine, no user names. hidden: words
+    that stand for paths whose names must not be told, such as those of inputs."""
     import torch
 
-    command = [Path(sys.argv[0]).name, *(Path(a).name if "/" in a else a for a in sys.argv[1:])]
+    words = [(hidden or {}).get(Path(word)) or (Path(word).name if "/" in word else word) for word in sys.argv[1:]]
     return {
-        "command": " ".join(command),
+        "command": " ".join([Path(sys.argv[0]).name, *words]),
         "pseudohealthy": __version__,
         "commit": commit(),
         "python": platform.python_version(),

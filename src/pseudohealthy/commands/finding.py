@@ -35,11 +35,15 @@ class Inspect(Command):
     path: Annotated[Path, tyro.conf.Positional]
     out: Path | None = None
     """folder for contact_sheet.png and inspect.json"""
+    names: Literal["series", "path"] = "series"
+    """what DICOM cases are called by: their series, or their folders and files, which archives name after patients"""
+    key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """where it is written which series is which file; with --out by default OUT.key.csv beside it"""
 
     def run(self) -> int:
         from pseudohealthy.inspection import inspect
 
-        found = inspect(self.path, self.out)
+        found = inspect(self.path, self.out, names=self.names, key=self.key)
         self.show(found.as_dict(), found.text())
         return found.exit
 
@@ -78,6 +82,10 @@ class Detect(Command):
     """where it is done: here, or on the processes of a Ray cluster (extra `ray`), which may be lost and are replaced"""
     workers: int | None = None
     """processes of --engine ray; by default one per GPU, or one per four cores"""
+    names: Literal["series", "path"] = "series"
+    """what DICOM cases are called by: their series, or their folders and files, which archives name after patients"""
+    key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """where it is written which series is which file; default OUT.key.csv beside --out, never inside it"""
 
     def run(self) -> int:
         from pseudohealthy.archive import detect
@@ -86,7 +94,8 @@ class Detect(Command):
             raise Fault("USAGE", "detect needs an INPUT", "name files or folders after the run", exit=USAGE)
         result = detect(self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, levels=self.levels,
                         device=self.device, batch=self.batch, overwrite=self.overwrite, resume_finished=self.resume,
-                        layout=self.layout, assume_spacing=self.assume_spacing, engine=self.engine, workers=self.workers)  # fmt: skip
+                        layout=self.layout, assume_spacing=self.assume_spacing, engine=self.engine, workers=self.workers,
+                        names=self.names, key=self.key)  # fmt: skip
         if not result.first:
             return 0  # the first process says and returns it for all
         done = [row for row in result.rows if row["status"] in ("ok", "warn")]

@@ -135,9 +135,7 @@ def _pillow(
     return found, lossy
 
 
-def _require_size(
-    width: int, height: int, pages: int, max_voxels: int, ratio: int, path: Path
-) -> None:
+def _require_size(width: int, height: int, pages: int, max_voxels: int, ratio: int, path: Path) -> None:
     """Fault TOO_LARGE or TRUNCATED for a size that no limit allows or the file cannot hold, before
     memory is taken for it."""
     pixels, size = width * height, path.stat().st_size

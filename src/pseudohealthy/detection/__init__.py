@@ -1,0 +1,1 @@
+"""Detection: what is written about a scan, and where."""
