@@ -1,0 +1,1 @@
+"""What `detect` does beside the network: what is kept when it ends early."""
