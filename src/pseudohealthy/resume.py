@@ -41,7 +41,7 @@ def described(folder: Path, request: str) -> dict[str, Any] | None:
     """case.json of a case that this request has written; else None."""
     try:
         said = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-        return said if said["request_sha256"] == request and said["outputs"] else None
+        return said if said["request_sha256"] == request and "outputs" in said else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
