@@ -216,6 +216,7 @@ class Detector:
             threshold=value,
             threshold_source=source,
             healthy_percentile=self.percentile(score),
+            healthy_cases=len(self.stored.get("case_scores") or ()) or None,
             warnings=[
                 *scan.warnings,
                 *self.windowed(scan),

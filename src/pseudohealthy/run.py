@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -172,7 +173,7 @@ def claim(folder: Path) -> None:
         return
     _claimed[info.st_dev, info.st_ino] = handle
     for stale in folder.glob(".tmp-*"):  # left by a process that was killed while it wrote
-        stale.unlink(missing_ok=True)
+        shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink(missing_ok=True)
 
 
 def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
