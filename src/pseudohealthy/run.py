@@ -48,9 +48,7 @@ class Run:
     @classmethod
     def open(cls, folder: Path | str) -> Run:
         """An existing run, or a bundled model by its name. Fault RUN_MISSING (exit 5) when the folder is none."""
-        folder = Path(folder)
-        if not folder.exists():
-            folder = models.find(str(folder)) or folder
+        folder = models.folder_of(folder)
         if not (folder / "recipe.toml").is_file():
             raise Fault(
                 "RUN_MISSING",
