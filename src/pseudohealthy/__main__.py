@@ -45,8 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Entry point of the installed program."""
-    sys.exit(main())
+    """Entry point of the installed program. With --debug a traceback is shown, and the exit code stays the contract's."""
+    try:
+        code = main()
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        code = getattr(error, "exit", 1)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy import __version__, models
-from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, Fault
+from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.recipe import Recipe
 
@@ -61,6 +61,13 @@ class Run:
         if not isinstance(run.record, dict):
             raise Fault("RUN_CORRUPT", f"'{folder.name}' has no run.json", "restore it from a copy", exit=BAD_MODEL)
         return run
+
+    def own(self) -> Run:
+        """This run, to be written into. Fault USAGE (exit 2) for a model that comes with the program."""
+        if self.folder.parent == models.FOLDER:
+            cure = "use detect --set for other settings, or start a training from it with restorer.weights"
+            raise Fault("USAGE", f"'{self.name}' comes with the program and stays as it is", cure, exit=USAGE)
+        return self
 
     @property
     def name(self) -> str:

@@ -49,10 +49,10 @@ def quoted(text: str) -> str:
 BASH = """# Completion of pseudohealthy for bash: eval "$(pseudohealthy completion bash)"
 _pseudohealthy() {
     local cur=${COMP_WORDS[COMP_CWORD]} at=$((COMP_CWORD - 1)) IFS=$' \\t\\n'
-    local flags="" names="" values="" files=yes prev
-    [[ $cur == "=" ]] && cur=""                      # --engine=, which bash cuts into words of its own
+    local flags="" names="" values="" begun prev
+    [[ $cur == "=" ]] && cur="" # --engine=, which bash cuts into words of its own
     [[ ${COMP_WORDS[at]} == "=" ]] && at=$((at - 1))
-    prev=${COMP_WORDS[at]}
+    begun=$at prev=${COMP_WORDS[at]}
     if ((COMP_CWORD == 1)); then
         COMPREPLY=($(compgen -W "%(commands)s" -- "$cur"))
         return
@@ -61,7 +61,7 @@ _pseudohealthy() {
 %(cases)s
     esac
     while ((at > 1)) && [[ $prev != -* ]]; do at=$((at - 1)); prev=${COMP_WORDS[at]}; done
-    case "${COMP_WORDS[1]} $prev $((COMP_CWORD - at > 1))" in
+    case "${COMP_WORDS[1]} $prev $((begun > at))" in
 %(values)s
     esac
     COMPREPLY=()

@@ -133,7 +133,15 @@ for those that take several. `--` ends the flags: what follows is taken as it st
 def page(commands: Mapping[str, type[Command]]) -> str:
     """The whole of docs/commands.md."""
     common = words_of(Command)
-    lines = [PAGE, "## In every command", "", *rows(common), "", "`pseudohealthy --version` and `--help` stand alone.", ""]
+    lines = [
+        PAGE,
+        "## In every command",
+        "",
+        *rows(common),
+        "",
+        "`pseudohealthy --version` and `--help` stand alone.",
+        "",
+    ]
     for name, cls in commands.items():
         lines += [f"## {name}", "", escaped(about(cls)), "", "```", *synopsis(name, cls), "```", ""]
         if own := parts(cls)[0]:

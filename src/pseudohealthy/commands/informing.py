@@ -49,8 +49,8 @@ def computes_on(device: str) -> dict[str, Any]:
 
     import torch
 
+    from pseudohealthy.devices import precision_of
     from pseudohealthy.training.distributed import pick_device
-    from pseudohealthy.training.plan import precision_of
 
     place = pick_device(device)
     return {

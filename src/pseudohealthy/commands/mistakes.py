@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from pseudohealthy.commands.reading import Given
 
 # Files that only a finished output holds: an output folder that exists is then no input that slipped into --out.
-WRITTEN = ("findings.json", "metrics.json", "comparison.json", "sweep.json", "run.json", "recipe.toml", "jobs")
+WRITTEN = (
+    "findings.json",
+    "metrics.json",
+    "comparison.json",
+    "sweep.json",
+    "run.json",
+    "recipe.toml",
+    "jobs",
+)
 SOURCES = ("data", "input", "source")  # kinds that have to exist and have no names
 
 
@@ -45,9 +53,11 @@ def joined(names: Iterable[str], last: str = "and") -> str:
 
 
 def listed(word: Word) -> str:
-    """What a word may be, for the end of a sentence; empty where it may be anything."""
-    names = word.choices or kinds.names(word.arg.kind)
-    return f", where {word.metavar} is {joined(names, 'or')}" if names and "|" not in word.metavar else ""
+    """What a word may be, or where that is listed, for the end of a sentence; empty where it may be anything."""
+    if word.arg.kind in ("recipe", "dataset"):
+        where = "recipes" if word.arg.kind == "recipe" else "prepare --help"
+        return f" (pseudohealthy {where} lists each {word.metavar})"
+    return f", where {word.metavar} is {joined(word.choices, 'or')}" if word.choices and "|" not in word.metavar else ""
 
 
 # -- names that are not there ------------------------------------------------------------------------------------------
@@ -55,16 +65,22 @@ def unknown_command(text: str, commands: Iterable[str], flags: Iterable[str]) ->
     """No command of that name."""
     names = list(commands)
     if text.lstrip("-") != text:
-        if (found := near(text, ["--help", "--version"])):
+        if found := near(text, ["--help", "--version"]):
             return fault(f"there is no flag {text}", f"did you mean {found}?")
         bare = text.partition("=")[0]
         if bare in flags:
-            return fault(f"{bare} stands before the command", "write: pseudohealthy COMMAND, then its words and flags")
+            return fault(
+                f"{bare} stands before the command",
+                "write: pseudohealthy COMMAND, then its words and flags",
+            )
         return fault(f"there is no flag {text}", "pseudohealthy --help lists commands and flags")
-    if (found := near(text, names)):
-        return fault(f"there is no command '{text}'", f"did you mean {found}?")
     if kinds.is_one("run", text):
-        return fault(f"'{text}' is a run, not a command", f"write: pseudohealthy detect {shlex.quote(text)} INPUT... --out DIR")
+        return fault(
+            f"'{text}' is a run, not a command",
+            f"write: pseudohealthy detect {shlex.quote(text)} INPUT... --out DIR",
+        )
+    if found := near(text, names):
+        return fault(f"there is no command '{text}'", f"did you mean {found}?")
     return fault(f"there is no command '{text}'", f"the commands are {joined(names)}")
 
 
@@ -73,14 +89,17 @@ def unknown_flag(name: str, text: str, commands: Mapping[str, type[Command]]) ->
     cls = commands[name]
     others = [other for other, its in commands.items() if text in flags_of(its)]
     if others:
-        return fault(f"{text} belongs to {joined(others)}, not to {name}", f"pseudohealthy {name} --help lists its flags")
+        return fault(
+            f"{text} belongs to {joined(others)}, not to {name}",
+            f"pseudohealthy {name} --help lists its flags",
+        )
     own = flags_of(cls)
     bare = text.removeprefix("--no-")
     if bare != text and f"--{bare}" in own and own[f"--{bare}"].of is bool:
         return fault(f"there is no flag {text}", f"--{bare} is off where it is not given: leave it out")
     if text == "--version":
         return fault("--version stands alone", "write: pseudohealthy --version")
-    if (found := near(text, [*own, "--help"])):
+    if found := near(text, [*own, "--help"]):
         exact = found.strip("-") == text.lower().replace("_", "-").strip("-‐‑‒–—―−﹘﹣－")
         slip = "a flag begins with two hyphens" if exact and text.lower() == text else ""
         return fault(f"{name} has no flag {text}", f"did you mean {found}?" + (f" ({slip})" if slip else ""))
@@ -94,6 +113,16 @@ def no_choice(word: Word, text: str) -> Fault:
     return fault(f"{word.name} is '{text}'", f"{hint}it is one of {joined(word.choices, 'or')}")
 
 
+def no_equals(word: Word, text: str, following: Sequence[str]) -> Fault:
+    """A setting without "=": perhaps its value stands behind a space."""
+    whole = "." in text or not word.metavar.startswith("SECTION")
+    value = following[0] if following and not following[0].startswith("-") else "VALUE"
+    line = f"{word.name} {text}={shlex.quote(value)}" if whole else f"{word.name} {word.metavar}"
+    code = "RECIPE" if word.metavar.startswith("SECTION") else "USAGE"
+    cure = f"write {line}, as {word.metavar} without spaces"
+    return Fault(code, f"'{text}' of {word.name} has no '='", cure, exit=USAGE)
+
+
 def too_many(name: str, cls: type[Command], text: str) -> Fault:
     """A word more than the command takes; perhaps a flag without its dashes."""
     flag = f"--{text.lower()}"
@@ -105,9 +134,11 @@ def too_many(name: str, cls: type[Command], text: str) -> Fault:
 def lacking(name: str, cls: type[Command], given: Given) -> None:
     """Fault USAGE where words that have to be given are not; every one of them is named."""
     missing = cls.lacks(given)
-    needed = [word.needed for word in words_of(cls) if word.field in missing]
-    if needed:
-        raise fault(f"{name} needs {joined(needed)}", f"write: {' or '.join(synopsis(name, cls))}")
+    words = [word for word in words_of(cls) if word.field in missing]
+    if words:
+        lines = [spelled(name, cls, given)] if given else synopsis(name, cls)
+        cure = f"write: {' or '.join(lines)}" + "".join(map(listed, words))
+        raise fault(f"{name} needs {joined(word.needed for word in words)}", cure)
 
 
 # -- the right words in the wrong places -------------------------------------------------------------------------------
@@ -131,7 +162,10 @@ def _taken_by_another(name: str, cls: type[Command], word: Word, words: list[Wor
         right = [text for text in given[other.field] if kinds.is_one(kind, text)]
         if right and not kinds.is_one(other.arg.kind, right[0]):
             line = spelled(name, cls, exchanged(given, (word.field, wrong[0]), (other.field, right[0])))
-            raise fault(f"'{right[0]}' is the {kinds.NOUNS[kind]}, and stands in the place of {other.name}", f"write: {line}")
+            raise fault(
+                f"'{right[0]}' is the {kinds.NOUNS[kind]}, and stands in the place of {other.name}",
+                f"write: {line}",
+            )
 
 
 def _of_another_kind(name: str, word: Word, given: Given) -> None:
@@ -152,7 +186,10 @@ def _no_input(name: str, words: list[Word], given: Given) -> None:
     for word in words:
         runs = [t for t in given[word.field] if word.arg.kind == "input" and (Path(t) / "recipe.toml").is_file()]
         if runs:
-            raise fault(f"'{runs[0]}' is a run, not an {word.name}", f"{name} takes one RUN, then scans or folders of scans")
+            raise fault(
+                f"'{runs[0]}' is a run, not an {word.name}",
+                f"{name} takes one RUN, then scans or folders of scans",
+            )
 
 
 def _input_and_output(name: str, cls: type[Command], words: list[Word], given: Given) -> None:
@@ -164,7 +201,10 @@ def _input_and_output(name: str, cls: type[Command], words: list[Word], given: G
     one, other = given[source.field][0], given[out.field][0]
     if "://" not in one and "#" not in one and not Path(one).exists() and could_be_input(Path(other)):
         line = spelled(name, cls, exchanged(given, (out.field, other), (source.field, one)))
-        raise fault(f"'{one}' does not exist, and {out.name} '{other}' does: they look swapped", f"write: {line}")
+        raise fault(
+            f"'{one}' does not exist, and {out.name} '{other}' does: they look swapped",
+            f"write: {line}",
+        )
 
 
 def could_be_input(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ def read(name: str, arguments: list[str], commands: Mapping[str, type[Command]])
     given = taken(name, arguments, commands)
     for word in words_of(cls):
         if any(not value.strip() for value in given.get(word.field, ())):
-            raise refused(f"{word.name} is empty", "give a value, or leave it out" if not word.required else "give a value")
+            rather = "" if word.required else ", or leave it out"
+            raise refused(f"{word.name} is empty", f"write {word.usage}{rather}")
     mistakes.swapped(name, cls, given)
     mistakes.lacking(name, cls, given)
     return cls(**{word.field: value_of(word, given[word.field]) for word in words_of(cls) if word.field in given})
@@ -77,14 +78,17 @@ def values(word: Word, got: list[str], queue: deque[str]) -> Iterator[str]:
     """The texts that belong to a flag: those behind its "=", else those that follow it."""
     if word.of is bool:
         if got:
-            raise refused(f"{word.name} takes no value, and got '{got[0]}'", f"write {word.name} alone, or leave it out")
+            raise refused(
+                f"{word.name} takes no value, and got '{got[0]}'",
+                f"write {word.name} alone, or leave it out",
+            )
         yield "yes"
         return
     if not got and (not queue or queue[0] == "--" or is_flag(queue[0])):
         raise refused(f"{word.name} has no value", f"write {word.usage}" + mistakes.listed(word))
-    yield from checked(word, got[0] if got else queue.popleft())
+    yield from checked(word, got[0] if got else queue.popleft(), queue)
     while not got and word.many and queue and not is_flag(queue[0]) and belongs(word, queue[0]):
-        yield from checked(word, queue.popleft())
+        yield from checked(word, queue.popleft(), queue)
 
 
 def belongs(word: Word, text: str) -> bool:
@@ -96,10 +100,10 @@ def belongs(word: Word, text: str) -> bool:
     return there(text) and not kinds.is_one("run", text)
 
 
-def checked(word: Word, text: str) -> list[str]:
+def checked(word: Word, text: str, following: Sequence[str]) -> list[str]:
     """The values in a text, which are known ones where the word has choices. Fault USAGE."""
-    if word.pairs and text.strip() and not text.partition("=")[1]:
-        raise refused(f"'{text}' of {word.name} has no '='", f"write {word.name} {text}=VALUE, without spaces around '='")
+    if word.pairs and text.strip() and "=" not in text:
+        raise mistakes.no_equals(word, text, following)
     parts = text.split(",") if word.many and word.choices else [text]
     for part in parts:
         if word.choices and part.strip() and part not in word.choices:
@@ -147,7 +151,10 @@ def figure(word: Word, text: str) -> float:
     except ValueError:
         value = math.nan
     arg, wanted = word.arg, "a whole number" if word.of is int else "a number"
-    low, high = -math.inf if arg.least is None else arg.least, math.inf if arg.most is None else arg.most
+    low, high = (
+        -math.inf if arg.least is None else arg.least,
+        math.inf if arg.most is None else arg.most,
+    )
     if not math.isfinite(value) or not low <= value <= high or (arg.above is not None and value <= arg.above):
         raise refused(f"{word.name} is '{text}'", f"give {wanted}{bounds(word)}")
     return value

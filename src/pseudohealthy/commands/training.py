@@ -112,7 +112,7 @@ class Train(Command):
     """images per step, over all processes together"""
     seed: Annotated[int | None, Arg(least=0)] = None
     """of weights, order, levels and noise, instead of the recipe's"""
-    set: Annotated[tuple[str, ...], Arg(metavar="KEY=VALUE")] = ()
+    set: Annotated[tuple[str, ...], Arg(metavar="SECTION.KEY=VALUE")] = ()
     """any setting of the recipe, such as map.smooth=2; with --resume how a trained run restores and reads its maps
     (restorer.*, map.*)"""
     track: Literal["none", "tensorboard", "mlflow"] = "none"
@@ -165,7 +165,7 @@ class ImportWeights(Command):
     """.pt or .ckpt that holds tensors only, or .safetensors; for diffusers a folder or an id of the Hugging Face hub"""
     out: Annotated[Path, Arg(metavar="RUN", kind="out")]
     """the new run; Wolleb's classifier goes into the run of its diffusion model"""
-    set: Annotated[tuple[str, ...], Arg(metavar="KEY=VALUE")] = ()
+    set: Annotated[tuple[str, ...], Arg(metavar="SECTION.KEY=VALUE")] = ()
     """settings that the file does not say, such as canvas.normalise=range"""
     overwrite: bool = False
     """write into --out although something lies there"""

@@ -7,6 +7,7 @@ means, and `Arg` what a type cannot say. Nothing heavy is imported here, since `
 from __future__ import annotations
 
 import ast
+import itertools
 import sys
 import types
 import typing
@@ -85,7 +86,7 @@ class Word:
     @property
     def pairs(self) -> bool:
         """Whether its values are KEY=VALUE."""
-        return self.metavar.startswith("KEY=")
+        return "KEY=" in self.metavar
 
     @property
     def required(self) -> bool:
@@ -105,9 +106,17 @@ class Word:
         return value if self.arg.positional else f"{self.name} {value}".rstrip()
 
 
-@lru_cache
+_known: dict[type, tuple[Word, ...]] = {}  # asked for again and again while one line is read
+
+
 def words_of(cls: type) -> tuple[Word, ...]:
-    """The words of a command: first those without a flag, then its own flags, then those of every command."""
+    """The words of a command: first those without a flag, then its own flags, then every command's."""
+    if cls not in _known:
+        _known[cls] = _read_off(cls)
+    return _known[cls]
+
+
+def _read_off(cls: type) -> tuple[Word, ...]:
     hints = typing.get_type_hints(cls, include_extras=True)
     said = sentences(cls)
     inherited = {f.name for base in cls.__mro__[1:] if base is not object for f in fields(base)}
@@ -155,8 +164,12 @@ def sentences(cls: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         body = _classes(base.__module__).get(base.__name__, [])
-        for statement, below in zip(body, body[1:], strict=False):
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and (text := _text(below)):
+        for statement, below in itertools.pairwise(body):
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and isinstance(statement.target, ast.Name)
+                and (text := _text(below))
+            ):
                 found[statement.target.id] = text
     return found
 

@@ -12,7 +12,13 @@ from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.recipe import Recipe, settable
 from pseudohealthy.restorers import restorer_class
 
-TRAINED = ("name", "levels", "schedule", "target", "learned_variance")  # of a restorer: its weights know no others
+TRAINED = (
+    "name",
+    "levels",
+    "schedule",
+    "target",
+    "learned_variance",
+)  # of a restorer: its weights know no others
 
 
 def changes(recipe: Recipe, calls: int | None, settings: Sequence[str]) -> list[str]:
@@ -61,4 +67,4 @@ def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
 
 def another(text: str) -> Fault:
     cure = "settings of restoring (restorer.*) and of the map (map.*) can change; train a new run for others"
-    return Fault("USAGE", f"{text} would change the network", cure, exit=USAGE)
+    return Fault("USAGE", f"{text} changes the network", cure, exit=USAGE)
