@@ -46,13 +46,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Entry point of the installed program. SIGTERM ends it as Ctrl-C does, from the first import on."""
+    """Entry point of the installed program. SIGTERM ends it as Ctrl-C does, from the first import on.
+
+    With --debug a traceback is shown, and the exit code stays the contract's.
+    """
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        sys.exit(main())
+        code = main()
     except KeyboardInterrupt:  # before there was a command
         print("error[INTERRUPTED]: stopped; nothing was begun", file=sys.stderr)
-        sys.exit(130)
+        code = 130
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        code = getattr(error, "exit", 1)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

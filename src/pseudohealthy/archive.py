@@ -24,6 +24,7 @@ from pseudohealthy.finding import KINDS, NEEDS, Finding, check_kinds, check_some
 from pseudohealthy.io.atomic import atomic, write_json
 from pseudohealthy.layout import LAYOUTS, places
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers.changes import changes
 from pseudohealthy.run import Run, prepare_folder, provenance
 from pseudohealthy.scan import Scan
 from pseudohealthy.training.signals import STOP
@@ -103,7 +104,9 @@ def detect(
     *,
     kinds: Sequence[str] = KINDS,
     threshold: float | str = "stored",
+    calls: int | None = None,
     levels: int | None = None,
+    settings: Sequence[str] = (),
     device: str = "auto",
     batch: int = 32,
     overwrite: bool = False,
@@ -117,7 +120,8 @@ def detect(
 ) -> Detections:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
-    inputs: files and folders as `io.discover` takes them. levels: network calls of the walk back instead of the recipe's.
+    inputs: files and folders as `io.discover` takes them. calls: network calls of a walk back instead of the recipe's;
+    levels is its former name. settings: of restoring and of the map instead of the run's, ``restorer.draws=4``.
     resume_finished: cases that the same request finished in `out` are not done again (see `resume`). overwrite: what an
     earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
     process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
@@ -141,13 +145,15 @@ def detect(
         )
     key_file = place_of_key(out, key)
     run = run if isinstance(run, Run) else Run.open(run)
-    settings = [f"restorer.steps={levels}"] if levels else []
+    settings = changes(run.recipe, calls or levels, settings)
     if engine == "ray":
         engines.require_ray()
     share = shards.join(device)
     if engine != "plain" and share.size > 1:
         raise Fault("USAGE", f"engine {engine} under torchrun", "take one of them", exit=USAGE)
     detector = Detector(run, device=share.device, batch=batch, threshold=threshold, settings=settings)
+    if settings and threshold == "stored":
+        say(f"note: threshold and healthy percentile were set without {', '.join(settings)}")
     found = io.survey(list(inputs), names)
     sources = found.sources
     check_some(kinds, {source.kind for source in sources})

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy import __version__, models
-from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, Fault
+from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.recipe import Recipe
 
@@ -50,9 +50,7 @@ class Run:
     @classmethod
     def open(cls, folder: Path | str) -> Run:
         """An existing run, or a bundled model by its name. Fault RUN_MISSING (exit 5) when the folder is none."""
-        folder = Path(folder)
-        if not folder.exists():
-            folder = models.find(str(folder)) or folder
+        folder = models.folder_of(folder)
         if not (folder / "recipe.toml").is_file():
             raise Fault(
                 "RUN_MISSING",
@@ -65,6 +63,13 @@ class Run:
         if not isinstance(run.record, dict):
             raise Fault("RUN_CORRUPT", f"'{folder.name}' has no run.json", "restore it from a copy", exit=BAD_MODEL)
         return run
+
+    def own(self) -> Run:
+        """This run, to be written into. Fault USAGE (exit 2) for a model that comes with the program."""
+        if self.folder.parent == models.FOLDER:
+            cure = "use detect --set for other settings, or start a training from it with restorer.weights"
+            raise Fault("USAGE", f"'{self.name}' comes with the program and stays as it is", cure, exit=USAGE)
+        return self
 
     @property
     def name(self) -> str:

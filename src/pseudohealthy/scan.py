@@ -83,9 +83,9 @@ def as_float(values: np.ndarray, warnings: list[str]) -> np.ndarray:
     """A float32 copy; says so where whole numbers are too large to be kept exactly."""
     with np.errstate(over="ignore"):
         voxels = np.array(values, np.float32)
-    if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size:
-        if max(-int(values.min()), int(values.max())) > EXACT:
-            warnings.append(f"PRECISION: whole numbers beyond {EXACT} are kept to 7 digits")
+    wide = values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size
+    if wide and max(-int(values.min()), int(values.max())) > EXACT:
+        warnings.append(f"PRECISION: whole numbers beyond {EXACT} are kept to 7 digits")
     return voxels
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pseudohealthy import cases, io, resume
+from pseudohealthy import cases, io, models, resume
 from pseudohealthy.archive import input_sha256
 from pseudohealthy.cases import HEALTHY, Manifest
 from pseudohealthy.detector import Detector, restore_planes
@@ -83,7 +83,7 @@ def verify(
     run that made the outputs; without it and `data` only hashes are compared. Fault NOT_VERIFIABLE (exit 3) for a
     folder that is neither.
     """
-    folder = Path(folder)
+    folder = models.folder_of(folder)
     if (folder / "recipe.toml").is_file():
         return verify_run(Run.open(folder), data, device)
     if (folder / "findings.json").is_file():
