@@ -30,8 +30,8 @@ from pseudohealthy.scan import Scan
 from pseudohealthy.training.signals import STOP
 
 COLUMNS = (
-    "case_id", "score", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source", "status",
-    "warnings", "seconds",
+    "case_id", "score", "score_sd", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source",
+    "status", "warnings", "seconds",
 )  # fmt: skip
 ENGINES = ("plain", "ray")
 OVERLAP = ("cuda", "mps")  # on the CPU a thread beside the network slows it by as much as it saves
