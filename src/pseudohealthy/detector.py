@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.canvas import Fitted
+from pseudohealthy.devices import precision_of
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
 from pseudohealthy.maps import AnomalyMap
@@ -20,7 +21,6 @@ from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
 from pseudohealthy.training.distributed import pick_device
-from pseudohealthy.training.plan import precision_of
 
 OLD = ("OLD_SCORES: threshold and healthy percentile were computed the old way ({}), by an older version or under other "
        "settings; train --resume makes them anew")  # fmt: skip
@@ -156,6 +156,7 @@ class Detector:
             threshold=value,
             threshold_source=source,
             healthy_percentile=self.percentile(found.score),
+            healthy_cases=len(self.stored.get("case_scores") or ()) or None,
             warnings=[
                 *scan.warnings,
                 *self.windowed(scan),

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pseudohealthy import cases, io, resume
+from pseudohealthy import cases, io, models, resume
 from pseudohealthy.archive import input_sha256
 from pseudohealthy.cases import HEALTHY, Manifest
 from pseudohealthy.detector import Detector
+from pseudohealthy.devices import precision_of
 from pseudohealthy.errors import BAD_MODEL, NO_INPUT, SOME_FAILED, Fault
 from pseudohealthy.planes import build_cache
 from pseudohealthy.restorers.apply import NOISE_KEY, How, Stack, apply
@@ -27,7 +28,6 @@ from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.training.distributed import pick_device
 from pseudohealthy.training.finish import HASHED
-from pseudohealthy.training.plan import precision_of
 
 AGREES, DIFFERS, UNCHECKED = "agrees", "DIFFERS", "not checked"
 # Largest difference of a map or score (in units of the map) that counts as the same: float32 on the kind of device that
@@ -83,7 +83,7 @@ def verify(
     run that made the outputs; without it and `data` only hashes are compared. Fault NOT_VERIFIABLE (exit 3) for a
     folder that is neither.
     """
-    folder = Path(folder)
+    folder = models.folder_of(folder)
     if (folder / "recipe.toml").is_file():
         return verify_run(Run.open(folder), data, device)
     if (folder / "findings.json").is_file():

@@ -100,9 +100,13 @@ class CtPatched(Restorer):
         start_from(self.denoiser.network, self.weights)
 
     def grid(self, height: int, width: int) -> list[Box]:
-        """Windows row by row, spread evenly from border to border, as many as the stride needs."""
+        """Windows row by row, spread evenly from border to border, as many as the stride needs.
+
+        As published they start at multiples of the stride, and a border that is left over is never looked at.
+        """
         side = min(self.patch, height, width)
-        rows, columns = (spans(n, side, min(self.stride, side)) for n in (height, width))
+        spread = steps if self.published else spans
+        rows, columns = (spread(n, side, min(self.stride, side)) for n in (height, width))
         return [Box(*row, *column) for row in rows for column in columns]
 
     def training_boxes(self, draw: Draw, height: int, width: int) -> list[Box]:
@@ -175,7 +179,8 @@ class CtPatched(Restorer):
             clean = self.estimate([images[i] for i in item.tolist()], at, noised[item, copy, window], depth)
             estimates[item, copy, window] = clean.clamp(-1, 1) if self.clip else clean
         errors = (truth - estimates).abs().mean(3, keepdim=True)  # (B, draws, windows, 1, patch, patch)
-        return stitched(estimates, boxes, images), stitched(errors, boxes, images[:, :1])
+        nothing = torch.zeros_like(images[:, :1])
+        return stitched(estimates, boxes, images), stitched(errors, boxes, nothing)
 
     def describe(self) -> str:
         return "absolute errors of the windows, averaged" if self.own_map else ""
@@ -192,6 +197,11 @@ def spans(length: int, side: int, stride: int) -> list[tuple[int, int]]:
     return [(start, start + side) for start in starts]
 
 
+def steps(length: int, side: int, stride: int) -> list[tuple[int, int]]:
+    """(start, end) of windows along one axis, at multiples of the stride, as far as whole ones fit."""
+    return [(start, start + side) for start in range(0, length - side + 1, stride)]
+
+
 def surroundings(box: Box, context: int, height: int, width: int) -> Box:
     """The square of side `context` about a box, moved into the image; the whole image for 0."""
     tall, wide = min(context or height, height), min(context or width, width)
@@ -200,14 +210,12 @@ def surroundings(box: Box, context: int, height: int, width: int) -> Box:
     return Box(top, top + tall, left, left + wide)
 
 
-def stitched(patches: Tensor, boxes: Sequence[Box], like: Tensor) -> Tensor:
-    """Mean of patches (B, draws, windows, C, patch, patch) over the windows that hold a pixel: (B, draws, C, H, W), the
-    sides as of `like` (B, C, H, W)."""
-    total, count = (
-        torch.zeros_like(like[:, None].repeat(1, patches.shape[1], 1, 1, 1)),
-        torch.zeros_like(like[:1, None]),
-    )
+def stitched(patches: Tensor, boxes: Sequence[Box], outside: Tensor) -> Tensor:
+    """Mean of patches (B, draws, windows, C, patch, patch) over the windows that hold a pixel: (B, draws, C, H, W);
+    `outside` (B, C, H, W) where no window lies."""
+    total = torch.zeros_like(outside[:, None].repeat(1, patches.shape[1], 1, 1, 1))
+    count = torch.zeros_like(outside[:1, None])
     for index, box in enumerate(boxes):
         box.cut(total).add_(patches[:, :, index])
         box.cut(count).add_(1)
-    return total / count
+    return torch.where(count > 0, total / count.clamp(min=1), outside[:, None])
