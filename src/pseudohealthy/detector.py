@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pseudohealthy.canvas import Fitted
+from pseudohealthy.devices import precision_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
@@ -24,7 +25,6 @@ from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
 from pseudohealthy.training.distributed import pick_device
-from pseudohealthy.training.plan import precision_of
 
 CHANGED = "RUN_CHANGED: the recipe is not the one this run was trained with; results may mean something else"
 

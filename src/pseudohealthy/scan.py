@@ -10,6 +10,7 @@ import numpy as np
 from pseudohealthy.errors import Fault
 
 MAX_NONFINITE = 0.01  # a larger share of NaN or infinite voxels is a broken file, not a few bad voxels
+EXACT = 2**24  # whole numbers up to here are the same in float32
 MIN_SIDE = 10  # rows and columns; smaller "images" are thumbnails or mistakes
 
 
@@ -69,9 +70,19 @@ class Scan:
             if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-9:
                 raise Fault("BAD_AFFINE", "the affine is not an invertible 4 x 4 matrix", "give index -> RAS+ mm")
         warnings: list[str] = []
-        voxels = finite(np.array(array, np.float32), warnings)
+        voxels = finite(as_float(array, warnings), warnings)
         voxels = voxels.reshape((1,) * (4 - voxels.ndim) + voxels.shape)
         return cls(voxels, affine, name, "array", warnings=warnings)
+
+
+def as_float(values: np.ndarray, warnings: list[str]) -> np.ndarray:
+    """A float32 copy; says so where whole numbers are too large to be kept exactly."""
+    with np.errstate(over="ignore"):
+        voxels = np.array(values, np.float32)
+    if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size:
+        if max(-int(values.min()), int(values.max())) > EXACT:
+            warnings.append(f"PRECISION: whole numbers beyond {EXACT} are kept to 7 digits")
+    return voxels
 
 
 def finite(voxels: np.ndarray, warnings: list[str]) -> np.ndarray:

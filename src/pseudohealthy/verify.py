@@ -20,6 +20,7 @@ from pseudohealthy import cases, io, resume
 from pseudohealthy.archive import input_sha256
 from pseudohealthy.cases import HEALTHY, Manifest
 from pseudohealthy.detector import Detector, restore_planes
+from pseudohealthy.devices import precision_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, NO_INPUT, SOME_FAILED, Fault
 from pseudohealthy.planes import build_cache
@@ -27,7 +28,6 @@ from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.training.distributed import pick_device
 from pseudohealthy.training.finish import HASHED
-from pseudohealthy.training.plan import precision_of
 
 AGREES, DIFFERS, UNCHECKED = "agrees", "DIFFERS", "not checked"
 # Largest difference of a map or score (in units of the map) that counts as the same: float32 on the kind of device that

@@ -73,6 +73,17 @@ def test_every_pixel_is_the_networks_answer_and_a_perfect_network_is_the_identit
 
 
 @torch.no_grad()
+def test_the_published_windows_leave_a_border_that_the_stride_misses():
+    model = restorer(lambda x: torch.zeros_like(x), quirks="published", score="published", size=28)
+    found, truth = model.restore(image(28, 36), draw()), image(28, 36)
+    assert {(box.top, box.left) for box in model.grid(28, 36)} == {(y, x) for y in (0, 8) for x in (0, 8, 16)}
+    assert torch.equal(found.healthy[..., 24:, :], truth[..., 24:, :]) and not found.map[:, 24:].any()
+    assert not found.healthy[..., :24, :32].any() and not found.map[..., 32:].any()
+    own = restorer(lambda x: torch.zeros_like(x), size=28)
+    assert not own.restore(truth, draw()).healthy.any()
+
+
+@torch.no_grad()
 def test_the_published_grid_is_49_windows_and_its_only_noise_lies_in_one_of_them():
     model = restorer(lambda x: x, size=256, patch=64, stride=32)
     assert model.network_calls() == 49

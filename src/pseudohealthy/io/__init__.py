@@ -140,7 +140,8 @@ def _only(path: Path | str) -> Source:
     sources, _ = discover([path])
     if len(sources) > 1:
         names = ", ".join(s.case_id for s in sources[:5]) + (", ..." if len(sources) > 5 else "")
-        raise Fault("SEVERAL", f"{Path(path).name} holds {len(sources)} scans: {names}", "name one of them", exit=USAGE)
+        cure = f"name one of them, as {Path(path).name}#0 to #{len(sources) - 1}"
+        raise Fault("SEVERAL", f"{Path(path).name} holds {len(sources)} scans: {names}", cure, exit=USAGE)
     return sources[0]
 
 
@@ -154,7 +155,8 @@ def _load(source: Source, plane: str, max_voxels: int, mask: bool = False, assum
         elif source.kind == "dicom":
             from pseudohealthy.io import dicom
 
-            scan = dicom.read(source.paths, plane=plane, max_voxels=max_voxels, assume_spacing=assume_spacing)
+            how: dict[str, Any] = {"plane": plane, "max_voxels": max_voxels, "assume_spacing": assume_spacing}
+            scan = dicom.read(source.paths, item=source.item, **how)
         else:
             from pseudohealthy.io import raster
 
@@ -193,7 +195,7 @@ def _item(part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels
     path, item = split_item(full)
     if path.exists():
         if path.is_dir() or kind_of(path) in ("dicom", "zip"):
-            return _load(_only(path), plane, max_voxels, mask)
+            return _load(_only(path if item is None else f"{path}#{item}"), plane, max_voxels, mask)
         name = safe(path.name.split(".")[0] if item is None else f"{path.name.split('.')[0]}-{item}")
         kind = kind_of(path)
         if not kind:

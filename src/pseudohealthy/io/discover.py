@@ -96,18 +96,28 @@ def kind_of(path: Path) -> str:
 
 def _under(path: Path, item: int | None) -> tuple[list[Source], list[Skipped]]:
     if path.is_dir():
-        return _folder(path)
+        return _picked(_folder(path), item)
     try:
         kind = kind_of(path)
         if kind == "zip":
             from pseudohealthy.io.archive import unpack
 
-            return _folder(unpack(path))
+            return _picked(_folder(unpack(path)), item)
         if kind == "dicom":
-            return _dicom([path], path)
+            return _picked(_dicom([path], path), item)
         return _file(path, kind, item)
     except OSError as error:
         return [], [Skipped(path, error.strerror or "cannot be read")]
+
+
+def _picked(found: tuple[list[Source], list[Skipped]], item: int | None) -> tuple[list[Source], list[Skipped]]:
+    """Scan `item` of a path, from 0 in the order in which `inspect` lists them; all where none is named."""
+    sources, skipped = found
+    if item is None:
+        return found
+    if item >= len(sources):
+        raise Fault("ITEM", f"volume {item} of {len(sources)}", "counting starts at 0", exit=USAGE)
+    return [sources[item]], skipped
 
 
 def _folder(root: Path) -> tuple[list[Source], list[Skipped]]:
@@ -169,7 +179,7 @@ def _file(path: Path, kind: str, item: int | None) -> tuple[list[Source], list[S
 
 
 def _dicom(paths: list[Path], root: Path) -> tuple[list[Source], list[Skipped]]:
-    from pseudohealthy.io.series import group, looks_dicom
+    from pseudohealthy.io.series import group, looks_dicom, series_digest
 
     real = [p for p in paths if looks_dicom(p)]
     known = set(real)
@@ -183,8 +193,12 @@ def _dicom(paths: list[Path], root: Path) -> tuple[list[Source], list[Skipped]]:
         if root.is_file() or (len(g.paths) == 1 and sharing[folder] > 1):
             name = g.paths[0].stem if g.paths[0].suffix.lower() in DICOM else g.paths[0].name
         else:
-            name = folder.resolve().name + (f"-{g.digest}" if sharing[folder] > 1 else "")
-        sources.append(Source(safe(name), "dicom", tuple(g.paths), "; ".join(g.notes)))
+            name = folder.resolve().name
+            if len({other.series for other in groups if other.paths[0].parent == folder}) > 1:
+                name += f"-{series_digest(g.series)}"
+        if g.part and sharing[folder] > 1:
+            name += f"-{g.part}"
+        sources.append(Source(safe(name), "dicom", tuple(g.paths), "; ".join(g.notes), g.item))
     return sorted(sources, key=lambda s: natural(str(s.paths[0]))), skipped
 
 

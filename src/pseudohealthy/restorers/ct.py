@@ -117,9 +117,13 @@ class CtPatched(Restorer):
         start_from(self.denoiser.network, self.weights)
 
     def grid(self, height: int, width: int) -> list[Box]:
-        """Windows row by row, spread evenly from border to border, as many as the stride needs."""
+        """Windows row by row, spread evenly from border to border, as many as the stride needs.
+
+        As published they start at multiples of the stride, and a border that is left over is never looked at.
+        """
         side = min(self.patch, height, width)
-        rows, columns = (spans(n, side, min(self.stride, side)) for n in (height, width))
+        spread = steps if self.published else spans
+        rows, columns = (spread(n, side, min(self.stride, side)) for n in (height, width))
         return [Box(*row, *column) for row in rows for column in columns]
 
     def training_boxes(self, draw: Draw, height: int, width: int) -> list[Box]:
@@ -182,7 +186,8 @@ class CtPatched(Restorer):
             clean = self.estimate([images[i] for i in item.tolist()], at, noised[item, copy, window], depth)
             estimates[item, copy, window] = clean.clamp(-1, 1) if self.clip else clean
         errors = (truth - estimates).abs().mean((1, 3), keepdim=True)[:, 0]  # (B, windows, 1, patch, patch)
-        return stitched(estimates.mean(1), boxes, images), stitched(errors, boxes, images[:, :1])[:, 0]
+        nothing = torch.zeros_like(images[:, :1])
+        return stitched(estimates.mean(1), boxes, images), stitched(errors, boxes, nothing)[:, 0]
 
     def describe(self) -> str:
         return "absolute errors of the windows, averaged" if self.own_map else ""
@@ -199,6 +204,11 @@ def spans(length: int, side: int, stride: int) -> list[tuple[int, int]]:
     return [(start, start + side) for start in starts]
 
 
+def steps(length: int, side: int, stride: int) -> list[tuple[int, int]]:
+    """(start, end) of windows along one axis, at multiples of the stride, as far as whole ones fit."""
+    return [(start, start + side) for start in range(0, length - side + 1, stride)]
+
+
 def surroundings(box: Box, context: int, height: int, width: int) -> Box:
     """The square of side `context` about a box, moved into the image; the whole image for 0."""
     tall, wide = min(context or height, height), min(context or width, width)
@@ -207,10 +217,10 @@ def surroundings(box: Box, context: int, height: int, width: int) -> Box:
     return Box(top, top + tall, left, left + wide)
 
 
-def stitched(patches: Tensor, boxes: Sequence[Box], like: Tensor) -> Tensor:
-    """Mean of patches (B, windows, C, patch, patch) over the windows that hold a pixel, shaped as `like` (B, C, H, W)."""
-    total, count = torch.zeros_like(like), torch.zeros_like(like)
+def stitched(patches: Tensor, boxes: Sequence[Box], outside: Tensor) -> Tensor:
+    """Mean of patches (B, windows, C, patch, patch) over the windows that hold a pixel; `outside` (B, C, H, W) elsewhere."""
+    total, count = torch.zeros_like(outside), torch.zeros_like(outside)
     for index, box in enumerate(boxes):
         box.cut(total).add_(patches[:, index])
         box.cut(count).add_(1)
-    return total / count
+    return torch.where(count > 0, total / count.clamp(min=1), outside)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pseudohealthy import cases, planes
 from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy.devices import precision_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import INTERNAL, INTERRUPTED, NO_INPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
@@ -32,7 +33,7 @@ from pseudohealthy.run import Run, claim, now
 from pseudohealthy.training import checkpoint, finish, sinks, watch
 from pseudohealthy.training.augment import augment
 from pseudohealthy.training.distributed import World, join
-from pseudohealthy.training.plan import Plan, precision_of
+from pseudohealthy.training.plan import Plan
 from pseudohealthy.training.signals import Signals
 
 PREVIOUS = "resume-previous.safetensors"

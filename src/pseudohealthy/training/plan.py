@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
-
 from pseudohealthy.settings import Range, check_fields
 
 Steps = Annotated[int, Range(0, 1_000_000_000)]
@@ -69,15 +67,3 @@ class Plan:
     def ema_at(self, step: int) -> float:
         """Decay after 0-based `step`: grows to `ema`, so that short trainings are not averaged with their start."""
         return min(self.ema, (1 + step) / (10 + step))
-
-
-def precision_of(choice: str, device: torch.device) -> torch.dtype:
-    """bf16 where asked for or where it pays ("auto"); float32 otherwise."""
-    if choice == "fp32":
-        return torch.float32
-    if choice == "bf16":
-        return torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if supported() else torch.float32
