@@ -120,9 +120,7 @@ def of_a_patient(shape: tuple[int, ...], affine: np.ndarray) -> bool:
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     extent = (steps * np.array(shape)).max()
     smallest, largest = STEP_MM
-    return bool(
-        smallest <= steps.min() and steps.max() <= largest and EXTENT_MM[0] <= extent <= EXTENT_MM[1]
-    )
+    return bool(smallest <= steps.min() and steps.max() <= largest and EXTENT_MM[0] <= extent <= EXTENT_MM[1])
 
 
 def same_grid(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray, tolerance: float = 0.1) -> bool:

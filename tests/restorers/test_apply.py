@@ -41,7 +41,9 @@ def heads(tmp_path_factory):
     names = [f"train/good/t{i}" for i in range(6)] + [f"val/good/v{i}" for i in range(2)]
     for name in [*names, "test/good/h0", "test/good/h1"]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        nifti(root / f"{name}.nii.gz", volume(rng), np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]]))
+        nifti(
+            root / f"{name}.nii.gz", volume(rng), np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
+        )
     return root
 
 

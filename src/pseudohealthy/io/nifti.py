@@ -243,9 +243,7 @@ def _qform(header: Any, warnings: list[str]) -> np.ndarray:
     return nib.affines.from_matvec(turn * steps, where)
 
 
-def _in_mm(
-    header: Any, affine: np.ndarray, grid: tuple[int, ...], warnings: list[str]
-) -> np.ndarray:
+def _in_mm(header: Any, affine: np.ndarray, grid: tuple[int, ...], warnings: list[str]) -> np.ndarray:
     """The affine in mm. Headers say metres or micrometres, and many that do hold mm: what makes a
     patient of the image is believed."""
     name, unit = UNITS.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))

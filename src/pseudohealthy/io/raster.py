@@ -113,9 +113,7 @@ def _require_known(pages: list[tiff.Page]) -> None:
             raise Fault("DTYPE", found, "save it without compression, or as LZW or Deflate")
 
 
-def _pillow(
-    path: Path, head: bytes, max_voxels: int, warnings: list[str]
-) -> tuple[list[Layers], bool]:
+def _pillow(path: Path, head: bytes, max_voxels: int, warnings: list[str]) -> tuple[list[Layers], bool]:
     """Every page by Pillow, and whether its compression is lossy."""
     from PIL import Image
 

@@ -245,9 +245,7 @@ def _through_libtiff(data: bytes, wanted: int, compression: int, fill: int) -> b
         return image.tobytes()
 
 
-def meaning(
-    values: np.ndarray, page: Page, warnings: list[str]
-) -> tuple[np.ndarray, np.ndarray | None]:
+def meaning(values: np.ndarray, page: Page, warnings: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """Samples (H, W, channels) as grey levels (H, W) or colours (H, W, 3), and alpha (H, W).
 
     Upright, polarity turned so that high is bright, palettes and inks converted. Several grey
