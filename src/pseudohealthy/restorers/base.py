@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.maps import AnomalyMap
+from pseudohealthy.networks.ranges import Channels, Size
+from pseudohealthy.settings import checked
 
 GROUPS = 8  # of draws, for the spread of a score: as many maps are in memory once more
 PRIOR = 8  # healthy planes that the spread of all pixels together counts for in the spread of one pixel
@@ -75,7 +77,8 @@ class Restorer(nn.Module):
     dictated: ClassVar[tuple[str, ...]] = ("size", "channels")  # the canvas decides these
     nested: ClassVar[dict[str, Any]] = {}  # settings that are themselves a signature: {"network": UNet}
 
-    def __init__(self, *, size: int, channels: int):
+    @checked
+    def __init__(self, *, size: Size, channels: Channels):
         super().__init__()
         self.size, self.channels = size, channels
         # Mean and spread of healthy training planes, in [-1, 1]; the loop fills them before the first step.
@@ -95,6 +98,9 @@ class Restorer(nn.Module):
     def parts(self) -> tuple[str, ...]:
         """Names of the submodules that are trained, each with its own loss and optimiser; empty: nothing to train."""
         return ()
+
+    def fits(self, batch: int) -> None:
+        """Fault RECIPE (exit 2) where the method cannot be trained on so many images at a time."""
 
     def begin(self) -> None:
         """Called once, before the first step of a new training: weights to start from. Not when a run is opened."""
@@ -177,6 +183,8 @@ def register(name: str) -> Callable[[type[Restorer]], type[Restorer]]:
 
     def add(cls: type[Restorer]) -> type[Restorer]:
         cls.name = name
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
         REGISTRY[name] = cls
         return cls
 

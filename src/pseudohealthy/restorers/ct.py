@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -17,14 +17,29 @@ from torch import Tensor
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.interop.start import start_from
 from pseudohealthy.networks.ct_unet import CtUNet
+from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.patched import Box
+from pseudohealthy.restorers.ranges import (
+    Depths,
+    Draws,
+    Levels,
+    MaxLevel,
+    Square,
+    Weight,
+    Weights,
+    highest,
+    levels_fit,
+    patch_fits,
+)
 from pseudohealthy.scores import mirror_residual
+from pseudohealthy.settings import Range
 
 EMPTY = -0.999  # a window no brighter than this is air: nothing to restore
 
@@ -35,7 +50,7 @@ class CtPatched(Restorer):
 
     architecture: "ct" (settings in `ct_network`) or "unet" (in `network`). weights: a run or a diffusers folder whose
         network training starts from; read then only. "" starts from scratch.
-    patch, stride: side and step of the windows, model pixels; an image smaller than `patch` is one window.
+    patch, stride: side and step of the windows, model pixels, at most the side of the image.
     context: side of the square about a window that the network sees, always; 0 is the whole image, as published.
     levels, max_level: of the cosine schedule (s = 0.008), and the highest that training draws; 0 is all of them.
     depths, draws: noise levels (the published 0-based step 150 is level 151) and noise draws that are averaged.
@@ -55,40 +70,43 @@ class CtPatched(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         architecture: Literal["ct", "unet"] = "ct",
         ct_network: dict = {},  # noqa: B006 (read only)
         network: dict = {},  # noqa: B006 (read only)
-        weights: str = "",
-        patch: int = 64,
-        stride: int = 32,
-        context: int = 0,
-        levels: int = 1000,
-        max_level: int = 0,
-        depths: tuple[int, ...] = (151,),
-        draws: int = 1,
-        ssim_weight: float = 1.0,
+        weights: Weights = "",
+        patch: Square = 64,
+        stride: Square = 32,
+        context: Annotated[int, Range(0, 2048)] = 0,
+        levels: Levels = 1000,
+        max_level: MaxLevel = 0,
+        depths: Depths = (151,),
+        draws: Draws = 1,
+        ssim_weight: Weight = 1.0,
         clip: bool = True,
-        windows: int = 64,
+        windows: Annotated[int, Range(1, 4096)] = 64,
         symmetry: bool = False,
         score: Literal["map", "published"] = "map",
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
-        max_level = max_level or levels
-        if not 1 <= stride <= patch or (context and context < patch) or min(windows, draws) < 1:
-            raise ValueError(f"stride {stride}, patch {patch}, context {context}: give rising sizes, or context 0")
-        if not depths or not all(1 <= d <= max_level <= levels for d in depths):
-            raise ValueError(f"depths {depths}: give levels in 1..{max_level}, which may not exceed {levels}")
+        max_level = highest(max_level, levels)
+        patch_fits(patch, size)
+        levels_fit("depths", depths, max_level, "max_level")
+        if stride > patch or (context and context < patch):
+            raise Fault("RECIPE", f"restorer.stride = {stride}, patch = {patch} and context = {context}",
+                        "give a stride of at most the patch, and a context of at least it or 0", exit=USAGE)  # fmt: skip
         if symmetry and score == "published":
-            raise ValueError("symmetry changes the residual, which score 'published' does not use: choose one")
+            raise Fault("RECIPE", "restorer.symmetry changes the residual, which restorer.score = published does not use",
+                        "choose one of them", exit=USAGE)  # fmt: skip
         self.published, sides = quirks == "published", {"in_channels": channels, "out_channels": channels}
         if architecture == "ct":
             net = build(CtUNet, ct_network, "restorer.ct_network", quirks=quirks, **sides)
         else:
             net = build(UNet, network, "restorer.network", **sides)
         self.denoiser = Denoiser(net, Schedule("cosine", levels, floor=1e-4 if self.published else 0), target="clean")
+        side_fits(net, min(context or size, size), f"restorer.{'ct_network' if architecture == 'ct' else 'network'}")
         self.weights, self.max_level, self.depths, self.draws = weights, max_level, depths, draws
         self.patch, self.stride, self.context, self.windows = patch, stride, context, windows
         self.ssim_weight, self.clip, self.symmetry, self.own_map = ssim_weight, clip, symmetry, score == "published"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +15,15 @@ from torch import Tensor
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw, Key
 from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.interop.start import start_from
+from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
+from pseudohealthy.restorers.ranges import Depths, Draws, Levels, Square, Weight, Weights, levels_fit, patch_fits
+from pseudohealthy.settings import Range
 
 PIXELS = 2**18  # of the images in one network call: 28 of 96 x 96, about 1 GB of activations at width 128
 
@@ -77,33 +81,35 @@ class Patched(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
-        weights: str = "",
-        patch: int = 48,
-        stride: int = 0,
+        weights: Weights = "",
+        patch: Square = 48,
+        stride: Annotated[int, Range(0, 2048)] = 0,
         overlap: Literal["none", "cut", "average"] = "none",
         sampling: Literal["grid", "random"] = "grid",
         schedule: Literal["linear", "cosine"] = "cosine",
-        levels: int = 1000,
+        levels: Levels = 1000,
         target: Literal["noise", "clean", "velocity"] = "clean",
         noise: Literal["gaussian", "simplex"] = "simplex",
         standardise: bool = False,
-        depths: tuple[int, ...] = (500,),
-        draws: int = 1,
+        depths: Depths = (500,),
+        draws: Draws = 1,
         objective: Literal["l1", "mse+ssim"] = "l1",
-        ssim_weight: float = 1.0,
+        ssim_weight: Weight = 1.0,
         clip: bool = True,
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
-        if patch < 1 or not 0 <= stride <= patch or (stride and overlap == "none"):
-            raise ValueError(f"patch {patch}, stride {stride}, overlap {overlap!r}: a stride is for overlapping boxes")
-        if not depths or not all(1 <= depth <= levels for depth in depths) or draws < 1:
-            raise ValueError(f"depths {depths}, draws {draws}: give levels in 1..{levels} and at least one draw")
+        patch_fits(patch, size)
+        levels_fit("depths", depths, levels, "levels")
+        if stride > patch or (stride and overlap == "none"):
+            raise Fault("RECIPE", f"restorer.stride = {stride} with patch = {patch} and overlap = {overlap}",
+                        "give at most the patch, and 0 where boxes do not overlap", exit=USAGE)  # fmt: skip
         net = build(UNet, network, "restorer.network", in_channels=channels, out_channels=channels)
         self.denoiser = Denoiser(net, Schedule(schedule, levels), target=target)
+        side_fits(net, size, "restorer.network")
         self.patch, self.stride, self.overlap, self.sampling = patch, stride or patch, overlap, sampling
         self.noise, self.standardise, self.depths, self.draws = noise, standardise, depths, draws
         self.objective, self.ssim_weight, self.clip, self.weights = objective, ssim_weight, clip, weights
