@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pseudohealthy import cases, planes
 from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy.devices import precision_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import INTERNAL, INTERRUPTED, NO_INPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
@@ -32,7 +33,7 @@ from pseudohealthy.run import Run, claim, now
 from pseudohealthy.training import checkpoint, finish, sinks, watch
 from pseudohealthy.training.augment import augment
 from pseudohealthy.training.distributed import World, join
-from pseudohealthy.training.plan import Plan, precision_of
+from pseudohealthy.training.plan import Plan
 from pseudohealthy.training.signals import Signals
 
 PREVIOUS = "resume-previous.safetensors"
@@ -85,7 +86,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     settings: ``map.key=value`` and ``restorer.key=value`` texts that leave the network as it is: how a trained run restores
     and reads its maps. The threshold is set anew on healthy validation data.
     """
-    opened = Run.open(run)
+    opened = Run.open(run).own()
     settings = list(settings)
     for text in settings:
         if not text.startswith(("map.", "restorer.")):
@@ -104,7 +105,10 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
                 opened.recipe.training["steps"] = 0
     if steps is None and epochs is None and opened.record.get("steps"):
         opened.recipe.training["steps"] = opened.record["steps"]  # an extension that was interrupted keeps its own goal
-    where = Path(data) if data else opened.folder / opened.record["data"]
+    where = Path(data) if data else opened.folder / str(opened.record.get("data"))
+    if not data and not where.exists():
+        message = f"the data of '{opened.name}' are not where they were in training"
+        raise Fault("NOT_FOUND", message, "name them with --data", exit=NO_INPUT)
     manifest = cases.load(where, dedupe=bool(opened.record.get("dedupe")))
     if manifest.sha256 != opened.record.get("manifest_sha256"):
         raise Fault(
