@@ -141,7 +141,7 @@ def _folder(root: Path) -> tuple[list[Source], list[Skipped]]:
             elif kind in ("nifti", "raster", "array") and MASK.search(stem):
                 skipped.append(Skipped(path, "named as a mask"))
             elif kind == "zip":
-                skipped.append(Skipped(path, "an archive inside a folder: give it by name"))
+                skipped.append(Skipped(path, "an archive inside a folder or archive: unpack it, or give it by name"))
             else:
                 found, left = _file(path, kind, None)
                 sources += found

@@ -20,6 +20,7 @@ import numpy as np
 
 from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
+from pseudohealthy.io.bounded import looks_like
 from pseudohealthy.scan import Scan, as_float, finite, of_a_patient, same_grid
 
 # Where planes, rows and columns point, so that row 0 shown on top is the radiological view.
@@ -196,16 +197,6 @@ def _header(stream: BinaryIO) -> tuple[Any, bool]:
     extended = not offset < length + 4 and raw[length : length + 1] not in (b"", b"\0")
     text = [bytes(header[key].tobytes()).strip(b"\0 ") for key in ("descrip", "aux_file", "db_name") if key in header]
     return header, extended or any(t and not TOOL.search(t) for t in text)
-
-
-def looks_like(raw: bytes) -> str:
-    """What a file that is no image seems to be, in brackets."""
-    start = raw[:200].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return " (it looks like HTML: a web page was saved instead)"
-    if start.startswith(b"version https://git-lfs"):
-        return " (it is a Git LFS pointer: run git lfs pull)"
-    return ""
 
 
 def _shape(header: Any) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 from pseudohealthy.errors import REFUSED, RESOURCE, Fault
 from pseudohealthy.io import tiff
 from pseudohealthy.io.atomic import atomic
-from pseudohealthy.io.bounded import Bounded
+from pseudohealthy.io.bounded import Bounded, looks_like
 from pseudohealthy.io.mask import drawn
 from pseudohealthy.scan import Scan, as_float, finite, luminance
 
@@ -60,8 +60,6 @@ def read_picture(
     Raises Fault TRUNCATED, NOT_IMAGE, DTYPE, CHANNELS, TOO_LARGE (exit 7), SIZES.
     """
     from PIL import Image, UnidentifiedImageError
-
-    from pseudohealthy.io.nifti import looks_like
 
     warnings: list[str] = []
     with open(path, "rb") as file:
