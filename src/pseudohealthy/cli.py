@@ -11,6 +11,7 @@ import tyro
 from pseudohealthy import __version__
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.finding import Demo, Detect, Inspect
+from pseudohealthy.commands.keeping import Cache
 from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
 from pseudohealthy.commands.serving import Serve
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type[Command]] = {
     "import-weights": ImportWeights,
     "verify": Verify,
     "serve": Serve,
+    "cache": Cache,
 }
 
 

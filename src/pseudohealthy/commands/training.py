@@ -104,22 +104,26 @@ class Train(Command):
     """also write the history there"""
     dedupe: bool = False
     """leave out copies of a case (the same image in the same split with the same label) instead of refusing the data"""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """keep the images as the network sees them there; default beside what `prepare` wrote, else in the user's cache"""
+    pseudonymise: bool = False
+    """write ids of cases and patients as pseudonyms into the run; RUN.salt beside it tells them"""
     overwrite: bool = False
 
     def run(self) -> int:
         from pseudohealthy.training import loop
 
         if self.resume is not None:
-            if self.recipe or self.out or self.batch or self.seed is not None:
+            if self.recipe or self.out or self.batch or self.seed is not None or self.pseudonymise:
                 raise Fault(
                     "USAGE",
                     "--resume goes on with a run as it is",
-                    "only --data, --steps, --epochs and --set go with it",
+                    "only --data, --steps, --epochs, --cache and --set go with it",
                     exit=USAGE,
                 )
             done = loop.resume(
                 self.resume, data=self.data, steps=self.steps, epochs=self.epochs, settings=self.set,
-                device=self.device, sink=self.track,
+                device=self.device, sink=self.track, cache=self.cache,
             )  # fmt: skip
         else:
             if self.recipe is None or self.data is None or self.out is None:
@@ -129,6 +133,7 @@ class Train(Command):
             done = loop.train(
                 self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs, batch=self.batch, seed=self.seed,
                 settings=self.set, device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,
+                cache=self.cache, pseudonymise=self.pseudonymise,
             )  # fmt: skip
         self.show(done.record, f"run: {done.folder}")
         return 0
