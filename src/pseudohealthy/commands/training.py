@@ -119,6 +119,10 @@ class Train(Command):
     """also write the history there"""
     dedupe: bool = False
     """leave out copies of a case (the same image in the same split with the same label) instead of refusing the data"""
+    cache: Annotated[Path | None, Arg(metavar="DIR")] = None
+    """keep the images as the network sees them there; default beside what `prepare` wrote, else in the user's cache"""
+    pseudonymise: bool = False
+    """write ids of cases and patients as pseudonyms into the run; RUN.salt beside it tells them"""
     overwrite: bool = False
     """start anew in --out although something lies there"""
 
@@ -131,22 +135,23 @@ class Train(Command):
         from pseudohealthy.training import loop
 
         if self.resume is not None:
-            if self.recipe or self.out or self.batch or self.seed is not None:
+            if self.recipe or self.out or self.batch or self.seed is not None or self.pseudonymise:
                 raise Fault(
                     "USAGE",
                     "--resume goes on with a run as it is",
-                    "only --data, --steps, --epochs and --set go with it",
+                    "only --data, --steps, --epochs, --cache and --set go with it",
                     exit=USAGE,
                 )
             done = loop.resume(
                 self.resume, data=self.data, steps=self.steps, epochs=self.epochs, settings=self.set,
-                device=self.device, sink=self.track,
+                device=self.device, sink=self.track, cache=self.cache,
             )  # fmt: skip
         else:
             assert self.recipe and self.data and self.out  # `lacks`
             done = loop.train(
                 self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs, batch=self.batch, seed=self.seed,
                 settings=self.set, device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,
+                cache=self.cache, pseudonymise=self.pseudonymise,
             )  # fmt: skip
         self.show(done.record, f"run: {done.folder}")
         return 0

@@ -20,7 +20,9 @@ from pseudohealthy.restorers.apply import NOISE_KEY
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run, now
+from pseudohealthy.runs.pseudonyms import namer
 from pseudohealthy.training import checkpoint, watch
+from pseudohealthy.training.model_card import holdings
 
 if TYPE_CHECKING:
     from pseudohealthy.training.loop import Trainer
@@ -42,12 +44,19 @@ def healthy_statistics(store: PlaneStore) -> tuple[Tensor, Tensor]:
 
 
 def write_split(run: Run, manifest: Manifest) -> None:
-    """split.csv: which case of which patient was used for what."""
+    """split.csv: which case of which patient was used for what, by id or by pseudonym."""
+    called = namer(run)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("case_id", "patient_id", "split", "label"))
     writer.writerows(
-        (case.case_id, case.patient_id, case.split, "" if case.label is None else case.label) for case in manifest
+        (
+            called("case", case.case_id),
+            called("patient", case.patient_id),
+            case.split,
+            "" if case.label is None else case.label,
+        )
+        for case in manifest
     )
     write_text(run.folder / "split.csv", text.getvalue())
 
@@ -61,6 +70,8 @@ def finish(trainer: Trainer) -> None:
     sha256 = sha256_calibrated or sha256
     threshold = healthy_threshold(trainer, model, chosen)
     kept = threshold.pop("kept", None)
+    if kept:
+        kept["case_id"] = namer(run)("case", kept["case_id"])
     write_json(run.folder / "threshold.json", threshold)
     write_json(run.folder / "fingerprint.json", fingerprint(trainer.store))
     run.note(status="finished", step=trainer.step, finished=now(), weights=run.weights().name, weights_sha256=sha256,
@@ -236,5 +247,7 @@ def model_card(trainer: Trainer, threshold: dict) -> str:
         "A map shows what differs from the training population: unusual anatomy, another scanner or another preparation",
         "light up like disease, and disease that resembles health does not. Generative models can memorise training",
         "images: do not share weights trained on private data without asking whoever is responsible for them.",
+        "",
+        *holdings(run),
     ]
     return "\n".join(lines) + "\n"

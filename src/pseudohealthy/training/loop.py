@@ -7,7 +7,6 @@ run resumed after a kill equals the uninterrupted one bit for bit on CPU, and tw
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import os
 import time
@@ -30,7 +29,8 @@ from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.base import Batch, Restorer
 from pseudohealthy.run import Run, claim, now
-from pseudohealthy.training import checkpoint, finish, sinks, watch
+from pseudohealthy.runs import pseudonyms
+from pseudohealthy.training import checkpoint, finish, plane_cache, sinks, watch
 from pseudohealthy.training.augment import augment
 from pseudohealthy.training.distributed import World, join
 from pseudohealthy.training.plan import Plan
@@ -53,10 +53,14 @@ def train(
     sink: str = "none",
     overwrite: bool = False,
     dedupe: bool = False,
+    cache: Path | None = None,
+    pseudonymise: bool = False,
 ) -> Run:
     """Train a recipe on a manifest (or folder layout) into a new run folder; the command ``train``.
 
-    settings: ``section.key=value`` texts. sink: "none", "tensorboard" or "mlflow". dedupe: copies of a case are left out. Faults as in the contract.
+    settings: ``section.key=value`` texts. sink: "none", "tensorboard" or "mlflow". dedupe: copies of a case are left out. cache: folder for
+    the planes instead of the usual one (see `plane_cache`). pseudonymise: split.csv tells no ids (see `runs.pseudonyms`).
+    Faults as in the contract.
     """
     recipe = copy.deepcopy(recipe) if isinstance(recipe, Recipe) else Recipe.load(recipe)
     recipe.set(settings)
@@ -71,16 +75,20 @@ def train(
     folder = Path(out)
     if world.first:
         here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
-        said = {"data": here, "manifest_sha256": manifest.sha256} | ({"dedupe": True} if dedupe else {})
+        said = {"data": here, "manifest_sha256": manifest.sha256, "names": "series"} | (
+            {"dedupe": True} if dedupe else {}
+        )
         run = Run.create(folder, recipe, overwrite=overwrite, **said)
+        if pseudonymise:
+            pseudonyms.begin(run)
         finish.write_split(run, manifest)
     world.wait()
     run = Run.open(folder)
-    return fit(run, open_planes(run, manifest, world), world, sink=sink)
+    return fit(run, open_planes(run, manifest, world, cache), world, sink=sink)
 
 
 def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None = None, epochs: float | None = None,
-           settings: Iterable[str] = (), device: str = "auto", sink: str = "none") -> Run:  # fmt: skip
+           settings: Iterable[str] = (), device: str = "auto", sink: str = "none", cache: Path | None = None) -> Run:  # fmt: skip
     """Go on with an interrupted run, or extend a finished one to `steps` (or `epochs`) in all.
 
     settings: ``map.key=value`` and ``restorer.key=value`` texts that leave the network as it is: how a trained run restores
@@ -97,6 +105,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
                 exit=USAGE,
             )
     opened.recipe.set(settings)
+    pseudonyms.namer(opened)  # a salt that is gone is said now, not when everything is done
     world = join(device)
     for key, value in (("steps", steps), ("epochs", epochs)):
         if value is not None:
@@ -109,7 +118,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     if not data and not where.exists():
         message = f"the data of '{opened.name}' are not where they were in training"
         raise Fault("NOT_FOUND", message, "name them with --data", exit=NO_INPUT)
-    manifest = cases.load(where, dedupe=bool(opened.record.get("dedupe")))
+    manifest = cases.load(where, dedupe=bool(opened.record.get("dedupe")), names=opened.record.get("names", "path"))
     if manifest.sha256 != opened.record.get("manifest_sha256"):
         raise Fault(
             "DATA_CHANGED",
@@ -124,25 +133,22 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
         claim(opened.folder)
         write_text(opened.folder / "recipe.toml", opened.recipe.toml())
         opened.note(recipe_sha256=opened.recipe_sha256)
-    return fit(opened, open_planes(opened, manifest, world), world, sink=sink)
+    return fit(opened, open_planes(opened, manifest, world, cache), world, sink=sink)
 
 
-def open_planes(run: Run, manifest: cases.Manifest, world: World) -> planes.PlaneStore:
-    """The plane cache, built by the first process: beside a prepared manifest, so that runs share it, else in the run.
+def open_planes(run: Run, manifest: cases.Manifest, world: World, cache: Path | None = None) -> planes.PlaneStore:
+    """The planes to train on, cut by the first process, and by others where its folders are not theirs.
 
     Fault NO_HEALTHY (exit 3) without a healthy training plane.
     """
     canvas = run.recipe.make_canvas()
-    key = hashlib.sha256(repr((manifest.sha256, canvas)).encode()).hexdigest()[:12]
-    prepared = (manifest.root / "manifest.csv").is_file() and os.access(manifest.root, os.W_OK)
-    folder = (manifest.root if prepared else run.folder) / "planes" / key
     if world.first:
         with Progress("reading cases", len(manifest)) as bar:
-            store = planes.build_cache(manifest, canvas, folder, progress=lambda done, total: bar.to(done))
+            store = plane_cache.opened(manifest, canvas, cache, lambda done, total: bar.to(done))
         for line in store.faults:
             say(line, error=True)
     world.wait()
-    store = planes.PlaneStore.open(folder)
+    store = plane_cache.opened(manifest, canvas, cache)
     if len(store.select("train", HEALTHY)) == 0:
         raise Fault(
             "NO_HEALTHY",
