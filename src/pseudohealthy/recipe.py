@@ -23,7 +23,7 @@ SECTIONS = ("canvas", "restorer", "training", "map")
 
 @dataclass
 class Recipe:
-    """One experiment: ``canvas`` (Canvas), ``restorer`` (name + its signature), ``training`` (Plan), ``map`` (AnomalyMap)."""
+    """One experiment: ``canvas`` (Canvas), ``restorer`` (name + its signature), ``training`` (Budget), ``map`` (AnomalyMap)."""
 
     name: str
     summary: str = ""
@@ -113,10 +113,10 @@ class Recipe:
         except ValueError as error:  # settings that contradict one another
             raise Fault("RECIPE", f"[restorer] {error}", "correct the recipe", exit=USAGE) from None
 
-    def make_plan(self):
-        from pseudohealthy.training.plan import Plan
+    def make_budget(self):
+        from pseudohealthy.training.budget import Budget
 
-        return build(Plan, self.training, "training")
+        return build(Budget, self.training, "training")
 
     def make_map(self):
         from pseudohealthy.maps import AnomalyMap
@@ -129,7 +129,7 @@ class Recipe:
         from pseudohealthy.maps import AnomalyMap
         from pseudohealthy.preprocessing import expanded
         from pseudohealthy.restorers import restorer_class
-        from pseudohealthy.training.plan import Plan
+        from pseudohealthy.training.budget import Budget
 
         cls = restorer_class(self.restorer.get("name"))
         own = {k: v for k, v in self.restorer.items() if k != "name"}
@@ -139,7 +139,7 @@ class Recipe:
             source=self.source,
             canvas=complete(Canvas, expanded(self.canvas), "canvas"),
             restorer={"name": self.restorer["name"], **complete(cls, own, "restorer")},
-            training=complete(Plan, self.training, "training"),
+            training=complete(Budget, self.training, "training"),
             map=complete(AnomalyMap, self.map, "map"),
         )
 

@@ -92,9 +92,13 @@ class Train(Command):
     out: Path | None = None
     """the new run"""
     resume: Path | None = None
-    """a run to go on with, or to extend with --steps or --epochs"""
+    """a run to go on with, or to extend with --steps, --epochs or --minutes"""
     steps: int | None = None
+    """optimiser steps in all"""
     epochs: float | None = None
+    """instead: passes over the training planes"""
+    minutes: float | None = None
+    """instead: time for everything, threshold included; the steps that fit are found out first"""
     batch: int | None = None
     """images per step, over all processes together"""
     seed: int | None = None
@@ -114,12 +118,12 @@ class Train(Command):
                 raise Fault(
                     "USAGE",
                     "--resume goes on with a run as it is",
-                    "only --data, --steps, --epochs and --set go with it",
+                    "only --data, --steps, --epochs, --minutes and --set go with it",
                     exit=USAGE,
                 )
             done = loop.resume(
-                self.resume, data=self.data, steps=self.steps, epochs=self.epochs, settings=self.set,
-                device=self.device, sink=self.track,
+                self.resume, data=self.data, steps=self.steps, epochs=self.epochs,
+                minutes=self.minutes, settings=self.set, device=self.device, sink=self.track,
             )  # fmt: skip
         else:
             if self.recipe is None or self.data is None or self.out is None:
@@ -127,8 +131,9 @@ class Train(Command):
                     "USAGE", "train needs RECIPE, --data and --out", "see pseudohealthy train --help", exit=USAGE
                 )
             done = loop.train(
-                self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs, batch=self.batch, seed=self.seed,
-                settings=self.set, device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,
+                self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs,
+                minutes=self.minutes, batch=self.batch, seed=self.seed, settings=self.set,
+                device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,
             )  # fmt: skip
         self.show(done.record, f"run: {done.folder}")
         return 0

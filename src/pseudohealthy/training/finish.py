@@ -22,7 +22,7 @@ from pseudohealthy.run import Run, now
 from pseudohealthy.training import checkpoint, watch
 
 if TYPE_CHECKING:
-    from pseudohealthy.training.loop import Trainer
+    from pseudohealthy.training.trainer import Trainer
 
 PLANES = 20_000  # healthy planes that the statistics look at, evenly spread
 HASHED = ("split.csv", "threshold.json", "fingerprint.json")
@@ -230,7 +230,7 @@ def model_card(trainer: Trainer, threshold: dict) -> str:
         f"- Method: `{run.recipe.restorer['name']}`, {run.record.get('parameters', 0):,} parameters, "
         f"{run.record.get('network_calls', 0)} network calls an image",
         f"- Trained on: {counts['train'][0]:,} planes of {counts['train'][1]:,} patients ({len(trainer.rows):,} used), "
-        f"{trainer.step:,} steps of {trainer.plan.batch}",
+        f"{trainer.step:,} steps of {trainer.budget.batch}",
         f"- Validated on: {counts['val'][0]:,} planes of {counts['val'][1]:,} patients",
         f"- Threshold: {threshold['value']} ({threshold['source']}, quantile {threshold['quantile']}, "
         f"{threshold['n_patients']} patients, {threshold['detail'].get('population', 'none')})",

@@ -14,7 +14,8 @@ from pseudohealthy.io.atomic import atomic
 from pseudohealthy.restorers.base import Batch, Restorer
 
 if TYPE_CHECKING:
-    from pseudohealthy.training.loop import Trainer
+    from pseudohealthy.training.budget import Budget
+    from pseudohealthy.training.trainer import Trainer
 
 # Network calls a validation may spend on restoring: never more than the first, and SHARE of batch x steps since the last
 # one. A training step costs about three calls an image (forward and backward), so that .6 is a fifth of the training.
@@ -25,7 +26,7 @@ LEARNED = 0.25  # share by which the loss of what is chosen by ROC-AUC may excee
 
 def validate(trainer: Trainer) -> dict[str, float]:
     """Loss of the averaged weights on healthy validation planes, always with the same levels and noise; ROC-AUC if labelled."""
-    plan, store, model = trainer.plan, trainer.store, trainer.average
+    plan, store, model = trainer.budget, trainer.store, trainer.average
     healthy = spread_out(store.select("val", HEALTHY), plan.validation_planes)
     result: dict[str, float] = {}
     with torch.no_grad():
@@ -44,8 +45,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
             result["validation_loss"] = float("nan") if not trainer.history else trainer.history[-1]["validation_loss"]
         anomalous = store.select("val", ANOMALOUS)
         if len(anomalous) and len(healthy):
-            calls = min(CALLS, SHARE * plan.batch * plan.every(trainer.total))
-            most = max(FEWEST, min(plan.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
+            most = most_restored(plan, model, plan.every(trainer.total))
             pairs = [(HEALTHY, spread_out(healthy, most)), (ANOMALOUS, spread_out(anomalous, most))]
             scores = {label: plane_scores(trainer, rows) for label, rows in pairs}
             result["validation_auroc"] = auroc(scores[HEALTHY], scores[ANOMALOUS])
@@ -53,6 +53,12 @@ def validate(trainer: Trainer) -> dict[str, float]:
     draw_diagnostics(trainer, healthy, anomalous)
     draw_curves(trainer, [*trainer.history, {"step": trainer.step, **result}])
     return result
+
+
+def most_restored(budget: Budget, model: Restorer, every: int) -> int:
+    """Planes of each label that a validation restores, `every` steps after the last one."""
+    calls = min(CALLS, SHARE * budget.batch * every)
+    return max(FEWEST, min(budget.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
 
 
 def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
@@ -83,7 +89,7 @@ def learned(loss: float, best: dict[str, float]) -> bool:
 def validation_batch(trainer: Trainer, rows: np.ndarray) -> Batch:
     store, device = trainer.store, trainer.world.device
     labels = trainer.labels(rows).to(device) if trainer.restorer.uses_labels else None
-    draw = Draw(trainer.plan.seed, [("validation", int(row)) for row in rows])
+    draw = Draw(trainer.budget.seed, [("validation", int(row)) for row in rows])
     return Batch(store.images(rows).to(device), store.foreground(rows).to(device), labels, draw)
 
 
@@ -103,7 +109,7 @@ def plane_scores(trainer: Trainer, rows: np.ndarray) -> np.ndarray:
     """One score per plane."""
     amap = trainer.run.recipe.make_map()
     values: list[float] = []
-    for part in chunks(rows, trainer.plan.batch):
+    for part in chunks(rows, trainer.budget.batch):
         _, _, maps, foreground, own = restored(trainer, part)
         values += (
             own.tolist() if own is not None else [amap.score_of(m, f) for m, f in zip(maps, foreground, strict=True)]
@@ -129,7 +135,7 @@ def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def epoch_of(trainer: Trainer) -> int:
-    return max(1, round(trainer.step * trainer.plan.batch / len(trainer.rows)))
+    return max(1, round(trainer.step * trainer.budget.batch / len(trainer.rows)))
 
 
 def figure(*args: Any, **kwargs: Any):

@@ -10,10 +10,11 @@ from pseudohealthy.errors import USAGE, Fault
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Budget:
     """Training settings.
 
-    steps: optimiser steps; epochs instead when `steps` is 0. batch: images per step over all processes together.
+    minutes: for everything, reading cases and setting the threshold included; the steps that fit are found out before
+        the first one. 0: as many as `steps` says; where that is 0, too, as many as `epochs` needs. batch: images per step over all processes together.
     rate: learning rate, reached after `warmup` steps; then "constant" (so that a finished run can be extended) or
         "cosine" to zero at the last step. weight_decay, betas: AdamW.
     clip: largest gradient norm, 0 for none. ema: decay of the averaged weights that restore; 0 for none.
@@ -26,6 +27,7 @@ class Plan:
 
     steps: int = 0
     epochs: float = 1.0
+    minutes: float = 0.0
     batch: int = 16
     rate: float = 1e-4
     warmup: int = 100
@@ -43,6 +45,7 @@ class Plan:
     def __post_init__(self) -> None:
         for wrong, found, cure in (
             (self.steps < 0 or self.epochs <= 0, f"steps {self.steps}, epochs {self.epochs:g}", "give positive numbers"),
+            (not 0 <= self.minutes < math.inf, f"minutes {self.minutes:g}", "give a positive number, or 0 for no limit"),
             (self.batch < 1, f"batch {self.batch}", "give at least 1"),
             (not 0 < self.rate < math.inf, f"rate {self.rate:g}", "give a positive number"),
             (not 0 <= self.ema < 1, f"ema {self.ema:g}", "give 0 for none, or a number below 1 such as 0.999"),
@@ -56,7 +59,7 @@ class Plan:
                 raise Fault("RECIPE", f"training: {found}", cure, exit=USAGE)
 
     def total(self, planes: int) -> int:
-        """Steps in all, given the number of training planes."""
+        """Steps in all, given the number of training planes; `minutes` are for `Pace.settle`."""
         return self.steps or max(1, round(self.epochs * planes / self.batch))
 
     def every(self, total: int) -> int:
