@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pseudohealthy.commands.base import Command
-from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.errors import SOME_FAILED, USAGE, Fault
 
 
 @dataclass(kw_only=True)
@@ -135,8 +135,10 @@ class Train(Command):
                 minutes=self.minutes, batch=self.batch, seed=self.seed, settings=self.set,
                 device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,
             )  # fmt: skip
-        self.show(done.record, f"run: {done.folder}")
-        return 0
+        failed, cases = done.record.get("cases_failed", 0), done.record.get("cases", 0)
+        what = f"; {failed} of {cases} cases could not be read and were left out, see split.csv" if failed else ""
+        self.show(done.record, f"run: {done.folder}{what}")
+        return SOME_FAILED if failed else 0
 
 
 @dataclass(kw_only=True)

@@ -66,10 +66,12 @@ def train(
         here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
         said = {"data": here, "manifest_sha256": manifest.sha256} | ({"dedupe": True} if dedupe else {})
         run = Run.create(folder, recipe, overwrite=overwrite, **said)
-        finish.write_split(run, manifest)
     world.wait()
     run = Run.open(folder)
-    return fit(run, open_planes(run, manifest, world), world, sink=sink, begun=begun)
+    store = open_planes(run, manifest, world)
+    if world.first:
+        finish.write_split(run, manifest, store)
+    return fit(run, store, world, sink=sink, begun=begun)
 
 
 def length(steps: int | None, epochs: float | None, minutes: float | None) -> dict[str, Any]:
@@ -141,6 +143,7 @@ def open_planes(run: Run, manifest: cases.Manifest, world: World) -> planes.Plan
             store = planes.build_cache(manifest, canvas, folder, progress=lambda done, total: bar.to(done))
         for line in store.faults:
             say(line, error=True)
+        run.note(cases=len(manifest), cases_failed=len(store.faults))
     world.wait()
     store = planes.PlaneStore.open(folder)
     if len(store.select("train", HEALTHY)) == 0:
