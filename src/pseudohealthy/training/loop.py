@@ -94,7 +94,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     and reads its maps. The threshold is set anew on healthy validation data.
     """
     begun = time.monotonic()
-    opened = Run.open(run)
+    opened = Run.open(run).own()
     settings = list(settings)
     for text in settings:
         if not text.startswith(("map.", "restorer.")):
@@ -110,7 +110,10 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     if not chosen and opened.record.get("steps"):  # an extension that was interrupted keeps its own goal
         chosen = {"steps": opened.record["steps"], "minutes": 0.0}
     opened.recipe.training |= chosen
-    where = Path(data) if data else opened.folder / opened.record["data"]
+    where = Path(data) if data else opened.folder / str(opened.record.get("data"))
+    if not data and not where.exists():
+        message = f"the data of '{opened.name}' are not where they were in training"
+        raise Fault("NOT_FOUND", message, "name them with --data", exit=NO_INPUT)
     manifest = cases.load(where, dedupe=bool(opened.record.get("dedupe")))
     if manifest.sha256 != opened.record.get("manifest_sha256"):
         raise Fault(
