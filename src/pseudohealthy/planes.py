@@ -108,7 +108,8 @@ def build_cache(
     than ``min_foreground`` of their pixels in the foreground left out; ``plane`` is the position in the volume. A plane's
     label:
     that of its mask if the case is not healthy and has one, else of the manifest's column ``plane_labels``, else of the
-    case. A case that cannot be read is noted in ``faults`` and left out; when all are, Fault NO_INPUT (exit 3).
+    case. A case that cannot be read is noted in ``faults`` and left out; when all are, Fault NO_INPUT (exit 3, or 2 where
+    the canvas' settings refuse every one).
     progress(done, total).
     """
     folder = Path(folder)
@@ -122,6 +123,7 @@ def build_cache(
     folder.mkdir(parents=True, exist_ok=True)
     known.unlink(missing_ok=True)  # from here on the folder is not a cache until key.json is back
     faults, rows, any_mask = [], io.StringIO(), False
+    exits: set[int] = set()
     table = csv.writer(rows, lineterminator="\n")
     table.writerow(COLUMNS)
     row, side = 0, (canvas.size, canvas.size)
@@ -139,6 +141,7 @@ def build_cache(
                 except Fault as fault:
                     fault.case = fault.case or case.case_id
                     faults.append(str(fault))
+                    exits.add(fault.exit)
                     continue
                 share = fitted.foreground.float().mean(dim=(1, 2)).numpy()
                 kept = np.flatnonzero(share >= (min_foreground if len(share) > 1 else 0))
@@ -155,7 +158,7 @@ def build_cache(
                     "free some space or choose another folder", exit=BAD_OUTPUT) from error  # fmt: skip
     if row == 0:
         raise Fault("NO_INPUT", f"none of {len(manifest)} case(s) gave a plane" + (f": {faults[0]}" if faults else ""),
-                    "see the messages above", exit=NO_INPUT)  # fmt: skip
+                    "see the messages above", exit=USAGE if exits == {USAGE} else NO_INPUT)  # fmt: skip
     if not any_mask:
         (folder / "masks.npy").unlink()
     from pseudohealthy.io.atomic import write_json, write_text

@@ -154,7 +154,8 @@ def build(cls: Any, settings: dict[str, Any], where: str, **given: Any) -> Any:
     try:
         return cls(**checked_settings, **given)
     except ValueError as error:
-        raise Fault("RECIPE", f"[{where}] {error}", "correct the recipe", exit=USAGE) from None
+        named = str(error).partition(" = ")[0] in settable(cls)
+        raise Fault("RECIPE", f"{where}.{error}" if named else f"[{where}] {error}", "correct it", exit=USAGE) from None
 
 
 def check(cls: Any, settings: dict[str, Any], where: str) -> dict[str, Any]:

@@ -111,9 +111,7 @@ def _require_known(pages: list[tiff.Page]) -> None:
             raise Fault("DTYPE", found, "save it without compression, or as LZW or Deflate")
 
 
-def _pillow(
-    path: Path, head: bytes, max_voxels: int, warnings: list[str]
-) -> tuple[list[np.ndarray], bool]:
+def _pillow(path: Path, head: bytes, max_voxels: int, warnings: list[str]) -> tuple[list[np.ndarray], bool]:
     """Every page by Pillow, (H, W) or (H, W, colours), and whether its compression is lossy."""
     from PIL import Image
 
@@ -133,9 +131,7 @@ def _pillow(
     return found, lossy
 
 
-def _require_size(
-    width: int, height: int, pages: int, max_voxels: int, ratio: int, path: Path
-) -> None:
+def _require_size(width: int, height: int, pages: int, max_voxels: int, ratio: int, path: Path) -> None:
     """Fault TOO_LARGE or TRUNCATED for a size that no limit allows or the file cannot hold, before
     memory is taken for it."""
     pixels, size = width * height, path.stat().st_size

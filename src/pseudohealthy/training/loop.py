@@ -34,6 +34,7 @@ from pseudohealthy.training import checkpoint, finish, sinks, watch
 from pseudohealthy.training.augment import augment
 from pseudohealthy.training.distributed import World, join
 from pseudohealthy.training.plan import Plan
+from pseudohealthy.training.refusing import refusable
 from pseudohealthy.training.signals import Signals
 
 PREVIOUS = "resume-previous.safetensors"
@@ -64,19 +65,20 @@ def train(
     recipe.training |= {k: v for k, v in chosen.items() if v is not None}
     if epochs is not None and steps is None:
         recipe.training["steps"] = 0
-    recipe.resolved()  # refuses wrong settings before anything is read or written
-    world = join(device)
-    manifest = cases.load(Path(data), dedupe=dedupe)
-    cases.require_clean(manifest)
-    folder = Path(out)
-    if world.first:
-        here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
-        said = {"data": here, "manifest_sha256": manifest.sha256} | ({"dedupe": True} if dedupe else {})
-        run = Run.create(folder, recipe, overwrite=overwrite, **said)
-        finish.write_split(run, manifest)
-    world.wait()
-    run = Run.open(folder)
-    return fit(run, open_planes(run, manifest, world), world, sink=sink)
+    recipe.checked()  # refuses wrong settings before anything is read or written
+    recipe.require_files()
+    world, folder = join(device), Path(out)
+    with refusable(folder, overwrite=overwrite, first=world.first):
+        manifest = cases.load(Path(data), dedupe=dedupe)
+        cases.require_clean(manifest)
+        if world.first:
+            here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
+            said = {"data": here, "manifest_sha256": manifest.sha256} | ({"dedupe": True} if dedupe else {})
+            run = Run.create(folder, recipe, overwrite=overwrite, **said)
+            finish.write_split(run, manifest)
+        world.wait()
+        run = Run.open(folder)
+        return fit(run, open_planes(run, manifest, world), world, sink=sink)
 
 
 def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None = None, epochs: float | None = None,
@@ -105,6 +107,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
                 opened.recipe.training["steps"] = 0
     if steps is None and epochs is None and opened.record.get("steps"):
         opened.recipe.training["steps"] = opened.record["steps"]  # an extension that was interrupted keeps its own goal
+    opened.recipe = opened.recipe.checked()
     where = Path(data) if data else opened.folder / opened.record["data"]
     manifest = cases.load(where, dedupe=bool(opened.record.get("dedupe")))
     if manifest.sha256 != opened.record.get("manifest_sha256"):
@@ -114,7 +117,6 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
             "name the original one with --data",
             exit=USAGE,
         )
-    opened.recipe = opened.recipe.resolved()
     if settings:
         opened.restorer()  # a setting that changes the network is refused before the recipe is written over
     if world.first:
@@ -267,8 +269,11 @@ class Trainer:
         return values
 
     def diverged(self, what: str) -> Fault:
+        """Nothing saved yet: these settings never trained, and are refused. Later it is a training that failed."""
+        saved = (self.run.folder / "resume.safetensors").is_file()
+        kept = "the last saved state is kept: " if saved else ""
         return Fault("NONFINITE_LOSS", f"{what} at step {self.step}",
-                     "the last saved state is kept: train again with a lower training.rate", exit=INTERNAL)  # fmt: skip
+                     f"{kept}train again with a lower training.rate", exit=INTERNAL if saved else USAGE)  # fmt: skip
 
     @torch.no_grad()
     def follow(self) -> None:
