@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,16 +31,15 @@ def refusable(folder: Path, *, overwrite: bool = False, first: bool = True) -> I
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         prepare_folder(folder, overwrite=overwrite)
-        before = {path.name for path in folder.iterdir()}
+        before = set(folder.rglob("*"))
         aside = put_aside(folder)
         try:
             yield
         except Fault as fault:
             if fault.exit != INTERRUPTED and not (folder / SAVED).is_file():
-                for path in folder.iterdir():
-                    if path.name not in before and not path.name.startswith(ASIDE):
-                        remove(path)
                 put_back(folder, aside)
+                for path in sorted(set(folder.rglob("*")) - before, reverse=True):  # what lies in a folder before it
+                    remove(path)
             raise
     except Fault:
         remove_empty(missing)
@@ -68,9 +66,9 @@ def put_back(folder: Path, aside: list[str]) -> None:
 
 def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        path.rmdir()
     else:
-        path.unlink(missing_ok=True)
+        path.unlink()
 
 
 def remove_empty(folders: list[Path]) -> None:
