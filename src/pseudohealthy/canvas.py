@@ -109,6 +109,8 @@ class Canvas:
     is then centred on the box (crop) or the plane, and its side is what ``size`` pixels make. 0: fit as above.
     slices, slices_in: planes to train on, see ``slices.chosen``; step: mm between training planes, see ``slices.merged``;
     judge: "slices" empties the other planes' foreground and mask, so that no result speaks of them.
+    min_foreground: share of a plane of a volume that the foreground must cover for the plane to count: to be trained on,
+    and to be part of thresholds and of the case's score. Thinner ones are restored and mapped all the same.
     Published settings by name: ``pseudohealthy.preprocessing``.
     """
 
@@ -130,6 +132,7 @@ class Canvas:
     slices_in: Annotated[str, Choice(*SLICES_IN)] = "planes"
     step: Millimetres = 0.0
     judge: Annotated[str, Choice(*JUDGED)] = "all"
+    min_foreground: Annotated[float, Range(0, 0.99)] = 0.02
 
     def __post_init__(self) -> None:
         check_fields(self, "canvas.{}".format)
@@ -221,6 +224,20 @@ class Canvas:
         """The planes results may speak of, bool (D,)."""
         everything = np.ones(len(fitted.planes), dtype=bool)
         return everything if self.judge == "all" or fitted.chosen is None else fitted.chosen
+
+    def counted(self, fitted: Fitted) -> np.ndarray:
+        """The planes that the case's score is over, bool (D,): those of a volume that have `min_foreground`, where none
+        has it those with any; a single plane was chosen by whoever stored it and always counts."""
+        share = fitted.foreground.float().mean(dim=(1, 2)).numpy()
+        if len(share) == 1:
+            return np.ones(1, dtype=bool)
+        enough = (share >= self.min_foreground) & (share > 0)
+        return enough if enough.any() else share > 0
+
+    @property
+    def plane_set(self) -> str:
+        """The planes that scores are over, in words for records."""
+        return f"planes with at least {100 * self.min_foreground:g} % foreground"
 
     def unjudged(self, fitted: Fitted) -> list[str]:
         """A warning that says which planes of a volume are judged, where not all are."""

@@ -99,10 +99,11 @@ class AnomalyMap:
             maps = smooth((maps * gate)[:, None], self.smooth_after)[:, 0]
         return median(maps, self.median) * gate * self.inside(foreground)
 
-    def along(self, maps: Tensor, foreground: Tensor, planes: Sequence[int]) -> Tensor:
+    def along(self, maps: Tensor, foreground: Tensor, planes: Sequence[int], counted: Tensor | None = None) -> Tensor:
         """Finished maps (D, S, S) of one case, smoothed `across` its planes; planes: the number of each in its volume.
 
-        Where planes are missing or have no foreground, the others' weights make up for them.
+        Where planes are missing or have no foreground, the others' weights make up for them. counted: (D,) bool, the
+        planes whose scores count (all by default); the others lend nothing, so that no score hangs on them.
         """
         busy = foreground.flatten(1).any(1)
         if not self.across or busy.sum() < 2:
@@ -110,6 +111,8 @@ class AnomalyMap:
         place = torch.as_tensor(planes, dtype=maps.dtype, device=maps.device)[busy]
         apart = (place[:, None] - place).abs() / self.across
         weights = torch.exp(-0.5 * apart.square()) * (apart <= 3)
+        if counted is not None:
+            weights = weights * (counted[busy].to(maps.device) | (apart == 0))
         weights = weights / weights.sum(1, keepdim=True)
         smoothed = maps.clone()
         smoothed[busy] = (weights @ maps[busy].flatten(1)).view(-1, *maps.shape[1:])

@@ -7,14 +7,16 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pseudohealthy import __version__, models
-from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, Fault
+from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.recipe import Recipe
 
@@ -48,9 +50,7 @@ class Run:
     @classmethod
     def open(cls, folder: Path | str) -> Run:
         """An existing run, or a bundled model by its name. Fault RUN_MISSING (exit 5) when the folder is none."""
-        folder = Path(folder)
-        if not folder.exists():
-            folder = models.find(str(folder)) or folder
+        folder = models.folder_of(folder)
         if not (folder / "recipe.toml").is_file():
             raise Fault(
                 "RUN_MISSING",
@@ -68,6 +68,13 @@ class Run:
             found = f"recipe.toml of '{folder.name}': {fault.message}"
             raise Fault(fault.code, found, fault.cure, exit=BAD_MODEL) from None
         return run
+
+    def own(self) -> Run:
+        """This run, to be written into. Fault USAGE (exit 2) for a model that comes with the program."""
+        if self.folder.parent == models.FOLDER:
+            cure = "use detect --set for other settings, or start a training from it with restorer.weights"
+            raise Fault("USAGE", f"'{self.name}' comes with the program and stays as it is", cure, exit=USAGE)
+        return self
 
     @property
     def name(self) -> str:
@@ -176,7 +183,7 @@ def claim(folder: Path) -> None:
         return
     _claimed[info.st_dev, info.st_ino] = handle
     for stale in folder.glob(".tmp-*"):  # left by a process that was killed while it wrote
-        stale.unlink(missing_ok=True)
+        shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink(missing_ok=True)
 
 
 def release(folder: Path) -> None:
@@ -187,13 +194,14 @@ def release(folder: Path) -> None:
         os.close(handle)
 
 
-def provenance() -> dict[str, Any]:
-    """How a result was made: command, versions, machine kind, time; no paths of the machine, no user names."""
+def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
+    """How a result was made: command, versions, machine kind, time; no paths of the machine, no user names. hidden: words
+    that stand for paths whose names must not be told, such as those of inputs."""
     import torch
 
-    command = [Path(sys.argv[0]).name, *(Path(a).name if "/" in a else a for a in sys.argv[1:])]
+    words = [(hidden or {}).get(Path(word)) or (Path(word).name if "/" in word else word) for word in sys.argv[1:]]
     return {
-        "command": " ".join(command),
+        "command": " ".join([Path(sys.argv[0]).name, *words]),
         "pseudohealthy": __version__,
         "commit": commit(),
         "python": platform.python_version(),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,6 +15,7 @@ from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.settings import checked
 
+GROUPS = 8  # of draws, for the spread of a score: as many maps are in memory once more
 PRIOR = 8  # healthy planes that the spread of all pixels together counts for in the spread of one pixel
 FLOOR = 0.5  # of that common spread, below which no pixel is trusted: background never varies in healthy images
 
@@ -42,6 +44,26 @@ class Restoration:
     trail: list[Tensor] = field(default_factory=list)
     map: Tensor | None = None
     score: Tensor | None = None
+    without: Sequence[Callable[[], Restoration]] = ()
+
+
+def averaged(estimates: Sequence[Tensor], clip: bool = False) -> Restoration:
+    """The mean over draws, then over levels, of estimates (B, draws, C, S, S) of each level; the trail is by level.
+
+    clip: to [-1, 1], each level's mean. `without` leaves out one draw each, or of many draws one group in `GROUPS`.
+    """
+
+    def mean(kept: Tensor) -> Restoration:
+        trail = [estimate[:, kept].mean(1) if len(kept) < count else estimate.mean(1) for estimate in estimates]
+        trail = [part.clamp(-1, 1) if clip else part for part in trail]
+        return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
+
+    count = estimates[0].shape[1]
+    draws = torch.arange(count)
+    left_out = draws.tensor_split(min(count, GROUPS)) if count > 1 else ()
+    restoration = mean(draws)
+    restoration.without = [partial(mean, draws[~torch.isin(draws, group)]) for group in left_out]
+    return restoration
 
 
 class Restorer(nn.Module):

@@ -10,7 +10,6 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor, nn
 
 from pseudohealthy.diffusion.denoiser import Denoiser
@@ -20,7 +19,7 @@ from pseudohealthy.networks.ranges import Channels, Size, norms_fit, side_fits
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
-from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.patched import shared_fields
 from pseudohealthy.restorers.ranges import Depths, Draws, Levels, levels_fit
 from pseudohealthy.restorers.spark import encoder_of
@@ -110,7 +109,7 @@ class Conditioned(Restorer):
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         vector = self.model.context(images).repeat_interleave(self.draws, 0)
-        copied, trail = images.repeat_interleave(self.draws, 0), []
+        copied, found = images.repeat_interleave(self.draws, 0), []
         for depth in self.depths:
             if self.shared:
                 noise = shared_fields(draw, images, f"depth {depth}", self.draws).repeat(len(images), 1, 1, 1)
@@ -118,9 +117,8 @@ class Conditioned(Restorer):
                 noise = self.noisy(draw.fork(f"depth {depth}")).repeat(self.draws).noise(copied)
             noised = self.model.denoiser.noised(copied, noise, depth)
             clean = self.model.denoiser(noised, depth, vector=vector).clean.float()
-            clean = clean.unflatten(0, (-1, self.draws)).mean(1)
-            trail.append(clean.clamp(-1, 1) if self.clip else clean)
-        return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
+            found.append(clean.unflatten(0, (-1, self.draws)))
+        return averaged(found, self.clip)
 
     def noisy(self, draw: Draw) -> Draw:
         """The same stream, giving this method's kind of noise."""

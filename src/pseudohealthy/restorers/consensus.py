@@ -8,7 +8,8 @@ away err more, and count less), or of each pixel too (they err more where anatom
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -70,6 +71,15 @@ class Consensus(Ddpm):
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         restored = super().restore(images, draw)
+        read = self.read(images, restored)
+        read.without = [partial(self.reread, images, other) for other in restored.without]
+        return read
+
+    def reread(self, images: Tensor, other: Callable[[], Restoration]) -> Restoration:
+        return self.read(images, other())
+
+    def read(self, images: Tensor, restored: Restoration) -> Restoration:
+        """The map of the estimates of each level."""
         residuals = self.residuals(images, restored.trail)
         if self.calibration != "none":
             residuals = (residuals - self.residual_mean) / self.residual_spread

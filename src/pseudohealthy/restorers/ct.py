@@ -7,7 +7,8 @@ MIDL 2023). The whole-slice experiment of the same authors' poster is restorer "
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -23,7 +24,7 @@ from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
-from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.patched import Box
 from pseudohealthy.restorers.ranges import (
     Depths,
@@ -161,18 +162,28 @@ class CtPatched(Restorer):
         return torch.stack([place.cut(part) for place, part in zip(places, clean, strict=True)])
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        found = [self.slid(images, depth, draw.fork(f"depth {depth}")) for depth in self.depths]
-        trail = [twin for twin, _ in found]
-        healthy = torch.stack(trail).mean(0)
+        twins, errors = zip(*(self.slid(images, d, draw.fork(f"depth {d}")) for d in self.depths), strict=True)
+        found, wrong = averaged(twins), averaged(errors)
+        read = self.read(images, found, wrong)
+        pairs = zip(found.without, wrong.without, strict=True)
+        read.without = [partial(self.reread, images, *pair) for pair in pairs]
+        return read
+
+    def reread(self, images: Tensor, *pair: Callable[[], Restoration]) -> Restoration:
+        return self.read(images, *(other() for other in pair))
+
+    def read(self, images: Tensor, found: Restoration, wrong: Restoration) -> Restoration:
+        """What `score` and `symmetry` make of mean twins (B, C, H, W) and mean errors (B, 1, H, W)."""
         if self.own_map:
-            maps = torch.stack([errors for _, errors in found]).mean(0)
-            return Restoration(healthy, trail, map=maps, score=maps.flatten(1).mean(1))
-        if self.symmetry:
-            healthy = images - mirror_residual(images - healthy, images, sigma=images.shape[-1] / 64)
-        return Restoration(healthy, trail)
+            maps = wrong.healthy[:, 0]
+            return Restoration(found.healthy, found.trail, map=maps, score=maps.flatten(1).mean(1))
+        if not self.symmetry:
+            return found
+        residual = mirror_residual(images - found.healthy, images, sigma=images.shape[-1] / 64)
+        return Restoration(images - residual, found.trail)
 
     def slid(self, images: Tensor, depth: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Twins (B, C, H, W) and mean absolute errors (B, H, W) from one-step estimates of all windows at `depth`."""
+        """Twins (B, draws, C, H, W) and absolute errors (B, draws, 1, H, W) from one-step estimates of all windows."""
         boxes = self.grid(*images.shape[-2:])
         truth = torch.stack([box.cut(images) for box in boxes], 1)[:, None].expand(-1, self.draws, *[-1] * 4)
         copies, one = truth.shape[:3], truth.shape[3:]
@@ -185,9 +196,9 @@ class CtPatched(Restorer):
             at = [boxes[i] for i in window.tolist()]
             clean = self.estimate([images[i] for i in item.tolist()], at, noised[item, copy, window], depth)
             estimates[item, copy, window] = clean.clamp(-1, 1) if self.clip else clean
-        errors = (truth - estimates).abs().mean((1, 3), keepdim=True)[:, 0]  # (B, windows, 1, patch, patch)
+        errors = (truth - estimates).abs().mean(3, keepdim=True)  # (B, draws, windows, 1, patch, patch)
         nothing = torch.zeros_like(images[:, :1])
-        return stitched(estimates.mean(1), boxes, images), stitched(errors, boxes, nothing)[:, 0]
+        return stitched(estimates, boxes, images), stitched(errors, boxes, nothing)
 
     def describe(self) -> str:
         return "absolute errors of the windows, averaged" if self.own_map else ""
@@ -218,9 +229,11 @@ def surroundings(box: Box, context: int, height: int, width: int) -> Box:
 
 
 def stitched(patches: Tensor, boxes: Sequence[Box], outside: Tensor) -> Tensor:
-    """Mean of patches (B, windows, C, patch, patch) over the windows that hold a pixel; `outside` (B, C, H, W) elsewhere."""
-    total, count = torch.zeros_like(outside), torch.zeros_like(outside)
+    """Mean of patches (B, draws, windows, C, patch, patch) over the windows that hold a pixel: (B, draws, C, H, W);
+    `outside` (B, C, H, W) where no window lies."""
+    total = torch.zeros_like(outside[:, None].repeat(1, patches.shape[1], 1, 1, 1))
+    count = torch.zeros_like(outside[:1, None])
     for index, box in enumerate(boxes):
-        box.cut(total).add_(patches[:, index])
+        box.cut(total).add_(patches[:, :, index])
         box.cut(count).add_(1)
-    return torch.where(count > 0, total / count.clamp(min=1), outside)
+    return torch.where(count > 0, total / count.clamp(min=1), outside[:, None])

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.denoiser import Denoiser
@@ -21,7 +20,7 @@ from pseudohealthy.interop.start import start_from
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
-from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.ranges import (
     Calls,
     Depths,
@@ -114,15 +113,15 @@ class Ddpm(Restorer):
         return error.float().square().flatten(1).mean(1)
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        trail = []
+        found = []
         for depth in self.depths:
             noise = self.fields(self.noisy(draw.fork(f"depth {depth}")).repeat(self.draws))
             x = images.repeat_interleave(self.draws, 0)
             x = self.denoiser.noised(x, noise(x), depth)
             x = sample(self.denoiser, x, self.walk(depth), eta=self.eta, order=self.order, draw=noise, clip=self.clip,
                        variance=self.variance)  # fmt: skip
-            trail.append(x.unflatten(0, (-1, self.draws)).mean(1))
-        return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
+            found.append(x.unflatten(0, (-1, self.draws)))
+        return averaged(found)
 
     def walk(self, depth: int) -> list[int]:
         return walk(depth, 0, min(self.steps or depth, depth))

@@ -21,7 +21,7 @@ from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
-from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.ranges import Depths, Draws, Levels, Square, Weight, Weights, levels_fit, patch_fits
 from pseudohealthy.settings import Range
 
@@ -175,11 +175,10 @@ class Patched(Restorer):
         return (clean - images).square().flatten(1).mean(1) + self.ssim_weight * (1 - ssim(clean, images))
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        trail = [self.stitched(images, depth, draw.fork(f"depth {depth}")) for depth in self.depths]
-        return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
+        return averaged([self.stitched(images, depth, draw.fork(f"depth {depth}")) for depth in self.depths], self.clip)
 
     def stitched(self, images: Tensor, depth: int, draw: Draw) -> Tensor:
-        """One-step estimates of all patches from `depth`, averaged over the draws and put together."""
+        """One-step estimates of all patches from `depth`, put together: (B, draws, C, H, W)."""
         boxes, cells = zip(*self.grid(*images.shape[-2:]), strict=True)
         copies = (len(images), self.draws, len(boxes))
         clean = images[:, None, None].expand(*copies, *images.shape[1:])
@@ -191,12 +190,12 @@ class Patched(Restorer):
         mixed = torch.where(inside, self.denoiser.noised(clean, noise, depth), clean).flatten(0, 2)
         at_once = max(1, PIXELS // (images.shape[-2] * images.shape[-1]))
         estimate = torch.cat([self.denoiser(part, depth).clean for part in mixed.split(at_once)]).float()
-        patches = torch.where(inside, estimate.reshape(clean.shape), clean).mean(1)  # (B, boxes, C, H, W)
-        total, count = torch.zeros_like(images), torch.zeros_like(images)
+        patches = torch.where(inside, estimate.reshape(clean.shape), clean)  # (B, draws, boxes, C, H, W)
+        total, count = torch.zeros_like(patches[:, :, 0]), torch.zeros_like(images[:1, None])
         for index, cell in enumerate(cells):
-            cell.cut(total).add_(cell.cut(patches[:, index]))
+            cell.cut(total).add_(cell.cut(patches[:, :, index]))
             cell.cut(count).add_(1)
-        return (total / count).clamp(-1, 1) if self.clip else total / count
+        return total / count
 
     def noisy(self, draw: Draw) -> Draw:
         """The same stream, giving this method's kind of noise."""

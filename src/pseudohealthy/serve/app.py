@@ -29,7 +29,7 @@ from pseudohealthy.run import Run
 from pseudohealthy.serve import shelf
 from pseudohealthy.serve.guard import Guard, said
 from pseudohealthy.serve.jobs import DONE, ID, PARTLY, RUNNING, WAITING, Job, Jobs
-from pseudohealthy.serve.uploads import Refused, receive
+from pseudohealthy.serve.uploads import Refused, receive, title
 
 
 class App:
@@ -152,7 +152,7 @@ class App:
                     raise Refused(400, "that run is not served here")
                 if not got.names:
                     raise Refused(400, "no file was sent, or only hidden ones")
-                job.name = got.names[0] + (f" and {len(got.names) - 1} more" if len(got.names) > 1 else "")
+                job.name = await run_in_threadpool(title, place / "upload", got.names)
                 self.jobs.add(job)
         except Refused as refused:
             return said(refused.status, refused.text)
