@@ -21,6 +21,7 @@ from PIL import Image
 from blobs import picture
 from pseudohealthy import settings as module
 from pseudohealthy.canvas import Canvas
+from pseudohealthy.detector import threshold_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.maps import AnomalyMap
@@ -347,6 +348,7 @@ def test_any_value_of_any_setting_is_carried_out_or_refused(made):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @given(changed())
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
 def test_many_more_values_of_any_setting_are_carried_out_or_refused(made):
@@ -354,6 +356,7 @@ def test_many_more_values_of_any_setting_are_carried_out_or_refused(made):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @given(changed())
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
 def test_the_command_carries_any_value_out_or_refuses_it_and_leaves_nothing(both_labels, made):
@@ -383,3 +386,52 @@ def both_labels(tmp_path_factory) -> Path:
         rows.append(f"c{number},p{number},{number}.png,{number % 2},{'train' if number < 16 else 'val'}")
     (root / "manifest.csv").write_text("\n".join(rows) + "\n")
     return root
+
+
+# -- flags -------------------------------------------------------------------------------------------------------------
+def test_every_number_that_a_command_takes_has_a_bound():
+    from pseudohealthy.cli import COMMANDS
+    from pseudohealthy.commands.words import words_of
+
+    numbers = [(name, word) for name, cls in COMMANDS.items() for word in words_of(cls) if word.of in (int, float)]
+    assert len(numbers) > 10
+    assert [(name, w.name) for name, w in numbers if w.arg.least is None and w.arg.above is None] == []
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "inf", "-0.5", "otsuu", "1e400", "0,5", ""])
+def test_a_threshold_that_no_map_can_have_is_refused(value):
+    fault = refused(lambda: threshold_of(value), "threshold")
+    assert fault.code == "THRESHOLD" and ("otsu'?" in fault.cure) == (value == "otsuu")
+
+
+def test_a_threshold_that_a_map_can_have_is_taken():
+    assert [threshold_of(value) for value in ("stored", "otsu", "0", "0.25", 3, 1e-9)] == [
+        "stored",
+        "otsu",
+        0,
+        0.25,
+        3,
+        1e-9,
+    ]
+
+
+def test_a_detector_needs_a_batch(tiny_run):
+    from pseudohealthy.detector import load
+
+    refused(lambda: load(tiny_run, device="cpu", batch=0), "batch = 0")
+    refused(lambda: load(tiny_run, device="cpu", settings=["restorer.draws=0"]), "restorer.draws = 0")
+    refused(lambda: load(tiny_run, device="cpu", settings=["map.median=17"]), "map.median = 17")
+
+
+def test_all_values_of_a_sweep_are_checked_before_the_first_is_tried(tiny_run, tmp_path):
+    from pseudohealthy.evaluation.sweep import sweep
+
+    for over in (
+        "restorer.depths=5,51",
+        "restorer.draws=1,0",
+        "map.quantile=0.9,1.5",
+        "map.median=3,17",
+        "map.smooth=0,nan",
+    ):
+        refused(lambda over=over: sweep(tiny_run, tmp_path / "nowhere", [over], tmp_path / "out"), over.split("=")[0])
+    assert not (tmp_path / "out").exists()

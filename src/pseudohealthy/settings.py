@@ -154,8 +154,10 @@ def build(cls: Any, settings: dict[str, Any], where: str, **given: Any) -> Any:
     try:
         return cls(**checked_settings, **given)
     except ValueError as error:
-        named = str(error).partition(" = ")[0] in settable(cls)
-        raise Fault("RECIPE", f"{where}.{error}" if named else f"[{where}] {error}", "correct it", exit=USAGE) from None
+        found, _, cure = str(error).partition(": ")
+        named = found.partition(" = ")[0] in settable(cls)
+        found = f"{where}.{found}" if named else f"[{where}] {found}"
+        raise Fault("RECIPE", found, cure or "correct the recipe", exit=USAGE) from None
 
 
 def check(cls: Any, settings: dict[str, Any], where: str) -> dict[str, Any]:
