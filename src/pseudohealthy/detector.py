@@ -117,12 +117,10 @@ class Detector:
 
     def __call__(self, scan: Any) -> Finding:
         """The finding of one scan. Faults as the readers raise them."""
-        if isinstance(scan, (str, Path)):
+        if not isinstance(scan, Scan):
             from pseudohealthy import io
 
             scan = io.read(scan, plane=self.canvas.plane)
-        elif not isinstance(scan, Scan):
-            scan = Scan.from_array(scan)
         return next(self.stream([scan]))
 
     def stream(self, scans: Iterable[Scan]) -> Iterator[Finding]:
