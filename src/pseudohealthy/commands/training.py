@@ -85,8 +85,8 @@ class Recipes(Command):
         with torch.device("meta"):
             restorer = found.make_restorer()
         counts = {part: sum(p.numel() for p in restorer.get_submodule(part).parameters()) for part in restorer.parts()}
-        text = found.toml() + "".join(f"# parameters of {part}: {n:,}\n" for part, n in counts.items())
-        self.show({"recipe": vars(found), "parameters": counts}, text, asked=True)
+        text = found.toml(notes=True) + "".join(f"# parameters of {part}: {n:,}\n" for part, n in counts.items())
+        self.show({"recipe": vars(found), "parameters": counts, "takes": found.takes()}, text, asked=True)
         return 0
 
 

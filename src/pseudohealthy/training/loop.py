@@ -27,6 +27,7 @@ from pseudohealthy.runs import pseudonyms
 from pseudohealthy.training import finish, memory, plane_cache, sinks, watch
 from pseudohealthy.training.distributed import World, join
 from pseudohealthy.training.pace import Pace, settle
+from pseudohealthy.training.refusing import refusable
 from pseudohealthy.training.signals import Signals
 from pseudohealthy.training.trainer import Trainer
 
@@ -61,25 +62,24 @@ def train(
     recipe.set(settings)
     recipe.training |= {k: v for k, v in {"batch": batch, "seed": seed}.items() if v is not None}
     recipe.training |= length(steps, epochs, minutes)
-    recipe.resolved()  # refuses wrong settings before anything is read or written
-    world = join(device)
-    manifest = cases.load(Path(data), dedupe=dedupe)
-    cases.require_clean(manifest)
-    folder = Path(out)
-    if world.first:
-        here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
-        said = {"data": here, "manifest_sha256": manifest.sha256, "names": "series"} | (
-            {"dedupe": True} if dedupe else {}
-        )
-        run = Run.create(folder, recipe, overwrite=overwrite, **said)
-        if pseudonymise:
-            pseudonyms.begin(run)
-    world.wait()
-    run = Run.open(folder)
-    store = open_planes(run, manifest, world, cache)
-    if world.first:
-        finish.write_split(run, manifest, store)
-    return fit(run, store, world, sink=sink, begun=begun)
+    recipe.checked()  # refuses wrong settings before anything is read or written
+    recipe.require_files()
+    world, folder = join(device), Path(out)
+    with refusable(folder, overwrite=overwrite, first=world.first):
+        manifest = cases.load(Path(data), dedupe=dedupe)
+        cases.require_clean(manifest)
+        if world.first:
+            here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
+            said = {"data": here, "manifest_sha256": manifest.sha256, "names": "series"}
+            run = Run.create(folder, recipe, overwrite=overwrite, **said, **({"dedupe": True} if dedupe else {}))
+            if pseudonymise:
+                pseudonyms.begin(run)
+        world.wait()
+        run = Run.open(folder)
+        store = open_planes(run, manifest, world, cache)
+        if world.first:
+            finish.write_split(run, manifest, store)
+        return fit(run, store, world, sink=sink, begun=begun)
 
 
 def length(steps: int | None, epochs: float | None, minutes: float | None) -> dict[str, Any]:
@@ -120,6 +120,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     if not chosen and opened.record.get("steps"):  # an extension that was interrupted keeps its own goal
         chosen = {"steps": opened.record["steps"], "minutes": 0.0}
     opened.recipe.training |= chosen
+    opened.recipe = opened.recipe.checked()
     where = Path(data) if data else opened.folder / str(opened.record.get("data"))
     if not data and not where.exists():
         message = f"the data of '{opened.name}' are not where they were in training"
@@ -132,7 +133,6 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
             "name the original one with --data",
             exit=USAGE,
         )
-    opened.recipe = opened.recipe.resolved()
     if settings:
         opened.restorer()  # a setting that changes the network is refused before the recipe is written over
     if world.first:

@@ -155,8 +155,12 @@ class Trainer:
             return model.loss(batch, part).float().mean()
 
     def diverged(self, what: str) -> Fault:
-        return Fault("NONFINITE_LOSS", f"{what} at step {self.step}",
-                     "the last saved state is kept: train again with a lower training.rate", exit=INTERNAL)  # fmt: skip
+        """Nothing saved yet: these settings never trained, and are refused. Later it is a training that failed."""
+        saved = (self.run.folder / "resume.safetensors").is_file()
+        kept = "the last saved state is kept: " if saved else ""
+        cure = f"{kept}train again with a lower training.rate"
+        found = f"{what} at step {self.step}"
+        return Fault("NONFINITE_LOSS", found, cure, exit=INTERNAL if saved else USAGE)
 
     @torch.no_grad()
     def follow(self) -> None:
