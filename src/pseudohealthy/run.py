@@ -183,7 +183,8 @@ def provenance() -> dict[str, Any]:
     """How a result was made: command, versions, machine kind, time; no paths of the machine, no user names."""
     import torch
 
-    command = [Path(sys.argv[0]).name, *(Path(a).name if "/" in a else a for a in sys.argv[1:])]
+    program = Path(sys.argv[0]).name.replace("__main__.py", "pseudohealthy")  # python -m pseudohealthy
+    command = [program, *(Path(a).name if "/" in a else a for a in sys.argv[1:])]
     return {
         "command": " ".join(command),
         "pseudohealthy": __version__,

@@ -27,8 +27,8 @@ def read(name: str, arguments: list[str], commands: Mapping[str, type[Command]])
     given = taken(name, arguments, commands)
     for word in words_of(cls):
         if any(not value.strip() for value in given.get(word.field, ())):
-            rather = "" if word.required else ", or leave it out"
-            raise refused(f"{word.name} is empty", f"write {word.usage}{rather}")
+            cure = "give a name or a path" if word.arg.positional else f"write {word.once}"
+            raise refused(f"{word.name} is empty", cure + ("" if word.required else ", or leave it out"))
     mistakes.swapped(name, cls, given)
     mistakes.lacking(name, cls, given)
     return cls(**{word.field: value_of(word, given[word.field]) for word in words_of(cls) if word.field in given})
@@ -85,7 +85,7 @@ def values(word: Word, got: list[str], queue: deque[str]) -> Iterator[str]:
         yield "yes"
         return
     if not got and (not queue or queue[0] == "--" or is_flag(queue[0])):
-        raise refused(f"{word.name} has no value", f"write {word.usage}" + mistakes.listed(word))
+        raise refused(f"{word.name} has no value", f"write {word.once}" + mistakes.listed(word))
     yield from checked(word, got[0] if got else queue.popleft(), queue)
     while not got and word.many and queue and not is_flag(queue[0]) and belongs(word, queue[0]):
         yield from checked(word, queue.popleft(), queue)

@@ -100,10 +100,14 @@ class Word:
         return ("an " if self.name[0] in "AEIO" else "a ") + self.name
 
     @property
+    def once(self) -> str:
+        """As it is written with one value: ``--out DIR``."""
+        return self.metavar if self.arg.positional else f"{self.name} {self.metavar}".rstrip()
+
+    @property
     def usage(self) -> str:
         """As a synopsis shows it: ``RUN``, ``INPUT...``, ``--out DIR``."""
-        value = self.metavar + ("..." if self.many else "")
-        return value if self.arg.positional else f"{self.name} {value}".rstrip()
+        return self.once + ("..." if self.many else "")
 
 
 _known: dict[type, tuple[Word, ...]] = {}  # asked for again and again while one line is read
