@@ -35,11 +35,15 @@ class Inspect(Command):
     """a file, or a folder of scans or of a data set"""
     out: Annotated[Path | None, Arg(metavar="DIR", kind="out")] = None
     """folder for contact_sheet.png and inspect.json"""
+    names: Literal["series", "path"] = "series"
+    """what DICOM cases are called by: their series, or their folders and files, which archives name after patients"""
+    key: Annotated[Path | None, Arg(metavar="FILE")] = None
+    """where it is written which series is which file; with --out by default OUT.key.csv beside it"""
 
     def run(self) -> int:
         from pseudohealthy.inspection import inspect
 
-        found = inspect(self.path, self.out)
+        found = inspect(self.path, self.out, names=self.names, key=self.key)
         self.show(found.as_dict(), found.text(), asked=True)
         return found.exit
 
@@ -72,6 +76,8 @@ class Detect(Command):
     stored threshold was set without them"""
     batch: Annotated[int, Arg(least=1)] = 32
     """planes restored at once; changes speed and memory only"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the processor computes in it, else fp32"""
     overwrite: bool = False
     """remove what an earlier detect wrote into the case folders of --out"""
     resume: bool = False
@@ -84,13 +90,20 @@ class Detect(Command):
     """where it is done: here, or on the processes of a Ray cluster (extra `ray`), which may be lost and are replaced"""
     workers: Annotated[int | None, Arg(least=1)] = None
     """processes of --engine ray; by default one per GPU, or one per four cores"""
+    names: Literal["series", "path"] = "series"
+    """what DICOM cases are called by: their series, or their folders and files, which archives name after patients"""
+    key: Annotated[Path | None, Arg(metavar="FILE")] = None
+    """where it is written which series is which file; default OUT.key.csv beside --out, never inside it"""
 
     def run(self) -> int:
         from pseudohealthy.archive import detect
 
-        result = detect(self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, calls=self.calls,
-                        settings=self.set, device=self.device, batch=self.batch, overwrite=self.overwrite, resume_finished=self.resume,
-                        layout=self.layout, assume_spacing=self.assume_spacing, engine=self.engine, workers=self.workers)  # fmt: skip
+        result = detect(
+            self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, calls=self.calls,
+            settings=self.set, device=self.device, batch=self.batch, overwrite=self.overwrite,
+            resume_finished=self.resume, layout=self.layout, assume_spacing=self.assume_spacing, engine=self.engine,
+            workers=self.workers, names=self.names, key=self.key, precision=self.precision,
+        )  # fmt: skip
         if not result.first:
             return 0  # the first process says and returns it for all
         done = [row for row in result.rows if row["status"] in ("ok", "warn")]
