@@ -199,7 +199,7 @@ def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
     that stand for paths whose names must not be told, such as those of inputs."""
     import torch
 
-program = Path(sys.argv[0]).name.replace("__main__.py", "pseudohealthy")  # python -m pseudohealthy
+    program = Path(sys.argv[0]).name.replace("__main__.py", "pseudohealthy")  # python -m
     words = [(hidden or {}).get(Path(word)) or (Path(word).name if "/" in word else word) for word in sys.argv[1:]]
     return {
         "command": " ".join([program, *words]),
