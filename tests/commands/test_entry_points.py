@@ -18,10 +18,11 @@ from pseudohealthy import models
 from pseudohealthy import recipe as recipes
 from pseudohealthy.__main__ import main
 from pseudohealthy.errors import Fault
-from pseudohealthy.recipe import Recipe, settable
+from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers import WHERE, restorer_class
 from pseudohealthy.restorers.changes import walked
 from pseudohealthy.run import Run
+from pseudohealthy.settings import settable
 
 NAME = "brain-t1"
 EXAMPLES = models.examples(NAME)

@@ -15,9 +15,9 @@ from pseudohealthy.canvas import Canvas
 from pseudohealthy.cli import COMMANDS
 from pseudohealthy.commands.words import flags_of
 from pseudohealthy.maps import AnomalyMap
-from pseudohealthy.recipe import settable
 from pseudohealthy.restorers import WHERE, restorer_class
-from pseudohealthy.training.plan import Plan
+from pseudohealthy.settings import settable
+from pseudohealthy.training.budget import Budget
 
 SOURCE = Path(pseudohealthy.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]\b")
@@ -51,7 +51,7 @@ def keys(cls: Any, section: str) -> set[str]:
 @pytest.fixture(scope="module")
 def settings() -> set[str]:
     found = {"restorer.name"}.union(*(keys(restorer_class(name), "restorer") for name in WHERE))
-    named = (Canvas, "canvas"), (Plan, "training"), (AnomalyMap, "map")
+    named = (Canvas, "canvas"), (Budget, "training"), (AnomalyMap, "map")
     return found.union({"canvas.preprocess"}, *(keys(cls, section) for cls, section in named))
 
 

@@ -108,8 +108,9 @@ def without(word: Word) -> str:
 
 
 def wrapped(text: str, begin: str = "", then: str = "") -> list[str]:
-    whole = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(text, width(), initial_indent=begin, subsequent_indent=then, **whole)
+    lines = textwrap.TextWrapper(width(), initial_indent=begin, subsequent_indent=then)
+    lines.break_long_words = lines.break_on_hyphens = False
+    return lines.wrap(text)
 
 
 def table(rows: Mapping[str, str]) -> list[str]:

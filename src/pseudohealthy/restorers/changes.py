@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.recipe import Recipe, settable
+from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers import restorer_class
+from pseudohealthy.settings import settable
 
 TRAINED = (
     "name",
