@@ -9,7 +9,7 @@ from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.recipe import toml_value
 from pseudohealthy.restorers import WHERE, restorer_class
 from pseudohealthy.settings import hints, settable, words
-from pseudohealthy.training.plan import Plan
+from pseudohealthy.training.budget import Budget
 
 TOP = """# Every setting and what it takes
 
@@ -24,7 +24,7 @@ written from the signatures by `tests/settings_page.py`.
 def page() -> str:
     """The whole page."""
     text, networks = TOP, {}
-    for section, cls in (("canvas", Canvas), ("training", Plan), ("map", AnomalyMap)):
+    for section, cls in (("canvas", Canvas), ("training", Budget), ("map", AnomalyMap)):
         text += f"\n## [{section}]: {cls.__name__}\n\n{table(cls)}"
     text += "\n## [restorer]: name, and the settings of that method\n"
     for name in WHERE:
