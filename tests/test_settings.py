@@ -30,8 +30,8 @@ from pseudohealthy.restorers import WHERE, restorer_class
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.scan import Scan
 from pseudohealthy.settings import Choice, Length, Range, coerce, words
-from pseudohealthy.training.loop import train
 from pseudohealthy.training.budget import Budget
+from pseudohealthy.training.loop import train
 from settings_page import page
 from small import small_recipe
 
