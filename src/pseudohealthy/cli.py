@@ -8,6 +8,7 @@ from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.completing import Completion
 from pseudohealthy.commands.finding import Demo, Detect, Inspect
 from pseudohealthy.commands.informing import Info
+from pseudohealthy.commands.keeping import Cache
 from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
 from pseudohealthy.commands.serving import Serve
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
@@ -28,6 +29,7 @@ COMMANDS: dict[str, type[Command]] = {
     "verify": Verify,
     "serve": Serve,
     "info": Info,
+    "cache": Cache,
     "completion": Completion,
 }
 HELP = ("-h", "--help")

@@ -26,6 +26,7 @@ from pseudohealthy.planes import build_cache
 from pseudohealthy.restorers.apply import NOISE_KEY, How, Stack, apply
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
+from pseudohealthy.runs.pseudonyms import namer
 from pseudohealthy.training.distributed import pick_device
 from pseudohealthy.training.finish import HASHED
 
@@ -141,7 +142,8 @@ def _manifest(run: Run, data: Path | str | None, found: Verification) -> Manifes
         return None
     try:
         place = Path(data) if data is not None else run.folder / str(where)
-        manifest = cases.load(place, dedupe=bool(run.record.get("dedupe")))
+        how = {"dedupe": bool(run.record.get("dedupe")), "names": run.record.get("names", "path")}
+        manifest = cases.load(place, **how)
     except Fault as fault:
         found.add("list of cases", None, f"{fault.code}: the data are not where they were; name them with --data")
         return None
@@ -164,7 +166,12 @@ def _validation_case(
     if run.record.get("noise_key") != NOISE_KEY:
         found.add(what, None, "its score was made by an older version, under other noise; train --resume makes it anew")
         return
-    chosen = [case for case in manifest if case.case_id == kept["case_id"]]
+    try:
+        called = namer(run)
+    except Fault as fault:
+        found.add(what, None, fault.message)
+        return
+    chosen = [case for case in manifest if called("case", case.case_id) == kept["case_id"]]
     place = pick_device(device)
     precision = precision_of("bf16" if run.record.get("precision") == "bfloat16" else "fp32", place)
     with tempfile.TemporaryDirectory() as folder:

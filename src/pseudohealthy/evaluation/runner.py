@@ -14,8 +14,8 @@ from pseudohealthy import cases, io
 from pseudohealthy.canvas import Fitted
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
 from pseudohealthy.detector import Detector
-from pseudohealthy.errors import NO_INPUT, USAGE, Fault
-from pseudohealthy.evaluation import protocols
+from pseudohealthy.errors import NO_INPUT, Fault
+from pseudohealthy.evaluation import leaks, protocols
 from pseudohealthy.evaluation.outcome import Evaluation
 from pseudohealthy.evaluation.protocols.ct import plane_facts
 from pseudohealthy.evaluation.records import CONTROL, Box, CaseResult, Place
@@ -23,7 +23,7 @@ from pseudohealthy.evaluation.restoration import TwinErrors, sentences
 from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.planes import plane_labels
-from pseudohealthy.progress import Progress, say
+from pseudohealthy.progress import Progress, duration, say
 from pseudohealthy.restorers.apply import Stack
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run, commit, prepare_folder
@@ -94,7 +94,7 @@ def evaluate(
     result.records = [replace(record, **stated) for record in [*result.records, *restored]]
     result.notes += notes + sentences(restored)
     result.notes.append(f"{len(test)} test cases, {detector.restorer.network_calls()} network calls an image, "
-                        f"{time.perf_counter() - begun:.0f} s with all controls")  # fmt: skip
+                        f"{duration(time.perf_counter() - begun)} with all controls")  # fmt: skip
     result.notes += detector.canvas.limits()
     if folder is not None:
         result.save(folder)
@@ -166,23 +166,7 @@ def stored_thresholds(run: Run) -> dict[str, Threshold]:
 
 def refuse_leaks(run: Run, test: list[Case], allow: bool) -> list[str]:
     """Fault LEAK when a test patient is one the run was trained or validated on; where allowed, a note that says so."""
-    path = run.folder / "split.csv"
-    if not path.is_file():
-        return []
-    import pandas as pd
-
-    seen = pd.read_csv(path, dtype=str)
-    known = set(seen.loc[seen["split"] != "test", "patient_id"])
-    leaked = sorted({case.patient_id for case in test} & known)
-    if leaked and not allow:
-        raise Fault("LEAK", f"{len(leaked)} test patient(s) were in this run's training or validation data, first {leaked[0]}",
-                    "evaluate on other patients, or add --allow-leak and say so", exit=USAGE)  # fmt: skip
-    notes = (
-        [f"LEAK: {len(leaked)} test patient(s) were in the training data; every figure is optimistic"] if leaked else []
-    )
-    for note in notes:
-        say(f"warning: {note}")
-    return notes
+    return leaks.refuse(run, test, what="test", splits=("train", "val", ""), allow=allow)
 
 
 class Reading(NamedTuple):

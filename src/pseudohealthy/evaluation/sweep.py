@@ -21,7 +21,7 @@ from pseudohealthy import cases
 from pseudohealthy.cases import HEALTHY, Case, Manifest
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
-from pseudohealthy.evaluation import bootstrap
+from pseudohealthy.evaluation import bootstrap, leaks
 from pseudohealthy.evaluation.protocols import strict
 from pseudohealthy.evaluation.records import HEADINGS, CaseResult, Record
 from pseudohealthy.evaluation.restoration import TwinErrors
@@ -177,17 +177,7 @@ def parsed(over: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 def refuse_trained(run: Run, chosen: list[Case], allow: bool) -> list[str]:
     """Fault LEAK when a validation patient is one the run was trained on; where allowed, a note that says so."""
-    path = run.folder / "split.csv"
-    if not path.is_file():
-        return []
-    import pandas as pd
-
-    seen = pd.read_csv(path, dtype=str)
-    leaked = {case.patient_id for case in chosen} & set(seen.loc[seen["split"] == "train", "patient_id"])
-    if leaked and not allow:
-        raise Fault("LEAK", f"{len(leaked)} validation patient(s) were in this run's training data",
-                    "choose on other patients, or add --allow-leak and say so", exit=USAGE)  # fmt: skip
-    return [f"LEAK: {len(leaked)} validation patient(s) were in the training data"] if leaked else []
+    return leaks.refuse(run, chosen, what="validation", splits=("train",), allow=allow)
 
 
 def exemplar(chosen: list[Case]) -> str:
