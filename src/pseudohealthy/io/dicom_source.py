@@ -248,17 +248,26 @@ def place(made: Source, headers: Sequence[Header], scan: Scan) -> None:
 def thick(header: Header, many: bool) -> float | None:
     """SliceThickness where it is one number above 0."""
     if many:
-        groups = header.ds.get("SharedFunctionalGroupsSequence") or header.ds.get("PerFrameFunctionalGroupsSequence")
-        measures = groups[0].get("PixelMeasuresSequence") if groups else None
-        if not measures:
+        measures = frame_measures(header.ds)
+        if measures is None:
             return None
-        header = Header(measures[0], header.notes)
+        header = Header(measures, header.notes)
     stored, value = header.stored("SliceThickness"), header.numbers("SliceThickness", 1)
     if stored and (value is None or value[0] < 0):
         header.notes["SliceThickness is no thickness, taken from the distance of the planes"] = None
     elif stored and b"," in stored[0]:
         header.notes["SliceThickness has a comma, read as the point"] = None
     return None if value is None or value[0] <= 0 else float(value[0])
+
+
+def frame_measures(ds: Any) -> Any:
+    """The measures that all frames share, or else those of the first; None where there are none."""
+    for kind in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        try:
+            return ds[kind].value[0].PixelMeasuresSequence[0]
+        except (KeyError, AttributeError, IndexError, TypeError):
+            continue
+    return None
 
 
 def frame_numbers(ds: Any, positions: np.ndarray, scan: Scan) -> list[int]:
