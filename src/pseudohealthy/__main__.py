@@ -49,7 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Entry point of the installed program. SIGTERM ends it as Ctrl-C does, from the first import on."""
+    """Entry point of the installed program. SIGTERM ends it as Ctrl-C does, from the first import on.
+
+    With --debug a traceback is shown, and the exit code stays the contract's.
+    """
     from pseudohealthy.training.signals import STOP
 
     code = INTERRUPTED
@@ -58,6 +61,11 @@ def run() -> None:
             code = main()
     except KeyboardInterrupt:  # before there was a command, or after it
         print("error[INTERRUPTED]: stopped", file=sys.stderr)
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        code = getattr(error, "exit", 1)
     if code == INTERRUPTED:
         end(code)
     sys.exit(code)

@@ -16,19 +16,22 @@ from pseudohealthy import engines, io, progress, resume, shards
 from pseudohealthy.canvas import Fitted
 from pseudohealthy.detection import interrupted
 from pseudohealthy.detection.interrupted import unforeseen
+from pseudohealthy.detection.key import extend as extend_key
+from pseudohealthy.detection.key import place as place_of_key
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, SOME_FAILED, USAGE, Fault
 from pseudohealthy.finding import KINDS, NEEDS, Finding, check_kinds, check_some, split_kinds
 from pseudohealthy.io.atomic import atomic, write_json
 from pseudohealthy.layout import LAYOUTS, places
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers.changes import changes
 from pseudohealthy.run import Run, prepare_folder, provenance
 from pseudohealthy.scan import Scan
 from pseudohealthy.training.signals import STOP
 
 COLUMNS = (
-    "case_id", "score", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source", "status",
-    "warnings", "seconds",
+    "case_id", "score", "score_sd", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source",
+    "status", "warnings", "seconds",
 )  # fmt: skip
 ENGINES = ("plain", "ray")
 OVERLAP = ("cuda", "mps")  # on the CPU a thread beside the network slows it by as much as it saves
@@ -101,7 +104,9 @@ def detect(
     *,
     kinds: Sequence[str] = KINDS,
     threshold: float | str = "stored",
+    calls: int | None = None,
     levels: int | None = None,
+    settings: Sequence[str] = (),
     device: str = "auto",
     batch: int = 32,
     overwrite: bool = False,
@@ -110,14 +115,21 @@ def detect(
     assume_spacing: float | None = None,
     engine: str = "plain",
     workers: int | None = None,
+    precision: str = "auto",
+    names: str = "series",
+    key: Path | str | None = None,
 ) -> Detections:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
-    inputs: files and folders as `io.discover` takes them. levels: network calls of the walk back instead of the recipe's.
+    inputs: files and folders as `io.discover` takes them. calls: network calls of a walk back instead of the recipe's;
+    levels is its former name. settings: of restoring and of the map instead of the run's, ``restorer.draws=4``.
     resume_finished: cases that the same request finished in `out` are not done again (see `resume`). overwrite: what an
     earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
     process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
     DICOM series that does not say. engine: "plain", here, or "ray", on `workers` processes of a cluster (see `engines`).
+    precision: "auto" (bf16 where the processor computes in it), "fp32" or "bf16".
+    names: of DICOM cases, by "series" or by "path"; key: the file outside `out` that says which series is which file, by
+    default OUT.key.csv beside it (see `detection.key`).
     An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
     """
     check_kinds(kinds)
@@ -133,15 +145,21 @@ def detect(
         raise Fault(
             "USAGE", f"--workers {workers} with engine {engine}", "give 1 or more, with --engine ray", exit=USAGE
         )
+    key_file = place_of_key(out, key)
     run = run if isinstance(run, Run) else Run.open(run)
-    settings = [f"restorer.steps={levels}"] if levels else []
+    settings = changes(run.recipe, calls or levels, settings)
     if engine == "ray":
         engines.require_ray()
     share = shards.join(device)
     if engine != "plain" and share.size > 1:
         raise Fault("USAGE", f"engine {engine} under torchrun", "take one of them", exit=USAGE)
-    detector = Detector(run, device=share.device, batch=batch, threshold=threshold, settings=settings)
-    sources, skipped = io.discover(list(inputs))
+    detector = Detector(
+        run, device=share.device, batch=batch, precision=precision, threshold=threshold, settings=settings
+    )
+    if settings and threshold == "stored":
+        say(f"note: threshold and healthy percentile were set without {', '.join(settings)}")
+    found = io.survey(list(inputs), names)
+    sources = found.sources
     check_some(kinds, {source.kind for source in sources})
     request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout,
                                     **({} if assume_spacing is None else {"assume_spacing": assume_spacing}))  # fmt: skip
@@ -152,9 +170,12 @@ def detect(
             resume.remove_temporary(folder)
         if overwrite and not resume_finished:
             resume.remove_cases(folder)
+        if extend_key(key_file, sources):
+            say(f"key: {key_file} says which series is which file")
 
     share.once(begin)
-    made = {**detector.made(), **provenance()}
+    hidden = {io.split_item(path)[0]: "INPUT" for path in inputs} | {Path(path): "INPUT" for path in inputs}
+    made = {**detector.made(), **provenance(hidden | {key_file: "KEY"})}
     result = Detections(Path(out), first=share.first)
     job = Job(result.folder, request, tuple(kinds), layout, assume_spacing)
     mine = sources[share.rank :: share.size]
@@ -177,9 +198,8 @@ def detect(
             order = {source.case_id: i for i, source in enumerate(sources)}
             result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
             done = len(result.rows)
-            for item in skipped:
-                row = {"status": "skipped", "warnings": item.reason}
-                result.rows.append(blank(item.path.name) | row)
+            for name, reason in found.left_out():
+                result.rows.append(blank(name) | {"status": "skipped", "warnings": reason})
             left = len(sources) - done if isinstance(stopped, KeyboardInterrupt) else 0
             scores = detector.stored.get("case_scores") or ()
             write_results(result, made, scores, left)
@@ -190,6 +210,8 @@ def detect(
         raise interrupted.ending(share, done, len(sources), kinds) from None
     if stopped is not None:
         raise stopped
+    if share.first and found.beside:
+        say(f"beside the inputs: {found.aside()}")
     if share.first:
         say_left_out(result)
         say(f"report: {result.folder / 'report.html'}")

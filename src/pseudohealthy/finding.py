@@ -28,7 +28,8 @@ MOST_REGIONS = 20
 class Finding:
     """scan; healthy (C, D, H, W) in the scan's units; map (D, H, W) float32; mask (D, H, W) bool = map > threshold.
 
-    score: of the case, higher = more anomalous. plane_scores (D,). healthy_percentile: share of healthy validation cases
+    score: of the case, higher = more anomalous. score_sd: its standard error from the method's own noise draws; None of one
+    draw. plane_scores (D,). healthy_percentile: share of healthy validation cases
     that score lower, with the case itself counted among them (so it never reads 100). regions: connected parts of the
     mask, the heaviest first. made: how it was made (run, weights, seed, network calls). window: (low, high) in the scan's
     units for pictures, where the run fixes one.
@@ -47,6 +48,7 @@ class Finding:
     seconds: float = 0.0
     made: dict[str, Any] = field(default_factory=dict)
     window: tuple[float, float] | None = None
+    score_sd: float | None = None
     hashes: dict[str, Any] = field(default_factory=dict)  # of the input and the request, where a command made it
     healthy_cases: int | None = None  # validation cases that healthy_percentile ranks among
     left_out: dict[str, str] = field(default_factory=dict)  # kinds that this input cannot have, and why
@@ -140,6 +142,7 @@ class Finding:
         return {
             "case_id": self.case_id,
             "score": round(self.score, 6),
+            "score_sd": None if self.score_sd is None else round(self.score_sd, 6),
             "healthy_percentile": None if self.healthy_percentile is None else round(self.healthy_percentile, 2),
             "volume_ml_above": None if self.volume_ml_above is None else round(self.volume_ml_above, 4),
             "n_regions": len(self.regions),

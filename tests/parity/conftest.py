@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,16 @@ class Case:
                 r = 1 + np.float32(0.1) * r if name in gains else np.float32(0.05) * r
             weights[name] = torch.from_numpy(r)
         return weights
+
+    def enlarged(self, small: Tensor) -> Tensor:
+        """The image of a full-size case, by the times that its ``conventions.x`` repeats the stored one."""
+        times = int(re.search(r"repeated (\d+) times", self.info["conventions"]["x"]).group(1))
+        return small.repeat_interleave(times, 2).repeat_interleave(times, 3)
+
+    def thinned(self, out: Tensor) -> Tensor:
+        """What is stored of the output of a full-size case, by its ``conventions.out_sub``."""
+        step = re.search(r"::(\d+)", self.info["conventions"]["out_sub"])
+        return out[..., :: int(step.group(1)), :: int(step.group(1))] if step else out
 
     def close(self, got: Tensor, expected: Tensor, quantity: str, **fallback: float) -> None:
         """Assert equality within the tolerance that the case states for this quantity."""

@@ -52,17 +52,18 @@ def fields(arrays: dict[str, Tensor]) -> list[Tensor]:
     return [arrays[name] for name in sorted(arrays) if name.startswith("noise_")]
 
 
-def restorer(case, vectors: Tensor, **settings) -> Conditioned:
+def restorer(case, arrays: dict[str, Tensor], **settings) -> Conditioned:
     c = case.info["unet"]
     network = {
         "width": c["base"], "multipliers": tuple(c["mult"]), "blocks": c["res_blocks"], "scale_shift": True,
         "head_channels": c["head_channels"], "attention_order": "new", "residual_sampling": True,
     }  # fmt: skip
     encoder = {"layers": (1,), "width": 8, "outputs": c["cond_dim"]}
-    made = Conditioned(size=48, channels=1, network=network, encoder=encoder, clip=False, **settings)
+    channels, size = arrays["x"].shape[1], arrays["x"].shape[-1]
+    made = Conditioned(size=size, channels=channels, network=network, encoder=encoder, clip=False, **settings)
     weights = {k.removeprefix("model."): v for k, v in case.weights().items() if k.startswith("model.")}
     made.model.denoiser.network.load_state_dict(weights)
-    made.model.encoder = Given(vectors)  # type: ignore[assignment]
+    made.model.encoder = Given(arrays["cond"])  # type: ignore[assignment]
     return made.eval()
 
 
@@ -74,7 +75,7 @@ def test_reconstruction(parity, monkeypatch):
         depths = tuple(t + 1 for t in run["t"])
         one_field = run["noise"] == "simplex"
         quirks = "published" if one_field else "none"
-        model = restorer(case, a["cond"], depths=depths, noise="simplex" if one_field else "gaussian", quirks=quirks)
+        model = restorer(case, a, depths=depths, noise="simplex" if one_field else "gaussian", quirks=quirks)
         stored = fields(a)
         if one_field:
             monkeypatch.setattr(conditioned, "shared_fields", lambda draw, like, *_, f=stored: f.pop(0).to(like.dtype))
@@ -93,7 +94,7 @@ def test_training_loss_and_gradients(parity):
     case = parity("cddpm_reconstruct")
     for name in case.info["loss_runs"]:
         a = case.tensors(name)
-        model = restorer(case, a["cond"], noise="gaussian")
+        model = restorer(case, a, noise="gaussian")
         batch = conditioned.Batch(2 * a["x"] - 1, torch.ones(0), None, Stored(fields(a), a["t"]))  # type: ignore[arg-type]
         loss = model.loss(batch, "model").mean()
         case.close(loss, a["loss"], "loss")

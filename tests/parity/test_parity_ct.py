@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 
 import numpy as np
 import pytest
@@ -70,8 +72,8 @@ def test_published_ct_configuration(parity, name):
     assert sum(p.numel() for p in net.parameters()) == case.info["parameters"]
     net = net.to_empty(device="cpu").eval()
     net.load_state_dict(case.generated())
-    out = net(a["x_small"].repeat_interleave(4, 2).repeat_interleave(4, 3), a["t"])
-    case.close(out[..., ::8, ::8], a["out_sub"], "out_sub")
+    out = net(case.enlarged(a["x_small"]), a["t"])
+    case.close(case.thinned(out), a["out_sub"], "out_sub")
     torch.testing.assert_close(torch.stack([out.mean(), out.std()]), a["out_mean_std"].float(), rtol=1e-3, atol=1e-4)
 
 
@@ -79,8 +81,9 @@ def test_ct_windows(parity):
     """The windows are the same; the published code then truncates to 8 bits, at most one step darker."""
     a = parity("ct_pddpm_operators").tensors("window")
     hu = a["hu"].numpy()
+    size = 8 * math.ceil(max(hu.shape) / 8)  # nothing is resized
     for name in ("brain", "subdural", "bone"):
-        canvas = Canvas(size=32, normalise="window", windows=(name,), foreground="all")
+        canvas = Canvas(size=size, normalise="window", windows=(name,), foreground="all")
         fitted = canvas.fit(Scan.from_array(hu))
         place = fitted.placement
         rows, columns = (slice(-first, n - first) for first, n in zip((place.top, place.left), hu.shape, strict=True))
@@ -95,10 +98,12 @@ def test_ct_losses_schedule_and_noising(parity):
     a = case.tensors("ssim")
     for x, y, loss in (("a", "b", "loss"), ("a3", "b3", "loss3"), ("a", "a", "loss_same")):
         case.close(1 - ssim(a[x], a[y], **PUBLISHED_SSIM).mean(), a[loss], "ssim")
-    schedule, tables = Schedule("cosine", floor=1e-4), case.tensors("schedule")
+    tables = case.tensors("schedule")
+    levels = len(tables["cosine_betas"])
+    schedule = Schedule("cosine", levels, floor=1e-4)
     # The published tables are float32: differences of cosines near 1 lose three digits in the betas, one in their product.
     torch.testing.assert_close(schedule.beta[1:].float(), tables["cosine_betas"], rtol=1e-3, atol=0)
-    for own, name in ((schedule, "cosine"), (Schedule("linear"), "linear")):
+    for own, name in ((schedule, "cosine"), (Schedule("linear", levels), "linear")):
         expected = tables[f"{name}_alphas_cumprod"]
         torch.testing.assert_close(own.alpha_bar[1:].float(), expected, rtol=1e-5, atol=5e-7)
     a = case.tensors("noising")
@@ -106,17 +111,19 @@ def test_ct_losses_schedule_and_noising(parity):
     torch.testing.assert_close(signal * a["x"] + sigma * a["noise_000"], a["out"], atol=1e-5, rtol=1e-5)
 
 
-def restorer(case, **options) -> CtPatched:
+def restorer(case, images: Tensor, **options) -> CtPatched:
     network = {**settings(case.info["unet"]), "dropout": 0.0}
-    made = CtPatched(size=128, channels=1, ct_network=network, quirks="published", **options)
+    channels, size = images.shape[1], images.shape[-1]
+    made = CtPatched(size=size, channels=channels, ct_network=network, quirks="published", **options)
     made.denoiser.network.load_state_dict(case.weights())
     return made.eval()
 
 
 def test_ct_training_loss_and_gradient(parity):
     case = parity("ct_pddpm_operators")
-    a, model = case.tensors("train"), restorer(case)
-    boxes = [Box(y, y + 64, x, x + 64) for y, x in a["coords_yx"].tolist()]
+    a = case.tensors("train")
+    model, side = restorer(case, a["x"]), a["noise_000"].shape[-1]
+    boxes = [Box(y, y + side, x, x + side) for y, x in a["coords_yx"].tolist()]
     losses = model.patch_loss(a["x"], torch.stack(fields(a)), a["t"] + 1, boxes)
     case.close(losses.mean(), a["loss"], "loss", atol=1e-5)
     losses.mean().backward()
@@ -132,8 +139,11 @@ def test_ct_training_loss_and_gradient(parity):
 def test_ct_sliding_window_map_and_score(parity):
     case = parity("ct_pddpm_operators")
     a = case.tensors("score")
-    model, stored = restorer(case, depths=(Schedule.level(150),), score="published"), fields(a)
-    assert len(model.grid(128, 128)) == len(stored)
+    said = re.search(r"window (\d+), stride (\d+), t=(\d+)", case.info["conventions"]["score"][0])
+    patch, stride, step = map(int, said.groups())
+    options = {"patch": patch, "stride": stride, "depths": (Schedule.level(step),)}
+    model, stored = restorer(case, a["x"], **options, score="published"), fields(a)
+    assert len(model.grid(*a["x"].shape[-2:])) == len(stored)
     found = model.restore(a["x"], Stored(stored))
     assert not stored
     case.close(found.map[0], a["map"], "score")

@@ -36,13 +36,14 @@ def fields(arrays: dict[str, Tensor]) -> list[Tensor]:
     return [arrays[name] for name in sorted(arrays) if name.startswith("noise_")]
 
 
-def restorer(case, **settings) -> Patched:
+def restorer(case, images: Tensor, **settings) -> Patched:
     c = case.info["unet"]
     network = {
         "width": c["base"], "multipliers": tuple(c["mult"]), "blocks": c["res_blocks"], "scale_shift": True,
         "head_channels": c["head_channels"], "attention_order": "new", "residual_sampling": True,
     }  # fmt: skip
-    made = Patched(size=96, channels=1, network=network, clip=False, **settings)
+    channels, size = images.shape[1], images.shape[-1]
+    made = Patched(size=size, channels=channels, network=network, clip=False, **settings)
     weights = {k.removeprefix("model."): v for k, v in case.weights().items() if k.startswith("model.")}
     made.denoiser.network.load_state_dict(weights)
     return made.eval()
@@ -62,7 +63,7 @@ def test_patch_inference(parity, monkeypatch):
         one_field = run["noise"] == "simplex"
         quirks = "published" if one_field else "none"
         settings = {"patch": run["patch_size"], "overlap": overlap, "noise": "simplex" if one_field else "gaussian"}
-        model = restorer(case, **settings, depths=(run["t"] + 1,), quirks=quirks)
+        model = restorer(case, a["x"], **settings, depths=(run["t"] + 1,), quirks=quirks)
         grid = model.grid(*a["x"].shape[-2:])
         assert [corners(box) for box, _ in grid] == a["boxes"].tolist()
         if overlap == "cut":
@@ -90,7 +91,7 @@ def test_patch_training_loss_and_gradients(parity):
     case = parity("pddpm_patch_inference")
     for name in case.info["loss_runs"]:
         a = case.tensors(name)
-        model = restorer(case, quirks="published")
+        model = restorer(case, a["x"], quirks="published")
         boxes = [Box(top, bottom, left, right) for left, top, right, bottom in a["boxes"].tolist()]
         losses = model.patch_loss(2 * a["x"] - 1, a["noise_000"], a["t"] + 1, boxes)
         case.close(losses.mean(), a["loss"], "loss")

@@ -1,1 +1,1 @@
-"""What `detect` does beside the network: what is kept when it ends early."""
+"""Detection: what is written about a scan, where, and what is kept when `detect` ends early."""

@@ -16,28 +16,40 @@ import numpy as np
 
 from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.io.atomic import atomic, write_json, write_text
-from pseudohealthy.io.discover import Skipped, Source, discover, kind_of, natural, safe, split_item
-from pseudohealthy.scan import Scan, describe_grid, same_grid, usable
+from pseudohealthy.io.discover import Skipped, Source, Survey, discover, kind_of, split_item, survey
+from pseudohealthy.io.mask import marked
+from pseudohealthy.io.names import natural, safe, unname, unnamed
+from pseudohealthy.io.objects import scan_of
+from pseudohealthy.io.source import Origin
+from pseudohealthy.scan import Scan, describe_grid, of_a_patient, same_grid, usable
 
 __all__ = [
-    "Skipped", "Source", "atomic", "discover", "read", "read_image", "read_mask", "write_json", "write_text",
-    "write_volume",
+    "Skipped", "Source", "Survey", "atomic", "discover", "read", "read_image", "read_mask", "split_item", "survey",
+    "write_json", "write_text", "write_volume",
 ]  # fmt: skip
 
 
 def read(
-    source: Source | Path | str,
+    source: Source | Path | str | Any,
     *,
     plane: str = "axial",
     max_voxels: int = 512_000_000,
     assume_spacing: float | None = None,
 ) -> Scan:
-    """One scan, with contrast and a usable size. plane: see io.nifti.PLANES.
+    """One scan, with contrast and a usable size.
 
-    Raises Fault: what the format's reader raises, SEVERAL (exit 2) for a path that holds more than one scan, TOO_SMALL,
-    CONSTANT_IMAGE.
+    Args:
+        source: what `discover` found, a path, or an object as `io.objects.scan_of` takes it.
+        plane: see `io.nifti.PLANES`.
+
+    Raises Fault: what the format's reader raises, SEVERAL (exit 2) for a path that holds more than
+    one scan, TOO_SMALL, CONSTANT_IMAGE.
     """
-    source = source if isinstance(source, Source) else _only(source)
+    if not isinstance(source, (Source, str, os.PathLike)):
+        scan = scan_of(source, plane=plane)
+        _require_placed(scan)
+        return usable(scan)
+    source = source if isinstance(source, Source) else _only(Path(source))
     try:
         return usable(_load(source, plane, max_voxels, assume_spacing=assume_spacing))
     except Fault as fault:
@@ -62,14 +74,17 @@ def read_image(spec: str, root: Path, **kw: Any) -> Scan:
 def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), resample: bool = False) -> np.ndarray:
     """The mask a manifest cell names as bool (D, H, W) on the scan's grid, whatever axis order it is stored in.
 
-    0 is background, everything else lesion except the labels in `ignore`. Accepted are {0, one value} and small integer
-    labels; the latter are noted in ``scan.warnings``. resample: a mask on another grid takes the value of its nearest voxel
-    in mm, and that is noted. Raises Fault GRID_MISMATCH, MASK_VALUES.
+    0 is background, everything else lesion except the labels in `ignore`. Accepted are {0, one value}, small integer
+    labels, and shades cut at half; the latter two are noted in ``scan.warnings``, see `io.mask`. resample: a mask on
+    another grid takes the value of its nearest voxel in mm, and that is noted. Raises Fault GRID_MISMATCH, MASK_VALUES,
+    MASK_OVERLAY, MASK_INVERTED.
     """
     mask = _item(spec, root, True, plane="native" if scan.affine is not None else "axial")
     if mask.shape[0] > 1:
         raise Fault("GRID_MISMATCH", f"the mask has {mask.shape[0]} channels", "give one mask")
     values = mask.voxels[0]
+    for text in (w for w in mask.warnings if w.startswith("MASK_") and w not in scan.warnings):
+        scan.warnings.append(text)
     if scan.affine is not None and mask.affine is not None:
         aligned = _onto(values, mask.affine, scan)
         if aligned is None and resample:
@@ -78,14 +93,7 @@ def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), 
             _mismatch(scan, values.shape, mask.affine, "mask")
         values = aligned
     _require_same_grid(scan, values.shape, scan.affine, "mask")
-    labels = np.unique(values)
-    shown = ", ".join(f"{v:g}" for v in labels[:8])
-    whole = bool((labels == np.round(labels)).all()) and labels.min() >= 0 and len(labels) <= 32
-    if labels.min() < 0 or not (whole or (len(labels) == 2 and labels[0] == 0)):
-        raise Fault("MASK_VALUES", f"mask with {len(labels)} values: {shown}, ...", "give 0 and 1, or integer labels")
-    if len(labels[labels > 0]) > 1:
-        scan.warnings.append(f"MASK_LABELS {shown}: all above 0 count" + (f" except {list(ignore)}" if ignore else ""))
-    return (values > 0) & ~np.isin(values, list(ignore))
+    return marked(values, scan, ignore, getattr(mask.origin, "lossy", False))
 
 
 def write_volume(array: np.ndarray, scan: Scan, folder: Path, stem: str, *, dtype: Any = None) -> Path:
@@ -140,11 +148,26 @@ def _only(path: Path | str) -> Source:
     sources, _ = discover([path])
     if len(sources) > 1:
         names = ", ".join(s.case_id for s in sources[:5]) + (", ..." if len(sources) > 5 else "")
-        raise Fault("SEVERAL", f"{Path(path).name} holds {len(sources)} scans: {names}", "name one of them", exit=USAGE)
+        what = "INPUT" if any(s.origin for s in sources) else Path(path).name
+        cure = f"name one of them, as {what}#0 to #{len(sources) - 1}"
+        raise Fault("SEVERAL", f"{what} holds {len(sources)} scans: {names}", cure, exit=USAGE)
     return sources[0]
 
 
 def _load(source: Source, plane: str, max_voxels: int, mask: bool = False, assume_spacing: float | None = None) -> Scan:
+    """The scan of a source. Nothing that is said about a DICOM series named by its UID names its files."""
+    try:
+        scan = _loaded(source, plane, max_voxels, mask, assume_spacing)
+    except Exception as error:
+        if source.origin:
+            unname(error, source.paths)
+        raise
+    if source.origin:
+        scan.warnings = [unnamed(text, source.paths) for text in scan.warnings]
+    return scan
+
+
+def _loaded(source: Source, plane: str, max_voxels: int, mask: bool, assume_spacing: float | None) -> Scan:
     path = source.paths[0]
     try:
         if source.kind == "nifti":
@@ -154,7 +177,8 @@ def _load(source: Source, plane: str, max_voxels: int, mask: bool = False, assum
         elif source.kind == "dicom":
             from pseudohealthy.io import dicom
 
-            scan = dicom.read(source.paths, plane=plane, max_voxels=max_voxels, assume_spacing=assume_spacing)
+            how: dict[str, Any] = {"plane": plane, "max_voxels": max_voxels, "assume_spacing": assume_spacing}
+            scan = dicom.read(source.paths, item=source.item, **how)
         else:
             from pseudohealthy.io import raster
 
@@ -183,6 +207,9 @@ def _require_placed(scan: Scan) -> None:
             size = " x ".join(f"{n:.3g}" for n in spacing)
             first = ", ".join(f"{n:.3g}" for n in scan.affine[:3, 3])
             raise Fault("BAD_SPACING", f"voxels of {size} mm, the first at ({first})", "repair the header")
+    if not of_a_patient(scan.shape[1:], scan.affine):
+        size = " x ".join(f"{n:.3g}" for n in spacing)
+        scan.warnings.append(f"UNITS: voxels of {size} mm are no patient's; volumes in ml are left out")
 
 
 def _item(part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:
@@ -193,7 +220,7 @@ def _item(part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels
     path, item = split_item(full)
     if path.exists():
         if path.is_dir() or kind_of(path) in ("dicom", "zip"):
-            return _load(_only(path), plane, max_voxels, mask)
+            return _load(_only(path if item is None else f"{path}#{item}"), plane, max_voxels, mask)
         name = safe(path.name.split(".")[0] if item is None else f"{path.name.split('.')[0]}-{item}")
         kind = kind_of(path)
         if not kind:
@@ -203,10 +230,15 @@ def _item(part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels
     files = sorted(glob.glob(pattern), key=natural)
     if not files:
         raise Fault("NOT_FOUND", f"there is no {Path(part).name}", "check the manifest and its folder")
-    planes = [
-        _load(Source(Path(f).stem, kind_of(Path(f)), (Path(f),), item=item), plane, max_voxels, mask) for f in files
-    ]
+    planes = [_load(_single(Path(file), item), plane, max_voxels, mask) for file in files]
     return _stack(planes, Path(files[0]), max_voxels)
+
+
+def _single(path: Path, item: int | None) -> Source:
+    """One file of a stack."""
+    kind = kind_of(path)
+    origin = Origin(path.name, path.parent, "") if kind == "dicom" else None
+    return Source(path.stem, kind, (path,), item=item, origin=origin)
 
 
 def _stack(planes: list[Scan], first: Path, max_voxels: int) -> Scan:

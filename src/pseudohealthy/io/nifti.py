@@ -20,13 +20,16 @@ import numpy as np
 
 from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
-from pseudohealthy.scan import Scan, finite, same_grid
+from pseudohealthy.io.bounded import looks_like
+from pseudohealthy.scan import Scan, as_float, finite, of_a_patient, same_grid
 
 # Where planes, rows and columns point, so that row 0 shown on top is the radiological view.
 PLANES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
 WORLD = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1), "S": (2, 1)}
 GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
+UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}  # of xyzt_units; else mm
 BLOCK = 2**24  # bytes that are reserved for voxels before any has been seen
+NO_ORIENTATION = "ORIENTATION_UNKNOWN: no sform and no qform; left and right cannot be told apart"
 TOOL = re.compile(rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFNI|NiftyReg|c3d|\bT[RE][:=]", re.I)
 
 
@@ -74,26 +77,34 @@ def read(path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000, ite
         warnings.append("SUFFIX: compression does not match the file name; read by content")
     slope, inter = _scaling(header, warnings)
     voxels = data.astype(np.float64) * slope + inter if (slope, inter) != (1, 0) else data
-    with np.errstate(over="ignore"):
-        voxels = voxels.astype(np.float32).reshape((*shape, 1)[:3])
+    voxels = as_float(voxels, warnings).reshape((*shape, 1)[:3])
     voxels = finite(voxels, warnings)
-    axes, flips = _order(affine, voxels.shape, plane)
+    scan = arranged(voxels[None], affine, plane, warnings)
+    scan.name = path.name.split(".")[0]
+    scan.origin.header, scan.origin.stored_shape = header, shape
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    scan.display = (low, high) if np.isfinite([low, high]).all() and high > low else None
+    return scan
+
+
+def arranged(voxels: np.ndarray, affine: np.ndarray, plane: str, warnings: list[str]) -> Scan:
+    """A scan of voxels (C, I, J, K) in the canonical order for `plane`, with a new header.
+
+    Args:
+        affine: index (i, j, k, 1) -> RAS+ mm.
+    """
+    shape = voxels.shape[1:]
+    axes, flips = _order(affine, shape, plane)
     to_stored = np.zeros((4, 4))
     to_stored[3, 3] = 1
     for a, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
         to_stored[axis, a] = -1 if flip else 1
-        to_stored[axis, 3] = voxels.shape[axis] - 1 if flip else 0
-    voxels = np.flip(voxels.transpose(axes), tuple(a for a in range(3) if flips[a]))
-    low, high = float(header["cal_min"]), float(header["cal_max"])
-    return Scan(
-        np.ascontiguousarray(voxels)[None],
-        affine @ to_stored,
-        path.name.split(".")[0],
-        "nifti",
-        origin=NiftiOrigin(header, axes, flips, shape, plane),
-        warnings=warnings,
-        display=(low, high) if np.isfinite([low, high]).all() and high > low else None,
-    )
+        to_stored[axis, 3] = shape[axis] - 1 if flip else 0
+    voxels = voxels.transpose(0, *(1 + axis for axis in axes))
+    voxels = np.flip(voxels, tuple(1 + a for a in range(3) if flips[a]))
+    origin = NiftiOrigin(_new_header(affine), axes, flips, shape, plane)
+    voxels = np.ascontiguousarray(voxels)
+    return Scan(voxels, affine @ to_stored, "array", "nifti", origin=origin, warnings=warnings)
 
 
 def write(array: np.ndarray, origin: NiftiOrigin, path: Path, dtype: Any) -> Path:
@@ -120,13 +131,32 @@ def write_on_affine(array: np.ndarray, affine: np.ndarray, path: Path, dtype: An
     stored = (array if array.ndim == 4 else array[None]).transpose(3, 2, 1, 0)
     stored = stored[..., 0] if stored.shape[3] == 1 else stored
     affine = affine[:, [2, 1, 0, 3]]
-    header = nib.Nifti1Header()
+    header = _new_header(affine)
     header.set_data_dtype(dtype)
     header.set_data_shape(stored.shape)
+    return _save(stored, affine, header, path, dtype)
+
+
+def header_of(image: Any, warnings: list[str]) -> Any:
+    """The header of an image of nibabel for outputs: its own where it is NIfTI's and agrees with
+    the image's affine, which may have been changed since."""
+    header = image.header.copy()
+    if not isinstance(header, nib.Nifti1Header):
+        header = _new_header(np.eye(4) if image.affine is None else image.affine)
+    elif not (header["sform_code"] or header["qform_code"]):
+        warnings.append(NO_ORIENTATION)
+    elif image.affine is not None and not np.allclose(header.get_best_affine(), image.affine):
+        header.set_sform(image.affine, code=2)
+        header.set_qform(image.affine, code=0)
+    return header
+
+
+def _new_header(affine: np.ndarray) -> Any:
+    header = nib.Nifti1Header()
     header.set_sform(affine, code=1)
     header.set_qform(affine, code=0 if _sheared(affine) else 1)
     header.set_xyzt_units("mm")
-    return _save(stored, affine, header, path, dtype)
+    return header
 
 
 def _save(stored: np.ndarray, affine: np.ndarray, header: Any, path: Path, dtype: Any) -> Path:
@@ -163,19 +193,10 @@ def _header(stream: BinaryIO) -> tuple[Any, bool]:
     else:
         raise Fault("NOT_NIFTI", f"this is not a NIfTI file{looks_like(raw)}", "give a .nii or .nii.gz")
     header = kind(raw[:length], check=False)
-    extended = raw[length : length + 1] not in (b"", b"\0")
+    offset = float(header["vox_offset"])
+    extended = not offset < length + 4 and raw[length : length + 1] not in (b"", b"\0")
     text = [bytes(header[key].tobytes()).strip(b"\0 ") for key in ("descrip", "aux_file", "db_name") if key in header]
     return header, extended or any(t and not TOOL.search(t) for t in text)
-
-
-def looks_like(raw: bytes) -> str:
-    """What a file that is no image seems to be, in brackets."""
-    start = raw[:200].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return " (it looks like HTML: a web page was saved instead)"
-    if start.startswith(b"version https://git-lfs"):
-        return " (it is a Git LFS pointer: run git lfs pull)"
-    return ""
 
 
 def _shape(header: Any) -> tuple[int, ...]:
@@ -204,13 +225,10 @@ def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndar
     if not np.isfinite(zooms).all() or (zooms == 0).any():
         raise Fault("BAD_SPACING", f"voxel sizes {zooms.tolist()} in the header", "repair pixdim")
     sform = header.get_sform(coded=True)[0]
-    try:
-        qform = header.get_qform(coded=True)[0]
-    except (ValueError, nib.spatialimages.HeaderDataError):
-        qform = np.full((4, 4), np.nan)
+    qform = _qform(header, warnings) if int(header["qform_code"]) > 0 else None
     affine = sform if sform is not None else qform
     if affine is None:
-        warnings.append("ORIENTATION_UNKNOWN: no sform and no qform; left and right cannot be told apart")
+        warnings.append(NO_ORIENTATION)
         affine = header.get_base_affine()
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise Fault("BAD_AFFINE", "the affine is not finite or not invertible", "repair the header")
@@ -223,8 +241,43 @@ def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndar
         warnings.append("FORMS_DISAGREE: sform, qform and pixdim do not describe one grid; the sform is used")
     if _sheared(affine):
         warnings.append("NOT_ORTHONORMAL: the axes are not at right angles; ITK viewers will refuse the outputs")
-    unit = {1: 1000.0, 3: 0.001}.get(int(header["xyzt_units"]) & 7, 1.0)  # metres, micrometres; else mm
-    return np.diag([unit, unit, unit, 1]) @ affine
+    return in_mm(header, affine, grid, warnings)
+
+
+def _qform(header: Any, warnings: list[str]) -> np.ndarray:
+    """The quaternion's affine as the standard's reference code makes it (nifti1_io.c,
+    nifti_quatern_to_mat44). What it repairs is repaired in the header, too, which outputs copy.
+    """
+    b, c, d = (float(header[key]) for key in ("quatern_b", "quatern_c", "quatern_d"))
+    longer = b * b + c * c + d * d
+    if longer > 1 - 1e-7:  # half a turn: the real part is 0 but for rounding
+        if longer > 1.01:
+            warnings.append(f"QUATERNION: of length {np.sqrt(longer):.3g} instead of 1; shortened")
+        b, c, d = (n / np.sqrt(longer) for n in (b, c, d))
+        header["quatern_b"], header["quatern_c"], header["quatern_d"] = b, c, d
+    turn = nib.quaternions.quat2mat([np.sqrt(max(0.0, 1 - b * b - c * c - d * d)), b, c, d])
+    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+    steps = np.array(header["pixdim"][1:4], np.float64)
+    steps[2] *= -1 if header["pixdim"][0] < 0 else 1
+    where = [float(header[f"qoffset_{axis}"]) for axis in "xyz"]
+    return nib.affines.from_matvec(turn * steps, where)
+
+
+def in_mm(
+    header: Any,
+    affine: np.ndarray,
+    grid: tuple[int, ...],
+    warnings: list[str],
+) -> np.ndarray:
+    """The affine in mm. Headers say metres or micrometres, and many that do hold mm: what makes a
+    patient of the image is believed."""
+    name, unit = UNITS.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
+    stated = np.diag([unit, unit, unit, 1]) @ affine
+    if unit == 1 or of_a_patient(grid, stated) or not of_a_patient(grid, affine):
+        return stated
+    size = " x ".join(f"{n:.3g}" for n in np.linalg.norm(stated[:3, :3], axis=0))
+    warnings.append(f"UNITS: the header says {name}, which makes voxels of {size} mm; taken as mm")
+    return affine
 
 
 def _sheared(affine: np.ndarray, tolerance: float = 1e-3) -> bool:

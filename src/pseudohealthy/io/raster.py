@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.errors import REFUSED, RESOURCE, Fault
+from pseudohealthy.io import tiff
 from pseudohealthy.io.atomic import atomic
-from pseudohealthy.io.bounded import Bounded
-from pseudohealthy.scan import Scan, finite
+from pseudohealthy.io.bounded import Bounded, looks_like
+from pseudohealthy.io.mask import drawn
+from pseudohealthy.scan import Scan, as_float, finite, luminance
 
 MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
 # Pixels a byte of a file can stand for at most. Deflate makes 1032 bytes of one, each of 8 one-bit pixels; LZW 2730.
@@ -25,6 +27,10 @@ DEFLATE, PNG_RATIO, RATIO, FAX_RATIO = 1100, 8 * 1100, 8 * 2800, 100_000
 # What Pillow's decoders raise at damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
           EOFError, struct.error, zlib.error)  # fmt: skip
+LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
+YCBCR = 6  # of TIFF's colour spaces, the one that libtiff converts
+DEEP = (2, 4, 6)  # colour types of 16-bit PNGs with more than one channel
+Layers = tuple[np.ndarray, np.ndarray | None]  # (H, W) or (H, W, channels), and alpha (H, W)
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -35,16 +41,25 @@ class RasterOrigin:
     dtype: np.dtype
     shape: tuple[int, ...]
     kind: str  # "picture" | "npy" | "idx"
+    lossy: bool = False  # JPEG and its like: no value is exactly what was drawn
 
 
-def read_picture(path: Path, *, channel: int | None = None, max_voxels: int = 512_000_000, mask: bool = False) -> Scan:
-    """A picture as (1, pages, H, W): grey levels as stored; colour as luminance with a warning, or one channel of it.
+def read_picture(
+    path: Path,
+    *,
+    channel: int | None = None,
+    max_voxels: int = 512_000_000,
+    mask: bool = False,
+) -> Scan:
+    """A picture as (1, pages, H, W): grey levels as stored, colour as luminance of the same depth.
 
-    mask: any colour other than black counts, as 1. Raises Fault TRUNCATED, NOT_IMAGE, TOO_LARGE (exit 7), SIZES.
+    Args:
+        channel: take this colour channel instead of the luminance.
+        mask: keep what a reference mask needs: see `io.mask.drawn`.
+
+    Raises Fault TRUNCATED, NOT_IMAGE, DTYPE, CHANNELS, TOO_LARGE (exit 7), SIZES.
     """
     from PIL import Image, UnidentifiedImageError
-
-    from pseudohealthy.io.nifti import looks_like
 
     warnings: list[str] = []
     with open(path, "rb") as file:
@@ -53,81 +68,174 @@ def read_picture(path: Path, *, channel: int | None = None, max_voxels: int = 51
         raise Fault("EMPTY_FILE", f"{path.name} has 0 bytes", "copy or download it again")
     try:
         with python_warnings.catch_warnings():
-            python_warnings.simplefilter("ignore")  # Pillow's own size warning; the limit below is stricter
-            image = Image.open(path)
-        with image:
-            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-            if head[:8] == b"\x89PNG\r\n\x1a\n" and head[24] == 16 and head[25] in (2, 6):
-                warnings.append("DEPTH: 16-bit colour is read with 8 bits a channel")
-            planes = []
-            for page in range(pages):
-                if pages > 1:
-                    image.seek(page)
-                _require_size(image, pages, max_voxels, path)  # each page has its own
-                planes.append(_grey(image, channel, mask, warnings if page == 0 else []))
+            python_warnings.simplefilter("ignore")  # Pillow's own of size; the limit here is stricter
+            pages = _tiff(path, max_voxels, warnings) if head[:4] in tiff.MAGIC else None
+            pages, lossy = (pages, False) if pages else _pillow(path, head, max_voxels, warnings)
+            planes = [_grey(*page, channel, mask, warnings) for page in pages]
     except Image.DecompressionBombError:
-        raise Fault("TOO_LARGE", "a picture beyond 100 million pixels", "crop or shrink it", exit=RESOURCE) from None
+        found = "a picture beyond 100 million pixels"
+        raise Fault("TOO_LARGE", found, "crop or shrink it", exit=RESOURCE) from None
     except UnidentifiedImageError:
-        raise Fault("NOT_IMAGE", f"this is not a picture{looks_like(head)}", "give PNG, JPEG or TIFF") from None
+        found = f"this is not a picture{looks_like(head)}"
+        raise Fault("NOT_IMAGE", found, "give PNG, JPEG or TIFF") from None
     except DAMAGE as error:
-        said = "".join(c if c.isprintable() else "?" for c in str(error))[:200] or type(error).__name__
-        raise Fault("TRUNCATED", f"the picture is damaged or cut short ({said})", "copy it again") from None
+        said = "".join(c if c.isprintable() else "?" for c in str(error))[:200]
+        found = f"the picture is damaged or cut short ({said or type(error).__name__})"
+        raise Fault("TRUNCATED", found, "copy it again") from None
     if len({p.shape for p in planes}) > 1:
         raise Fault("SIZES", "the pages of this TIFF have different sizes", "split it into files")
     stored = np.stack(planes)
-    origin = RasterOrigin(stored.dtype, stored.shape if pages > 1 else stored.shape[1:], "picture")
-    voxels = finite(stored.astype(np.float32), warnings)
-    return Scan(voxels[None], None, path.stem, "raster", origin=origin, warnings=warnings)
+    shape = stored.shape if len(planes) > 1 else stored.shape[1:]
+    origin = RasterOrigin(stored.dtype, shape, "picture", lossy)
+    voxels = finite(as_float(stored, warnings), warnings)
+    return Scan(voxels[None], None, path.stem, "raster", origin=origin, warnings=list(dict.fromkeys(warnings)))
 
 
-def _require_size(image: Any, pages: int, max_voxels: int, path: Path) -> None:
-    """Fault TOO_LARGE or TRUNCATED for a size no limit allows or the file cannot hold, before memory is taken for it."""
-    pixels, size = image.width * image.height, path.stat().st_size
+def from_pillow(image: Any) -> Scan:
+    """A picture that Pillow has opened, (1, 1, H, W), as `read_picture` reads its file."""
+    warnings: list[str] = []
+    stored = _grey(*_samples(image, warnings), None, False, warnings)
+    origin = RasterOrigin(stored.dtype, stored.shape, "picture")
+    voxels = finite(as_float(stored, warnings), warnings)[None, None]
+    return Scan(voxels, None, "array", "raster", origin=origin, warnings=warnings)
+
+
+def _tiff(path: Path, max_voxels: int, warnings: list[str]) -> list[Layers] | None:
+    """Every page as stored, None where Pillow has to unpack it."""
+    with Bounded(path) as file:
+        pages = tiff.pages(file, max_voxels)
+        if not pages or not all(page.bytewise and page.photometric != YCBCR for page in pages):
+            _require_known(pages)
+            return None
+        for page in pages:
+            _require_size(page.width, page.height, len(pages), max_voxels, RATIO, path)
+        return [tiff.meaning(tiff.samples(file, page), page, warnings) for page in pages]
+
+
+def _require_known(pages: list[tiff.Page]) -> None:
+    """Fault DTYPE for what neither this program nor Pillow unpacks as it is stored."""
+    for page in pages:
+        if not page.bytewise and page.bits not in (1, 8):
+            found = f"a TIFF of {page.bits} bits in compression {page.compression}"
+            raise Fault("DTYPE", found, "save it without compression, or as LZW or Deflate")
+
+
+def _pillow(
+    path: Path,
+    head: bytes,
+    max_voxels: int,
+    warnings: list[str],
+) -> tuple[list[Layers], bool]:
+    """Every page by Pillow, and whether its compression is lossy."""
+    from PIL import Image
+
+    png = head[:8] == b"\x89PNG\r\n\x1a\n"
+    deep = head[25] if png and head[24] == 16 else None  # the colour type of a 16-bit PNG
+    with Image.open(path) as image:
+        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        fax = "group" in str(image.info.get("compression"))
+        ratio = PNG_RATIO if image.format == "PNG" else FAX_RATIO if fax else RATIO
+        found = []
+        for page in range(pages):
+            if pages > 1:
+                image.seek(page)
+            _require_size(image.width, image.height, pages, max_voxels, ratio, path)
+            found.append(_deep(path, image, deep, warnings) if deep in DEEP else _samples(image, warnings))
+        lossy = image.format in LOSSY or "jpeg" in str(image.info.get("compression"))
+    return found, lossy
+
+
+def _require_size(
+    width: int,
+    height: int,
+    pages: int,
+    max_voxels: int,
+    ratio: int,
+    path: Path,
+) -> None:
+    """Fault TOO_LARGE or TRUNCATED for a size that no limit allows or the file cannot hold, before
+    memory is taken for it."""
+    pixels, size = width * height, path.stat().st_size
     if pixels > MAX_PIXELS or pixels * pages > max_voxels:
-        text = f"{pages} x {image.height} x {image.width} pixels"
+        text = f"{pages} x {height} x {width} pixels"
         raise Fault("TOO_LARGE", f"a picture of {text}", "crop or shrink it", exit=RESOURCE)
-    fax = "group" in str(image.info.get("compression"))
-    if pixels > (PNG_RATIO if image.format == "PNG" else FAX_RATIO if fax else RATIO) * size:
-        found = f"{size} bytes cannot hold {image.height} x {image.width} pixels"
+    if pixels > ratio * size or pixels < 1:
+        found = f"{size} bytes cannot hold {height} x {width} pixels"
         raise Fault("TRUNCATED", found, "copy it again")
 
 
-def _grey(image: Any, channel: int | None, mask: bool, warnings: list[str]) -> np.ndarray:
-    """One page as a 2-D array of its own depth."""
-    from PIL import ImageOps
+def _deep(path: Path, image: Any, colour: int, warnings: list[str]) -> Layers:
+    """A 16-bit PNG with colour or alpha, which Pillow cuts to 8 bits: its two bytes apart."""
+    from PIL import Image
 
-    if image.getexif().get(0x0112, 1) not in (0, 1):
-        image = ImageOps.exif_transpose(image)
-        warnings.append("ROTATED: turned as its EXIF tag says; outputs are turned too")
-    if image.mode == "P" or ("transparency" in image.info and image.mode not in ("L", "I;16")):
+    if colour == 4:  # grey and alpha, two bytes each, have the layout of four 8-bit channels
+        image._mode, image.tile = "RGBA", [tile._replace(args="RGBA") for tile in image.tile]
+        channels = np.ascontiguousarray(np.asarray(image)).view(">u2").astype(np.uint16)
+    else:
+        with Image.open(path) as second:  # its low bytes, as if they were the high ones
+            second.tile = [t._replace(args=str(t.args).replace("16B", "16L")) for t in second.tile]
+            channels = np.asarray(image).astype(np.uint16) * 256 + np.asarray(second)
+    return _layers(_upright(channels, image, warnings))
+
+
+def _upright(array: np.ndarray, image: Any, warnings: list[str]) -> np.ndarray:
+    """Asked for after loading: Pillow turns TIFFs itself, and takes their tag away."""
+    return tiff.upright(array, image.getexif().get(0x0112, 1), warnings)
+
+
+def _layers(array: np.ndarray) -> Layers:
+    """(H, W, channels) apart: the fourth of colour and the second of grey is alpha."""
+    if array.ndim == 2 or array.shape[2] == 3:
+        return array, None
+    return (array[..., 0] if array.shape[2] == 2 else array[..., :3]), array[..., -1]
+
+
+def _samples(image: Any, warnings: list[str]) -> Layers:
+    """One page by Pillow, of its own depth."""
+    if image.mode in ("P", "PA"):
         warnings.append("PALETTE: palette colours are converted")
-        image = image.convert("RGBA").convert("RGB")
-    if image.mode in ("RGBA", "LA", "La", "RGBa", "PA"):
-        warnings.append("ALPHA: transparency is dropped")
-        image = image.convert("L" if image.mode in ("LA", "La") else "RGB")
-    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        image = image.convert("RGB")
-    if image.mode == "1":
-        image = image.convert("L")
-    array = np.asarray(image)
-    if array.dtype.kind not in "uif":
+        clear = image.mode == "PA" or "transparency" in image.info
+        image = image.convert("RGBA" if clear else "RGB")
+    if image.mode in ("CMYK", "YCbCr", "HSV", "La", "RGBa", "1"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA", "1": "L"}.get(image.mode, "RGB"))
+    array = _upright(np.asarray(image), image, warnings)
+    if array.dtype.kind not in "uif" or image.mode == "LAB":
         raise Fault("DTYPE", f"pixels of mode {image.mode}", "store grey levels")
-    if array.dtype.byteorder == ">":
-        array = array.astype(array.dtype.newbyteorder("="))
-    if array.ndim == 2:
-        if channel:
-            raise Fault("CHANNELS", f"channel {channel} of a grey picture", "leave out the number", exit=2)
-        return array.astype(np.uint16) if image.mode == "I" and _fits_uint16(array) else array
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return _layers(array.astype(np.uint16) if image.mode == "I" and _fits_uint16(array) else array)
+
+
+def _grey(
+    array: np.ndarray,
+    alpha: np.ndarray | None,
+    channel: int | None,
+    mask: bool,
+    warnings: list[str],
+) -> np.ndarray:
+    """Grey levels (H, W) of one page: its own, one channel, luminance, or what a mask shows."""
+    if channel is not None and (array.ndim > 2 or channel):
+        return _channel(array, channel)
+    if array.ndim > 2 and array.shape[-1] != 3:
+        found = f"a picture of {array.shape[-1]} channels"
+        raise Fault("CHANNELS", found, "name one as FILE#0, FILE#1, ...", exit=2)
     if mask:
-        return (array != 0).any(axis=-1).astype(np.uint8)
-    if channel is not None:
-        if channel >= array.shape[-1]:
-            raise Fault("CHANNELS", f"channel {channel} of {array.shape[-1]}", "counting starts at 0", exit=2)
-        return array[..., channel]
-    if (array == array[..., :1]).all():
-        return array[..., 0]
+        return drawn(array, alpha, warnings)
+    if alpha is not None:
+        warnings.append("ALPHA: transparency is dropped")
+    if array.ndim == 2 or (array == array[..., :1]).all():
+        return array if array.ndim == 2 else array[..., 0]
     warnings.append("COLOUR: converted to luminance")
-    return np.asarray(image.convert("L"))
+    return luminance(array)
+
+
+def _channel(array: np.ndarray, channel: int) -> np.ndarray:
+    if array.ndim == 2:
+        found, cure = f"channel {channel} of a grey picture", "leave out the number"
+        raise Fault("CHANNELS", found, cure, exit=2)
+    if channel >= array.shape[-1]:
+        found = f"channel {channel} of {array.shape[-1]}"
+        raise Fault("CHANNELS", found, "counting starts at 0", exit=2)
+    return array[..., channel]
 
 
 def _fits_uint16(array: np.ndarray) -> bool:
@@ -166,10 +274,7 @@ def read_npy(path: Path, *, item: int | None = None, max_voxels: int = 512_000_0
         if array.ndim < 3 or item >= len(array):
             raise Fault("ITEM", f"item {item} of an array of shape {shape}", "counting starts at 0", exit=2)
         array = array[item]
-    if array.ndim == 3 and array.shape[-1] == 1:
-        scan = Scan.from_array(array[..., 0], name=path.stem)
-    else:
-        scan = Scan.from_array(array, name=path.stem)
+    scan = Scan.from_array(array, name=path.stem)
     scan.origin = RasterOrigin(array.dtype.newbyteorder("="), array.shape, "npy")
     return scan
 

@@ -1,8 +1,7 @@
-"""Which DICOM files belong together: one group is one series, orientation, matrix and echo. Reads headers only."""
+"""Which DICOM files belong together: a group is one volume of one series of one patient. Reads headers only."""
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
@@ -14,39 +13,37 @@ import numpy as np
 
 from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.bounded import Bounded
+from pseudohealthy.io.dicom_frames import ENHANCED, frame_heads, is_enhanced
+from pseudohealthy.io.dicom_header import FACTS, TAGS, Head, head, is_mosaic, parallel, value
+from pseudohealthy.io.dicom_parts import differing, labels, volumes
+from pseudohealthy.io.pixels import decimal_points
+
+__all__ = ["ENHANCED", "PROJECTIONS", "Group", "group", "looks_dicom"]
 
 MAX_FILES = 20_000
-TAGS = [
-    "SOPClassUID", "ImageType", "Modality", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
-    "Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "EchoNumbers",
-    "TemporalPositionIdentifier", "DiffusionBValue", "PixelRepresentation",
-]  # fmt: skip
 PROJECTIONS = {"CR", "DX", "MG", "IO", "PX", "RG"}  # one file is one radiograph
 NO_IMAGE = {"SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "RTDOSE", "SEG", "REG", "FID", "ECG", "AU", "RWV", "PLAN"}
-ENHANCED = {"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2", "1.2.840.10008.5.1.4.1.1.4.1",
-            "1.2.840.10008.5.1.4.1.1.4.4", "1.2.840.10008.5.1.4.1.1.128.1", "1.2.840.10008.5.1.4.1.1.130"}  # fmt: skip
-STRAY = 0.25  # groups smaller than this share of the series' largest one are strays: localisers, odd slices
+STORAGE = "1.2.840.10008.5.1.4.1.1."
+NO_IMAGE_CLASSES = tuple(STORAGE + k for k in ("88", "104", "66", "67", "11", "9", "4.2"))  # reports, raw data, curves
+STRAY = 0.25  # parts smaller than this share of the series' largest one may be strays: localisers, odd slices
+IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID")
+ALIKE = 0.1  # share by which the distances of single-slice series may vary that look like one volume
 
 
 @dataclass
 class Group:
-    """Files of one volume, found but not ordered; `digest` tells groups of one folder apart without a UID in clear."""
+    """Files of one volume, found but not ordered.
+
+    series: the SeriesInstanceUID; part: what tells this volume from the others of its series ("echo2", "b1000",
+    "phase", "1"), safe in a file name, empty where the series is one volume.
+    item: which volume of a multi-frame file, from 0; None where the files hold one.
+    """
 
     paths: list[Path]
-    digest: str
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Head:
-    path: Path
-    series: str
-    modality: str
-    enhanced: bool
-    damaged: bool
-    orientation: np.ndarray | None
-    position: tuple[float, ...] | None
-    split: tuple[Any, ...]  # matrix, echo, time point, b-value
+    series: str = ""
+    part: str = ""
+    item: int | None = None
 
 
 def looks_dicom(path: Path) -> bool:
@@ -58,36 +55,44 @@ def looks_dicom(path: Path) -> bool:
 def group(paths: Iterable[Path]) -> tuple[list[Group], list[tuple[Path, str]]]:
     """Sort DICOM files into groups; the second list holds files left out and why."""
     skipped: list[tuple[Path, str]] = []
-    series: dict[tuple[str, Path], list[_Head]] = defaultdict(list)
+    series: dict[str, list[Head]] = defaultdict(list)
     unreadable: dict[Path, list[Path]] = defaultdict(list)
     paths = list(paths)
     if len(paths) > MAX_FILES * 10:
         raise Fault("TOO_LARGE", f"{len(paths)} DICOM files", "give fewer folders at a time", exit=RESOURCE)
     for path in paths:
-        head = _head(path)
-        if isinstance(head, _Head):
-            series[head.series, path.parent].append(head)
+        found = _head(path)
+        if isinstance(found, Head):
+            series[found.series].append(found)
         else:
-            skipped.append((path, head))
-            if head.startswith("damaged"):
+            skipped.append((path, found))
+            if found.startswith("damaged"):
                 unreadable[path.parent].append(path)
     groups: list[Group] = []
-    for heads in _joined(series):
-        found, strays = _volumes(heads)
-        skipped += strays
-        groups += found
+    volumes_of: list[list[Head]] = []
+    for heads in series.values():
+        made, parts, strays = _series(heads)
+        groups, volumes_of, skipped = groups + made, volumes_of + parts, skipped + strays
+    _hint_stacks(groups, volumes_of)
+    return groups, _with_unreadable(groups, unreadable, skipped)
+
+
+def _with_unreadable(
+    groups: list[Group], unreadable: dict[Path, list[Path]], skipped: list[tuple[Path, str]]
+) -> list[tuple[Path, str]]:
+    """Damaged files beside one series are surely its own: reading must fail rather than lose a slice."""
     for folder, names in unreadable.items():
         beside = [g for g in groups if g.paths[0].parent == folder]
-        if len(beside) == 1 and len(beside[0].paths) > 1:  # surely its own: reading must fail rather than lose a slice
+        if len(beside) == 1 and len(beside[0].paths) > 1:
             beside[0].paths += names
             skipped = [(path, reason) for path, reason in skipped if path not in names]
         else:
             for one in beside:
                 one.notes.append(f"UNREADABLE n={len(names)}: a damaged DICOM file lies beside ({names[0].name})")
-    return groups, skipped
+    return skipped
 
 
-def _head(path: Path) -> _Head | str:
+def _head(path: Path) -> Head | str:
     """The header of an image slice, or the reason to leave the file out."""
     import pydicom
 
@@ -96,91 +101,223 @@ def _head(path: Path) -> _Head | str:
             warnings.simplefilter("ignore")  # values against the standard; what matters is checked below
             with Bounded(path) as file:
                 ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
-            sop = str(ds.get("SOPClassUID") or getattr(ds, "file_meta", {}).get("MediaStorageSOPClassUID", ""))
-            modality, uid = str(ds.get("Modality", "")), str(ds.get("SeriesInstanceUID", ""))
-            if modality in NO_IMAGE or sop.startswith(("1.2.840.10008.5.1.4.1.1.88", "1.2.840.10008.5.1.4.1.1.104")):
-                return f"no image (modality {modality or 'unknown'})"
-            if sop == "1.2.840.10008.1.3.10":
-                return "a DICOMDIR index; its references are not followed"
-            if sop.startswith("1.2.840.10008.5.1.4.1.1.7"):
-                return "secondary capture"
-            if "LOCALIZER" in [str(v).upper() for v in (ds.get("ImageType") or [])]:
-                return "localizer"
-            if (ds.get("SamplesPerPixel") or 1) > 1 or ds.get("PhotometricInterpretation") == "PALETTE COLOR":
-                return f"colour image ({ds.get('PhotometricInterpretation')})"
-            enhanced = sop in ENHANCED
-            if not enhanced and int(ds.get("NumberOfFrames") or 1) > 1:
-                return "multi-frame image that is no enhanced CT, MR or PET"
-            if not uid:
-                return "damaged: no SeriesInstanceUID"
-            rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
-            bits = int(ds.get("BitsAllocated") or 16)
-            syntax = getattr(ds.file_meta, "TransferSyntaxUID", None)
-            packed = bool(syntax is not None and (syntax.is_compressed or syntax.is_deflated))
-            lies = not packed and rows * columns * bits // 8 > path.stat().st_size
-            orientation, position = _numbers(ds, "ImageOrientationPatient", 6), _numbers(ds, "ImagePositionPatient", 3)
-            split = (rows, columns, *(str(ds.get(k, "")) for k in TAGS[12:15]))
+            decimal_points(ds)
+            reason = _no_image(path, ds)
+            if reason:
+                return reason
+            found = _enhanced_head(path, ds) if is_enhanced(ds) else head(path, ds)
+            found.series, found.who = series_uid(ds), tuple(_identity(ds, key) for key in IDENTITY)
+            found.mosaic = is_mosaic(ds)
+            found.damaged = not min(found.matrix) or _lies(path, ds)
     except Exception as error:  # pydicom raises whatever the damage provokes
         return f"damaged DICOM header ({type(error).__name__})"
-    damaged = lies or not rows or not columns
-    where = None if position is None else tuple(np.round(position, 3).tolist())
-    return _Head(path, uid, modality, enhanced, damaged, orientation, where, split)
+    return found
 
 
-def _numbers(ds: Any, key: str, count: int) -> np.ndarray | None:
-    values = ds.get(key)
-    if values is None or len(values) != count:
-        return None
-    return np.array([float(v) for v in values])
+def _no_image(path: Path, ds: Any) -> str:
+    """Why a file holds no slice, "" if it does."""
+    sop = str(ds.get("SOPClassUID") or getattr(ds, "file_meta", {}).get("MediaStorageSOPClassUID", ""))
+    modality, frames = str(ds.get("Modality", "")), int(ds.get("NumberOfFrames") or 1)
+    if modality in NO_IMAGE or any(sop == uid or sop.startswith(uid + ".") for uid in NO_IMAGE_CLASSES):
+        return f"no image (modality {modality or 'unknown'})"
+    if sop == "1.2.840.10008.1.3.10":
+        return "a DICOMDIR index; its references are not followed"
+    if sop.startswith(STORAGE + "7"):
+        return "secondary capture"
+    if "LOCALIZER" in [str(v).upper() for v in (ds.get("ImageType") or [])]:
+        return "localizer"
+    if (ds.get("SamplesPerPixel") or 1) > 1 or ds.get("PhotometricInterpretation") == "PALETTE COLOR":
+        return f"colour image ({ds.get('PhotometricInterpretation')})"
+    if sop not in ENHANCED and frames > 1:
+        return "multi-frame image that is no enhanced CT, MR or PET"
+    if not ds.get("Rows") and _without_matrix(path):
+        return "no image (it has neither Rows nor pixels)"
+    if not ds.get("SeriesInstanceUID") and not ds.get("Rows"):
+        return "damaged: neither SeriesInstanceUID nor Rows"
+    return ""
 
 
-def _joined(series: dict[tuple[str, Path], list[_Head]]) -> list[list[_Head]]:
-    """One entry a series: a series spread over folders is joined unless the folders hold the same positions."""
-    joined: dict[str, list[list[_Head]]] = defaultdict(list)
-    for (uid, _), heads in series.items():
-        places = {(h.position, h.split) for h in heads}
-        for other in joined[uid]:
-            if None not in {p for p, _ in places} and places.isdisjoint({(h.position, h.split) for h in other}):
-                other += heads
+def _without_matrix(path: Path) -> bool:
+    """Whether a file without Rows is whole and never had them, rather than cut off before: later elements tell."""
+    import pydicom
+
+    with Bounded(path) as file:
+        ds = pydicom.dcmread(file, defer_size=1024)
+    last = max(ds.keys(), default=0)
+    whole = last > 0x00280011 or (last > 0x00080018 and "SOPClassUID" not in ds)
+    return whole and not any(key in ds for key in ("Rows", "Columns", "PixelData"))
+
+
+def _enhanced_head(path: Path, ds: Any) -> Head:
+    """One head for a multi-frame file; that of its frame where it has one only, which is a slice like any other."""
+    import pydicom
+
+    count = int(ds.get("NumberOfFrames") or 1)
+    if count == 1:
+        with Bounded(path) as file:
+            whole = pydicom.dcmread(file, stop_before_pixels=True)
+        try:
+            return frame_heads(path, whole)[0][0]
+        except Fault:  # told when it is read
+            pass
+    found = head(path, ds)
+    found.frames = max(count, 2)
+    return found
+
+
+def _lies(path: Path, ds: Any) -> bool:
+    """Whether the header claims more pixels than the file has bytes."""
+    syntax = getattr(ds.file_meta, "TransferSyntaxUID", None)
+    packed = bool(syntax is not None and (syntax.is_compressed or syntax.is_deflated))
+    size = int(ds.get("Rows") or 0) * int(ds.get("Columns") or 0) * int(ds.get("BitsAllocated") or 16) // 8
+    return not packed and size > path.stat().st_size
+
+
+def series_uid(ds: Any) -> str:
+    """The SeriesInstanceUID; what stands for it where there is none: study and number of the series."""
+    told = str(ds.get("SeriesInstanceUID") or "")
+    return told or f"no series UID|{ds.get('StudyInstanceUID', '')}|{ds.get('SeriesNumber', '')}"
+
+
+def _identity(ds: Any, key: str) -> str:
+    """A patient's or study's attribute in a form in which spelling does not count."""
+    return (value(ds, key) or "").rstrip("^ ").casefold()
+
+
+def _series(heads: list[Head]) -> tuple[list[Group], list[list[Head]], list[tuple[Path, str]]]:
+    """The volumes of everything with one SeriesInstanceUID, named, and the files left out."""
+    strays: list[tuple[Path, str]] = []
+    groups: list[Group] = []
+    parts: list[list[Head]] = []
+    people = _people(heads)
+    for person in people:
+        for folder in _joined(person):
+            made, of, left = _volumes(folder)
+            groups, parts, strays = groups + made, parts + of, strays + left
+    for one, part in zip(groups, labels(parts), strict=True):
+        one.part = part
+        if len(people) > 1:
+            one.notes.append("MIXED_SERIES: several patients, studies or frames of reference share one series UID")
+        if one.series.startswith("no series UID"):
+            one.notes.append("NO_SERIES_UID: no SeriesInstanceUID; the series is told by its study and number")
+    return groups, parts, strays
+
+
+def _people(heads: list[Head]) -> list[list[Head]]:
+    """Slices by patient, study and frame of reference. An attribute that is empty everywhere, or has one value beside
+    empty ones, as in series that were made anonymous, tells nothing."""
+    telling = [k for k in range(len(IDENTITY)) if len({h.who[k] for h in heads if h.who[k]}) > 1]
+    found: dict[tuple[str, ...], list[Head]] = defaultdict(list)
+    for one in heads:
+        found[tuple(one.who[k] for k in telling)].append(one)
+    return list(found.values())
+
+
+def _joined(heads: list[Head]) -> list[list[Head]]:
+    """A series spread over folders is joined unless the folders hold the same positions."""
+    by_folder: dict[Path, list[Head]] = defaultdict(list)
+    for one in heads:
+        by_folder[one.path.parent].append(one)
+    joined: list[list[Head]] = []
+    for part in by_folder.values():
+        places = {_place(h) for h in part}
+        for other in joined:
+            if None not in {p for p, _ in places} and places.isdisjoint({_place(h) for h in other}):
+                other += part
                 break
         else:
-            joined[uid].append(list(heads))
-    return [heads for folders in joined.values() for heads in folders]
+            joined.append(list(part))
+    return joined
 
 
-def _volumes(heads: list[_Head]) -> tuple[list[Group], list[tuple[Path, str]]]:
-    uid = heads[0].series
-    single = [h for h in heads if h.enhanced or h.modality in PROJECTIONS]
-    groups = [Group([h.path], _digest(uid, h.path.name)) for h in single]
-    stacks: list[list[_Head]] = []
-    for head in heads:
-        if head.damaged or head in single:
-            continue
-        for stack in stacks:
-            if stack[0].split == head.split and _parallel(stack[0].orientation, head.orientation):
-                stack.append(head)
-                break
-        else:
-            stacks.append([head])
-    damaged = [h for h in heads if h.damaged and h not in single]
-    stacks = stacks or ([damaged] if damaged else [])
-    largest = max((len(s) for s in stacks), default=0)
-    kept = [s for s in stacks if len(s) > STRAY * largest]
-    strays = [h for s in stacks if len(s) <= STRAY * largest for h in s]
-    if damaged and kept and kept[0] is not damaged:
-        max(kept, key=len).extend(damaged)  # so that reading this volume fails by name instead of losing a slice
-    notes = [f"STRAY_SLICES n={len(strays)}: another orientation, matrix or echo than the series"] if strays else []
+def _place(one: Head) -> tuple[Any, str]:
+    where = None if one.position is None else tuple(np.round(one.position, 3).tolist())
+    facts = [one.facts.get(name) for name, fact in FACTS.items() if fact.always]
+    return where, repr((one.matrix, facts))
+
+
+def _volumes(heads: list[Head]) -> tuple[list[Group], list[list[Head]], list[tuple[Path, str]]]:
+    """Groups of the heads of one series and patient, the heads of each, and the files left out."""
+    groups: list[Group] = []
+    parts: list[list[Head]] = []
+    single = [h for h in heads if not h.mosaic and (h.frames > 1 or h.modality in PROJECTIONS)]
+    for one in single:
+        inside = _inside(one) if one.frames > 1 else [[one]]
+        for k, part in enumerate(inside):
+            groups.append(Group([one.path], series=one.series, item=k if len(inside) > 1 else None))
+            parts.append(part)
+    alone = set(single)
+    mosaics = [h for h in heads if h.mosaic]
+    damaged = [h for h in heads if h.damaged and h not in alone and not h.mosaic]
+    stacks = volumes(h for h in heads if not (h in alone or h.mosaic or h.damaged)) or ([damaged] if damaged else [])
+    largest = max(stacks, key=len, default=[])
+    strays = [s for s in stacks if s is not largest and _is_stray(s, largest)]
+    kept = [s for s in stacks if not any(s is stray for stray in strays)] + ([mosaics] if mosaics else [])
+    parts += [list(stack) for stack in kept]
+    if damaged and largest and largest is not damaged:
+        largest.extend(damaged)  # so that reading this volume fails by name instead of losing a slice
+    left = [(h.path, f"another {differing(s, largest)} than its series") for s in strays for h in s]
+    reasons = sorted({differing(s, largest) for s in strays})
+    notes = [f"STRAY_SLICES n={len(left)}: another {' or '.join(reasons)} than the series"] if strays else []
     for stack in kept:
-        groups.append(Group(sorted(h.path for h in stack), _digest(uid, repr(stack[0].split), stack), list(notes)))
-    return groups, [(h.path, "another orientation, matrix or echo than its series") for h in strays]
+        groups.append(Group(sorted(h.path for h in stack), list(notes), heads[0].series))
+    return groups, parts, left
 
 
-def _parallel(a: np.ndarray | None, b: np.ndarray | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return bool(np.allclose(a, b, atol=1e-3))
+def _is_stray(stack: list[Head], largest: list[Head]) -> bool:
+    if len(stack) > STRAY * len(largest):
+        return False
+    other = differing(stack, largest)
+    return other in ("matrix", "orientation", "pixel spacing") or len(stack) < 3
 
 
-def _digest(uid: str, more: str, stack: list[_Head] | None = None) -> str:
-    axes = "" if not stack or stack[0].orientation is None else str(np.round(stack[0].orientation, 1).tolist())
-    return hashlib.sha256(f"{uid}|{more}|{axes}".encode()).hexdigest()[:8]
+def _inside(one: Head) -> list[list[Head]]:
+    """The volumes of a multi-frame file; one where they cannot be told, which reading refuses with the reason."""
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Bounded(one.path) as file:
+                ds = pydicom.dcmread(file, stop_before_pixels=True)
+            return volumes(frame_heads(one.path, ds, series=one.series, who=one.who)[0])
+    except Exception:
+        return [[one]]
+
+
+def _hint_stacks(groups: list[Group], parts: list[list[Head]]) -> None:
+    """Say where series of one slice each look like the slices of one volume."""
+    alike: list[list[tuple[Group, Head]]] = []
+    for one, part in zip(groups, parts, strict=True):
+        slice_ = part[0]
+        if len(part) > 1 or slice_.position is None or slice_.orientation is None or slice_.modality in PROJECTIONS:
+            continue
+        for other in alike:
+            if _one_volume(other[0][1], slice_):
+                other.append((one, slice_))
+                break
+        else:
+            alike.append([(one, slice_)])
+    for row in alike:
+        distance = _distance([h for _, h in row])
+        for one, _ in row if distance else []:
+            one.notes.append(
+                f"STACK n={len(row)}: {len(row)} series of one slice each look like one volume with slices {distance:.3g}"
+                " mm apart; give them one SeriesInstanceUID to have them read as one"
+            )
+
+
+def _one_volume(a: Head, b: Head) -> bool:
+    facts = [name for name, fact in FACTS.items() if fact.always and not fact.changing]
+    same = a.who[:3] == b.who[:3] and a.matrix == b.matrix and parallel(a.orientation, b.orientation)
+    return same and all(a.facts.get(name) == b.facts.get(name) for name in facts)
+
+
+def _distance(heads: list[Head]) -> float:
+    """mm from slice to slice of three or more that lie regularly, else 0."""
+    if len(heads) < 3 or heads[0].orientation is None:
+        return 0.0
+    normal = np.cross(heads[0].orientation[:3], heads[0].orientation[3:])
+    gaps = np.diff(np.sort(np.array([h.position for h in heads]) @ normal))
+    usual = float(np.median(gaps))
+    return usual if usual > 0 and np.abs(gaps - usual).max() <= ALIKE * usual else 0.0
