@@ -199,9 +199,7 @@ def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(ct_run, tmp_pa
 
     for name, victim in zip(write, ("killer-1", "killer-2", "killer-3"), strict=True):
         monkeypatch.setattr(dicom_out, name, killing(name, victim))
-    found = archive.detect(ct_run, [root], tmp_path / "out", device="cpu", kinds=EVERY, names="path") if NAMES else (
-        archive.detect(ct_run, [root], tmp_path / "out", device="cpu", kinds=EVERY)
-    )
+    found = archive.detect(ct_run, [root], tmp_path / "out", device="cpu", kinds=EVERY, names="path")
     rows = {row["case_id"]: row for row in found.rows}
     assert found.exit == 4 and len(rows) == 12
     assert sorted(name for name in rows if rows[name]["status"] == "failed") == ["killer-1", "killer-2", "killer-3"]
