@@ -54,6 +54,17 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Planes of tests lie among the files of tests, those of other processes as well."""
+    usual = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    with pytest.MonkeyPatch.context() as patch:
+        if "MPLCONFIGDIR" not in os.environ:  # its list of fonts is not made again
+            patch.setenv("MPLCONFIGDIR", str(Path(usual) / "matplotlib"))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Tiny networks are fastest, and bit-reproducible, on one thread."""
     import torch

@@ -31,7 +31,12 @@ def test_it_says_what_each_input_is(tmp_path):
     assert by_kind["dicom"]["spacing_mm"] == [5.0, 0.5, 0.75] and by_kind["dicom"]["units"] == "HU"
     assert by_kind["raster"]["spacing_mm"] is None
     text = found.text()
-    assert "3 inputs, 1 skipped" in text and "5 x 0.5 x 0.75 mm" in text and "no geometry" in text
+    assert (
+        "3 inputs, 0 skipped" in text
+        and "texts and sidecars (1)" in text
+        and "5 x 0.5 x 0.75 mm" in text
+        and "no geometry" in text
+    )
     assert "PHANTOM" not in json.dumps(found.as_dict()) + text and str(tmp_path.parent) not in text
 
 

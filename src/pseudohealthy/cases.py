@@ -37,7 +37,8 @@ _LABEL_NAMES = {"": None, "healthy": HEALTHY, "anomalous": ANOMALOUS, "0": 0, "0
 
 @dataclass(frozen=True)
 class Case:
-    """One image of one patient. ``label`` None = unknown; paths are relative to ``root``."""
+    """One image of one patient. ``label`` None = unknown; paths are relative to ``root``. ``known_as``: what version 0.1
+    called the patient of a DICOM case in a plain folder, for the leak checks of its runs."""
 
     case_id: str
     patient_id: str
@@ -49,6 +50,7 @@ class Case:
     site: str = ""
     root: Path = field(default=Path("."), compare=False)
     extra: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    known_as: str = field(default="", compare=False, repr=False)
 
     def files(self) -> list[Path]:
         """Every file the case needs, globs expanded; a pattern that matches nothing is returned as it stands."""
@@ -117,13 +119,17 @@ class Manifest:
         return path
 
 
-def load(data: Path | str, *, dedupe: bool = False) -> Manifest:
-    """A manifest CSV, a folder holding ``manifest.csv``, or a plain folder (see ``folders.py``). dedupe: see `without_copies`.
+def load(data: Path | str, *, dedupe: bool = False, names: str = "series") -> Manifest:
+    """A manifest CSV, a folder holding ``manifest.csv``, or a plain folder (see ``folders.py``).
+
+    Args:
+        dedupe: See `without_copies`.
+        names: What DICOM cases of a plain folder are called by, "series" or "path"; a manifest names its own.
 
     Raises Fault NOT_FOUND / NO_MANIFEST (exit 3), BAD_MANIFEST (2), PATH_ESCAPE (8).
     """
     if dedupe:
-        return without_copies(load(data))
+        return without_copies(load(data, names=names))
     data = Path(data)
     if not data.exists():
         raise Fault("NOT_FOUND", f"no file or folder named {data}", "check the path given as --data", exit=NO_INPUT)
@@ -133,7 +139,7 @@ def load(data: Path | str, *, dedupe: bool = False) -> Manifest:
         return _read_csv(data / "manifest.csv")
     from pseudohealthy.folders import read_folders
 
-    return read_folders(data)
+    return read_folders(data, names)
 
 
 def _read_csv(path: Path) -> Manifest:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pseudohealthy import progress
 from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.training.signals import STOP
 
 if TYPE_CHECKING:
     from pseudohealthy.archive import Detections, Job
@@ -97,7 +98,8 @@ def work(
         count, cpus, gpus = room(ray.nodes(), workers, detector.device.type == "cuda")
         count = min(count, len(sources))
         how = {"device": detector.device.type, "batch": detector.batch, "threshold": detector.choice,
-               "settings": detector.settings}  # fmt: skip
+               "settings": detector.settings,
+               "precision": "bf16" if str(detector.precision) == "torch.bfloat16" else "fp32"}  # fmt: skip
         kind = ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
         given = detector.run.folder.absolute(), replace(job, folder=job.folder.absolute()), how, cpus
         running: dict[Any, tuple[Any, list[Source]]] = {}
@@ -202,6 +204,7 @@ def cluster(workers: int | None) -> Iterator[Any]:
             raise Fault(
                 "ENGINE", f"no ray cluster: {text}", "check RAY_ADDRESS, or take --engine plain", exit=RESOURCE
             ) from None
+        STOP.install()  # ray has taken SIGTERM for itself
         try:
             yield ray
         finally:

@@ -5,8 +5,9 @@ other folder of a split (``bad``, ``Ungood``, a disease) is anomalous; images ma
 masks in ``label``. Elsewhere a mask has the image's stem, with or without ``_mask``, in ``masks/`` or ``ground_truth/``
 (there also below ``test/bad`` or ``bad``); brain masks in ``brain_masks/`` likewise.
 
-Patients: a ``patients.csv`` (columns file, patient) decides; otherwise the file's stem is the patient, except for
-stems that are bare numbers, which count images within their folder. ``<patient>_<number>`` is not taken apart: that
+A DICOM case is called by its series, whatever its folder is called. Patients: a ``patients.csv`` (columns file, patient)
+decides; otherwise the file's stem (of DICOM the series) is the patient, except for stems that are bare numbers, which count
+images within their folder. ``<patient>_<number>`` is not taken apart: that
 guess would be wrong silently. Without a val folder, 15 % of the training patients become val.
 """
 
@@ -21,6 +22,9 @@ import numpy as np
 
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+from pseudohealthy.io import names as naming
+from pseudohealthy.io.identify import dicom_id
+from pseudohealthy.progress import say
 
 SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".dcm", ".zip", ".bmp")
 GOOD = {"good", "normal", "healthy"}
@@ -35,8 +39,11 @@ SPLIT_FOLDERS = {
 VAL_SHARE = 0.15
 
 
-def read_folders(root: Path) -> Manifest:
-    """The manifest of a plain folder. Raises Fault NO_MANIFEST (exit 3) for any other layout."""
+def read_folders(root: Path, names: str = "series") -> Manifest:
+    """The manifest of a plain folder; names: of its DICOM cases, by "series" or "path".
+
+    Raises Fault NO_MANIFEST (exit 3) for any other layout.
+    """
     root = Path(root).resolve()
     found: list[tuple[str, str, Path]] = []  # split, folder of the class, image
     for split_folder in _folders(root):
@@ -51,25 +58,57 @@ def read_folders(root: Path) -> Manifest:
         )
     patients = _patients(root)
     masks = {name: _by_place(root, root / name) for name in ("masks", "ground_truth", "brain_masks")}
-    count = Counter(_stem(image) for _, _, image in found)
+    called = _ids(found, names)
     cases = []
-    for split, kind, image in found:
+    for (split, kind, image), case_id in zip(found, _apart(found, called), strict=True):
         stem, place = _stem(image), image.relative_to(root).as_posix()
         folder = place.split("/")[0]
         counted = f"{split}-{kind}-{stem}"
         label = HEALTHY if kind.lower() in GOOD else ANOMALOUS
         patient = next((patients[key] for key in (place, image.name, stem) if key in patients), None)
         if patients and patient is None:
-            raise Fault("BAD_MANIFEST", f"patients.csv has no row for {place}", "list every image there", exit=USAGE)
+            shown = place if case_id == stem else case_id
+            raise Fault("BAD_MANIFEST", f"patients.csv has no row for {shown}", "list every image there", exit=USAGE)
+        known_as = patient or (counted if stem.isdigit() else stem)
         cases.append(Case(
-            case_id=stem if count[stem] == 1 and not stem.isdigit() else counted,
-            patient_id=patient or (counted if stem.isdigit() else stem),
+            case_id=case_id,
+            patient_id=patient or called.get(image) or known_as,
             split=split, label=label, image=place, root=root,
             mask="" if label == HEALTHY else _mask(root, image, folder, kind, masks["masks"] | masks["ground_truth"]),
-            brain_mask=_lookup(masks["brain_masks"], image, folder, kind),
+            brain_mask=_lookup(masks["brain_masks"], image, folder, kind), known_as=known_as,
         ))  # fmt: skip
     manifest = Manifest(cases, root)
     return manifest if any(case.split == "val" for case in cases) else _with_val(manifest)
+
+
+def _ids(found: list[tuple[str, str, Path]], names: str) -> dict[Path, str]:
+    """The ids of the images that are DICOM: by their series, for archives name folders and files after patients."""
+    packed = [image for _, _, image in found if image.is_dir() or image.suffix.lower() in (".dcm", ".zip")]
+    made = {image: dicom_id(image) for image in packed} if names == "series" else {}
+    return {image: case_id for image, case_id in made.items() if case_id}
+
+
+def _apart(found: list[tuple[str, str, Path]], called: dict[Path, str]) -> list[str]:
+    """A case id for each image: its series, or its stem; counted within its folder where it is a bare number or another
+    folder has it, too; with its ending, or a digest of its name, where one folder has it twice (a.nii, a.nii.gz)."""
+    stems = [called.get(image) or _stem(image) for _, _, image in found]
+    count = Counter(stems)
+    ids = [
+        stem if count[stem] == 1 and not stem.isdigit() else f"{split}-{kind}-{stem}"
+        for (split, kind, _), stem in zip(found, stems, strict=True)
+    ]
+
+    def ending(place: int) -> str:
+        image = found[place][2]
+        return (
+            ids[place] if image in called else f"{ids[place]}-{text}" if (text := naming.ending(image)) else ids[place]
+        )
+
+    by_ending = naming.distinct(ids, [ending])
+    made = naming.distinct(by_ending, [lambda place: f"{by_ending[place]}-{naming.digest(found[place][2].as_posix())}"])
+    if changed := [new for new, old in zip(made, ids, strict=True) if new != old]:
+        say(f"{len(changed)} images share a name with another; they are called {', '.join(changed[:4])}")
+    return made
 
 
 def _with_val(manifest: Manifest, seed: int = 0) -> Manifest:

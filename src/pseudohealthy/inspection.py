@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy import cases, io
+from pseudohealthy.detection.key import extend as extend_key
+from pseudohealthy.detection.key import place as place_of_key
 from pseudohealthy.errors import NO_INPUT, SOME_FAILED, Fault
 from pseudohealthy.io.atomic import atomic, write_json
-from pseudohealthy.progress import track
+from pseudohealthy.progress import say, track
 from pseudohealthy.scan import Scan
 
 MOST_TILES = 64
@@ -53,10 +55,18 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect(path: Path | str, out: Path | str | None = None) -> Inspection:
-    """Read everything at `path` once; with `out`, write contact_sheet.png and inspect.json there."""
+def inspect(
+    path: Path | str, out: Path | str | None = None, *, names: str = "series", key: Path | str | None = None
+) -> Inspection:
+    """Read everything at `path` once; with `out`, write contact_sheet.png and inspect.json there.
+
+    Args:
+        names: What DICOM cases are called by, "series" or "path".
+        key: Where it is written which series is which file; by default OUT.key.csv beside `out`, if that is given.
+    """
     path = Path(path)
     found = Inspection(path.name)
+    key_file = place_of_key(out, key) if out or key else None
     tiles: list[tuple[str, Scan]] = []
     manifest = as_manifest(path)
     if manifest is not None:
@@ -71,11 +81,16 @@ def inspect(path: Path | str, out: Path | str | None = None) -> Inspection:
         found.notes.append(f"  read here: {len(sample)} of them, evenly spread")
         readers = [(case.case_id, lambda case=case: io.read_image(case.image, case.root)) for case in sample]
     else:
-        sources, skipped = io.discover([path])
-        reasons = Counter(item.reason for item in skipped)
-        found.notes.append(f"{path.name}: {len(sources)} inputs, {len(skipped)} skipped")
+        under = io.survey([path], names)
+        reasons = Counter(item.reason for item in under.skipped)
+        if any(source.origin for source in under.sources):  # an archive may have named it after a patient
+            found.path = "INPUT"
+        found.notes.append(f"{found.path}: {len(under.sources)} inputs, {len(under.skipped)} skipped")
         found.notes += [f"  skipped {count}: {reason}" for reason, count in reasons.most_common()]
-        readers = [(source.case_id, lambda source=source: io.read(source)) for source in sources]
+        found.notes += [f"  beside them: {under.aside()}"] if under.beside else []
+        if key_file and extend_key(key_file, under.sources):
+            say(f"key: {key_file} says which series is which file")
+        readers = [(source.case_id, lambda source=source: io.read(source)) for source in under.sources]
     for case_id, reader in track(readers, "reading", len(readers)):
         try:
             scan = reader()

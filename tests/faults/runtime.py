@@ -209,19 +209,19 @@ def r8(stage: Stage) -> Iterator[Trial]:
 
     from pseudohealthy.detector import Detector
 
-    image, restore, limit = png(stage.folder / "a.png"), Detector.restore_planes, 2
+    image, restore, limit = png(stage.folder / "a.png"), Detector.apply, 2
     png(stage.folder / "b.png", 1), png(stage.folder / "c.png", 2), png(stage.folder / "d.png", 3)
 
-    def small(self: Detector, planes: torch.Tensor, *more: object) -> object:
+    def small(self: Detector, *more: object) -> object:
         if self.batch > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return restore(self, planes, *more)  # type: ignore[arg-type]
+        return restore(self, *more)  # type: ignore[arg-type]
 
-    with mock.patch.object(Detector, "restore_planes", small):
+    with mock.patch.object(Detector, "apply", small):
         done = stage.detect(stage.folder, run=stage.tiny)
     yield works(done, "batch", **{"four results": [r["status"] for r in rows_of(done).values()].count("ok") == 4})
     limit = 0
-    with mock.patch.object(Detector, "restore_planes", small):
+    with mock.patch.object(Detector, "apply", small):
         yield fails(stage.detect(image, run=stage.tiny), "OUT_OF_MEMORY", exit=7)
 
 
@@ -252,15 +252,16 @@ def r9(stage: Stage) -> Iterator[Trial]:
 
 @row("R10", "the loss becomes NaN", "stops, keeps the last good checkpoint, exit 1 with the step")
 def r10(stage: Stage) -> Iterator[Trial]:
-    from pseudohealthy.training import checkpoint, loop
+    from pseudohealthy.training import checkpoint
+    from pseudohealthy.training import trainer as trainers
 
-    run, forward, calls = stage.folder / "run", loop.PartLoss.forward, []
+    run, forward, calls = stage.folder / "run", trainers.PartLoss.forward, []
 
     def spoilt(self: object, batch: object) -> object:
         calls.append(1)
         return forward(self, batch) * (np.nan if len(calls) == 5 else 1.0)  # type: ignore[arg-type]
 
-    with mock.patch.object(loop.PartLoss, "forward", spoilt):
+    with mock.patch.object(trainers.PartLoss, "forward", spoilt):
         done = stage.run(*train(stage, run, 8))
     step = checkpoint.load(run / "resume.safetensors")[1]["step"]
     yield fails(done, "NONFINITE_LOSS", "step 4", exit=1, **{"the state of step 4 is kept": step == 4})

@@ -8,6 +8,7 @@ import pytest
 
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
+from pseudohealthy.io.names import series_id
 
 
 def fault(path) -> Fault:
@@ -37,7 +38,7 @@ def test_d1_order_comes_from_positions_not_from_names_or_instance_numbers(tmp_pa
     scan = io.read(tmp_path / "head")
     np.testing.assert_array_equal(scan.voxels[0], volume - 1024.0)
     assert [p.name for p in scan.origin.paths] == [p.name for p in paths] != sorted(p.name for p in paths)
-    assert (scan.kind, scan.units, scan.name, scan.warnings) == ("dicom", "HU", "head", [])
+    assert (scan.kind, scan.units, scan.name, scan.warnings) == ("dicom", "HU", series_id("1.2.3.4"), [])
     assert scan.spacing == pytest.approx((2, 0.5, 0.75))
 
 
@@ -164,7 +165,7 @@ def test_d8_two_series_in_a_folder_are_two_cases(tmp_path, write_series, volume)
     write_series(tmp_path / "head", volume[:5] + 1, series="1.2.3.5", names=[f"b{k}" for k in range(5)])
     sources, _ = io.discover([tmp_path])
     assert len(sources) == 2 == len({s.case_id for s in sources})
-    assert all(s.case_id.startswith("head-") and "1.2.3" not in s.case_id for s in sources)
+    assert all(s.case_id.startswith("series-") and "1.2.3" not in s.case_id for s in sources)
     assert [io.read(s).shape[1] for s in sources] == [10, 5]
     assert fault(tmp_path / "head").code == "SEVERAL" and sources[0].case_id in str(fault(tmp_path / "head"))
 
@@ -183,7 +184,9 @@ def test_a_series_spread_over_folders_is_one_and_the_same_series_twice_is_two(tm
     assert io.read(tmp_path / "one").shape[1] == 10
     write_series(tmp_path / "two" / "a", volume)
     write_series(tmp_path / "two" / "b", volume + 7)
-    assert sorted(s.case_id for s in io.discover([tmp_path / "two"])[0]) == ["a", "b"]
+    assert sorted(s.case_id for s in io.discover([tmp_path / "two"])[0]) == [
+        f"{series_id('1.2.3.4')}-{k}" for k in (1, 2)
+    ]
 
 
 @pytest.mark.parametrize("kept", [150, 700, -100])  # bytes: inside the file header, the data set, the pixels
@@ -273,15 +276,17 @@ def test_d14_other_files_in_the_folder_are_counted(tmp_path, write_series, volum
     for name in ("readme.txt", ".DS_Store", "garbage.dcm", "Thumbs.db", "._0001.dcm"):
         (tmp_path / name).write_bytes(b"garbage" * 100)
     (tmp_path / "DICOMDIR").write_bytes(b"")
-    sources, skipped = io.discover([tmp_path])
-    assert len(sources) == 1 and len(skipped) == 6
+    found = io.survey([tmp_path])
+    sources = found.sources
+    assert len(sources) == 1 and [item.path.name for item in found.skipped] == ["garbage.dcm"]
+    assert sum(found.beside.values()) == 5
     np.testing.assert_array_equal(io.read(sources[0]).voxels[0], volume - 1024.0)
 
 
 def test_d16_a_single_slice_has_a_place_and_an_assumed_thickness(tmp_path, write_series, volume):
     path = write_series(tmp_path, volume[:1], names=["x.dcm"])[0]
     scan = io.read(path)
-    assert scan.shape == (1, 1, 16, 20) and scan.name == "x" and warned(scan, "THICKNESS")
+    assert scan.shape == (1, 1, 16, 20) and scan.name == series_id("1.2.3.4") and warned(scan, "THICKNESS")
     change(path, SliceThickness=5)
     assert io.read(path).spacing == pytest.approx((5, 0.5, 0.75))
 
@@ -323,11 +328,15 @@ def test_d18_what_is_no_slice_is_skipped_with_its_reason(tmp_path, write_series,
     assert len(sources) == 1 and [s.path.name for s in skipped] == ["x.dcm"] and reason in skipped[0].reason
 
 
-def test_d20_names_come_from_files_never_from_headers(tmp_path, write_series, volume):
+def test_d20_names_hold_nothing_of_headers_and_folders(tmp_path, write_series, volume):
     evil = "../../../evil"
     write_series(tmp_path / "a b<script>", volume, SeriesDescription=evil, series=evil, SOPInstanceUID=evil)
     scan = io.read(tmp_path)
-    assert scan.name == "a_b_script" and "SENTINEL" not in repr(scan.origin) + str(scan.warnings)
+    assert (
+        scan.name == series_id(evil)
+        and "evil" not in scan.name
+        and "SENTINEL" not in repr(scan.origin) + str(scan.warnings)
+    )
 
 
 def test_the_acquired_plane_is_compared_with_the_one_asked_for(tmp_path, write_series, volume):

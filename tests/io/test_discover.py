@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,7 +17,7 @@ from PIL import Image
 
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
-from pseudohealthy.io.discover import natural, safe
+from pseudohealthy.io.names import natural, safe, telling
 
 
 def picture(path: Path, seed: int = 0) -> Path:
@@ -24,8 +26,12 @@ def picture(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def ids(*inputs) -> list[str]:
-    return [s.case_id for s in io.discover(inputs)[0]]
+def ids(*inputs, named: str = "series") -> list[str]:
+    return [s.case_id for s in io.discover(inputs, named)[0]]
+
+
+def series(uid: str) -> str:
+    return f"series-{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
 
 
 def test_folders_are_searched_in_natural_order_and_everything_is_accounted_for(tmp_path):
@@ -34,17 +40,39 @@ def test_folders_are_searched_in_natural_order_and_everything_is_accounted_for(t
     for name in ("README.md", "Thumbs.db", "run.csv"):
         (tmp_path / name).write_text("text")
     np.save(tmp_path / "z.npy", np.zeros((16, 16)))
-    sources, skipped = io.discover([tmp_path])
-    assert [s.case_id for s in sources] == ["s9", "s10", "z", "x"]
-    assert {s.path.name: s.reason for s in skipped} == {
-        ".hidden.png": "hidden or system file",
-        "._s9.png": "hidden or system file",
-        "Thumbs.db": "hidden or system file",
-        "s9_mask.png": "named as a mask",
-        "anomaly_mask.png": "an output of this program",
-        "README.md": "not an image this program reads",
-        "run.csv": "not an image this program reads",
+    found = io.survey([tmp_path])
+    assert [s.case_id for s in found.sources] == ["s9", "s10", "z", "x"]
+    assert dict(found.left_out()) == {"s9_mask.png": "named as a mask", "anomaly_mask.png": "an output of this program"}
+    assert found.beside == {"hidden or system files": 3, "tables, texts and sidecars": 2}
+
+
+def test_what_goes_with_images_is_counted_and_what_may_be_meant_as_one_is_said(tmp_path):
+    """The root of a BIDS set beside files of other programs."""
+    picture(tmp_path / "sub-01/anat/sub-01_T1w.png")
+    beside = ["README", "README.md", "LICENSE", "CHANGES", "dataset_description.json", "participants.tsv", "a.bval", "a.bvec",
+              "DICOMDIR", "sub-01/anat/sub-01_T1w.json", "events.tsv.gz", ".bidsignore", ".DS_Store"]  # fmt: skip
+    for name in beside:
+        (tmp_path / name).write_text("text")
+    meant = {
+        "a.mgz": "mri_convert",
+        "b.nrrd": "NIfTI",
+        "c.mha": "NIfTI",
+        "d.rec": "dcm2niix",
+        "unknown": "not an image",
     }
+    for name in meant:
+        (tmp_path / name).write_bytes(bytes(range(200)))
+    found = io.survey([tmp_path])
+    assert len(found.sources) == 1 and found.beside.total() == len(beside)
+    said = dict(found.left_out())
+    assert said.keys() == meant.keys() and all(word in said[name] for name, word in meant.items())
+
+
+def test_a_dicom_file_is_one_whatever_it_is_called(tmp_path, write_series, volume):
+    write_series(
+        tmp_path, volume, names=[f"MILLER.{end}" for end in ("M", "txt", "R", "json", "1", "2", "3", "4", "5", "6")]
+    )
+    assert [len(s.paths) for s in io.discover([tmp_path])[0]] == [10]
 
 
 def test_a_mask_given_by_name_is_read(tmp_path):
@@ -59,13 +87,39 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path):
     assert "site1-p1-t1" in found and "site2-p1-t1" in found
 
 
-def test_the_same_id_twice_is_refused_before_any_work(tmp_path):
+def test_a_file_given_twice_is_refused_before_any_work(tmp_path):
     path = picture(tmp_path / "a.png")
-    picture(tmp_path / "a.jpg")
-    for inputs in ([path, path], [tmp_path]):
-        with pytest.raises(Fault) as caught:
-            io.discover(inputs)
-        assert (caught.value.code, caught.value.exit) == ("ID_COLLISION", 2)
+    with pytest.raises(Fault) as caught:
+        io.discover([path, path])
+    assert (caught.value.code, caught.value.exit) == ("ID_COLLISION", 2)
+
+
+def test_files_of_one_stem_are_cases_of_their_own(tmp_path, capsys):
+    for name in ("a.png", "a.jpg", "b/x y.png", "b/x_y.png", "c/T1.png", "d/p.png", "e/p.png", "f/q.tif", "f/q.TIFF"):
+        picture(tmp_path / name)
+    for name in ("v.nii", "v.nii.gz"):
+        (tmp_path / name).write_bytes(b"")
+    found = io.discover([tmp_path])[0]
+    made = {str(s.paths[0].relative_to(tmp_path)): s.case_id for s in found}
+    assert len({name.casefold() for name in made.values()}) == len(made) == 11
+    assert (made["a.png"], made["a.jpg"], made["v.nii"], made["v.nii.gz"]) == ("a-png", "a-jpg", "v-nii", "v-nii-gz")
+    assert (made["c/T1.png"], made["d/p.png"], made["f/q.TIFF"]) == ("T1", "d-p", "q-tiff")
+    said = [line for line in capsys.readouterr().err.splitlines() if "share a name" in line]
+    assert len(said) == 1 and said[0].startswith("8 inputs")
+
+
+def test_names_that_differ_in_letter_case_alone_stay_apart(tmp_path):
+    picture(tmp_path / "A.png")
+    if (tmp_path / "a.png").exists():
+        pytest.skip("this file system knows no letter case")
+    picture(tmp_path / "a.png")
+    assert len({name.casefold() for name in ids(tmp_path)}) == 2
+
+
+def test_an_id_made_up_may_be_there_already(tmp_path):
+    for name in ("a.png", "a.jpg", "a-png.tif", "a-jpg.png"):
+        picture(tmp_path / name)
+    assert len({name.casefold() for name in ids(tmp_path)}) == 4
 
 
 def test_missing_and_empty_inputs_are_exit_3(tmp_path):
@@ -75,7 +129,7 @@ def test_missing_and_empty_inputs_are_exit_3(tmp_path):
     (tmp_path / "readme.txt").write_text("text")
     with pytest.raises(Fault) as caught:
         io.discover([tmp_path])
-    assert (caught.value.code, caught.value.exit) == ("NO_INPUT", 3) and "readme.txt" in str(caught.value)
+    assert (caught.value.code, caught.value.exit) == ("NO_INPUT", 3) and "texts and sidecars (1)" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +153,70 @@ def test_natural_order_survives_odd_digits():
 def test_files_without_a_known_name_are_known_by_content(tmp_path, write_series, volume):
     write_series(tmp_path / "head", volume, names=[f"IM{k}" for k in range(10)])
     picture(tmp_path / "x.png").rename(tmp_path / "scan")
-    assert sorted(ids(tmp_path)) == ["head", "scan"]
+    assert sorted(ids(tmp_path)) == ["scan", series("1.2.3.4")]
+    assert sorted(ids(tmp_path, named="path")) == ["head", "scan"]
+
+
+HOSTILE = "ID1_SURNAME_FORENAME-Head-CT"
+
+
+def test_a_dicom_case_is_called_by_its_series(tmp_path, write_series, volume):
+    names = [f"SURNAME_{k}.dcm" for k in range(10)]
+    write_series(tmp_path / HOSTILE, volume, series="1.2.3", names=names)
+    write_series(tmp_path / "SURNAME2", volume, series="1.2.9", names=names)
+    make_zip(tmp_path / "SURNAME.zip", {p.name: p.read_bytes() for p in (tmp_path / HOSTILE).iterdir()})
+    assert ids(tmp_path / HOSTILE, tmp_path / "SURNAME2") == [series("1.2.3"), series("1.2.9")]
+    assert ids(tmp_path / HOSTILE / "SURNAME_3.dcm") == ids(tmp_path / "SURNAME.zip") == [series("1.2.3")]
+    assert ids(tmp_path / HOSTILE, named="path") == [HOSTILE]
+    copies = ids(tmp_path / HOSTILE, tmp_path / "SURNAME.zip")
+    assert copies == [f"{series('1.2.3')}-1", f"{series('1.2.3')}-2"]
+
+
+def test_series_whose_first_digits_agree_get_more_of_them(tmp_path, write_series, volume, monkeypatch):
+    monkeypatch.setattr("pseudohealthy.io.names.DIGITS", 1)
+    uids = [f"1.2.{k}" for k in range(7)]
+    for uid in uids:
+        write_series(tmp_path / uid, volume[:1], series=uid)
+    made = {s.origin.series: s.case_id for s in io.discover([tmp_path])[0]}
+    assert {len(name) for name in made.values()} == {8, 9} and len(set(made.values())) == 7
+    assert all(hashlib.sha256(uid.encode()).hexdigest().startswith(name[7:]) for uid, name in made.items())
+
+
+@pytest.mark.parametrize(("name", "told"), [
+    ("0008.dcm", False), ("IM-0001-0112-0001.dcm", False), ("IM000012", True), ("MR00012.ima", False), ("slice 7", False),
+    ("SURNAME_0001.dcm", True), ("0012345.dcm", True), ("1945-03-12.dcm", True), ("IM_12.3.1945", True),
+    ("1.2.840.113619.2.55", True), ("Im Mri.dcm", False),
+])  # fmt: skip
+def test_names_of_files_that_only_count_are_nobody_s(name, told):
+    assert telling(name) is told
+
+
+def test_what_lies_among_dicom_files_is_not_named(tmp_path, write_series, volume):
+    write_series(tmp_path / "one", volume, names=[f"SURNAME_{k}.dcm" for k in range(10)])
+    for name in ("SURNAME.dcm", "SURNAME2.dcm", "SURNAME.scan", "SURNAME_mask.png"):
+        (tmp_path / name).write_bytes(b"x" * 400)
+    found = io.survey([tmp_path])
+    assert not any("SURNAME" in name + reason for name, reason in found.left_out())
+    assert [reason for _, reason in found.left_out()].count("2 files: not a DICOM file (no DICM magic)") == 1
+    assert {name for name, _ in io.survey([tmp_path], "path").left_out()} >= {"SURNAME.dcm", "SURNAME.scan"}
+    with pytest.raises(Fault) as caught:
+        io.read(tmp_path / "SURNAME.dcm")
+    assert "SURNAME" not in str(caught.value)
+
+
+def test_what_is_wrong_with_a_series_is_said_without_its_names(tmp_path, write_series, volume):
+    paths = write_series(tmp_path / "SURNAME", volume, names=[f"SURNAME {k}.dcm" for k in range(10)])
+    whole = paths[4].read_bytes()
+    paths[4].write_bytes(whole[:-100])
+    for named, told in (("series", "file 5"), ("path", "SURNAME 4.dcm")):
+        (source,), _ = io.discover([tmp_path], named)
+        with pytest.raises(Fault) as caught:
+            io.read(source)
+        assert told in str(caught.value) and (named == "path" or "SURNAME" not in str(caught.value))
+    (tmp_path / "SURNAME.zip").write_bytes(b"PK\3\4 damaged")
+    with pytest.raises(Fault, match="input 1") as caught:
+        io.discover([tmp_path / "SURNAME.zip"])
+    assert "SURNAME" not in str(caught.value)
 
 
 def make_zip(path: Path, members: dict[str, bytes], **kw) -> Path:
@@ -120,7 +237,7 @@ def test_a_zip_of_dicom_is_read_and_leaves_nothing_behind(tmp_path, write_series
         [sys.executable, "-c", script, tmp_path / "case7.zip"], capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": str(Path(io.__file__).parents[2])},
     )  # fmt: skip
-    assert done.stdout.startswith("case7 (1, 10, 16, 20)")
+    assert done.stdout.startswith(f"{series('1.2.3.4')} (1, 10, 16, 20)")
     assert not Path(done.stdout.split()[-1]).exists()
 
 
@@ -194,4 +311,4 @@ def test_real_folders_are_listed(shared):
     sources, _ = io.discover([shared / "data" / "rsna-dicom"])
     sizes = sorted(len(s.paths) for s in sources)
     assert sizes[-1] == 36 and set(sizes[:-1]) == {1}
-    assert next(s for s in sources if len(s.paths) == 36).case_id == "series"
+    assert re.fullmatch(r"series-[0-9a-f]{8}", next(s for s in sources if len(s.paths) == 36).case_id)

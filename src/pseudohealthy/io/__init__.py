@@ -16,14 +16,16 @@ import numpy as np
 
 from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.io.atomic import atomic, write_json, write_text
-from pseudohealthy.io.discover import Skipped, Source, discover, kind_of, natural, safe, split_item
+from pseudohealthy.io.discover import Skipped, Source, Survey, discover, kind_of, split_item, survey
 from pseudohealthy.io.mask import marked
+from pseudohealthy.io.names import natural, safe, unname, unnamed
 from pseudohealthy.io.objects import scan_of
+from pseudohealthy.io.source import Origin
 from pseudohealthy.scan import Scan, describe_grid, of_a_patient, same_grid, usable
 
 __all__ = [
-    "Skipped", "Source", "atomic", "discover", "read", "read_image", "read_mask", "write_json", "write_text",
-    "write_volume",
+    "Skipped", "Source", "Survey", "atomic", "discover", "read", "read_image", "read_mask", "split_item", "survey",
+    "write_json", "write_text", "write_volume",
 ]  # fmt: skip
 
 
@@ -146,12 +148,26 @@ def _only(path: Path | str) -> Source:
     sources, _ = discover([path])
     if len(sources) > 1:
         names = ", ".join(s.case_id for s in sources[:5]) + (", ..." if len(sources) > 5 else "")
-        cure = f"name one of them, as {Path(path).name}#0 to #{len(sources) - 1}"
-        raise Fault("SEVERAL", f"{Path(path).name} holds {len(sources)} scans: {names}", cure, exit=USAGE)
+        what = "INPUT" if any(s.origin for s in sources) else Path(path).name
+        cure = f"name one of them, as {what}#0 to #{len(sources) - 1}"
+        raise Fault("SEVERAL", f"{what} holds {len(sources)} scans: {names}", cure, exit=USAGE)
     return sources[0]
 
 
 def _load(source: Source, plane: str, max_voxels: int, mask: bool = False, assume_spacing: float | None = None) -> Scan:
+    """The scan of a source. Nothing that is said about a DICOM series named by its UID names its files."""
+    try:
+        scan = _loaded(source, plane, max_voxels, mask, assume_spacing)
+    except Exception as error:
+        if source.origin:
+            unname(error, source.paths)
+        raise
+    if source.origin:
+        scan.warnings = [unnamed(text, source.paths) for text in scan.warnings]
+    return scan
+
+
+def _loaded(source: Source, plane: str, max_voxels: int, mask: bool, assume_spacing: float | None) -> Scan:
     path = source.paths[0]
     try:
         if source.kind == "nifti":
@@ -214,10 +230,15 @@ def _item(part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels
     files = sorted(glob.glob(pattern), key=natural)
     if not files:
         raise Fault("NOT_FOUND", f"there is no {Path(part).name}", "check the manifest and its folder")
-    planes = [
-        _load(Source(Path(f).stem, kind_of(Path(f)), (Path(f),), item=item), plane, max_voxels, mask) for f in files
-    ]
+    planes = [_load(_single(Path(file), item), plane, max_voxels, mask) for file in files]
     return _stack(planes, Path(files[0]), max_voxels)
+
+
+def _single(path: Path, item: int | None) -> Source:
+    """One file of a stack."""
+    kind = kind_of(path)
+    origin = Origin(path.name, path.parent, "") if kind == "dicom" else None
+    return Source(path.stem, kind, (path,), item=item, origin=origin)
 
 
 def _stack(planes: list[Scan], first: Path, max_voxels: int) -> Scan:

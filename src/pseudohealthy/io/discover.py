@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.io import names
+from pseudohealthy.io.distinct import distinct
+from pseudohealthy.io.names import NAMES, natural, safe
+from pseudohealthy.io.source import Origin, Skipped, Source, Survey
+
+if TYPE_CHECKING:
+    from pseudohealthy.io.series import Group
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 NIFTI = (".nii", ".nii.gz", ".hdr")
@@ -20,46 +25,62 @@ IDX = re.compile(r"idx[1-4]-u?\w+(\.gz)?$")
 ITEM = re.compile(r"^(?P<path>.+)#(?P<item>\d+)$")
 MASK = re.compile(r"(^|[-_.])(mask|seg|label|labels|gt|roi|brainmask|lesion)$", re.I)
 OUTPUTS = {"pseudo_healthy", "anomaly_map", "anomaly_mask", "panel"}
+# What goes with images and is none; nobody means it as an input, so it is counted and not listed
+BESIDE = re.compile(
+    r"(readme|licen[cs]e|changes|changelog|authors|citation|makefile)(\.\w+)?"
+    r"|.+\.(json|tsv|csv|txt|md|rst|bvals?|bvecs?|xml|html?|pdf|docx?|xlsx?|ya?ml|toml|cff|ini|cfg|log|sh|bat|py|m|r"
+    r"|ipynb|bib|tex|url|lnk|css|js|svg|sha256|md5)(\.gz)?",
+    re.I,
+)
+SYSTEM = ("thumbs.db", "desktop.ini")
+# Images of other kinds, and what makes a readable one of them
+FOREIGN = {
+    (".mgz", ".mgh"): "a FreeSurfer volume: convert it with mri_convert FILE out.nii.gz",
+    (".mha", ".mhd", ".nrrd", ".nhdr"): "an ITK volume: save it as NIfTI, for example with 3D Slicer or SimpleITK",
+    (".mnc",): "a MINC volume: convert it with mnc2nii FILE out.nii",
+    (".par", ".rec"): "a Philips PAR/REC volume: convert it with dcm2niix",
+    (".head", ".brik"): "an AFNI volume: convert it with 3dAFNItoNIFTI FILE",
+    (".tar", ".tgz", ".tar.gz", ".7z", ".rar"): "an archive: unpack it, or make a zip of it",
+    (".gif", ".webp", ".heic", ".jp2"): "a picture of another format: save it as PNG",
+}
 
 
-@dataclass(frozen=True)
-class Source:
-    """One scan found but not loaded: a file, the files of a DICOM series, or item `item` of an idx or .npy file."""
-
-    case_id: str
-    kind: str
-    paths: tuple[Path, ...]
-    note: str = ""  # becomes a warning of the scan
-    item: int | None = None
+def discover(inputs: Sequence[Path | str], named: str = "series") -> tuple[list[Source], list[Skipped]]:
+    """The scans under the inputs and what is left out, as `survey` finds them."""
+    found = survey(inputs, named)
+    return found.sources, found.skipped
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A file that is not read, and why."""
-
-    path: Path
-    reason: str
-
-
-def discover(inputs: Sequence[Path | str]) -> tuple[list[Source], list[Skipped]]:
+def survey(inputs: Sequence[Path | str], named: str = "series") -> Survey:
     """All scans under the inputs (files, folders, zips, idx items "file.gz#12"), with unique case ids.
 
-    Raises Fault NOT_FOUND or NO_INPUT (exit 3), ID_COLLISION (exit 2), ARCHIVE (exit 8).
+    Args:
+        inputs: What is given; a file or a folder of files.
+        named: What DICOM cases are called by: "series" (their SeriesInstanceUID) or "path" (their folders and files).
+
+    Raises Fault NOT_FOUND or NO_INPUT (exit 3), ID_COLLISION (exit 2) for a file given twice, ARCHIVE (exit 8).
     """
-    sources: list[Source] = []
-    skipped: list[Skipped] = []
-    for given in inputs:
+    if named not in NAMES:
+        raise Fault("USAGE", f"cases cannot be named by '{named}'", f"one of: {', '.join(NAMES)}", exit=USAGE)
+    found = Survey()
+    for number, given in enumerate(inputs, 1):
         path, item = split_item(given)
         if not path.exists():
             raise Fault("NOT_FOUND", f"there is no {path}", "check the path")
-        found, left = _under(path, item)
-        sources += found
-        skipped += left
-    if not sources:
-        reasons = "".join(f"; {s.path.name}: {s.reason}" for s in skipped[:3])
-        more = f" ({len(skipped)} files left out{reasons})" if skipped else ""
-        raise Fault("NO_INPUT", f"nothing readable was found{more}", "give NIfTI, DICOM, PNG, JPEG, TIFF, .npy or idx")
-    return _distinct(sources), skipped
+        found.add(_under(path, item, named, f"input {number}"))
+    if not found.sources:
+        raise Fault(
+            "NO_INPUT", f"nothing readable was found{_why(found)}", "give NIfTI, DICOM, PNG, JPEG, TIFF, .npy or idx"
+        )
+    found.sources = distinct(found.sources)
+    return found
+
+
+def _why(found: Survey) -> str:
+    rows = found.left_out()
+    reasons = [f"{name}: {reason}" for name, reason in rows[:3]] + ([found.aside()] if found.beside else [])
+    count = len(found.skipped) + found.beside.total()
+    return f" ({count} file{'s' * (count > 1)} left out; {'; '.join(reasons)})" if count else ""
 
 
 def split_item(given: Path | str) -> tuple[Path, int | None]:
@@ -94,63 +115,83 @@ def kind_of(path: Path) -> str:
     return "raster" if head[:8] == b"\x89PNG\r\n\x1a\n" or head[:3] == b"\xff\xd8\xff" else ""
 
 
-def _under(path: Path, item: int | None) -> tuple[list[Source], list[Skipped]]:
+def _under(path: Path, item: int | None, named: str, label: str) -> Survey:
     if path.is_dir():
-        return _picked(_folder(path), item)
+        return _picked(_folder(path, named, str(path)), item)
     try:
         kind = kind_of(path)
         if kind == "zip":
-            from pseudohealthy.io.archive import unpack
-
-            return _picked(_folder(unpack(path)), item)
+            return _picked(_folder(_unpacked(path, named, label), named, str(path)), item)
         if kind == "dicom":
-            return _picked(_dicom([path], path), item)
+            return _picked(_dicom([path], path, named, str(path)), item)
         return _file(path, kind, item)
     except OSError as error:
-        return [], [Skipped(path, error.strerror or "cannot be read")]
+        return Survey(skipped=[Skipped(path, error.strerror or "cannot be read")])
 
 
-def _picked(found: tuple[list[Source], list[Skipped]], item: int | None) -> tuple[list[Source], list[Skipped]]:
+def _picked(found: Survey, item: int | None) -> Survey:
     """Scan `item` of a path, from 0 in the order in which `inspect` lists them; all where none is named."""
-    sources, skipped = found
     if item is None:
         return found
-    if item >= len(sources):
-        raise Fault("ITEM", f"volume {item} of {len(sources)}", "counting starts at 0", exit=USAGE)
-    return [sources[item]], skipped
+    if item >= len(found.sources):
+        raise Fault("ITEM", f"volume {item} of {len(found.sources)}", "counting starts at 0", exit=USAGE)
+    found.sources = [found.sources[item]]
+    return found
 
 
-def _folder(root: Path) -> tuple[list[Source], list[Skipped]]:
-    sources: list[Source] = []
-    skipped: list[Skipped] = []
+def _unpacked(path: Path, named: str, label: str) -> Path:
+    """The files of a zip; why it is refused is said without its name, which an archive may have made of a patient's."""
+    from pseudohealthy.io.archive import unpack
+
+    try:
+        return unpack(path)
+    except Fault as fault:
+        if named == "series":
+            fault.message = fault.message.replace(path.name, label)
+        raise
+
+
+def _folder(root: Path, named: str, given: str) -> Survey:
+    found = Survey()
     slices: list[Path] = []
+    images = {path for path in _walk(root) if path.name.lower().endswith(NIFTI)}
     for path in _walk(root):
-        stem = path.name.lower().removesuffix(".gz").rsplit(".", 1)[0]
-        if path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini"):
-            skipped.append(Skipped(path, "hidden or system file"))
-        elif stem in OUTPUTS:
-            skipped.append(Skipped(path, "an output of this program"))
+        if what := _beside(path, images):
+            found.beside[what] += 1
+        elif _stem(path) in OUTPUTS:
+            found.skipped.append(Skipped(path, "an output of this program"))
         else:
             try:
                 kind = "" if path.is_symlink() and not path.exists() else kind_of(path)
             except OSError as error:
-                skipped.append(Skipped(path, error.strerror or "cannot be read"))
+                found.skipped.append(Skipped(path, error.strerror or "cannot be read"))
                 continue
-            if kind == "dicom":
+            if not kind and BESIDE.fullmatch(path.name):
+                found.beside["tables, texts and sidecars"] += 1
+            elif kind == "dicom":
                 slices.append(path)
-            elif kind in ("nifti", "raster", "array") and MASK.search(stem):
-                skipped.append(Skipped(path, "named as a mask"))
+            elif kind in ("nifti", "raster", "array") and MASK.search(_stem(path)):
+                found.skipped.append(Skipped(path, "named as a mask"))
             elif kind == "zip":
-                skipped.append(Skipped(path, "an archive inside a folder or archive: unpack it, or give it by name"))
+                reason = "an archive inside a folder or archive: unpack it, or give it by name"
+                found.skipped.append(Skipped(path, reason))
             else:
-                found, left = _file(path, kind, None)
-                sources += found
-                skipped += left
+                found.add(_file(path, kind, None))
     if slices:
-        found, left = _dicom(slices, root)
-        sources += found
-        skipped += left
-    return sources, skipped
+        found.add(_dicom(slices, root, named, given))
+        if named == "series":  # who named the slices named what lies beside them
+            found.skipped = [replace(item, hidden=True) for item in found.skipped]
+    return found
+
+
+def _beside(path: Path, images: set[Path]) -> str:
+    """What a file is that goes with others and is never read by itself; empty for every other file."""
+    name = path.name.lower()
+    if name.startswith(".") or name in SYSTEM:
+        return "hidden or system files"
+    if name == "dicomdir":
+        return "DICOMDIR indices (their references are not followed)"
+    return "data files of .hdr" if name.endswith(".img") and path.with_suffix(".hdr") in images else ""
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -159,91 +200,69 @@ def _walk(root: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in sorted(files, key=natural))
 
 
-def _file(path: Path, kind: str, item: int | None) -> tuple[list[Source], list[Skipped]]:
+def _stem(path: Path) -> str:
+    return path.name.lower().removesuffix(".gz").rsplit(".", 1)[0]
+
+
+def _file(path: Path, kind: str, item: int | None) -> Survey:
     if kind == "idx":
-        from pseudohealthy.io import raster
-
-        try:
-            shape = raster.idx_shape(path)
-        except Fault as fault:
-            return [], [Skipped(path, fault.message)]
-        if len(shape) != 3:
-            return [], [Skipped(path, "an idx file of labels, not of images")]
-        stem = safe(re.sub(r"\.gz$", "", path.name).replace(".", "-"))
-        items = range(shape[0]) if item is None else [item]
-        return [Source(f"{stem}-{k:05d}", "idx", (path,), item=k) for k in items], []
+        return _idx(path, item)
     if not kind:
-        return [], [Skipped(path, "not an image this program reads")]
+        return Survey(skipped=[Skipped(path, _foreign(path.name.lower()))])
     name = path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
-    return [Source(safe(name if item is None else f"{name}-{item}"), kind, (path,), item=item)], []
+    return Survey([Source(safe(name if item is None else f"{name}-{item}"), kind, (path,), item=item)])
 
 
-def _dicom(paths: list[Path], root: Path) -> tuple[list[Source], list[Skipped]]:
-    from pseudohealthy.io.series import group, looks_dicom, series_digest
+def _foreign(name: str) -> str:
+    """Why a file is not read, with what would make it readable where that is known."""
+    return next(
+        (said for suffixes, said in FOREIGN.items() if name.endswith(suffixes)), "not an image this program reads"
+    )
+
+
+def _idx(path: Path, item: int | None) -> Survey:
+    from pseudohealthy.io import raster
+
+    try:
+        shape = raster.idx_shape(path)
+    except Fault as fault:
+        return Survey(skipped=[Skipped(path, fault.message)])
+    if len(shape) != 3:
+        return Survey(skipped=[Skipped(path, "an idx file of labels, not of images")])
+    stem = safe(re.sub(r"\.gz$", "", path.name).replace(".", "-"))
+    items = range(shape[0]) if item is None else [item]
+    return Survey([Source(f"{stem}-{k:05d}", "idx", (path,), item=k) for k in items])
+
+
+def _dicom(paths: list[Path], root: Path, named: str, given: str) -> Survey:
+    from pseudohealthy.io.series import group, looks_dicom
 
     real = [p for p in paths if looks_dicom(p)]
     known = set(real)
-    skipped = [Skipped(p, "not a DICOM file (no DICM magic)") for p in paths if p not in known]
+    hidden = named == "series"
+    skipped = [Skipped(p, "not a DICOM file (no DICM magic)", hidden) for p in paths if p not in known]
     groups, left = group(real)
-    skipped += [Skipped(path, reason) for path, reason in left]
-    sharing = Counter(g.paths[0].parent for g in groups)
+    skipped += [Skipped(path, names.unnamed(reason, [path]) if hidden else reason, hidden) for path, reason in left]
     sources = []
     for g in groups:
-        folder = g.paths[0].parent
-        if root.is_file() or (len(g.paths) == 1 and sharing[folder] > 1):
-            name = g.paths[0].stem if g.paths[0].suffix.lower() in DICOM else g.paths[0].name
-        else:
-            name = folder.resolve().name
-            if len({other.series for other in groups if other.paths[0].parent == folder}) > 1:
-                name += f"-{series_digest(g.series)}"
-        if g.part and sharing[folder] > 1:
-            name += f"-{g.part}"
-        sources.append(Source(safe(name), "dicom", tuple(g.paths), "; ".join(g.notes), g.item))
-    return sorted(sources, key=lambda s: natural(str(s.paths[0]))), skipped
+        files = tuple(sorted(g.paths, key=lambda path: natural(str(path))))
+        note = "; ".join(g.notes)
+        if not hidden:
+            sources.append(Source(safe(_named_by_path(g, groups, root)), "dicom", files, note, g.item))
+            continue
+        origin = Origin(given, root if root.is_dir() else root.parent, g.series, g.part)
+        note = names.unnamed(note, files + tuple(path for path, _ in left)) if note else ""
+        sources.append(Source(names.series_id(g.series, g.part), "dicom", files, note, g.item, origin))
+    return Survey(sorted(sources, key=lambda s: natural(str(s.paths[0]))), skipped)
 
 
-def safe(name: str) -> str:
-    """A case id that is a harmless file name on every system: word characters, dots and dashes, at most 100 bytes."""
-    clean = re.sub(r"[^\w.\-]+", "_", unicodedata.normalize("NFC", name)).strip("._-") or "case"
-    if len(clean.encode()) > 100:
-        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        clean = clean.encode()[:90].decode(errors="ignore") + "-" + digest
-    return clean
-
-
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """Sorting key under which slice10 comes after slice9."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
-
-
-def _distinct(sources: list[Source]) -> list[Source]:
-    """Case ids made unique with the names of the folders above, nearest first."""
-    ids = [s.case_id for s in sources]
-    for depth in range(1, 5):
-        clashing = _clashes(ids)
-        if not clashing:
-            break
-        for k in clashing:
-            first = sources[k].paths[0]
-            above = (
-                first.parents[1] if sources[k].kind == "dicom" and len(sources[k].paths) > 1 else first.parent
-            ).parts
-            ids[k] = safe("-".join((*(p for p in above[-depth:] if p != os.sep), sources[k].case_id)))
-    clashing = _clashes(ids)
-    stems = [s.paths[0].name.removesuffix(".gz").rsplit(".", 1)[0] for s in sources]
-    if len({stems[k] for k in clashing}) == len(clashing):  # names that differ only in what a case id may not hold
-        for k in clashing:
-            ids[k] += "-" + hashlib.sha256(stems[k].encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    if clashing := _clashes(ids):
-        names = ", ".join(sorted({str(sources[k].paths[0]) for k in clashing})[:4])
-        raise Fault(
-            "ID_COLLISION", f"'{ids[clashing[0]]}' would name several cases ({names})", "rename one", exit=USAGE
-        )
-    return [replace(source, case_id=case_id) for source, case_id in zip(sources, ids, strict=True)]
-
-
-def _clashes(ids: list[str]) -> list[int]:
-    count: dict[str, int] = {}
-    for name in ids:
-        count[name.casefold()] = count.get(name.casefold(), 0) + 1
-    return [k for k, name in enumerate(ids) if count[name.casefold()] > 1]
+def _named_by_path(group: Group, groups: list[Group], root: Path) -> str:
+    """What a DICOM case is called by its path: its file, or its folder, with what tells it from others there."""
+    first, beside = group.paths[0], [g for g in groups if g.paths[0].parent == group.paths[0].parent]
+    if root.is_file() or (len(group.paths) == 1 and len(beside) > 1):
+        name = first.stem if first.suffix.lower() in DICOM else first.name
+    else:
+        name = first.parent.resolve().name
+        if len({other.series for other in beside}) > 1:
+            name += f"-{names.digest(group.series)}"
+    return name + (f"-{group.part}" if group.part and len(beside) > 1 else "")

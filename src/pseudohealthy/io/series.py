@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
@@ -107,7 +106,7 @@ def _head(path: Path) -> Head | str:
             if reason:
                 return reason
             found = _enhanced_head(path, ds) if is_enhanced(ds) else head(path, ds)
-            found.series, found.who = _series_uid(ds), tuple(_identity(ds, key) for key in IDENTITY)
+            found.series, found.who = series_uid(ds), tuple(_identity(ds, key) for key in IDENTITY)
             found.mosaic = is_mosaic(ds)
             found.damaged = not min(found.matrix) or _lies(path, ds)
     except Exception as error:  # pydicom raises whatever the damage provokes
@@ -143,9 +142,10 @@ def _without_matrix(path: Path) -> bool:
     import pydicom
 
     with Bounded(path) as file:
-        ds = pydicom.dcmread(file, stop_before_pixels=True)
+        ds = pydicom.dcmread(file, defer_size=1024)
     last = max(ds.keys(), default=0)
-    return last > 0x00280011 or (last > 0x00080018 and "SOPClassUID" not in ds)
+    whole = last > 0x00280011 or (last > 0x00080018 and "SOPClassUID" not in ds)
+    return whole and not any(key in ds for key in ("Rows", "Columns", "PixelData"))
 
 
 def _enhanced_head(path: Path, ds: Any) -> Head:
@@ -173,7 +173,7 @@ def _lies(path: Path, ds: Any) -> bool:
     return not packed and size > path.stat().st_size
 
 
-def _series_uid(ds: Any) -> str:
+def series_uid(ds: Any) -> str:
     """The SeriesInstanceUID; what stands for it where there is none: study and number of the series."""
     told = str(ds.get("SeriesInstanceUID") or "")
     return told or f"no series UID|{ds.get('StudyInstanceUID', '')}|{ds.get('SeriesNumber', '')}"
@@ -321,8 +321,3 @@ def _distance(heads: list[Head]) -> float:
     gaps = np.diff(np.sort(np.array([h.position for h in heads]) @ normal))
     usual = float(np.median(gaps))
     return usual if usual > 0 and np.abs(gaps - usual).max() <= ALIKE * usual else 0.0
-
-
-def series_digest(uid: str) -> str:
-    """8 hex digits that stand for a SeriesInstanceUID."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:8]

@@ -30,7 +30,7 @@ from pseudohealthy.progress import say
 from pseudohealthy.run import now
 
 ID = re.compile(r"[0-9a-f]{32}")
-LEFT = re.compile(r"^detecting: (\d+)/(\d+), about (\d+) s left")
+LEFT = re.compile(r"^detecting: (\d+)/(\d+), about (.+?) left")
 ERROR = re.compile(r"^error\[\w+\].*")
 WAITING, RUNNING, DONE, PARTLY, FAILED, CANCELLED = "waiting", "running", "done", "partly", "failed", "cancelled"
 ENDED = (DONE, PARTLY, FAILED, CANCELLED)
@@ -42,7 +42,7 @@ STOPPED = "error[INTERRUPTED]: the app was stopped meanwhile; send it again"
 
 @dataclass
 class Job:
-    """One thing to detect. name: safe base name of what was sent; run: name of a served run; findings: rows of
+    """One thing to detect. name: of what was sent, see `uploads.title`; run: name of a served run; findings: rows of
     findings.json with the page of each; seconds: from start to end."""
 
     id: str
@@ -59,7 +59,7 @@ class Job:
     findings: list[dict[str, Any]] = field(default_factory=list)
     done: int = 0  # inputs, while it runs
     total: int = 0
-    left: int = 0  # seconds, as detect estimates
+    left: str = ""  # as detect estimates: "45 s", "12 min"
     begun: float = 0.0  # on the clock of this process
 
     @property
@@ -197,10 +197,10 @@ class Jobs:
         with open(place / "log.txt", "w", encoding="utf-8") as log:
             for line in child.stderr:
                 size += len(line)
-                if size < LOG:
+                if size < LOG and not line.startswith("key: "):
                     log.write(line)
                 if match := LEFT.match(line):
-                    job.done, job.total, job.left = map(int, match.groups())
+                    job.done, job.total, job.left = int(match[1]), int(match[2]), match[3]
                 elif ERROR.match(line):
                     said = line.strip()
         code = child.wait()
@@ -221,12 +221,13 @@ class Jobs:
         say(f"job {job.id[:8]}: {job.status}")
 
     def _worker(self, job: Job) -> subprocess.Popen[str]:
-        """`detect` on the files of a job. Everything temporary stays in the job's folder."""
+        """`detect` on the files of a job. Everything temporary stays in the job's folder, the key of DICOM names among it:
+        like the files it names, it goes when the job ends."""
         place = self.place(job).resolve()
         (place / "tmp").mkdir(exist_ok=True)
         sent = sorted((place / "upload").iterdir())
         words = ["detect", self.runs[job.run].resolve(), sent[0] if len(sent) == 1 else place / "upload",
-                 "--out", place / "found", "--device", self.device]  # fmt: skip
+                 "--out", place / "found", "--device", self.device, "--key", place / "tmp" / "key.csv"]  # fmt: skip
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "pseudohealthy.serve.worker", *map(str, words)],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",

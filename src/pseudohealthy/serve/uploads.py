@@ -12,6 +12,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from pseudohealthy.io.discover import kind_of
+
 FILES = 20_000  # of one upload, as of a DICOM series
 PATIENCE = 60.0  # seconds without a byte, after which an upload is given up
 FIELD = 300  # bytes of a value that is no file
@@ -36,6 +38,16 @@ def base_name(name: str) -> str:
     clean = re.sub(r"[^\w.\-+]+", "_", last).lstrip("-.") or "file"
     clean = clean.encode("utf-8", "ignore")[-120:].decode("utf-8", "ignore").lstrip("-.")
     return f"_{clean}" if RESERVED.match(clean) else clean
+
+
+def title(folder: Path, files: list[str]) -> str:
+    """What a job is called: its files, unless one is DICOM or a zip that may hold it, whose name may be a patient's."""
+    kinds = (kind_of(path) for path in folder.iterdir())
+    private = next((kind for kind in kinds if kind in ("dicom", "zip")), "")
+    if not private:
+        return files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    what = {"dicom": "DICOM", "zip": "zip"}[private]
+    return f"a {what} file" if len(files) == 1 else f"{len(files)} files ({what})"
 
 
 class Receiver:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +18,19 @@ from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.planes import PlaneStore
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers import restorer_class
+from pseudohealthy.restorers.apply import NOISE_KEY
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run, now
+from pseudohealthy.runs.pseudonyms import namer
 from pseudohealthy.training import checkpoint, watch
+from pseudohealthy.training.model_card import holdings
 
 if TYPE_CHECKING:
-    from pseudohealthy.training.loop import Trainer
+    from pseudohealthy.training.trainer import Trainer
 
+FAULT = re.compile(r"error\[(\w+)\] case=(.*?): ")  # a line of `PlaneStore.faults`
 PLANES = 20_000  # healthy planes that the statistics look at, evenly spread
 HASHED = ("split.csv", "threshold.json", "fingerprint.json")
 VALUES = 40_000_000  # map values kept for the quantile
@@ -40,15 +47,32 @@ def healthy_statistics(store: PlaneStore) -> tuple[Tensor, Tensor]:
     return mean.float(), (square / len(rows) - mean.square()).clamp(min=0).sqrt().float()
 
 
-def write_split(run: Run, manifest: Manifest) -> None:
-    """split.csv: which case of which patient was used for what."""
-    text = io.StringIO()
+def write_split(run: Run, manifest: Manifest, store: PlaneStore) -> None:
+    """split.csv: which case of which patient was used for what, by id or by pseudonym.
+
+    `planes_used`: to learn from or to validate on. `fault`: the code of a case that could not be read.
+    """
+    text, faults, called = io.StringIO(), failed_cases(store), namer(run)
+    used = planes_used(store, uses_labels=restorer_class(run.recipe.restorer["name"]).uses_labels)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("case_id", "patient_id", "split", "label"))
-    writer.writerows(
-        (case.case_id, case.patient_id, case.split, "" if case.label is None else case.label) for case in manifest
-    )
+    writer.writerow(("case_id", "patient_id", "split", "label", "planes_used", "fault"))
+    for case in manifest:
+        label, name = "" if case.label is None else case.label, case.case_id
+        who = called("case", name), called("patient", case.patient_id)
+        writer.writerow((*who, case.split, label, used.get(name, 0), faults.get(name, "")))
     write_text(run.folder / "split.csv", text.getvalue())
+
+
+def planes_used(store: PlaneStore, *, uses_labels: bool) -> dict[str, int]:
+    """Planes by case: of training cases those that are learnt from, of validation cases all."""
+    rows = [store.select("train", None if uses_labels else HEALTHY), store.select("val")]
+    return dict(Counter(store.index["case_id"].iloc[np.concatenate(rows)]))
+
+
+def failed_cases(store: PlaneStore) -> dict[str, str]:
+    """Code by case of those that could not be read."""
+    found = (FAULT.match(line) for line in store.faults)
+    return {match[2]: match[1] for match in found if match}
 
 
 def finish(trainer: Trainer) -> None:
@@ -60,14 +84,21 @@ def finish(trainer: Trainer) -> None:
     sha256 = sha256_calibrated or sha256
     threshold = healthy_threshold(trainer, model, chosen)
     kept = threshold.pop("kept", None)
+    if kept:
+        kept["case_id"] = namer(run)("case", kept["case_id"])
     write_json(run.folder / "threshold.json", threshold)
     write_json(run.folder / "fingerprint.json", fingerprint(trainer.store))
     run.note(status="finished", step=trainer.step, finished=now(), weights=run.weights().name, weights_sha256=sha256,
-             network_calls=model.network_calls(), kept_case=kept, files_sha256=file_hashes(run))  # fmt: skip
+             network_calls=model.network_calls(), kept_case=kept, **scoring(run), files_sha256=file_hashes(run))  # fmt: skip
     write_text(run.folder / "MODEL_CARD.md", model_card(trainer, threshold))
     if threshold["value"] is not None:
         say(f"threshold {threshold['value']:.4g}: {threshold['quantile']:.4g} quantile of "
             f"{threshold['detail']['n_planes']} healthy validation planes of {threshold['n_patients']} patients")  # fmt: skip
+
+
+def scoring(run: Run) -> dict[str, str]:
+    """What thresholds and healthy scores rest on, so that a detector can tell whether its own are like them."""
+    return {"noise_key": NOISE_KEY, "plane_set": run.recipe.make_canvas().plane_set}
 
 
 def file_hashes(run: Run) -> dict[str, str]:
@@ -94,7 +125,7 @@ def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> t
     half = set(sorted({patients[rows[0]] for rows in chosen})[::2])
     mine = [rows for rows in chosen if patients[rows[0]] in half]
     left = [rows for rows in chosen if patients[rows[0]] not in half]
-    batches = (watch.validation_batch(trainer, part) for part in watch.chunks(np.concatenate(mine), 64))
+    batches = (watch.detected_batch(trainer, part) for part in watch.chunks(np.concatenate(mine), 64))
     with (
         torch.no_grad(),
         torch.autocast(trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16),
@@ -128,7 +159,7 @@ def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray
     with Progress("healthy validation", len(used)) as bar:
         values, scores = healthy_values(trainer, model, chosen, bar)
     stored = {"value": quantile_of(values, quantile), "source": "healthy-quantile", "quantile": quantile,
-              "n_patients": facts["n_patients"], "detail": facts, "case_scores": sorted(scores)}  # fmt: skip
+              "n_patients": facts["n_patients"], "detail": facts, "case_scores": sorted(scores), **scoring(run)}  # fmt: skip
     stored["kept"] = kept_case(store, chosen[0], scores[0])
     stored["controls"] = {}
     for name, control in control_restorers(model.cpu()).items():
@@ -138,10 +169,8 @@ def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray
 
 
 def kept_case(store: PlaneStore, rows: np.ndarray, score: float) -> dict[str, Any]:
-    """The validation case that `verify` restores again: its score, and where it lay in the cache, which keys its noise."""
-    case_id = store.index["case_id"].iloc[rows[0]]
-    first = int(np.flatnonzero((store.index["case_id"] == case_id).to_numpy())[0])
-    return {"case_id": case_id, "score": score, "first_row": first, "planes": len(rows)}
+    """The validation case that `verify` restores again, and its score."""
+    return {"case_id": store.index["case_id"].iloc[rows[0]], "score": score, "planes": len(rows)}
 
 
 def whole_cases(store: PlaneStore, rows: np.ndarray, budget: int) -> list[np.ndarray]:
@@ -158,22 +187,14 @@ def healthy_values(
 ) -> tuple[np.ndarray, list[float]]:
     """Map values inside the foreground, all cases together (thinned to 40 million), and one score per case."""
     amap, values, scores = trainer.run.recipe.make_map(), [], []
-    planes = trainer.store.index["plane"].to_numpy()
     share = max(1, sum(map(len, chosen)) * trainer.run.recipe.make_canvas().size ** 2 // VALUES)
     for group in grouped(chosen, 64):
-        parts = [watch.restored(trainer, part, model) for part in watch.chunks(np.concatenate(group), 64)]
-        maps, foreground = torch.cat([p[2] for p in parts]).cpu(), torch.cat([p[3] for p in parts]).cpu()
-        inside = amap.inside(foreground).bool()
-        own = torch.cat([p[4] for p in parts if p[4] is not None]).cpu() if parts[0][4] is not None else None
-        start = 0
-        for rows in group:
-            here = slice(start, start + len(rows))
-            start = here.stop
-            maps[here] = amap.along(maps[here], foreground[here], planes[rows].tolist())
-            scores.append(amap.score_of(maps[here], inside[here]) if own is None else own[here].mean().item())
-            if bar:
-                bar.advance(len(rows))
-        values.append(maps[inside].numpy()[::share])
+        found = watch.applied(trainer, group, model)
+        scores += [one.score for one in found]
+        maps = torch.cat([one.maps for one in found])
+        values.append(maps[amap.inside(trainer.store.foreground(np.concatenate(group))).bool()].numpy()[::share])
+        if bar:
+            bar.advance(sum(map(len, group)))
     return np.concatenate(values), scores
 
 
@@ -213,6 +234,12 @@ def fingerprint(store: PlaneStore) -> dict:
     }
 
 
+def left_out(run: Run) -> list[str]:
+    """The line of the model card about cases that could not be read."""
+    failed, cases = run.record.get("cases_failed", 0), run.record.get("cases", 0)
+    return [f"- Left out: {failed} of {cases} cases, which could not be read (split.csv names them)"] if failed else []
+
+
 def model_card(trainer: Trainer, threshold: dict) -> str:
     """MODEL_CARD.md: what the model is, on what it was trained, how its threshold was set, what it must not be used for."""
     run, index = trainer.run, trainer.store.index
@@ -230,7 +257,8 @@ def model_card(trainer: Trainer, threshold: dict) -> str:
         f"- Method: `{run.recipe.restorer['name']}`, {run.record.get('parameters', 0):,} parameters, "
         f"{run.record.get('network_calls', 0)} network calls an image",
         f"- Trained on: {counts['train'][0]:,} planes of {counts['train'][1]:,} patients ({len(trainer.rows):,} used), "
-        f"{trainer.step:,} steps of {trainer.plan.batch}",
+        f"{trainer.step:,} steps of {trainer.budget.batch}",
+        *left_out(run),
         f"- Validated on: {counts['val'][0]:,} planes of {counts['val'][1]:,} patients",
         f"- Threshold: {threshold['value']} ({threshold['source']}, quantile {threshold['quantile']}, "
         f"{threshold['n_patients']} patients, {threshold['detail'].get('population', 'none')})",
@@ -240,5 +268,7 @@ def model_card(trainer: Trainer, threshold: dict) -> str:
         "A map shows what differs from the training population: unusual anatomy, another scanner or another preparation",
         "light up like disease, and disease that resembles health does not. Generative models can memorise training",
         "images: do not share weights trained on private data without asking whoever is responsible for them.",
+        "",
+        *holdings(run),
     ]
     return "\n".join(lines) + "\n"

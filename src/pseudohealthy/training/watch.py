@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from pseudohealthy.cases import ANOMALOUS, HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.io.atomic import atomic
+from pseudohealthy.restorers.apply import Applied, How, Stack, apply, keys
 from pseudohealthy.restorers.base import Batch, Restorer
 
 if TYPE_CHECKING:
-    from pseudohealthy.training.loop import Trainer
+    from pseudohealthy.training.budget import Budget
+    from pseudohealthy.training.trainer import Trainer
 
 # Network calls a validation may spend on restoring: never more than the first, and SHARE of batch x steps since the last
 # one. A training step costs about three calls an image (forward and backward), so that .6 is a fifth of the training.
@@ -25,13 +28,13 @@ LEARNED = 0.25  # share by which the loss of what is chosen by ROC-AUC may excee
 
 def validate(trainer: Trainer) -> dict[str, float]:
     """Loss of the averaged weights on healthy validation planes, always with the same levels and noise; ROC-AUC if labelled."""
-    plan, store, model = trainer.plan, trainer.store, trainer.average
-    healthy = spread_out(store.select("val", HEALTHY), plan.validation_planes)
+    budget, store, model = trainer.budget, trainer.store, trainer.average
+    healthy = spread_out(store.select("val", HEALTHY), budget.validation_planes)
     result: dict[str, float] = {}
     with torch.no_grad():
         if len(healthy):
             losses = dict.fromkeys(model.parts(), 0.0)
-            for rows in chunks(healthy, plan.batch):
+            for rows in chunks(healthy, budget.batch):
                 batch = validation_batch(trainer, rows)
                 with torch.autocast(
                     trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16
@@ -44,8 +47,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
             result["validation_loss"] = float("nan") if not trainer.history else trainer.history[-1]["validation_loss"]
         anomalous = store.select("val", ANOMALOUS)
         if len(anomalous) and len(healthy):
-            calls = min(CALLS, SHARE * plan.batch * plan.every(trainer.total))
-            most = max(FEWEST, min(plan.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
+            most = most_restored(budget, model, budget.every(trainer.total))
             pairs = [(HEALTHY, spread_out(healthy, most)), (ANOMALOUS, spread_out(anomalous, most))]
             scores = {label: plane_scores(trainer, rows) for label, rows in pairs}
             result["validation_auroc"] = auroc(scores[HEALTHY], scores[ANOMALOUS])
@@ -53,6 +55,12 @@ def validate(trainer: Trainer) -> dict[str, float]:
     draw_diagnostics(trainer, healthy, anomalous)
     draw_curves(trainer, [*trainer.history, {"step": trainer.step, **result}])
     return result
+
+
+def most_restored(budget: Budget, model: Restorer, every: int) -> int:
+    """Planes of each label that a validation restores, `every` steps after the last one."""
+    calls = min(CALLS, SHARE * budget.batch * every)
+    return max(FEWEST, min(budget.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
 
 
 def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
@@ -81,34 +89,39 @@ def learned(loss: float, best: dict[str, float]) -> bool:
 
 
 def validation_batch(trainer: Trainer, rows: np.ndarray) -> Batch:
+    """Planes under levels and noise of their own, for the loss."""
+    draw = Draw(trainer.budget.seed, [("validation", int(row)) for row in rows])
+    return batch_of(trainer, rows, draw)
+
+
+def detected_batch(trainer: Trainer, rows: np.ndarray) -> Batch:
+    """Planes under the noise that `detect` restores them with."""
+    return batch_of(trainer, rows, Draw(trainer.budget.seed, keys(places(trainer, rows))))
+
+
+def batch_of(trainer: Trainer, rows: np.ndarray, draw: Draw) -> Batch:
     store, device = trainer.store, trainer.world.device
     labels = trainer.labels(rows).to(device) if trainer.restorer.uses_labels else None
-    draw = Draw(trainer.plan.seed, [("validation", int(row)) for row in rows])
     return Batch(store.images(rows).to(device), store.foreground(rows).to(device), labels, draw)
 
 
-def restored(trainer: Trainer, rows: np.ndarray, model: Restorer | None = None):
-    """(images, healthy twins, maps, foreground, scores of the method or None) of cached planes."""
-    from pseudohealthy.detector import restore_planes
+def places(trainer: Trainer, rows: np.ndarray) -> list[int]:
+    """The position of each cached plane in its case."""
+    return trainer.store.index["plane"].to_numpy()[rows].tolist()
 
-    batch = validation_batch(trainer, rows)
-    amap = trainer.run.recipe.make_map()
-    healthy, maps, scores = restore_planes(
-        model or trainer.average, amap, batch.images, batch.foreground, batch.draw, trainer.precision
-    )
-    return batch.images, healthy, maps, batch.foreground, scores
+
+def applied(trainer: Trainer, cases: Sequence[np.ndarray], model: Restorer | None = None) -> list[Applied]:
+    """What a model (default: the averaged one) makes of cases, each the rows of its planes; as `detect` would."""
+    store = trainer.store
+    stacks = [Stack.whole(store.images(rows), store.foreground(rows), places(trainer, rows)) for rows in cases]
+    how = How(seed=trainer.budget.seed, device=trainer.world.device, precision=trainer.precision)
+    return apply(model or trainer.average, trainer.run.recipe.make_map(), stacks, how)
 
 
 def plane_scores(trainer: Trainer, rows: np.ndarray) -> np.ndarray:
-    """One score per plane."""
-    amap = trainer.run.recipe.make_map()
-    values: list[float] = []
-    for part in chunks(rows, trainer.plan.batch):
-        _, _, maps, foreground, own = restored(trainer, part)
-        values += (
-            own.tolist() if own is not None else [amap.score_of(m, f) for m, f in zip(maps, foreground, strict=True)]
-        )
-    return np.array(values)
+    """One score per plane, each a case of its own."""
+    parts = (applied(trainer, chunks(part, 1)) for part in chunks(rows, trainer.budget.batch))
+    return np.array([one.score for part in parts for one in part])
 
 
 def auroc(healthy: np.ndarray, anomalous: np.ndarray) -> float:
@@ -129,7 +142,7 @@ def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def epoch_of(trainer: Trainer) -> int:
-    return max(1, round(trainer.step * trainer.plan.batch / len(trainer.rows)))
+    return max(1, round(trainer.step * trainer.budget.batch / len(trainer.rows)))
 
 
 def figure(*args: Any, **kwargs: Any):
@@ -147,7 +160,8 @@ def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarra
     rows = np.concatenate([spread_out(healthy, 3), spread_out(anomalous, 3)])
     if len(rows) == 0:
         return
-    images, twins, maps, _, _ = restored(trainer, rows)
+    images, found = trainer.store.images(rows), applied(trainer, chunks(rows, 1))
+    twins, maps = torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
     labels = ["healthy"] * min(3, len(healthy)) + ["anomalous"] * min(3, len(anomalous))
     top = max(1e-6, float(maps.flatten().float().quantile(0.999))) if maps.numel() < 1e7 else float(maps.max())
     fig = figure(figsize=(1.7 * len(rows), 5.4), layout="constrained")

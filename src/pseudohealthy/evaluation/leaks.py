@@ -1,0 +1,58 @@
+"""Were these patients trained on? Asked of the run's split.csv, whatever its ids are called there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pseudohealthy.cases import Case
+from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.progress import say
+from pseudohealthy.run import Run
+from pseudohealthy.runs.pseudonyms import namer
+
+
+def leaked(run: Run, chosen: Sequence[Case], splits: Sequence[str]) -> list[str]:
+    """Patients of the cases that the run used in one of the splits. Fault SALT (exit 3), see `namer`."""
+    path = run.folder / "split.csv"
+    if not path.is_file():
+        return []
+    import pandas as pd
+
+    called = namer(run)
+    seen = pd.read_csv(path, dtype=str, keep_default_na=False)
+    known = set(seen.loc[seen["split"].isin(splits), "patient_id"])
+    names = {name: case.patient_id for case in chosen for name in (case.patient_id, case.known_as) if name}
+    return sorted({patient for name, patient in names.items() if called("patient", name) in known})
+
+
+def refuse(run: Run, chosen: Sequence[Case], *, what: str, splits: Sequence[str], allow: bool) -> list[str]:
+    """Notes about patients of the cases that the run knows; none is well.
+
+    Args:
+        what: The split of the cases, "test" or "validation", for the message.
+        splits: The run's splits that must not hold them.
+        allow: Whether to go on all the same; the note then stands beside every figure.
+
+    Raises Fault LEAK (exit 2), or SALT (exit 3) where nothing can tell.
+    """
+    of = "training or validation" if "val" in splits else "training"
+    try:
+        found = leaked(run, chosen, splits)
+    except Fault as fault:
+        if fault.code != "SALT" or not allow:
+            fault.cure += ", or add --allow-leak and say so"
+            raise
+        return _said(f"LEAK: {fault.message}; whether {what} patients were trained on is not known")
+    if found and not allow:
+        raise Fault("LEAK", f"{len(found)} {what} patient(s) were in this run's {of} data, first {found[0]}",
+                    "take other patients, or add --allow-leak and say so", exit=USAGE)  # fmt: skip
+    return (
+        _said(f"LEAK: {len(found)} {what} patient(s) were in the training data; every figure is optimistic")
+        if found
+        else []
+    )
+
+
+def _said(note: str) -> list[str]:
+    say(f"warning: {note}")
+    return [note]
