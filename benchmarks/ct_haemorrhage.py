@@ -29,12 +29,13 @@ from torch import Tensor
 
 from pseudohealthy import cases, io
 from pseudohealthy.datasets import ct_masks
-from pseudohealthy.detector import Detector, plane_keys
+from pseudohealthy.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.evaluation import bootstrap
 from pseudohealthy.evaluation.curves import curve
 from pseudohealthy.maps import AnomalyMap, smooth
 from pseudohealthy.planes import plane_labels
+from pseudohealthy.restorers.apply import keys as plane_keys
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
@@ -148,7 +149,7 @@ def elsewhere(runs: list[Path], folder: Path, out: Path) -> dict[str, float]:
             truth = io.read_mask(case.mask, folder, picture)
             scan = Scan.from_array(picture.voxels * (BHSD_HU / 255), name=case.case_id)  # tissue then lies at 38 HU
             fitted = detector.canvas.fit(scan, mask=truth)
-            planes, foreground, keys = fitted.planes, fitted.foreground, plane_keys(fitted)
+            planes, foreground, keys = fitted.planes, fitted.foreground, plane_keys(range(len(fitted.planes)))
             inside = AnomalyMap(erode=2).inside(foreground)
             seen = inside[0].bool().numpy()
             each = {depth: twins(detector, planes, keys, (depth,), 1) for depth in DEPTHS[1:]}
@@ -184,7 +185,11 @@ def collect(run: Path, data: Path, controls_only: bool) -> list[dict]:
         labels = plane_labels(case, len(fitted.planes))
         assert labels is not None, "labels per slice are missing"
         found = score_case(
-            detector, None if controls_only else untrained, fitted.planes, fitted.foreground, plane_keys(fitted)
+            detector,
+            None if controls_only else untrained,
+            fitted.planes,
+            fitted.foreground,
+            plane_keys(range(len(fitted.planes))),
         )
         rows.append({"split": case.split, "patient": case.patient_id, "labels": np.array(labels), "scores": found})
         print(f"{case.patient_id} {case.split}: {len(labels)} slices, {sum(labels)} bleed, "

@@ -53,8 +53,8 @@ def outputs(out: Path) -> dict[str, bytes | dict]:
     return found
 
 
-class Kill(Exception):
-    """Raised inside a worker, it is lost, as by a signal."""
+class Kill(BaseException):
+    """Raised inside a worker, it is lost, as by a signal: no guard for exceptions sees it."""
 
 
 class Rehearsal:

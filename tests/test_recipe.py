@@ -78,7 +78,7 @@ def test_an_impossible_value_is_refused(tiny, setting):
 
 def test_settings_that_contradict_one_another_are_refused_when_built():
     recipe = Recipe("x", canvas={"size": 30}, restorer={"name": "autoencoder"})
-    refused(recipe.make_restorer, "[restorer]", "size 30")
+    refused(recipe.make_restorer, "[restorer.network]", "size 30")
 
 
 def test_set_takes_toml_values_and_bare_words(tiny):

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 
 from pseudohealthy import cases
 from pseudohealthy.cases import ANOMALOUS
-from pseudohealthy.detector import restore_planes
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.planes import PlaneStore, build_cache
+from pseudohealthy.restorers.apply import keys, restore_planes
 from pseudohealthy.run import Run
 
 
@@ -59,8 +59,8 @@ def main() -> None:
         rows = np.array([places.index(place) for place in wanted])
         images, foreground, masks = store.images(rows), store.foreground(rows), store.masks(rows)
         model, _ = run.restorer()
-        draw = Draw(0, [("panels", *place) for place in wanted])
-        twins, maps, _ = restore_planes(model, run.recipe.make_map(), images, foreground, draw, torch.bfloat16)
+        draw = Draw(run.seed, keys([plane for _, plane in wanted]))
+        twins, ((maps, _), *_) = restore_planes(model, run.recipe.make_map(), images, foreground, draw, torch.bfloat16)
         top = max(1e-6, float(maps.flatten().float().quantile(0.998)))
         for column in range(len(wanted)):
             picture = images[column].float().mean(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -20,8 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(fault, file=sys.stderr)
         code = fault.exit
-    except KeyboardInterrupt:
-        print("error[INTERRUPTED]: stopped; finished files are kept", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"error[INTERRUPTED]: {stop or 'stopped; finished files are kept'}", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
         code = 0
@@ -45,8 +46,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Entry point of the installed program."""
-    sys.exit(main())
+    """Entry point of the installed program. SIGTERM ends it as Ctrl-C does, from the first import on.
+
+    With --debug a traceback is shown, and the exit code stays the contract's.
+    """
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        code = main()
+    except KeyboardInterrupt:  # before there was a command
+        print("error[INTERRUPTED]: stopped; nothing was begun", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        code = getattr(error, "exit", 1)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

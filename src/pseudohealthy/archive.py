@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,20 +14,24 @@ import torch
 
 from pseudohealthy import engines, io, progress, resume, shards
 from pseudohealthy.canvas import Fitted
+from pseudohealthy.detection import interrupted
+from pseudohealthy.detection.interrupted import unforeseen
 from pseudohealthy.detection.key import extend as extend_key
 from pseudohealthy.detection.key import place as place_of_key
 from pseudohealthy.detector import Detector
-from pseudohealthy.errors import BAD_OUTPUT, INTERNAL, INTERRUPTED, RESOURCE, SOME_FAILED, USAGE, Fault
-from pseudohealthy.finding import KINDS, Finding, check_kinds
+from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, SOME_FAILED, USAGE, Fault
+from pseudohealthy.finding import KINDS, NEEDS, Finding, check_kinds, check_some, split_kinds
 from pseudohealthy.io.atomic import atomic, write_json
 from pseudohealthy.layout import LAYOUTS, places
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers.changes import changes
 from pseudohealthy.run import Run, prepare_folder, provenance
 from pseudohealthy.scan import Scan
+from pseudohealthy.training.signals import STOP
 
 COLUMNS = (
-    "case_id", "score", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source", "status",
-    "warnings", "seconds",
+    "case_id", "score", "score_sd", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source",
+    "status", "warnings", "seconds",
 )  # fmt: skip
 ENGINES = ("plain", "ray")
 OVERLAP = ("cuda", "mps")  # on the CPU a thread beside the network slows it by as much as it saves
@@ -55,6 +59,7 @@ class Detections:
     first: bool = True  # False in the other processes of torchrun: they have nothing to say
     panels: dict[str, Path] = field(default_factory=dict)
     pages: dict[str, Path] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # kind -> cases that cannot have it
 
     def add(self, part: Detections) -> None:
         """Take over what another process did."""
@@ -62,6 +67,25 @@ class Detections:
         self.faults += part.faults
         self.panels |= part.panels
         self.pages |= part.pages
+        for kind, cases in part.left_out.items():
+            self.left_out.setdefault(kind, []).extend(cases)
+
+    def keep(self, row: dict[str, Any], panel: Path | None, page: Path | None, left_out: Iterable[str]) -> None:
+        """Note what became of a case."""
+        self.rows.append(row)
+        case_id = row["case_id"]
+        if panel is not None:
+            self.panels[case_id] = panel
+        if page is not None:
+            self.pages[case_id] = page
+        for kind in left_out:
+            self.left_out.setdefault(kind, []).append(case_id)
+
+    def take_over(self, said: dict[str, Any], case: Path) -> None:
+        """The row of a finished case, from its case.json in folder `case`."""
+        panel, page = (said["outputs"].get(name) for name in ("panel", "html"))
+        row = {key: said.get(key) for key in COLUMNS}
+        self.keep(row, panel and case / panel, page and case / page, said.get("left_out") or ())
 
     @property
     def exit(self) -> int:
@@ -72,6 +96,7 @@ class Detections:
         return SOME_FAILED if written else self.faults[0].exit
 
 
+@STOP
 def detect(
     run: Run | Path | str,
     inputs: Sequence[Path | str],
@@ -79,7 +104,9 @@ def detect(
     *,
     kinds: Sequence[str] = KINDS,
     threshold: float | str = "stored",
+    calls: int | None = None,
     levels: int | None = None,
+    settings: Sequence[str] = (),
     device: str = "auto",
     batch: int = 32,
     overwrite: bool = False,
@@ -93,7 +120,8 @@ def detect(
 ) -> Detections:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
-    inputs: files and folders as `io.discover` takes them. levels: network calls of the walk back instead of the recipe's.
+    inputs: files and folders as `io.discover` takes them. calls: network calls of a walk back instead of the recipe's;
+    levels is its former name. settings: of restoring and of the map instead of the run's, ``restorer.draws=4``.
     resume_finished: cases that the same request finished in `out` are not done again (see `resume`). overwrite: what an
     earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
     process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
@@ -117,15 +145,18 @@ def detect(
         )
     key_file = place_of_key(out, key)
     run = run if isinstance(run, Run) else Run.open(run)
-    settings = [f"restorer.steps={levels}"] if levels else []
+    settings = changes(run.recipe, calls or levels, settings)
     if engine == "ray":
         engines.require_ray()
     share = shards.join(device)
     if engine != "plain" and share.size > 1:
         raise Fault("USAGE", f"engine {engine} under torchrun", "take one of them", exit=USAGE)
     detector = Detector(run, device=share.device, batch=batch, threshold=threshold, settings=settings)
+    if settings and threshold == "stored":
+        say(f"note: threshold and healthy percentile were set without {', '.join(settings)}")
     found = io.survey(list(inputs), names)
     sources = found.sources
+    check_some(kinds, {source.kind for source in sources})
     request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout,
                                     **({} if assume_spacing is None else {"assume_spacing": assume_spacing}))  # fmt: skip
 
@@ -144,7 +175,7 @@ def detect(
     result = Detections(Path(out), first=share.first)
     job = Job(result.folder, request, tuple(kinds), layout, assume_spacing)
     mine = sources[share.rank :: share.size]
-    done = False
+    stopped: BaseException | None = None
     try:
         with Progress("detecting", len(mine)) as bar:
             todo = unfinished(mine, job, result, bar) if resume_finished else mine
@@ -152,26 +183,43 @@ def detect(
                 engines.work(todo, detector, job, result, bar, workers)
             else:
                 work(todo, detector, job, result, bar)
-        done = True
-    finally:  # also when interrupted: every finished case has its row
-        if done and share.size > 1:
-            gathered = share.gather(result)
-            result = Detections(result.folder, first=share.first)
-            for part in gathered:  # all of them in the first process, none in the others
-                result.add(part)
+    except BaseException as error:  # also when interrupted: every finished case has its row
+        stopped = error
+    with STOP.held():
+        result, stopped = interrupted.gathered(share, result, stopped)
         if share.first:
+            if stopped is not None:
+                interrupted.add_finished(sources, job, result, share)
+            resume.remove_failed(result.folder, result.rows)
             order = {source.case_id: i for i, source in enumerate(sources)}
             result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
+            done = len(result.rows)
             for name, reason in found.left_out():
                 result.rows.append(blank(name) | {"status": "skipped", "warnings": reason})
-            write_results(result, made, detector.stored.get("case_scores") or ())
-        if done:
-            share.wait()  # a process that ends early would take the others down
+            left = len(sources) - done if isinstance(stopped, KeyboardInterrupt) else 0
+            scores = detector.stored.get("case_scores") or ()
+            write_results(result, made, scores, left)
+        if not isinstance(stopped, KeyboardInterrupt):
+            interrupted.wait(share, stopped)
+    if isinstance(stopped, KeyboardInterrupt):
+        done = done if share.first else 0
+        raise interrupted.ending(share, done, len(sources), kinds) from None
+    if stopped is not None:
+        raise stopped
     if share.first and found.beside:
         say(f"beside the inputs: {found.aside()}")
     if share.first:
+        say_left_out(result)
         say(f"report: {result.folder / 'report.html'}")
     return result
+
+
+def say_left_out(result: Detections) -> None:
+    """One line for each kind that some inputs cannot have."""
+    for kind, cases in result.left_out.items():
+        names = ", ".join(cases[:3]) + (", ..." if len(cases) > 3 else "")
+        many = f"{len(cases)} case{'s' * (len(cases) > 1)} without {NEEDS[kind]}"
+        say(f"left out: {kind} of {many} ({names})")
 
 
 def work(sources: Sequence[io.Source], detector: Detector, job: Job, result: Detections, bar: Progress) -> None:
@@ -200,15 +248,17 @@ def work(sources: Sequence[io.Source], detector: Detector, job: Job, result: Det
 
 
 def store(findings: Sequence[Finding], job: Job, result: Detections) -> None:
-    """Write findings and their rows. Fault OUTPUT (exit 6) ends everything."""
+    """Write findings and their rows; one that cannot be saved is a failed row. Fault OUTPUT (exit 6) ends everything."""
     for finding in findings:
+        STOP.check()
         finding.hashes = {"input_sha256": finding.scan.sha256, "request_sha256": job.request}
-        paths = finding.save(job.folder, job.kinds, job.layout)
-        if "panel" in paths:
-            result.panels[finding.case_id] = paths["panel"]
-        if "html" in paths:
-            result.pages[finding.case_id] = paths["html"]
-        result.rows.append(finding.row())
+        try:
+            paths = finding.save(job.folder, job.kinds, job.layout)
+            row = finding.row()
+        except Exception as error:
+            fail(result, finding.case_id, error)
+            continue
+        result.keep(row, paths.get("panel"), paths.get("html"), finding.left_out)
 
 
 def unfinished(sources: Sequence[io.Source], job: Job, result: Detections, bar: Progress) -> list[io.Source]:
@@ -216,6 +266,7 @@ def unfinished(sources: Sequence[io.Source], job: Job, result: Detections, bar: 
     todo = []
     for source in sources:
         said = None
+        STOP.check()
         try:
             case = places(job.folder, source.case_id, job.layout).case
             if (case / "case.json").is_file():
@@ -225,11 +276,7 @@ def unfinished(sources: Sequence[io.Source], job: Job, result: Detections, bar: 
         if said is None:
             todo.append(source)
             continue
-        result.rows.append({key: said.get(key) for key in COLUMNS})
-        if "panel" in job.kinds:
-            result.panels[source.case_id] = case / said["outputs"]["panel"]
-        if "html" in job.kinds:
-            result.pages[source.case_id] = case / said["outputs"]["html"]
+        result.take_over(said, case)
         bar.advance()
     if len(todo) < len(sources):
         say(f"{len(sources) - len(todo)} of {len(sources)} cases are finished already")
@@ -247,10 +294,11 @@ def groups(
     """Readable inputs on the canvas, together until they fill a batch of planes; the others become failed rows."""
     pairs: list[tuple[Scan, Fitted]] = []
     for source in sources:
+        STOP.check()
         try:
             scan = io.read(source, plane=detector.canvas.plane, assume_spacing=job.assume_spacing)
             scan.name = source.case_id
-            check_kinds(job.kinds, scan)
+            split_kinds(job.kinds, scan)
             places(job.folder, source.case_id, job.layout, scan)
             scan.sha256 = input_sha256(source)
             pairs.append((scan, detector.canvas.fit(scan)))
@@ -281,6 +329,7 @@ def restored(pairs: list[tuple[Scan, Fitted]], detector: Detector, result: Detec
 
 def fail(result: Detections, case_id: str, error: Exception) -> None:
     """A failed row, and one line for the user; a bug that one case brings out must not cost the others."""
+    STOP.check()  # a library may have turned the interruption into an error of its own
     fault = error if isinstance(error, Fault) else unforeseen(error)
     if fault.exit in (BAD_OUTPUT, INTERRUPTED):
         raise fault
@@ -293,21 +342,12 @@ def fail(result: Detections, case_id: str, error: Exception) -> None:
     say(str(fault), error=True)
 
 
-def unforeseen(error: Exception) -> Fault:
-    """What is no finding about the input: memory, or a bug."""
-    text = (str(error).splitlines() or [""])[0][:200]
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
-        return Fault("OUT_OF_MEMORY", "not enough memory for this input", "use a machine with more", exit=RESOURCE)
-    cure = "a bug: run this input with --debug and report it"
-    return Fault("INTERNAL", f"{type(error).__name__}: {text}", cure, exit=INTERNAL)
-
-
 def blank(case_id: str) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | {"case_id": case_id}
 
 
-def write_results(result: Detections, made: dict[str, Any], validation_scores: Sequence[float]) -> None:
-    """findings.csv, findings.json and report.html."""
+def write_results(result: Detections, made: dict[str, Any], validation_scores: Sequence[float], left: int = 0) -> None:
+    """findings.csv, findings.json and report.html. left: inputs that an interruption left undone."""
     import csv
 
     from pseudohealthy.evaluation.outcome import harmless_cell
@@ -320,12 +360,11 @@ def write_results(result: Detections, made: dict[str, Any], validation_scores: S
             writer.writerow(
                 {k: harmless_cell(v) if isinstance(v, str) else ("" if v is None else v) for k, v in row.items()}
             )
-    write_json(
-        result.folder / "findings.json",
-        {"made": made, "findings": result.rows, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
-    )
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    said = {"made": made, "findings": result.rows, "finished": when}
+    write_json(result.folder / "findings.json", said | ({"not_done": left} if left else {}))
     counts = {s: sum(row["status"] == s for row in result.rows) for s in ("ok", "warn", "failed", "skipped")}
-    summary = {k: v for k, v in counts.items() if v}
+    summary = {k: v for k, v in (counts | {"interrupted, not done": left}).items() if v}
     write_report(
         result.folder,
         title=f"Findings of {made['run']}",

@@ -9,14 +9,15 @@ square is widened to ``size`` and nothing is resampled, so a canvas at least as 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
 from pseudohealthy import resampling
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.foreground import METHODS, foreground
+from pseudohealthy.settings import Choice, Length, Range, Text, check_fields, either
 from pseudohealthy.slices import SLICES_IN, chosen
 
 if TYPE_CHECKING:
@@ -31,8 +32,14 @@ WINDOWS: dict[str, tuple[float, float]] = {
 NORMALISATIONS = ("window", "percentile", "upper", "deviations", "range", "unit")
 PLANES = ("axial", "coronal", "sagittal", "native")
 JUDGED = ("all", "slices")
+HIGHEST_HU = 100_000  # of a window's centre and width
 SMALLEST, LARGEST = 1e-30, 1e30  # range of grey levels; beyond, float32 arithmetic gives 0 and infinity
 BLANK = 64  # times as large as the image: a square that would leave the image a pixel or two
+Window = Annotated[str, Text(f"{either(WINDOWS)}, or centre/width in HU")]
+Percent = Annotated[float, Range(0, 100)]
+Deviation = Annotated[float, Range(-100, 100)]
+Grey = Annotated[float, Range(-1e29, 1e29)]
+Millimetres = Annotated[float, Range(0.001, 1000, also=(0,))]
 RELEASE = 0.2  # change in model units (range 2) at which a value beyond the window is given up for the restored one
 
 
@@ -102,52 +109,41 @@ class Canvas:
     is then centred on the box (crop) or the plane, and its side is what ``size`` pixels make. 0: fit as above.
     slices, slices_in: planes to train on, see ``slices.chosen``; step: mm between training planes, see ``slices.merged``;
     judge: "slices" empties the other planes' foreground and mask, so that no result speaks of them.
+    min_foreground: share of a plane of a volume that the foreground must cover for the plane to count: to be trained on,
+    and to be part of thresholds and of the case's score. Thinner ones are restored and mapped all the same.
     Published settings by name: ``pseudohealthy.preprocessing``.
     """
 
-    size: int = 128
-    channels: int = 1
-    normalise: str = "percentile"
-    windows: tuple[str, ...] = ()
-    percentiles: tuple[float, float] = (0.0, 99.0)
-    deviations: tuple[float, float] = (-1.0, 2.0)
-    value_range: tuple[float, float] = (0.0, 255.0)
-    foreground: str = "auto"
+    size: Annotated[int, Range(4, 2048)] = 128
+    channels: Annotated[int, Range(1, 64)] = 1
+    normalise: Annotated[str, Choice(*NORMALISATIONS)] = "percentile"
+    windows: Annotated[tuple[Window, ...], Length(0, 64)] = ()
+    percentiles: tuple[Percent, Percent] = (0.0, 99.0)
+    deviations: tuple[Deviation, Deviation] = (-1.0, 2.0)
+    value_range: tuple[Grey, Grey] = (0.0, 255.0)
+    foreground: Annotated[str, Choice(*METHODS)] = "auto"
     crop: bool = False
-    margin: float = 0.05
+    margin: Annotated[float, Range(0, 1)] = 0.05
     strip: bool = False
-    interpolation: str = "area"
-    plane: str = "axial"
-    spacing: float = 0.0
-    slices: tuple[float, ...] = ()
-    slices_in: str = "planes"
-    step: float = 0.0
-    judge: str = "all"
+    interpolation: Literal["area"] = "area"
+    plane: Annotated[str, Choice(*PLANES)] = "axial"
+    spacing: Millimetres = 0.0
+    slices: Annotated[tuple[Annotated[float, Range(-100_000, 100_000)], ...], Length(2, 2, also=(0,))] = ()
+    slices_in: Annotated[str, Choice(*SLICES_IN)] = "planes"
+    step: Millimetres = 0.0
+    judge: Annotated[str, Choice(*JUDGED)] = "all"
+    min_foreground: Annotated[float, Range(0, 0.99)] = 0.02
 
     def __post_init__(self) -> None:
-        for item in fields(self):  # lists from TOML and JSON
-            if isinstance(getattr(self, item.name), list):
-                object.__setattr__(self, item.name, tuple(getattr(self, item.name)))
-        low, high = self.percentiles
-        for wrong, found, cure in (
-            (self.size < 4 or self.channels < 1, f"size {self.size}, channels {self.channels}", "give positive sizes"),
-            (self.normalise not in NORMALISATIONS, f"normalise {self.normalise!r}", _choice(NORMALISATIONS)),
-            (self.foreground not in METHODS, f"foreground {self.foreground!r}", _choice(METHODS)),
-            (self.interpolation != "area", f"interpolation {self.interpolation!r}", "use area"),
-            (not 0 <= low < high <= 100, f"percentiles {self.percentiles}", "give two rising values in 0..100"),
-            (self.value_range[0] >= self.value_range[1], f"value_range {self.value_range}", "give two rising values"),
-            (self.deviations[0] >= self.deviations[1], f"deviations {self.deviations}", "give two rising values"),
-            (self.plane not in PLANES, f"plane {self.plane!r}", _choice(PLANES)),
-            (min(self.spacing, self.step) < 0, f"spacing {self.spacing:g}, step {self.step:g}", "give mm, or 0"),
-            (self.slices_in not in SLICES_IN, f"slices_in {self.slices_in!r}", _choice(SLICES_IN)),
-            (self.judge not in JUDGED, f"judge {self.judge!r}", _choice(JUDGED)),
-            (len(self.slices) not in (0, 2) or list(self.slices) != sorted(self.slices), f"slices {self.slices}",
-             "give the first and the last, or none"),
-            (self.normalise == "window" and len(self.windows) != self.channels,
-             f"{len(self.windows)} windows for {self.channels} channels", "name one window per channel"),
-        ):  # fmt: skip
-            if wrong:
-                raise Fault("BAD_SETTING", f"canvas: {found}", cure, exit=USAGE)
+        check_fields(self, "canvas.{}".format)
+        for key, apart in (("percentiles", 0.0), ("value_range", SMALLEST), ("deviations", 1e-6)):
+            low, high = getattr(self, key)
+            if not high - low > apart:
+                raise wrong(key, [low, high], "give two rising values")
+        if list(self.slices) != sorted(self.slices):
+            raise wrong("slices", list(self.slices), "give the first and the last, or none")
+        if self.normalise == "window" and len(self.windows) != self.channels:
+            raise wrong("windows", list(self.windows), f"name one window for each of canvas.channels = {self.channels}")
         for window in self.windows:
             window_range(window)
 
@@ -228,6 +224,20 @@ class Canvas:
         """The planes results may speak of, bool (D,)."""
         everything = np.ones(len(fitted.planes), dtype=bool)
         return everything if self.judge == "all" or fitted.chosen is None else fitted.chosen
+
+    def counted(self, fitted: Fitted) -> np.ndarray:
+        """The planes that the case's score is over, bool (D,): those of a volume that have `min_foreground`, where none
+        has it those with any; a single plane was chosen by whoever stored it and always counts."""
+        share = fitted.foreground.float().mean(dim=(1, 2)).numpy()
+        if len(share) == 1:
+            return np.ones(1, dtype=bool)
+        enough = (share >= self.min_foreground) & (share > 0)
+        return enough if enough.any() else share > 0
+
+    @property
+    def plane_set(self) -> str:
+        """The planes that scores are over, in words for records."""
+        return f"planes with at least {100 * self.min_foreground:g} % foreground"
 
     def unjudged(self, fitted: Fitted) -> list[str]:
         """A warning that says which planes of a volume are judged, where not all are."""
@@ -342,8 +352,9 @@ class Canvas:
         return int(first_row + end_row - side) // 2, int(first_column + end_column - side) // 2, side, side
 
 
-def _choice(names: tuple[str, ...]) -> str:
-    return "choose from " + ", ".join(names)
+def wrong(key: str, value: Any, cure: str) -> Fault:
+    """The fault of a setting that contradicts another one or itself."""
+    return Fault("RECIPE", f"canvas.{key} = {value}", cure, exit=USAGE)
 
 
 def window_range(window: str) -> tuple[float, float]:
@@ -352,8 +363,8 @@ def window_range(window: str) -> tuple[float, float]:
         centre, width = WINDOWS[window] if window in WINDOWS else map(float, window.split("/"))
     except ValueError:
         centre, width = 0.0, 0.0
-    if not width > 0:
-        raise Fault("BAD_SETTING", f"window {window!r}", f"use centre/width or one of {', '.join(WINDOWS)}", exit=USAGE)
+    if not (abs(centre) <= HIGHEST_HU and 0 < width <= HIGHEST_HU):
+        raise wrong("windows", [window], f"use centre/width in HU, or one of {', '.join(WINDOWS)}")
     return centre - width / 2, centre + width / 2
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
-
-import tyro
-
 from pseudohealthy import __version__
+from pseudohealthy.commands import helping, mistakes, reading
 from pseudohealthy.commands.base import Command
+from pseudohealthy.commands.completing import Completion
 from pseudohealthy.commands.finding import Demo, Detect, Inspect
+from pseudohealthy.commands.informing import Info
 from pseudohealthy.commands.keeping import Cache
 from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
 from pseudohealthy.commands.serving import Serve
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
 from pseudohealthy.commands.verifying import Verify
-from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.commands.words import flags_of
 
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
@@ -32,30 +29,33 @@ COMMANDS: dict[str, type[Command]] = {
     "verify": Verify,
     "serve": Serve,
     "cache": Cache,
+    "info": Info,
+    "completion": Completion,
 }
+HELP = ("-h", "--help")
 
 
 def parse(arguments: list[str]) -> Command:
-    """The command that the arguments name, filled in. Fault USAGE (exit 2) for wrong usage."""
-    if arguments[:1] == ["--version"]:
-        print(f"pseudohealthy {__version__}")
-        raise SystemExit(0)
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.extras.subcommand_cli_from_dict(
-                dict(COMMANDS),
-                prog="pseudohealthy",
-                description="Find disease in medical images by restoring each scan to its healthy twin. Research use only.",
-                args=arguments or ["--help"],
-                sort_subcommands=False,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        # The parser draws a frame over several lines; a wrong flag gets one line like everything else.
-        text = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", said.getvalue()).split())
-        raise Fault(
-            "USAGE", text[:300].rstrip(" ."), "pseudohealthy COMMAND --help says what it takes", exit=USAGE
-        ) from None
+    """The command that the arguments name, filled in. Fault USAGE (exit 2) for wrong usage.
+
+    Asked for help or the version, prints it and raises SystemExit(0).
+    """
+    name, *rest = arguments or HELP[-1:]
+    if name == "help" and (not rest or rest[0] in COMMANDS):  # as git, cargo and pip have it
+        name, rest = (rest[0], ["--help"]) if rest else ("--help", [])
+    if name == "--version":
+        answer(f"pseudohealthy {__version__}")
+    if name in HELP:
+        answer(helping.program(COMMANDS))
+    if name not in COMMANDS:
+        raise mistakes.unknown_command(name, COMMANDS, flags_of(Command))
+    before = rest[: rest.index("--")] if "--" in rest else rest
+    if any(word in HELP for word in before):
+        answer(helping.of(name, COMMANDS[name]))
+    return reading.read(name, rest, COMMANDS)
+
+
+def answer(text: str) -> None:
+    """Print it, and end well."""
+    print(text)
+    raise SystemExit(0)

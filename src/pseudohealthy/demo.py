@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy import progress
 from pseudohealthy.errors import BAD_OUTPUT, Fault
 from pseudohealthy.progress import say
 
@@ -35,7 +36,7 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
 
     begun, out = time.monotonic(), Path(out)
     clear(out)
-    console = Console(stderr=True, width=None if Console().is_terminal else 160)
+    console = Console(stderr=True, width=None if Console().is_terminal else 160, quiet=progress.quiet)
 
     say(
         "1/5 brain-t1, a model that comes along, on slices of subjects it has not seen: half of them with a lesion drawn in"
@@ -78,7 +79,6 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
         say(f"  {row['case_id']}: score {row['score']:.3g}, above {row['healthy_percentile']:.0f} % of 4 healthy heads, "
             f"{row['volume_ml_above']:.1f} ml above the threshold")  # fmt: skip
     say(f"done in {summary['seconds']} s; the pages to open:")
-    print("\n".join(reports))
     return summary
 
 

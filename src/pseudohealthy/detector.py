@@ -3,54 +3,33 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pseudohealthy.canvas import Fitted
 from pseudohealthy.devices import precision_of
-from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
-from pseudohealthy.maps import AnomalyMap, smooth
+from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.networks.precision import for_inference
+from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Stack, apply
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
 from pseudohealthy.training.distributed import pick_device
 
+OLD = ("OLD_SCORES: threshold and healthy percentile were computed the old way ({}), by an older version or under other "
+       "settings; train --resume makes them anew")  # fmt: skip
 CHANGED = "RUN_CHANGED: the recipe is not the one this run was trained with; results may mean something else"
 
 
 def load(run: Path | str, **options: Any) -> Detector:
     """The detector of a run folder; options as for `Detector`."""
     return Detector(Run.open(run), **options)
-
-
-@torch.no_grad()
-def restore_planes(
-    restorer: Restorer, amap: AnomalyMap, images: Tensor, foreground: Tensor, draw: Draw, precision: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(twins (B, C, S, S), maps (B, S, S), the method's own scores (B,) or None), float32, of one batch of planes."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-        restoration = restorer.restore(images, draw)
-    healthy = restoration.healthy.float()
-    if restoration.map is None:
-        mean, spread = restorer.residual_mean, restorer.residual_spread
-        maps = amap.residual_map(images, healthy, foreground, mean, spread)
-    else:
-        own = restoration.map.float()
-        if restorer.unfiltered:  # a control is as smooth as the method it stands beside
-            own = smooth(own[:, None], amap.smooth)[:, 0]
-        maps = amap.finish(own, images, foreground)
-    return healthy, maps, restoration.score
 
 
 class Detector:
@@ -145,77 +124,39 @@ class Detector:
         if waiting:
             yield from self.restore(waiting)
 
-    def restore(self, pairs: Sequence[tuple[Scan, Fitted]]) -> Iterator[Finding]:
-        """Findings of scans that are on the canvas already."""
+    def restore(self, pairs: Sequence[tuple[Scan, Fitted]], spread: bool = True) -> Iterator[Finding]:
+        """Findings of scans that are on the canvas already; spread: with the standard error of their scores."""
         begun = time.perf_counter()
-        planes = torch.cat([fitted.planes for _, fitted in pairs])
-        foreground = torch.cat([fitted.foreground for _, fitted in pairs])
-        healthy, maps, own = self.restore_planes(
-            planes, foreground, [key for pair in pairs for key in plane_keys(pair[1])]
-        )
-        seconds = (time.perf_counter() - begun) / len(planes)
-        start = 0
-        for scan, fitted in pairs:
-            here = slice(start, start + len(fitted.planes))
-            start = here.stop
-            scores = None if own is None else own[here]
-            yield self.finding(scan, fitted, healthy[here], maps[here], scores, seconds * len(fitted.planes))
+        stacks = [Stack.of(self.canvas, fitted) for _, fitted in pairs]
+        found = self.apply(stacks, spread)
+        seconds = (time.perf_counter() - begun) / sum(len(stack.planes) for stack in stacks)
+        for (scan, fitted), one in zip(pairs, found, strict=True):
+            yield self.finding(scan, fitted, one, seconds * len(fitted.planes))
 
-    def restore_planes(
-        self, planes: Tensor, foreground: Tensor, keys: Sequence
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Twins, maps and own scores of planes (N, C, S, S), in batches; planes without foreground are their own twins.
+    def apply(self, stacks: Sequence[Stack], spread: bool = False) -> list[Applied]:
+        """Twins, maps and scores of cases on the canvas, restored in batches."""
+        how = How(seed=self.run.seed, device=self.device, precision=self.precision, batch=self.batch, spread=spread)
+        return apply(self.restorer, self.amap, stacks, how)
 
-        keys: as of `plane_keys`, the planes of a case one after another.
-        """
-        healthy, maps = planes.clone(), torch.zeros(foreground.shape)
-        scores = torch.zeros(len(planes))
-        scored = False
-        busy = foreground.flatten(1).any(1).nonzero()[:, 0]
-        for rows in busy.split(self.batch):
-            images = planes[rows].to(self.device, memory_format=torch.channels_last)
-            inside = foreground[rows].to(self.device)
-            draw = Draw(self.run.seed, [keys[i] for i in rows.tolist()])
-            twin, part, own = restore_planes(self.restorer, self.amap, images, inside, draw, self.precision)
-            # Outside the foreground nothing is judged, so nothing is changed: air stays air.
-            twin = torch.where(inside[:, None], twin, images)
-            healthy[rows], maps[rows] = twin.cpu().contiguous(), part.cpu()
-            if own is not None:
-                scores[rows], scored = own.float().cpu(), True
-        cases = itertools.groupby(range(len(keys)), key=lambda i: keys[i][0]) if self.amap.across else ()
-        for _, same in cases:
-            rows = list(same)
-            here = slice(rows[0], rows[-1] + 1)
-            maps[here] = self.amap.along(maps[here], foreground[here], [keys[i][1] for i in rows])
-        if not (torch.isfinite(maps).all() and torch.isfinite(healthy).all()):
-            raise Fault(
-                "NONFINITE_MAP", "the restoration is not finite", "use another run, or --precision fp32", exit=BAD_MODEL
-            )
-        return healthy, maps, scores if scored else None
-
-    def finding(
-        self, scan: Scan, fitted: Fitted, healthy: Tensor, maps: Tensor, own: Tensor | None, seconds: float
-    ) -> Finding:
+    def finding(self, scan: Scan, fitted: Fitted, found: Applied, seconds: float) -> Finding:
         """Back on the native grid, with score, threshold and warnings."""
-        native = self.canvas.undo_map(maps, fitted.placement)
+        native = self.canvas.undo_map(found.maps, fitted.placement)
         inside = self.amap.inside(fitted.foreground).bool()
-        if own is not None:
-            plane_scores, score = own.numpy(), float(own.mean())
-        else:
-            plane_scores = np.array([self.amap.score_of(m, f) for m, f in zip(maps, inside, strict=True)])
-            score = self.amap.score_of(maps, inside)
         value, source = self.threshold_for(native)
         changed = [CHANGED] if self.changed else []
+        changed += self.outdated()
         return Finding(
             scan=scan,
-            healthy=self.canvas.healthy(scan, healthy, fitted),
+            healthy=self.canvas.healthy(scan, found.healthy, fitted),
             map=native,
             foreground=self.canvas.undo_map(inside.float(), fitted.placement, nearest=True) > 0.5,
-            score=score,
-            plane_scores=plane_scores,
+            score=found.score,
+            score_sd=found.score_sd,
+            plane_scores=found.plane_scores,
             threshold=value,
             threshold_source=source,
-            healthy_percentile=self.percentile(score),
+            healthy_percentile=self.percentile(found.score),
+            healthy_cases=len(self.stored.get("case_scores") or ()) or None,
             warnings=[
                 *scan.warnings,
                 *self.windowed(scan),
@@ -243,6 +184,12 @@ class Detector:
         conformal prediction, so that no finite sample claims certainty."""
         scores = self.stored.get("case_scores") or []
         return 100 * sum(s < score for s in scores) / (len(scores) + 1) if scores else None
+
+    def outdated(self) -> list[str]:
+        """A warning where stored scores are of other planes, or under other noise, than those of this detector."""
+        own = {"noise_key": NOISE_KEY, "plane_set": self.canvas.plane_set}
+        other = [name.replace("_", " ") for name, value in own.items() if self.stored.get(name) != value]
+        return [OLD.format(", ".join(other))] if other and self.stored.get("case_scores") else []
 
     def windowed(self, scan: Scan) -> list[str]:
         """A warning where a picture is believed to be in the run's HU window."""
@@ -282,6 +229,8 @@ class Detector:
             "restorer": self.restorer.name,
             "settings": list(self.settings),
             "seed": self.run.seed,
+            "noise_key": NOISE_KEY,
+            "plane_set": self.canvas.plane_set,
             "network_calls": self.restorer.network_calls(),
             "postprocessing": self.amap.describe(self.restorer.describe()),
             "precision": str(self.precision).removeprefix("torch."),
@@ -290,9 +239,3 @@ class Detector:
             if self.choice == "stored"
             else {},
         }
-
-
-def plane_keys(fitted: Fitted) -> list[tuple[str, int]]:
-    """Noise keys of a scan's planes: what the model sees decides, not file names, order or company."""
-    content = hashlib.blake2b(fitted.planes.numpy().tobytes(), digest_size=16).hexdigest()
-    return [(content, index) for index in range(len(fitted.planes))]

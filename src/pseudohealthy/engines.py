@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pseudohealthy import progress
 from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.training.signals import STOP
 
 if TYPE_CHECKING:
     from pseudohealthy.archive import Detections, Job
@@ -202,6 +203,7 @@ def cluster(workers: int | None) -> Iterator[Any]:
             raise Fault(
                 "ENGINE", f"no ray cluster: {text}", "check RAY_ADDRESS, or take --engine plain", exit=RESOURCE
             ) from None
+        STOP.install()  # ray has taken SIGTERM for itself
         try:
             yield ray
         finally:

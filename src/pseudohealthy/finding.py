@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,21 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.io.atomic import write_json, write_text
+from pseudohealthy.errors import USAGE, Fault, one_line
+from pseudohealthy.io.atomic import together, write_json, write_text
+from pseudohealthy.io.dicom import DicomOrigin
+from pseudohealthy.layout import places, relative
 from pseudohealthy.scan import Scan
 
 KINDS = ("volumes", "panel", "html", "json")
 DICOM_KINDS = ("dicom-seg", "dicom-map", "dicom-sc")
 EVERY_KIND = (*KINDS, "nifti", *DICOM_KINDS)
+# What an input must have for a kind, where not every input has it
+NEEDS = {**dict.fromkeys(DICOM_KINDS, "a DICOM series"), "nifti": "a place in the patient"}
 MOST_REGIONS = 20
 
 
-@dataclass
+@dataclass(repr=False)
 class Finding:
     """scan; healthy (C, D, H, W) in the scan's units; map (D, H, W) float32; mask (D, H, W) bool = map > threshold.
 
-    score: of the case, higher = more anomalous. plane_scores (D,). healthy_percentile: share of healthy validation cases
+    score: of the case, higher = more anomalous. score_sd: its standard error from the method's own noise draws; None of one
+    draw. plane_scores (D,). healthy_percentile: share of healthy validation cases
     that score lower, with the case itself counted among them (so it never reads 100). regions: connected parts of the
     mask, the heaviest first. made: how it was made (run, weights, seed, network calls). window: (low, high) in the scan's
     units for pictures, where the run fixes one.
@@ -43,7 +48,10 @@ class Finding:
     seconds: float = 0.0
     made: dict[str, Any] = field(default_factory=dict)
     window: tuple[float, float] | None = None
+    score_sd: float | None = None
     hashes: dict[str, Any] = field(default_factory=dict)  # of the input and the request, where a command made it
+    healthy_cases: int | None = None  # validation cases that healthy_percentile ranks among
+    left_out: dict[str, str] = field(default_factory=dict)  # kinds that this input cannot have, and why
 
     @property
     def case_id(self) -> str:
@@ -89,18 +97,59 @@ class Finding:
             found.append(region)
         return found
 
+    @property
+    def notes(self) -> list[str]:
+        """What is worth saying and no reason to look twice: kinds that were left out."""
+        return [f"LEFT_OUT: {kind} needs {reason}" for kind, reason in self.left_out.items()]
+
+    def __str__(self) -> str:
+        """Three lines: score, what lies above the threshold, warnings."""
+        return "\n".join(map(one_line, (self._scored(), self._above(), self._warned())))
+
+    def __repr__(self) -> str:
+        return f"<Finding {self.case_id}: score {self.score:.3g}, {len(self.warnings)} warnings>"
+
+    def _scored(self) -> str:
+        return f"{self.case_id}: score {self.score:.3g}{self._rank()}"
+
+    def _rank(self) -> str:
+        if self.healthy_percentile is None or not self.healthy_cases:
+            return ""
+        count = self.healthy_cases
+        below = round(self.healthy_percentile * (count + 1) / 100)  # the case counts among them
+        scans = f"healthy scan{'s' * (count != 1)}"
+        if below == count:
+            return f", above {f'all {count}' if count > 1 else 'the one'} {scans}"
+        return f", above {below or 'none'} of {count} {scans}"
+
+    def _above(self) -> str:
+        if self.threshold is None:
+            return "no threshold, so nothing is marked"
+        limit = f"the threshold {self.threshold:.3g} ({self.threshold_source})"
+        count, ml = len(self.regions), self.volume_ml_above
+        if not count:
+            return f"nothing above {limit}"
+        many = f"{count}{' or more' * (count == MOST_REGIONS)} region{'s' * (count > 1)}"
+        size = f"{np.count_nonzero(self.mask)} voxels" if ml is None else f"{ml:.3g} ml"
+        return f"{many} above {limit}, {size} in all"
+
+    def _warned(self) -> str:
+        said = [*self.warnings, *self.notes]
+        return f"warnings: {'; '.join(said)}" if said else "no warnings"
+
     def row(self) -> dict[str, Any]:
         """The case's line of findings.csv."""
         return {
             "case_id": self.case_id,
             "score": round(self.score, 6),
+            "score_sd": None if self.score_sd is None else round(self.score_sd, 6),
             "healthy_percentile": None if self.healthy_percentile is None else round(self.healthy_percentile, 2),
             "volume_ml_above": None if self.volume_ml_above is None else round(self.volume_ml_above, 4),
             "n_regions": len(self.regions),
             "threshold": self.threshold,
             "threshold_source": self.threshold_source,
             "status": "warn" if self.warnings else "ok",
-            "warnings": "; ".join(self.warnings),
+            "warnings": "; ".join([*self.warnings, *self.notes]),
             "seconds": round(self.seconds, 3),
         }
 
@@ -116,14 +165,29 @@ class Finding:
         ("dicom-map") and panel.dcm ("dicom-sc") in the study of a DICOM input, panel.png ("panel"), case.html to look at
         ("html"), case.json and, of several planes, slices.csv ("json"). truth: reference (D, H, W) bool, outlined in the
         pictures. layout: "cases" or "bids", see `layout`. Returns the paths by name.
-        Fault KIND (exit 2), also for a kind that this input cannot have."""
+        All files of the case are written or none. A kind that this input cannot have is left out, see `choose`.
+        Fault KIND (exit 2) where none is left, OUTPUT (exit 6) where the folder cannot be written."""
+        kinds = self.choose(kinds)
+        folder = Path(folder)
+        with together(folder) as stage:
+            paths = self._write(stage, kinds, layout, truth)
+        places(folder, self.case_id, layout, self.scan).describe()
+        return {name: folder / path.relative_to(stage) for name, path in paths.items()}
+
+    def choose(self, kinds: Sequence[str]) -> list[str]:
+        """The kinds that this input can have; the others stand in `left_out`. Fault KIND (exit 2) where none is left."""
+        possible, self.left_out = split_kinds(kinds, self.scan)
+        return possible
+
+    def _write(self, folder: Path, kinds: Sequence[str], layout: str, truth: np.ndarray | None) -> dict[str, Path]:
         from pseudohealthy import io
-        from pseudohealthy.layout import places
         from pseudohealthy.report.case import case_page
         from pseudohealthy.report.panel import panel
+        from pseudohealthy.resume import sha256
 
-        check_kinds(kinds, self.scan)
-        place = places(Path(folder), self.case_id, layout, self.scan)
+        place = places(folder, self.case_id, layout, self.scan)
+        # The DICOM source comes first: what had to be repaired in it is a warning that the other kinds show
+        source = self._dicom_source() if set(kinds) & set(DICOM_KINDS) else None
         paths: dict[str, Path] = {}
         if "volumes" in kinds or "nifti" in kinds:
             for name, array, dtype in (
@@ -131,37 +195,44 @@ class Finding:
                 ("anomaly_map", self.map, np.float32),
                 ("anomaly_mask", self.mask, None),
             ):
-                paths[name] = io.write_volume(array, self.scan, place.volumes, place.stems[name], dtype=dtype)
+                stem = place.stems[name]
+                paths[name] = io.write_volume(array, self.scan, place.volumes, stem, dtype=dtype)
         if "panel" in kinds:
             paths["panel"] = panel(self, place.case / "panel.png", window=self.window, truth=truth)
-        if set(kinds) & set(DICOM_KINDS):
-            paths |= self._save_dicom(place.case, kinds, paths.get("panel"))
+        if source is not None:
+            paths |= self._save_dicom(place.case, kinds, paths.get("panel"), source)
         if "html" in kinds:
             files = {name: path.name for name, path in paths.items() if path.is_file()}
-            paths["html"] = case_page(
-                self, place.case / "case.html", truth=truth, picture=paths.get("panel"), files=files
-            )
+            drawn = paths.get("panel")
+            page = place.case / "case.html"
+            paths["html"] = case_page(self, page, truth=truth, picture=drawn, files=files)
         if "json" in kinds:
-            from pseudohealthy.layout import relative
-            from pseudohealthy.resume import sha256
-
             if len(self.plane_scores) > 1:
-                paths["slices"] = place.case / "slices.csv"
-                write_text(paths["slices"], self.slices())
+                paths["slices"] = write_text(place.case / "slices.csv", self.slices())
             hashes = {name: sha256([path]) for name, path in paths.items()}
             said = self.describe({name: relative(path, place.case) for name, path in paths.items()})
-            paths["case"] = write_json(place.case / "case.json", {**said, **self.hashes, "outputs_sha256": hashes})
-        place.describe()
+            said |= {**self.hashes, "outputs_sha256": hashes}
+            paths["case"] = write_json(place.case / "case.json", said)
         return paths
 
-    def _save_dicom(self, folder: Path, kinds: Sequence[str], drawn: Path | None) -> dict[str, Path]:
+    def _dicom_source(self) -> Any:
+        """The headers of the source, repaired; what was repaired is a warning of the case, once."""
+        from pseudohealthy.io import dicom_source
+
+        made = dicom_source.read(self.scan)
+        self.warnings += [note for note in made.notes if note not in self.warnings]
+        return made
+
+    def _save_dicom(self, folder: Path, kinds: Sequence[str], drawn: Path | None, source: Any) -> dict[str, Path]:
         from pseudohealthy.io import dicom_out
 
         paths: dict[str, Path] = {}
         if "dicom-seg" in kinds:
-            paths["dicom_seg"] = dicom_out.write_segmentation(self.mask, self.scan, folder / "anomaly_mask.dcm")
+            path = folder / "anomaly_mask.dcm"
+            paths["dicom_seg"] = dicom_out.write_segmentation(self.mask, self.scan, path, source)
         if "dicom-map" in kinds:
-            paths["dicom_map"] = dicom_out.write_map(self.map, self.scan, folder / "anomaly_map.dcm")
+            path = folder / "anomaly_map.dcm"
+            paths["dicom_map"] = dicom_out.write_map(self.map, self.scan, path, source)
         if "dicom-sc" in kinds:
             from PIL import Image
 
@@ -172,7 +243,8 @@ class Finding:
                 pixels = np.array(picture.convert("RGB"))
             if drawn is None:
                 shown.unlink()
-            paths["dicom_sc"] = dicom_out.write_capture(pixels, self.scan, folder / "panel.dcm")
+            path = folder / "panel.dcm"
+            paths["dicom_sc"] = dicom_out.write_capture(pixels, self.scan, path, source)
         return paths
 
     def slices(self) -> str:
@@ -205,21 +277,43 @@ class Finding:
             ),
             "regions": self.regions,
             "made": self.made,
+            "left_out": self.left_out,
             "outputs": outputs or {},
         }
 
 
-def check_kinds(kinds: Sequence[str], scan: Scan | None = None) -> None:
-    """Fault KIND (exit 2) for a kind that does not exist or, given a scan, that its finding cannot be written as."""
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Fault KIND (exit 2) for a kind that does not exist."""
     unknown = [kind for kind in kinds if kind not in EVERY_KIND]
     if unknown:
-        raise Fault("KIND", f"there is no output kind '{unknown[0]}'", f"one of: {', '.join(EVERY_KIND)}", exit=USAGE)
-    if scan is None:
-        return
-    asked = [kind for kind in kinds if kind in DICOM_KINDS]
-    if asked:
-        from pseudohealthy.io.dicom_out import require
+        raise Fault(
+            "KIND",
+            f"there is no output kind '{unknown[0]}'",
+            f"one of: {', '.join(EVERY_KIND)}",
+            exit=USAGE,
+        )
 
-        require(scan, asked[0])
-    if "nifti" in kinds and scan.kind != "nifti" and scan.affine is None:
-        raise Fault("KIND", f"nifti of a {scan.kind} without geometry", "ask for volumes instead", exit=USAGE)
+
+def split_kinds(kinds: Sequence[str], scan: Scan) -> tuple[list[str], dict[str, str]]:
+    """The kinds that a finding of this scan can be written as, and what it would need for the others.
+
+    Raises Fault KIND (exit 2) for a kind that does not exist, and where none is left.
+    """
+    check_kinds(kinds)
+    dicom = isinstance(scan.origin, DicomOrigin)
+    return _split(kinds, dicom, scan.kind == "nifti" or scan.affine is not None)
+
+
+def check_some(kinds: Sequence[str], formats: Collection[str]) -> None:
+    """Fault KIND (exit 2) where inputs of these formats (`Source.kind`) can have none of the kinds."""
+    _split(kinds, "dicom" in formats, "dicom" in formats or "nifti" in formats)
+
+
+def _split(kinds: Sequence[str], dicom: bool, placed: bool) -> tuple[list[str], dict[str, str]]:
+    lacking = {kind: not (placed if kind == "nifti" else dicom) for kind in NEEDS}
+    left_out = {kind: NEEDS[kind] for kind in kinds if lacking.get(kind)}
+    possible = [kind for kind in kinds if kind not in left_out]
+    if kinds and not possible:
+        found = ", ".join(f"{kind} needs {reason}" for kind, reason in left_out.items())
+        raise Fault("KIND", f"nothing to write: {found}", "add volumes to --kinds", exit=USAGE)
+    return possible, left_out

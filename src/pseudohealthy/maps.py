@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.settings import Range, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +43,27 @@ class AnomalyMap:
     """
 
     kind: Literal["absolute", "squared", "positive", "negative"] = "absolute"
-    smooth: float = 0.0
+    smooth: Annotated[float, Range(0, 100)] = 0.0
     standardise: Literal["none", "level", "pixel"] = "none"
-    smooth_after: float = 0.0
-    median: int = 0
-    gate: float = 0.0
-    erode: int = 0
-    across: float = 0.0
+    smooth_after: Annotated[float, Range(0, 100)] = 0.0
+    median: Annotated[int, Range(1, 63, step=2, also=(0,))] = 0
+    gate: Annotated[float, Range(0, 1000)] = 0.0
+    erode: Annotated[int, Range(0, 128)] = 0
+    across: Annotated[float, Range(0, 100)] = 0.0
     score: Literal["mean", "top", "max", "region"] = "top"
-    share: float = 0.02
-    level: float = 0.0
-    quantile: float = 0.99
+    share: Annotated[float, Range(0, 1, open="low")] = 0.02
+    level: Annotated[float, Range(0, 1_000_000)] = 0.0
+    quantile: Annotated[float, Range(0, 1, open="both")] = 0.99
 
     def __post_init__(self) -> None:
-        for wrong, found, cure in (
-            (
-                min(self.smooth, self.smooth_after, self.gate, self.erode, self.median, self.across) < 0,
-                "a negative size",
-                "give 0 for none",
-            ),
-            (self.median and self.median % 2 == 0, f"median {self.median}", "give an odd side"),
-            (not 0 < self.share <= 1, f"share {self.share:g}", "give a fraction such as 0.02"),
-            (not 0 < self.quantile < 1, f"quantile {self.quantile:g}", "give a fraction such as 0.99"),
-        ):
-            if wrong:
-                raise Fault("RECIPE", f"map: {found}", cure, exit=USAGE)
+        check_fields(self, "map.{}".format)
+
+    def fits(self, size: int) -> None:
+        """Fault RECIPE (exit 2) where a filter is wider than maps of this side, model pixels."""
+        for key, value, widest in (("median", self.median, size), ("erode", self.erode, (size - 1) // 2)):
+            if value > widest:
+                found = f"map.{key} = {value} on canvas.size = {size}"
+                raise Fault("RECIPE", found, f"give at most {widest}", exit=USAGE)
 
     def residual_map(
         self,
@@ -102,10 +99,11 @@ class AnomalyMap:
             maps = smooth((maps * gate)[:, None], self.smooth_after)[:, 0]
         return median(maps, self.median) * gate * self.inside(foreground)
 
-    def along(self, maps: Tensor, foreground: Tensor, planes: Sequence[int]) -> Tensor:
+    def along(self, maps: Tensor, foreground: Tensor, planes: Sequence[int], counted: Tensor | None = None) -> Tensor:
         """Finished maps (D, S, S) of one case, smoothed `across` its planes; planes: the number of each in its volume.
 
-        Where planes are missing or have no foreground, the others' weights make up for them.
+        Where planes are missing or have no foreground, the others' weights make up for them. counted: (D,) bool, the
+        planes whose scores count (all by default); the others lend nothing, so that no score hangs on them.
         """
         busy = foreground.flatten(1).any(1)
         if not self.across or busy.sum() < 2:
@@ -113,6 +111,8 @@ class AnomalyMap:
         place = torch.as_tensor(planes, dtype=maps.dtype, device=maps.device)[busy]
         apart = (place[:, None] - place).abs() / self.across
         weights = torch.exp(-0.5 * apart.square()) * (apart <= 3)
+        if counted is not None:
+            weights = weights * (counted[busy].to(maps.device) | (apart == 0))
         weights = weights / weights.sum(1, keepdim=True)
         smoothed = maps.clone()
         smoothed[busy] = (weights @ maps[busy].flatten(1)).view(-1, *maps.shape[1:])
@@ -163,9 +163,9 @@ def smooth(images: Tensor, sigma: float) -> Tensor:
 
     In the images' own precision, under autocast, too.
     """
-    if sigma <= 0:
-        return images
     radius = min(int(3 * sigma + 0.5), min(images.shape[-2:]) - 1)
+    if radius < 1:
+        return images
     x = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)
     kernel = kernel / kernel.sum()

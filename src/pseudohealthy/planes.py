@@ -1,4 +1,8 @@
-"""Training planes, cut once and kept as memory-mapped float16: what a training loop reads batch by batch."""
+"""Planes of a manifest, cut once and memory-mapped: what a training loop reads batch by batch.
+
+Planes to train on are kept as float16. Those of validation are float32, bit for bit what `detect` makes of the same file:
+their scores are stored, and compared with its.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,8 @@ if TYPE_CHECKING:
     import torch
 
 COLUMNS = ("row", "case_id", "patient_id", "split", "plane", "label")
-VERSION = 3  # of what lies in the folder: older caches are rebuilt
+EXACT = "val"  # the split whose planes are kept as they are
+VERSION = 4  # of what lies in the folder: older caches are rebuilt
 
 
 class PlaneStore:
@@ -47,6 +52,13 @@ class PlaneStore:
             na_values={"label": [""]},
         )
         self._planes = np.load(folder / "planes.npy", mmap_mode="r")
+        exact = folder / "exact.npy"
+        self._exact = np.load(exact, mmap_mode="r") if exact.is_file() else None
+        val = (self.index["split"] == EXACT).to_numpy()
+        if val.any() != (self._exact is not None):
+            raise ValueError("exact.npy does not belong to this index")
+        self._in = np.where(val, np.cumsum(val), np.cumsum(~val)) - 1  # the place of each row in its file
+        self._val = val
         self._foreground = np.load(folder / "foreground.npy", mmap_mode="r")
         masks = folder / "masks.npy"
         self._masks = np.load(masks, mmap_mode="r") if masks.is_file() else None
@@ -70,7 +82,13 @@ class PlaneStore:
         """(B, C, S, S) float32 in [-1, 1]."""
         import torch
 
-        return torch.from_numpy(self._planes[np.asarray(rows)].astype(np.float32))
+        rows = np.asarray(rows)
+        planes = np.empty((len(rows), *self._planes.shape[1:]), np.float32)
+        val = self._val[rows]
+        planes[~val] = self._planes[self._in[rows[~val]]]
+        if self._exact is not None:
+            planes[val] = self._exact[self._in[rows[val]]]
+        return torch.from_numpy(planes)
 
     def foreground(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         """(B, S, S) bool."""
@@ -99,20 +117,18 @@ def build_cache(
     canvas: Canvas,
     folder: Path,
     *,
-    min_foreground: float = 0.02,
     progress: Callable[[int, int], None] | None = None,
 ) -> PlaneStore:
-    """Write ``planes.npy``, ``foreground.npy``, ``masks.npy`` and ``index.csv``, or open them when nothing has changed.
+    """Write ``planes.npy``, ``exact.npy`` (validation), ``foreground.npy``, ``masks.npy`` and ``index.csv``, or open them
+    when nothing has changed.
 
-    Of a volume, the planes of ``canvas.slices`` are taken, in training merged to ``canvas.step``, and those with less
-    than ``min_foreground`` of their pixels in the foreground left out; ``plane`` is the position in the volume. A plane's
-    label:
-    that of its mask if the case is not healthy and has one, else of the manifest's column ``plane_labels``, else of the
+    Of a volume, the planes that count (`Canvas.counted`) are taken: in training those of ``canvas.slices`` alone, merged
+    to ``canvas.step``. ``plane`` is the position in the volume. A plane's label: that of its mask if the case is not healthy and has one, else of the manifest's column ``plane_labels``, else of the
     case. A case that cannot be read is noted in ``faults`` and left out; when all are, Fault NO_INPUT (exit 3).
     progress(done, total).
     """
     folder = Path(folder)
-    key = _key(manifest, canvas, min_foreground)
+    key = _key(manifest, canvas)
     known = folder / "key.json"
     if known.is_file():
         with suppress(Fault):  # a damaged cache is written again
@@ -121,13 +137,14 @@ def build_cache(
                 return store
     folder.mkdir(parents=True, exist_ok=True)
     known.unlink(missing_ok=True)  # from here on the folder is not a cache until key.json is back
-    faults, rows, any_mask = [], io.StringIO(), False
+    faults, rows, any_mask, any_exact = [], io.StringIO(), False, False
     table = csv.writer(rows, lineterminator="\n")
     table.writerow(COLUMNS)
     row, side = 0, (canvas.size, canvas.size)
     try:
         with (
             _growing(folder / "planes.npy", (canvas.channels, *side), np.float16) as planes,
+            _growing(folder / "exact.npy", (canvas.channels, *side), np.float32) as exact,
             _growing(folder / "foreground.npy", side, np.uint8) as foregrounds,
             _growing(folder / "masks.npy", side, np.uint8) as masks,
         ):
@@ -140,9 +157,9 @@ def build_cache(
                     fault.case = fault.case or case.case_id
                     faults.append(str(fault))
                     continue
-                share = fitted.foreground.float().mean(dim=(1, 2)).numpy()
-                kept = np.flatnonzero(share >= (min_foreground if len(share) > 1 else 0))
-                planes(fitted.planes.numpy()[kept])
+                kept = np.flatnonzero(canvas.counted(fitted))
+                (exact if case.split == EXACT else planes)(fitted.planes.numpy()[kept])
+                any_exact |= case.split == EXACT and len(kept) > 0
                 foregrounds(fitted.foreground.numpy()[kept])
                 masks(np.zeros((len(kept), *side)) if fitted.mask is None else fitted.mask.numpy()[kept])
                 any_mask |= fitted.mask is not None
@@ -156,8 +173,9 @@ def build_cache(
     if row == 0:
         raise Fault("NO_INPUT", f"none of {len(manifest)} case(s) gave a plane" + (f": {faults[0]}" if faults else ""),
                     "see the messages above", exit=NO_INPUT)  # fmt: skip
-    if not any_mask:
-        (folder / "masks.npy").unlink()
+    for name, used in (("masks.npy", any_mask), ("exact.npy", any_exact)):
+        if not used:
+            (folder / name).unlink()
     from pseudohealthy.io.atomic import write_json, write_text
 
     write_text(folder / "index.csv", rows.getvalue())
@@ -179,8 +197,12 @@ def _fit(case: Case, canvas: Canvas) -> tuple[Fitted, list[int | None], np.ndarr
         labels = mask.any(axis=(1, 2)).astype(int).tolist()
     elif (stated := plane_labels(case, len(labels))) is not None:
         labels = stated
-    step = canvas.step if case.split == "train" else 0.0  # thresholds are learnt on planes as detection sees them
-    return merged(canvas.fit(scan, mask, brain), labels, step, scan.spacing[0] if scan.spacing else None)
+    fitted = canvas.fit(scan, mask, brain)
+    training = case.split == "train"
+    if not training:  # thresholds are learnt on planes as detection sees them
+        fitted.chosen = canvas.judged(fitted)
+    spacing = scan.spacing[0] if scan.spacing else None
+    return merged(fitted, labels, canvas.step if training else 0.0, spacing)
 
 
 def plane_labels(case: Case, count: int) -> list[int | None] | None:
@@ -196,11 +218,11 @@ def plane_labels(case: Case, count: int) -> list[int | None] | None:
     return [int(word) if word else None for word in words]
 
 
-def _key(manifest: Manifest, canvas: Canvas, min_foreground: float) -> str:
+def _key(manifest: Manifest, canvas: Canvas) -> str:
     """Hash of everything the planes depend on, the files' sizes and times included."""
     files = dict.fromkeys(path for case in manifest for path in case.files())
     facts = [(path.name, info.st_size, info.st_mtime_ns) for path in files if path.is_file() and (info := path.stat())]
-    parts = [VERSION, manifest.sha256, asdict(canvas), min_foreground, facts]
+    parts = [VERSION, manifest.sha256, asdict(canvas), facts]
     for column in ("plane_labels", "mask_ignore", "mask_background"):
         if any(cells := [case.extra.get(column, "") for case in manifest]):
             parts.append([column, cells])

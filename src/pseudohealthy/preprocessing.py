@@ -48,7 +48,7 @@ def expanded(settings: dict[str, Any]) -> dict[str, Any]:
     name = settings.get("preprocess", "none")
     if name == "none":
         return own
-    if name not in PUBLISHED:
+    if not isinstance(name, str) or name not in PUBLISHED:
         names = ", ".join(["none", *PUBLISHED])
         raise Fault("RECIPE", f"canvas.preprocess is {name!r}", f"choose from {names}", exit=USAGE)
     return PUBLISHED[name] | own

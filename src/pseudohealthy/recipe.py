@@ -7,7 +7,6 @@ Unknown keys and wrong types are refused by name.
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 import tomllib
 import typing
@@ -16,9 +15,32 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.settings import (
+    File,
+    complete,
+    hints,
+    ranges,
+    refusal,
+    shown,
+    unknown_key,
+)  # fmt: skip
+from pseudohealthy.settings import (
+    build as build,
+)
+from pseudohealthy.settings import (
+    check as check,
+)
+from pseudohealthy.settings import (
+    coerce as coerce,
+)
+from pseudohealthy.settings import (
+    settable as settable,
+)
 
 FOLDER = Path(__file__).parent / "recipes"
 SECTIONS = ("canvas", "restorer", "training", "map")
+MOST_PARAMETERS = 2_000_000_000  # 40 GB with gradients, moments and averaged weights
+MOST_CALLS = 20_000  # of networks, for one image: the longest published walk makes 1,500
 
 
 @dataclass
@@ -70,7 +92,7 @@ class Recipe:
                 raise Fault("RECIPE", f"'{section}' is not a table", f"write [{section}] above its keys", exit=USAGE)
         for key in ("name", "summary", "source"):
             if not isinstance(content.get(key, ""), str):
-                raise wrong_type(key, content[key], "text in quotes")
+                raise refusal(key, content[key], "text in quotes")
         content["name"] = name or content.get("name", "custom")
         return cls(**content)
 
@@ -94,149 +116,95 @@ class Recipe:
             table[path[-1]] = literal(value.strip())
         return self
 
-    # Each of these builds one noun from its section; all defaults come from its signature.
-    def make_canvas(self):
+    def classes(self) -> dict[str, Any]:
+        """The class whose signature each section is."""
         from pseudohealthy.canvas import Canvas
-        from pseudohealthy.preprocessing import expanded
-
-        return build(Canvas, expanded(self.canvas), "canvas")
-
-    def make_restorer(self):
-        """The untrained restorer; the canvas gives it ``size`` and ``channels``."""
+        from pseudohealthy.maps import AnomalyMap
         from pseudohealthy.restorers import restorer_class
-
-        settings = dict(self.restorer)
-        cls = restorer_class(settings.pop("name", None))
-        canvas = self.make_canvas()
-        try:
-            return build(cls, settings, "restorer", size=canvas.size, channels=canvas.channels)
-        except ValueError as error:  # settings that contradict one another
-            raise Fault("RECIPE", f"[restorer] {error}", "correct the recipe", exit=USAGE) from None
-
-    def make_plan(self):
         from pseudohealthy.training.plan import Plan
 
-        return build(Plan, self.training, "training")
+        restorer = restorer_class(self.restorer.get("name"))
+        return {"canvas": Canvas, "restorer": restorer, "training": Plan, "map": AnomalyMap}
+
+    def own(self, section: str) -> dict[str, Any]:
+        """The settings of a section as its class takes them."""
+        from pseudohealthy.preprocessing import expanded
+
+        settings = dict(getattr(self, section))
+        if section == "restorer":
+            settings.pop("name", None)
+        return expanded(settings) if section == "canvas" else settings
+
+    # Each of these builds one noun from its section; all defaults come from its signature.
+    def make_canvas(self):
+        return self.made("canvas")
+
+    def make_restorer(self):
+        """The untrained restorer; the canvas gives it ``size`` and ``channels``.
+
+        It is made without memory first: one too large for any machine is refused by its number of parameters.
+        """
+        import torch
+
+        canvas = self.make_canvas()
+        with torch.device("meta"):
+            limited(self.made("restorer", size=canvas.size, channels=canvas.channels))
+        return self.made("restorer", size=canvas.size, channels=canvas.channels)
+
+    def make_plan(self):
+        return self.made("training")
 
     def make_map(self):
-        from pseudohealthy.maps import AnomalyMap
+        return self.made("map")
 
-        return build(AnomalyMap, self.map, "map")
+    def made(self, section: str, **given: Any) -> Any:
+        return build(self.classes()[section], self.own(section), section, **given)
 
     def resolved(self) -> Recipe:
         """The same recipe with every default written out, checked against the signatures."""
-        from pseudohealthy.canvas import Canvas
-        from pseudohealthy.maps import AnomalyMap
-        from pseudohealthy.preprocessing import expanded
-        from pseudohealthy.restorers import restorer_class
-        from pseudohealthy.training.plan import Plan
+        sections = {name: complete(cls, self.own(name), name) for name, cls in self.classes().items()}
+        sections["restorer"] = {"name": self.restorer["name"], **sections["restorer"]}
+        return Recipe(name=self.name, summary=self.summary, source=self.source, **sections)
 
-        cls = restorer_class(self.restorer.get("name"))
-        own = {k: v for k, v in self.restorer.items() if k != "name"}
-        return Recipe(
-            name=self.name,
-            summary=self.summary,
-            source=self.source,
-            canvas=complete(Canvas, expanded(self.canvas), "canvas"),
-            restorer={"name": self.restorer["name"], **complete(cls, own, "restorer")},
-            training=complete(Plan, self.training, "training"),
-            map=complete(AnomalyMap, self.map, "map"),
-        )
+    def checked(self) -> Recipe:
+        """`resolved`, after a check of what no single setting shows: whether they fit one another, and what they cost.
 
-    def toml(self) -> str:
-        """The recipe as TOML text that `parse` reads back to an equal recipe."""
+        Raises Fault RECIPE (exit 2). No data are read, and no memory is taken for networks.
+        """
+        import torch
+
+        found = self.resolved()
+        plan, size = found.make_plan(), found.make_canvas().size
+        found.make_map().fits(size)
+        with torch.device("meta"):
+            found.make_restorer().fits(plan.batch)
+        return found
+
+    def require_files(self) -> None:
+        """Fault RECIPE (exit 2) where a file or folder that a training starts from is not there."""
+        known = hints(self.classes()["restorer"].__init__)
+        for key, value in self.restorer.items():
+            wanted = any(isinstance(mark, File) for mark in typing.get_args(known.get(key)))
+            if wanted and value and not there(value):
+                found = f"restorer.{key} = {shown(value)}: there is no such file or folder"
+                raise Fault("RECIPE", found, 'name one that is there, or "" for none', exit=USAGE)
+
+    def takes(self) -> dict[str, str]:
+        """What every setting takes, in words, by its name as in ``--set``."""
+        return {key: text for name, cls in self.classes().items() for key, text in ranges(cls, name).items()}
+
+    def toml(self, notes: bool = False) -> str:
+        """The recipe as TOML text that `parse` reads back to an equal recipe; notes: what each setting takes, beside it."""
         lines = [f"{key} = {toml_value(getattr(self, key))}" for key in ("name", "summary", "source")]
+        said = self.takes() if notes else {}
         for section in SECTIONS:
-            lines += toml_table(section, getattr(self, section))
+            lines += toml_table(section, getattr(self, section), said)
         return "\n".join(lines) + "\n"
 
 
 def names() -> list[str]:
     """The built-in recipes."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
-
-
-def build(cls, settings: dict[str, Any], where: str, **given):
-    """``cls(**settings, **given)`` after checking names and types against the signature."""
-    return cls(**check(cls, settings, where), **given)
-
-
-def check(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """Settings with TOML's types brought to the signature's (lists to tuples, ints to floats); Fault RECIPE otherwise."""
-    parameters = settable(cls)
-    hints = typing.get_type_hints(cls.__init__)
-    nested = getattr(cls, "nested", {})
-    result = {}
-    for key, value in settings.items():
-        if key not in parameters:
-            raise unknown_key(key, parameters, f"{where}.")
-        if key in nested:
-            if not isinstance(value, dict):
-                raise wrong_type(f"{where}.{key}", value, f"a table [{where}.{key}]")
-            result[key] = check(nested[key], value, f"{where}.{key}")
-        else:
-            result[key] = coerce(value, hints.get(key, Any), f"{where}.{key}")
-    return result
-
-
-def complete(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """`check` plus the signature's defaults, nested tables included."""
-    checked = check(cls, settings, where)
-    nested = getattr(cls, "nested", {})
-    result = {}
-    for key, parameter in settable(cls).items():
-        if key in nested:
-            result[key] = complete(nested[key], checked.get(key, {}), f"{where}.{key}")
-        elif key in checked or parameter.default is not inspect.Parameter.empty:
-            result[key] = checked.get(key, parameter.default)
-    return result
-
-
-def settable(cls) -> dict[str, inspect.Parameter]:
-    """Keyword parameters a recipe may set: all but those the canvas or the restorer dictates (``dictated``)."""
-    dictated = getattr(cls, "dictated", ())
-    parameters = inspect.signature(cls.__init__).parameters
-    return {k: p for k, p in parameters.items() if k not in ("self", *dictated)}
-
-
-def coerce(value: Any, hint: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin is typing.Literal:
-        if value not in args:
-            raise wrong_type(where, value, " | ".join(map(str, args)))
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            value = [value]
-        inner = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
-        if len(inner) != len(value):
-            raise wrong_type(where, value, f"{len(inner)} values")
-        return tuple(coerce(v, h, where) for v, h in zip(value, inner, strict=True))
-    if origin in (typing.Union, getattr(__import__("types"), "UnionType", None)):
-        for option in args:
-            try:
-                return coerce(value, option, where)
-            except Fault:
-                continue
-        raise wrong_type(where, value, str(hint))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
-        raise wrong_type(where, value, hint.__name__)
-    return value
-
-
-def unknown_key(key: str, known: typing.Iterable[str], where: str) -> Fault:
-    known = list(known)
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known) or 'none'}"
-    return Fault("RECIPE", f"the recipe key {where + key!r} is unknown", hint, exit=USAGE)
-
-
-def wrong_type(where: str, value: Any, wanted: str) -> Fault:
-    return Fault("RECIPE", f"the recipe key '{where}' is {value!r}", f"give {wanted}", exit=USAGE)
 
 
 def literal(text: str) -> Any:
@@ -256,10 +224,32 @@ def toml_value(value: Any) -> str:
     return repr(value)
 
 
-def toml_table(name: str, table: dict[str, Any]) -> list[str]:
+def toml_table(name: str, table: dict[str, Any], notes: dict[str, str] | None = None) -> list[str]:
     plain = {k: v for k, v in table.items() if not isinstance(v, dict) and v is not None}  # TOML has no null: absent
-    lines = ["", f"[{name}]", *(f"{k} = {toml_value(v)}" for k, v in plain.items())]
+    lines = ["", f"[{name}]"]
+    for key, value in plain.items():
+        note = (notes or {}).get(f"{name}.{key}")
+        lines.append(f"{key} = {toml_value(value)}" + (f"  # {note}" if note else ""))
     for key, inner in table.items():
         if isinstance(inner, dict):
-            lines += toml_table(f"{name}.{key}", inner)
+            lines += toml_table(f"{name}.{key}", inner, notes)
     return lines
+
+
+def limited(restorer: Any) -> None:
+    """Fault RECIPE (exit 2) for a restorer that would cost more than any machine has."""
+    parameters, calls = sum(p.numel() for p in restorer.parameters()), restorer.network_calls()
+    for wrong, found, cure in (
+        (parameters > MOST_PARAMETERS, f"{parameters} parameters, at most {MOST_PARAMETERS}", "give smaller networks"),
+        (calls > MOST_CALLS, f"{calls} network calls an image, at most {MOST_CALLS}",
+         "give fewer draws, levels to start from or steps"),
+    ):  # fmt: skip
+        if wrong:
+            raise Fault("RECIPE", f"[restorer] would have {found}", cure, exit=USAGE)
+
+
+def there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ WRITTEN = {"panel.png", "panel.dcm", "slices.csv", "case.json", "case.html"} | {
     for stem in ("pseudo_healthy", "anomaly_map", "anomaly_mask")
     for suffix in (".nii.gz", ".png", ".tiff", ".npy", ".dcm")
 }
-TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}")  # as `atomic` names them
+TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}")  # as `atomic` and `together` name them
 
 
 def sha256(paths: Sequence[Path]) -> str:
@@ -36,11 +37,20 @@ def request_sha256(made: dict[str, Any], **asked: Any) -> str:
     return hashlib.sha256(json.dumps(_plain({**made, **asked}), sort_keys=True).encode()).hexdigest()
 
 
-def finished(folder: Path, input_sha256: str, request: str) -> dict[str, Any] | None:
-    """case.json of a finished case: same input, same request, every output there and unchanged; else None."""
+def described(folder: Path, request: str) -> dict[str, Any] | None:
+    """case.json of a case that this request has written; else None."""
     try:
         said = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-        if (said["input_sha256"], said["request_sha256"]) != (input_sha256, request):
+        return said if said["request_sha256"] == request and "outputs" in said else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def finished(folder: Path, input_sha256: str, request: str) -> dict[str, Any] | None:
+    """case.json of a finished case: same input, same request, every output there and unchanged; else None."""
+    said = described(folder, request)
+    try:
+        if said is None or said["input_sha256"] != input_sha256:
             return None
         for name, digest in said["outputs_sha256"].items():
             if sha256([folder / said["outputs"][name]]) != digest:
@@ -51,28 +61,41 @@ def finished(folder: Path, input_sha256: str, request: str) -> dict[str, Any] | 
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove the half-written files that a killed process left anywhere below `folder`."""
-    for place, _, names in os.walk(folder):
+    """Remove the half-written files and folders that a killed process left anywhere below `folder`."""
+    for place, folders, names in os.walk(folder):
         for name in names:
             if TEMPORARY.match(name):
                 Path(place, name).unlink(missing_ok=True)
+        for name in filter(TEMPORARY.fullmatch, list(folders)):
+            folders.remove(name)
+            shutil.rmtree(Path(place, name), ignore_errors=True)
 
 
 def remove_cases(folder: Path) -> None:
     """Remove what an earlier `detect` wrote into the case folders of `folder`; files of others stay, and their folders."""
-    listed: set[str] = set()
-    with contextlib.suppress(
-        OSError, ValueError, KeyError, TypeError
-    ):  # else only folders with our case.json are known
+    listed: set[str] = set()  # where they cannot be read, only folders with our case.json are known
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         listed = {row["case_id"] for row in json.loads((folder / "findings.json").read_text("utf-8"))["findings"]}
     for case in sorted(folder.iterdir()):
-        if case.is_symlink() or not case.is_dir() or not (case.name in listed or _ours(case)):
-            continue
-        for path in list(case.iterdir()):
-            if path.name in WRITTEN and (path.is_file() or path.is_symlink()):
-                path.unlink()
-        if not any(case.iterdir()):
-            case.rmdir()
+        if not case.is_symlink() and case.is_dir() and (case.name in listed or _ours(case)):
+            remove_case(case)
+
+
+def remove_case(case: Path) -> None:
+    """Remove what `detect` wrote into one case folder."""
+    for path in list(case.iterdir()):
+        if path.name in WRITTEN and (path.is_file() or path.is_symlink()):
+            path.unlink()
+    if not any(case.iterdir()):
+        case.rmdir()
+
+
+def remove_failed(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Remove what an earlier request wrote for cases that have failed now: it is not what their row says."""
+    for row in rows:
+        case = folder / row["case_id"]
+        if row["status"] == "failed" and case.is_dir() and not case.is_symlink() and _ours(case):
+            remove_case(case)
 
 
 def _ours(case: Path) -> bool:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy import __version__, models
-from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, Fault
+from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.recipe import Recipe
 
@@ -49,9 +50,7 @@ class Run:
     @classmethod
     def open(cls, folder: Path | str) -> Run:
         """An existing run, or a bundled model by its name. Fault RUN_MISSING (exit 5) when the folder is none."""
-        folder = Path(folder)
-        if not folder.exists():
-            folder = models.find(str(folder)) or folder
+        folder = models.folder_of(folder)
         if not (folder / "recipe.toml").is_file():
             raise Fault(
                 "RUN_MISSING",
@@ -64,6 +63,13 @@ class Run:
         if not isinstance(run.record, dict):
             raise Fault("RUN_CORRUPT", f"'{folder.name}' has no run.json", "restore it from a copy", exit=BAD_MODEL)
         return run
+
+    def own(self) -> Run:
+        """This run, to be written into. Fault USAGE (exit 2) for a model that comes with the program."""
+        if self.folder.parent == models.FOLDER:
+            cure = "use detect --set for other settings, or start a training from it with restorer.weights"
+            raise Fault("USAGE", f"'{self.name}' comes with the program and stays as it is", cure, exit=USAGE)
+        return self
 
     @property
     def name(self) -> str:
@@ -172,7 +178,7 @@ def claim(folder: Path) -> None:
         return
     _claimed[info.st_dev, info.st_ino] = handle
     for stale in folder.glob(".tmp-*"):  # left by a process that was killed while it wrote
-        stale.unlink(missing_ok=True)
+        shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink(missing_ok=True)
 
 
 def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:

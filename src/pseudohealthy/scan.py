@@ -11,6 +11,7 @@ from pseudohealthy.errors import Fault
 
 MAX_NONFINITE = 0.01  # a larger share of NaN or infinite voxels is a broken file, not a few bad voxels
 EXACT = 2**24  # whole numbers up to here are the same in float32
+STEP_MM, EXTENT_MM = (0.01, 100.0), (2.0, 3000.0)  # of a voxel, and of the longest side of a volume
 MIN_SIDE = 10  # rows and columns; smaller "images" are thumbnails or mistakes
 
 
@@ -51,8 +52,11 @@ class Scan:
 
     @property
     def voxel_ml(self) -> float | None:
-        """Volume of a voxel in ml, from the determinant: right for sheared grids too."""
-        return None if self.affine is None else float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+        """Volume of a voxel in ml, from the determinant: right for sheared grids too. None without
+        geometry, and where the geometry is no patient's: such volumes would be read as real."""
+        if self.affine is None or not of_a_patient(self.shape[1:], self.affine):
+            return None
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
 
     @classmethod
     def from_array(cls, array: Any, *, name: str = "array", affine: np.ndarray | None = None) -> Scan:
@@ -79,9 +83,9 @@ def as_float(values: np.ndarray, warnings: list[str]) -> np.ndarray:
     """A float32 copy; says so where whole numbers are too large to be kept exactly."""
     with np.errstate(over="ignore"):
         voxels = np.array(values, np.float32)
-    if values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size:
-        if max(-int(values.min()), int(values.max())) > EXACT:
-            warnings.append(f"PRECISION: whole numbers beyond {EXACT} are kept to 7 digits")
+    wide = values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size
+    if wide and max(-int(values.min()), int(values.max())) > EXACT:
+        warnings.append(f"PRECISION: whole numbers beyond {EXACT} are kept to 7 digits")
     return voxels
 
 
@@ -109,6 +113,14 @@ def usable(scan: Scan) -> Scan:
             which = f"channel {index}" if len(scan.voxels) > 1 else "the image"
             raise Fault("CONSTANT_IMAGE", f"{which} has the same value everywhere", "check the export of this file")
     return scan
+
+
+def of_a_patient(shape: tuple[int, ...], affine: np.ndarray) -> bool:
+    """Whether a (D, H, W) grid has the size of a patient or a part of one: not microns, not metres."""
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    extent = (steps * np.array(shape)).max()
+    smallest, largest = STEP_MM
+    return bool(smallest <= steps.min() and steps.max() <= largest and EXTENT_MM[0] <= extent <= EXTENT_MM[1])
 
 
 def same_grid(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray, tolerance: float = 0.1) -> bool:

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pseudohealthy import cases, io, resume
+from pseudohealthy import cases, io, models, resume
 from pseudohealthy.archive import input_sha256
 from pseudohealthy.cases import HEALTHY, Manifest
-from pseudohealthy.detector import Detector, restore_planes
+from pseudohealthy.detector import Detector
 from pseudohealthy.devices import precision_of
-from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, NO_INPUT, SOME_FAILED, Fault
 from pseudohealthy.planes import build_cache
+from pseudohealthy.restorers.apply import NOISE_KEY, How, Stack, apply
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.runs.pseudonyms import namer
@@ -84,7 +84,7 @@ def verify(
     run that made the outputs; without it and `data` only hashes are compared. Fault NOT_VERIFIABLE (exit 3) for a
     folder that is neither.
     """
-    folder = Path(folder)
+    folder = models.folder_of(folder)
     if (folder / "recipe.toml").is_file():
         return verify_run(Run.open(folder), data, device)
     if (folder / "findings.json").is_file():
@@ -163,6 +163,9 @@ def _validation_case(
     if not kept:
         found.add(what, None, "run.json keeps no validation score")
         return
+    if run.record.get("noise_key") != NOISE_KEY:
+        found.add(what, None, "its score was made by an older version, under other noise; train --resume makes it anew")
+        return
     try:
         called = namer(run)
     except Fault as fault:
@@ -181,17 +184,10 @@ def _validation_case(
         if len(rows) != kept["planes"]:
             found.add(what, False, f"{len(rows)} planes instead of {kept['planes']}: its file has changed")
             return
-        amap, maps, own = run.recipe.make_map(), [], []
-        foreground = store.foreground(rows)
-        for part in np.split(rows, range(32, len(rows), 32)):
-            draw = Draw(run.seed, [("validation", kept["first_row"] + int(row)) for row in part])
-            images, inside = store.images(part).to(place), store.foreground(part).to(place)
-            _, some, scores = restore_planes(restorer.to(place), amap, images, inside, draw, precision)
-            maps.append(some.cpu())
-            own += [] if scores is None else [scores.float().cpu()]
-    inside, planes = amap.inside(foreground).bool(), store.index["plane"].to_numpy()[rows].tolist()
-    whole = amap.along(torch.cat(maps), foreground, planes)
-    score = torch.cat(own).mean().item() if own else amap.score_of(whole, inside)
+        places = store.index["plane"].to_numpy()[rows].tolist()
+        stack = Stack.whole(store.images(rows), store.foreground(rows), places)
+        how = How(seed=run.seed, device=place, precision=precision)
+        score = apply(restorer.to(place), run.recipe.make_map(), [stack], how)[0].score
     found.add(what, *compared(score, kept["score"], place, precision, run.record.get("device")))
 
 

@@ -11,6 +11,7 @@ import torch
 
 from pseudohealthy.evaluation.analyses import analyse, contrast, divergence, healthy_in, strata, with_contrast
 from pseudohealthy.evaluation.records import CaseResult
+from pseudohealthy.restorers.apply import Applied
 
 
 def case(number: int, label: int, lesion: float = 0.0, size: int = 10, health: float = 0.1) -> CaseResult:
@@ -55,14 +56,17 @@ def test_contrast_changes_the_marked_tissue_only_and_by_the_power():
 
 def test_a_method_that_knows_the_healthy_image_answers_to_contrast():
     class Knowing:
-        def restore_planes(self, planes, foreground, keys):
-            twin = torch.zeros_like(planes)
-            return twin, (planes - twin).abs().sum(1), None
+        def apply(self, stacks):
+            twins = [torch.zeros_like(stack.planes) for stack in stacks]
+            return [
+                Applied(twin, (stack.planes - twin).abs().sum(1), np.ones(1, bool), np.zeros(1), 0.0)
+                for stack, twin in zip(stacks, twins, strict=True)
+            ]
 
     planes = torch.full((2, 1, 4, 4), 0.0)
     where = torch.zeros(2, 4, 4, dtype=torch.bool)
     where[:, :2] = True
-    rows = contrast(Knowing(), planes, torch.ones_like(where), where, ["a", "b"], (0.3, 1.0, 2.0))
+    rows = contrast(Knowing(), planes, torch.ones_like(where), where, [0, 1], (0.3, 1.0, 2.0))
     inside = {row["contrast"]: row["inside"] for row in rows}
     assert inside[1.0] == 0 and inside[0.3] == pytest.approx(2 * 0.5**0.3 - 1) and inside[2.0] == pytest.approx(0.5)
     assert all(row["outside"] == 0 for row in rows) and rows[1]["kl"] == 0 < rows[0]["kl"]

@@ -65,7 +65,10 @@ def test_plane_labels_give_plane_figures_without_masks(ct_run, heads):
         row["mask"], row["plane_labels"] = "", labels[row["case_id"]]
     result = evaluate(ct_run, manifest(folder, rows), protocol="ct", device="cpu")
     found = value(result, "plane_auroc", "control: intensity")
-    assert found.prevalence == pytest.approx(3 / 11) and found.n_patients == 2
+    assert (
+        found.prevalence == pytest.approx(3 / 9) and found.n_patients == 2
+    )  # of 11 labels, 2 of planes above the head
+    assert value(result, "n_planes_without_foreground", "control: intensity").value == 2
     assert value(result, "plane_auroc", "control: tissue-area").unit == "plane"
     assert value(result, "plane_auroc", "control: blood-area").value > 0
     assert not any("voxel" in record.metric for record in result.records)

@@ -14,6 +14,7 @@ import torch
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.evaluation.sweep import Replay, Sweep, parsed, sweep
+from pseudohealthy.restorers.base import Restoration
 from pseudohealthy.run import Run
 
 
@@ -76,16 +77,17 @@ def test_a_replay_is_its_restorer_and_repeats_it():
 
         def restore(self, images, draw):
             self.made += 1
-            return images + self.made
+            return Restoration(images + self.made, without=[lambda: None])
 
     inner = Counting()
     replay, image = Replay(inner), torch.zeros(1)
     assert replay.unfiltered is False
-    assert [replay.restore(image, None).item() for _ in range(2)] == [1, 2]
+    assert [replay.restore(image, None).healthy.item() for _ in range(2)] == [1, 2]
     replay.rewind()
-    assert [replay.restore(image, None).item() for _ in range(2)] == [1, 2] and inner.made == 2
+    assert [replay.restore(image, None).healthy.item() for _ in range(2)] == [1, 2] and inner.made == 2
     replay.forget()
-    assert replay.restore(image, None).item() == 3
+    last = replay.restore(image, None)
+    assert last.healthy.item() == 3 and not last.without, "the estimates of single draws are not kept"
 
 
 def test_without_anomalies_the_figures_are_of_health_and_it_says_why(tiny_run, pictures, tmp_path):

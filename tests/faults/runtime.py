@@ -209,19 +209,19 @@ def r8(stage: Stage) -> Iterator[Trial]:
 
     from pseudohealthy.detector import Detector
 
-    image, restore, limit = png(stage.folder / "a.png"), Detector.restore_planes, 2
+    image, restore, limit = png(stage.folder / "a.png"), Detector.apply, 2
     png(stage.folder / "b.png", 1), png(stage.folder / "c.png", 2), png(stage.folder / "d.png", 3)
 
-    def small(self: Detector, planes: torch.Tensor, *more: object) -> object:
+    def small(self: Detector, *more: object) -> object:
         if self.batch > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return restore(self, planes, *more)  # type: ignore[arg-type]
+        return restore(self, *more)  # type: ignore[arg-type]
 
-    with mock.patch.object(Detector, "restore_planes", small):
+    with mock.patch.object(Detector, "apply", small):
         done = stage.detect(stage.folder, run=stage.tiny)
     yield works(done, "batch", **{"four results": [r["status"] for r in rows_of(done).values()].count("ok") == 4})
     limit = 0
-    with mock.patch.object(Detector, "restore_planes", small):
+    with mock.patch.object(Detector, "apply", small):
         yield fails(stage.detect(image, run=stage.tiny), "OUT_OF_MEMORY", exit=7)
 
 

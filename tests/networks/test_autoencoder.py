@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.errors import Fault
 from pseudohealthy.networks.autoencoder import ConvAutoencoder
 
 X = torch.rand(3, 2, 16, 16) * 2 - 1
@@ -70,8 +71,13 @@ def test_it_learns(kind):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"kind": "gan"}, "gan"), ({"size": 20}, "8 divides"), ({"kind": "vae", "latent": 0}, "latent > 0")],
+    [
+        ({"kind": "gan"}, "gan"),
+        ({"width": 12}, "multiple of 8"),
+        ({"size": 20}, "8 divides"),
+        ({"kind": "vae", "latent": 0}, "latent > 0"),
+    ],
 )
 def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, Fault), match=message):
         ConvAutoencoder(**settings)

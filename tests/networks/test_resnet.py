@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pseudohealthy.errors import Fault
 from pseudohealthy.networks.resnet import ResNet
 
 
@@ -65,5 +66,5 @@ def test_stochastic_depth_keeps_the_mean_and_is_off_when_restoring():
 
 @pytest.mark.parametrize("layers", [(), (1, 0), (1, 1, 1, 1, 1)])
 def test_impossible_layers_are_refused(layers):
-    with pytest.raises(ValueError, match="layers"):
+    with pytest.raises(Fault, match="layers"):
         ResNet(layers=layers)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.errors import Fault
 from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
@@ -34,7 +35,8 @@ class Answer(nn.Module):
 
 def restorer(function=None, *, size: int = 32, channels: int = 1, **options) -> CtPatched:
     options = {"patch": 16, "stride": 8, "ct_network": NETWORK, **options}
-    made = CtPatched(size=size, channels=channels, **options)
+    side = size if options["patch"] <= size else 64  # no patch is larger than the canvas; the images here may be
+    made = CtPatched(size=side, channels=channels, **options)
     if function is not None:
         made.denoiser.network = Answer(function)
     return made.eval()
@@ -52,7 +54,9 @@ def draw(count: int = 1) -> Draw:
 def tilings(draw):
     height, width, patch = (draw(st.integers(1, most)) for most in (40, 40, 48))
     context = draw(st.sampled_from([0, patch, patch + 7]))
-    return height, width, {"patch": patch, "stride": draw(st.integers(max(1, patch // 4), patch)), "context": context}
+    network = {"ct_network": {**NETWORK, "multipliers": (1,)}}  # any side will do
+    stride = draw(st.integers(max(1, patch // 4), patch))
+    return height, width, {"patch": patch, "stride": stride, "context": context, **network}
 
 
 @torch.no_grad()
@@ -242,9 +246,9 @@ def test_a_training_starts_from_given_weights_and_an_opened_run_does_not(monkeyp
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"stride": 0}, {"stride": 17}, {"context": 8}, {"windows": 0}, {"depths": ()}, {"depths": (0,)}, {"draws": 0},
+    [{"patch": 65}, {"stride": 0}, {"stride": 17}, {"context": 8}, {"windows": 0}, {"depths": ()}, {"depths": (0,)}, {"draws": 0},
      {"max_level": 100}, {"max_level": 1001}, {"symmetry": True, "score": "published"}],
 )  # fmt: skip
 def test_settings_that_contradict_each_other_are_refused(wrong):
-    with pytest.raises(ValueError):
+    with pytest.raises(Fault, match="RECIPE"):
         restorer(**wrong)

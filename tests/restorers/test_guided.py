@@ -195,7 +195,7 @@ def test_an_unlabelled_plane_is_refused():
 
 @pytest.mark.parametrize("settings", [{"depth": 0}, {"depth": 1001}, {"depth": 1000, "quirks": "published"}])
 def test_a_depth_outside_the_schedule_is_refused(settings):
-    with pytest.raises(Fault, match=r"restorer\.depth"):
+    with pytest.raises(Fault, match=r"\.depth = "):
         Guided(size=8, channels=1, network=TINY, classifier=NOISY, **settings)
 
 

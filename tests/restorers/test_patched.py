@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.errors import Fault
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.restorers import patched
 from pseudohealthy.restorers.base import Batch
@@ -30,7 +31,10 @@ class Answer(nn.Module):
 
 
 def restorer(function=None, *, size: int = 32, **options) -> Patched:
-    made = Patched(size=size, channels=1, network=NETWORK, **{"noise": "gaussian", **options})
+    side = (
+        size if options.get("patch", 48) <= size else 64
+    )  # no patch is larger than the canvas; the images here may be
+    made = Patched(size=side, channels=1, network=NETWORK, **{"noise": "gaussian", **options})
     if function is not None:
         made.denoiser.network = Answer(function)
     return made.eval()
@@ -199,8 +203,10 @@ def test_the_twin_stays_in_range_when_clipped():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"stride": 8}, {"stride": 64, "overlap": "cut"}, {"patch": 0}, {"depths": (0,)}, {"draws": 0}]
-)
+    "wrong",
+    [{"stride": 8}, {"stride": 64, "overlap": "cut"}, {"patch": 0}, {"patch": 65}, {"depths": (0,)}, {"depths": (1001,)},
+     {"draws": 0}],
+)  # fmt: skip
 def test_settings_that_contradict_each_other_are_refused(wrong):
-    with pytest.raises(ValueError):
+    with pytest.raises(Fault, match="RECIPE"):
         restorer(**wrong)

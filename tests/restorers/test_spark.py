@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.errors import Fault
 from pseudohealthy.networks.spark import Spark, SparseBatchNorm2d, SparseConv2d, Visible, cell_errors
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.spark import MaskedPretraining
@@ -126,7 +127,7 @@ def test_everything_but_the_unused_last_layer_is_trained():
 
 @pytest.mark.parametrize("wrong", [{"size": 20}, {"size": 8}, {"hidden": 1.0}, {"hidden": 0.0}, {"decoder_width": 12}])
 def test_settings_that_cannot_work_are_refused(wrong):
-    with pytest.raises(ValueError):
+    with pytest.raises((ValueError, Fault)):
         restorer(**wrong)
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-import tyro
+from typing import Annotated, Any, ClassVar
 
 from pseudohealthy import progress
+from pseudohealthy.commands.words import Arg, words_of
+from pseudohealthy.errors import USAGE, Fault
 
-Device = Annotated[str, tyro.conf.arg(help="auto, cpu or cuda", metavar="auto|cpu|cuda")]
+DEVICE = re.compile(r"auto|cpu|(cuda|mps)(:\d+)?")
 
 
 @dataclass(kw_only=True)
 class Command:
     """What every command takes."""
 
-    device: Device = "auto"
+    ways: ClassVar[tuple[str, ...]] = ()  # how it is written, where that does not follow from what is required
+
+    device: Annotated[str, Arg(metavar="auto|cpu|cuda")] = "auto"
+    """where to compute; auto takes a GPU where there is one"""
     quiet: bool = False
     """say nothing but results and errors"""
     debug: bool = False
@@ -25,19 +30,30 @@ class Command:
     json: bool = False
     """print the result as JSON on standard output"""
 
+    @classmethod
+    def lacks(cls, given: Collection[str]) -> list[str]:
+        """Fields that have to be given and are not among those `given`."""
+        return [word.field for word in words_of(cls) if word.required and word.field not in given]
+
     def start(self) -> int:
-        """Run, print, and give the exit code."""
+        """Run, print, and give the exit code. Fault DEVICE (exit 2) before anything is loaded."""
         progress.quiet, progress.debug = self.quiet, self.debug
+        if not DEVICE.fullmatch(self.device):
+            raise Fault("DEVICE", f"'{self.device}' is not a device", "use auto, cpu or cuda", exit=USAGE)
         return self.run()
 
     def run(self) -> int:
         raise NotImplementedError  # abstract
 
-    def show(self, result: Any, text: str | None = None) -> None:
-        """The result as JSON, or as text for people."""
+    def show(self, result: Any, text: str | None = None, *, asked: bool = False) -> None:
+        """The result as JSON, or as text for people.
+
+        Args:
+            asked: the text is all that the command is for, so that ``--quiet`` leaves it.
+        """
         if self.json:
             from pseudohealthy.io.atomic import _plain
 
             print(json.dumps(_plain(result), indent=2))
-        elif text is not None and not self.quiet:
+        elif text is not None and (asked or not self.quiet):
             print(text)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from pseudohealthy.commands.base import Command
+from pseudohealthy.commands.words import Arg
 
 
 @dataclass(kw_only=True)
@@ -18,7 +17,7 @@ class Cache(Command):
 
     clear: bool = False
     """remove them"""
-    cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    cache: Annotated[Path | None, Arg(metavar="DIR")] = None
     """the folder given to train --cache, if it was; default $XDG_CACHE_HOME/pseudohealthy/planes"""
 
     def run(self) -> int:

@@ -7,31 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from pseudohealthy.commands.base import Command
-from pseudohealthy.errors import SOME_FAILED, USAGE, Fault
+from pseudohealthy.commands.words import Arg
+from pseudohealthy.errors import SOME_FAILED
 
-Protocol = Annotated[
-    str,
-    tyro.conf.arg(
-        help="strict, ct, boxes, or as published by others: wolleb, behrendt, thor, thor-wrist, each also NAME:published "
-        "with the defects of its code",
-        metavar="NAME",
-    ),
-]
+RunFolder = Annotated[Path, Arg(positional=True, metavar="RUN", kind="run")]
+Data = Annotated[Path, Arg(metavar="DIR", kind="data")]
+Out = Annotated[Path, Arg(metavar="DIR", kind="out")]
+Batch = Annotated[int, Arg(least=1)]
+Limit = Annotated[int, Arg(least=0)]
+Protocol = Annotated[str, Arg(metavar="NAME")]
 
 
 @dataclass(kw_only=True)
 class Evaluate(Command):
     """Measure RUN on the test split of --data, beside the trivial controls, with intervals over patients."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
-    data: Path
-    out: Path
+    run_folder: RunFolder
+    """what is measured"""
+    data: Data
+    """what `prepare` wrote, a manifest CSV, or a folder with test/good, test/bad, masks/"""
+    out: Out
+    """folder for figures and report"""
     protocol: Protocol = "strict"
-    batch: int = 32
-    limit: int = 0
+    """strict, ct, boxes, or as published by others: wolleb, behrendt, thor, thor-wrist, each also NAME:published with the
+    defects of its code"""
+    batch: Batch = 32
+    """planes restored at once; changes speed and memory only"""
+    limit: Limit = 0
     """at most so many test cases, evenly spread"""
     allow_leak: bool = False
     """also evaluate patients the run was trained on; every figure is then optimistic"""
@@ -40,6 +43,7 @@ class Evaluate(Command):
     resample_mask: bool = False
     """read masks on another grid at the nearest voxel in mm instead of refusing their cases; each one is named"""
     overwrite: bool = False
+    """write into --out although something lies there"""
 
     def run(self) -> int:
         from pseudohealthy.evaluation.runner import evaluate
@@ -63,23 +67,27 @@ class Evaluate(Command):
 class Compare(Command):
     """Measure RUN... on the same cases and voxels of each --data, beside the trivial controls, with paired intervals."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    data: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    runs: Annotated[tuple[Path, ...], Arg(positional=True, metavar="RUN", kind="run")]
+    """what is compared"""
+    data: Annotated[tuple[Path, ...], Arg(metavar="DIR", kind="data")]
     """data to compare on; may be repeated"""
-    out: Path
+    out: Out
+    """folder for figures and report"""
     protocol: Protocol = "strict"
-    batch: int = 32
-    limit: int = 0
+    """strict, ct, boxes, or as published by others: wolleb, behrendt, thor, thor-wrist, each also NAME:published with the
+    defects of its code"""
+    batch: Batch = 32
+    """planes restored at once; changes speed and memory only"""
+    limit: Limit = 0
     """at most so many test cases of each data set, evenly spread"""
     allow_leak: bool = False
     """also patients a run was trained on; every figure is then optimistic"""
     overwrite: bool = False
+    """write into --out although something lies there"""
 
     def run(self) -> int:
         from pseudohealthy.evaluation.compare import compare
 
-        if not self.runs or not self.data:
-            raise Fault("USAGE", "compare needs RUN... and --data", "see pseudohealthy compare --help", exit=USAGE)
         result = compare(self.runs, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
                          limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
         if self.json:
@@ -97,21 +105,26 @@ class Compare(Command):
 class Sweep(Command):
     """Measure RUN under a grid of its own settings on the validation cases of --data, and say which is best."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
-    data: Path
-    over: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """KEY=V1,V2,... of restorer.* or map.*; may be repeated for a grid"""
-    out: Path
+    run_folder: RunFolder
+    """what is measured"""
+    data: Data
+    """what `prepare` wrote, a manifest CSV, or a folder with test/good, test/bad, masks/"""
+    over: Annotated[tuple[str, ...], Arg(metavar="KEY=V1,V2")]
+    """values of a setting of restorer.* or map.*; several settings make a grid"""
+    out: Out
+    """folder for figures and report"""
     split: Literal["val", "test"] = "val"
     """test shows what choosing on test would flatter; it is no result"""
     metric: str = ""
     """choose by this one, such as dice_oracle_pooled; default: voxel average precision, else AUROC"""
-    batch: int = 32
-    limit: int = 0
+    batch: Batch = 32
+    """planes restored at once; changes speed and memory only"""
+    limit: Limit = 0
     """at most so many cases, evenly spread"""
     allow_leak: bool = False
     """also patients the run was trained on"""
     overwrite: bool = False
+    """write into --out although something lies there"""
 
     def run(self) -> int:
         from pseudohealthy.evaluation.sweep import sweep
@@ -124,5 +137,5 @@ class Sweep(Command):
 
             self.show({"best": result.settings(result.best), "metric": result.metric, "settings": rows(result)})
         else:
-            self.show(None, result.text())
+            self.show(None, result.text(), asked=True)
         return 0

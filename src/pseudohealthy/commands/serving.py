@@ -6,33 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from pseudohealthy.commands.base import Command
-from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.commands.words import Arg
 
 
 @dataclass(kw_only=True)
 class Serve(Command):
     """A page in the browser: send scans to RUN..., watch the queue, look at findings. For this machine only, unless told."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    port: int = 8765
-    """0 takes a free one"""
-    listen: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
+    runs: Annotated[tuple[Path, ...], Arg(positional=True, metavar="RUN", kind="run")]
+    """what is served"""
+    port: Annotated[int, Arg(least=0, most=65535)] = 8765
+    """where it listens; 0 takes a free port"""
+    listen: Annotated[str, Arg(metavar="ADDRESS")] = "127.0.0.1"
     """another address of this machine, such as 0.0.0.0 for all; who reaches it needs the token"""
-    out: Path = Path("serve-out")
+    out: Annotated[Path, Arg(metavar="DIR", kind="out")] = Path("serve-out")
     """folder for results and history"""
-    most_gb: float = 2.0
+    most_gb: Annotated[float, Arg(above=0)] = 2.0
     """GiB of one upload"""
-    queue: int = 20
+    queue: Annotated[int, Arg(least=1)] = 20
     """jobs that may wait"""
 
     def run(self) -> int:
         from pseudohealthy.serve.server import serve
 
-        if not self.runs:
-            raise Fault("USAGE", "serve needs a RUN", "name one or more folders that `train` wrote", exit=USAGE)
         serve(self.runs, self.out, port=self.port, listen=self.listen, most_gb=self.most_gb, queue=self.queue,
               device=self.device, announce=self.announce)  # fmt: skip
         return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Annotated, ClassVar, Literal
 
 from pseudohealthy.commands.base import Command
+from pseudohealthy.commands.words import Arg
 from pseudohealthy.errors import USAGE, Fault
 
 
@@ -18,20 +18,26 @@ from pseudohealthy.errors import USAGE, Fault
 class Prepare(Command):
     """One public data set on disk to manifest.csv: DATASET is its layout, SOURCE its folder."""
 
-    dataset: Annotated[str, tyro.conf.Positional]
-    source: Annotated[Path, tyro.conf.Positional]
-    out: Path | None = None
+    ways: ClassVar = ("DATASET SOURCE --out DIR", "DATASET SOURCE --check")
+
+    dataset: Annotated[str, Arg(positional=True, metavar="DATASET", kind="dataset")]
+    """how the data lie on disk"""
+    source: Annotated[Path, Arg(positional=True, metavar="SOURCE", kind="source")]
+    """the folder that holds them"""
+    out: Annotated[Path | None, Arg(metavar="DIR", kind="out")] = None
     """folder for manifest.csv; with --check it may be left out, then nothing is kept"""
-    seed: int = 0
-    """of the split by patient"""
+    seed: Annotated[int, Arg(least=0)] = 0
+    """seed of the split by patient"""
     check: bool = False
     """also check every file and say what leaks between splits"""
-    set: tuple[str, ...] = ()
-    """KEY=VALUE ...: options of the data set, such as healthy=slice, num_samples=2000, fractions=[0.7,0.15,0.15]"""
+    set: Annotated[tuple[str, ...], Arg(metavar="KEY=VALUE")] = ()
+    """options of the data set, such as healthy=slice, num_samples=2000, fractions=[0.7,0.15,0.15]"""
+
+    @classmethod
+    def lacks(cls, given: Collection[str]) -> list[str]:
+        return super().lacks(given) + ([] if "out" in given or "check" in given else ["out"])
 
     def run(self) -> int:
-        if self.out is None and not self.check:
-            raise Fault("USAGE", "prepare needs --out", "name a folder for manifest.csv, or add --check", exit=USAGE)
         if self.out is not None:
             return self.into(self.out)
         with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +67,8 @@ class Prepare(Command):
 class Recipes(Command):
     """List the recipes, or print one with the parameter count of each of its networks."""
 
-    name: Annotated[str | None, tyro.conf.Positional] = None
+    name: Annotated[str | None, Arg(positional=True, metavar="NAME", kind="recipe")] = None
+    """the recipe to print"""
 
     def run(self) -> int:
         from pseudohealthy import recipe as recipes
@@ -69,7 +76,8 @@ class Recipes(Command):
         if self.name is None:
             listed = {name: recipes.Recipe.load(name).summary for name in recipes.names()}
             width = max(map(len, listed))
-            self.show(listed, "\n".join(f"{name:{width}}  {summary}" for name, summary in listed.items()))
+            text = "\n".join(f"{name:{width}}  {summary}" for name, summary in listed.items())
+            self.show(listed, text, asked=True)
             return 0
         import torch
 
@@ -78,7 +86,7 @@ class Recipes(Command):
             restorer = found.make_restorer()
         counts = {part: sum(p.numel() for p in restorer.get_submodule(part).parameters()) for part in restorer.parts()}
         text = found.toml() + "".join(f"# parameters of {part}: {n:,}\n" for part, n in counts.items())
-        self.show({"recipe": vars(found), "parameters": counts}, text)
+        self.show({"recipe": vars(found), "parameters": counts}, text, asked=True)
         return 0
 
 
@@ -86,29 +94,42 @@ class Recipes(Command):
 class Train(Command):
     """Train RECIPE on --data into --out; or go on with --resume RUN."""
 
-    recipe: Annotated[str | None, tyro.conf.Positional] = None
-    data: Path | None = None
+    ways: ClassVar = ("RECIPE --data DIR --out RUN", "--resume RUN")
+
+    recipe: Annotated[str | None, Arg(positional=True, metavar="RECIPE", kind="recipe")] = None
+    """what is trained, by name or as a path to a TOML file"""
+    data: Annotated[Path | None, Arg(metavar="DIR", kind="data")] = None
     """what `prepare` wrote, a manifest CSV, or a folder with train/good, test/good, test/bad, masks/"""
-    out: Path | None = None
+    out: Annotated[Path | None, Arg(metavar="RUN", kind="out")] = None
     """the new run"""
-    resume: Path | None = None
-    """a run to go on with, or to extend with --steps or --epochs"""
-    steps: int | None = None
-    epochs: float | None = None
-    batch: int | None = None
+    resume: Annotated[Path | None, Arg(metavar="RUN", kind="run")] = None
+    """goes on with it, or extends it with --steps or --epochs"""
+    steps: Annotated[int | None, Arg(least=1)] = None
+    """optimiser steps in all, instead of the recipe's"""
+    epochs: Annotated[float | None, Arg(above=0)] = None
+    """passes over the training planes in all, instead of the recipe's"""
+    batch: Annotated[int | None, Arg(least=1)] = None
     """images per step, over all processes together"""
-    seed: int | None = None
-    set: tuple[str, ...] = ()
-    """SECTION.KEY=VALUE ...: any setting of the recipe; with --resume how a trained run reads its maps (map.*, restorer.*)"""
+    seed: Annotated[int | None, Arg(least=0)] = None
+    """of weights, order, levels and noise, instead of the recipe's"""
+    set: Annotated[tuple[str, ...], Arg(metavar="SECTION.KEY=VALUE")] = ()
+    """any setting of the recipe, such as map.smooth=2; with --resume how a trained run restores and reads its maps
+    (restorer.*, map.*)"""
     track: Literal["none", "tensorboard", "mlflow"] = "none"
     """also write the history there"""
     dedupe: bool = False
     """leave out copies of a case (the same image in the same split with the same label) instead of refusing the data"""
-    cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    cache: Annotated[Path | None, Arg(metavar="DIR")] = None
     """keep the images as the network sees them there; default beside what `prepare` wrote, else in the user's cache"""
     pseudonymise: bool = False
     """write ids of cases and patients as pseudonyms into the run; RUN.salt beside it tells them"""
     overwrite: bool = False
+    """start anew in --out although something lies there"""
+
+    @classmethod
+    def lacks(cls, given: Collection[str]) -> list[str]:
+        needed = () if "resume" in given else ("recipe", "data", "out")
+        return [field for field in needed if field not in given]
 
     def run(self) -> int:
         from pseudohealthy.training import loop
@@ -126,10 +147,7 @@ class Train(Command):
                 device=self.device, sink=self.track, cache=self.cache,
             )  # fmt: skip
         else:
-            if self.recipe is None or self.data is None or self.out is None:
-                raise Fault(
-                    "USAGE", "train needs RECIPE, --data and --out", "see pseudohealthy train --help", exit=USAGE
-                )
+            assert self.recipe and self.data and self.out  # `lacks`
             done = loop.train(
                 self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs, batch=self.batch, seed=self.seed,
                 settings=self.set, device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,
@@ -144,15 +162,18 @@ class ImportWeights(Command):
     """A run from the published checkpoint FILE of SYSTEM, after a check of what its weights were trained for."""
 
     system: Annotated[
-        Literal["wolleb", "wolleb-classifier", "anoddpm", "thor", "pddpm", "cddpm", "diffusers"], tyro.conf.Positional
+        Literal["wolleb", "wolleb-classifier", "anoddpm", "thor", "pddpm", "cddpm", "diffusers"],
+        Arg(positional=True, metavar="SYSTEM", kind="system"),
     ]
-    file: Annotated[Path, tyro.conf.Positional]
+    """whose weights they are"""
+    file: Annotated[Path, Arg(positional=True, metavar="FILE", kind="file")]
     """.pt or .ckpt that holds tensors only, or .safetensors; for diffusers a folder or an id of the Hugging Face hub"""
-    out: Path
+    out: Annotated[Path, Arg(metavar="RUN", kind="out")]
     """the new run; Wolleb's classifier goes into the run of its diffusion model"""
-    set: tuple[str, ...] = ()
-    """SECTION.KEY=VALUE ...: what the file does not say, such as canvas.normalise"""
+    set: Annotated[tuple[str, ...], Arg(metavar="SECTION.KEY=VALUE")] = ()
+    """settings that the file does not say, such as canvas.normalise=range"""
     overwrite: bool = False
+    """write into --out although something lies there"""
 
     def run(self) -> int:
         from pseudohealthy.interop.weights import import_weights

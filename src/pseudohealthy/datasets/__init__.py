@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pseudohealthy.cases import Manifest
 from pseudohealthy.errors import USAGE, Fault
+
+if TYPE_CHECKING:  # the names alone are wanted by help and completion, at once
+    from pseudohealthy.cases import Manifest
 
 # name -> module:function; function(source, out, *, seed, ...) -> Manifest, with manifest.csv written in out
 REGISTRY = {
@@ -42,9 +45,9 @@ REGISTRY = {
 def prepare(name: str, source: Path | str, out: Path | str, *, seed: int = 0, **options: Any) -> Manifest:
     """Prepare one data set by name. Raises Fault UNKNOWN_DATASET (exit 2), NOT_FOUND or LAYOUT (exit 3)."""
     if name not in REGISTRY:
-        raise Fault(
-            "UNKNOWN_DATASET", f"no data set named {name!r}", f"choose from {', '.join(sorted(REGISTRY))}", exit=USAGE
-        )
+        close = difflib.get_close_matches(name, REGISTRY, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(sorted(REGISTRY))}"
+        raise Fault("UNKNOWN_DATASET", f"no data set named {name!r}", hint, exit=USAGE)
     source, out = Path(source), Path(out)
     if name not in ("digits", "heads") and not source.is_dir():
         raise Fault("NOT_FOUND", f"no folder named {source}", "give the folder that holds the data set")

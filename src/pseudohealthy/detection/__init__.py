@@ -1,1 +1,1 @@
-"""Detection: what is written about a scan, and where."""
+"""Detection: what is written about a scan, where, and what is kept when `detect` ends early."""

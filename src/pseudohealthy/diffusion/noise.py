@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .simplex import simplex
 
 Key = str | int | tuple
+BLOCK = 16  # numbers that torch makes at a time
 
 
 class Draw:
@@ -91,7 +94,34 @@ def _generator(*parts: object) -> torch.Generator:
 
 
 def _gaussian(shape: torch.Size, generators: list[torch.Generator]) -> Tensor:
-    return torch.stack([torch.randn(shape[1:], generator=g) for g in generators])
+    count = math.prod(shape[1:])
+    fields = [_normal(count, generator) for generator in generators]
+    return torch.from_numpy(np.stack(fields)).reshape(shape)
+
+
+def _normal(count: int, generator: torch.Generator) -> np.ndarray:
+    """The numbers of `torch.randn`, (count,) float32, the same bits on every processor.
+
+    torch's own kernels differ in the last bits from one instruction set to the next. The uniform numbers do not, and of
+    logarithm and cosine in float64 nothing is left to differ once they are rounded to float32.
+    """
+    if count < BLOCK:
+        return torch.randn(count, generator=generator, dtype=torch.float64).numpy().astype(np.float32)
+    uniform = torch.rand(count, generator=generator).numpy()
+    whole = count - count % BLOCK
+    normal = np.empty(count, np.float32)
+    normal[:whole] = _box_muller(uniform[:whole])
+    if whole < count:  # torch draws the last block anew, and so does this
+        normal[-BLOCK:] = _box_muller(torch.rand(BLOCK, generator=generator).numpy())
+    return normal
+
+
+def _box_muller(uniform: np.ndarray) -> np.ndarray:
+    """(N,) in [0, 1), N a multiple of `BLOCK`: half of each block gives the radius, half the angle."""
+    blocks = uniform.astype(np.float64).reshape(-1, 2, BLOCK // 2)
+    radius = np.sqrt(-2 * np.log(1 - blocks[:, 0]))
+    angle = 2 * math.pi * blocks[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()
 
 
 def _simplex(shape: torch.Size, generators: list[torch.Generator], **settings: Any) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pseudohealthy import cases
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
-from pseudohealthy.detector import Detector, plane_keys
+from pseudohealthy.detector import Detector
 from pseudohealthy.errors import NO_INPUT, Fault
 from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.protocols import strict
@@ -28,6 +28,7 @@ from pseudohealthy.evaluation.runner import batches, evenly, measure, readable
 from pseudohealthy.evaluation.sweep import Watched
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers.apply import Stack
 from pseudohealthy.run import Run, provenance
 
 CONTRASTS = (0.3, 0.7, 1.0, 1.5, 2.0)  # cDDPM, section 4.5
@@ -83,15 +84,17 @@ def contrast(
     planes: Tensor,
     foreground: Tensor,
     where: Tensor,
-    keys: Sequence,
+    places: Sequence[int],
     factors: Sequence[float] = CONTRASTS,
 ) -> list[dict[str, float]]:
     """Per factor: mean map inside ``where`` and in the rest of the foreground, and the divergence of image and twin
-    intensities inside. The noise is that of the keys, the same for every factor."""
+    intensities inside. places: of each plane in its volume, which keys its noise, the same for every factor."""
     rows = []
     for factor in factors:
         changed = with_contrast(planes, where, factor)
-        twins, maps, _ = detector.restore_planes(changed, foreground, keys)
+        alone = [Stack.whole(changed[i : i + 1], foreground[i : i + 1], [place]) for i, place in enumerate(places)]
+        found = detector.apply(alone)
+        twins, maps = torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
         rest = foreground & ~where
         apart = divergence(changed.mean(1)[where].numpy(), twins.mean(1)[where].numpy())
         rows.append({
@@ -152,7 +155,7 @@ def analyse(
     found: list[CaseResult] = []
     notes: list[str] = []
     tissue: tuple[list[Tensor], list[Tensor]] = ([], [])
-    marked: list[tuple[Tensor, Tensor, Tensor, Any]] = []
+    marked: list[tuple[Tensor, Tensor, Tensor, int]] = []
     sums: dict[str, Tensor] = {}
     with Progress("analysing", len(chosen)) as bar:
         for group in batches(readable(chosen, detector, notes, bar), batch):
@@ -170,7 +173,7 @@ def analyse(
                 add_up(sums, pictures.double().cpu(), lesion.flatten(1).any(1).cpu())
                 start += len(inside)
                 for row in lesion.flatten(1).any(1).nonzero()[:, 0].tolist()[: PLANES - len(marked)]:
-                    marked.append((fitted.planes[row], fitted.foreground[row], lesion[row], plane_keys(fitted)[row]))
+                    marked.append((fitted.planes[row], fitted.foreground[row], lesion[row], row))
             bar.advance(len(group))
     if not found:
         raise Fault(
@@ -185,7 +188,7 @@ def analyse(
     result["histograms"] = asdict(divergence(images, restored))
     if marked:
         planes, foreground, where = (torch.stack(parts) for parts in list(zip(*marked, strict=True))[:3])
-        result["contrast"] = contrast(detector, planes, foreground, where, [key for *_, key in marked])
+        result["contrast"] = contrast(detector, planes, foreground, where, [row for *_, row in marked])
     result["strata"] = strata(found, {case.case_id: case.site for case in chosen})
     plots.strip(Path(out) / "mean.png", mean_pictures(sums), "mean over planes, lesions left out of the map")
     _write(Path(out), result, means, images, restored, notes, detector)

@@ -37,6 +37,7 @@ from pseudohealthy.evaluation.runner import (
     measure,
     readable,
     refuse_leaks,
+    scored_by,
     stored_thresholds,
     wanted,
 )
@@ -120,7 +121,9 @@ def compare(
         )
         evaluation = result.evaluations[name] = protocols.measure(protocol, test, setting)
         restored = twins.records(OWN)
-        evaluation.records += restored
+        sets_of_planes = {scored_by(methods[label])["plane_set"] for label in labels}
+        stated = {**scored_by(methods[labels[0]]), "plane_set": "; ".join(sorted(sets_of_planes))}
+        evaluation.records = [replace(record, **stated) for record in [*evaluation.records, *restored]]
         evaluation.notes += notes + sentences(restored)
         result.costs |= {(name, label): cost for label, cost in costs.items()}
         result.against_best[name] = against_best(protocol, evaluation, test, labels, setting)

@@ -257,11 +257,26 @@ def run(
         if not method.startswith(CONTROL)
         for difference in _differences(method, measured, evaluation.notes)
     ]
+    evaluation.notes = told_once(evaluation.notes, list(by_method))
     corrected = bootstrap.holm([np.nan if one.p_value is None else one.p_value for one in found])
     evaluation.records += [
         replace(one, p_holm=None if one.p_value is None else p) for one, p in zip(found, corrected, strict=True)
     ]
     return evaluation
+
+
+def told_once(notes: Sequence[str], methods: Sequence[str]) -> list[str]:
+    """Notes with equal words of several methods as one, which names them, or none where all say it."""
+    saying: dict[str, list[str]] = {}
+    for note in notes:
+        method = max((m for m in methods if note.startswith(f"{m}: ")), key=len, default="")
+        saying.setdefault(note.removeprefix(f"{method}: ") if method else note, []).append(method)
+    found = []
+    for text, who in saying.items():
+        names = [name for name in dict.fromkeys(who) if name]
+        everyone = len(names) > 1 and len(names) == len(methods)
+        found.append(f"{', '.join(names)}: {text}" if names and not everyone else text)
+    return found
 
 
 def pooled(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from pseudohealthy.cases import ANOMALOUS, HEALTHY
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 
+OPTIONAL = ("caveat", "noise_key", "plane_set", "commit")  # of a record: written where they say something
 CONTROL = "control:"  # methods whose name starts so are trivial controls: listed below, compared against
 
 # Metrics shown in tables, in this order; all are better when higher. "@" is followed by the threshold's source.
@@ -95,8 +96,8 @@ class CaseResult:
     (D,) with HEALTHY, ANOMALOUS or -1 (unknown); map (N,) float32: scores of the voxels inside the evaluation mask;
     truth (N,) bool: the reference there (None on a healthy case means empty, on another one unknown); voxel_ml: volume
     of a voxel; place: where those voxels lie, for what needs neighbours or planes; boxes: annotated boxes of a
-    2-D image, None where unknown; facts: trivial measures of each plane (D,), by name. A voxel counts as found where
-    ``map > threshold``.
+    2-D image, None where unknown; facts: trivial measures of each plane (D,), by name; empty_planes: healthy planes without
+    foreground, of which nothing was said, so that they have no label. A voxel counts as found where ``map > threshold``.
     Raises `Fault` for scores that are not finite and for a healthy case with a lesion in its reference.
     """
 
@@ -113,6 +114,7 @@ class CaseResult:
     place: Place | None = None
     boxes: tuple[Box, ...] | None = None
     facts: dict[str, np.ndarray] = field(default_factory=dict)
+    empty_planes: int = 0
 
     def __post_init__(self) -> None:
         if self.label not in (HEALTHY, ANOMALOUS, None):
@@ -156,7 +158,8 @@ class Record:
     threshold_source: as in `thresholds.SOURCES`, None for ranking metrics; protocol: its name and, unless it is strict,
     what it hides; against: the control a ``*_difference`` is taken from; p_value: of that difference, two-sided, from
     the resamples; p_holm: the same, corrected for all differences of the evaluation (Holm 1979); caveat: why the number
-    flatters, such as a leak that was allowed; written only where there is one.
+    flatters, such as a leak that was allowed; noise_key, plane_set, commit: what keyed the noise, which planes scores are
+    over, and the code that did it. These four are written only where they are known.
     """
 
     metric: str
@@ -177,13 +180,16 @@ class Record:
     p_value: float | None = None
     p_holm: float | None = None
     caveat: str = ""
+    noise_key: str = ""
+    plane_set: str = ""
+    commit: str = ""
 
     @property
     def is_control(self) -> bool:
         return self.method.startswith(CONTROL)
 
     def as_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key != "caveat" or value}
+        return {key: value for key, value in asdict(self).items() if key not in OPTIONAL or value}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Record:

@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from pseudohealthy import cases, io
 from pseudohealthy.canvas import Fitted
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
-from pseudohealthy.detector import Detector, plane_keys
+from pseudohealthy.detector import Detector
 from pseudohealthy.errors import NO_INPUT, Fault
 from pseudohealthy.evaluation import leaks, protocols
 from pseudohealthy.evaluation.outcome import Evaluation
@@ -25,8 +24,9 @@ from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.planes import plane_labels
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers.apply import Stack
 from pseudohealthy.restorers.baselines import control_restorers
-from pseudohealthy.run import Run, prepare_folder
+from pseudohealthy.run import Run, commit, prepare_folder
 from pseudohealthy.scan import Scan
 
 
@@ -90,7 +90,8 @@ def evaluate(
         ),
     )
     restored = twins.records(postprocessing)
-    result.records = [replace(record, caveat=" ".join(leak)) for record in [*result.records, *restored]]
+    stated: dict[str, Any] = {"caveat": " ".join(leak), **scored_by(detector)}
+    result.records = [replace(record, **stated) for record in [*result.records, *restored]]
     result.notes += notes + sentences(restored)
     result.notes.append(f"{len(test)} test cases, {detector.restorer.network_calls()} network calls an image, "
                         f"{time.perf_counter() - begun:.0f} s with all controls")  # fmt: skip
@@ -104,6 +105,12 @@ def evaluate(
         )
         say(f"report: {folder / 'report.html'}")
     return result
+
+
+def scored_by(detector: Detector) -> dict[str, Any]:
+    """What every record says of the scores behind it, and of the code that made them."""
+    made = detector.made()
+    return {"noise_key": made["noise_key"], "plane_set": made["plane_set"], "commit": commit() or ""}
 
 
 def evenly(items: list[Case], most: int) -> list[Case]:
@@ -217,26 +224,20 @@ def batches(items: Iterator, planes: int) -> Iterator[list]:
 
 def measure(name: str, detector: Detector, group: list[Reading], twins: TwinErrors) -> list[CaseResult]:
     """What one method says about some cases, as the protocols want it: voxels on the native grid inside foreground or
-    reference. Labels of planes are those of the reference, else of the manifest's column ``plane_labels``."""
-    planes = torch.cat([fitted.planes for _, _, fitted, *_ in group])
-    foreground = torch.cat([fitted.foreground for _, _, fitted, *_ in group])
-    keys = [key for _, _, fitted, *_ in group for key in plane_keys(fitted)]
-    healthy, maps, own = detector.restore_planes(planes, foreground, keys)
-    found, start = [], 0
-    for case, scan, fitted, truth, *rest in group:
-        here = slice(start, start + len(fitted.planes))
-        start = here.stop
-        inside = detector.amap.inside(fitted.foreground).bool()
-        twins.add(name, case, detector.canvas, fitted, healthy[here])
-        if own is not None:
-            plane_scores, score = own[here].numpy(), float(own[here].mean())
-        else:
-            plane_scores = np.array([detector.amap.score_of(m, f) for m, f in zip(maps[here], inside, strict=True)])
-            score = detector.amap.score_of(maps[here], inside)
+    reference. Labels of planes are those of the reference, else of the manifest's column ``plane_labels``; a healthy plane
+    without foreground has none, since nothing is said of it (a diseased one is missed)."""
+    found = []
+    said = detector.apply([Stack.of(detector.canvas, reading.fitted) for reading in group])
+    for (case, scan, fitted, truth, *rest), one in zip(group, said, strict=True):
+        twins.add(name, case, detector.canvas, fitted, one.healthy)
         if truth is None and case.label == HEALTHY:
             truth = np.zeros(scan.shape[1:], bool)
         labels, judged = native_labels(case, truth, len(fitted.planes)), detector.canvas.judged(fitted)
         labels = None if labels is None else np.where(judged, labels, -1)
+        empty = 0
+        if labels is not None:  # without foreground nothing was said: right by default in health, a miss in disease
+            silent = ~one.judged & (labels == HEALTHY)
+            labels, empty = np.where(silent, -1, labels), int(silent.sum())
         stated = case.extra.get("boxes", "")  # blank on a case not known to be healthy: not annotated
         boxes = Box.parse(stated) if stated or ("boxes" in case.extra and case.label == HEALTHY) else None
         shown = detector.canvas.undo_map(fitted.foreground.float(), fitted.placement, nearest=True) > 0.5
@@ -247,14 +248,15 @@ def measure(name: str, detector: Detector, group: list[Reading], twins: TwinErro
                 where = where & ~rest[0]
             where = where & judged[:, None, None]
             place = Place(where, shown)
-            values = detector.canvas.undo_map(maps[here], fitted.placement)[where]
+            values = detector.canvas.undo_map(one.maps, fitted.placement)[where]
         found.append(
             CaseResult(
                 case_id=case.case_id,
                 patient_id=case.patient_id,
                 label=case.label,
-                score=score,
-                plane_scores=plane_scores if labels is not None else None,
+                score=one.score,
+                plane_scores=one.plane_scores if labels is not None else None,
+                empty_planes=empty,
                 plane_labels=labels,
                 map=values,
                 truth=None if truth is None or place is None else truth[place.evaluated],

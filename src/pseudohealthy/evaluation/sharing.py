@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pseudohealthy.cases import Case
@@ -14,6 +16,7 @@ from pseudohealthy.diffusion.encodings import Encodings
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.evaluation.runner import Reading, batches, readable
 from pseudohealthy.progress import Progress
+from pseudohealthy.restorers.apply import Applied, Stack
 from pseudohealthy.restorers.base import Restoration, Restorer
 from pseudohealthy.run import Run
 
@@ -23,10 +26,10 @@ class Watched(Detector):
 
     last: tuple[Tensor, Tensor]
 
-    def restore_planes(self, *planes: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        healthy, maps, own = super().restore_planes(*planes)
-        self.last = healthy, maps
-        return healthy, maps, own
+    def apply(self, stacks: Sequence[Stack], spread: bool = False) -> list[Applied]:
+        found = super().apply(stacks, spread)
+        self.last = torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
+        return found
 
 
 class Replay(nn.Module):
@@ -49,7 +52,7 @@ class Replay(nn.Module):
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         if self.next == len(self.kept):
-            self.kept.append(self.restorer.restore(images, draw))
+            self.kept.append(replace(self.restorer.restore(images, draw), without=()))
         self.next += 1
         return self.kept[self.next - 1]
 

@@ -7,7 +7,6 @@ deeper ones go on from it. Weights and cases are read once.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import time
 import tomllib
@@ -17,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from pseudohealthy import cases
 from pseudohealthy.cases import HEALTHY, Case, Manifest
@@ -33,10 +30,9 @@ from pseudohealthy.evaluation.sharing import Common, Replay, Watched
 from pseudohealthy.evaluation.thresholds import Threshold, healthy_quantile
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import literal, toml_value
-from pseudohealthy.restorers import restorer_class
+from pseudohealthy.restorers.changes import same_network
 from pseudohealthy.run import Run, prepare_folder
 
-TRAINED = ("name", "levels", "schedule", "target", "learned_variance")  # of a restorer: its weights know no others
 MOST = 400  # settings: beyond, the grid is a mistake
 PREFERRED = ("voxel_average_precision_pooled", "plane_auroc", "image_auroc", "healthy_false_positive_share")
 LOWER_IS_BETTER = ("healthy_residual_mean", "healthy_false_positive_share")
@@ -122,7 +118,7 @@ def sweep(
     if len(places) > MOST:
         raise Fault("USAGE", f"{len(places)} settings", f"sweep at most {MOST} at a time", exit=USAGE)
     for place in places:
-        same_network(run, result.settings(place))
+        same_network(run.recipe, result.settings(place))
     manifest = data if isinstance(data, Manifest) else cases.load(Path(data))
     chosen = list(manifest.split(split))
     if not chosen:
@@ -177,27 +173,6 @@ def parsed(over: Sequence[str]) -> list[tuple[str, list[str]]]:
     if not found:
         raise Fault("USAGE", "sweep needs --over KEY=V1,V2,...", "such as --over map.smooth=0,1.5,3", exit=USAGE)
     return list(found.items())
-
-
-def same_network(run: Run, settings: Sequence[str]) -> None:
-    """Fault where the settings are wrong, or those of another network or another training."""
-    nested = restorer_class(run.recipe.restorer["name"]).nested
-    for text in settings:
-        section, key, *rest = text.partition("=")[0].split(".")
-        table = nested.get(key) if rest else None
-        if section == "restorer" and (key in TRAINED or (isinstance(table, type) and issubclass(table, nn.Module))):
-            raise another(text)
-    changed = Run(run.folder, copy.deepcopy(run.recipe).set(settings).resolved(), run.record)
-    with torch.device("meta"):
-        models = [one.recipe.make_restorer() for one in (run, changed)]
-    shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in models]
-    if shapes[0] != shapes[1]:
-        raise another(", ".join(settings))
-
-
-def another(text: str) -> Fault:
-    cure = "sweep settings of restoring (restorer.*) and of the map (map.*); train a new run for others"
-    return Fault("USAGE", f"{text} changes the network", cure, exit=USAGE)
 
 
 def refuse_trained(run: Run, chosen: list[Case], allow: bool) -> list[str]:

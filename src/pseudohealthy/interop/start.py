@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.interop import diffusers
+from pseudohealthy.models import folder_of
 from pseudohealthy.networks.unet import Attention, UNet
 from pseudohealthy.progress import say
 from pseudohealthy.run import Run
@@ -34,7 +35,7 @@ def start_from(module: nn.Module, path: Path | str) -> None:
     """
     if not str(path):
         return
-    path = Path(path)
+    path = folder_of(path)
     reference, state = source(module, path)
     was, wanted = unseen(reference), unseen(module)
     for name, value in was.items():

@@ -17,9 +17,10 @@ import numpy as np
 from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.io.atomic import atomic, write_json, write_text
 from pseudohealthy.io.discover import Skipped, Source, Survey, discover, kind_of, split_item, survey
+from pseudohealthy.io.mask import marked
 from pseudohealthy.io.names import natural, safe, unname, unnamed
 from pseudohealthy.io.source import Origin
-from pseudohealthy.scan import Scan, describe_grid, same_grid, usable
+from pseudohealthy.scan import Scan, describe_grid, of_a_patient, same_grid, usable
 
 __all__ = [
     "Skipped", "Source", "Survey", "atomic", "discover", "read", "read_image", "read_mask", "split_item", "survey",
@@ -64,14 +65,17 @@ def read_image(spec: str, root: Path, **kw: Any) -> Scan:
 def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), resample: bool = False) -> np.ndarray:
     """The mask a manifest cell names as bool (D, H, W) on the scan's grid, whatever axis order it is stored in.
 
-    0 is background, everything else lesion except the labels in `ignore`. Accepted are {0, one value} and small integer
-    labels; the latter are noted in ``scan.warnings``. resample: a mask on another grid takes the value of its nearest voxel
-    in mm, and that is noted. Raises Fault GRID_MISMATCH, MASK_VALUES.
+    0 is background, everything else lesion except the labels in `ignore`. Accepted are {0, one value}, small integer
+    labels, and shades cut at half; the latter two are noted in ``scan.warnings``, see `io.mask`. resample: a mask on
+    another grid takes the value of its nearest voxel in mm, and that is noted. Raises Fault GRID_MISMATCH, MASK_VALUES,
+    MASK_OVERLAY, MASK_INVERTED.
     """
     mask = _item(spec, root, True, plane="native" if scan.affine is not None else "axial")
     if mask.shape[0] > 1:
         raise Fault("GRID_MISMATCH", f"the mask has {mask.shape[0]} channels", "give one mask")
     values = mask.voxels[0]
+    for text in (w for w in mask.warnings if w.startswith("MASK_") and w not in scan.warnings):
+        scan.warnings.append(text)
     if scan.affine is not None and mask.affine is not None:
         aligned = _onto(values, mask.affine, scan)
         if aligned is None and resample:
@@ -80,14 +84,7 @@ def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), 
             _mismatch(scan, values.shape, mask.affine, "mask")
         values = aligned
     _require_same_grid(scan, values.shape, scan.affine, "mask")
-    labels = np.unique(values)
-    shown = ", ".join(f"{v:g}" for v in labels[:8])
-    whole = bool((labels == np.round(labels)).all()) and labels.min() >= 0 and len(labels) <= 32
-    if labels.min() < 0 or not (whole or (len(labels) == 2 and labels[0] == 0)):
-        raise Fault("MASK_VALUES", f"mask with {len(labels)} values: {shown}, ...", "give 0 and 1, or integer labels")
-    if len(labels[labels > 0]) > 1:
-        scan.warnings.append(f"MASK_LABELS {shown}: all above 0 count" + (f" except {list(ignore)}" if ignore else ""))
-    return (values > 0) & ~np.isin(values, list(ignore))
+    return marked(values, scan, ignore, getattr(mask.origin, "lossy", False))
 
 
 def write_volume(array: np.ndarray, scan: Scan, folder: Path, stem: str, *, dtype: Any = None) -> Path:
@@ -201,6 +198,9 @@ def _require_placed(scan: Scan) -> None:
             size = " x ".join(f"{n:.3g}" for n in spacing)
             first = ", ".join(f"{n:.3g}" for n in scan.affine[:3, 3])
             raise Fault("BAD_SPACING", f"voxels of {size} mm, the first at ({first})", "repair the header")
+    if not of_a_patient(scan.shape[1:], scan.affine):
+        size = " x ".join(f"{n:.3g}" for n in spacing)
+        scan.warnings.append(f"UNITS: voxels of {size} mm are no patient's; volumes in ml are left out")
 
 
 def _item(part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:

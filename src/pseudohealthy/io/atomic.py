@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +43,32 @@ def atomic(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             tmp.unlink()
+
+
+@contextmanager
+def together(folder: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder inside `folder`; on success every file in it moves to the same place below `folder`.
+
+    On any exception it is removed and nothing below `folder` has changed: several files are written all or none.
+    An OSError while it is made or moved becomes ``Fault(OUTPUT, exit=6)``.
+    """
+    folder = Path(folder)
+    stage = folder / f".tmp-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        try:
+            stage.mkdir(parents=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        yield stage
+        for path in sorted(path for path in stage.rglob("*") if not path.is_dir()):
+            place = folder / path.relative_to(stage)
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, place)
+            except OSError as error:
+                raise _unwritable(place, error) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
 
 
 def write_text(path: Path | str, text: str) -> Path:

@@ -2,8 +2,8 @@
 
 Segmentation (PS3.3 A.51), Parametric Map (A.75) and Secondary Capture (A.8.1) of highdicom, in the study of the source
 and its frame of reference, each a series of its own with new UIDs. Patient and study are copied from the source, as they
-must be in every derived object: these files are the one output that identifies whom the source identifies. A source
-whose identifiers are no UIDs (as in the RSNA 2019 set) is named by UIDs made from them, the same every time.
+must be in every derived object: these files are the one output that identifies whom the source identifies. highdicom
+never sees a header of the source: it is given places and names that `dicom_source` has checked.
 """
 
 from __future__ import annotations
@@ -14,111 +14,95 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy import __version__
-from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.atomic import atomic
-from pseudohealthy.io.dicom import LPS_TO_RAS, DicomOrigin
-from pseudohealthy.io.pixels import dataset, quiet
+from pseudohealthy.io.dicom_source import NEEDED, Source, read
+from pseudohealthy.io.pixels import quiet
 from pseudohealthy.scan import Scan
 
+BODY = ("38266002", "SCT", "Entire body")  # where in the body a scan was taken is not known
 DESCRIPTION = "pseudohealthy anomaly (research use only)"
 SERIES_NUMBERS = {"seg": 9001, "map": 9002, "sc": 9003}
-# Type 2 of patient and study: must be there, may be empty. Some public series lack them.
-MAY_BE_EMPTY = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime", "AccessionNumber",
-    "ReferringPhysicianName",
-)  # fmt: skip
-CHECKED = ("AS", "CS", "DA", "DS", "IS", "LO", "SH", "TM")  # of patient and study, as the standard writes them
+# SOP classes that stand in for the source's while highdicom builds an object: it knows them, and what they lack
+SLICE, FRAMES, RADIOGRAPH = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "2.1", "1"))
 
 
-def write_segmentation(mask: np.ndarray, scan: Scan, path: Path) -> Path:
+def write_segmentation(mask: np.ndarray, scan: Scan, path: Path, source: Source | None = None) -> Path:
     """mask (D, H, W) bool as a binary Segmentation with one segment "anomaly", frame for frame on the source's planes.
 
-    Empty planes are left out, as the standard allows, unless all are empty. Faults: see `require`.
+    Empty planes are left out, as the standard allows, unless all are empty. source: of this scan, where it is known
+    already. Faults: see `dicom_source.read`.
     """
-    return _segmentation(mask.astype(np.uint8), scan, path, "BINARY", "voxels of the anomaly map above the threshold")
+    told = "voxels of the anomaly map above the threshold"
+    return _segmentation(mask.astype(np.uint8), source or read(scan), path, "BINARY", told)
 
 
-def write_map(values: np.ndarray, scan: Scan, path: Path) -> Path:
+def write_map(values: np.ndarray, scan: Scan, path: Path, source: Source | None = None) -> Path:
     """values (D, H, W) as a float32 Parametric Map; of a radiograph, which has no frame of reference, as a fractional
-    Segmentation of values / max(1, largest value) in 255 steps. Faults: see `require`."""
+    Segmentation of values / max(1, largest value) in 255 steps. Faults: see `dicom_source.read`."""
     import highdicom as hd
+    from pydicom.dataset import Dataset
     from pydicom.sr.codedict import codes
 
-    require(scan)
+    source = source or read(scan)
     values = np.ascontiguousarray(values, np.float32)
     high = float(values.max(initial=0)) or 1.0
-    if scan.affine is None:
+    if source.orientation is None:
         scale = max(1.0, high)
         told = f"anomaly map divided by {scale:.6g}; no probability"
-        return _segmentation(np.clip(values / scale, 0, 1), scan, path, "FRACTIONAL", told)
+        return _segmentation(np.clip(values / scale, 0, 1), source, path, "FRACTIONAL", told)
     low = min(0.0, float(values.min()))
     with quiet():
-        sources = _sources(scan)
         mapping = hd.pm.RealWorldValueMapping(
             lut_label="ANOMALY", lut_explanation="anomaly map", unit=codes.UCUM.NoUnits,
             value_range=(low, high), slope=1.0, intercept=0.0,
         )  # fmt: skip
+        shown = hd.VOILUTTransformation((low + high) / 2, high - low, None, "LINEAR_EXACT")
         made = hd.pm.ParametricMap(
-            sources,
-            _on_source(values, scan, sources),
+            _images(source),
+            values,
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[mapping],
-            voi_lut_transformations=[hd.VOILUTTransformation((low + high) / 2, high - low, None, "LINEAR_EXACT")],
+            voi_lut_transformations=[shown],
             content_label="ANOMALY",
             **_new("map"),
         )
-        made.Laterality = sources[0].get("Laterality")
-        return _save(made, path)
+        anatomy = Dataset()  # readers (dcmqi) want it, and it stands in for the Laterality of the series
+        anatomy.FrameLaterality = source.image["Laterality"] or "U"
+        anatomy.AnatomicRegionSequence = [hd.sr.CodedConcept(*BODY)]
+        made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
+        return _save(made, source, path)
 
 
-def write_capture(picture: np.ndarray, scan: Scan, path: Path) -> Path:
-    """picture (rows, columns, 3) uint8 as an RGB Secondary Capture. Faults: see `require`."""
+def write_capture(picture: np.ndarray, scan: Scan, path: Path, source: Source | None = None) -> Path:
+    """picture (rows, columns, 3) uint8 as an RGB Secondary Capture. Faults: see `dicom_source.read`."""
     import highdicom as hd
-    from pydicom.dataset import Dataset
 
-    require(scan)
+    source = source or read(scan)
     with quiet():
-        sources = _sources(scan)
         new = _new("sc")
-        made: Any = hd.sc.SCImage.from_ref_dataset(
-            sources[0],
+        taken = ("series_instance_uid", "series_number", "sop_instance_uid", "instance_number",
+                 "manufacturer", "series_description")  # fmt: skip
+        made: Any = hd.sc.SCImage(
             np.ascontiguousarray(picture),
             "RGB",
             bits_allocated=8,
             coordinate_system="PATIENT",
+            study_instance_uid=source.study,
             patient_orientation=("L", "P"),
-            **{k: new[k] for k in ("series_instance_uid", "series_number", "sop_instance_uid", "instance_number",
-                                   "manufacturer", "series_description")},
-        )  # fmt: skip
-        made.Laterality = sources[0].get("Laterality")
+            **{k: new[k] for k in taken},
+        )
+        made.Laterality = source.image["Laterality"]
         made.PatientOrientation = None  # several views on one picture
         made.BurnedInAnnotation = "YES"  # the case id stands on it
         made.ManufacturerModelName, made.SoftwareVersions = new["manufacturer_model_name"], __version__
-        made.SourceImageSequence = []
-        for source in sources:
-            item = Dataset()
-            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
-            made.SourceImageSequence.append(item)
-        return _save(made, path)
+        return _save(made, source, path)
 
 
-def require(scan: Scan, kind: str = "DICOM output") -> None:
-    """Fault KIND (exit 2) where the scan is not a DICOM series whose files are at hand."""
-    if not isinstance(scan.origin, DicomOrigin):
-        found = f"{kind} needs a DICOM series, this input is of kind {scan.kind}"
-        raise Fault("KIND", found, "ask for volumes instead", exit=USAGE, case=scan.name)
-    gone = [path.name for path in scan.origin.paths if not path.is_file()]
-    if gone:
-        raise Fault("UNREADABLE", f"{gone[0]} of the source series is gone", "keep the series until it is saved")
-
-
-def _segmentation(pixels: np.ndarray, scan: Scan, path: Path, kind: str, told: str) -> Path:
+def _segmentation(pixels: np.ndarray, source: Source, path: Path, kind: str, told: str) -> Path:
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    require(scan)
     with quiet():
-        sources = _sources(scan)
         segment = hd.seg.SegmentDescription(
             segment_number=1,
             segment_label="anomaly",
@@ -133,15 +117,12 @@ def _segmentation(pixels: np.ndarray, scan: Scan, path: Path, kind: str, told: s
         )
         segment.SegmentDescription = told
         made = hd.seg.Segmentation(
-            sources, _on_source(pixels, scan, sources), kind, [segment],
+            _images(source), pixels, kind, [segment],
             content_label="ANOMALY", content_description="Research use only", **_new("seg"),
         )  # fmt: skip
-        if scan.affine is None:  # a radiograph: which way it lies is said by the image, if at all
-            made.PatientOrientation = sources[0].get("PatientOrientation")
-        for measures in made.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence", []):
-            if scan.affine is not None and "SliceThickness" not in measures:  # a multi-frame source that does not say
-                measures.SliceThickness = f"{(scan.spacing or (1.0,))[0]:.6g}"
-        return _save(made, path)
+        if source.orientation is None:  # a radiograph: which way it lies is said by the image, if at all
+            made.PatientOrientation = source.image["PatientOrientation"]
+        return _save(made, source, path)
 
 
 def _new(what: str) -> dict[str, Any]:
@@ -161,64 +142,107 @@ def _new(what: str) -> dict[str, Any]:
     }
 
 
-def _sources(scan: Scan) -> list[Any]:
-    """Headers of the source in the order of the planes, with what public series leave out filled in empty."""
-    from pydicom.uid import generate_uid
-
-    sources = []
-    for path in scan.origin.paths:
-        ds = dataset(path, header_only=True)
-        _repair(ds)
-        for key in MAY_BE_EMPTY:
-            if key not in ds:
-                setattr(ds, key, "")
-        if ds.PatientSex not in ("M", "F", "O"):
-            ds.PatientSex = ""
-        if "SOPClassUID" not in ds:
-            ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID
-        if scan.affine is not None and not ds.get("FrameOfReferenceUID"):  # one for the series, the same every time
-            ds.FrameOfReferenceUID = generate_uid(entropy_srcs=[str(ds.SeriesInstanceUID), "frame of reference"])
-        if scan.affine is not None and not ds.get("SliceThickness"):
-            ds.SliceThickness = f"{(scan.spacing or (1.0,))[0]:.6g}"
-        sources.append(ds)
-    return sources
+def _images(source: Source) -> list[Any]:
+    """Images as highdicom wants its sources, with places and names alone; one for each plane, or one of many frames."""
+    images = []
+    for number in range(len(source.references)):
+        ds = _image(source, number)
+        if source.orientation is not None and source.positions is not None and not source.frames:
+            ds.ImageOrientationPatient = _numbers(source.orientation.ravel())
+            ds.ImagePositionPatient = _numbers(source.positions[number])
+            ds.SliceThickness = _numbers([source.thickness])[0]
+        if source.spacing is not None:
+            ds.PixelSpacing = _numbers(source.spacing)
+        images.append(ds)
+    if source.frames:
+        _fill_frames(images[0], source)
+    return images
 
 
-def _repair(ds: Any) -> None:
-    """What would make the copy invalid: identifiers that are no UIDs get one, malformed facts about the patient go."""
-    from pydicom import config
-    from pydicom.uid import generate_uid
-    from pydicom.valuerep import validate_value
+def _image(source: Source, number: int) -> Any:
+    from pydicom.dataset import Dataset
 
-    for element in [
-        e for e in ds if e.VR == "UI" or (e.VR in CHECKED and (e.tag.group == 0x10 or e.keyword in MAY_BE_EMPTY))
-    ]:
-        values = element.value if element.VM > 1 else [element.value]
-        try:
-            for value in values:
-                validate_value(element.VR, str(value), config.RAISE)
-        except ValueError:
-            if element.VR == "UI" and element.VM == 1:
-                element.value = generate_uid(entropy_srcs=[str(element.value)])
-            else:
-                del ds[element.tag]
+    ds = Dataset()
+    for keyword in NEEDED:
+        setattr(ds, keyword, "")
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = source.study, source.references[0].series
+    ds.SOPInstanceUID, ds.Modality = f"2.25.{number + 1}", "OT"  # sources may share one, see `_refer`
+    ds.SOPClassUID = RADIOGRAPH if source.orientation is None else FRAMES if source.frames else SLICE
+    ds.Rows, ds.Columns = source.rows, source.columns
+    if source.frame_of_reference:
+        ds.FrameOfReferenceUID = source.frame_of_reference
+    for keyword, value in source.lossy.items():
+        setattr(ds, keyword, value)
+    return ds
 
 
-def _on_source(pixels: np.ndarray, scan: Scan, sources: list[Any]) -> Any:
-    """(D, H, W) as highdicom takes it: planes of single-frame files as they stand, one volume for a multi-frame image."""
-    import highdicom as hd
+def _fill_frames(ds: Any, source: Source) -> None:
+    """Geometry as the planes have it: shared measures and orientation, a place for each."""
+    from pydicom.dataset import Dataset
 
-    if scan.affine is None or len(sources) > 1 or int(sources[0].get("NumberOfFrames") or 1) == 1:
-        return pixels
-    return hd.Volume(
-        pixels,
-        affine=LPS_TO_RAS @ scan.affine,
-        coordinate_system="PATIENT",
-        frame_of_reference_uid=sources[0].FrameOfReferenceUID,
-    )
+    assert source.positions is not None and source.orientation is not None
+    measures, orientation, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = ds.PixelSpacing
+    measures.SliceThickness = _numbers([source.thickness])[0]
+    orientation.ImageOrientationPatient = _numbers(source.orientation.ravel())
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    groups = []
+    for position in source.positions:
+        place, group = Dataset(), Dataset()
+        place.ImagePositionPatient = _numbers(position)
+        group.PlanePositionSequence = [place]
+        groups.append(group)
+    ds.NumberOfFrames = len(groups)
+    ds.SharedFunctionalGroupsSequence, ds.PerFrameFunctionalGroupsSequence = [shared], groups
 
 
-def _save(made: Any, path: Path) -> Path:
+def _numbers(values: Any) -> list[Any]:
+    """Decimal strings of at most 16 characters."""
+    from pydicom.valuerep import DS
+
+    return [DS(float(value) + 0.0, auto_format=True) for value in values]
+
+
+def _refer(made: Any, source: Source) -> None:
+    """Name the images of the source as they are: each once, by its own class, series and frame."""
+    from pydicom.dataset import Dataset
+
+    named: dict[str, dict[str, Any]] = {}
+    for reference in source.references:
+        item = Dataset()
+        item.ReferencedSOPClassUID = reference.kind
+        item.ReferencedSOPInstanceUID = reference.instance
+        named.setdefault(reference.series, {})[reference.instance] = item
+    made.SourceImageSequence = [item for items in named.values() for item in items.values()]
+    if "ReferencedSeriesSequence" in made:
+        made.ReferencedSeriesSequence = []
+        for series, items in named.items():
+            one = Dataset()
+            one.SeriesInstanceUID, one.ReferencedInstanceSequence = series, list(items.values())
+            made.ReferencedSeriesSequence.append(one)
+    for group in made.get("PerFrameFunctionalGroupsSequence") or []:
+        for derivation in group.get("DerivationImageSequence") or []:
+            for item in derivation.SourceImageSequence:
+                number = int(item.ReferencedSOPInstanceUID.rpartition(".")[2])
+                reference = source.references[number - 1]
+                item.ReferencedSOPClassUID = reference.kind
+                item.ReferencedSOPInstanceUID = reference.instance
+                _renumber(item, source.frames)
+
+
+def _renumber(item: Any, frames: list[int]) -> None:
+    """The frame of the source that a plane came from, in the place of the plane's own number."""
+    number = frames[int(item.ReferencedFrameNumber) - 1] if frames else 0
+    if number:
+        item.ReferencedFrameNumber = number
+    elif "ReferencedFrameNumber" in item:
+        del item.ReferencedFrameNumber
+
+
+def _save(made: Any, source: Source, path: Path) -> Path:
+    for element in source.identity:
+        made[element.tag] = element
+    _refer(made, source)
     with atomic(path) as tmp:
         made.save_as(tmp, enforce_file_format=True)
     return path

@@ -20,12 +20,13 @@ import numpy as np
 
 from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
-from pseudohealthy.scan import Scan, finite, same_grid
+from pseudohealthy.scan import Scan, as_float, finite, of_a_patient, same_grid
 
 # Where planes, rows and columns point, so that row 0 shown on top is the radiological view.
 PLANES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
 WORLD = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1), "S": (2, 1)}
 GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
+UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}  # of xyzt_units; else mm
 BLOCK = 2**24  # bytes that are reserved for voxels before any has been seen
 TOOL = re.compile(rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFNI|NiftyReg|c3d|\bT[RE][:=]", re.I)
 
@@ -74,8 +75,7 @@ def read(path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000, ite
         warnings.append("SUFFIX: compression does not match the file name; read by content")
     slope, inter = _scaling(header, warnings)
     voxels = data.astype(np.float64) * slope + inter if (slope, inter) != (1, 0) else data
-    with np.errstate(over="ignore"):
-        voxels = voxels.astype(np.float32).reshape((*shape, 1)[:3])
+    voxels = as_float(voxels, warnings).reshape((*shape, 1)[:3])
     voxels = finite(voxels, warnings)
     axes, flips = _order(affine, voxels.shape, plane)
     to_stored = np.zeros((4, 4))
@@ -163,7 +163,8 @@ def _header(stream: BinaryIO) -> tuple[Any, bool]:
     else:
         raise Fault("NOT_NIFTI", f"this is not a NIfTI file{looks_like(raw)}", "give a .nii or .nii.gz")
     header = kind(raw[:length], check=False)
-    extended = raw[length : length + 1] not in (b"", b"\0")
+    offset = float(header["vox_offset"])
+    extended = not offset < length + 4 and raw[length : length + 1] not in (b"", b"\0")
     text = [bytes(header[key].tobytes()).strip(b"\0 ") for key in ("descrip", "aux_file", "db_name") if key in header]
     return header, extended or any(t and not TOOL.search(t) for t in text)
 
@@ -204,10 +205,7 @@ def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndar
     if not np.isfinite(zooms).all() or (zooms == 0).any():
         raise Fault("BAD_SPACING", f"voxel sizes {zooms.tolist()} in the header", "repair pixdim")
     sform = header.get_sform(coded=True)[0]
-    try:
-        qform = header.get_qform(coded=True)[0]
-    except (ValueError, nib.spatialimages.HeaderDataError):
-        qform = np.full((4, 4), np.nan)
+    qform = _qform(header, warnings) if int(header["qform_code"]) > 0 else None
     affine = sform if sform is not None else qform
     if affine is None:
         warnings.append("ORIENTATION_UNKNOWN: no sform and no qform; left and right cannot be told apart")
@@ -223,8 +221,38 @@ def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndar
         warnings.append("FORMS_DISAGREE: sform, qform and pixdim do not describe one grid; the sform is used")
     if _sheared(affine):
         warnings.append("NOT_ORTHONORMAL: the axes are not at right angles; ITK viewers will refuse the outputs")
-    unit = {1: 1000.0, 3: 0.001}.get(int(header["xyzt_units"]) & 7, 1.0)  # metres, micrometres; else mm
-    return np.diag([unit, unit, unit, 1]) @ affine
+    return _in_mm(header, affine, grid, warnings)
+
+
+def _qform(header: Any, warnings: list[str]) -> np.ndarray:
+    """The quaternion's affine as the standard's reference code makes it (nifti1_io.c,
+    nifti_quatern_to_mat44). What it repairs is repaired in the header, too, which outputs copy.
+    """
+    b, c, d = (float(header[key]) for key in ("quatern_b", "quatern_c", "quatern_d"))
+    longer = b * b + c * c + d * d
+    if longer > 1 - 1e-7:  # half a turn: the real part is 0 but for rounding
+        if longer > 1.01:
+            warnings.append(f"QUATERNION: of length {np.sqrt(longer):.3g} instead of 1; shortened")
+        b, c, d = (n / np.sqrt(longer) for n in (b, c, d))
+        header["quatern_b"], header["quatern_c"], header["quatern_d"] = b, c, d
+    turn = nib.quaternions.quat2mat([np.sqrt(max(0.0, 1 - b * b - c * c - d * d)), b, c, d])
+    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+    steps = np.array(header["pixdim"][1:4], np.float64)
+    steps[2] *= -1 if header["pixdim"][0] < 0 else 1
+    where = [float(header[f"qoffset_{axis}"]) for axis in "xyz"]
+    return nib.affines.from_matvec(turn * steps, where)
+
+
+def _in_mm(header: Any, affine: np.ndarray, grid: tuple[int, ...], warnings: list[str]) -> np.ndarray:
+    """The affine in mm. Headers say metres or micrometres, and many that do hold mm: what makes a
+    patient of the image is believed."""
+    name, unit = UNITS.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
+    stated = np.diag([unit, unit, unit, 1]) @ affine
+    if unit == 1 or of_a_patient(grid, stated) or not of_a_patient(grid, affine):
+        return stated
+    size = " x ".join(f"{n:.3g}" for n in np.linalg.norm(stated[:3, :3], axis=0))
+    warnings.append(f"UNITS: the header says {name}, which makes voxels of {size} mm; taken as mm")
+    return affine
 
 
 def _sheared(affine: np.ndarray, tolerance: float = 1e-3) -> bool:

@@ -18,6 +18,7 @@ from pseudohealthy.errors import REFUSED, RESOURCE, Fault
 from pseudohealthy.io import tiff
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.bounded import Bounded
+from pseudohealthy.io.mask import drawn
 from pseudohealthy.scan import Scan, as_float, finite
 
 MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
@@ -29,6 +30,7 @@ DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticEr
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
 YCBCR = 6  # of TIFF's colour spaces, the one that libtiff converts
 DEEP = (2, 4, 6)  # colour types of 16-bit PNGs with more than one channel
+Layers = tuple[np.ndarray, np.ndarray | None]  # (H, W) or (H, W, channels), and alpha (H, W)
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -53,7 +55,7 @@ def read_picture(
 
     Args:
         channel: take this colour channel instead of the luminance.
-        mask: keep what a reference mask needs: see `labels_of_colours`.
+        mask: keep what a reference mask needs: see `io.mask.drawn`.
 
     Raises Fault TRUNCATED, NOT_IMAGE, DTYPE, CHANNELS, TOO_LARGE (exit 7), SIZES.
     """
@@ -71,7 +73,7 @@ def read_picture(
             python_warnings.simplefilter("ignore")  # Pillow's own of size; the limit here is stricter
             pages = _tiff(path, max_voxels, warnings) if head[:4] in tiff.MAGIC else None
             pages, lossy = (pages, False) if pages else _pillow(path, head, max_voxels, warnings)
-            planes = [_grey(page, channel, mask, warnings) for page in pages]
+            planes = [_grey(*page, channel, mask, warnings) for page in pages]
     except Image.DecompressionBombError:
         found = "a picture beyond 100 million pixels"
         raise Fault("TOO_LARGE", found, "crop or shrink it", exit=RESOURCE) from None
@@ -91,8 +93,8 @@ def read_picture(
     return Scan(voxels[None], None, path.stem, "raster", origin=origin, warnings=list(dict.fromkeys(warnings)))
 
 
-def _tiff(path: Path, max_voxels: int, warnings: list[str]) -> list[np.ndarray] | None:
-    """Every page as stored, (H, W) or (H, W, channels); None where Pillow has to unpack it."""
+def _tiff(path: Path, max_voxels: int, warnings: list[str]) -> list[Layers] | None:
+    """Every page as stored, None where Pillow has to unpack it."""
     with Bounded(path) as file:
         pages = tiff.pages(file, max_voxels)
         if not pages or not all(page.bytewise and page.photometric != YCBCR for page in pages):
@@ -111,8 +113,8 @@ def _require_known(pages: list[tiff.Page]) -> None:
             raise Fault("DTYPE", found, "save it without compression, or as LZW or Deflate")
 
 
-def _pillow(path: Path, head: bytes, max_voxels: int, warnings: list[str]) -> tuple[list[np.ndarray], bool]:
-    """Every page by Pillow, (H, W) or (H, W, colours), and whether its compression is lossy."""
+def _pillow(path: Path, head: bytes, max_voxels: int, warnings: list[str]) -> tuple[list[Layers], bool]:
+    """Every page by Pillow, and whether its compression is lossy."""
     from PIL import Image
 
     png = head[:8] == b"\x89PNG\r\n\x1a\n"
@@ -143,21 +145,18 @@ def _require_size(width: int, height: int, pages: int, max_voxels: int, ratio: i
         raise Fault("TRUNCATED", found, "copy it again")
 
 
-def _deep(path: Path, image: Any, colour: int, warnings: list[str]) -> np.ndarray:
+def _deep(path: Path, image: Any, colour: int, warnings: list[str]) -> Layers:
     """A 16-bit PNG with colour or alpha, which Pillow cuts to 8 bits: its two bytes apart."""
     from PIL import Image
 
     if colour == 4:  # grey and alpha, two bytes each, have the layout of four 8-bit channels
         image._mode, image.tile = "RGBA", [tile._replace(args="RGBA") for tile in image.tile]
-        channels = np.ascontiguousarray(np.asarray(image)).view(">u2")[..., :1]
+        channels = np.ascontiguousarray(np.asarray(image)).view(">u2").astype(np.uint16)
     else:
         with Image.open(path) as second:  # its low bytes, as if they were the high ones
             second.tile = [t._replace(args=t.args.replace("16B", "16L")) for t in second.tile]
             channels = np.asarray(image).astype(np.uint16) * 256 + np.asarray(second)
-    if colour in (4, 6):
-        warnings.append("ALPHA: transparency is dropped")
-    channels = _upright(channels.astype(np.uint16), image, warnings)
-    return channels[..., 0] if colour == 4 else channels[..., :3]
+    return _layers(_upright(channels, image, warnings))
 
 
 def _upright(array: np.ndarray, image: Any, warnings: list[str]) -> np.ndarray:
@@ -165,46 +164,59 @@ def _upright(array: np.ndarray, image: Any, warnings: list[str]) -> np.ndarray:
     return tiff.upright(array, image.getexif().get(0x0112, 1), warnings)
 
 
-def _samples(image: Any, warnings: list[str]) -> np.ndarray:
-    """One page by Pillow as (H, W) or (H, W, colours) of its own depth."""
+def _layers(array: np.ndarray) -> Layers:
+    """(H, W, channels) apart: the fourth of colour and the second of grey is alpha."""
+    if array.ndim == 2 or array.shape[2] == 3:
+        return array, None
+    return (array[..., 0] if array.shape[2] == 2 else array[..., :3]), array[..., -1]
+
+
+def _samples(image: Any, warnings: list[str]) -> Layers:
+    """One page by Pillow, of its own depth."""
     if image.mode in ("P", "PA"):
         warnings.append("PALETTE: palette colours are converted")
-        image = image.convert("RGBA").convert("RGB")
-    if image.mode in ("RGBA", "LA", "La", "RGBa"):
-        warnings.append("ALPHA: transparency is dropped")
-        image = image.convert("L" if image.mode in ("LA", "La") else "RGB")
-    if image.mode in ("CMYK", "YCbCr", "HSV"):
-        image = image.convert("RGB")
-    if image.mode == "1":
-        image = image.convert("L")
+        clear = image.mode == "PA" or "transparency" in image.info
+        image = image.convert("RGBA" if clear else "RGB")
+    if image.mode in ("CMYK", "YCbCr", "HSV", "La", "RGBa", "1"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA", "1": "L"}.get(image.mode, "RGB"))
     array = _upright(np.asarray(image), image, warnings)
     if array.dtype.kind not in "uif" or image.mode == "LAB":
         raise Fault("DTYPE", f"pixels of mode {image.mode}", "store grey levels")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return array.astype(np.uint16) if image.mode == "I" and _fits_uint16(array) else array
+    return _layers(array.astype(np.uint16) if image.mode == "I" and _fits_uint16(array) else array)
 
 
-def _grey(array: np.ndarray, channel: int | None, mask: bool, warnings: list[str]) -> np.ndarray:
-    """Grey levels (H, W) of one page: its own, one channel, luminance, or labels of its colours."""
-    if array.ndim == 2:
-        if channel:
-            found = f"channel {channel} of a grey picture"
-            raise Fault("CHANNELS", found, "leave out the number", exit=2)
-        return array
-    if channel is not None:
-        if channel >= array.shape[-1]:
-            found = f"channel {channel} of {array.shape[-1]}"
-            raise Fault("CHANNELS", found, "counting starts at 0", exit=2)
-        return array[..., channel]
-    if array.shape[-1] != 3:
+def _grey(
+    array: np.ndarray,
+    alpha: np.ndarray | None,
+    channel: int | None,
+    mask: bool,
+    warnings: list[str],
+) -> np.ndarray:
+    """Grey levels (H, W) of one page: its own, one channel, luminance, or what a mask shows."""
+    if channel is not None and (array.ndim > 2 or channel):
+        return _channel(array, channel)
+    if array.ndim > 2 and array.shape[-1] != 3:
         found = f"a picture of {array.shape[-1]} channels"
         raise Fault("CHANNELS", found, "name one as FILE#0, FILE#1, ...", exit=2)
-    if (array == array[..., :1]).all():
-        return array[..., 0]
     if mask:
-        return (array != 0).any(axis=-1).astype(np.uint8)
+        return drawn(array, alpha, warnings)
+    if alpha is not None:
+        warnings.append("ALPHA: transparency is dropped")
+    if array.ndim == 2 or (array == array[..., :1]).all():
+        return array if array.ndim == 2 else array[..., 0]
     warnings.append("COLOUR: converted to luminance")
     return luminance(array)
+
+
+def _channel(array: np.ndarray, channel: int) -> np.ndarray:
+    if array.ndim == 2:
+        found, cure = f"channel {channel} of a grey picture", "leave out the number"
+        raise Fault("CHANNELS", found, cure, exit=2)
+    if channel >= array.shape[-1]:
+        found = f"channel {channel} of {array.shape[-1]}"
+        raise Fault("CHANNELS", found, "counting starts at 0", exit=2)
+    return array[..., channel]
 
 
 def luminance(colours: np.ndarray) -> np.ndarray:

@@ -245,9 +245,11 @@ def _through_libtiff(data: bytes, wanted: int, compression: int, fill: int) -> b
         return image.tobytes()
 
 
-def meaning(values: np.ndarray, page: Page, warnings: list[str]) -> np.ndarray:
-    """Samples (H, W, channels) as grey levels (H, W) or colours (H, W, 3): polarity turned so that
-    high is bright, palettes and inks converted, alpha dropped, upright. Raises Fault DTYPE.
+def meaning(values: np.ndarray, page: Page, warnings: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Samples (H, W, channels) as grey levels (H, W) or colours (H, W, 3), and alpha (H, W).
+
+    Upright, polarity turned so that high is bright, palettes and inks converted. Several grey
+    channels stay channels. Raises Fault DTYPE.
     """
     colours = {PALETTE: 1, RGB: 3, CMYK: 4}.get(page.photometric, 1)
     if page.photometric not in (WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, MASK, CMYK) or (
@@ -255,11 +257,14 @@ def meaning(values: np.ndarray, page: Page, warnings: list[str]) -> np.ndarray:
     ):
         found = f"colour space {page.photometric} with {values.shape[2]} channels"
         raise Fault("DTYPE", f"a TIFF of {found}", "save it as grey levels or RGB")
-    if values.shape[2] > colours and _alpha(page):
-        warnings.append("ALPHA: transparency is dropped")
-    else:
-        colours = values.shape[2]  # several grey channels: which one is meant is not said
-    values = upright(values[..., :colours], int(page.tags.get(274, 1)), warnings)
+    values = upright(values, int(page.tags.get(274, 1)), warnings)
+    alpha = values[..., colours] if values.shape[2] > colours and _alpha(page) else None
+    values = values if alpha is None and colours == 1 else values[..., :colours]
+    return _shown(values, page, warnings), alpha
+
+
+def _shown(values: np.ndarray, page: Page, warnings: list[str]) -> np.ndarray:
+    """Grey levels or colours of the channels that are no alpha."""
     if page.photometric == WHITE_IS_0:
         values = _turned(values, page, warnings)
     if page.photometric == PALETTE:
@@ -269,7 +274,7 @@ def meaning(values: np.ndarray, page: Page, warnings: list[str]) -> np.ndarray:
         return _inks(values)
     if page.bits == 1:
         values = values * np.uint8(255)  # as every 1-bit picture is shown
-    return values[..., 0] if colours == 1 else values
+    return values[..., 0] if values.shape[2] == 1 else values
 
 
 def _alpha(page: Page) -> bool:

@@ -21,6 +21,13 @@ def find(name: str) -> Path | None:
     return FOLDER / name if name in names() else None
 
 
+def folder_of(run: Path | str) -> Path:
+    """Where a RUN lies, as every command takes it: a run folder that is there, else the bundled model of that name, else
+    the path as it is given."""
+    path = Path(run)
+    return path if (path / "recipe.toml").is_file() else find(str(run)) or path
+
+
 def examples(name: str) -> Path:
     """The folder of its example images: test/good, test/bad and masks, as a plain data folder is laid out."""
     return FOLDER / name / "examples"

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from pseudohealthy.networks.ranges import Channels, Size, Width8
+from pseudohealthy.settings import Range, checked
 
 GROUPS = 8
 WIDEST = 8  # the residual networks stop doubling their channels at this multiple of the width
@@ -64,7 +67,14 @@ class Translator(nn.Module):
 
     dictated: ClassVar = ("channels",)  # by the method
 
-    def __init__(self, *, channels: int = 1, width: int = 64, blocks: int = 6):
+    @checked
+    def __init__(
+        self,
+        *,
+        channels: Channels = 1,
+        width: Annotated[int, Range(1, 1024)] = 64,
+        blocks: Annotated[int, Range(0, 32)] = 6,
+    ):
         super().__init__()
         w = width
         layers = _normed(nn.Conv2d(channels + 1, w, 7, padding=3, bias=False), w)
@@ -92,10 +102,14 @@ class PatchCritic(nn.Module):
 
     dictated: ClassVar = ("channels", "size")  # by the method
 
-    def __init__(self, *, channels: int = 1, size: int = 128, width: int = 64, layers: int = 6):
+    @checked
+    def __init__(
+        self, *, channels: Channels = 1, size: Size = 128, width: Annotated[int, Range(1, 1024)] = 64,
+        layers: Annotated[int, Range(1, 10)] = 6,
+    ):  # fmt: skip
         super().__init__()
-        if layers < 1 or size >> layers < 1:
-            raise ValueError(f"critic of {layers} layers for size {size}: give 1 to {size.bit_length() - 1}")
+        if size >> layers < 1:
+            raise ValueError(f"layers = {layers} for size {size}: give 1 to {size.bit_length() - 1}")
         body, before = [], channels
         for level in range(layers):
             out = width * 2**level
@@ -115,8 +129,6 @@ def _widths(size: int, width: int) -> list[int]:
     """Channels of the residual networks at sides size, size / 2, ..., 4."""
     if size < 8 or size & (size - 1):
         raise ValueError(f"size {size}: choose a power of two from 8")
-    if width < 1 or width % GROUPS:
-        raise ValueError(f"width {width}: choose a multiple of {GROUPS}")
     return [width * min(WIDEST, 2**level) for level in range(size.bit_length() - 2)]
 
 
@@ -150,7 +162,8 @@ class Generator(nn.Module):
 
     dictated: ClassVar = ("channels", "size", "latent")  # by the method
 
-    def __init__(self, *, channels: int = 1, size: int = 64, latent: int = 128, width: int = 64):
+    @checked
+    def __init__(self, *, channels: Channels = 1, size: Size = 64, latent: int = 128, width: Width8 = 64):
         super().__init__()
         widths = _widths(size, width)[::-1]
         self.first = nn.Linear(latent, widths[0] * 16)
@@ -170,7 +183,8 @@ class Critic(nn.Module):
 
     dictated: ClassVar = ("channels", "size", "outputs")  # by the method
 
-    def __init__(self, *, channels: int = 1, size: int = 64, width: int = 64, outputs: int = 1):
+    @checked
+    def __init__(self, *, channels: Channels = 1, size: Size = 64, width: Width8 = 64, outputs: int = 1):
         super().__init__()
         widths = _widths(size, width)
         self.first = nn.Conv2d(channels, width, 3, padding=1)

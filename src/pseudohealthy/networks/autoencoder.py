@@ -8,11 +8,14 @@ stage of latent diffusion (Rombach et al. 2022).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pseudohealthy.networks.ranges import Channels, Size, Stem, Width8
+from pseudohealthy.settings import Range, checked
 
 
 def _block(channels: int, out: int) -> nn.Sequential:
@@ -33,23 +36,24 @@ class ConvAutoencoder(nn.Module):
 
     dictated: ClassVar = ("channels", "size", "kind", "spatial")  # by the method
 
+    @checked
     def __init__(
         self,
         *,
-        channels: int = 1,
-        size: int = 128,
-        width: int = 32,
-        levels: int = 4,
-        latent: int = 128,
+        channels: Channels = 1,
+        size: Size = 128,
+        width: Width8 = 32,
+        levels: Annotated[int, Range(1, 10)] = 4,
+        latent: Annotated[int, Range(0, 65_536)] = 128,
         kind: Literal["ae", "vae", "dae"] = "ae",
-        spatial: int = 0,
-        stem: int = 1,
+        spatial: Annotated[int, Range(0, 64)] = 0,
+        stem: Stem = 1,
     ):
         super().__init__()
         if kind not in ("ae", "vae", "dae"):
             raise ValueError(f"unknown autoencoder {kind!r}; choose ae, vae or dae")
         if size % (factor := stem * 2 ** (levels - 1)):
-            raise ValueError(f"size {size}: choose one that {factor} divides")
+            raise ValueError(f"size {size}: choose one that {factor} divides (stem and levels)")
         if kind == "vae" and latent < 1 and not spatial:
             raise ValueError("a variational autoencoder needs latent > 0")
         self.kind, self.stem = kind, stem

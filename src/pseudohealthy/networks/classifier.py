@@ -8,10 +8,27 @@ Dhariwal & Nichol 2021 (`EncoderUNetModel`), same parameter names; published by 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from pseudohealthy.networks.ranges import (
+    Blocks,
+    Channels,
+    Eps,
+    Factors,
+    Groups,
+    HeadChannels,
+    Heads,
+    Multipliers,
+    Share,
+    Size,
+    Stem,
+    Width,
+    groups_fit,
+)
+from pseudohealthy.settings import Range, checked
 
 from .unet import Style, attend, encoder, middle, timestep_embedding, unfolded
 
@@ -42,37 +59,44 @@ class Classifier(nn.Module):
 
     dictated: ClassVar = ("in_channels", "size", "classes")  # by the method
 
+    @checked
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        size: int | tuple[int, int] = 128,
-        classes: int = 2,
-        width: int = 32,
-        multipliers: tuple[int, ...] = (1, 2, 2, 4),
-        blocks: int = 2,
-        attention: tuple[int, ...] = (8,),
-        heads: int = 1,
-        head_channels: int | None = 32,
+        in_channels: Channels = 1,
+        size: Size | tuple[Size, Size] = 128,
+        classes: Annotated[int, Range(2, 10_000)] = 2,
+        width: Width = 32,
+        multipliers: Multipliers = (1, 2, 2, 4),
+        blocks: Blocks = 2,
+        attention: Factors = (8,),
+        heads: Heads = 1,
+        head_channels: HeadChannels | None = 32,
         scale_shift: bool = True,
         residual_sampling: bool = True,
-        groups: int = 32,
-        eps: float = 1e-5,
-        dropout: float = 0.0,
-        stem: int = 1,
+        groups: Groups = 32,
+        eps: Eps = 1e-5,
+        dropout: Share = 0.0,
+        stem: Stem = 1,
     ):
         super().__init__()
         self.width, self.levels, self.stem = width, len(multipliers), stem
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         factor = stem * 2 ** (self.levels - 1)
         if any(side % factor for side in self.size):
-            raise ValueError(f"image of {self.size[0]} x {self.size[1]}: choose sides that {factor} divides")
+            raise ValueError(
+                f"image of {self.size[0]} x {self.size[1]}: choose sides that {factor} divides (stem and multipliers)"
+            )
+        groups_fit(groups, width)
         style = Style(4 * width, heads, head_channels, "legacy", scale_shift, groups, eps, dropout)
         widths = [width * m for m in multipliers]
 
         self.time_embed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
         self.input_blocks, _ = encoder(in_channels * stem**2, widths, blocks, attention, residual_sampling, style)
         self.middle_block = middle(widths[-1], True, style)
+        if widths[-1] % (head_channels or heads):
+            raise ValueError(f"{'head_channels' if head_channels else 'heads'} = {head_channels or heads}: "
+                             f"{widths[-1]} channels do not split into such heads")  # fmt: skip
         places = (self.size[0] // factor) * (self.size[1] // factor)
         pool = AttentionPool(places, widths[-1], widths[-1] // head_channels if head_channels else heads, classes)
         self.out = nn.Sequential(style.norm(widths[-1]), nn.SiLU(), pool)

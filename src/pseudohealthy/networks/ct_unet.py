@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pseudohealthy.networks.ranges import Blocks, Channels, Heads, Multipliers, Share, Stem, Width
 from pseudohealthy.networks.unet import active, added, attend, timestep_embedding, unfolded
+from pseudohealthy.settings import checked
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -64,7 +66,7 @@ class CtAttention(nn.Module):
     def __init__(self, channels: int, heads: int):
         super().__init__()
         if channels % heads:
-            raise ValueError(f"{channels} channels do not split into {heads} heads")
+            raise ValueError(f"heads = {heads}: {channels} channels do not split into such heads")
         self.heads, self.norm = heads, norm(channels)
         self.qkv, self.proj = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
 
@@ -87,21 +89,25 @@ class CtUNet(nn.Module):
 
     dictated: ClassVar = ("in_channels", "out_channels", "quirks")  # by the method
 
+    @checked
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        out_channels: int = 1,
-        width: int = 64,
-        multipliers: tuple[int, ...] = (1, 2, 4, 8),
-        blocks: int = 2,
-        heads: int = 4,
-        dropout: float = 0.1,
-        stem: int = 1,
+        in_channels: Channels = 1,
+        out_channels: Channels = 1,
+        width: Width = 64,
+        multipliers: Multipliers = (1, 2, 4, 8),
+        blocks: Blocks = 2,
+        heads: Heads = 4,
+        dropout: Share = 0.1,
+        stem: Stem = 1,
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__()
         self.stem, self.published, embedding = stem, quirks == "published", 4 * width
+        self.factor = stem * (
+            1 if self.published else 2 ** (len(multipliers) - 1)
+        )  # must divide the sides of the image
         widths = [width * m for m in multipliers]
 
         def level(channels: int, out: int) -> Level:

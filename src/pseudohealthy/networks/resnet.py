@@ -9,10 +9,13 @@ their state dicts and the published ones load strictly:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from pseudohealthy.networks.ranges import Channels, Share
+from pseudohealthy.settings import Length, Range, checked
 
 EXPANSION = 4  # output channels of a bottleneck per inner channel
 
@@ -56,21 +59,20 @@ class ResNet(nn.Module):
 
     dictated: ClassVar = ("in_channels", "conv", "norm", "pool")  # by the method
 
+    @checked
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        layers: tuple[int, ...] = (3, 4, 6, 3),
-        width: int = 64,
-        outputs: int = 512,
-        drop_path: float = 0.05,
+        in_channels: Channels = 1,
+        layers: Annotated[tuple[Annotated[int, Range(1, 64)], ...], Length(1, 4)] = (3, 4, 6, 3),
+        width: Annotated[int, Range(1, 1024)] = 64,
+        outputs: Annotated[int, Range(1, 65_536)] = 512,
+        drop_path: Share = 0.05,
         conv: Callable[..., nn.Module] = nn.Conv2d,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
         pool: Callable[..., nn.Module] = nn.MaxPool2d,
     ):
         super().__init__()
-        if not 1 <= len(layers) <= 4 or min(layers) < 1:
-            raise ValueError(f"layers {layers}: give one to four stages of at least one block")
         self.stages, self.outputs = len(layers), outputs
         self.widths = tuple(EXPANSION * width * 2**stage for stage in range(len(layers)))  # channels after each stage
         self.factor = 2 ** (len(layers) + 1)  # downsampling of the last stage

@@ -27,6 +27,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pseudohealthy.networks.ranges import (
+    Blocks,
+    Channels,
+    Eps,
+    Factors,
+    Groups,
+    HeadChannels,
+    Heads,
+    Multipliers,
+    Share,
+    Stem,
+    Width,
+    groups_fit,
+)
+from pseudohealthy.settings import checked
+
 # Rows of the attention matrix at a time on the CPU, fewer for a batch: 1.2 to 1.9 times faster than all 4096 at once
 QUERY_ROWS = 512
 
@@ -101,7 +117,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = style.heads if style.head_channels is None else channels // style.head_channels
         if self.heads < 1 or channels % self.heads or (style.head_channels and channels % style.head_channels):
-            raise ValueError(f"{channels} channels do not split into heads of {style.head_channels or style.heads}")
+            how = "heads" if style.head_channels is None else "head_channels"
+            raise ValueError(
+                f"{how} = {style.head_channels or style.heads}: {channels} channels do not split into such heads"
+            )
         self.order = style.attention_order
         self.norm = style.norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
@@ -270,40 +289,45 @@ class UNet(nn.Module):
 
     dictated: ClassVar = ("in_channels", "out_channels", "classes", "vector", "learned_variance")  # by the method
 
+    @checked
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        out_channels: int = 1,
-        width: int = 128,
-        multipliers: tuple[int, ...] = (1, 2, 2),
-        blocks: int = 2,
-        attention: tuple[int, ...] = (),
+        in_channels: Channels = 1,
+        out_channels: Channels = 1,
+        width: Width = 128,
+        multipliers: Multipliers = (1, 2, 2),
+        blocks: Blocks = 2,
+        attention: Factors = (),
         middle_attention: bool = True,
-        heads: int = 1,
-        head_channels: int | None = None,
+        heads: Heads = 1,
+        head_channels: HeadChannels | None = None,
         attention_order: Literal["legacy", "new"] = "legacy",
         classes: int = 0,
         vector: int = 0,
         scale_shift: bool = False,
         residual_sampling: bool = False,
-        groups: int = 32,
-        eps: float = 1e-5,
-        dropout: float = 0.0,
+        groups: Groups = 32,
+        eps: Eps = 1e-5,
+        dropout: Share = 0.0,
         embedding_order: Literal["cos-sin", "sin-cos"] = "cos-sin",
-        frequency_shift: int = 0,
+        frequency_shift: Literal[0, 1] = 0,
         pad_end: bool = False,
-        stem: int = 1,
+        stem: Stem = 1,
         checkpointing: bool = False,
         learned_variance: bool = False,
     ):
         super().__init__()
         if classes and vector:
             raise ValueError("condition on classes or on a vector, not on both")
-        if frequency_shift not in (0, 1) or (pad_end and residual_sampling):
-            raise ValueError("frequency_shift is 0 or 1; pad_end is of strided convolutions, not of residual_sampling")
+        if pad_end and residual_sampling:
+            raise ValueError("pad_end is of strided convolutions, not of residual_sampling: choose one")
+        if frequency_shift and width < 4:
+            raise ValueError(f"width = {width} has one frequency, which frequency_shift = 1 leaves no room for: give 4")
+        groups_fit(groups, width)
         hidden = 4 * width
         self.width, self.levels, self.stem, self.learned_variance = width, len(multipliers), stem, learned_variance
+        self.factor = stem * 2 ** (self.levels - 1)  # must divide the sides of the image
         self.embedding_order, self.frequency_shift, self.pad_end = embedding_order, frequency_shift, pad_end
         self.classes, self.vector, self.checkpointing = classes, vector, checkpointing
         embedding = hidden * (2 if vector else 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pseudohealthy import models
 from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.records import HEADINGS
 from pseudohealthy.io.atomic import write_json
@@ -116,4 +117,7 @@ def keep_it(result: Sweep) -> str:
     """The best setting as the words that make it the run's own."""
     best = result.settings(result.best)
     quoted = " ".join(f"'{setting}'" if set(setting) & set('[]"* ') else setting for setting in best)
-    return f"best {result.metric} on {result.split}; keep it: pseudohealthy train --resume {result.run} --set {quoted}"
+    line = f"pseudohealthy train --resume {result.run} --set {quoted}"
+    if models.find(result.run):  # it stays as it is
+        line = f"pseudohealthy detect {result.run} INPUT... --out DIR --set {quoted}"
+    return f"best {result.metric} on {result.split}; keep it: {line}"

@@ -35,7 +35,7 @@ WHERE = {
 
 def restorer_class(name: str | None):
     """The class registered under `name`. Fault RECIPE (exit 2) for an unknown one."""
-    if name not in WHERE:
+    if not isinstance(name, str) or name not in WHERE:
         near = difflib.get_close_matches(str(name), WHERE, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(WHERE)}"
         raise Fault("RECIPE", f"there is no restorer '{name}'", f"set restorer.name; {hint}", exit=USAGE)

@@ -5,7 +5,7 @@ AE and VAE as compared with in Baur et al., Medical Image Analysis 2021; DAE wit
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,11 @@ from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.networks.autoencoder import ConvAutoencoder
+from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.ranges import Square, Weight
+from pseudohealthy.settings import Range
 
 
 @register("autoencoder")
@@ -31,13 +34,13 @@ class Autoencoder(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
         kind: Literal["ae", "vae", "dae"] = "ae",
-        beta: float = 1e-3,
-        corruption: float = 0.4,
-        coarse: int = 8,
+        beta: Weight = 1e-3,
+        corruption: Annotated[float, Range(0, 10)] = 0.4,
+        coarse: Square = 8,
     ):
         super().__init__(size=size, channels=channels)
         given = {"channels": channels, "size": size, "kind": kind}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.maps import AnomalyMap
+from pseudohealthy.networks.ranges import Channels, Size
+from pseudohealthy.settings import checked
 
+GROUPS = 8  # of draws, for the spread of a score: as many maps are in memory once more
 PRIOR = 8  # healthy planes that the spread of all pixels together counts for in the spread of one pixel
 FLOOR = 0.5  # of that common spread, below which no pixel is trusted: background never varies in healthy images
 
@@ -40,6 +44,26 @@ class Restoration:
     trail: list[Tensor] = field(default_factory=list)
     map: Tensor | None = None
     score: Tensor | None = None
+    without: Sequence[Callable[[], Restoration]] = ()
+
+
+def averaged(estimates: Sequence[Tensor], clip: bool = False) -> Restoration:
+    """The mean over draws, then over levels, of estimates (B, draws, C, S, S) of each level; the trail is by level.
+
+    clip: to [-1, 1], each level's mean. `without` leaves out one draw each, or of many draws one group in `GROUPS`.
+    """
+
+    def mean(kept: Tensor) -> Restoration:
+        trail = [estimate[:, kept].mean(1) if len(kept) < count else estimate.mean(1) for estimate in estimates]
+        trail = [part.clamp(-1, 1) if clip else part for part in trail]
+        return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
+
+    count = estimates[0].shape[1]
+    draws = torch.arange(count)
+    left_out = draws.tensor_split(min(count, GROUPS)) if count > 1 else ()
+    restoration = mean(draws)
+    restoration.without = [partial(mean, draws[~torch.isin(draws, group)]) for group in left_out]
+    return restoration
 
 
 class Restorer(nn.Module):
@@ -53,7 +77,8 @@ class Restorer(nn.Module):
     dictated: ClassVar[tuple[str, ...]] = ("size", "channels")  # the canvas decides these
     nested: ClassVar[dict[str, Any]] = {}  # settings that are themselves a signature: {"network": UNet}
 
-    def __init__(self, *, size: int, channels: int):
+    @checked
+    def __init__(self, *, size: Size, channels: Channels):
         super().__init__()
         self.size, self.channels = size, channels
         # Mean and spread of healthy training planes, in [-1, 1]; the loop fills them before the first step.
@@ -73,6 +98,9 @@ class Restorer(nn.Module):
     def parts(self) -> tuple[str, ...]:
         """Names of the submodules that are trained, each with its own loss and optimiser; empty: nothing to train."""
         return ()
+
+    def fits(self, batch: int) -> None:
+        """Fault RECIPE (exit 2) where the method cannot be trained on so many images at a time."""
 
     def begin(self) -> None:
         """Called once, before the first step of a new training: weights to start from. Not when a run is opened."""
@@ -155,6 +183,8 @@ def register(name: str) -> Callable[[type[Restorer]], type[Restorer]]:
 
     def add(cls: type[Restorer]) -> type[Restorer]:
         cls.name = name
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
         REGISTRY[name] = cls
         return cls
 

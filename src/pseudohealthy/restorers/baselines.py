@@ -6,11 +6,15 @@ A method that does not beat these has shown nothing.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import REGISTRY, Restoration, Restorer, register
+from pseudohealthy.settings import Range
 
 
 def brightness(images: Tensor) -> Tensor:
@@ -43,7 +47,7 @@ class BrightArea(Restorer):
 
     unfiltered = True
 
-    def __init__(self, *, size: int, channels: int, level: float = 0.98):
+    def __init__(self, *, size: Size, channels: Channels, level: Annotated[float, Range(0, 1)] = 0.98):
         super().__init__(size=size, channels=channels)
         self.level = level
 
@@ -101,7 +105,7 @@ class ZScore(Restorer):
 
     unfiltered = True
 
-    def __init__(self, *, size: int, channels: int, floor: float = 0.05):
+    def __init__(self, *, size: Size, channels: Channels, floor: Annotated[float, Range(0, 10, open="low")] = 0.05):
         super().__init__(size=size, channels=channels)
         self.floor = floor
 

@@ -6,21 +6,24 @@ contrast and scanner pass it, a lesion should not.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import torch
 from torch import Tensor, nn
 
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.networks.ranges import Channels, Size, norms_fit, side_fits
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
-from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.patched import shared_fields
+from pseudohealthy.restorers.ranges import Depths, Draws, Levels, levels_fit
 from pseudohealthy.restorers.spark import encoder_of
+from pseudohealthy.settings import File
 
 
 class EncodedDenoiser(nn.Module):
@@ -54,31 +57,34 @@ class Conditioned(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
         encoder: dict = {},  # noqa: B006 (read only)
-        encoder_weights: str = "",
+        encoder_weights: Annotated[str, File("the weights file of a `spark` run, or nothing")] = "",
         schedule: Literal["linear", "cosine"] = "cosine",
-        levels: int = 1000,
+        levels: Levels = 1000,
         target: Literal["noise", "clean", "velocity"] = "clean",
         noise: Literal["gaussian", "simplex"] = "simplex",
         standardise: bool = False,
-        depths: tuple[int, ...] = (250, 500, 750),
-        draws: int = 1,
+        depths: Depths = (250, 500, 750),
+        draws: Draws = 1,
         clip: bool = True,
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
-        if not depths or not all(1 <= depth <= levels for depth in depths) or draws < 1:
-            raise ValueError(f"depths {depths}, draws {draws}: give levels in 1..{levels} and at least one draw")
+        levels_fit("depths", depths, levels, "levels")
         eye = build(ResNet, encoder, "restorer.encoder", in_channels=channels)
         shape = {"in_channels": channels, "out_channels": channels, "vector": eye.outputs}
         net = build(UNet, network, "restorer.network", **shape)
         self.model = EncodedDenoiser(eye, Denoiser(net, Schedule(schedule, levels), target=target))
+        side_fits(net, size, "restorer.network")
         self.encoder_weights = encoder_weights
         self.noise, self.standardise, self.depths, self.draws, self.clip = noise, standardise, depths, draws, clip
         self.shared = quirks == "published" and noise == "simplex"
+
+    def fits(self, batch: int) -> None:
+        norms_fit(batch * math.ceil(self.size / self.model.encoder.factor) ** 2, "restorer.encoder")
 
     def parts(self) -> tuple[str, ...]:
         return ("model",)
@@ -103,7 +109,7 @@ class Conditioned(Restorer):
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         vector = self.model.context(images).repeat_interleave(self.draws, 0)
-        copied, trail = images.repeat_interleave(self.draws, 0), []
+        copied, found = images.repeat_interleave(self.draws, 0), []
         for depth in self.depths:
             if self.shared:
                 noise = shared_fields(draw, images, f"depth {depth}", self.draws).repeat(len(images), 1, 1, 1)
@@ -111,9 +117,8 @@ class Conditioned(Restorer):
                 noise = self.noisy(draw.fork(f"depth {depth}")).repeat(self.draws).noise(copied)
             noised = self.model.denoiser.noised(copied, noise, depth)
             clean = self.model.denoiser(noised, depth, vector=vector).clean.float()
-            clean = clean.unflatten(0, (-1, self.draws)).mean(1)
-            trail.append(clean.clamp(-1, 1) if self.clip else clean)
-        return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
+            found.append(clean.unflatten(0, (-1, self.draws)))
+        return averaged(found, self.clip)
 
     def noisy(self, draw: Draw) -> Draw:
         """The same stream, giving this method's kind of noise."""

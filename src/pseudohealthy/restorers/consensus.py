@@ -8,16 +8,20 @@ away err more, and count less), or of each pixel too (they err more where anatom
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.maps import AnomalyMap, smooth
+from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import FLOOR, Batch, HealthyResiduals, Restoration, register
 from pseudohealthy.restorers.ddpm import Ddpm
+from pseudohealthy.restorers.ranges import Depths, Draws, Frequency, Levels, MaxLevel, Octaves, Sigma
+from pseudohealthy.settings import Range
 
 
 @register("consensus")
@@ -38,24 +42,24 @@ class Consensus(Ddpm):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
         schedule: Literal["linear", "cosine"] = "linear",
-        levels: int = 1000,
+        levels: Levels = 1000,
         target: Literal["noise", "clean", "velocity"] = "noise",
         noise: Literal["gaussian", "simplex"] = "gaussian",
         standardise: bool = False,
-        octaves: int = 6,
-        frequency: float = 64.0,
-        max_level: int = 0,
-        depths: tuple[int, ...] = (100, 250, 400),
-        draws: int = 8,
+        octaves: Octaves = 6,
+        frequency: Frequency = 64.0,
+        max_level: MaxLevel = 0,
+        depths: Depths = (100, 250, 400),
+        draws: Draws = 8,
         clip: bool = True,
-        sigma: float = 1.5,
+        sigma: Sigma = 1.5,
         side: Literal["both", "brighter", "darker"] = "both",
         calibration: Literal["pixel", "level", "none"] = "level",
-        floor: float = FLOOR,
+        floor: Annotated[float, Range(0, 10, open="low")] = FLOOR,
     ):
         super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
                          noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
@@ -67,6 +71,15 @@ class Consensus(Ddpm):
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         restored = super().restore(images, draw)
+        read = self.read(images, restored)
+        read.without = [partial(self.reread, images, other) for other in restored.without]
+        return read
+
+    def reread(self, images: Tensor, other: Callable[[], Restoration]) -> Restoration:
+        return self.read(images, other())
+
+    def read(self, images: Tensor, restored: Restoration) -> Restoration:
+        """The map of the estimates of each level."""
         residuals = self.residuals(images, restored.trail)
         if self.calibration != "none":
             residuals = (residuals - self.residual_mean) / self.residual_spread

@@ -7,8 +7,9 @@ MIDL 2023). The whole-slice experiment of the same authors' poster is restorer "
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -16,14 +17,29 @@ from torch import Tensor
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.interop.start import start_from
 from pseudohealthy.networks.ct_unet import CtUNet
+from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
-from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.patched import Box
+from pseudohealthy.restorers.ranges import (
+    Depths,
+    Draws,
+    Levels,
+    MaxLevel,
+    Square,
+    Weight,
+    Weights,
+    highest,
+    levels_fit,
+    patch_fits,
+)
 from pseudohealthy.scores import mirror_residual
+from pseudohealthy.settings import Range
 
 EMPTY = -0.999  # a window no brighter than this is air: nothing to restore
 
@@ -34,7 +50,7 @@ class CtPatched(Restorer):
 
     architecture: "ct" (settings in `ct_network`) or "unet" (in `network`). weights: a run or a diffusers folder whose
         network training starts from; read then only. "" starts from scratch.
-    patch, stride: side and step of the windows, model pixels; an image smaller than `patch` is one window.
+    patch, stride: side and step of the windows, model pixels, at most the side of the image.
     context: side of the square about a window that the network sees, always; 0 is the whole image, as published.
     levels, max_level: of the cosine schedule (s = 0.008), and the highest that training draws; 0 is all of them.
     depths, draws: noise levels (the published 0-based step 150 is level 151) and noise draws that are averaged.
@@ -54,40 +70,43 @@ class CtPatched(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         architecture: Literal["ct", "unet"] = "ct",
         ct_network: dict = {},  # noqa: B006 (read only)
         network: dict = {},  # noqa: B006 (read only)
-        weights: str = "",
-        patch: int = 64,
-        stride: int = 32,
-        context: int = 0,
-        levels: int = 1000,
-        max_level: int = 0,
-        depths: tuple[int, ...] = (151,),
-        draws: int = 1,
-        ssim_weight: float = 1.0,
+        weights: Weights = "",
+        patch: Square = 64,
+        stride: Square = 32,
+        context: Annotated[int, Range(0, 2048)] = 0,
+        levels: Levels = 1000,
+        max_level: MaxLevel = 0,
+        depths: Depths = (151,),
+        draws: Draws = 1,
+        ssim_weight: Weight = 1.0,
         clip: bool = True,
-        windows: int = 64,
+        windows: Annotated[int, Range(1, 4096)] = 64,
         symmetry: bool = False,
         score: Literal["map", "published"] = "map",
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
-        max_level = max_level or levels
-        if not 1 <= stride <= patch or (context and context < patch) or min(windows, draws) < 1:
-            raise ValueError(f"stride {stride}, patch {patch}, context {context}: give rising sizes, or context 0")
-        if not depths or not all(1 <= d <= max_level <= levels for d in depths):
-            raise ValueError(f"depths {depths}: give levels in 1..{max_level}, which may not exceed {levels}")
+        max_level = highest(max_level, levels)
+        patch_fits(patch, size)
+        levels_fit("depths", depths, max_level, "max_level")
+        if stride > patch or (context and context < patch):
+            raise Fault("RECIPE", f"restorer.stride = {stride}, patch = {patch} and context = {context}",
+                        "give a stride of at most the patch, and a context of at least it or 0", exit=USAGE)  # fmt: skip
         if symmetry and score == "published":
-            raise ValueError("symmetry changes the residual, which score 'published' does not use: choose one")
+            raise Fault("RECIPE", "restorer.symmetry changes the residual, which restorer.score = published does not use",
+                        "choose one of them", exit=USAGE)  # fmt: skip
         self.published, sides = quirks == "published", {"in_channels": channels, "out_channels": channels}
         if architecture == "ct":
             net = build(CtUNet, ct_network, "restorer.ct_network", quirks=quirks, **sides)
         else:
             net = build(UNet, network, "restorer.network", **sides)
         self.denoiser = Denoiser(net, Schedule("cosine", levels, floor=1e-4 if self.published else 0), target="clean")
+        side_fits(net, min(context or size, size), f"restorer.{'ct_network' if architecture == 'ct' else 'network'}")
         self.weights, self.max_level, self.depths, self.draws = weights, max_level, depths, draws
         self.patch, self.stride, self.context, self.windows = patch, stride, context, windows
         self.ssim_weight, self.clip, self.symmetry, self.own_map = ssim_weight, clip, symmetry, score == "published"
@@ -143,18 +162,28 @@ class CtPatched(Restorer):
         return torch.stack([place.cut(part) for place, part in zip(places, clean, strict=True)])
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        found = [self.slid(images, depth, draw.fork(f"depth {depth}")) for depth in self.depths]
-        trail = [twin for twin, _ in found]
-        healthy = torch.stack(trail).mean(0)
+        twins, errors = zip(*(self.slid(images, d, draw.fork(f"depth {d}")) for d in self.depths), strict=True)
+        found, wrong = averaged(twins), averaged(errors)
+        read = self.read(images, found, wrong)
+        pairs = zip(found.without, wrong.without, strict=True)
+        read.without = [partial(self.reread, images, *pair) for pair in pairs]
+        return read
+
+    def reread(self, images: Tensor, *pair: Callable[[], Restoration]) -> Restoration:
+        return self.read(images, *(other() for other in pair))
+
+    def read(self, images: Tensor, found: Restoration, wrong: Restoration) -> Restoration:
+        """What `score` and `symmetry` make of mean twins (B, C, H, W) and mean errors (B, 1, H, W)."""
         if self.own_map:
-            maps = torch.stack([errors for _, errors in found]).mean(0)
-            return Restoration(healthy, trail, map=maps, score=maps.flatten(1).mean(1))
-        if self.symmetry:
-            healthy = images - mirror_residual(images - healthy, images, sigma=images.shape[-1] / 64)
-        return Restoration(healthy, trail)
+            maps = wrong.healthy[:, 0]
+            return Restoration(found.healthy, found.trail, map=maps, score=maps.flatten(1).mean(1))
+        if not self.symmetry:
+            return found
+        residual = mirror_residual(images - found.healthy, images, sigma=images.shape[-1] / 64)
+        return Restoration(images - residual, found.trail)
 
     def slid(self, images: Tensor, depth: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Twins (B, C, H, W) and mean absolute errors (B, H, W) from one-step estimates of all windows at `depth`."""
+        """Twins (B, draws, C, H, W) and absolute errors (B, draws, 1, H, W) from one-step estimates of all windows."""
         boxes = self.grid(*images.shape[-2:])
         truth = torch.stack([box.cut(images) for box in boxes], 1)[:, None].expand(-1, self.draws, *[-1] * 4)
         copies, one = truth.shape[:3], truth.shape[3:]
@@ -167,9 +196,9 @@ class CtPatched(Restorer):
             at = [boxes[i] for i in window.tolist()]
             clean = self.estimate([images[i] for i in item.tolist()], at, noised[item, copy, window], depth)
             estimates[item, copy, window] = clean.clamp(-1, 1) if self.clip else clean
-        errors = (truth - estimates).abs().mean((1, 3), keepdim=True)[:, 0]  # (B, windows, 1, patch, patch)
+        errors = (truth - estimates).abs().mean(3, keepdim=True)  # (B, draws, windows, 1, patch, patch)
         nothing = torch.zeros_like(images[:, :1])
-        return stitched(estimates.mean(1), boxes, images), stitched(errors, boxes, nothing)[:, 0]
+        return stitched(estimates, boxes, images), stitched(errors, boxes, nothing)
 
     def describe(self) -> str:
         return "absolute errors of the windows, averaged" if self.own_map else ""
@@ -200,9 +229,11 @@ def surroundings(box: Box, context: int, height: int, width: int) -> Box:
 
 
 def stitched(patches: Tensor, boxes: Sequence[Box], outside: Tensor) -> Tensor:
-    """Mean of patches (B, windows, C, patch, patch) over the windows that hold a pixel; `outside` (B, C, H, W) elsewhere."""
-    total, count = torch.zeros_like(outside), torch.zeros_like(outside)
+    """Mean of patches (B, draws, windows, C, patch, patch) over the windows that hold a pixel: (B, draws, C, H, W);
+    `outside` (B, C, H, W) where no window lies."""
+    total = torch.zeros_like(outside[:, None].repeat(1, patches.shape[1], 1, 1, 1))
+    count = torch.zeros_like(outside[:1, None])
     for index, box in enumerate(boxes):
-        box.cut(total).add_(patches[:, index])
+        box.cut(total).add_(patches[:, :, index])
         box.cut(count).add_(1)
-    return torch.where(count > 0, total / count.clamp(min=1), outside)
+    return torch.where(count > 0, total / count.clamp(min=1), outside[:, None])

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.denoiser import Denoiser
@@ -18,9 +17,23 @@ from pseudohealthy.diffusion.sampler import sample, walk
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.interop.start import start_from
+from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
-from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
+from pseudohealthy.restorers.ranges import (
+    Calls,
+    Depths,
+    Draws,
+    Eta,
+    Frequency,
+    Levels,
+    MaxLevel,
+    Octaves,
+    Weights,
+    highest,
+    levels_fit,
+)
 
 
 @register("ddpm")
@@ -49,35 +62,37 @@ class Ddpm(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
-        weights: str = "",
+        weights: Weights = "",
         schedule: Literal["linear", "cosine"] = "linear",
-        levels: int = 1000,
+        levels: Levels = 1000,
         target: Literal["noise", "clean", "velocity"] = "noise",
         noise: Literal["gaussian", "simplex"] = "gaussian",
         standardise: bool = False,
-        octaves: int = 6,
-        frequency: float = 64.0,
-        max_level: int = 0,
-        depths: tuple[int, ...] = (250,),
-        steps: int = 0,
-        eta: float = 1.0,
-        order: int = 1,
-        draws: int = 1,
+        octaves: Octaves = 6,
+        frequency: Frequency = 64.0,
+        max_level: MaxLevel = 0,
+        depths: Depths = (250,),
+        steps: Calls = 0,
+        eta: Eta = 1.0,
+        order: Literal[1, 2] = 1,
+        draws: Draws = 1,
         clip: bool = True,
         variance: Literal["posterior", "large"] = "posterior",
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
-        if order not in (1, 2) or (order == 2 and eta > 0 and "eta" not in self.dictated):
+        if order == 2 and eta > 0 and "eta" not in self.dictated:
             raise Fault(
                 "RECIPE", f"restorer.order is {order} with eta {eta:g}", "choose 1, or 2 with eta 0", exit=USAGE
             )
         net = build(UNet, network, "restorer.network", in_channels=channels, out_channels=channels)
         self.denoiser = Denoiser(net, Schedule(schedule, levels), target=target)
-        self.weights, self.noise, self.max_level = weights, noise, max_level or levels
+        side_fits(net, size, "restorer.network")
+        self.weights, self.noise, self.max_level = weights, noise, highest(max_level, levels)
+        levels_fit("depths", depths, self.max_level, "max_level" if max_level else "levels")
         self.simplex = {"standardise": standardise, "octaves": octaves, "frequency": frequency, **self.simplex_settings}
         self.depths, self.steps, self.eta, self.draws, self.clip = depths, steps, eta, draws, clip
         self.variance, self.quirks, self.order = variance, quirks, order
@@ -98,15 +113,15 @@ class Ddpm(Restorer):
         return error.float().square().flatten(1).mean(1)
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        trail = []
+        found = []
         for depth in self.depths:
             noise = self.fields(self.noisy(draw.fork(f"depth {depth}")).repeat(self.draws))
             x = images.repeat_interleave(self.draws, 0)
             x = self.denoiser.noised(x, noise(x), depth)
             x = sample(self.denoiser, x, self.walk(depth), eta=self.eta, order=self.order, draw=noise, clip=self.clip,
                        variance=self.variance)  # fmt: skip
-            trail.append(x.unflatten(0, (-1, self.draws)).mean(1))
-        return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
+            found.append(x.unflatten(0, (-1, self.draws)))
+        return averaged(found)
 
     def walk(self, depth: int) -> list[int]:
         return walk(depth, 0, min(self.steps or depth, depth))

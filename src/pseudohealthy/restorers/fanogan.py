@@ -6,15 +6,18 @@ adversarial networks", Medical Image Analysis 2019. Learns from healthy images a
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.networks.adversarial import Critic, Generator, frozen, gradient_penalty
+from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.ranges import Weight
+from pseudohealthy.settings import Range
 
 
 @register("fanogan")
@@ -37,19 +40,17 @@ class FAnoGAN(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         generator: dict = {},  # noqa: B006 (read only)
         critic: dict = {},  # noqa: B006 (read only)
         encoder: dict = {},  # noqa: B006 (read only)
-        latent: int = 128,
-        kappa: float = 1.0,
-        penalty_weight: float = 10.0,
+        latent: Annotated[int, Range(1, 65_536)] = 128,
+        kappa: Weight = 1.0,
+        penalty_weight: Weight = 10.0,
         score: Literal["map", "paper"] = "map",
     ):
         super().__init__(size=size, channels=channels)
-        if latent < 1:
-            raise ValueError(f"latent {latent}: give at least 1")
         shape = {"channels": channels, "size": size}
         self.generator = build(Generator, generator, "restorer.generator", **shape, latent=latent)
         self.critic = build(Critic, critic, "restorer.critic", **shape, outputs=1)

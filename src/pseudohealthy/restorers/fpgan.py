@@ -14,10 +14,12 @@ from torch import Tensor
 
 from pseudohealthy.cases import HEALTHY
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.errors import NO_INPUT, Fault
+from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.networks.adversarial import PatchCritic, Translator, frozen, gradient_penalty
+from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.ranges import Weight
 
 
 @register("fpgan")
@@ -38,18 +40,20 @@ class FixedPointGAN(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         generator: dict = {},  # noqa: B006 (read only)
         critic: dict = {},  # noqa: B006 (read only)
-        class_weight: float = 1.0,
-        penalty_weight: float = 10.0,
-        cycle_weight: float = 10.0,
-        identity_weight: float = 10.0,
+        class_weight: Weight = 1.0,
+        penalty_weight: Weight = 10.0,
+        cycle_weight: Weight = 10.0,
+        identity_weight: Weight = 10.0,
     ):
         super().__init__(size=size, channels=channels)
         if size % 4 or size < 8:  # one pixel in the middle has no instance norm
-            raise ValueError(f"size {size}: choose one that 4 divides, at least 8")
+            raise Fault(
+                "RECIPE", f"canvas.size = {size} for this method", "give one that 4 divides, at least 8", exit=USAGE
+            )
         self.critic = build(PatchCritic, critic, "restorer.critic", channels=channels, size=size)
         self.generator = build(Translator, generator, "restorer.generator", channels=channels)
         self.class_weight, self.penalty_weight = class_weight, penalty_weight

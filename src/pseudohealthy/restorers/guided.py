@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +25,12 @@ from pseudohealthy.diffusion.sampler import sample, walk
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.networks.classifier import Classifier
+from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.ranges import Calls, Level, Levels, levels_fit
+from pseudohealthy.settings import Range
 
 ABLATION_START = 500  # the published ablation always noises to its step 499, wherever its loop then begins
 
@@ -55,16 +58,16 @@ class Guided(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
         classifier: dict = {},  # noqa: B006 (read only)
         schedule: Literal["linear", "cosine"] = "linear",
-        levels: int = 1000,
-        depth: int = 500,
-        scale: float = 100.0,
-        steps: int = 0,
-        order: int = 1,
+        levels: Levels = 1000,
+        depth: Level = 500,
+        scale: Annotated[float, Range(0, 10_000)] = 100.0,
+        steps: Calls = 0,
+        order: Literal[1, 2] = 1,
         sampler: Literal["ddim", "ddpm"] = "ddim",
         data_range: Literal["signed", "unit"] = "signed",
         conditional: bool = True,
@@ -73,9 +76,10 @@ class Guided(Restorer):
     ):
         super().__init__(size=size, channels=channels)
         highest = max(depth + 1, ABLATION_START) if quirks == "published" else depth
-        if not 0 < depth <= highest <= levels:
-            raise Fault("RECIPE", f"restorer.depth is {depth} of {levels} levels", "choose a level between", exit=USAGE)
-        if order not in (1, 2) or (order == 2 and sampler == "ddpm"):
+        levels_fit(
+            "depth", [depth], levels - (highest - depth), "levels, as published" if highest > depth else "levels"
+        )
+        if order == 2 and sampler == "ddpm":
             raise Fault(
                 "RECIPE", f"restorer.order is {order} with sampler {sampler}", "choose 1, or 2 with ddim", exit=USAGE
             )
@@ -85,6 +89,7 @@ class Guided(Restorer):
         self.classifier = build(
             Classifier, classifier, "restorer.classifier", in_channels=channels, size=size, classes=2
         )
+        side_fits(net, size, "restorer.network")
         self.depth, self.scale, self.steps, self.order, self.sampler = depth, scale, steps, order, sampler
         self.encodings: Encodings | None = None  # a sweep's: what several scales and depths share
         self.unit, self.conditional, self.clip = data_range == "unit", conditional, clip

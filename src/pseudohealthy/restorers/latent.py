@@ -17,9 +17,11 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample, walk
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.networks.autoencoder import ConvAutoencoder
+from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.ranges import Calls, Depths, Draws, Eta, Levels, Weight, levels_fit
 
 SLOWEST = 0.01  # weight of one batch in the running statistics of the code, once the first hundred have been seen
 
@@ -44,20 +46,20 @@ class Latent(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
         autoencoder: dict = {},  # noqa: B006 (read only)
-        code: int = 4,
+        code: Channels = 4,
         kind: Literal["ae", "vae"] = "vae",
-        beta: float = 1e-6,
+        beta: Weight = 1e-6,
         schedule: Literal["linear", "cosine"] = "linear",
-        levels: int = 1000,
+        levels: Levels = 1000,
         target: Literal["noise", "clean", "velocity"] = "noise",
-        depths: tuple[int, ...] = (250,),
-        steps: int = 0,
-        eta: float = 1.0,
-        draws: int = 1,
+        depths: Depths = (250,),
+        steps: Calls = 0,
+        eta: Eta = 1.0,
+        draws: Draws = 1,
         against: Literal["reconstruction", "image"] = "reconstruction",
     ):
         super().__init__(size=size, channels=channels)
@@ -65,6 +67,8 @@ class Latent(Restorer):
         self.autoencoder = build(ConvAutoencoder, autoencoder, "restorer.autoencoder", **shape)
         net = build(UNet, network, "restorer.network", in_channels=code, out_channels=code)
         self.denoiser = Denoiser(net, Schedule(schedule, levels), target=target)
+        side_fits(net, self.autoencoder.shape[-1], "restorer.network of the code")
+        levels_fit("depths", depths, levels, "levels")
         self.beta, self.against = beta, against
         self.depths, self.steps, self.eta, self.draws = depths, steps, eta, draws
         self.register_buffer("code_mean", torch.zeros(code, 1, 1))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +15,15 @@ from torch import Tensor
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw, Key
 from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.interop.start import start_from
+from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.recipe import build
-from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
+from pseudohealthy.restorers.ranges import Depths, Draws, Levels, Square, Weight, Weights, levels_fit, patch_fits
+from pseudohealthy.settings import Range
 
 PIXELS = 2**18  # of the images in one network call: 28 of 96 x 96, about 1 GB of activations at width 128
 
@@ -77,33 +81,35 @@ class Patched(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
-        weights: str = "",
-        patch: int = 48,
-        stride: int = 0,
+        weights: Weights = "",
+        patch: Square = 48,
+        stride: Annotated[int, Range(0, 2048)] = 0,
         overlap: Literal["none", "cut", "average"] = "none",
         sampling: Literal["grid", "random"] = "grid",
         schedule: Literal["linear", "cosine"] = "cosine",
-        levels: int = 1000,
+        levels: Levels = 1000,
         target: Literal["noise", "clean", "velocity"] = "clean",
         noise: Literal["gaussian", "simplex"] = "simplex",
         standardise: bool = False,
-        depths: tuple[int, ...] = (500,),
-        draws: int = 1,
+        depths: Depths = (500,),
+        draws: Draws = 1,
         objective: Literal["l1", "mse+ssim"] = "l1",
-        ssim_weight: float = 1.0,
+        ssim_weight: Weight = 1.0,
         clip: bool = True,
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
-        if patch < 1 or not 0 <= stride <= patch or (stride and overlap == "none"):
-            raise ValueError(f"patch {patch}, stride {stride}, overlap {overlap!r}: a stride is for overlapping boxes")
-        if not depths or not all(1 <= depth <= levels for depth in depths) or draws < 1:
-            raise ValueError(f"depths {depths}, draws {draws}: give levels in 1..{levels} and at least one draw")
+        patch_fits(patch, size)
+        levels_fit("depths", depths, levels, "levels")
+        if stride > patch or (stride and overlap == "none"):
+            raise Fault("RECIPE", f"restorer.stride = {stride} with patch = {patch} and overlap = {overlap}",
+                        "give at most the patch, and 0 where boxes do not overlap", exit=USAGE)  # fmt: skip
         net = build(UNet, network, "restorer.network", in_channels=channels, out_channels=channels)
         self.denoiser = Denoiser(net, Schedule(schedule, levels), target=target)
+        side_fits(net, size, "restorer.network")
         self.patch, self.stride, self.overlap, self.sampling = patch, stride or patch, overlap, sampling
         self.noise, self.standardise, self.depths, self.draws = noise, standardise, depths, draws
         self.objective, self.ssim_weight, self.clip, self.weights = objective, ssim_weight, clip, weights
@@ -169,11 +175,10 @@ class Patched(Restorer):
         return (clean - images).square().flatten(1).mean(1) + self.ssim_weight * (1 - ssim(clean, images))
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        trail = [self.stitched(images, depth, draw.fork(f"depth {depth}")) for depth in self.depths]
-        return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
+        return averaged([self.stitched(images, depth, draw.fork(f"depth {depth}")) for depth in self.depths], self.clip)
 
     def stitched(self, images: Tensor, depth: int, draw: Draw) -> Tensor:
-        """One-step estimates of all patches from `depth`, averaged over the draws and put together."""
+        """One-step estimates of all patches from `depth`, put together: (B, draws, C, H, W)."""
         boxes, cells = zip(*self.grid(*images.shape[-2:]), strict=True)
         copies = (len(images), self.draws, len(boxes))
         clean = images[:, None, None].expand(*copies, *images.shape[1:])
@@ -185,12 +190,12 @@ class Patched(Restorer):
         mixed = torch.where(inside, self.denoiser.noised(clean, noise, depth), clean).flatten(0, 2)
         at_once = max(1, PIXELS // (images.shape[-2] * images.shape[-1]))
         estimate = torch.cat([self.denoiser(part, depth).clean for part in mixed.split(at_once)]).float()
-        patches = torch.where(inside, estimate.reshape(clean.shape), clean).mean(1)  # (B, boxes, C, H, W)
-        total, count = torch.zeros_like(images), torch.zeros_like(images)
+        patches = torch.where(inside, estimate.reshape(clean.shape), clean)  # (B, draws, boxes, C, H, W)
+        total, count = torch.zeros_like(patches[:, :, 0]), torch.zeros_like(images[:1, None])
         for index, cell in enumerate(cells):
-            cell.cut(total).add_(cell.cut(patches[:, index]))
+            cell.cut(total).add_(cell.cut(patches[:, :, index]))
             cell.cut(count).add_(1)
-        return (total / count).clamp(-1, 1) if self.clip else total / count
+        return total / count
 
     def noisy(self, draw: Draw) -> Draw:
         """The same stream, giving this method's kind of noise."""

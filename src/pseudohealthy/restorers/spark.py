@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.networks.ranges import Channels, Size, norms_fit
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.spark import ENCODER, Spark, cell_errors
 from pseudohealthy.recipe import check
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.settings import Range
 from pseudohealthy.training import checkpoint
 
 
@@ -34,23 +38,25 @@ class MaskedPretraining(Restorer):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         encoder: dict = {},  # noqa: B006 (read only)
-        decoder_width: int = 512,
-        hidden: float = 0.65,
+        decoder_width: Annotated[int, Range(1, 4096)] = 512,
+        hidden: Annotated[float, Range(0, 1, open="both")] = 0.65,
     ):
         super().__init__(size=size, channels=channels)
         settings = check(ResNet, encoder, "restorer.encoder")
         self.model = Spark(channels=channels, encoder=settings, width=decoder_width)
         cell = self.model.factor
         if size % cell or size == cell:
-            raise ValueError(f"size {size}: cells of {cell} pixels need a multiple of that, at least {2 * cell}")
-        if not 0 < hidden < 1:
-            raise ValueError(f"hidden {hidden:g}: give a share between 0 and 1")
+            raise Fault("RECIPE", f"canvas.size = {size} for restorer.encoder's cells of {cell} pixels",
+                        f"give a multiple of {cell}, at least {2 * cell}, or fewer layers", exit=USAGE)  # fmt: skip
         self.side = size // cell
         self.cells = self.side**2
         self.seen = min(max(1, round(self.cells * (1 - hidden))), self.cells - 1)  # of 3 x 3 cells: 3
+
+    def fits(self, batch: int) -> None:
+        norms_fit(batch * self.seen, "restorer.encoder")
 
     def parts(self) -> tuple[str, ...]:
         return ("model",)

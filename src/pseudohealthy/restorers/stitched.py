@@ -8,18 +8,31 @@ painting is RePaint's (Lugmayr et al., CVPR 2022).
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample, walk
-from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.networks.perceptual import Perceptual
+from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import Restoration, register
 from pseudohealthy.restorers.ddpm import Ddpm
+from pseudohealthy.restorers.ranges import (
+    Calls,
+    Eta,
+    Frequency,
+    Level,
+    Levels,
+    LpipsWeights,
+    MaxLevel,
+    Octaves,
+    Side,
+    levels_fit,
+)
 from pseudohealthy.restorers.thor_maps import dilate
+from pseudohealthy.settings import Range
 
 
 @register("stitched")
@@ -40,39 +53,34 @@ class Stitched(Ddpm):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
         schedule: Literal["linear", "cosine"] = "linear",
-        levels: int = 1000,
+        levels: Levels = 1000,
         target: Literal["noise", "clean", "velocity"] = "noise",
         noise: Literal["gaussian", "simplex"] = "gaussian",
         standardise: bool = False,
-        octaves: int = 6,
-        frequency: float = 64.0,
-        max_level: int = 0,
-        depth: int = 200,
-        steps: int = 0,
-        eta: float = 1.0,
+        octaves: Octaves = 6,
+        frequency: Frequency = 64.0,
+        max_level: MaxLevel = 0,
+        depth: Level = 200,
+        steps: Calls = 0,
+        eta: Eta = 1.0,
         clip: bool = True,
-        threshold: float = 0.13,
-        side: int = 3,
-        repaint: int = 50,
-        repaint_steps: int = 0,
-        repeats: int = 5,
+        threshold: Annotated[float, Range(0, 1)] = 0.13,
+        side: Side = 3,
+        repaint: Level = 50,
+        repaint_steps: Calls = 0,
+        repeats: Annotated[int, Range(1, 100)] = 5,
         perceptual: Literal["squeeze", "alex", "vgg", "none"] = "squeeze",
-        perceptual_weights: str = "",
+        perceptual_weights: LpipsWeights = "",
     ):
+        levels_fit("depth", [depth], max_level or levels, "max_level" if max_level else "levels")
         super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
                          noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
                          max_level=max_level, depths=(depth,), steps=steps, eta=eta, clip=clip)  # fmt: skip
-        for wrong, found, cure in (
-            (side % 2 == 0, f"side is {side}", "give an odd number of pixels"),
-            (repeats < 1, f"repeats is {repeats}", "give 1 or more"),
-            (not 0 < repaint < levels, f"repaint is {repaint}", f"give a level between 0 and {levels}"),
-        ):
-            if wrong:
-                raise Fault("RECIPE", f"restorer.{found}", cure, exit=USAGE)
+        levels_fit("repaint", [repaint], levels - 1, "levels - 1")
         self.threshold, self.side, self.repeats = threshold, side, repeats
         self.repaint = walk(repaint, 0, repaint_steps or repaint)
         self.perceptual = Perceptual(perceptual, perceptual_weights)

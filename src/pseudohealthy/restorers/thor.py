@@ -7,7 +7,7 @@ map marks, the image itself takes its place, and the walk goes on from there.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,10 +16,25 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.networks.perceptual import Perceptual
+from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers import thor_published
 from pseudohealthy.restorers.base import Restoration, register
 from pseudohealthy.restorers.ddpm import Ddpm
+from pseudohealthy.restorers.ranges import (
+    Calls,
+    Depths,
+    Eta,
+    Frequency,
+    Level,
+    Levels,
+    LpipsWeights,
+    MaxLevel,
+    Octaves,
+    Side,
+    levels_fit,
+)
 from pseudohealthy.restorers.thor_maps import gaussian, harmonic_mean, peak_normalised, region
+from pseudohealthy.settings import Range
 
 
 @register("thor")
@@ -43,44 +58,43 @@ class Thor(Ddpm):
     def __init__(
         self,
         *,
-        size: int,
-        channels: int,
+        size: Size,
+        channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
         schedule: Literal["linear", "cosine"] = "linear",
-        levels: int = 1000,
+        levels: Levels = 1000,
         target: Literal["noise", "clean", "velocity"] = "noise",
         noise: Literal["gaussian", "simplex"] = "gaussian",
         standardise: bool = False,
-        octaves: int = 6,
-        frequency: float = 64.0,
-        max_level: int = 0,
-        depth: int = 350,
-        harmonise: tuple[int, ...] = (300, 150, 50),
-        steps: int = 0,
-        eta: float = 1.0,
-        order: int = 1,
+        octaves: Octaves = 6,
+        frequency: Frequency = 64.0,
+        max_level: MaxLevel = 0,
+        depth: Level = 350,
+        harmonise: Depths = (300, 150, 50),
+        steps: Calls = 0,
+        eta: Eta = 1.0,
+        order: Literal[1, 2] = 1,
         clip: bool = True,
         perceptual: Literal["squeeze", "alex", "vgg", "none"] = "squeeze",
-        perceptual_weights: str = "",
-        sigma: float = 2.0,
-        side: int = 13,
+        perceptual_weights: LpipsWeights = "",
+        sigma: Annotated[float, Range(0, 64, open="low")] = 2.0,
+        side: Side = 13,
         quirks: Literal["none", "published"] = "none",
     ):
+        levels_fit("depth", [depth], max_level or levels, "max_level" if max_level else "levels")
         super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
                          noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
                          max_level=max_level, depths=(depth,), steps=steps, eta=eta, order=order, clip=clip)  # fmt: skip
-        if not harmonise or not all(0 < level < depth for level in harmonise):
+        if not all(level < depth for level in harmonise) or len(set(harmonise)) < len(harmonise):
             raise Fault(
                 "RECIPE",
-                f"restorer.harmonise is {list(harmonise)}",
-                f"give levels between 0 and depth = {depth}",
+                f"restorer.harmonise = {list(harmonise)}",
+                f"give different levels below restorer.depth = {depth}",
                 exit=USAGE,
             )
-        if quirks == "published" and (target, schedule, levels, steps) != ("noise", "linear", 1000, 0):
+        if quirks == "published" and ((target, schedule, levels, steps) != ("noise", "linear", 1000, 0) or depth > 999):
             raise Fault("RECIPE", "restorer.quirks = published is another loop",
-                        "leave target, schedule, levels and steps at their defaults", exit=USAGE)  # fmt: skip
-        if side % 2 == 0:
-            raise Fault("RECIPE", f"restorer.side is {side}", "give an odd number of pixels", exit=USAGE)
+                        "leave target, schedule, levels and steps at their defaults, and depth below 1000", exit=USAGE)  # fmt: skip
         self.depth, self.harmonise = depth, tuple(sorted(harmonise, reverse=True))
         self.perceptual = Perceptual(perceptual, perceptual_weights)
         self.sigma, self.side, self.quirks = sigma, side, quirks

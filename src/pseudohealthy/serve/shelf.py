@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.models import folder_of
 from pseudohealthy.run import Run
 from pseudohealthy.serve.guard import NOTHING
 
@@ -30,7 +31,7 @@ META = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)"
 def opened(folders: Sequence[Path]) -> dict[str, Run]:
     """Runs by a name that tells them apart. Faults as `Run.open` raises them; USAGE for a run named twice."""
     runs: dict[str, Run] = {}
-    places = [folder.resolve() for folder in folders]
+    places = [folder_of(folder).resolve() for folder in folders]
     if len(set(places)) < len(places):
         raise Fault("USAGE", "a run is named twice", "name each once", exit=USAGE)
     for place in places:

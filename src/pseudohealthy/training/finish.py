@@ -16,6 +16,7 @@ from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.planes import PlaneStore
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers.apply import NOISE_KEY
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run, now
@@ -74,11 +75,16 @@ def finish(trainer: Trainer) -> None:
     write_json(run.folder / "threshold.json", threshold)
     write_json(run.folder / "fingerprint.json", fingerprint(trainer.store))
     run.note(status="finished", step=trainer.step, finished=now(), weights=run.weights().name, weights_sha256=sha256,
-             network_calls=model.network_calls(), kept_case=kept, files_sha256=file_hashes(run))  # fmt: skip
+             network_calls=model.network_calls(), kept_case=kept, **scoring(run), files_sha256=file_hashes(run))  # fmt: skip
     write_text(run.folder / "MODEL_CARD.md", model_card(trainer, threshold))
     if threshold["value"] is not None:
         say(f"threshold {threshold['value']:.4g}: {threshold['quantile']:.4g} quantile of "
             f"{threshold['detail']['n_planes']} healthy validation planes of {threshold['n_patients']} patients")  # fmt: skip
+
+
+def scoring(run: Run) -> dict[str, str]:
+    """What thresholds and healthy scores rest on, so that a detector can tell whether its own are like them."""
+    return {"noise_key": NOISE_KEY, "plane_set": run.recipe.make_canvas().plane_set}
 
 
 def file_hashes(run: Run) -> dict[str, str]:
@@ -105,7 +111,7 @@ def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> t
     half = set(sorted({patients[rows[0]] for rows in chosen})[::2])
     mine = [rows for rows in chosen if patients[rows[0]] in half]
     left = [rows for rows in chosen if patients[rows[0]] not in half]
-    batches = (watch.validation_batch(trainer, part) for part in watch.chunks(np.concatenate(mine), 64))
+    batches = (watch.detected_batch(trainer, part) for part in watch.chunks(np.concatenate(mine), 64))
     with (
         torch.no_grad(),
         torch.autocast(trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16),
@@ -139,7 +145,7 @@ def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray
     with Progress("healthy validation", len(used)) as bar:
         values, scores = healthy_values(trainer, model, chosen, bar)
     stored = {"value": quantile_of(values, quantile), "source": "healthy-quantile", "quantile": quantile,
-              "n_patients": facts["n_patients"], "detail": facts, "case_scores": sorted(scores)}  # fmt: skip
+              "n_patients": facts["n_patients"], "detail": facts, "case_scores": sorted(scores), **scoring(run)}  # fmt: skip
     stored["kept"] = kept_case(store, chosen[0], scores[0])
     stored["controls"] = {}
     for name, control in control_restorers(model.cpu()).items():
@@ -149,10 +155,8 @@ def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray
 
 
 def kept_case(store: PlaneStore, rows: np.ndarray, score: float) -> dict[str, Any]:
-    """The validation case that `verify` restores again: its score, and where it lay in the cache, which keys its noise."""
-    case_id = store.index["case_id"].iloc[rows[0]]
-    first = int(np.flatnonzero((store.index["case_id"] == case_id).to_numpy())[0])
-    return {"case_id": case_id, "score": score, "first_row": first, "planes": len(rows)}
+    """The validation case that `verify` restores again, and its score."""
+    return {"case_id": store.index["case_id"].iloc[rows[0]], "score": score, "planes": len(rows)}
 
 
 def whole_cases(store: PlaneStore, rows: np.ndarray, budget: int) -> list[np.ndarray]:
@@ -169,22 +173,14 @@ def healthy_values(
 ) -> tuple[np.ndarray, list[float]]:
     """Map values inside the foreground, all cases together (thinned to 40 million), and one score per case."""
     amap, values, scores = trainer.run.recipe.make_map(), [], []
-    planes = trainer.store.index["plane"].to_numpy()
     share = max(1, sum(map(len, chosen)) * trainer.run.recipe.make_canvas().size ** 2 // VALUES)
     for group in grouped(chosen, 64):
-        parts = [watch.restored(trainer, part, model) for part in watch.chunks(np.concatenate(group), 64)]
-        maps, foreground = torch.cat([p[2] for p in parts]).cpu(), torch.cat([p[3] for p in parts]).cpu()
-        inside = amap.inside(foreground).bool()
-        own = torch.cat([p[4] for p in parts if p[4] is not None]).cpu() if parts[0][4] is not None else None
-        start = 0
-        for rows in group:
-            here = slice(start, start + len(rows))
-            start = here.stop
-            maps[here] = amap.along(maps[here], foreground[here], planes[rows].tolist())
-            scores.append(amap.score_of(maps[here], inside[here]) if own is None else own[here].mean().item())
-            if bar:
-                bar.advance(len(rows))
-        values.append(maps[inside].numpy()[::share])
+        found = watch.applied(trainer, group, model)
+        scores += [one.score for one in found]
+        maps = torch.cat([one.maps for one in found])
+        values.append(maps[amap.inside(trainer.store.foreground(np.concatenate(group))).bool()].numpy()[::share])
+        if bar:
+            bar.advance(sum(map(len, group)))
     return np.concatenate(values), scores
 
 

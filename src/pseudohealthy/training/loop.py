@@ -94,7 +94,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     settings: ``map.key=value`` and ``restorer.key=value`` texts that leave the network as it is: how a trained run restores
     and reads its maps. The threshold is set anew on healthy validation data.
     """
-    opened = Run.open(run)
+    opened = Run.open(run).own()
     settings = list(settings)
     for text in settings:
         if not text.startswith(("map.", "restorer.")):
@@ -114,7 +114,10 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
                 opened.recipe.training["steps"] = 0
     if steps is None and epochs is None and opened.record.get("steps"):
         opened.recipe.training["steps"] = opened.record["steps"]  # an extension that was interrupted keeps its own goal
-    where = Path(data) if data else opened.folder / opened.record["data"]
+    where = Path(data) if data else opened.folder / str(opened.record.get("data"))
+    if not data and not where.exists():
+        message = f"the data of '{opened.name}' are not where they were in training"
+        raise Fault("NOT_FOUND", message, "name them with --data", exit=NO_INPUT)
     manifest = cases.load(where, dedupe=bool(opened.record.get("dedupe")), names=opened.record.get("names", "path"))
     if manifest.sha256 != opened.record.get("manifest_sha256"):
         raise Fault(

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.settings import Range, check_fields
+
+Steps = Annotated[int, Range(0, 1_000_000_000)]
+Epochs = Annotated[float, Range(0, 1_000_000, open="low")]
+Batch = Annotated[int, Range(1, 65_536)]
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+Decay = Annotated[float, Range(0, 1, open="high")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,36 +30,24 @@ class Plan:
     seed: of weights, order, levels and noise.
     """
 
-    steps: int = 0
-    epochs: float = 1.0
-    batch: int = 16
-    rate: float = 1e-4
-    warmup: int = 100
+    steps: Steps = 0
+    epochs: Epochs = 1.0
+    batch: Batch = 16
+    rate: Annotated[float, Range(0, 1, open="low")] = 1e-4
+    warmup: Steps = 100
     decay: Literal["constant", "cosine"] = "constant"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = 1.0
-    ema: float = 0.999
+    weight_decay: Annotated[float, Range(0, 1)] = 0.0
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    clip: Annotated[float, Range(0, 1_000_000)] = 1.0
+    ema: Decay = 0.999
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     augment: Literal["none", "flip", "affine", "strong"] = "none"
-    validate: int = 0
-    validation_planes: int = 256
-    seed: int = 0
+    validate: Steps = 0
+    validation_planes: Annotated[int, Range(1, 1_000_000)] = 256
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for wrong, found, cure in (
-            (self.steps < 0 or self.epochs <= 0, f"steps {self.steps}, epochs {self.epochs:g}", "give positive numbers"),
-            (self.batch < 1, f"batch {self.batch}", "give at least 1"),
-            (not 0 < self.rate < math.inf, f"rate {self.rate:g}", "give a positive number"),
-            (not 0 <= self.ema < 1, f"ema {self.ema:g}", "give 0 for none, or a number below 1 such as 0.999"),
-            (self.clip < 0 or self.weight_decay < 0, f"clip {self.clip:g}, weight_decay {self.weight_decay:g}",
-             "give 0 for none"),
-            (self.warmup < 0 or self.validate < 0 or self.validation_planes < 1,
-             f"warmup {self.warmup}, validate {self.validate}, validation_planes {self.validation_planes}",
-             "give numbers that are not negative"),
-        ):  # fmt: skip
-            if wrong:
-                raise Fault("RECIPE", f"training: {found}", cure, exit=USAGE)
+        check_fields(self, "training.{}".format)
 
     def total(self, planes: int) -> int:
         """Steps in all, given the number of training planes."""

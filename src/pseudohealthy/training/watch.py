@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from pseudohealthy.cases import ANOMALOUS, HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.io.atomic import atomic
+from pseudohealthy.restorers.apply import Applied, How, Stack, apply, keys
 from pseudohealthy.restorers.base import Batch, Restorer
 
 if TYPE_CHECKING:
@@ -81,34 +83,39 @@ def learned(loss: float, best: dict[str, float]) -> bool:
 
 
 def validation_batch(trainer: Trainer, rows: np.ndarray) -> Batch:
+    """Planes under levels and noise of their own, for the loss."""
+    draw = Draw(trainer.plan.seed, [("validation", int(row)) for row in rows])
+    return batch_of(trainer, rows, draw)
+
+
+def detected_batch(trainer: Trainer, rows: np.ndarray) -> Batch:
+    """Planes under the noise that `detect` restores them with."""
+    return batch_of(trainer, rows, Draw(trainer.plan.seed, keys(places(trainer, rows))))
+
+
+def batch_of(trainer: Trainer, rows: np.ndarray, draw: Draw) -> Batch:
     store, device = trainer.store, trainer.world.device
     labels = trainer.labels(rows).to(device) if trainer.restorer.uses_labels else None
-    draw = Draw(trainer.plan.seed, [("validation", int(row)) for row in rows])
     return Batch(store.images(rows).to(device), store.foreground(rows).to(device), labels, draw)
 
 
-def restored(trainer: Trainer, rows: np.ndarray, model: Restorer | None = None):
-    """(images, healthy twins, maps, foreground, scores of the method or None) of cached planes."""
-    from pseudohealthy.detector import restore_planes
+def places(trainer: Trainer, rows: np.ndarray) -> list[int]:
+    """The position of each cached plane in its case."""
+    return trainer.store.index["plane"].to_numpy()[rows].tolist()
 
-    batch = validation_batch(trainer, rows)
-    amap = trainer.run.recipe.make_map()
-    healthy, maps, scores = restore_planes(
-        model or trainer.average, amap, batch.images, batch.foreground, batch.draw, trainer.precision
-    )
-    return batch.images, healthy, maps, batch.foreground, scores
+
+def applied(trainer: Trainer, cases: Sequence[np.ndarray], model: Restorer | None = None) -> list[Applied]:
+    """What a model (default: the averaged one) makes of cases, each the rows of its planes; as `detect` would."""
+    store = trainer.store
+    stacks = [Stack.whole(store.images(rows), store.foreground(rows), places(trainer, rows)) for rows in cases]
+    how = How(seed=trainer.plan.seed, device=trainer.world.device, precision=trainer.precision)
+    return apply(model or trainer.average, trainer.run.recipe.make_map(), stacks, how)
 
 
 def plane_scores(trainer: Trainer, rows: np.ndarray) -> np.ndarray:
-    """One score per plane."""
-    amap = trainer.run.recipe.make_map()
-    values: list[float] = []
-    for part in chunks(rows, trainer.plan.batch):
-        _, _, maps, foreground, own = restored(trainer, part)
-        values += (
-            own.tolist() if own is not None else [amap.score_of(m, f) for m, f in zip(maps, foreground, strict=True)]
-        )
-    return np.array(values)
+    """One score per plane, each a case of its own."""
+    parts = (applied(trainer, chunks(part, 1)) for part in chunks(rows, trainer.plan.batch))
+    return np.array([one.score for part in parts for one in part])
 
 
 def auroc(healthy: np.ndarray, anomalous: np.ndarray) -> float:
@@ -147,7 +154,8 @@ def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarra
     rows = np.concatenate([spread_out(healthy, 3), spread_out(anomalous, 3)])
     if len(rows) == 0:
         return
-    images, twins, maps, _, _ = restored(trainer, rows)
+    images, found = trainer.store.images(rows), applied(trainer, chunks(rows, 1))
+    twins, maps = torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
     labels = ["healthy"] * min(3, len(healthy)) + ["anomalous"] * min(3, len(anomalous))
     top = max(1e-6, float(maps.flatten().float().quantile(0.999))) if maps.numel() < 1e7 else float(maps.max())
     fig = figure(figsize=(1.7 * len(rows), 5.4), layout="constrained")

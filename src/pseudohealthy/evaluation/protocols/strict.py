@@ -106,6 +106,8 @@ def plane_scores(frame: Frame, group: list[CaseResult]) -> None:
     labels = [np.asarray(case.plane_labels)[k] == ANOMALOUS for case, k in zip(known, keep, strict=True)]
     if known:
         frame.rank(known, scores, labels, "plane", {key: f"plane_{key}" for key in RANKING[:2]})
+        empty = sum(case.empty_planes for case in known)
+        frame.put("n_planes_without_foreground", float(empty), None, known, "plane", _share(labels))
 
 
 def voxel_scores(frame: Frame, known: list[CaseResult]) -> None:
@@ -189,6 +191,11 @@ def lesions(frame: Frame, known: list[CaseResult], threshold: Threshold) -> None
         frame.ratio(
             f"false_positive_regions_per_case{size}", known, np.asarray(false), number, "case", prevalence, threshold
         )
+
+
+def _share(labels: list[np.ndarray]) -> float | None:
+    count = sum(map(len, labels))
+    return float(sum(map(np.count_nonzero, labels)) / count) if count else None
 
 
 def _prevalence(known: list[CaseResult]) -> float | None:

@@ -1,0 +1,70 @@
+"""What of a trained method can be set otherwise when it restores, and which settings would be those of another network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.recipe import Recipe, settable
+from pseudohealthy.restorers import restorer_class
+
+TRAINED = (
+    "name",
+    "levels",
+    "schedule",
+    "target",
+    "learned_variance",
+)  # of a restorer: its weights know no others
+
+
+def changes(recipe: Recipe, calls: int | None, settings: Sequence[str]) -> list[str]:
+    """``section.key=value`` texts that restore with so many `calls` of a walk, and under `settings`.
+
+    Fault USAGE or RECIPE (exit 2) for settings of another network, and for calls of a method that does not walk.
+    """
+    for text in settings:
+        if not text.startswith(("restorer.", "map.")):
+            raise another(text)
+    found = [*settings, *([walked(recipe, calls)] if calls else [])]
+    if found:
+        same_network(recipe, found)
+    return found
+
+
+def walked(recipe: Recipe, calls: int) -> str:
+    """The setting that gives a walk so many network calls. Fault USAGE where the method has no walk."""
+    name = recipe.restorer["name"]
+    known = settable(restorer_class(name))
+    if "steps" in known:
+        return f"restorer.steps={calls}"
+    message = f"--calls does not apply to '{name}', which does not walk"
+    if "draws" not in known:
+        raise Fault("USAGE", message, "leave it out", exit=USAGE)
+    now = recipe.restorer.get("draws", known["draws"].default)
+    cure = f"its calls follow from the noise draws, now {now}: use --set restorer.draws=N, or leave it out"
+    raise Fault("USAGE", message, cure, exit=USAGE)
+
+
+def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
+    """Fault where the settings are wrong, or those of another network or another training."""
+    nested = restorer_class(recipe.restorer["name"]).nested
+    for text in settings:
+        section, key, *rest = text.partition("=")[0].split(".")
+        table = nested.get(key) if rest else None
+        if section == "restorer" and (key in TRAINED or (isinstance(table, type) and issubclass(table, nn.Module))):
+            raise another(text)
+    changed = copy.deepcopy(recipe).set(settings).resolved()
+    with torch.device("meta"):
+        models = [one.make_restorer() for one in (recipe, changed)]
+    shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in models]
+    if shapes[0] != shapes[1]:
+        raise another(", ".join(settings))
+
+
+def another(text: str) -> Fault:
+    cure = "settings of restoring (restorer.*) and of the map (map.*) can change; train a new run for others"
+    return Fault("USAGE", f"{text} changes the network", cure, exit=USAGE)
