@@ -14,7 +14,8 @@ import torch
 
 from pseudohealthy import engines, io, progress, resume, shards
 from pseudohealthy.canvas import Fitted
-from pseudohealthy.detection import interrupted
+from pseudohealthy.detection import bids, interrupted
+from pseudohealthy.detection.bids import Bids
 from pseudohealthy.detection.interrupted import unforeseen
 from pseudohealthy.detection.key import extend as extend_key
 from pseudohealthy.detection.key import place as place_of_key
@@ -45,7 +46,7 @@ class Job:
     folder: Path
     request: str
     kinds: tuple[str, ...] = KINDS
-    layout: str = "cases"
+    layout: str | Bids = "cases"
     assume_spacing: float | None = None
 
 
@@ -173,7 +174,8 @@ def detect(
     hidden = {io.split_item(path)[0]: "INPUT" for path in inputs} | {Path(path): "INPUT" for path in inputs}
     made = {**detector.made(), **provenance(hidden | {key_file: "KEY"})}
     result = Detections(Path(out), first=share.first)
-    job = Job(result.folder, request, tuple(kinds), layout, assume_spacing)
+    laid_out = bids.read(sources) if layout == "bids" else layout
+    job = Job(result.folder, request, tuple(kinds), laid_out, assume_spacing)
     mine = sources[share.rank :: share.size]
     stopped: BaseException | None = None
     try:

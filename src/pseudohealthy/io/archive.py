@@ -55,6 +55,11 @@ def unpack(path: Path) -> Path:
     return target
 
 
+def is_unpacked(path: Path) -> bool:
+    """Whether a file comes from a zip, and so disappears with the program."""
+    return any(path.is_relative_to(folder.name) for folder in _unpacked)
+
+
 def _extract(archive: zipfile.ZipFile, path: Path, target: Path) -> None:
     def refuse(found: str) -> Fault:
         return Fault("ARCHIVE", f"{path.name}: {found}", "unpack it yourself if you trust it", exit=REFUSED)
