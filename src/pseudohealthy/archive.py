@@ -23,6 +23,7 @@ from pseudohealthy.detector import Detector
 from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, SOME_FAILED, USAGE, Fault
 from pseudohealthy.finding import KINDS, NEEDS, Finding, check_kinds, check_some, split_kinds
 from pseudohealthy.io.atomic import atomic, write_json
+from pseudohealthy.io.names import unname
 from pseudohealthy.layout import LAYOUTS, places
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.changes import changes
@@ -258,7 +259,7 @@ def store(findings: Sequence[Finding], job: Job, result: Detections) -> None:
             paths = finding.save(job.folder, job.kinds, job.layout)
             row = finding.row()
         except Exception as error:
-            fail(result, finding.case_id, error)
+            fail(result, finding.case_id, error, finding.scan.unnamed)
             continue
         result.keep(row, paths.get("panel"), paths.get("html"), finding.left_out)
 
@@ -305,7 +306,7 @@ def groups(
             scan.sha256 = input_sha256(source)
             pairs.append((scan, detector.canvas.fit(scan)))
         except Exception as error:
-            fail(result, source.case_id, error)
+            fail(result, source.case_id, error, source.paths if source.origin else ())
             bar.advance()
         if sum(len(fitted.planes) for _, fitted in pairs) >= detector.batch:
             yield pairs
@@ -324,14 +325,16 @@ def restored(pairs: list[tuple[Scan, Fitted]], detector: Detector, result: Detec
             say(f"warning: not enough GPU memory; going on with a batch of {detector.batch} planes", error=True)
             return restored(pairs, detector, result)
         if len(pairs) == 1:
-            fail(result, pairs[0][0].name, error)
+            fail(result, pairs[0][0].name, error, pairs[0][0].unnamed)
             return []
         return [finding for pair in pairs for finding in restored([pair], detector, result)]
 
 
-def fail(result: Detections, case_id: str, error: Exception) -> None:
-    """A failed row, and one line for the user; a bug that one case brings out must not cost the others."""
+def fail(result: Detections, case_id: str, error: Exception, unnamed: Sequence[Path] = ()) -> None:
+    """A failed row, and one line for the user; a bug that one case brings out must not cost the others. unnamed: files that
+    what is said must not name."""
     STOP.check()  # a library may have turned the interruption into an error of its own
+    unname(error, unnamed)
     fault = error if isinstance(error, Fault) else unforeseen(error)
     if fault.exit in (BAD_OUTPUT, INTERRUPTED):
         raise fault

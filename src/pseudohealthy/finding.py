@@ -14,6 +14,7 @@ from pseudohealthy.detection.bids import Bids
 from pseudohealthy.errors import USAGE, Fault, one_line
 from pseudohealthy.io.atomic import together, write_json, write_text
 from pseudohealthy.io.dicom import DicomOrigin
+from pseudohealthy.io.names import unnamed
 from pseudohealthy.layout import places, relative
 from pseudohealthy.scan import Scan
 
@@ -223,7 +224,8 @@ class Finding:
         from pseudohealthy.io import dicom_source
 
         made = dicom_source.read(self.scan)
-        self.warnings += [note for note in made.notes if note not in self.warnings]
+        notes = [unnamed(note, self.scan.unnamed) for note in made.notes]
+        self.warnings += [note for note in notes if note not in self.warnings]
         return made
 
     def _save_dicom(self, folder: Path, kinds: Sequence[str], drawn: Path | None, source: Any) -> dict[str, Path]:
