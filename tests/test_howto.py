@@ -85,10 +85,10 @@ def known(text: str) -> None:
     """section.key=value of a run whose recipe the page does not name: some method has that setting."""
     from pseudohealthy.canvas import Canvas
     from pseudohealthy.maps import AnomalyMap
-    from pseudohealthy.training.plan import Plan
+    from pseudohealthy.training.budget import Budget
 
     section, _, key = text.partition("=")[0].partition(".")
-    classes: dict[str, list[Any]] = {"canvas": [Canvas], "map": [AnomalyMap], "training": [Plan]}
+    classes: dict[str, list[Any]] = {"canvas": [Canvas], "map": [AnomalyMap], "training": [Budget]}
     classes["restorer"] = [restorers.restorer_class(name) for name in restorers.WHERE]
     keys = set().union(*(recipe.settable(one) for one in classes[section]))
     keys |= {"preprocess"} if section == "canvas" else set()

@@ -27,7 +27,7 @@ def test_every_recipe_of_the_package_builds_and_survives_writing_and_reading(nam
         restorer = recipe.make_restorer()
     canvas = recipe.make_canvas()
     assert (restorer.size, restorer.channels) == (canvas.size, canvas.channels)
-    assert recipe.make_plan().total(1000) > 0
+    assert recipe.make_budget().total(1000) > 0
     assert 0 < recipe.make_map().quantile < 1
 
 
@@ -72,7 +72,8 @@ def test_a_wrong_type_is_refused_by_name(tiny, setting):
 def test_an_impossible_value_is_refused(tiny, setting):
     recipe = tiny(setting)
     refused(
-        lambda: (recipe.make_canvas(), recipe.make_plan(), recipe.make_map()), "give" if "canvas" not in setting else ""
+        lambda: (recipe.make_canvas(), recipe.make_budget(), recipe.make_map()),
+        "give" if "canvas" not in setting else "",
     )
 
 

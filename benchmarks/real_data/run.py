@@ -54,7 +54,7 @@ def train(entry: dict[str, Any], data: Path, runs: Path, published: bool, most: 
     recipe = entry["recipe"].removesuffix("-small") if published else entry["recipe"]
     others = {path.name: path.resolve() for path in runs.glob("*")}
     settings = [text.format_map(others) if "{" in text else text for text in entry.get("set", [])]
-    listed = Recipe.load(recipe).make_plan().steps
+    listed = Recipe.load(recipe).make_budget().steps
     steps = min(most, listed) if most and listed else most
     ph.train(recipe, data, folder, steps=steps, settings=settings, overwrite=True, dedupe=True)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import signal
+import atexit
+import os
 import sys
+
+from pseudohealthy.errors import INTERRUPTED
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code of the contract."""
-    from pseudohealthy.errors import INTERNAL, INTERRUPTED, RESOURCE, USAGE, Fault
+    from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
@@ -22,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(fault, file=sys.stderr)
         code = fault.exit
     except KeyboardInterrupt as stop:
-        print(f"error[INTERRUPTED]: {stop or 'stopped; finished files are kept'}", file=sys.stderr)
+        print(f"error[INTERRUPTED]: {str(stop) or 'stopped; finished files are kept'}", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
         code = 0
@@ -50,18 +53,30 @@ def run() -> None:
 
     With --debug a traceback is shown, and the exit code stays the contract's.
     """
+    from pseudohealthy.training.signals import STOP
+
+    code = INTERRUPTED
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        code = main()
-    except KeyboardInterrupt:  # before there was a command
-        print("error[INTERRUPTED]: stopped; nothing was begun", file=sys.stderr)
-        code = 130
+        with STOP:
+            code = main()
+    except KeyboardInterrupt:  # before there was a command, or after it
+        print("error[INTERRUPTED]: stopped", file=sys.stderr)
     except Exception as error:
         import traceback
 
         traceback.print_exc()
         code = getattr(error, "exit", 1)
+    if code == INTERRUPTED:
+        end(code)
     sys.exit(code)
+
+
+def end(code: int) -> None:
+    """Leave with this exit code: after an interruption Python may leave by the signal instead."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ def detect(
     assume_spacing: float | None = None,
     engine: str = "plain",
     workers: int | None = None,
+    precision: str = "auto",
     names: str = "series",
     key: Path | str | None = None,
 ) -> Detections:
@@ -128,6 +129,7 @@ def detect(
     earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
     process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
     DICOM series that does not say. engine: "plain", here, or "ray", on `workers` processes of a cluster (see `engines`).
+    precision: "auto" (bf16 where the processor computes in it), "fp32" or "bf16".
     names: of DICOM cases, by "series" or by "path"; key: the file outside `out` that says which series is which file, by
     default OUT.key.csv beside it (see `detection.key`).
     An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
@@ -153,7 +155,9 @@ def detect(
     share = shards.join(device)
     if engine != "plain" and share.size > 1:
         raise Fault("USAGE", f"engine {engine} under torchrun", "take one of them", exit=USAGE)
-    detector = Detector(run, device=share.device, batch=batch, threshold=threshold, settings=settings)
+    detector = Detector(
+        run, device=share.device, batch=batch, precision=precision, threshold=threshold, settings=settings
+    )
     if settings and threshold == "stored":
         say(f"note: threshold and healthy percentile were set without {', '.join(settings)}")
     found = io.survey(list(inputs), names)

@@ -28,8 +28,8 @@ COMMANDS: dict[str, type[Command]] = {
     "import-weights": ImportWeights,
     "verify": Verify,
     "serve": Serve,
-    "cache": Cache,
     "info": Info,
+    "cache": Cache,
     "completion": Completion,
 }
 HELP = ("-h", "--help")

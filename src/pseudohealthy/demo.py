@@ -16,7 +16,7 @@ import numpy as np
 
 from pseudohealthy import progress
 from pseudohealthy.errors import BAD_OUTPUT, Fault
-from pseudohealthy.progress import say
+from pseudohealthy.progress import duration, say
 
 MARK = "demo.json"  # what a demo folder holds, so that only such a folder is ever written over
 
@@ -78,7 +78,7 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
     for row in found.rows:
         say(f"  {row['case_id']}: score {row['score']:.3g}, above {row['healthy_percentile']:.0f} % of 4 healthy heads, "
             f"{row['volume_ml_above']:.1f} ml above the threshold")  # fmt: skip
-    say(f"done in {summary['seconds']} s; the pages to open:")
+    say(f"done in {duration(summary['seconds'])}; the pages to open:")
     return summary
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -20,11 +22,29 @@ from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Stack, apply
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
+from pseudohealthy.settings import Range, coerce
 from pseudohealthy.training.distributed import pick_device
 
 OLD = ("OLD_SCORES: threshold and healthy percentile were computed the old way ({}), by an older version or under other "
        "settings; train --resume makes them anew")  # fmt: skip
+THRESHOLDS = ("stored", "otsu")
+Batch = Annotated[int, Range(1, 65_536)]
 CHANGED = "RUN_CHANGED: the recipe is not the one this run was trained with; results may mean something else"
+
+
+def threshold_of(said: float | str) -> float | str:
+    """A threshold as it may be given: "stored", "otsu" or a map value. Fault THRESHOLD (exit 2) for anything else."""
+    if said in THRESHOLDS:
+        return said
+    try:
+        value = float(said)
+    except (TypeError, ValueError, OverflowError):
+        near = difflib.get_close_matches(str(said), THRESHOLDS, n=1)
+        cure = f"did you mean '{near[0]}'?" if near else "give a number from 0, stored or otsu"
+        raise Fault("THRESHOLD", f"'{said}' is no threshold", cure, exit=USAGE) from None
+    if not 0 <= value < math.inf:  # a map is never below 0, and nothing compares with NaN
+        raise Fault("THRESHOLD", f"a threshold of {said}", "give a number from 0, stored or otsu", exit=USAGE)
+    return value
 
 
 def load(run: Path | str, **options: Any) -> Detector:
@@ -54,11 +74,12 @@ class Detector:
         trained = run.recipe.make_map()
         self.changed = run.changed
         if settings:
-            run = Run(run.folder, copy.deepcopy(run.recipe).set(settings).resolved(), run.record)
-        self.run, self.batch, self.settings = run, batch, tuple(settings)
+            run = Run(run.folder, copy.deepcopy(run.recipe).set(settings).checked(), run.record)
+        self.run, self.batch, self.settings = run, coerce(batch, Batch, "batch"), tuple(settings)
         self.device = pick_device(device)
         self.precision = precision_of(precision, self.device)
         self.canvas, self.amap = run.recipe.make_canvas(), run.recipe.make_map()
+        self.amap.fits(self.canvas.size)
         self.weights_sha256 = None
         if restorer is None:
             restorer, self.weights_sha256 = run.restorer()
@@ -84,13 +105,7 @@ class Detector:
             )
 
     def _choice(self, threshold: float | str) -> float | str:
-        if isinstance(threshold, str) and threshold not in ("stored", "otsu"):
-            try:
-                threshold = float(threshold)
-            except ValueError:
-                raise Fault(
-                    "THRESHOLD", f"'{threshold}' is no threshold", "give a number, stored or otsu", exit=USAGE
-                ) from None
+        threshold = threshold_of(threshold)
         if threshold == "stored" and self.stored.get("value") is None:
             raise Fault(
                 "THRESHOLD",
@@ -102,12 +117,10 @@ class Detector:
 
     def __call__(self, scan: Any) -> Finding:
         """The finding of one scan. Faults as the readers raise them."""
-        if isinstance(scan, (str, Path)):
+        if not isinstance(scan, Scan):
             from pseudohealthy import io
 
             scan = io.read(scan, plane=self.canvas.plane)
-        elif not isinstance(scan, Scan):
-            scan = Scan.from_array(scan)
         return next(self.stream([scan]))
 
     def stream(self, scans: Iterable[Scan]) -> Iterator[Finding]:

@@ -123,8 +123,10 @@ def build_cache(
     when nothing has changed.
 
     Of a volume, the planes that count (`Canvas.counted`) are taken: in training those of ``canvas.slices`` alone, merged
-    to ``canvas.step``. ``plane`` is the position in the volume. A plane's label: that of its mask if the case is not healthy and has one, else of the manifest's column ``plane_labels``, else of the
-    case. A case that cannot be read is noted in ``faults`` and left out; when all are, Fault NO_INPUT (exit 3).
+    to ``canvas.step``. ``plane`` is the position in the volume. A plane's label: that of its mask if the case is not
+    healthy and has one, else of the manifest's column ``plane_labels``, else of the case. A case that cannot be read
+    is noted in ``faults`` and left out; when all are, Fault NO_INPUT (exit 3, or 2 where the canvas' settings refuse
+    every one).
     progress(done, total).
     """
     folder = Path(folder)
@@ -138,6 +140,7 @@ def build_cache(
     folder.mkdir(parents=True, exist_ok=True)
     known.unlink(missing_ok=True)  # from here on the folder is not a cache until key.json is back
     faults, rows, any_mask, any_exact = [], io.StringIO(), False, False
+    exits: set[int] = set()
     table = csv.writer(rows, lineterminator="\n")
     table.writerow(COLUMNS)
     row, side = 0, (canvas.size, canvas.size)
@@ -156,6 +159,7 @@ def build_cache(
                 except Fault as fault:
                     fault.case = fault.case or case.case_id
                     faults.append(str(fault))
+                    exits.add(fault.exit)
                     continue
                 kept = np.flatnonzero(canvas.counted(fitted))
                 (exact if case.split == EXACT else planes)(fitted.planes.numpy()[kept])
@@ -172,7 +176,7 @@ def build_cache(
                     "free some space or choose another folder", exit=BAD_OUTPUT) from error  # fmt: skip
     if row == 0:
         raise Fault("NO_INPUT", f"none of {len(manifest)} case(s) gave a plane" + (f": {faults[0]}" if faults else ""),
-                    "see the messages above", exit=NO_INPUT)  # fmt: skip
+                    "see the messages above", exit=USAGE if exits == {USAGE} else NO_INPUT)  # fmt: skip
     for name, used in (("masks.npy", any_mask), ("exact.npy", any_exact)):
         if not used:
             (folder / name).unlink()

@@ -20,6 +20,22 @@ def say(text: str, *, error: bool = False) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "0.4 s", "45 s", "12 min", "2 h 40 min", "3 d 4 h"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s" if seconds >= 0.05 else "0 s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(round(hours + minutes / 60), 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
 class Progress:
     """``with Progress("training", 1000) as bar: bar.advance(note="loss 0.1")``; works without a terminal, too."""
 
@@ -50,7 +66,7 @@ class Progress:
             self.last = time.monotonic()
             rate = (self.done - self.first) / (self.last - self.begun)
             left = (self.total - self.done) / rate if rate else 0
-            say(f"{self.label}: {self.done}/{self.total}, about {left:.0f} s left {note}".rstrip())
+            say(f"{self.label}: {self.done}/{self.total}, about {duration(left)} left {note}".rstrip())
 
     def to(self, done: int) -> None:
         """`done` of the total, however many steps that is."""

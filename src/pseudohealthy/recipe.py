@@ -45,7 +45,7 @@ MOST_CALLS = 20_000  # of networks, for one image: the longest published walk ma
 
 @dataclass
 class Recipe:
-    """One experiment: ``canvas`` (Canvas), ``restorer`` (name + its signature), ``training`` (Plan), ``map`` (AnomalyMap)."""
+    """One experiment: ``canvas`` (Canvas), ``restorer`` (name + its signature), ``training`` (Budget), ``map`` (AnomalyMap)."""
 
     name: str
     summary: str = ""
@@ -121,10 +121,10 @@ class Recipe:
         from pseudohealthy.canvas import Canvas
         from pseudohealthy.maps import AnomalyMap
         from pseudohealthy.restorers import restorer_class
-        from pseudohealthy.training.plan import Plan
+        from pseudohealthy.training.budget import Budget
 
         restorer = restorer_class(self.restorer.get("name"))
-        return {"canvas": Canvas, "restorer": restorer, "training": Plan, "map": AnomalyMap}
+        return {"canvas": Canvas, "restorer": restorer, "training": Budget, "map": AnomalyMap}
 
     def own(self, section: str) -> dict[str, Any]:
         """The settings of a section as its class takes them."""
@@ -151,7 +151,7 @@ class Recipe:
             limited(self.made("restorer", size=canvas.size, channels=canvas.channels))
         return self.made("restorer", size=canvas.size, channels=canvas.channels)
 
-    def make_plan(self):
+    def make_budget(self):
         return self.made("training")
 
     def make_map(self):
@@ -174,10 +174,10 @@ class Recipe:
         import torch
 
         found = self.resolved()
-        plan, size = found.make_plan(), found.make_canvas().size
+        budget, size = found.make_budget(), found.make_canvas().size
         found.make_map().fits(size)
         with torch.device("meta"):
-            found.make_restorer().fits(plan.batch)
+            found.make_restorer().fits(budget.batch)
         return found
 
     def require_files(self) -> None:

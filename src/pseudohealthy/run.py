@@ -62,6 +62,11 @@ class Run:
         run.record = run.read_json("run.json")
         if not isinstance(run.record, dict):
             raise Fault("RUN_CORRUPT", f"'{folder.name}' has no run.json", "restore it from a copy", exit=BAD_MODEL)
+        try:
+            run.recipe.resolved()  # somebody may have edited it
+        except Fault as fault:
+            found = f"recipe.toml of '{folder.name}': {fault.message}"
+            raise Fault(fault.code, found, fault.cure, exit=BAD_MODEL) from None
         return run
 
     def own(self) -> Run:
@@ -131,6 +136,14 @@ def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
         if folder.exists() and not folder.is_dir():
             raise Fault("OUTPUT", f"'{folder.name}' is a file", "name a folder with --out", exit=BAD_OUTPUT)
         folder.mkdir(parents=True, exist_ok=True)
+        claim(folder)
+        if not overwrite and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise Fault(
+                "OUTPUT_NOT_EMPTY",
+                f"'{folder.name}' is not empty",
+                "choose another --out, or add --overwrite",
+                exit=BAD_OUTPUT,
+            )
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
@@ -138,14 +151,6 @@ def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
         raise Fault(
             "OUTPUT", f"cannot write into '{folder.name}': {error.strerror}", "choose another --out", exit=BAD_OUTPUT
         ) from None
-    claim(folder)
-    if not overwrite and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise Fault(
-            "OUTPUT_NOT_EMPTY",
-            f"'{folder.name}' is not empty",
-            "choose another --out, or add --overwrite",
-            exit=BAD_OUTPUT,
-        )
     return folder
 
 
@@ -179,6 +184,14 @@ def claim(folder: Path) -> None:
     _claimed[info.st_dev, info.st_ino] = handle
     for stale in folder.glob(".tmp-*"):  # left by a process that was killed while it wrote
         shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink(missing_ok=True)
+
+
+def release(folder: Path) -> None:
+    """Let others write into a folder that this process claimed; nothing where it did not."""
+    info = folder.stat()
+    handle = _claimed.pop((info.st_dev, info.st_ino), None)
+    if handle is not None:
+        os.close(handle)
 
 
 def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:

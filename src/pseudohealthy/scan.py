@@ -63,30 +63,111 @@ class Scan:
 
     @classmethod
     def from_array(cls, array: Any, *, name: str = "array", affine: np.ndarray | None = None) -> Scan:
-        """A scan from numpy or torch: (H, W), (D, H, W) or (C, D, H, W), real numbers.
+        """A scan from numpy, torch or lists: (H, W), (D, H, W) or (C, D, H, W), real numbers.
 
-        affine: (4, 4), index (d, h, w, 1) -> RAS+ mm. Raises Fault SHAPE, DTYPE, NONFINITE or BAD_AFFINE.
+        A colour picture (H, W, 3) or (H, W, 4) of uint8 becomes its luminance.
+
+        Args:
+            affine: (4, 4), index (d, h, w, 1) -> RAS+ mm.
+
+        Raises Fault INPUT, SHAPE, DTYPE, NONFINITE or BAD_AFFINE.
         """
-        array = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
-        if not 2 <= array.ndim <= 4 or 0 in array.shape:
-            raise Fault("SHAPE", f"an array of shape {array.shape}", "give (H, W), (D, H, W) or (C, D, H, W)")
-        if array.dtype.kind not in "buif":
-            raise Fault("DTYPE", f"an array of {array.dtype}", "give real numbers")
-        if affine is not None:
-            affine = np.array(affine, np.float64)
-            if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-9:
-                raise Fault("BAD_AFFINE", "the affine is not an invertible 4 x 4 matrix", "give index -> RAS+ mm")
         warnings: list[str] = []
+        array = numbers(array, warnings)
+        if array.ndim == 3 and array.shape[-1] in (1, 3, 4) and 1 not in array.shape[:2]:
+            array = _picture(array, warnings)
+        if not 2 <= array.ndim <= 4 or 0 in array.shape:
+            cure = "take one case of a batch" if array.ndim > 4 else "planes come first"
+            shapes = f"give (H, W), (D, H, W) or (C, D, H, W); {cure}"
+            raise Fault("SHAPE", f"an array of shape {array.shape}", shapes)
+        if affine is not None:
+            affine = matrix(affine)
         voxels = finite(as_float(array, warnings), warnings)
         voxels = voxels.reshape((1,) * (4 - voxels.ndim) + voxels.shape)
         return cls(voxels, affine, name, "array", warnings=warnings)
+
+
+def numbers(value: Any, warnings: list[str]) -> np.ndarray:
+    """What a tensor, an array or nested lists hold, as a numpy array of real numbers.
+
+    Raises Fault INPUT for what holds no numbers, DTYPE for other numbers than real ones.
+    """
+    kind = type(value).__name__
+    cure = "give a path, an array, a tensor, or an image of nibabel, MONAI or TorchIO"
+    try:
+        if hasattr(value, "detach") and hasattr(value, "layout"):
+            value = _off_device(value)
+        if isinstance(value, np.ma.MaskedArray):
+            value = _unmasked(value, warnings)
+        array = np.asarray(value)
+    except ValueError:
+        raise Fault("SHAPE", f"a {kind} whose rows differ in length", cure) from None
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        said = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise Fault("INPUT", f"an object of type {kind} ({said})", cure) from None
+    if array.dtype.kind in "OUSV" and not isinstance(value, np.ndarray):
+        raise Fault("INPUT", f"an object of type {kind}", cure)
+    if array.dtype.kind not in "buif":
+        raise Fault("DTYPE", f"an array of {array.dtype}", "give real numbers")
+    return array
+
+
+def _off_device(tensor: Any) -> Any:
+    """A tensor numpy can take: dense, without gradient, in a type that numpy has."""
+    tensor = tensor.detach()
+    tensor = tensor if str(tensor.layout) == "torch.strided" else tensor.to_dense()
+    tensor = tensor.dequantize() if tensor.is_quantized else tensor
+    tensor = tensor.float() if tensor.is_floating_point() else tensor
+    return tensor.cpu().resolve_conj().resolve_neg().numpy()
+
+
+def _unmasked(array: np.ma.MaskedArray, warnings: list[str]) -> np.ndarray:
+    if not (hidden := int(np.ma.count_masked(array))):
+        return array.data
+    if hidden == array.size:
+        raise Fault("NONFINITE", "an array that is masked everywhere", "turn its mask")
+    warnings.append(f"MASKED n={hidden}: replaced by the lowest value that is not masked")
+    return array.filled(array.min())
+
+
+def _picture(array: np.ndarray, warnings: list[str]) -> np.ndarray:
+    """(H, W, channels) as (H, W)."""
+    if array.shape[-1] == 1:
+        return array[..., 0]
+    if array.dtype != np.uint8:
+        cure = "of a picture give one channel or the mean, of a volume the planes first"
+        raise Fault("SHAPE", f"an array of shape {array.shape}, {array.dtype}", cure)
+    if array.shape[-1] == 4:
+        warnings.append("ALPHA: transparency is dropped")
+    colours = array[..., :3]
+    if (colours == colours[..., :1]).all():
+        return colours[..., 0]
+    warnings.append("COLOUR: converted to luminance")
+    return luminance(colours)
+
+
+def luminance(colours: np.ndarray) -> np.ndarray:
+    """Rec. 601 luma of (..., 3), of the same type; 8-bit values equal Pillow's."""
+    if colours.dtype.kind != "u" or colours.dtype.itemsize > 2:
+        return colours @ np.array([0.299, 0.587, 0.114], np.result_type(colours, np.float32))
+    return (colours @ np.array([19595, 38470, 7471], np.int64) + 2**15 >> 16).astype(colours.dtype)
+
+
+def matrix(affine: Any) -> np.ndarray:
+    """An affine as float64 (4, 4). Raises Fault BAD_AFFINE."""
+    affine = np.array(affine, np.float64)
+    whole = affine.shape == (4, 4) and np.isfinite(affine).all()
+    if not whole or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        what = "the affine is not an invertible 4 x 4 matrix"
+        raise Fault("BAD_AFFINE", what, "give index -> RAS+ mm")
+    return affine
 
 
 def as_float(values: np.ndarray, warnings: list[str]) -> np.ndarray:
     """A float32 copy; says so where whole numbers are too large to be kept exactly."""
     with np.errstate(over="ignore"):
         voxels = np.array(values, np.float32)
-    wide = values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size
+    wide = values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size > 0
     if wide and max(-int(values.min()), int(values.max())) > EXACT:
         warnings.append(f"PRECISION: whole numbers beyond {EXACT} are kept to 7 digits")
     return voxels
@@ -122,8 +203,8 @@ def of_a_patient(shape: tuple[int, ...], affine: np.ndarray) -> bool:
     """Whether a (D, H, W) grid has the size of a patient or a part of one: not microns, not metres."""
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     extent = (steps * np.array(shape)).max()
-    smallest, largest = STEP_MM
-    return bool(smallest <= steps.min() and steps.max() <= largest and EXTENT_MM[0] <= extent <= EXTENT_MM[1])
+    voxel = STEP_MM[0] <= steps.min() and steps.max() <= STEP_MM[1]
+    return bool(voxel and EXTENT_MM[0] <= extent <= EXTENT_MM[1])
 
 
 def same_grid(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray, tolerance: float = 0.1) -> bool:

@@ -154,7 +154,10 @@ def build(cls: Any, settings: dict[str, Any], where: str, **given: Any) -> Any:
     try:
         return cls(**checked_settings, **given)
     except ValueError as error:
-        raise Fault("RECIPE", f"[{where}] {error}", "correct the recipe", exit=USAGE) from None
+        found, _, cure = str(error).partition(": ")
+        named = found.partition(" = ")[0] in settable(cls)
+        found = f"{where}.{found}" if named else f"[{where}] {found}"
+        raise Fault("RECIPE", found, cure or "correct the recipe", exit=USAGE) from None
 
 
 def check(cls: Any, settings: dict[str, Any], where: str) -> dict[str, Any]:

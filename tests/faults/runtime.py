@@ -252,15 +252,16 @@ def r9(stage: Stage) -> Iterator[Trial]:
 
 @row("R10", "the loss becomes NaN", "stops, keeps the last good checkpoint, exit 1 with the step")
 def r10(stage: Stage) -> Iterator[Trial]:
-    from pseudohealthy.training import checkpoint, loop
+    from pseudohealthy.training import checkpoint
+    from pseudohealthy.training import trainer as trainers
 
-    run, forward, calls = stage.folder / "run", loop.PartLoss.forward, []
+    run, forward, calls = stage.folder / "run", trainers.PartLoss.forward, []
 
     def spoilt(self: object, batch: object) -> object:
         calls.append(1)
         return forward(self, batch) * (np.nan if len(calls) == 5 else 1.0)  # type: ignore[arg-type]
 
-    with mock.patch.object(loop.PartLoss, "forward", spoilt):
+    with mock.patch.object(trainers.PartLoss, "forward", spoilt):
         done = stage.run(*train(stage, run, 8))
     step = checkpoint.load(run / "resume.safetensors")[1]["step"]
     yield fails(done, "NONFINITE_LOSS", "step 4", exit=1, **{"the state of step 4 is kept": step == 4})

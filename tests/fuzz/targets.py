@@ -73,7 +73,7 @@ def recipe(path: Path) -> None:
     found = Recipe.load(path)
     resolved = found.resolved()
     assert same(Recipe.parse(resolved.toml()).resolved(), resolved)
-    for part in (resolved.make_canvas, resolved.make_plan, resolved.make_map):
+    for part in (resolved.make_canvas, resolved.make_budget, resolved.make_map):
         part()
 
 

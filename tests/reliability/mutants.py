@@ -63,8 +63,8 @@ MUTANTS = {
         "above = np.dot(passed, self.fp_above) + np.dot(passed, self.fp)", "above = 2 * np.dot(passed, self.fp)",
         "tests/evaluation/test_curves.py"),
     "ema-swapped": Mutant(
-        "the average keeps what it should forget", "training/loop.py",
-        "weight = 1 - self.plan.ema_at(self.step)", "weight = self.plan.ema_at(self.step)",
+        "the average keeps what it should forget", "training/trainer.py",
+        "weight = 1 - self.budget.ema_at(self.step)", "weight = self.budget.ema_at(self.step)",
         "tests/training/test_loop.py::test_the_average_follows_the_weights_by_the_plans_decay"),
     "no-rename": Mutant(
         "a file is copied over the old one instead of renamed", "io/atomic.py",

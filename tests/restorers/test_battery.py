@@ -11,33 +11,10 @@ from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.recipe import Recipe
-from pseudohealthy.restorers import WHERE, restorer_class
+from pseudohealthy.restorers import WHERE
 from pseudohealthy.restorers.base import Batch, Restorer
 from pseudohealthy.training import checkpoint
-
-SIZE, CHANNELS = 16, 1
-
-# What makes a setting of this name, or a network of this class, small. Most methods need nothing else.
-SMALL: dict[str, Any] = {"levels": 40, "max_level": 0, "depths": (8,), "depth": 8, "steps": 3, "draws": 1}
-NETWORKS: dict[str, dict[str, Any]] = {
-    "UNet": {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4},
-    "Classifier": {"width": 16, "multipliers": (1, 2), "blocks": 1, "groups": 4},
-    "ConvAutoencoder": {"width": 8, "latent": 8},
-    "CtUNet": {"width": 16, "multipliers": (1, 2), "blocks": 1, "dropout": 0.0},
-    "ResNet": {"width": 8, "layers": (1,), "outputs": 8},
-    "Translator": {"width": 8, "blocks": 1},
-    "PatchCritic": {"width": 8, "layers": 2},
-    "Generator": {"width": 8},
-    "Critic": {"width": 8},
-}
-# Where the names above do not fit a method.
-OWN: dict[str, dict[str, Any]] = {
-    "ct-patched": {"patch": 8, "stride": 4},
-    "patched": {"patch": 8, "overlap": "average", "stride": 4},
-    "spark": {"decoder_width": 32},
-    "thor": {"harmonise": (4,), "perceptual": "none"},
-    "stitched": {"repaint": 4, "repaint_steps": 2, "repeats": 2, "perceptual": "none"},
-}
+from small import CHANNELS, SIZE, small_recipe
 
 
 def build(name: str) -> Restorer:
@@ -54,16 +31,8 @@ def build(name: str) -> Restorer:
 
 
 def recipe_of(name: str) -> Recipe:
-    cls = restorer_class(name)
-    keys = Recipe("test", restorer={"name": name}).resolved().restorer
-    settings = {k: v for k, v in SMALL.items() if k in keys}
-    settings |= {
-        k: dict(NETWORKS[network.__name__]) for k, network in cls.nested.items() if network.__name__ in NETWORKS
-    }
-    settings |= OWN.get(name, {})
-    canvas = {"size": SIZE, "channels": CHANNELS, "normalise": "unit"}
     torch.manual_seed(0)
-    return Recipe("test", canvas=canvas, restorer={"name": name, **settings})
+    return small_recipe(name)
 
 
 def images(count: int, seed: int = 0) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from pseudohealthy.serve.uploads import title  # noqa: E402
+from pseudohealthy.serve.uploads import title
 
 
 def test_dicom_and_zips_are_not_named(tmp_path):

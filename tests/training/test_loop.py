@@ -23,8 +23,9 @@ from pseudohealthy.restorers.apply import Stack
 from pseudohealthy.restorers.base import Restoration, Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.training import checkpoint, loop, watch
+from pseudohealthy.training import trainer as trainers
+from pseudohealthy.training.budget import Budget
 from pseudohealthy.training.distributed import World
-from pseudohealthy.training.plan import Plan
 from pseudohealthy.training.sinks import open_sink
 
 CPU = World(0, 1, torch.device("cpu"))
@@ -252,7 +253,7 @@ def test_overwriting_a_run_starts_from_the_beginning(pictures, tiny, tmp_path):
 def test_a_loss_or_gradient_that_is_not_finite_stops_with_the_saved_state_kept(
     pictures, tiny, tmp_path, monkeypatch, what, clip
 ):
-    loss = loop.PartLoss.forward
+    loss = trainers.PartLoss.forward
     calls = 0
 
     def spoilt(self, batch):
@@ -267,7 +268,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_with_the_saved_state_kept(
         weight.register_hook(lambda gradient: gradient * float("inf"))
         return value
 
-    monkeypatch.setattr(loop.PartLoss, "forward", spoilt)
+    monkeypatch.setattr(trainers.PartLoss, "forward", spoilt)
     recipe = tiny("training.validate=2", "training.steps=8", f"training.clip={clip}")
     with pytest.raises(Fault) as caught:
         loop.train(recipe, pictures, tmp_path / "run", device="cpu")
@@ -355,29 +356,29 @@ def test_anomalous_validation_planes_give_a_roc_auc(pictures, tiny, tmp_path):
     assert list(run.folder.glob("eval_scores_epoch_*.png"))
 
 
-# -- plan ------------------------------------------------------------------------------------------------------------
+# -- budget ----------------------------------------------------------------------------------------------------------
 def test_steps_or_epochs():
-    assert Plan(steps=7).total(1000) == 7
-    assert Plan(epochs=2, batch=10).total(1000) == 200
-    assert Plan(epochs=0.001, batch=10).total(100) == 1
+    assert Budget(steps=7).total(1000) == 7
+    assert Budget(epochs=2, batch=10).total(1000) == 200
+    assert Budget(epochs=0.001, batch=10).total(100) == 1
 
 
 def test_the_learning_rate_warms_up_and_stays_or_falls_to_zero():
-    plan = Plan(rate=1.0, warmup=4)
-    assert [plan.rate_at(step, 100) for step in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1.0, 1.0, 1.0]
-    cosine = Plan(rate=1.0, warmup=0, decay="cosine")
+    budget = Budget(rate=1.0, warmup=4)
+    assert [budget.rate_at(step, 100) for step in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    cosine = Budget(rate=1.0, warmup=0, decay="cosine")
     assert [cosine.rate_at(step, 100) for step in (0, 50, 100)] == pytest.approx([1.0, 0.5, 0.0])
-    assert Plan(rate=1.0, warmup=0).rate_at(0, 100) == 1.0
+    assert Budget(rate=1.0, warmup=0).rate_at(0, 100) == 1.0
 
 
 def test_the_average_follows_the_weights_by_the_plans_decay(pictures, tiny, tmp_path):
-    plan = Plan(ema=0.9)
-    assert [plan.ema_at(step) for step in (0, 10, 10_000)] == [0.1, 0.55, 0.9]
+    budget = Budget(ema=0.9)
+    assert [budget.ema_at(step) for step in (0, 10, 10_000)] == [0.1, 0.55, 0.9]
     training = trainer(tiny(), pictures, tmp_path / "run")
     wanted = copy.deepcopy(training.average.state_dict())
     for step in range(3):
         training.advance()
-        decay = training.plan.ema_at(step)
+        decay = training.budget.ema_at(step)
         for key, value in training.restorer.state_dict().items():
             wanted[key] = decay * wanted[key] + (1 - decay) * value
     for key, value in training.average.state_dict().items():
@@ -394,7 +395,7 @@ def test_without_averaging_the_weights_themselves_restore(pictures, tiny, tmp_pa
 def test_every_epoch_shows_every_plane_once_in_another_order(pictures, tiny, tmp_path):
     training = trainer(tiny("training.batch=5"), pictures, tmp_path / "run")
     assert len(training.rows) == 20
-    seen = [[training.rows[loop.order(0, epoch, 20)[i]] for i in range(20)] for epoch in range(2)]
+    seen = [[training.rows[trainers.order(0, epoch, 20)[i]] for i in range(20)] for epoch in range(2)]
     assert sorted(seen[0]) == sorted(seen[1]) == sorted(training.rows) and seen[0] != seen[1]
     first = torch.cat([training.batch(step).images for step in range(4)])
     wanted = training.store.images(np.array(seen[0]))
@@ -454,7 +455,7 @@ def test_the_gradient_of_one_part_does_not_leak_into_another(pictures, tiny, tmp
     training = trainer(tiny(), pictures, tmp_path / "run")
     training.restorer = Two()
     training.average = copy.deepcopy(training.restorer)
-    training.losses = {part: loop.PartLoss(training.restorer, part) for part in ("first", "second")}
+    training.losses = {part: trainers.PartLoss(training.restorer, part) for part in ("first", "second")}
     training.optimisers = {
         part: torch.optim.AdamW(training.restorer.get_submodule(part).parameters()) for part in ("first", "second")
     }

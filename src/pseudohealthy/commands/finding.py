@@ -76,6 +76,8 @@ class Detect(Command):
     stored threshold was set without them"""
     batch: Annotated[int, Arg(least=1)] = 32
     """planes restored at once; changes speed and memory only"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the processor computes in it, else fp32"""
     overwrite: bool = False
     """remove what an earlier detect wrote into the case folders of --out"""
     resume: bool = False
@@ -100,7 +102,7 @@ class Detect(Command):
             self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, calls=self.calls,
             settings=self.set, device=self.device, batch=self.batch, overwrite=self.overwrite,
             resume_finished=self.resume, layout=self.layout, assume_spacing=self.assume_spacing, engine=self.engine,
-            workers=self.workers, names=self.names, key=self.key,
+            workers=self.workers, names=self.names, key=self.key, precision=self.precision,
         )  # fmt: skip
         if not result.first:
             return 0  # the first process says and returns it for all

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.words import Arg
-from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.errors import SOME_FAILED, USAGE, Fault
 
 
 @dataclass(kw_only=True)
@@ -85,8 +85,8 @@ class Recipes(Command):
         with torch.device("meta"):
             restorer = found.make_restorer()
         counts = {part: sum(p.numel() for p in restorer.get_submodule(part).parameters()) for part in restorer.parts()}
-        text = found.toml() + "".join(f"# parameters of {part}: {n:,}\n" for part, n in counts.items())
-        self.show({"recipe": vars(found), "parameters": counts}, text, asked=True)
+        text = found.toml(notes=True) + "".join(f"# parameters of {part}: {n:,}\n" for part, n in counts.items())
+        self.show({"recipe": vars(found), "parameters": counts, "takes": found.takes()}, text, asked=True)
         return 0
 
 
@@ -103,11 +103,13 @@ class Train(Command):
     out: Annotated[Path | None, Arg(metavar="RUN", kind="out")] = None
     """the new run"""
     resume: Annotated[Path | None, Arg(metavar="RUN", kind="run")] = None
-    """goes on with it, or extends it with --steps or --epochs"""
+    """goes on with it, or extends it with --steps, --epochs or --minutes"""
     steps: Annotated[int | None, Arg(least=1)] = None
     """optimiser steps in all, instead of the recipe's"""
     epochs: Annotated[float | None, Arg(above=0)] = None
     """passes over the training planes in all, instead of the recipe's"""
+    minutes: Annotated[float | None, Arg(above=0)] = None
+    """time for everything, threshold included, instead of the recipe's steps"""
     batch: Annotated[int | None, Arg(least=1)] = None
     """images per step, over all processes together"""
     seed: Annotated[int | None, Arg(least=0)] = None
@@ -139,22 +141,26 @@ class Train(Command):
                 raise Fault(
                     "USAGE",
                     "--resume goes on with a run as it is",
-                    "only --data, --steps, --epochs, --cache and --set go with it",
+                    "only --data, --steps, --epochs, --minutes, --cache and --set go with it",
                     exit=USAGE,
                 )
             done = loop.resume(
-                self.resume, data=self.data, steps=self.steps, epochs=self.epochs, settings=self.set,
-                device=self.device, sink=self.track, cache=self.cache,
+                self.resume, data=self.data, steps=self.steps, epochs=self.epochs,
+                minutes=self.minutes, settings=self.set, device=self.device, sink=self.track,
+                cache=self.cache,
             )  # fmt: skip
         else:
             assert self.recipe and self.data and self.out  # `lacks`
             done = loop.train(
-                self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs, batch=self.batch, seed=self.seed,
-                settings=self.set, device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,
+                self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs,
+                minutes=self.minutes, batch=self.batch, seed=self.seed, settings=self.set,
+                device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,
                 cache=self.cache, pseudonymise=self.pseudonymise,
             )  # fmt: skip
-        self.show(done.record, f"run: {done.folder}")
-        return 0
+        failed, cases = done.record.get("cases_failed", 0), done.record.get("cases", 0)
+        what = f"; {failed} of {cases} cases could not be read and were left out, see split.csv" if failed else ""
+        self.show(done.record, f"run: {done.folder}{what}")
+        return SOME_FAILED if failed else 0
 
 
 @dataclass(kw_only=True)

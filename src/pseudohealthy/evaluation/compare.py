@@ -312,7 +312,7 @@ def facts(detector: Detector, *, training: bool) -> dict[str, Any]:
     if not training:
         return found
     history = run.read_json("training_history.json") or []
-    steps, batch = int(run.record.get("step") or 0), int(run.recipe.make_plan().batch)
+    steps, batch = int(run.record.get("step") or 0), int(run.recipe.make_budget().batch)
     return found | {
         "run": run.name,
         "recipe": run.recipe.name,

@@ -23,7 +23,7 @@ from pseudohealthy.evaluation.restoration import TwinErrors, sentences
 from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.planes import plane_labels
-from pseudohealthy.progress import Progress, say
+from pseudohealthy.progress import Progress, duration, say
 from pseudohealthy.restorers.apply import Stack
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run, commit, prepare_folder
@@ -94,7 +94,7 @@ def evaluate(
     result.records = [replace(record, **stated) for record in [*result.records, *restored]]
     result.notes += notes + sentences(restored)
     result.notes.append(f"{len(test)} test cases, {detector.restorer.network_calls()} network calls an image, "
-                        f"{time.perf_counter() - begun:.0f} s with all controls")  # fmt: skip
+                        f"{duration(time.perf_counter() - begun)} with all controls")  # fmt: skip
     result.notes += detector.canvas.limits()
     if folder is not None:
         result.save(folder)

@@ -74,7 +74,7 @@ class Common:
 
     def restorer(self, settings: Sequence[str]) -> Restorer:
         """The trained restorer under other settings, with the very same weights."""
-        recipe = copy.deepcopy(self.run.recipe).set(settings).resolved()
+        recipe = copy.deepcopy(self.run.recipe).set(settings).checked()
         restorer = recipe.make_restorer()
         restorer.load_state_dict(self.trained.state_dict(), assign=True)
         if hasattr(restorer, "encodings"):

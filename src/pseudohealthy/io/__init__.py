@@ -19,6 +19,7 @@ from pseudohealthy.io.atomic import atomic, write_json, write_text
 from pseudohealthy.io.discover import Skipped, Source, Survey, discover, kind_of, split_item, survey
 from pseudohealthy.io.mask import marked
 from pseudohealthy.io.names import natural, safe, unname, unnamed
+from pseudohealthy.io.objects import scan_of
 from pseudohealthy.io.source import Origin
 from pseudohealthy.scan import Scan, describe_grid, of_a_patient, same_grid, usable
 
@@ -29,18 +30,26 @@ __all__ = [
 
 
 def read(
-    source: Source | Path | str,
+    source: Source | Path | str | Any,
     *,
     plane: str = "axial",
     max_voxels: int = 512_000_000,
     assume_spacing: float | None = None,
 ) -> Scan:
-    """One scan, with contrast and a usable size. plane: see io.nifti.PLANES.
+    """One scan, with contrast and a usable size.
 
-    Raises Fault: what the format's reader raises, SEVERAL (exit 2) for a path that holds more than one scan, TOO_SMALL,
-    CONSTANT_IMAGE.
+    Args:
+        source: what `discover` found, a path, or an object as `io.objects.scan_of` takes it.
+        plane: see `io.nifti.PLANES`.
+
+    Raises Fault: what the format's reader raises, SEVERAL (exit 2) for a path that holds more than
+    one scan, TOO_SMALL, CONSTANT_IMAGE.
     """
-    source = source if isinstance(source, Source) else _only(source)
+    if not isinstance(source, (Source, str, os.PathLike)):
+        scan = scan_of(source, plane=plane)
+        _require_placed(scan)
+        return usable(scan)
+    source = source if isinstance(source, Source) else _only(Path(source))
     try:
         return usable(_load(source, plane, max_voxels, assume_spacing=assume_spacing))
     except Fault as fault:

@@ -1,4 +1,4 @@
-"""A file whose reads reserve no more memory than the file has bytes, whatever its header claims."""
+"""Bytes of files that may lie: reads that reserve no more than there is, and what a file really is."""
 
 from __future__ import annotations
 
@@ -19,3 +19,13 @@ class Bounded(io.BufferedReader):
         if size is not None and size > 2**16:
             size = max(0, min(size, self.size - self.tell()))
         return super().read(size)
+
+
+def looks_like(raw: bytes) -> str:
+    """What a file that is no image seems to be, in brackets."""
+    start = raw[:200].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return " (it looks like HTML: a web page was saved instead)"
+    if start.startswith(b"version https://git-lfs"):
+        return " (it is a Git LFS pointer: run git lfs pull)"
+    return ""

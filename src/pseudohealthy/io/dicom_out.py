@@ -118,7 +118,8 @@ def _segmentation(pixels: np.ndarray, source: Source, path: Path, kind: str, tol
         segment.SegmentDescription = told
         made = hd.seg.Segmentation(
             _images(source), pixels, kind, [segment],
-            content_label="ANOMALY", content_description="Research use only", **_new("seg"),
+            content_label="ANOMALY", content_description="Research use only",
+            omit_empty_frames=bool(pixels.any()), **_new("seg"),
         )  # fmt: skip
         if source.orientation is None:  # a radiograph: which way it lies is said by the image, if at all
             made.PatientOrientation = source.image["PatientOrientation"]

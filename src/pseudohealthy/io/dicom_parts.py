@@ -113,6 +113,8 @@ def _apart(heads: list[Head]) -> list[list[Head]]:
     most = _most(heads)
     if most == 1:
         return _interleaved(heads)
+    if not any(h.position is not None and h.position.any() for h in heads):
+        return [heads]  # positions that were set to 0
     for name, fact in FACTS.items():
         parts = [] if fact.always else _by_fact(heads, name)
         if 1 < len(parts) <= most and all(_most(part) < most for part in parts):
@@ -142,8 +144,8 @@ def _by_order(heads: list[Head], name: str) -> list[list[Head]]:
     """The k-th slice of every place makes volume k, where all places have as many; [] where the order is no order."""
     places = _places(heads)
     count = len(places[0])
-    if any(len(place) != count for place in places) or (len(places) == 1 and name == "number"):
-        return []
+    if any(len(place) != count for place in places) or len(places) == 1:
+        return []  # at one position only, an order may be of slices that lost their positions
     rows = []
     for place in places:
         values: list[Any] = [h.number if name == "number" else h.facts.get(name) for h in place]
@@ -199,7 +201,10 @@ def _candidates(parts: list[list[Head]]) -> Iterable[list[str]]:
 
 
 def _fact_labels(parts: list[list[Head]], name: str) -> list[str]:
-    values = [next((v for h in part if (v := h.facts.get(name)) is not None), None) for part in parts]
+    told = [_by_value(part, name) for part in parts]
+    if any(len(values) > 1 for values in told):
+        return [""] * len(parts)  # it changes within a volume: no name for one
+    values = [next(iter(one)) for one in told]
     if name == "image type":
         shared = set.intersection(*(set(v or ()) for v in values))
         values = [tuple(w for w in v or () if w not in shared) or None for v in values]

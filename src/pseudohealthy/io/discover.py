@@ -173,7 +173,8 @@ def _folder(root: Path, named: str, given: str) -> Survey:
             elif kind in ("nifti", "raster", "array") and MASK.search(_stem(path)):
                 found.skipped.append(Skipped(path, "named as a mask"))
             elif kind == "zip":
-                found.skipped.append(Skipped(path, "an archive inside a folder: give it by name"))
+                reason = "an archive inside a folder or archive: unpack it, or give it by name"
+                found.skipped.append(Skipped(path, reason))
             else:
                 found.add(_file(path, kind, None))
     if slices:

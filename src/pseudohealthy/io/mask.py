@@ -151,7 +151,7 @@ def _at_edges(between: np.ndarray, found: np.ndarray) -> bool:
 
 
 def _require_plausible(found: np.ndarray, scan: Scan) -> None:
-    """Fault MASK_INVERTED where the air around the organ is marked, too; a warning where most is."""
+    """Fault MASK_INVERTED where the air around the organ is marked; a warning where most is."""
     if found.mean() <= 0.5:
         return
     image = scan.voxels[0]

@@ -20,6 +20,7 @@ import numpy as np
 
 from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
+from pseudohealthy.io.bounded import looks_like
 from pseudohealthy.scan import Scan, as_float, finite, of_a_patient, same_grid
 
 # Where planes, rows and columns point, so that row 0 shown on top is the radiological view.
@@ -28,6 +29,7 @@ WORLD = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1), "S"
 GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
 UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}  # of xyzt_units; else mm
 BLOCK = 2**24  # bytes that are reserved for voxels before any has been seen
+NO_ORIENTATION = "ORIENTATION_UNKNOWN: no sform and no qform; left and right cannot be told apart"
 TOOL = re.compile(rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFNI|NiftyReg|c3d|\bT[RE][:=]", re.I)
 
 
@@ -77,23 +79,32 @@ def read(path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000, ite
     voxels = data.astype(np.float64) * slope + inter if (slope, inter) != (1, 0) else data
     voxels = as_float(voxels, warnings).reshape((*shape, 1)[:3])
     voxels = finite(voxels, warnings)
-    axes, flips = _order(affine, voxels.shape, plane)
+    scan = arranged(voxels[None], affine, plane, warnings)
+    scan.name = path.name.split(".")[0]
+    scan.origin.header, scan.origin.stored_shape = header, shape
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    scan.display = (low, high) if np.isfinite([low, high]).all() and high > low else None
+    return scan
+
+
+def arranged(voxels: np.ndarray, affine: np.ndarray, plane: str, warnings: list[str]) -> Scan:
+    """A scan of voxels (C, I, J, K) in the canonical order for `plane`, with a new header.
+
+    Args:
+        affine: index (i, j, k, 1) -> RAS+ mm.
+    """
+    shape = voxels.shape[1:]
+    axes, flips = _order(affine, shape, plane)
     to_stored = np.zeros((4, 4))
     to_stored[3, 3] = 1
     for a, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
         to_stored[axis, a] = -1 if flip else 1
-        to_stored[axis, 3] = voxels.shape[axis] - 1 if flip else 0
-    voxels = np.flip(voxels.transpose(axes), tuple(a for a in range(3) if flips[a]))
-    low, high = float(header["cal_min"]), float(header["cal_max"])
-    return Scan(
-        np.ascontiguousarray(voxels)[None],
-        affine @ to_stored,
-        path.name.split(".")[0],
-        "nifti",
-        origin=NiftiOrigin(header, axes, flips, shape, plane),
-        warnings=warnings,
-        display=(low, high) if np.isfinite([low, high]).all() and high > low else None,
-    )
+        to_stored[axis, 3] = shape[axis] - 1 if flip else 0
+    voxels = voxels.transpose(0, *(1 + axis for axis in axes))
+    voxels = np.flip(voxels, tuple(1 + a for a in range(3) if flips[a]))
+    origin = NiftiOrigin(_new_header(affine), axes, flips, shape, plane)
+    voxels = np.ascontiguousarray(voxels)
+    return Scan(voxels, affine @ to_stored, "array", "nifti", origin=origin, warnings=warnings)
 
 
 def write(array: np.ndarray, origin: NiftiOrigin, path: Path, dtype: Any) -> Path:
@@ -120,13 +131,32 @@ def write_on_affine(array: np.ndarray, affine: np.ndarray, path: Path, dtype: An
     stored = (array if array.ndim == 4 else array[None]).transpose(3, 2, 1, 0)
     stored = stored[..., 0] if stored.shape[3] == 1 else stored
     affine = affine[:, [2, 1, 0, 3]]
-    header = nib.Nifti1Header()
+    header = _new_header(affine)
     header.set_data_dtype(dtype)
     header.set_data_shape(stored.shape)
+    return _save(stored, affine, header, path, dtype)
+
+
+def header_of(image: Any, warnings: list[str]) -> Any:
+    """The header of an image of nibabel for outputs: its own where it is NIfTI's and agrees with
+    the image's affine, which may have been changed since."""
+    header = image.header.copy()
+    if not isinstance(header, nib.Nifti1Header):
+        header = _new_header(np.eye(4) if image.affine is None else image.affine)
+    elif not (header["sform_code"] or header["qform_code"]):
+        warnings.append(NO_ORIENTATION)
+    elif image.affine is not None and not np.allclose(header.get_best_affine(), image.affine):
+        header.set_sform(image.affine, code=2)
+        header.set_qform(image.affine, code=0)
+    return header
+
+
+def _new_header(affine: np.ndarray) -> Any:
+    header = nib.Nifti1Header()
     header.set_sform(affine, code=1)
     header.set_qform(affine, code=0 if _sheared(affine) else 1)
     header.set_xyzt_units("mm")
-    return _save(stored, affine, header, path, dtype)
+    return header
 
 
 def _save(stored: np.ndarray, affine: np.ndarray, header: Any, path: Path, dtype: Any) -> Path:
@@ -169,16 +199,6 @@ def _header(stream: BinaryIO) -> tuple[Any, bool]:
     return header, extended or any(t and not TOOL.search(t) for t in text)
 
 
-def looks_like(raw: bytes) -> str:
-    """What a file that is no image seems to be, in brackets."""
-    start = raw[:200].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return " (it looks like HTML: a web page was saved instead)"
-    if start.startswith(b"version https://git-lfs"):
-        return " (it is a Git LFS pointer: run git lfs pull)"
-    return ""
-
-
 def _shape(header: Any) -> tuple[int, ...]:
     dim = [int(n) for n in header["dim"]]
     shape = tuple(dim[1 : dim[0] + 1]) if 1 <= dim[0] <= 7 else ()
@@ -208,7 +228,7 @@ def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndar
     qform = _qform(header, warnings) if int(header["qform_code"]) > 0 else None
     affine = sform if sform is not None else qform
     if affine is None:
-        warnings.append("ORIENTATION_UNKNOWN: no sform and no qform; left and right cannot be told apart")
+        warnings.append(NO_ORIENTATION)
         affine = header.get_base_affine()
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise Fault("BAD_AFFINE", "the affine is not finite or not invertible", "repair the header")
@@ -221,7 +241,7 @@ def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndar
         warnings.append("FORMS_DISAGREE: sform, qform and pixdim do not describe one grid; the sform is used")
     if _sheared(affine):
         warnings.append("NOT_ORTHONORMAL: the axes are not at right angles; ITK viewers will refuse the outputs")
-    return _in_mm(header, affine, grid, warnings)
+    return in_mm(header, affine, grid, warnings)
 
 
 def _qform(header: Any, warnings: list[str]) -> np.ndarray:
@@ -243,7 +263,12 @@ def _qform(header: Any, warnings: list[str]) -> np.ndarray:
     return nib.affines.from_matvec(turn * steps, where)
 
 
-def _in_mm(header: Any, affine: np.ndarray, grid: tuple[int, ...], warnings: list[str]) -> np.ndarray:
+def in_mm(
+    header: Any,
+    affine: np.ndarray,
+    grid: tuple[int, ...],
+    warnings: list[str],
+) -> np.ndarray:
     """The affine in mm. Headers say metres or micrometres, and many that do hold mm: what makes a
     patient of the image is believed."""
     name, unit = UNITS.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings as python_warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,20 +111,32 @@ def decoded(path: Path, ds: Any, frame: int | None = None) -> np.ndarray:
 
     syntax = ds.file_meta.TransferSyntaxUID
     try:
-        return ds.pixel_array if frame is None else pixel_array(ds, index=frame)
+        pixels = ds.pixel_array if frame is None else pixel_array(ds, index=frame)
     except Exception as error:
         if not syntax.is_compressed:
             raise Fault("TRUNCATED_SLICE", f"file={path.name} has damaged pixels", "copy it again") from None
-        pixels = _by_gdcm(path, ds)
-        if pixels is not None:
-            return pixels if frame is None or pixels.ndim == 2 else pixels[frame]
-        if "dependenc" in str(error) and not _has_gdcm():
-            cure = "pip install python-gdcm"
-        elif isinstance(error, (RuntimeError, NotImplementedError)) and "decod" in str(error):
-            cure = "save it uncompressed, for example with gdcmconv --raw or dcmdjpeg"
-        else:
-            raise Fault("TRUNCATED_SLICE", f"file={path.name} cannot be decompressed", "copy it again") from None
-        raise Fault("CODEC", f"{path.name} is stored as {syntax.name}", cure) from None
+        whole = _by_gdcm(path, ds)
+        if whole is None:
+            raise _undecoded(path, syntax.name, error) from None
+        pixels = whole if frame is None or whole.ndim == 2 else whole[frame]
+    return _in_range(ds, pixels)
+
+
+def _in_range(ds: Any, pixels: np.ndarray) -> np.ndarray:
+    """Negative values of a signed stream whose header says unsigned, cut to the header's bits as GDCM does."""
+    bits = int(ds.get("BitsStored") or 0)
+    if pixels.dtype == np.uint16 and 0 < bits < 16:
+        negative = pixels >= 2**15
+        pixels = np.where(negative, pixels & ((1 << bits) - 1), pixels) if negative.any() else pixels
+    return pixels
+
+
+def _undecoded(path: Path, syntax: str, error: Exception) -> Fault:
+    if "dependenc" in str(error) and not _has_gdcm():
+        return Fault("CODEC", f"{path.name} is stored as {syntax}", "pip install python-gdcm")
+    if isinstance(error, NotImplementedError):
+        return Fault("CODEC", f"{path.name} is stored as {syntax}", "save it uncompressed, with gdcmconv --raw")
+    return Fault("TRUNCATED_SLICE", f"file={path.name} cannot be decompressed", "copy it again")
 
 
 def _has_gdcm() -> bool:
@@ -138,6 +151,13 @@ def _by_gdcm(path: Path, ds: Any) -> np.ndarray | None:
     """What GDCM itself makes of a file that pydicom does not hand to it (12-bit JPEG), else None."""
     if not _has_gdcm():
         return None
+    if "by_gdcm" not in vars(ds):
+        with _silent():
+            ds.by_gdcm = _gdcm_pixels(path, (int(ds.Rows), int(ds.Columns)))
+    return ds.by_gdcm
+
+
+def _gdcm_pixels(path: Path, size: tuple[int, int]) -> np.ndarray | None:
     import gdcm
 
     reader = gdcm.ImageReader()
@@ -145,14 +165,25 @@ def _by_gdcm(path: Path, ds: Any) -> np.ndarray | None:
     if not reader.Read():
         return None
     image = reader.GetImage()
-    pixel = image.GetPixelFormat()
+    form = image.GetPixelFormat()
     shape = tuple(image.GetDimension(k) for k in reversed(range(image.GetNumberOfDimensions())))
-    dtype = np.dtype(f"{'i' if pixel.GetPixelRepresentation() else 'u'}{pixel.GetBitsAllocated() // 8}")
-    raw = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM returns bytes as text
-    wanted = (int(ds.Rows), int(ds.Columns))
-    if pixel.GetSamplesPerPixel() != 1 or shape[-2:] != wanted or len(raw) != dtype.itemsize * int(np.prod(shape)):
-        return None
-    return np.frombuffer(raw, dtype).reshape(shape)
+    dtype = np.dtype(f"{'i' if form.GetPixelRepresentation() else 'u'}{form.GetBitsAllocated() // 8}")
+    raw = image.GetBuffer() if form.GetSamplesPerPixel() == 1 and shape[-2:] == size else None
+    data = b"" if raw is None else raw.encode("utf-8", "surrogateescape")  # GDCM returns bytes as text
+    return np.frombuffer(data, dtype).reshape(shape) if len(data) == dtype.itemsize * int(np.prod(shape)) else None
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """GDCM's codecs write to the error stream even where they succeed."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def require_pixels(path: Path, ds: Any, count: int) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 from pseudohealthy.errors import REFUSED, RESOURCE, Fault
 from pseudohealthy.io import tiff
 from pseudohealthy.io.atomic import atomic
-from pseudohealthy.io.bounded import Bounded
+from pseudohealthy.io.bounded import Bounded, looks_like
 from pseudohealthy.io.mask import drawn
-from pseudohealthy.scan import Scan, as_float, finite
+from pseudohealthy.scan import Scan, as_float, finite, luminance
 
 MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
 # Pixels a byte of a file can stand for at most. Deflate makes 1032 bytes of one, each of 8 one-bit pixels; LZW 2730.
@@ -61,8 +61,6 @@ def read_picture(
     """
     from PIL import Image, UnidentifiedImageError
 
-    from pseudohealthy.io.nifti import looks_like
-
     warnings: list[str] = []
     with open(path, "rb") as file:
         head = file.read(200)
@@ -93,6 +91,15 @@ def read_picture(
     return Scan(voxels[None], None, path.stem, "raster", origin=origin, warnings=list(dict.fromkeys(warnings)))
 
 
+def from_pillow(image: Any) -> Scan:
+    """A picture that Pillow has opened, (1, 1, H, W), as `read_picture` reads its file."""
+    warnings: list[str] = []
+    stored = _grey(*_samples(image, warnings), None, False, warnings)
+    origin = RasterOrigin(stored.dtype, stored.shape, "picture")
+    voxels = finite(as_float(stored, warnings), warnings)[None, None]
+    return Scan(voxels, None, "array", "raster", origin=origin, warnings=warnings)
+
+
 def _tiff(path: Path, max_voxels: int, warnings: list[str]) -> list[Layers] | None:
     """Every page as stored, None where Pillow has to unpack it."""
     with Bounded(path) as file:
@@ -113,7 +120,12 @@ def _require_known(pages: list[tiff.Page]) -> None:
             raise Fault("DTYPE", found, "save it without compression, or as LZW or Deflate")
 
 
-def _pillow(path: Path, head: bytes, max_voxels: int, warnings: list[str]) -> tuple[list[Layers], bool]:
+def _pillow(
+    path: Path,
+    head: bytes,
+    max_voxels: int,
+    warnings: list[str],
+) -> tuple[list[Layers], bool]:
     """Every page by Pillow, and whether its compression is lossy."""
     from PIL import Image
 
@@ -133,7 +145,14 @@ def _pillow(path: Path, head: bytes, max_voxels: int, warnings: list[str]) -> tu
     return found, lossy
 
 
-def _require_size(width: int, height: int, pages: int, max_voxels: int, ratio: int, path: Path) -> None:
+def _require_size(
+    width: int,
+    height: int,
+    pages: int,
+    max_voxels: int,
+    ratio: int,
+    path: Path,
+) -> None:
     """Fault TOO_LARGE or TRUNCATED for a size that no limit allows or the file cannot hold, before
     memory is taken for it."""
     pixels, size = width * height, path.stat().st_size
@@ -154,7 +173,7 @@ def _deep(path: Path, image: Any, colour: int, warnings: list[str]) -> Layers:
         channels = np.ascontiguousarray(np.asarray(image)).view(">u2").astype(np.uint16)
     else:
         with Image.open(path) as second:  # its low bytes, as if they were the high ones
-            second.tile = [t._replace(args=t.args.replace("16B", "16L")) for t in second.tile]
+            second.tile = [t._replace(args=str(t.args).replace("16B", "16L")) for t in second.tile]
             channels = np.asarray(image).astype(np.uint16) * 256 + np.asarray(second)
     return _layers(_upright(channels, image, warnings))
 
@@ -219,13 +238,6 @@ def _channel(array: np.ndarray, channel: int) -> np.ndarray:
     return array[..., channel]
 
 
-def luminance(colours: np.ndarray) -> np.ndarray:
-    """Rec. 601 luma of (..., 3), of the same type; 8-bit values equal Pillow's."""
-    if colours.dtype.kind != "u" or colours.dtype.itemsize > 2:
-        return colours @ np.array([0.299, 0.587, 0.114], np.result_type(colours, np.float32))
-    return (colours @ np.array([19595, 38470, 7471], np.int64) + 2**15 >> 16).astype(colours.dtype)
-
-
 def _fits_uint16(array: np.ndarray) -> bool:
     return bool(array.min() >= 0 and array.max() < 2**16)
 
@@ -262,10 +274,7 @@ def read_npy(path: Path, *, item: int | None = None, max_voxels: int = 512_000_0
         if array.ndim < 3 or item >= len(array):
             raise Fault("ITEM", f"item {item} of an array of shape {shape}", "counting starts at 0", exit=2)
         array = array[item]
-    if array.ndim == 3 and array.shape[-1] == 1:
-        scan = Scan.from_array(array[..., 0], name=path.stem)
-    else:
-        scan = Scan.from_array(array, name=path.stem)
+    scan = Scan.from_array(array, name=path.stem)
     scan.origin = RasterOrigin(array.dtype.newbyteorder("="), array.shape, "npy")
     return scan
 

@@ -142,9 +142,10 @@ def _without_matrix(path: Path) -> bool:
     import pydicom
 
     with Bounded(path) as file:
-        ds = pydicom.dcmread(file, stop_before_pixels=True)
+        ds = pydicom.dcmread(file, defer_size=1024)
     last = max(ds.keys(), default=0)
-    return last > 0x00280011 or (last > 0x00080018 and "SOPClassUID" not in ds)
+    whole = last > 0x00280011 or (last > 0x00080018 and "SOPClassUID" not in ds)
+    return whole and not any(key in ds for key in ("Rows", "Columns", "PixelData"))
 
 
 def _enhanced_head(path: Path, ds: Any) -> Head:

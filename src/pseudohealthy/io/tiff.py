@@ -75,7 +75,7 @@ def pages(file: BinaryIO, most: int) -> list[Page]:
 
 
 def _stacked(page: Page) -> int:
-    """How many planes ImageJ and tifffile say lie one behind the other, without tags of their own."""
+    """How many planes ImageJ or tifffile say lie behind each other, without tags of their own."""
     said = str(page.tags.get(270, ""))
     if match := re.search(r"^ImageJ=.*?^images=(\d+)", said, re.S | re.M):
         return int(match[1])
@@ -245,7 +245,11 @@ def _through_libtiff(data: bytes, wanted: int, compression: int, fill: int) -> b
         return image.tobytes()
 
 
-def meaning(values: np.ndarray, page: Page, warnings: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+def meaning(
+    values: np.ndarray,
+    page: Page,
+    warnings: list[str],
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Samples (H, W, channels) as grey levels (H, W) or colours (H, W, 3), and alpha (H, W).
 
     Upright, polarity turned so that high is bright, palettes and inks converted. Several grey
@@ -290,7 +294,7 @@ def upright(values: np.ndarray, tag: int, warnings: list[str]) -> np.ndarray:
     transpose, rows, columns = UPRIGHT[tag]
     warnings.append("ROTATED: turned as its EXIF tag says; outputs are turned too")
     values = values.swapaxes(0, 1) if transpose else values
-    return np.flip(values, [axis for axis, flip in enumerate((rows, columns)) if flip])
+    return np.flip(values, tuple(axis for axis, flip in enumerate((rows, columns)) if flip))
 
 
 def _turned(values: np.ndarray, page: Page, warnings: list[str]) -> np.ndarray:

@@ -55,7 +55,7 @@ class ConvAutoencoder(nn.Module):
         if size % (factor := stem * 2 ** (levels - 1)):
             raise ValueError(f"size {size}: choose one that {factor} divides (stem and levels)")
         if kind == "vae" and latent < 1 and not spatial:
-            raise ValueError("a variational autoencoder needs latent > 0")
+            raise ValueError("latent = 0 of a variational autoencoder: give latent > 0")
         self.kind, self.stem = kind, stem
         skips = kind == "dae"
         widths = [width * 2**level for level in range(levels)]

@@ -95,8 +95,8 @@ class Classifier(nn.Module):
         self.input_blocks, _ = encoder(in_channels * stem**2, widths, blocks, attention, residual_sampling, style)
         self.middle_block = middle(widths[-1], True, style)
         if widths[-1] % (head_channels or heads):
-            raise ValueError(f"{'head_channels' if head_channels else 'heads'} = {head_channels or heads}: "
-                             f"{widths[-1]} channels do not split into such heads")  # fmt: skip
+            how = f"head_channels = {head_channels}" if head_channels else f"heads = {heads}"
+            raise ValueError(f"{how} of {widths[-1]} channels: give a divisor")
         places = (self.size[0] // factor) * (self.size[1] // factor)
         pool = AttentionPool(places, widths[-1], widths[-1] // head_channels if head_channels else heads, classes)
         self.out = nn.Sequential(style.norm(widths[-1]), nn.SiLU(), pool)

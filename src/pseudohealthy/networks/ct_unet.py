@@ -66,7 +66,7 @@ class CtAttention(nn.Module):
     def __init__(self, channels: int, heads: int):
         super().__init__()
         if channels % heads:
-            raise ValueError(f"heads = {heads}: {channels} channels do not split into such heads")
+            raise ValueError(f"heads = {heads} of {channels} channels: give a divisor")
         self.heads, self.norm = heads, norm(channels)
         self.qkv, self.proj = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
 

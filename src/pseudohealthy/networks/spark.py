@@ -136,7 +136,7 @@ class Spark(nn.Module):
         self.sparse_encoder = SparseEncoder(self.visible, channels, encoder)
         cnn = self.sparse_encoder.sp_cnn
         if width % cnn.factor:
-            raise ValueError(f"decoder_width {width}: choose a multiple of {cnn.factor}")
+            raise ValueError(f"decoder_width = {width}: give a multiple of {cnn.factor}")
         self.factor = cnn.factor
         self.dense_decoder = LightDecoder(cnn.factor, width, channels)
         self.mask_tokens, self.en_de_norms, self.en_de_lins = nn.ParameterList(), nn.ModuleList(), nn.ModuleList()

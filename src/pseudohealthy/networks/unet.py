@@ -117,10 +117,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = style.heads if style.head_channels is None else channels // style.head_channels
         if self.heads < 1 or channels % self.heads or (style.head_channels and channels % style.head_channels):
-            how = "heads" if style.head_channels is None else "head_channels"
-            raise ValueError(
-                f"{how} = {style.head_channels or style.heads}: {channels} channels do not split into such heads"
-            )
+            how = f"head_channels = {style.head_channels}" if style.head_channels else f"heads = {style.heads}"
+            raise ValueError(f"{how} of {channels} channels: give a divisor")
         self.order = style.attention_order
         self.norm = style.norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)

@@ -57,7 +57,7 @@ def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
         table = nested.get(key) if rest else None
         if section == "restorer" and (key in TRAINED or (isinstance(table, type) and issubclass(table, nn.Module))):
             raise another(text)
-    changed = copy.deepcopy(recipe).set(settings).resolved()
+    changed = copy.deepcopy(recipe).set(settings).checked()
     with torch.device("meta"):
         models = [one.make_restorer() for one in (recipe, changed)]
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in models]

@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 from pseudohealthy import __version__
 from pseudohealthy.errors import Fault
+from pseudohealthy.progress import duration
 from pseudohealthy.run import Run
 from pseudohealthy.serve import shelf
 from pseudohealthy.serve.guard import Guard, said
@@ -41,7 +42,7 @@ class App:
             loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
-        environment.filters |= {"size": _size, "quoted": lambda text: quote(str(text)), "clock": _clock}
+        environment.filters |= {"size": _size, "quoted": lambda text: quote(str(text)), "clock": duration}
         self.pages = environment
         style, script = _template("app.css"), _template("app.js")
         self.common = {"style": Markup(style), "script": Markup(script), "version": __version__}
@@ -209,11 +210,3 @@ def _size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
-
-
-def _clock(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -30,7 +30,7 @@ from pseudohealthy.progress import say
 from pseudohealthy.run import now
 
 ID = re.compile(r"[0-9a-f]{32}")
-LEFT = re.compile(r"^detecting: (\d+)/(\d+), about (\d+) s left")
+LEFT = re.compile(r"^detecting: (\d+)/(\d+), about (.+?) left")
 ERROR = re.compile(r"^error\[\w+\].*")
 WAITING, RUNNING, DONE, PARTLY, FAILED, CANCELLED = "waiting", "running", "done", "partly", "failed", "cancelled"
 ENDED = (DONE, PARTLY, FAILED, CANCELLED)
@@ -59,7 +59,7 @@ class Job:
     findings: list[dict[str, Any]] = field(default_factory=list)
     done: int = 0  # inputs, while it runs
     total: int = 0
-    left: int = 0  # seconds, as detect estimates
+    left: str = ""  # as detect estimates: "45 s", "12 min"
     begun: float = 0.0  # on the clock of this process
 
     @property
@@ -200,7 +200,7 @@ class Jobs:
                 if size < LOG and not line.startswith("key: "):
                     log.write(line)
                 if match := LEFT.match(line):
-                    job.done, job.total, job.left = map(int, match.groups())
+                    job.done, job.total, job.left = int(match[1]), int(match[2]), match[3]
                 elif ERROR.match(line):
                     said = line.strip()
         code = child.wait()

@@ -37,6 +37,14 @@ class World:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return bool(tensor.item())
 
+    def same(self, value: float) -> float:
+        """The first process's value, on all of them."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor([value], device=self.device, dtype=torch.float64)
+        dist.broadcast(tensor, 0)
+        return tensor.item()
+
     def mean(self, value: float) -> float:
         """Mean over processes."""
         if self.size == 1:

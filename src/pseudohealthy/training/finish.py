@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.planes import PlaneStore
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers import restorer_class
 from pseudohealthy.restorers.apply import NOISE_KEY
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.restorers.baselines import control_restorers
@@ -25,8 +28,9 @@ from pseudohealthy.training import checkpoint, watch
 from pseudohealthy.training.model_card import holdings
 
 if TYPE_CHECKING:
-    from pseudohealthy.training.loop import Trainer
+    from pseudohealthy.training.trainer import Trainer
 
+FAULT = re.compile(r"error\[(\w+)\] case=(.*?): ")  # a line of `PlaneStore.faults`
 PLANES = 20_000  # healthy planes that the statistics look at, evenly spread
 HASHED = ("split.csv", "threshold.json", "fingerprint.json")
 VALUES = 40_000_000  # map values kept for the quantile
@@ -43,22 +47,32 @@ def healthy_statistics(store: PlaneStore) -> tuple[Tensor, Tensor]:
     return mean.float(), (square / len(rows) - mean.square()).clamp(min=0).sqrt().float()
 
 
-def write_split(run: Run, manifest: Manifest) -> None:
-    """split.csv: which case of which patient was used for what, by id or by pseudonym."""
-    called = namer(run)
-    text = io.StringIO()
+def write_split(run: Run, manifest: Manifest, store: PlaneStore) -> None:
+    """split.csv: which case of which patient was used for what, by id or by pseudonym.
+
+    `planes_used`: to learn from or to validate on. `fault`: the code of a case that could not be read.
+    """
+    text, faults, called = io.StringIO(), failed_cases(store), namer(run)
+    used = planes_used(store, uses_labels=restorer_class(run.recipe.restorer["name"]).uses_labels)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("case_id", "patient_id", "split", "label"))
-    writer.writerows(
-        (
-            called("case", case.case_id),
-            called("patient", case.patient_id),
-            case.split,
-            "" if case.label is None else case.label,
-        )
-        for case in manifest
-    )
+    writer.writerow(("case_id", "patient_id", "split", "label", "planes_used", "fault"))
+    for case in manifest:
+        label, name = "" if case.label is None else case.label, case.case_id
+        who = called("case", name), called("patient", case.patient_id)
+        writer.writerow((*who, case.split, label, used.get(name, 0), faults.get(name, "")))
     write_text(run.folder / "split.csv", text.getvalue())
+
+
+def planes_used(store: PlaneStore, *, uses_labels: bool) -> dict[str, int]:
+    """Planes by case: of training cases those that are learnt from, of validation cases all."""
+    rows = [store.select("train", None if uses_labels else HEALTHY), store.select("val")]
+    return dict(Counter(store.index["case_id"].iloc[np.concatenate(rows)]))
+
+
+def failed_cases(store: PlaneStore) -> dict[str, str]:
+    """Code by case of those that could not be read."""
+    found = (FAULT.match(line) for line in store.faults)
+    return {match[2]: match[1] for match in found if match}
 
 
 def finish(trainer: Trainer) -> None:
@@ -220,6 +234,12 @@ def fingerprint(store: PlaneStore) -> dict:
     }
 
 
+def left_out(run: Run) -> list[str]:
+    """The line of the model card about cases that could not be read."""
+    failed, cases = run.record.get("cases_failed", 0), run.record.get("cases", 0)
+    return [f"- Left out: {failed} of {cases} cases, which could not be read (split.csv names them)"] if failed else []
+
+
 def model_card(trainer: Trainer, threshold: dict) -> str:
     """MODEL_CARD.md: what the model is, on what it was trained, how its threshold was set, what it must not be used for."""
     run, index = trainer.run, trainer.store.index
@@ -237,7 +257,8 @@ def model_card(trainer: Trainer, threshold: dict) -> str:
         f"- Method: `{run.recipe.restorer['name']}`, {run.record.get('parameters', 0):,} parameters, "
         f"{run.record.get('network_calls', 0)} network calls an image",
         f"- Trained on: {counts['train'][0]:,} planes of {counts['train'][1]:,} patients ({len(trainer.rows):,} used), "
-        f"{trainer.step:,} steps of {trainer.plan.batch}",
+        f"{trainer.step:,} steps of {trainer.budget.batch}",
+        *left_out(run),
         f"- Validated on: {counts['val'][0]:,} planes of {counts['val'][1]:,} patients",
         f"- Threshold: {threshold['value']} ({threshold['source']}, quantile {threshold['quantile']}, "
         f"{threshold['n_patients']} patients, {threshold['detail'].get('population', 'none')})",

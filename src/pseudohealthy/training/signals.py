@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+AGAIN = 0.2  # seconds until a signal that met an import is looked at again
 PAUSE = 2.0  # seconds; a second signal within them is the same wish: Ctrl-C twice, or torchrun's after the terminal's
 
 
@@ -38,17 +40,26 @@ class Signals:
 
 
 class Stop(contextlib.ContextDecorator):
-    """SIGTERM, SIGINT and SIGHUP end what runs at once, by KeyboardInterrupt; `held` keeps them off what must be whole."""
+    """SIGTERM, SIGINT and SIGHUP end what runs at once, by KeyboardInterrupt; `held` keeps them off what must be whole.
+
+    An import is never interrupted: it would leave half a library behind, and what then fails looks like a bug.
+    """
 
     def __init__(self) -> None:
-        self.seen, self.holding, self.last = False, False, 0.0
+        self.seen, self.holding, self.depth, self.last = False, False, 0, -PAUSE
         self.before: dict[int, Any] = {}
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        again = self.seen and time.monotonic() - self.last < PAUSE
-        self.seen, self.last = True, time.monotonic()
-        if not (self.holding or again):
-            raise KeyboardInterrupt
+        self.seen = True
+        if self.holding or time.monotonic() - self.last < PAUSE:
+            return
+        if importing(frame):
+            again = threading.Timer(AGAIN, signal.raise_signal, [number])
+            again.daemon = True
+            again.start()
+            return
+        self.last = time.monotonic()
+        raise KeyboardInterrupt
 
     def check(self) -> None:
         """End here if a signal came: a library may have swallowed the interruption."""
@@ -78,15 +89,28 @@ class Stop(contextlib.ContextDecorator):
             self.before.setdefault(number, before)
 
     def __enter__(self) -> Stop:
-        self.seen = self.holding = False
-        self.install()
+        if not self.depth:
+            self.seen, self.last = False, -PAUSE
+            self.install()
+        self.depth += 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before.clear()
-        self.seen = False
+        self.depth -= 1
+        if not self.depth:
+            for number, handler in self.before.items():
+                signal.signal(number, handler)
+            self.before.clear()
+            self.seen = False
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported there."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 STOP = Stop()

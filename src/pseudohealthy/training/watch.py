@@ -16,7 +16,8 @@ from pseudohealthy.restorers.apply import Applied, How, Stack, apply, keys
 from pseudohealthy.restorers.base import Batch, Restorer
 
 if TYPE_CHECKING:
-    from pseudohealthy.training.loop import Trainer
+    from pseudohealthy.training.budget import Budget
+    from pseudohealthy.training.trainer import Trainer
 
 # Network calls a validation may spend on restoring: never more than the first, and SHARE of batch x steps since the last
 # one. A training step costs about three calls an image (forward and backward), so that .6 is a fifth of the training.
@@ -27,13 +28,13 @@ LEARNED = 0.25  # share by which the loss of what is chosen by ROC-AUC may excee
 
 def validate(trainer: Trainer) -> dict[str, float]:
     """Loss of the averaged weights on healthy validation planes, always with the same levels and noise; ROC-AUC if labelled."""
-    plan, store, model = trainer.plan, trainer.store, trainer.average
-    healthy = spread_out(store.select("val", HEALTHY), plan.validation_planes)
+    budget, store, model = trainer.budget, trainer.store, trainer.average
+    healthy = spread_out(store.select("val", HEALTHY), budget.validation_planes)
     result: dict[str, float] = {}
     with torch.no_grad():
         if len(healthy):
             losses = dict.fromkeys(model.parts(), 0.0)
-            for rows in chunks(healthy, plan.batch):
+            for rows in chunks(healthy, budget.batch):
                 batch = validation_batch(trainer, rows)
                 with torch.autocast(
                     trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16
@@ -46,8 +47,7 @@ def validate(trainer: Trainer) -> dict[str, float]:
             result["validation_loss"] = float("nan") if not trainer.history else trainer.history[-1]["validation_loss"]
         anomalous = store.select("val", ANOMALOUS)
         if len(anomalous) and len(healthy):
-            calls = min(CALLS, SHARE * plan.batch * plan.every(trainer.total))
-            most = max(FEWEST, min(plan.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
+            most = most_restored(budget, model, budget.every(trainer.total))
             pairs = [(HEALTHY, spread_out(healthy, most)), (ANOMALOUS, spread_out(anomalous, most))]
             scores = {label: plane_scores(trainer, rows) for label, rows in pairs}
             result["validation_auroc"] = auroc(scores[HEALTHY], scores[ANOMALOUS])
@@ -55,6 +55,12 @@ def validate(trainer: Trainer) -> dict[str, float]:
     draw_diagnostics(trainer, healthy, anomalous)
     draw_curves(trainer, [*trainer.history, {"step": trainer.step, **result}])
     return result
+
+
+def most_restored(budget: Budget, model: Restorer, every: int) -> int:
+    """Planes of each label that a validation restores, `every` steps after the last one."""
+    calls = min(CALLS, SHARE * budget.batch * every)
+    return max(FEWEST, min(budget.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
 
 
 def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
@@ -84,13 +90,13 @@ def learned(loss: float, best: dict[str, float]) -> bool:
 
 def validation_batch(trainer: Trainer, rows: np.ndarray) -> Batch:
     """Planes under levels and noise of their own, for the loss."""
-    draw = Draw(trainer.plan.seed, [("validation", int(row)) for row in rows])
+    draw = Draw(trainer.budget.seed, [("validation", int(row)) for row in rows])
     return batch_of(trainer, rows, draw)
 
 
 def detected_batch(trainer: Trainer, rows: np.ndarray) -> Batch:
     """Planes under the noise that `detect` restores them with."""
-    return batch_of(trainer, rows, Draw(trainer.plan.seed, keys(places(trainer, rows))))
+    return batch_of(trainer, rows, Draw(trainer.budget.seed, keys(places(trainer, rows))))
 
 
 def batch_of(trainer: Trainer, rows: np.ndarray, draw: Draw) -> Batch:
@@ -108,13 +114,13 @@ def applied(trainer: Trainer, cases: Sequence[np.ndarray], model: Restorer | Non
     """What a model (default: the averaged one) makes of cases, each the rows of its planes; as `detect` would."""
     store = trainer.store
     stacks = [Stack.whole(store.images(rows), store.foreground(rows), places(trainer, rows)) for rows in cases]
-    how = How(seed=trainer.plan.seed, device=trainer.world.device, precision=trainer.precision)
+    how = How(seed=trainer.budget.seed, device=trainer.world.device, precision=trainer.precision)
     return apply(model or trainer.average, trainer.run.recipe.make_map(), stacks, how)
 
 
 def plane_scores(trainer: Trainer, rows: np.ndarray) -> np.ndarray:
     """One score per plane, each a case of its own."""
-    parts = (applied(trainer, chunks(part, 1)) for part in chunks(rows, trainer.plan.batch))
+    parts = (applied(trainer, chunks(part, 1)) for part in chunks(rows, trainer.budget.batch))
     return np.array([one.score for part in parts for one in part])
 
 
@@ -136,7 +142,7 @@ def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def epoch_of(trainer: Trainer) -> int:
-    return max(1, round(trainer.step * trainer.plan.batch / len(trainer.rows)))
+    return max(1, round(trainer.step * trainer.budget.batch / len(trainer.rows)))
 
 
 def figure(*args: Any, **kwargs: Any):

@@ -16,10 +16,12 @@ Decay = Annotated[float, Range(0, 1, open="high")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Budget:
     """Training settings.
 
-    steps: optimiser steps; epochs instead when `steps` is 0. batch: images per step over all processes together.
+    minutes: for everything, reading cases and setting the threshold included; the steps that fit
+        are found out before the first one. 0: as many as `steps` says; where that is 0, too, as
+        many as `epochs` needs. batch: images per step over all processes together.
     rate: learning rate, reached after `warmup` steps; then "constant" (so that a finished run can be extended) or
         "cosine" to zero at the last step. weight_decay, betas: AdamW.
     clip: largest gradient norm, 0 for none. ema: decay of the averaged weights that restore; 0 for none.
@@ -32,6 +34,7 @@ class Plan:
 
     steps: Steps = 0
     epochs: Epochs = 1.0
+    minutes: Annotated[float, Range(0, 100_000)] = 0.0
     batch: Batch = 16
     rate: Annotated[float, Range(0, 1, open="low")] = 1e-4
     warmup: Steps = 100
@@ -50,7 +53,7 @@ class Plan:
         check_fields(self, "training.{}".format)
 
     def total(self, planes: int) -> int:
-        """Steps in all, given the number of training planes."""
+        """Steps in all, given the number of training planes; `minutes` are for `Pace.settle`."""
         return self.steps or max(1, round(self.epochs * planes / self.batch))
 
     def every(self, total: int) -> int:

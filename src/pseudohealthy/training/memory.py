@@ -1,0 +1,209 @@
+"""What memory a training will need, found out on one and two images before the first step, and what there is.
+
+The step's own tensors are counted while one image, then two, go forwards and backwards: what one image more adds, times
+the batch, is what the batch adds. Beside them stand the optimiser's state (two numbers a weight), the averaged
+weights, and at the end the restored validation planes (64 at once). oneDNN's scratch is not seen by torch: SCRATCH.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pseudohealthy.cases import HEALTHY
+from pseudohealthy.errors import RESOURCE, Fault
+
+if TYPE_CHECKING:
+    from pseudohealthy.training.trainer import Trainer
+
+SCRATCH = 1.15  # of a convolution's kernel, on top of the tensors
+RESTORED = 64  # planes that the threshold restores at once, see `finish`
+GROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a training adds to what its process holds before the first step."""
+
+    optimiser: int  # two numbers a weight
+    step: float  # gradients and whatever else does not grow with the batch
+    image: float  # that an image adds to a step
+    restoring: float  # the planes that the threshold restores at once, with another copy of the weights
+    cache: int  # planes on disk that are mapped: the system may take them back
+
+    def peak(self, batch: int) -> int:
+        """With `batch` images a step."""
+        return int(self.optimiser + max(self.step + self.image * batch, self.restoring))
+
+    def batch(self, room: int) -> int:
+        """Images a step that `room` bytes are enough for; 0 for none."""
+        if self.peak(0) > room:
+            return 0
+        return int((room - self.optimiser - self.step) / max(self.image, 1))
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the tensors that operations make, at most at one time; Fault OUT_OF_MEMORY beyond `room`."""
+
+    def __init__(self, room: int | None = None):
+        super().__init__()
+        self.now = self.most = 0
+        self.room, self.known = room, weakref.WeakSet[Any]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self.count(tensor.untyped_storage())
+        return made
+
+    def count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self.known:
+            return
+        self.known.add(storage)
+        size = storage.nbytes()
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self.gone, size)
+        if self.room is not None and self.most > self.room:
+            raise Fault("OUT_OF_MEMORY", "one image alone needs more memory than is free", exit=RESOURCE)
+
+    def gone(self, size: int) -> None:
+        self.now -= size
+
+
+def require(trainer: Trainer) -> None:
+    """Fault OUT_OF_MEMORY (exit 7) for a training that cannot fit into the memory that is free."""
+    room = available(trainer.world.device)
+    if room is None:
+        return
+    size = trainer.budget.batch // trainer.world.size
+    try:
+        need = needed(trainer, room)
+    except Fault as fault:
+        fault.cure = cure(trainer, 0)
+        raise
+    if need is not None and (peak := need.peak(size)) > room:
+        fits = need.batch(room) * trainer.world.size
+        raise Fault("OUT_OF_MEMORY", f"this training needs about {gigabytes(peak)} more memory, "
+                    f"and {gigabytes(room)} are free", cure(trainer, fits), exit=RESOURCE)  # fmt: skip
+
+
+def cure(trainer: Trainer, fits: int) -> str:
+    """What to lower, and the batch that would fit."""
+    batch = (
+        f"--batch (now {trainer.budget.batch}; {fits} would fit)" if fits else f"--batch (now {trainer.budget.batch})"
+    )
+    network = trainer.run.recipe.restorer.get("network", {})
+    spare = ", or set restorer.network.checkpointing=true" if network.get("checkpointing") is False else ""
+    return f"lower {batch} or canvas.size (now {trainer.restorer.size}){spare}"
+
+
+def needed(trainer: Trainer, room: int | None = None) -> Need | None:
+    """Measured on one and two images of the first batch; None for a method that takes no such batch."""
+    buffers = {name: value.clone() for name, value in trainer.restorer.named_buffers()}
+    try:
+        one, two = (passed(trainer, count, room) for count in (1, 2))
+        shown, more = (restored(trainer, count, room) for count in (1, 2))
+    except Fault as fault:
+        if fault.code != "RECIPE":
+            raise
+        return None  # some networks cannot train on one image; the first step says what is wrong, if anything is
+    finally:
+        trainer.restorer.zero_grad(set_to_none=True)
+        for name, value in trainer.restorer.named_buffers():
+            value.copy_(buffers[name])
+    weights = sum(p.numel() * p.element_size() for p in trainer.restorer.parameters())
+    image, planes = SCRATCH * max(0, two - one), min(RESTORED, len(trainer.store.select("val", HEALTHY)))
+    restoring = weights + SCRATCH * (shown + max(0, more - shown) * max(0, planes - 1))
+    return Need(2 * trainable(trainer), max(0.0, one - image), image, restoring, on_disk(trainer))
+
+
+def passed(trainer: Trainer, count: int, room: int | None) -> int:
+    """Peak of a training step without the optimiser, on `count` images."""
+    trainer.restorer.train()
+    batch = trainer.batch(0, count)
+    with Live(room) as live:
+        for part in trainer.losses:
+            trainer.loss(trainer.restorer, batch, part).backward()
+    return live.most
+
+
+def restored(trainer: Trainer, count: int, room: int | None) -> int:
+    """Peak of network calls without gradient, on `count` images."""
+    batch = trainer.batch(0, count)
+    with Live(room) as live, torch.no_grad():
+        for part in trainer.losses:
+            trainer.loss(trainer.average, batch, part)
+    return live.most
+
+
+def trainable(trainer: Trainer) -> int:
+    """Bytes of the weights that have an optimiser."""
+    parts = [trainer.restorer.get_submodule(part) for part in trainer.losses]
+    return sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+
+
+def on_disk(trainer: Trainer) -> int:
+    return sum(path.stat().st_size for path in trainer.store.folder.glob("*.npy"))
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+
+
+# -- what there is ---------------------------------------------------------------------------------------------------
+def available(device: torch.device) -> int | None:
+    """Bytes that a process may still take on this device; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    known = [size for size in (free(), group(), address_space()) if size is not None]
+    return min(known) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if known else None
+
+
+def free() -> int | None:
+    """Of the machine: what Linux calls available, or all of it where only that is known."""
+    try:
+        words = Path("/proc/meminfo").read_text(encoding="ascii").split()
+        return 1024 * int(words[words.index("MemAvailable:") + 1])
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def group() -> int | None:
+    """Of the container: its limit less what is in use and cannot be taken back."""
+    for limit, used, stat in (("memory.max", "memory.current", "memory.stat"),
+                              ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes",
+                               "memory/memory.stat")):  # fmt: skip
+        try:
+            most, taken = (int((GROUPS / name).read_text()) for name in (limit, used))
+            words = (GROUPS / stat).read_text().split()
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+        spare = int(words[words.index("inactive_file") + 1]) if "inactive_file" in words else 0
+        return max(0, most - taken + spare)
+    return None
+
+
+def address_space() -> int | None:
+    """Of `ulimit -v`, less what is mapped already."""
+    try:
+        import resource
+
+        most, _ = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError, ValueError):
+        return None
+    return None if most == resource.RLIM_INFINITY else max(0, most - pages * resource.getpagesize())

@@ -1,0 +1,80 @@
+"""A training that is refused leaves nothing behind, and nothing else than it found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pseudohealthy.errors import INTERRUPTED, Fault
+from pseudohealthy.run import WRITTEN, prepare_folder, release
+
+SAVED = "resume.safetensors"  # from here on there is something to go on with
+ASIDE = (
+    ".tmp-old-"  # files of the run that is written over; a killed training's are cleared with its other .tmp-* files
+)
+
+
+@contextmanager
+def refusable(folder: Path, *, overwrite: bool = False, first: bool = True) -> Iterator[None]:
+    """The output folder of a training, made and claimed; taken back where a Fault comes before anything was saved.
+
+    A folder that was not there goes away again, with the parents that were made for it; in one that was there,
+    everything is as before, a run that was to be written over included. An interrupted training keeps what it has.
+
+    Args:
+        first: whether this is the process that writes.
+    """
+    if not first:
+        yield
+        return
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        prepare_folder(folder, overwrite=overwrite)
+        before = set(folder.rglob("*"))
+        aside = put_aside(folder)
+        try:
+            yield
+        except Fault as fault:
+            if fault.exit != INTERRUPTED and not (folder / SAVED).is_file():
+                put_back(folder, aside)
+                for path in sorted(set(folder.rglob("*")) - before, reverse=True):  # what lies in a folder before it
+                    remove(path)
+            raise
+    except Fault:
+        remove_empty(missing)
+        raise
+    finally:
+        for path in folder.glob(f"{ASIDE}*"):
+            path.unlink()
+
+
+def put_aside(folder: Path) -> list[str]:
+    """Rename what an earlier training wrote; the names."""
+    found = sorted({path.name for pattern in (*WRITTEN, "recipe.toml") for path in folder.glob(pattern)})
+    for name in found:
+        (folder / name).replace(folder / f"{ASIDE}{name}")
+    return found
+
+
+def put_back(folder: Path, aside: list[str]) -> None:
+    for path in [path for pattern in (*WRITTEN, "recipe.toml") for path in folder.glob(pattern)]:
+        path.unlink()
+    for name in aside:
+        (folder / f"{ASIDE}{name}").replace(folder / name)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders, innermost first, as far as nothing lies in them."""
+    for path in folders:
+        if not path.is_dir() or any(path.iterdir()):
+            return
+        release(path)
+        path.rmdir()
