@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class Scan:
     origin: what the writer needs to put an array back on the file's grid.
     display: window (low, high) stored in the file, for pictures only.
     sha256: of the files it was read from, where a command needs it.
+    unnamed: files whose names must not be told, since they may be a patient's.
     """
 
     voxels: np.ndarray
@@ -36,6 +38,7 @@ class Scan:
     warnings: list[str] = field(default_factory=list)
     display: tuple[float, float] | None = None
     sha256: str | None = None
+    unnamed: tuple[Path, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
