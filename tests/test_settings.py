@@ -17,7 +17,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pseudohealthy.training.plan import Plan
 
 from blobs import picture
 from pseudohealthy import settings as module

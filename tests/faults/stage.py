@@ -223,7 +223,16 @@ def play(row: Row, stage: Stage) -> Result:
 def table() -> dict[str, Row]:
     """All rows, in the order of the table."""
     from faults import (  # noqa: F401
-        checkpoints, dicoms, lists, niftis, pictures, privacy, runtime, saving, volumes, web,
+        checkpoints,
+        dicoms,
+        lists,
+        niftis,
+        pictures,
+        privacy,
+        runtime,
+        saving,
+        volumes,
+        web,
     )  # fmt: skip
 
     order = {letter: place for place, letter in enumerate("NDPCKRSWV")}
