@@ -151,7 +151,7 @@ def test_train_and_extend(said, pictures, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting, word", [("training.stepz=3", "steps"), ("restorer.network.width=big", "int"), ("stepz", "SECTION.KEY")]
+    "setting, word", [("training.stepz=3", "steps"), ("restorer.network.width=big", "number"), ("stepz", "SECTION.KEY")]
 )
 def test_a_wrong_recipe_key_is_exit_2_before_anything_is_written(said, pictures, tmp_path, setting, word):
     code, _, err = said("train", "digits-splotch", "--data", pictures, "--out", tmp_path / "run", "--set", setting)
