@@ -24,7 +24,7 @@ test: venv
 test-all: venv
 	$(BIN)/pytest -m ''
 
-# The fault table, staged and scored; ends with total N/232. make faults PAGE=docs/reliability.md also writes the page.
+# The fault table, staged and scored; ends with total N/M. make faults PAGE=docs/reliability.md also writes the page.
 faults: venv
 	@PYTHONPATH=tests $(BIN)/python -m faults $(ROWS) $(if $(PAGE),--write $(PAGE))
 
