@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pseudohealthy.training.plan import Plan
 
 from blobs import picture
 from pseudohealthy import settings as module
@@ -31,7 +32,6 @@ from pseudohealthy.restorers.base import Batch
 from pseudohealthy.scan import Scan
 from pseudohealthy.settings import Choice, Length, Range, coerce, words
 from pseudohealthy.training.loop import train
-from pseudohealthy.training.plan import Plan
 from small import small_recipe
 
 PARAMETERS, CALLS = 500_000, 60  # beyond, settings are only checked here, and not tried
