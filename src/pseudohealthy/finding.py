@@ -109,10 +109,13 @@ class Finding:
         return "\n".join(map(one_line, (self._scored(), self._above(), self._warned())))
 
     def __repr__(self) -> str:
-        return f"<Finding {self.case_id}: score {self.score:.3g}, {len(self.warnings)} warnings>"
+        count = len(self.warnings)
+        warned = f"{count or 'no'} warning{'s' * (count != 1)}"
+        return f"<Finding {self.case_id}: score {self.score:.3g}, {warned}>"
 
     def _scored(self) -> str:
-        return f"{self.case_id}: score {self.score:.3g}{self._rank()}"
+        spread = "" if self.score_sd is None else f" ± {self.score_sd:.2g}"
+        return f"{self.case_id}: score {self.score:.3g}{spread}{self._rank()}"
 
     def _rank(self) -> str:
         if self.healthy_percentile is None or not self.healthy_cases:

@@ -199,9 +199,10 @@ def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
     that stand for paths whose names must not be told, such as those of inputs."""
     import torch
 
+    program = Path(sys.argv[0]).name.replace("__main__.py", "pseudohealthy")  # python -m
     words = [_shown(word, hidden or {}) for word in sys.argv[1:]]
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *words]),
+        "command": " ".join([program, *words]),
         "pseudohealthy": __version__,
         "commit": commit(),
         "python": platform.python_version(),

@@ -65,6 +65,7 @@ def train(
     recipe.checked()  # refuses wrong settings before anything is read or written
     recipe.require_files()
     world, folder = join(device), Path(out)
+    memory.require_weights(recipe.parameters(), world.device)
     with refusable(folder, overwrite=overwrite, first=world.first):
         manifest = cases.load(Path(data), dedupe=dedupe)
         cases.require_clean(manifest)
