@@ -461,3 +461,27 @@ def test_the_gradient_of_one_part_does_not_leak_into_another(pictures, tiny, tmp
     }
     training.advance()
     assert all(parameter.grad is None for parameter in training.restorer.parameters())
+
+
+def test_a_case_that_cannot_be_read_is_left_out_and_told(pictures, tiny, tmp_path, capsys):
+    from pseudohealthy.__main__ import main
+
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    broken = sorted((data / "train" / "good").glob("*.png"))[0]
+    broken.write_bytes(broken.read_bytes()[:60])
+    (tmp_path / "recipe.toml").write_text(tiny("training.steps=2", "training.validate=2").toml())
+    line = ["train", tmp_path / "recipe.toml", "--data", data, "--out", tmp_path / "run", "--device", "cpu"]
+    assert main([str(word) for word in line]) == 4
+    out, err = capsys.readouterr()
+    assert "cases could not be read and were left out" in out and err.count("error[") == 1
+    run = Run.open(tmp_path / "run")
+    assert run.record["status"] == "finished" and run.record["cases_failed"] == 1
+    rows = (run.folder / "split.csv").read_text().splitlines()
+    assert rows[0] == "case_id,patient_id,split,label,planes_used,fault"
+    (row,) = (row for row in rows if f"/{broken.stem}," in row or row.startswith(f"{broken.stem},"))
+    assert row.split(",")[-2] == "0" and row.split(",")[-1].isupper()
+    used = [row for row in rows[1:] if row.split(",")[2] == "train" and row.endswith(",1,")]
+    assert len(used) == run.record["planes"]
+    assert f"- Left out: 1 of {run.record['cases']} cases" in (run.folder / "MODEL_CARD.md").read_text()
+    assert main(["train", "--resume", str(run.folder), "--steps", "3", "--device", "cpu"]) == 4

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +61,9 @@ class Live(TorchDispatchMode):
         self.room, self.known = room, weakref.WeakSet[Any]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):  # weights and images: what is made of them may be a view
+            if isinstance(tensor, Tensor):
+                self.known.add(tensor.untyped_storage())
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
@@ -97,6 +102,19 @@ def require(trainer: Trainer) -> None:
                     f"and {gigabytes(room)} are free", cure(trainer, fits), exit=RESOURCE)  # fmt: skip
 
 
+@contextmanager
+def told(trainer: Trainer) -> Iterator[None]:
+    """Fault OUT_OF_MEMORY where memory runs out after all: others may have taken it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise Fault(
+            "OUT_OF_MEMORY", f"not enough memory at step {trainer.step}", cure(trainer, 0), exit=RESOURCE
+        ) from None
+
+
 def cure(trainer: Trainer, fits: int) -> str:
     """What to lower, and the batch that would fit."""
     batch = (
@@ -124,17 +142,27 @@ def needed(trainer: Trainer, room: int | None = None) -> Need | None:
     weights = sum(p.numel() * p.element_size() for p in trainer.restorer.parameters())
     image, planes = SCRATCH * max(0, two - one), min(RESTORED, len(trainer.store.select("val", HEALTHY)))
     restoring = weights + SCRATCH * (shown + max(0, more - shown) * max(0, planes - 1))
-    return Need(2 * trainable(trainer), max(0.0, one - image), image, restoring, on_disk(trainer))
+    return Need(2 * trainable(trainer), weights + max(0.0, one - image), image, restoring, on_disk(trainer))
 
 
 def passed(trainer: Trainer, count: int, room: int | None) -> int:
-    """Peak of a training step without the optimiser, on `count` images."""
+    """Peak of a step on `count` images, without optimiser and gradients: these do not grow with the batch, and beside
+    those of a large network what one image adds could not be seen."""
     trainer.restorer.train()
     batch = trainer.batch(0, count)
-    with Live(room) as live:
-        for part in trainer.losses:
-            trainer.loss(trainer.restorer, batch, part).backward()
+    hooks = [p.register_post_accumulate_grad_hook(forget) for p in trainer.restorer.parameters() if p.requires_grad]
+    try:
+        with Live(room) as live:
+            for part in trainer.losses:
+                trainer.loss(trainer.restorer, batch, part).backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
     return live.most
+
+
+def forget(parameter: Tensor) -> None:
+    parameter.grad = None
 
 
 def restored(trainer: Trainer, count: int, room: int | None) -> int:
