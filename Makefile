@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: demo venv test test-all faults mutants fuzz coverage licences resolve docs check bench format clean
+.PHONY: demo venv test test-all faults mutants fuzz coverage licences resolve commands docs check bench format clean
 
 venv: .venv/.ready
 
@@ -24,7 +24,7 @@ test: venv
 test-all: venv
 	$(BIN)/pytest -m ''
 
-# The fault table, staged and scored; ends with total N/222. make faults PAGE=docs/reliability.md also writes the page.
+# The fault table, staged and scored; ends with total N/232. make faults PAGE=docs/reliability.md also writes the page.
 faults: venv
 	@PYTHONPATH=tests $(BIN)/python -m faults $(ROWS) $(if $(PAGE),--write $(PAGE))
 
@@ -53,6 +53,10 @@ licences: venv
 # Has every pinned package a wheel for Python 3.11 to 3.13 on x86-64 and aarch64 Linux and arm64 macOS? Nothing is installed.
 resolve: venv
 	@$(BIN)/python tests/reliability/resolve.py
+
+# docs/commands.md: every command and flag, as the program itself reads them.
+commands: venv
+	@$(BIN)/python -m pseudohealthy.commands.helping docs/commands.md
 
 # The tables of docs/results.md from docs/rows, then the site into build/site: strict, nothing fetched by its pages.
 docs: venv

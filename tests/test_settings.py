@@ -32,6 +32,7 @@ from pseudohealthy.scan import Scan
 from pseudohealthy.settings import Choice, Length, Range, coerce, words
 from pseudohealthy.training.budget import Budget
 from pseudohealthy.training.loop import train
+from settings_page import page
 from small import small_recipe
 
 PARAMETERS, CALLS = 500_000, 60  # beyond, settings are only checked here, and not tried
@@ -435,3 +436,10 @@ def test_all_values_of_a_sweep_are_checked_before_the_first_is_tried(tiny_run, t
     ):
         refused(lambda over=over: sweep(tiny_run, tmp_path / "nowhere", [over], tmp_path / "out"), over.split("=")[0])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_of_settings_is_what_the_signatures_say():
+    path = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
+    assert path.read_text(encoding="utf-8") == page(), (
+        "run: PYTHONPATH=src python tests/settings_page.py > docs/settings.md"
+    )

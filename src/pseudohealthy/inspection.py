@@ -112,7 +112,7 @@ def inspect(
 
 def as_manifest(path: Path) -> cases.Manifest | None:
     """The manifest or folder layout at `path`, None where it is neither (then it is plain input)."""
-    if path.is_file() and path.suffix.lower() != ".csv":
+    if io.split_item(path)[1] is not None or (path.is_file() and path.suffix.lower() != ".csv"):
         return None
     try:
         return cases.load(path)

@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
+from pseudohealthy.io import dicom_out
 from pseudohealthy.io.series import group
 
 MR = "1.2.840.10008.5.1.4.1.1.4.1"
@@ -96,7 +97,7 @@ def test_frames_in_any_order_are_placed_and_remembered(tmp_path, volume):
     order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     scan = io.read(enhanced(tmp_path / "a.dcm", volume[order], [at(k) for k in order]))
     np.testing.assert_array_equal(scan.voxels[0], volume)
-    assert scan.origin.frames == tuple(order.index(k) for k in range(10)) and len(scan.origin.paths) == 1
+    assert scan.origin.frames == tuple(order.index(k) + 1 for k in range(10)) and len(scan.origin.paths) == 1
 
 
 TWO = [
@@ -129,7 +130,22 @@ def test_volumes_of_one_file_are_cases_of_their_own(tmp_path, volume, one, other
         np.testing.assert_array_equal(io.read(f"{path}#{t}").voxels[0], volume[5 * t : 5 * t + 5])
     with pytest.raises(Fault) as caught:
         io.read(path)
-    assert caught.value.code == "SEVERAL" and names[1] in str(caught.value) and "a.dcm#0" in str(caught.value)
+    assert caught.value.code == "SEVERAL" and names[1] in str(caught.value) and "#0 to #1" in str(caught.value)
+
+
+def test_a_segmentation_points_at_the_frames_of_its_own_volume(tmp_path, volume):
+    kinds = [{"ComplexImageComponent": "MAGNITUDE"}, {"ComplexImageComponent": "PHASE"}]
+    path = enhanced(tmp_path / "a.dcm", volume, [at(k // 2, **kinds[k % 2]) for k in range(10)])
+    scan = io.read(f"{path}#1")
+    dicom_out.write_segmentation(np.ones(scan.shape[1:], bool), scan, tmp_path / "seg.dcm")
+    groups = pydicom.dcmread(tmp_path / "seg.dcm").PerFrameFunctionalGroupsSequence
+    told = {
+        float(g.PlanePositionSequence[0].ImagePositionPatient[2]): int(
+            g.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        )
+        for g in groups
+    }
+    assert told == {0.0: 2, 2.0: 4, 4.0: 6, 6.0: 8, 8.0: 10}
 
 
 def test_stacks_of_different_orientation_are_named_by_it(tmp_path, volume):
@@ -161,7 +177,7 @@ def test_a_missing_frame_of_reference_is_no_obstacle(tmp_path, volume):
         ([0, 1, 2, 4, 5], "GAP", "z=6.0"),
         ([0, 1, 2.4, 3, 4.1], "IRREGULAR", "vary"),
         ([0, 0, 0, 0, 0], "NO_GEOMETRY", "one position"),
-        ([0, 1, 1, 2, 3], "DUPLICATE_SLICE", "a.dcm frame"),
+        ([0, 1, 1, 2, 3], "DUPLICATE_SLICE", "frame 2 and"),
     ],
 )
 def test_irregular_frames_are_refused_for_what_they_are(tmp_path, volume, places, code, word):
@@ -175,7 +191,7 @@ def test_frames_without_a_position_or_without_description_are_refused(tmp_path, 
     frames = [at(k) for k in range(5)]
     del frames[2]["ImagePositionPatient"]
     for name, path in {
-        "a.dcm frame 3 has no usable ImagePositionPatient": enhanced(tmp_path / "a.dcm", volume[:5], frames),
+        "frame 3 has no usable ImagePositionPatient": enhanced(tmp_path / "a.dcm", volume[:5], frames),
         "counts 6 frames and describes 5": enhanced(
             tmp_path / "b.dcm", volume[:6], [at(k) for k in range(5)], NumberOfFrames=6
         ),
@@ -190,7 +206,7 @@ def test_frames_without_a_position_or_without_description_are_refused(tmp_path, 
 
 def test_more_descriptions_than_frames_are_said(tmp_path, volume):
     scan = io.read(enhanced(tmp_path / "a.dcm", volume[:4], [at(k) for k in range(6)]))
-    assert scan.shape[1] == 4 and scan.warnings == ["FRAMES: a.dcm counts 4 frames and describes 6"]
+    assert scan.shape[1] == 4 and scan.warnings == ["FRAMES: file 1 counts 4 frames and describes 6"]
 
 
 def test_every_frame_has_its_own_slope(tmp_path, volume):

@@ -57,7 +57,7 @@ def test_the_estimate_grows_with_batch_and_weights_and_leaves_no_trace(trainer):
     weights = sum(p.numel() * 4 for p in made.restorer.parameters())
     assert need.optimiser == 2 * weights and need.image > 16 * 16 * 4
     assert need.peak(80) > need.peak(8) >= need.optimiser + weights
-    assert need.batch(need.peak(8) + 1) == 8 and need.batch(need.optimiser) == 0
+    assert need.batch(need.peak(8) + 1) == 8 and need.batch(memory.LIBRARIES) == 0
     assert all(torch.equal(before[name], value) for name, value in made.restorer.state_dict().items())
     assert all(p.grad is None for p in made.restorer.parameters())
 
@@ -67,7 +67,7 @@ def test_what_cannot_fit_is_refused_and_a_batch_that_fits_is_named(trainer, monk
     need = memory.needed(made)
     monkeypatch.setattr(memory, "available", lambda device: need.peak(64))
     memory.require(made)
-    monkeypatch.setattr(memory, "available", lambda device: int(need.optimiser + need.step + 20.5 * need.image))
+    monkeypatch.setattr(memory, "available", lambda device: need.peak(20) + int(need.image / 2))
     with pytest.raises(Fault) as caught:
         memory.require(made)
     assert (caught.value.code, caught.value.exit) == ("OUT_OF_MEMORY", 7)

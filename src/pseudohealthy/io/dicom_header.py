@@ -139,8 +139,8 @@ def component(ds: Any) -> str | None:
 def b_value(ds: Any) -> float | None:
     """s/mm2: of the standard, else where Siemens, GE, Philips and United Imaging keep it."""
     told = number(ds, "DiffusionBValue")
-    if told is None and hasattr(ds, "file_meta") and ds.get("MRDiffusionSequence"):
-        told = number(ds.MRDiffusionSequence[0], "DiffusionBValue")
+    if told is None and (sequence := ds.get("MRDiffusionSequence")):
+        told = number(sequence[0], "DiffusionBValue")
     for tag in (SIEMENS_B, PHILIPS_B, UIH_B, GE_B):
         if told is None:
             found = private(ds, tag)
@@ -246,8 +246,22 @@ TAGS: list[Any] = [
 ]  # fmt: skip
 
 
+class _Present:
+    """A pydicom data set that is not asked for what it does not hold, which costs it more than a value does."""
+
+    def __init__(self, ds: Any):
+        from pydicom.datadict import keyword_for_tag
+
+        self.ds = ds
+        self.keys = {keyword_for_tag(tag) or (tag.group, tag.element) for tag in list(ds.keys())}
+
+    def get(self, key: Any) -> Any:
+        return self.ds.get(key) if key in self.keys else None
+
+
 def head(path: Path, ds: Any, **more: Any) -> Head:
     """The head of a header: a pydicom data set, or a frame of one as a mapping from keywords to values."""
+    ds = ds if isinstance(ds, dict) else _Present(ds)
     found = Head(path, modality=str(ds.get("Modality") or ""), sop=str(ds.get("SOPInstanceUID") or ""), **more)
     count = number(ds, "InstanceNumber")
     found.number = None if count is None else int(count)

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from pseudohealthy.training.trainer import Trainer
 
 SCRATCH = 1.15  # of a convolution's kernel, on top of the tensors
+LIBRARIES = 100_000_000  # bytes of code and buffers that libraries take when they are first used
 RESTORED = 64  # planes that the threshold restores at once, see `finish`
+COPIES = 5  # of the weights: themselves, their gradients, two moments, the average
 GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -43,13 +45,13 @@ class Need:
 
     def peak(self, batch: int) -> int:
         """With `batch` images a step."""
-        return int(self.optimiser + max(self.step + self.image * batch, self.restoring))
+        return int(LIBRARIES + self.optimiser + max(self.step + self.image * batch, self.restoring))
 
     def batch(self, room: int) -> int:
         """Images a step that `room` bytes are enough for; 0 for none."""
         if self.peak(0) > room:
             return 0
-        return int((room - self.optimiser - self.step) / max(self.image, 1))
+        return int((room - LIBRARIES - self.optimiser - self.step) / max(self.image, 1))
 
 
 class Live(TorchDispatchMode):
@@ -113,6 +115,14 @@ def told(trainer: Trainer) -> Iterator[None]:
         raise Fault(
             "OUT_OF_MEMORY", f"not enough memory at step {trainer.step}", cure(trainer, 0), exit=RESOURCE
         ) from None
+
+
+def require_weights(parameters: int, device: torch.device) -> None:
+    """Fault OUT_OF_MEMORY (exit 7) for networks whose weights alone cannot fit, before they are made."""
+    room, need = available(device), COPIES * 4 * parameters
+    if room is not None and need > room:
+        raise Fault("OUT_OF_MEMORY", f"{parameters} parameters need {gigabytes(need)} to train, and {gigabytes(room)} "
+                    "are free", "lower the width, multipliers or blocks of the networks", exit=RESOURCE)  # fmt: skip
 
 
 def cure(trainer: Trainer, fits: int) -> str:
