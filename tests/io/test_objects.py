@@ -118,7 +118,10 @@ def test_arrays_however_they_lie_in_memory(stored):
 
 def test_pictures_of_pillow_are_as_their_file(tmp_path):
     rng = np.random.default_rng(0)
-    for array in (rng.integers(0, 256, (24, 30, 3)).astype(np.uint8), rng.integers(0, 2**16, (24, 30)).astype(np.uint16)):
+    for array in (
+        rng.integers(0, 256, (24, 30, 3)).astype(np.uint8),
+        rng.integers(0, 2**16, (24, 30)).astype(np.uint16),
+    ):
         picture = Image.fromarray(array)
         picture.save(tmp_path / "x.png")
         scan, expected = io.read(picture), io.read(tmp_path / "x.png")
