@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: demo venv test test-all faults mutants fuzz coverage licences docs check bench format clean
+.PHONY: demo venv test test-all faults mutants fuzz coverage licences commands docs check bench format clean
 
 venv: .venv/.ready
 
@@ -24,7 +24,7 @@ test: venv
 test-all: venv
 	$(BIN)/pytest -m ''
 
-# The fault table, staged and scored; ends with total N/222. make faults PAGE=docs/reliability.md also writes the page.
+# The fault table, staged and scored; ends with total N/232. make faults PAGE=docs/reliability.md also writes the page.
 faults: venv
 	@PYTHONPATH=tests $(BIN)/python -m faults $(ROWS) $(if $(PAGE),--write $(PAGE))
 
@@ -49,6 +49,10 @@ coverage: venv
 # Every dependency with its licence; fails on GPL or AGPL alone. make licences PAGE=docs/licences.md also writes the page.
 licences: venv
 	@$(BIN)/python tests/reliability/licences.py $(if $(PAGE),--write $(PAGE))
+
+# docs/commands.md: every command and flag, as the program itself reads them.
+commands: venv
+	@$(BIN)/python -m pseudohealthy.commands.helping docs/commands.md
 
 # The tables of docs/results.md from docs/rows, then the site into build/site: strict, nothing fetched by its pages.
 docs: venv

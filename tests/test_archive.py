@@ -228,12 +228,12 @@ def test_rows_stand_in_the_order_of_the_inputs_and_what_was_skipped_is_listed(ti
     for name in ("b.png", "a.png", "c.png"):
         png(tmp_path / "in" / name, ord(name[0]))
     BAD_PICTURES["truncated"](tmp_path / "in" / "ab.png")
-    (tmp_path / "in" / "notes.txt").write_text("x")
+    (tmp_path / "in" / "notes.scan").write_text("x")
     found = archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
-    assert list(rows(tmp_path / "out")) == ["a", "ab", "b", "c", "notes.txt"]
+    assert list(rows(tmp_path / "out")) == ["a", "ab", "b", "c", "notes.scan"]
     assert found.rows[-1]["status"] == "skipped" and found.rows[-1]["warnings"]
     said = json.loads((tmp_path / "out" / "findings.json").read_text())
-    assert [row["case_id"] for row in said["findings"]] == ["a", "ab", "b", "c", "notes.txt"]
+    assert [row["case_id"] for row in said["findings"]] == ["a", "ab", "b", "c", "notes.scan"]
     assert said["made"]["run"] == "tiny" and len(said["made"]["weights_sha256"]) == 64
 
 

@@ -84,7 +84,7 @@ def test_training_and_restoring_need_no_image_format_and_no_command_line():
     python(
         """
 import sys, importlib
-for blocked in ("nibabel", "pydicom", "highdicom", "tyro"):
+for blocked in ("nibabel", "pydicom", "highdicom"):
     sys.modules[blocked] = None
 from pseudohealthy.restorers import WHERE, restorer_class
 for name in WHERE:

@@ -74,6 +74,44 @@ def test_a_thousand_specks_are_not_all_listed():
     assert len(speckled.regions) == MOST_REGIONS
 
 
+# -- for people ---------------------------------------------------------------------------------------------------------
+def test_printed_it_is_three_lines(blank):
+    blank.map[1, 2:4, 3:6] = 0.6
+    blank.healthy_percentile, blank.healthy_cases = 100 * 26 / 27, 26
+    assert str(blank).splitlines() == [
+        "array: score 0.25, above all 26 healthy scans",
+        "1 region above the threshold 0.5 (given), 0.006 ml in all",
+        "no warnings",
+    ]
+    assert repr(blank) == "<Finding array: score 0.25, no warnings>"
+    blank.warnings += ["EMPTY: no foreground\nfound", "WINDOWED: a picture"]
+    blank.left_out = {"dicom-seg": "a DICOM series"}
+    assert len(str(blank).splitlines()) == 3
+    assert str(blank).endswith(
+        "warnings: EMPTY: no foreground found; WINDOWED: a picture; LEFT_OUT: dicom-seg needs a DICOM series"
+    )
+
+
+@pytest.mark.parametrize(
+    "below, count, words",
+    [(26, 26, "above all 26 healthy scans"), (25, 26, "above 25 of 26 healthy scans"),
+     (0, 26, "above none of 26 healthy scans"), (1, 1, "above the one healthy scan")],
+)  # fmt: skip
+def test_the_rank_is_told_in_words(blank, below, count, words):
+    blank.healthy_percentile, blank.healthy_cases = 100 * below / (count + 1), count
+    assert str(blank).splitlines()[0] == f"array: score 0.25, {words}"
+
+
+def test_what_is_not_known_is_not_told(blank):
+    blank.threshold = None
+    assert str(blank).splitlines()[:2] == ["array: score 0.25", "no threshold, so nothing is marked"]
+    flat = finding(Scan.from_array(np.eye(12)), np.eye(12)[None])
+    assert str(flat).splitlines()[1] == "1 region above the threshold 0.5 (given), 12 voxels in all"
+    flat.map[:] = 0
+    flat = finding(flat.scan, flat.map)
+    assert str(flat).splitlines()[1] == "nothing above the threshold 0.5 (given)"
+
+
 # -- the row of findings.csv ------------------------------------------------------------------------------------------
 def test_the_row_has_the_columns_of_the_contract(blank):
     from pseudohealthy.archive import COLUMNS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,30 +38,104 @@ def test_a_bids_name_is_not_invented(name):
     assert (caught.value.code, caught.value.exit) == ("BIDS_NAME", 2)
 
 
-@pytest.fixture
-def derivative(ct_run, tmp_path) -> Path:
+def scans(root: Path, *names: str, said: dict | None = None) -> Path:
+    """Small heads under BIDS names below a root, with its description where `said` is given."""
     values, _, affine = head(np.random.default_rng(0), shape=(4, 24, 24), lesion=0.3)
-    for subject in ("01", "02"):
-        folder = tmp_path / "in" / f"sub-{subject}" / "anat"
-        folder.mkdir(parents=True)
-        nifti(folder / f"sub-{subject}_T1w.nii.gz", values, affine)
-    found = archive.detect(ct_run, [tmp_path / "in"], tmp_path / "out", layout="bids", device="cpu")
-    assert found.exit == 0
-    again = archive.detect(
-        ct_run, [tmp_path / "in"], tmp_path / "out", layout="bids", device="cpu", resume_finished=True
-    )
-    assert [row["score"] for row in again.rows] == [row["score"] for row in found.rows]
-    return tmp_path / "out" / "derivatives" / "pseudohealthy"
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        nifti(root / name, values, affine)
+    if said is not None:
+        (root / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.10.0", **said}))
+    return root
+
+
+def described(folder: Path) -> dict[str, dict]:
+    """The sidecars of a derivative by file name; every source in them is a file that is there."""
+    links = json.loads((folder / "dataset_description.json").read_text()).get("DatasetLinks", {})
+    found = {path.name: json.loads(path.read_text()) for path in folder.rglob("sub-*.json")}
+    for said in found.values():
+        for source in said.get("Sources", []):
+            _, link, path = source.split(":", 2)
+            assert (folder / links[link] / path).is_file(), source
+    return found
+
+
+@pytest.fixture
+def detected(ct_run, tmp_path) -> Callable[..., Path]:
+    def run(*inputs: Path) -> Path:
+        for again in (False, True):
+            found = archive.detect(
+                ct_run,
+                inputs,
+                tmp_path / "out",
+                layout="bids",
+                device="cpu",
+                kinds=("volumes", "json"),
+                resume_finished=again,
+            )
+            assert found.exit == 0, found.rows
+        return tmp_path / "out" / "derivatives"
+
+    return run
+
+
+@pytest.fixture
+def derivative(detected, tmp_path) -> Path:
+    names = [f"sub-0{k}/anat/sub-0{k}_T1w.nii.gz" for k in (1, 2)]
+    return detected(scans(tmp_path / "in", *names, said={"License": "CC0"})) / "pseudohealthy"
 
 
 def test_the_derivative_says_who_made_it_and_every_image_from_what(derivative):
     said = json.loads((derivative / "dataset_description.json").read_text())
     assert said["DatasetType"] == "derivative" and said["GeneratedBy"][0]["Name"] == "pseudohealthy"
-    images = sorted(derivative.rglob("*.nii.gz"))
-    assert len(images) == 6
+    assert said["DatasetLinks"] == {"raw": "../../../in"}
+    images, sidecars = sorted(derivative.rglob("*.nii.gz")), described(derivative)
+    assert len(images) == len(sidecars) == 6
     for image in images:
-        sidecar = json.loads(Path(str(image).replace(".nii.gz", ".json")).read_text())
+        sidecar = sidecars[image.name.replace(".nii.gz", ".json")]
         assert sidecar["Sources"] == [f"bids:raw:{image.name[:6]}/anat/{image.name[:6]}_T1w.nii.gz"]
+        assert ("SkullStripped" in sidecar) != image.name.endswith("_mask.nii.gz") and not sidecar.get("SkullStripped")
+
+
+def test_what_is_not_known_is_not_said(detected, tmp_path):
+    """A .nii without a data set, a derivative that says more, and one that says nothing."""
+    one = scans(tmp_path / "one", "sub-01_T1w.nii")
+    other = scans(tmp_path / "other", "sub-02/anat/sub-02_desc-brain_T1w.nii.gz", "sub-03/anat/sub-03_desc-preproc_T1w.nii.gz",
+                  said={"DatasetType": "derivative"})  # fmt: skip
+    told = {"SkullStripped": True, "SpatialReference": "orig"}
+    (other / "sub-02/anat/sub-02_desc-brain_T1w.json").write_text(json.dumps(told))
+    folder = detected(one, other)
+    first, second = described(folder / "pseudohealthy-one"), described(folder / "pseudohealthy-other")
+    assert first["sub-01_desc-anomaly_T1w.json"]["Sources"] == ["bids:one:sub-01_T1w.nii"]
+    assert not any("SkullStripped" in said or "SpatialReference" in said for said in first.values())
+    assert told.items() <= second["sub-02_desc-brainanomaly_T1w.json"].items()
+    assert "SkullStripped" not in second["sub-03_desc-preprocpseudohealthy_T1w.json"]
+
+
+def test_one_subject_of_two_sites_is_two(detected, tmp_path):
+    name = "sub-01/anat/sub-01_T1w.nii.gz"
+    folder = detected(*(scans(tmp_path / place, name, said={}) for place in ("site-1", "site-2", "x/site-2")))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "pseudohealthy-site1", "pseudohealthy-site22", "pseudohealthy-site23"]  # fmt: skip
+    for place in folder.iterdir():
+        assert len(described(place)) == 3
+    rows = (tmp_path / "out" / "findings.csv").read_text()
+    assert "site-1-sub-01-anat-sub-01_T1w" in rows
+
+
+def test_two_files_of_one_name_do_not_meet(detected, tmp_path):
+    names = ["sub-01/anat/sub-01_T1w.nii", "sub-01/anat/sub-01_T1w.nii.gz"]
+    sidecars = described(detected(scans(tmp_path / "in", *names, said={})) / "pseudohealthy")
+    assert len(sidecars) == 6
+    assert {said["Sources"][0] for said in sidecars.values()} == {f"bids:raw:{name}" for name in names}
+
+
+def test_a_source_in_a_zip_is_not_linked(detected, tmp_path):
+    folder = scans(tmp_path / "in", "sub-01_T1w.nii.gz")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", folder)
+    derivative = detected(tmp_path / "packed.zip") / "pseudohealthy"
+    assert not any("Sources" in said for said in described(derivative).values())
+    assert "DatasetLinks" not in json.loads((derivative / "dataset_description.json").read_text())
 
 
 def test_the_bids_validator_finds_no_error(derivative):

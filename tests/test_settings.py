@@ -17,7 +17,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pseudohealthy.training.plan import Plan
 
 from blobs import picture
 from pseudohealthy import settings as module
@@ -31,7 +30,9 @@ from pseudohealthy.restorers import WHERE, restorer_class
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.scan import Scan
 from pseudohealthy.settings import Choice, Length, Range, coerce, words
+from pseudohealthy.training.budget import Budget
 from pseudohealthy.training.loop import train
+from settings_page import page
 from small import small_recipe
 
 PARAMETERS, CALLS = 500_000, 60  # beyond, settings are only checked here, and not tried
@@ -56,7 +57,7 @@ def test_every_setting_of_every_method_has_a_range_or_a_type_that_needs_none(nam
     assert list(module.undeclared(restorer_class(name), f"restorer[{name}]")) == []
 
 
-@pytest.mark.parametrize("cls", [Canvas, AnomalyMap, Plan])
+@pytest.mark.parametrize("cls", [Canvas, AnomalyMap, Budget])
 def test_every_setting_of_canvas_map_and_plan_has_a_range_or_a_type_that_needs_none(cls):
     assert list(module.undeclared(cls, cls.__name__)) == []
 
@@ -194,7 +195,7 @@ def test_python_calls_are_checked_alike():
 
     refused(lambda: Canvas(size=0), "canvas.size = 0", "4 to 2048")
     refused(lambda: AnomalyMap(quantile=1.5), "map.quantile = 1.5")
-    refused(lambda: Plan(batch=0), "training.batch = 0")
+    refused(lambda: Budget(batch=0), "training.batch = 0")
     refused(lambda: Ddpm(size=16, channels=1, draws=0), "Ddpm.draws = 0")
     refused(lambda: UNet(width=7), "UNet.width = 7")
     refused(lambda: Recipe("x", restorer={"name": ["ddpm"]}).resolved(), "restorer.name")
@@ -283,7 +284,7 @@ def changed(draw) -> Recipe:
 def three_steps(made: Recipe) -> None:
     """Train three steps and restore once. Faults as they come."""
     found = made.checked()
-    canvas, plan, amap = found.make_canvas(), found.make_plan(), found.make_map()
+    canvas, plan, amap = found.make_canvas(), found.make_budget(), found.make_map()
     if not small(found):
         return
     images, foreground = fitted(canvas, plan.batch)
@@ -314,7 +315,7 @@ def three_steps(made: Recipe) -> None:
 
 def small(found: Recipe) -> bool:
     """Whether it can be tried here, in seconds and megabytes."""
-    canvas, plan = found.make_canvas(), found.make_plan()
+    canvas, plan = found.make_canvas(), found.make_budget()
     with torch.device("meta"):
         model = found.make_restorer()
     copies = model.network_calls() * plan.batch * canvas.size**2 * canvas.channels
@@ -435,3 +436,10 @@ def test_all_values_of_a_sweep_are_checked_before_the_first_is_tried(tiny_run, t
     ):
         refused(lambda over=over: sweep(tiny_run, tmp_path / "nowhere", [over], tmp_path / "out"), over.split("=")[0])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_of_settings_is_what_the_signatures_say():
+    path = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
+    assert path.read_text(encoding="utf-8") == page(), (
+        "run: PYTHONPATH=src python tests/settings_page.py > docs/settings.md"
+    )

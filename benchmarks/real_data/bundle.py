@@ -67,7 +67,7 @@ def recalibrated(data: Path, folder: Path, settings: list[str]) -> None:
     run.recipe = run.recipe.set(settings).resolved()
     write_text(folder / "recipe.toml", run.recipe.toml())
     run.note(**provenance(), recipe_sha256=run.recipe_sha256, data="../data", device="cpu", precision="float32")
-    store(run, as_float=True)
+    run.note(weights_sha256=store(run, as_float=True))
     world = World(0, 1, torch.device("cpu"))
     trainer = Trainer(run, open_planes(run, cases.load(data), world), world)
     trainer.precision, trainer.step = torch.float32, run.record["step"]

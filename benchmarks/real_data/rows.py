@@ -32,6 +32,7 @@ from typing import Any
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, Record
 from pseudohealthy.io.atomic import write_text
+from pseudohealthy.restorers.apply import NOISE_KEY
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 COLUMNS = (
@@ -76,6 +77,7 @@ def collect(folder: Path, name: str, run: Path | None, data: str, command: str) 
     else:
         raise Fault("ROWS", f"'{folder.name}' has no comparison.json and no metrics.json",
                     "give the --out of `compare` or `evaluate`", exit=USAGE)  # fmt: skip
+    made = made | scoring(records)
     records = [r for r in records if r.metric.removesuffix(LESS) in HEADINGS]
     kept = methods_of(records)
     shared = {key: getattr(records[0], key) for key in SHARED}
@@ -92,6 +94,19 @@ def collect(folder: Path, name: str, run: Path | None, data: str, command: str) 
         "columns": COLUMNS,
         "rows": rows,
     }
+
+
+def scoring(records: list[Record]) -> dict[str, Any]:
+    """What the scores behind the figures rest on, and the commit that made them, where the figures say so."""
+    facts = ((key, getattr(records[0], key)) for key in ("noise_key", "plane_set", "commit"))
+    return {key: value for key, value in facts if value}
+
+
+def edition(made: dict[str, Any]) -> str:
+    """A sentence of a caption: figures of the first edition are not those that this version would give."""
+    if not made.get("noise_key"):
+        return "Edition 1: noise keyed by the image, scores over all planes."
+    return f"Noise keyed by {made['noise_key']}; scores over {made['plane_set']}." if made.get("plane_set") else ""
 
 
 def of_run(run: Path | None, method: str, data: str) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -188,6 +203,7 @@ def page(text: str, folder: Path = DOCS / "rows") -> str:
 
 def studied(frame: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
     """The frame of a study with the figures of `entries`. Fault ROWS (exit 2) for a row that is not among them."""
+    frame["noise_key"] = NOISE_KEY
     known = {entry[frame["key"]]: entry for entry in entries}
     for row in frame["rows"]:
         if row["is"] not in known:
@@ -219,6 +235,7 @@ def study_table(frame: dict[str, Any]) -> str:
             cells.append("" if nothing else f"**{text}**" if row.get("bold") and not whole else text)
         lines.append(line_of([f"**{row['label']}**" if row.get("bold") else row["label"], *cells]))
     said = f"Made by `{frame['command']}`; figures: [rows/studies/{frame['study']}.json](rows/studies/{frame['study']}.json)."
+    said = f"{said} {edition(frame)}".strip()
     return (
         "\n".join(lines) + "\n\n" + "\n".join(textwrap.wrap(said, 150, break_long_words=False, break_on_hyphens=False))
     )
@@ -313,6 +330,7 @@ def caption(found: dict[str, Any], rows: list[dict[str, Any]], shown: list[str],
         text += (
             " Budget: " + ", ".join(f"{number(known[key])} {word}" for key, word in words.items() if key in known) + "."
         )
+    text += f" {edition(made)}"
     commit = f" at commit {made['commit'][:7]}" if made.get("commit") else ""
     link = f"[rows/{found['table']}.json](rows/{found['table']}.json)"
     text += f" Made by `{made['command']}`{commit}; all figures, with the sha256 of the weights: {link}."

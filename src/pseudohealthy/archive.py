@@ -14,7 +14,8 @@ import torch
 
 from pseudohealthy import engines, io, progress, resume, shards
 from pseudohealthy.canvas import Fitted
-from pseudohealthy.detection import interrupted
+from pseudohealthy.detection import bids, interrupted
+from pseudohealthy.detection.bids import Bids
 from pseudohealthy.detection.interrupted import unforeseen
 from pseudohealthy.detection.key import extend as extend_key
 from pseudohealthy.detection.key import place as place_of_key
@@ -22,6 +23,7 @@ from pseudohealthy.detector import Detector
 from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, SOME_FAILED, USAGE, Fault
 from pseudohealthy.finding import KINDS, NEEDS, Finding, check_kinds, check_some, split_kinds
 from pseudohealthy.io.atomic import atomic, write_json
+from pseudohealthy.io.names import unname
 from pseudohealthy.layout import LAYOUTS, places
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.changes import changes
@@ -45,7 +47,7 @@ class Job:
     folder: Path
     request: str
     kinds: tuple[str, ...] = KINDS
-    layout: str = "cases"
+    layout: str | Bids = "cases"
     assume_spacing: float | None = None
 
 
@@ -177,7 +179,8 @@ def detect(
     hidden = {io.split_item(path)[0]: "INPUT" for path in inputs} | {Path(path): "INPUT" for path in inputs}
     made = {**detector.made(), **provenance(hidden | {key_file: "KEY"})}
     result = Detections(Path(out), first=share.first)
-    job = Job(result.folder, request, tuple(kinds), layout, assume_spacing)
+    laid_out = bids.read(sources) if layout == "bids" else layout
+    job = Job(result.folder, request, tuple(kinds), laid_out, assume_spacing)
     mine = sources[share.rank :: share.size]
     stopped: BaseException | None = None
     try:
@@ -260,7 +263,7 @@ def store(findings: Sequence[Finding], job: Job, result: Detections) -> None:
             paths = finding.save(job.folder, job.kinds, job.layout)
             row = finding.row()
         except Exception as error:
-            fail(result, finding.case_id, error)
+            fail(result, finding.case_id, error, finding.scan.unnamed)
             continue
         result.keep(row, paths.get("panel"), paths.get("html"), finding.left_out)
 
@@ -307,7 +310,7 @@ def groups(
             scan.sha256 = input_sha256(source)
             pairs.append((scan, detector.canvas.fit(scan)))
         except Exception as error:
-            fail(result, source.case_id, error)
+            fail(result, source.case_id, error, source.paths if source.origin else ())
             bar.advance()
         if sum(len(fitted.planes) for _, fitted in pairs) >= detector.batch:
             yield pairs
@@ -326,14 +329,16 @@ def restored(pairs: list[tuple[Scan, Fitted]], detector: Detector, result: Detec
             say(f"warning: not enough GPU memory; going on with a batch of {detector.batch} planes", error=True)
             return restored(pairs, detector, result)
         if len(pairs) == 1:
-            fail(result, pairs[0][0].name, error)
+            fail(result, pairs[0][0].name, error, pairs[0][0].unnamed)
             return []
         return [finding for pair in pairs for finding in restored([pair], detector, result)]
 
 
-def fail(result: Detections, case_id: str, error: Exception) -> None:
-    """A failed row, and one line for the user; a bug that one case brings out must not cost the others."""
+def fail(result: Detections, case_id: str, error: Exception, unnamed: Sequence[Path] = ()) -> None:
+    """A failed row, and one line for the user; a bug that one case brings out must not cost the others. unnamed: files that
+    what is said must not name."""
     STOP.check()  # a library may have turned the interruption into an error of its own
+    unname(error, unnamed)
     fault = error if isinstance(error, Fault) else unforeseen(error)
     if fault.exit in (BAD_OUTPUT, INTERRUPTED):
         raise fault

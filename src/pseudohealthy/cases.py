@@ -132,7 +132,7 @@ def load(data: Path | str, *, dedupe: bool = False, names: str = "series") -> Ma
         return without_copies(load(data, names=names))
     data = Path(data)
     if not data.exists():
-        raise Fault("NOT_FOUND", f"no file or folder named {data}", "check the path given as --data", exit=NO_INPUT)
+        raise Fault("NOT_FOUND", f"no file or folder named {data}", "check the path", exit=NO_INPUT)
     if data.is_file():
         return _read_csv(data)
     if (data / "manifest.csv").is_file():

@@ -1,4 +1,4 @@
-"""Which command do the arguments name? Nothing heavy is imported here: `pseudohealthy --help` must answer at once."""
+"""Which command do the arguments name? Nothing heavy is imported here: help must come at once."""
 
 from __future__ import annotations
 

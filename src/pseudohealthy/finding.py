@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy.detection.bids import Bids
 from pseudohealthy.errors import USAGE, Fault, one_line
 from pseudohealthy.io.atomic import together, write_json, write_text
 from pseudohealthy.io.dicom import DicomOrigin
+from pseudohealthy.io.names import unnamed
 from pseudohealthy.layout import places, relative
 from pseudohealthy.scan import Scan
 
@@ -107,10 +109,13 @@ class Finding:
         return "\n".join(map(one_line, (self._scored(), self._above(), self._warned())))
 
     def __repr__(self) -> str:
-        return f"<Finding {self.case_id}: score {self.score:.3g}, {len(self.warnings)} warnings>"
+        count = len(self.warnings)
+        warned = f"{count or 'no'} warning{'s' * (count != 1)}"
+        return f"<Finding {self.case_id}: score {self.score:.3g}, {warned}>"
 
     def _scored(self) -> str:
-        return f"{self.case_id}: score {self.score:.3g}{self._rank()}"
+        spread = "" if self.score_sd is None else f" ± {self.score_sd:.2g}"
+        return f"{self.case_id}: score {self.score:.3g}{spread}{self._rank()}"
 
     def _rank(self) -> str:
         if self.healthy_percentile is None or not self.healthy_cases:
@@ -157,14 +162,14 @@ class Finding:
         self,
         folder: Path | str,
         kinds: Sequence[str] = KINDS,
-        layout: str = "cases",
+        layout: str | Bids = "cases",
         truth: np.ndarray | None = None,
     ) -> dict[str, Path]:
         """Write into folder/<case_id>: pseudo_healthy, anomaly_map and anomaly_mask on the input's grid and in its type
         ("volumes") or as NIfTI whatever its type ("nifti"), anomaly_mask.dcm ("dicom-seg"), anomaly_map.dcm
         ("dicom-map") and panel.dcm ("dicom-sc") in the study of a DICOM input, panel.png ("panel"), case.html to look at
         ("html"), case.json and, of several planes, slices.csv ("json"). truth: reference (D, H, W) bool, outlined in the
-        pictures. layout: "cases" or "bids", see `layout`. Returns the paths by name.
+        pictures. layout: "cases", "bids" or what `detection.bids` knows of the inputs. Returns the paths by name.
         All files of the case are written or none. A kind that this input cannot have is left out, see `choose`.
         Fault KIND (exit 2) where none is left, OUTPUT (exit 6) where the folder cannot be written."""
         kinds = self.choose(kinds)
@@ -179,7 +184,9 @@ class Finding:
         possible, self.left_out = split_kinds(kinds, self.scan)
         return possible
 
-    def _write(self, folder: Path, kinds: Sequence[str], layout: str, truth: np.ndarray | None) -> dict[str, Path]:
+    def _write(
+        self, folder: Path, kinds: Sequence[str], layout: str | Bids, truth: np.ndarray | None
+    ) -> dict[str, Path]:
         from pseudohealthy import io
         from pseudohealthy.report.case import case_page
         from pseudohealthy.report.panel import panel
@@ -220,7 +227,8 @@ class Finding:
         from pseudohealthy.io import dicom_source
 
         made = dicom_source.read(self.scan)
-        self.warnings += [note for note in made.notes if note not in self.warnings]
+        notes = [unnamed(note, self.scan.unnamed) for note in made.notes]
+        self.warnings += [note for note in notes if note not in self.warnings]
         return made
 
     def _save_dicom(self, folder: Path, kinds: Sequence[str], drawn: Path | None, source: Any) -> dict[str, Path]:

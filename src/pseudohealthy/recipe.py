@@ -180,6 +180,13 @@ class Recipe:
             found.make_restorer().fits(budget.batch)
         return found
 
+    def parameters(self) -> int:
+        """The number of parameters of all networks, which are not made for it."""
+        import torch
+
+        with torch.device("meta"):
+            return sum(p.numel() for p in self.make_restorer().parameters())
+
     def require_files(self) -> None:
         """Fault RECIPE (exit 2) where a file or folder that a training starts from is not there."""
         known = hints(self.classes()["restorer"].__init__)

@@ -199,9 +199,10 @@ def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
     that stand for paths whose names must not be told, such as those of inputs."""
     import torch
 
-    words = [(hidden or {}).get(Path(word)) or (Path(word).name if "/" in word else word) for word in sys.argv[1:]]
+    program = Path(sys.argv[0]).name.replace("__main__.py", "pseudohealthy")  # python -m
+    words = [_shown(word, hidden or {}) for word in sys.argv[1:]]
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *words]),
+        "command": " ".join([program, *words]),
         "pseudohealthy": __version__,
         "commit": commit(),
         "python": platform.python_version(),
@@ -210,6 +211,12 @@ def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "started": now(),
     }
+
+
+def _shown(word: str, hidden: Mapping[Path, str]) -> str:
+    """A word of the command line, of a path its last part alone."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + (hidden.get(Path(value)) or (Path(value).name if "/" in value else value))
 
 
 def commit() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class Scan:
     origin: what the writer needs to put an array back on the file's grid.
     display: window (low, high) stored in the file, for pictures only.
     sha256: of the files it was read from, where a command needs it.
+    unnamed: files whose names must not be told, since they may be a patient's.
     """
 
     voxels: np.ndarray
@@ -36,6 +38,7 @@ class Scan:
     warnings: list[str] = field(default_factory=list)
     display: tuple[float, float] | None = None
     sha256: str | None = None
+    unnamed: tuple[Path, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -153,8 +156,7 @@ def luminance(colours: np.ndarray) -> np.ndarray:
 def matrix(affine: Any) -> np.ndarray:
     """An affine as float64 (4, 4). Raises Fault BAD_AFFINE."""
     affine = np.array(affine, np.float64)
-    whole = affine.shape == (4, 4) and np.isfinite(affine).all()
-    if not whole or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if affine.shape != (4, 4) or not invertible(affine):
         what = "the affine is not an invertible 4 x 4 matrix"
         raise Fault("BAD_AFFINE", what, "give index -> RAS+ mm")
     return affine
@@ -194,6 +196,14 @@ def usable(scan: Scan) -> Scan:
             which = f"channel {index}" if len(scan.voxels) > 1 else "the image"
             raise Fault("CONSTANT_IMAGE", f"{which} has the same value everywhere", "check the export of this file")
     return scan
+
+
+def invertible(affine: np.ndarray) -> bool:
+    """Whether it is finite and its axes point three ways, however short they are."""
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or steps.min() < 1e-12:
+        return False
+    return bool(abs(np.linalg.det(affine[:3, :3] / steps)) > 1e-6)
 
 
 def of_a_patient(shape: tuple[int, ...], affine: np.ndarray) -> bool:

@@ -20,7 +20,7 @@ from pseudohealthy import cases, io, models, resume
 from pseudohealthy.archive import input_sha256
 from pseudohealthy.cases import HEALTHY, Manifest
 from pseudohealthy.detector import Detector
-from pseudohealthy.devices import precision_of
+from pseudohealthy.devices import computes_bf16
 from pseudohealthy.errors import BAD_MODEL, NO_INPUT, SOME_FAILED, Fault
 from pseudohealthy.planes import build_cache
 from pseudohealthy.restorers.apply import NOISE_KEY, How, Stack, apply
@@ -30,10 +30,12 @@ from pseudohealthy.runs.pseudonyms import namer
 from pseudohealthy.training.distributed import pick_device
 from pseudohealthy.training.finish import HASHED
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 AGREES, DIFFERS, UNCHECKED = "agrees", "DIFFERS", "not checked"
-# Largest difference of a map or score (in units of the map) that counts as the same: float32 on the kind of device that
-# made it, float32 on another kind (as in the fault table, R15), bfloat16 anywhere.
-SAME_DEVICE, OTHER_DEVICE, BFLOAT16 = 1e-4, 1e-3, 5e-2
+# Largest difference of a map or score that counts as the same, as a share of the map's range (of a score: of itself; of
+# either, where it is below 1, of 1): other processors and numbers of threads round otherwise, and a walk of many steps adds
+# that up. Only results of the same precision are compared.
+FLOAT32, BFLOAT16 = 1e-3, 5e-2
 LARGEST = 512_000_000  # voxels
 
 
@@ -173,7 +175,10 @@ def _validation_case(
         return
     chosen = [case for case in manifest if called("case", case.case_id) == kept["case_id"]]
     place = pick_device(device)
-    precision = precision_of("bf16" if run.record.get("precision") == "bfloat16" else "fp32", place)
+    if why := unlike(run.record.get("precision"), place):
+        found.add(what, None, why)
+        return
+    precision = PRECISIONS[run.record["precision"]]
     with tempfile.TemporaryDirectory() as folder:
         try:
             store = build_cache(Manifest(chosen, manifest.root), run.recipe.make_canvas(), Path(folder))
@@ -188,22 +193,27 @@ def _validation_case(
         stack = Stack.whole(store.images(rows), store.foreground(rows), places)
         how = How(seed=run.seed, device=place, precision=precision)
         score = apply(restorer.to(place), run.recipe.make_map(), [stack], how)[0].score
-    found.add(what, *compared(score, kept["score"], place, precision, run.record.get("device")))
+    found.add(what, *compared(score, kept["score"], place, precision))
 
 
-def compared(
-    value: float, kept: float, place: torch.device, precision: torch.dtype, made_on: str | None
-) -> tuple[bool, str]:
+def unlike(made: str | None, place: torch.device) -> str:
+    """Why a result made in this precision cannot be compared with one of this device; empty where it can."""
+    if made not in PRECISIONS:
+        return "it does not say in which precision it was made"
+    if made == "bfloat16" and not computes_bf16(place):
+        return f"made in bfloat16, which this {place.type} does not compute in; precisions are not compared with each other"
+    return ""
+
+
+def compared(value: float, kept: float, place: torch.device, precision: torch.dtype) -> tuple[bool, str]:
     """(whether two scores are the same, the sentence that says by how much they may differ)."""
-    tolerance = tolerance_of(place, precision, made_on)
-    words = f"score {value:.6g}, kept {kept:.6g}, tolerance {tolerance:g} ({place.type}, {str(precision)[6:]})"
+    tolerance = tolerance_of(precision, abs(kept))
+    words = f"score {value:.6g}, kept {kept:.6g}, tolerance {tolerance:.2g} ({place.type}, {str(precision)[6:]})"
     return abs(value - kept) <= tolerance, words
 
 
-def tolerance_of(place: torch.device, precision: torch.dtype, made_on: str | None) -> float:
-    if precision == torch.bfloat16:
-        return BFLOAT16
-    return SAME_DEVICE if place.type == made_on else OTHER_DEVICE
+def tolerance_of(precision: torch.dtype, size: float) -> float:
+    return (BFLOAT16 if precision == torch.bfloat16 else FLOAT32) * max(1.0, size)
 
 
 # -- what detect wrote -----------------------------------------------------------------------------------------------
@@ -278,7 +288,13 @@ def _restored_case(
     case, said = pair
     made, what = said["made"], f"{said['case_id']} again"
     opened = Run.open(run)
-    precision = "bf16" if made.get("precision") == "bfloat16" else "fp32"
+    if made.get("noise_key") != NOISE_KEY:
+        found.add(what, None, "made by an older version, under other noise")
+        return
+    if why := unlike(made.get("precision"), pick_device(device)):
+        found.add(what, None, why)
+        return
+    precision = "bf16" if made["precision"] == "bfloat16" else "fp32"
     detector = Detector(
         opened, device=device, precision=precision, threshold="otsu", settings=made.get("settings") or []
     )
@@ -286,8 +302,7 @@ def _restored_case(
         found.add(what, None, f"'{opened.name}' has other weights than the run that made it")
         return
     finding = detector(io.read(inputs[said["input_sha256"]], plane=detector.canvas.plane))
-    device_made = made.get("device")
-    found.add(what, *compared(finding.score, said["score"], detector.device, detector.precision, device_made))
+    found.add(what, *compared(finding.score, said["score"], detector.device, detector.precision))
     if "anomaly_map" not in said["outputs"]:
         found.add(f"{what}: map", None, "no map was written (kind volumes)")
         return
@@ -297,5 +312,5 @@ def _restored_case(
         found.add(f"{what}: map", None, f"the file holds {kept.shape}, the map {finding.map.shape}")
         return
     apart = float(np.abs(kept - finding.map).max())
-    tolerance = tolerance_of(detector.device, detector.precision, device_made)
-    found.add(f"{what}: map", apart <= tolerance, f"largest difference {apart:.2g}, tolerance {tolerance:g}")
+    tolerance = tolerance_of(detector.precision, float(np.ptp(kept)))
+    found.add(f"{what}: map", apart <= tolerance, f"largest difference {apart:.2g}, tolerance {tolerance:.2g}")

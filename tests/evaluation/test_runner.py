@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from pseudohealthy import io
 from pseudohealthy.cases import load
 from pseudohealthy.detector import load as detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.records import covered
 from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.restorers.baselines import CONTROLS
 
@@ -165,3 +168,24 @@ def test_a_volume_gives_plane_metrics_and_native_voxels(ct_run, tmp_path):
     assert 0.6 < bright.value < 1 and bright.grid == "native"
     planes = value(result, "plane_auroc", "control: intensity")
     assert planes.unit == "plane" and 0 < planes.prevalence < 0.5
+
+
+def test_figures_over_fewer_cases_say_so_on_screen_and_in_the_report(tiny_run, pictures, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(pictures / "test", data / "test")
+    (data / "masks").mkdir()
+    masks = sorted((pictures / "masks").rglob("*.png"))
+    shutil.copy(masks[0], data / "masks" / masks[0].name)
+    result = evaluate(tiny_run, data, out, device="cpu", controls=False)
+    total = len({row["case_id"] for row in result.rows})
+    known = total - len(masks) + 1
+    said = f"{known} of {total} cases have voxel figures"
+    console = Console(width=200, file=StringIO())
+    console.print(result.table())
+    assert said in console.file.getvalue() and "no reference mask" in console.file.getvalue()
+    page = (out / "report.html").read_text()
+    assert page.count(said) == 2 and "no reference mask" in page
+    stored = {record["metric"]: record["n_cases"] for record in json.loads((out / "metrics.json").read_text())}
+    assert stored["image_auroc"] == total and stored["voxel_auroc_pooled"] == known
+    whole = evaluate(tiny_run, pictures, device="cpu", controls=False)
+    assert not whole.unmarked() and not covered(whole.records)

@@ -229,3 +229,52 @@ def k11(stage: Stage) -> Iterator[Trial]:
         checkpoint.save(folder / BEST, {k: v * 1.5 if v.is_floating_point() else v for k, v in tensors.items()}, state)
 
     yield rejected(stage, changed_run(stage, "exchanged", exchange), "CHECKPOINT_CORRUPT", "sha256")
+
+
+OUT_OF_RANGE = ("restorer.draws=0", "restorer.depths=[5000]", "restorer.levels=1", "restorer.network.groups=7",
+                "canvas.margin=-4", "canvas.size=0", "map.quantile=1.5", "training.rate=nan")  # fmt: skip
+
+
+@row(
+    "K12",
+    "settings out of range: with --set, in a recipe, in a sweep, in a stored run",
+    "refused by name with the range before data are read, exit 2 (5 for a run), no folder",
+)
+def k12(stage: Stage) -> Iterator[Trial]:
+    def named(done: Done, key: str, out: Path, exit: int = 2) -> Trial:
+        said = {"named": key in done.err, "no folder": not out.parent.exists()}
+        return fails(done, "RECIPE", exit=exit, **said)
+
+    def edit(folder: Path) -> None:
+        text = (folder / "recipe.toml").read_text()
+        (folder / "recipe.toml").write_text(text.replace("draws = 1", "draws = 0"))
+
+    for setting in OUT_OF_RANGE:
+        out, key = stage.out() / "deep", setting.partition("=")[0]
+        words = "train", stage.root / "tiny.toml", "--data", stage.folder / "absent", "--out", out
+        yield named(stage.run(*words, "--set", setting), key, out)
+    recipe, out = stage.folder / "r.toml", stage.out() / "deep"
+    recipe.write_text((stage.root / "tiny.toml").read_text().replace("steps = 12", "steps = -1"))
+    yield named(stage.run("train", recipe, "--data", stage.pictures, "--out", out), "training.steps", out)
+    over = "--over", "restorer.draws=1,0"
+    yield named(stage.run("sweep", stage.tiny, "--data", stage.pictures, *over, "--out", out), "restorer.draws", out)
+    yield named(stage.run("detect", changed_run(stage, "edited", edit), stage.pictures, "--out", out), "draws", out, 5)
+
+
+@row(
+    "K13",
+    "a training refused because of its data, into a new folder and over a finished run",
+    "no folder is left; the run is as it was",
+)
+def k13(stage: Stage) -> Iterator[Trial]:
+    out, bad = stage.out() / "deep" / "run", stage.folder / "bad" / "train" / "good"
+    bad.mkdir(parents=True)
+    (bad / "a.png").write_bytes(b"no picture")
+    words = "train", stage.root / "tiny.toml", "--data", bad.parents[1], "--device", "cpu", "--out"
+    yield fails(stage.run(*words, out), "NO_INPUT", exit=3, **{"no folder": not out.parents[1].exists()})
+    run = changed_run(stage, "kept", lambda folder: None)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for extra, word, exit in (((), "OUTPUT_NOT_EMPTY", 6), (("--overwrite",), "NO_INPUT", 3)):
+        trial = fails(stage.run(*words, run, *extra), word, exit=exit)
+        trial.harms = {"the run changed": before != {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}}
+        yield trial

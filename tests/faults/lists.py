@@ -160,10 +160,8 @@ def c9(stage: Stage) -> Iterator[Trial]:
         (stage.folder / "in" / name).write_bytes(b"junk")
     done = stage.detect(stage.folder / "in", run=stage.tiny)
     states = [r["status"] for r in rows_of(done).values()]
-    yield works(
-        done,
-        **{"one case": states.count("ok") + states.count("warn") == 1, "four counted": states.count("skipped") == 4},
-    )
+    said = "hidden or system files (4)"
+    yield works(done, said, **{"one case": states.count("ok") + states.count("warn") == 1 == len(states)})
 
 
 @row(
@@ -207,6 +205,43 @@ def c11(stage: Stage) -> Iterator[Trial]:
     Image.fromarray(mask).save(stage.folder / "m0.png")
     done, out = train(stage, path)
     yield fails(done, "UNHEALTHY_IN_TRAIN", "c0", exit=2, **{"nothing trained": not list(out.glob("*.safetensors"))})
+
+
+@row("C13", "two files of one stem in a folder (a.nii and a.nii.gz, a.png and a.jpg)", "a case each, and it is said")
+def c13(stage: Stage) -> Iterator[Trial]:
+    from PIL import Image
+
+    picture = png(stage.folder / "in" / "a.png")
+    Image.open(picture).save(stage.folder / "in" / "a.jpg")
+    values, _, affine = head(np.random.default_rng(1), shape=(12, 16, 16))
+    for name in ("v.nii", "v.nii.gz"):
+        nifti(stage.folder / "in" / name, values, affine)
+    names = {"a-png", "a-jpg", "v-nii", "v-nii-gz"}
+    for done in (stage.detect(stage.folder / "in", run=stage.tiny), stage.inspect(stage.folder / "in")):
+        rows = rows_of(done)
+        sound = done.exit in (0, 4) and all(
+            rows.get(name, {}).get("status") in ("ok", "warn") for name in ("a-png", "a-jpg")
+        )
+        yield Trial(done, (0, 4), ("share a name",), facts={"a row each": rows.keys() == names, "pictures read": sound})
+
+
+@row("C14", "the root of a BIDS set: README, *.json, *.tsv, LICENSE, .bval; and a .mgz, a .nrrd",
+     "what goes with images is counted, what may be meant as one is listed with the cure")  # fmt: skip
+def c14(stage: Stage) -> Iterator[Trial]:
+    root = stage.folder / "set"
+    png(root / "sub-01" / "anat" / "sub-01_T1w.png")
+    for name in ("README", "README.md", "LICENSE", "CHANGES", "dataset_description.json", "participants.tsv", "a.bval",
+                 "sub-01/anat/sub-01_T1w.json", "DICOMDIR", ".bidsignore"):  # fmt: skip
+        (root / name).write_text("text")
+    done = stage.detect(root, run=stage.tiny)
+    yield works(done, "sidecars (8)", **{"one row": len(rows_of(done)) == 1})
+    for name in ("a.mgz", "b.nrrd"):
+        (root / name).write_bytes(bytes(range(256)))
+    done = stage.detect(root, run=stage.tiny)
+    rows = rows_of(done)
+    told = {name: rows[name]["warnings"] for name in ("a.mgz", "b.nrrd") if name in rows}
+    yield works(done, **{"both listed": len(told) == 2 and len(rows) == 3,
+                         "with a cure": all("NIfTI" in text or "mri_convert" in text for text in told.values())})  # fmt: skip
 
 
 @row("C12", "no case found", "exit 3")

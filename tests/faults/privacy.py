@@ -12,7 +12,7 @@ import numpy as np
 
 from faults.dicoms import change, series_of
 from faults.material import cut, png, volume
-from faults.scoring import Trial, row, works
+from faults.scoring import Trial, fails, row, works
 from faults.stage import Stage
 
 SENTINEL = "ZQXSENTINEL"
@@ -130,6 +130,58 @@ def v5(stage: Stage) -> Iterator[Trial]:
     ):
         done = stage.process(*words, prelude=WATCH)
         yield Trial(done, (0,), harms={f"{words[0]} opened a connection": "NETWORK" in done.err})
+
+
+@row("V7", "a PACS export: folders, files and a zip named after patients, in every kind of output and on the screen",
+     "named by their series; the key alone, outside, mode 0600", quick=False)  # fmt: skip
+def v7(stage: Stage) -> Iterator[Trial]:
+    root = stage.folder / "pacs"
+    for number in range(3):
+        folder = series_of(
+            stage, lambda data, n=number: (identify(data), setattr(data, "SeriesInstanceUID", f"1.2.{n}"))
+        )
+        for path in sorted(folder.iterdir()):
+            path.rename(path.with_name(f"{SENTINEL}_{path.name}"))
+        folder.rename(folder.with_name(f"ID{number}_{SENTINEL}-Head-CT"))
+    folders = sorted(stage.folder.glob(f"*{SENTINEL}*"))
+    damaged = sorted(folders[1].iterdir())[4]
+    damaged.write_bytes(damaged.read_bytes()[:-300])
+    shutil.make_archive(str(stage.folder / f"{SENTINEL}_last"), "zip", folders.pop())
+    root.mkdir()
+    for folder in folders:
+        shutil.move(folder, root)
+    for name in ("report.pdf", "photo.scan", "lost.dcm"):
+        (root / f"{SENTINEL}_{name}").write_bytes(SENTINEL.encode() * 40)
+    out, packed = stage.out(), stage.folder / f"{SENTINEL}_last.zip"
+    key = out.with_name(f"{out.name}.key.csv")
+    for words in ((), ("--resume",)):
+        kinds = ("volumes", "panel", "html", "json", "nifti")
+        done = stage.detect(root, packed, out=out, kinds=kinds, options=words)
+        hits = holding(out, SENTINEL, "19010203") if out.exists() else []
+        told = key.read_text() if key.is_file() else ""
+        yield Trial(done, (4,), facts={"two written": len(list(out.glob("series-*"))) == 2},
+                    exact={"a key of three": told.count("\n") == 4, "mode 0600": key.is_file() and key.stat().st_mode & 0o777 == 0o600},
+                    harms={f"names in {hits}": bool(hits), "names on the screen": SENTINEL in done.text})  # fmt: skip
+    done = stage.detect(root, out=(new := stage.out()), options=("--key", new / "key.csv"))
+    yield fails(done, "KEY", exit=2)
+
+
+@row(
+    "V8",
+    "a run of a plain data folder, handed on",
+    "no image but a few of validation, no id with --pseudonymise; the card says",
+)
+def v8(stage: Stage) -> Iterator[Trial]:
+    ids = [path.stem for path in stage.pictures.rglob("*.png")]
+    for words, said in (((), "ids as they stand in the data"), (("--pseudonymise",), "pseudonyms")):
+        run = stage.folder / f"run{len(words)}"
+        done = stage.run(
+            "train", stage.root / "tiny.toml", "--data", stage.pictures, "--out", run, "--steps", 1, *words
+        )
+        card = (run / "MODEL_CARD.md").read_text() if (run / "MODEL_CARD.md").is_file() else ""
+        hits = holding(run, *ids) if words else []
+        yield Trial(done, (0,), exact={"the card says so": said in card}, harms={
+            "planes in the run": bool(list(run.rglob("*.npy"))), f"ids in {hits}": bool(hits)})  # fmt: skip
 
 
 @row("V6", "model trained on private data", "the card names the risk of memorisation; no training image in the files")

@@ -222,7 +222,18 @@ def play(row: Row, stage: Stage) -> Result:
 
 def table() -> dict[str, Row]:
     """All rows, in the order of the table."""
-    from faults import checkpoints, dicoms, lists, niftis, pictures, privacy, runtime, volumes, web  # noqa: F401
+    from faults import (  # noqa: F401
+        checkpoints,
+        dicoms,
+        lists,
+        niftis,
+        pictures,
+        privacy,
+        runtime,
+        saving,
+        volumes,
+        web,
+    )  # fmt: skip
 
-    order = {letter: place for place, letter in enumerate("NDPCKRWV")}
+    order = {letter: place for place, letter in enumerate("NDPCKRSWV")}
     return dict(sorted(TABLE.items(), key=lambda item: (order[item[0][0]], int(item[0][1:]))))

@@ -204,6 +204,15 @@ def test_what_lies_among_dicom_files_is_not_named(tmp_path, write_series, volume
     assert "SURNAME" not in str(caught.value)
 
 
+def test_archives_in_a_folder_are_counted(tmp_path):
+    picture(tmp_path / "a.png")
+    for name in ("SURNAME.zip", "SURNAME2.zip"):
+        make_zip(tmp_path / name, {"x": b"x"})
+    assert [(name, text[:18]) for name, text in io.survey([tmp_path]).left_out()] == [
+        ("left-out-1", "2 files: an archiv")
+    ]
+
+
 def test_what_is_wrong_with_a_series_is_said_without_its_names(tmp_path, write_series, volume):
     paths = write_series(tmp_path / "SURNAME", volume, names=[f"SURNAME {k}.dcm" for k in range(10)])
     whole = paths[4].read_bytes()

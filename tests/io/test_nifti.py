@@ -399,3 +399,59 @@ def test_real_volumes_come_back_bit_for_bit(tmp_path, shared):
         back = nib.load(io.write_volume(scan.voxels, scan, tmp_path, "back", dtype=np.float32))
         np.testing.assert_array_equal(np.asarray(back.dataobj), np.asarray(original.dataobj))
         np.testing.assert_array_equal(back.affine, original.affine)
+
+
+@pytest.mark.parametrize("unit, factor", [("meter", 0.001), ("micron", 1000.0)])
+def test_units_that_make_a_patient_are_converted_and_others_are_taken_as_mm_and_said(tmp_path, data, unit, factor):
+    for scale, said in ((factor, []), (1.0, ["UNITS"])):
+        image = nib.Nifti1Image(data, np.diag([2 * scale, 2 * scale, 3 * scale, 1]))
+        image.header.set_xyzt_units(unit)
+        nib.save(image, tmp_path / "x.nii")
+        scan = io.read(tmp_path / "x.nii")
+        np.testing.assert_allclose(sorted(scan.spacing), [2, 2, 3], rtol=1e-5)
+        assert [w.partition(":")[0] for w in scan.warnings] == said
+        assert scan.voxel_ml == pytest.approx(0.012, rel=1e-4)
+        back = nib.load(io.write_volume(scan.voxels[0], scan, tmp_path, "back"))
+        assert back.header.get_xyzt_units()[0] == unit and np.allclose(back.affine, image.affine)
+
+
+@pytest.mark.parametrize("size", [2000.0, 0.0005])
+def test_voxels_of_no_patient_are_said_and_give_no_volume(tmp_path, data, size):
+    nib.save(nib.Nifti1Image(data, np.diag([size, size, size, 1])), tmp_path / "x.nii")
+    scan = io.read(tmp_path / "x.nii")
+    assert scan.warnings[0].startswith("UNITS: voxels of") and scan.voxel_ml is None
+
+
+def with_quaternion(path, data, b: float, c: float, d: float) -> None:
+    image = nib.Nifti1Image(data, None)
+    header = image.header
+    header["qform_code"], header["sform_code"] = 1, 0
+    header["quatern_b"], header["quatern_c"], header["quatern_d"] = b, c, d
+    header["pixdim"][:4] = [-1, 2, 2, 3]
+    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, 1, 0
+    raw = header.binaryblock + bytes(4) + data.tobytes(order="F")
+    path.write_bytes(raw)
+
+
+def test_quaternions_are_rounded_as_the_reference_code_rounds_them(tmp_path, data):
+    with_quaternion(tmp_path / "x.nii", data, 0, 0, 1.00001)  # half a turn about z, a little too long
+    scan = io.read(tmp_path / "x.nii")
+    assert scan.warnings == []
+    with_quaternion(tmp_path / "y.nii", data, 0, 0, 1)
+    exact = io.read(tmp_path / "y.nii")
+    np.testing.assert_allclose(scan.affine, exact.affine, atol=1e-6)
+    np.testing.assert_array_equal(scan.voxels, exact.voxels)
+    np.testing.assert_allclose(exact.affine, io.read(nib.load(tmp_path / "y.nii")).affine, atol=1e-6)
+    back = nib.load(io.write_volume(scan.voxels[0], scan, tmp_path, "back"))  # nibabel reads what is written
+    np.testing.assert_allclose(back.affine, nib.load(tmp_path / "y.nii").affine, atol=1e-6)
+    with_quaternion(tmp_path / "x.nii", data, 0.9, 0.9, 0.9)
+    assert "QUATERNION: of length 1.56" in io.read(tmp_path / "x.nii").warnings[0]
+
+
+def test_voxels_that_follow_the_header_at_once_are_no_extension(tmp_path, data):
+    image = nib.Nifti1Image(data.astype("<f4"), np.diag([2.0, 2, 3, 1]))
+    header = image.header.copy()
+    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 348, 1, 0
+    (tmp_path / "x.nii").write_bytes(header.binaryblock + data.astype("<f4").tobytes(order="F"))
+    scan = io.read(tmp_path / "x.nii")
+    assert scan.warnings == [] and scan.voxels.max() == data.max()

@@ -254,3 +254,62 @@ def test_idx_files_hold_exactly_what_they_declare(tmp_path, damage):
 def test_real_mnist_digits(shared):
     scan = io.read(str(shared / "data" / "mnist" / "t10k-images-idx3-ubyte.gz") + "#0")
     assert scan.shape == (1, 1, 28, 28) and int(scan.voxels.sum()) == 18454  # the well-known seven
+
+
+def deep_png(path, channels: np.ndarray, colour: int, *, interlaced: bool = False) -> None:
+    """A 16-bit PNG (H, W, channels) of a colour type that Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, _ = channels.shape
+    adam7 = ((0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1))
+    rows = b""
+    for top, down, left, across in adam7 if interlaced else ((0, 1, 0, 1),):
+        part = channels[top::down, left::across].astype(">u2")
+        rows += b"".join(b"\0" + row.tobytes() for row in part if row.size)
+    header = struct.pack(">2I5B", width, height, 16, colour, 0, 0, int(interlaced))
+    body = chunk(b"IHDR", header) + chunk(b"gAMA", struct.pack(">I", 45455))
+    body += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_colour_and_alpha_of_16_bits_keep_their_depth(tmp_path, interlaced):
+    rng = np.random.default_rng(0)
+    grey, alpha = rng.integers(0, 65536, (2, 24, 30, 1)).astype(np.uint16)
+    colours = rng.integers(0, 65536, (24, 30, 3)).astype(np.uint16)
+    luma = colours @ np.array([0.299, 0.587, 0.114])
+    path = tmp_path / "x.png"
+    for stored, colour, expected, said in (
+        (grey, 0, grey[..., 0], []),
+        (np.dstack([grey, alpha]), 4, grey[..., 0], ["ALPHA: transparency is dropped"]),
+        (np.dstack([grey] * 3), 2, grey[..., 0], []),
+        (colours, 2, luma, ["COLOUR: converted to luminance"]),
+        (np.dstack([colours, alpha]), 6, luma, ["ALPHA: transparency is dropped", "COLOUR: converted to luminance"]),
+    ):  # fmt: skip
+        deep_png(path, stored, colour, interlaced=interlaced)
+        scan = io.read(path)
+        np.testing.assert_allclose(scan.voxels[0, 0], expected, atol=0 if expected.dtype == np.uint16 else 1)
+        assert scan.warnings == said and scan.origin.dtype == np.uint16
+    np.testing.assert_array_equal(io.read_image("x.png#1", tmp_path).voxels[0, 0], colours[..., 1])
+
+
+def test_bitmaps_of_every_depth_and_jpegs_of_inks(tmp_path, grey):
+    Image.fromarray(grey > 99).save(tmp_path / "x.bmp")
+    np.testing.assert_array_equal(io.read(tmp_path / "x.bmp").voxels[0, 0], np.where(grey > 99, 255, 0))
+    Image.fromarray(np.dstack([grey] * 3 + [0 * grey + 255])).save(tmp_path / "x.bmp")
+    np.testing.assert_array_equal(io.read(tmp_path / "x.bmp").voxels[0, 0], grey)
+    smooth = np.linspace(20, 230, 30).astype(np.uint8)[None].repeat(24, 0)
+    Image.fromarray(np.dstack([255 - smooth] * 3 + [0 * smooth]), "CMYK").save(tmp_path / "x.jpg", quality=95)
+    np.testing.assert_allclose(io.read(tmp_path / "x.jpg").voxels[0, 0], smooth, atol=6)
+
+
+def test_colour_arrays_are_pictures_and_other_last_axes_of_three_are_asked_about(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (24, 30, 4)).astype(np.uint8)
+    for channels in (3, 4):
+        np.save(tmp_path / "x.npy", colours[..., :channels])
+        scan = io.read(tmp_path / "x.npy")
+        np.testing.assert_array_equal(scan.voxels[0, 0], np.asarray(Image.fromarray(colours[..., :3]).convert("L")))
+    np.save(tmp_path / "x.npy", colours[..., :3] / 255)
+    assert fault(tmp_path / "x.npy").code == "SHAPE" and "(24, 30, 3)" in str(fault(tmp_path / "x.npy"))

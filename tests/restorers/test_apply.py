@@ -21,6 +21,7 @@ from pseudohealthy.restorers.base import Restoration, Restorer
 from pseudohealthy.scan import Scan
 from pseudohealthy.training.loop import train
 from pseudohealthy.verify import AGREES, UNCHECKED, verify
+from small import small_recipe
 
 SIDE, DEPTH = 32, 7
 CPU = torch.device("cpu")
@@ -183,3 +184,11 @@ def test_one_draw_or_no_noise_has_no_spread(run):
         Scan.from_array(volume(np.random.default_rng(7)))
     )
     assert finding.score_sd is None and finding.row()["score_sd"] is None
+
+
+def test_fewer_planes_go_together_where_each_is_drawn_many_times():
+    from pseudohealthy.restorers.apply import COPIES, at_once
+
+    assert [at_once(small_recipe("ddpm").set([f"restorer.draws={n}"]).make_restorer(), 32) for n in (1, 32, 100, 1000)] == [
+        32, 32, COPIES // 100, 1]  # fmt: skip
+    assert at_once(small_recipe("identity").make_restorer(), 32) == 32

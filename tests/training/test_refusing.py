@@ -9,7 +9,7 @@ import pytest
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.run import Run
-from pseudohealthy.training import loop
+from pseudohealthy.training import loop, trainer
 from pseudohealthy.training.loop import train
 
 
@@ -92,7 +92,7 @@ def test_a_finished_run_is_not_touched_unless_asked_and_survives_a_refused_overw
 
 
 def test_losses_that_are_not_finite_before_anything_was_saved_are_refused(tiny, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.PartLoss, "forward", lambda self, batch: batch.images.sum() * float("nan"))
+    monkeypatch.setattr(trainer.PartLoss, "forward", lambda self, batch: batch.images.sum() * float("nan"))
     fault = refused(tiny(), pictures, tmp_path / "a" / "run")
     assert fault.code == "NONFINITE_LOSS" and fault.exit == 2 and "lower training.rate" in fault.cure
     assert not (tmp_path / "a").exists()
@@ -108,3 +108,10 @@ def test_a_run_whose_recipe_was_edited_is_rejected_by_the_name_of_the_setting(ti
         with pytest.raises(Fault) as caught:
             Run.open(out)
         assert caught.value.exit == 5 and bad.partition(" ")[0] in str(caught.value) and "'run'" in str(caught.value)
+
+
+def test_networks_whose_weights_do_not_fit_are_refused_before_they_are_made(tiny, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.memory, "available", lambda device: 1_000_000)
+    monkeypatch.setattr(loop, "Trainer", None)
+    fault = refused(tiny("restorer.network.width=256"), pictures, tmp_path / "a" / "run")
+    assert fault.code == "OUT_OF_MEMORY" and fault.exit == 7 and not (tmp_path / "a").exists()

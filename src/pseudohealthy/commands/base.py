@@ -19,7 +19,7 @@ DEVICE = re.compile(r"auto|cpu|(cuda|mps)(:\d+)?")
 class Command:
     """What every command takes."""
 
-    ways: ClassVar[tuple[str, ...]] = ()  # how it is written, where that does not follow from what is required
+    ways: ClassVar[tuple[str, ...]] = ()  # how it is written, where required words do not say it
 
     device: Annotated[str, Arg(metavar="auto|cpu|cuda")] = "auto"
     """where to compute; auto takes a GPU where there is one"""
@@ -39,7 +39,8 @@ class Command:
         """Run, print, and give the exit code. Fault DEVICE (exit 2) before anything is loaded."""
         progress.quiet, progress.debug = self.quiet, self.debug
         if not DEVICE.fullmatch(self.device):
-            raise Fault("DEVICE", f"'{self.device}' is not a device", "use auto, cpu or cuda", exit=USAGE)
+            message = f"'{self.device}' is not a device"
+            raise Fault("DEVICE", message, "use auto, cpu or cuda", exit=USAGE)
         return self.run()
 
     def run(self) -> int:

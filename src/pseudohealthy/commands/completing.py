@@ -10,12 +10,14 @@ from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.helping import ALONE, first
 from pseudohealthy.commands.words import Arg, Word, words_of
 
+Shell = Literal["bash", "zsh", "fish"]
+
 
 @dataclass(kw_only=True)
 class Completion(Command):
-    """Print what makes a shell complete commands, flags and names: `eval "$(pseudohealthy completion bash)"`."""
+    """Print what makes a shell complete words: `eval "$(pseudohealthy completion bash)"`."""
 
-    shell: Annotated[Literal["bash", "zsh", "fish"], Arg(positional=True, metavar="SHELL", kind="shell")]
+    shell: Annotated[Shell, Arg(positional=True, metavar="SHELL", kind="shell")]
     """which shell; fish takes it by `pseudohealthy completion fish | source`"""
 
     def run(self) -> int:
@@ -45,7 +47,7 @@ def quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace("'", "’")
 
 
-# -- bash --------------------------------------------------------------------------------------------------------------
+# -- bash ------------------------------------------------------------------------------------------
 BASH = """# Completion of pseudohealthy for bash: eval "$(pseudohealthy completion bash)"
 _pseudohealthy() {
     local cur=${COMP_WORDS[COMP_CWORD]} at=$((COMP_CWORD - 1)) IFS=$' \\t\\n'
@@ -97,7 +99,7 @@ def _bash_value(name: str, word: Word) -> str:
     return f'        {patterns}) values="{offered(word)}" names="" ;;'
 
 
-# -- zsh ---------------------------------------------------------------------------------------------------------------
+# -- zsh -------------------------------------------------------------------------------------------
 ZSH = """#compdef pseudohealthy
 # Completion of pseudohealthy for zsh, after compinit: eval "$(pseudohealthy completion zsh)"
 _pseudohealthy() {
@@ -134,7 +136,8 @@ def _zsh_case(name: str, cls: type[Command]) -> str:
     specs = [_zsh_spec(word, spelling) for word in words_of(cls) for spelling in word.spellings]
     names = names_of(cls)
     loose = f"{{ compadd -- {names}; _files }}" if names else "_files"
-    lines = " \\\n".join(f"            '{spec}'" for spec in [*specs, "--help[what it takes]", f"*: :{loose}"])
+    specs += ["--help[what it takes]", f"*: :{loose}"]
+    lines = " \\\n".join(f"            '{spec}'" for spec in specs)
     return f"        {name}) _arguments \\\n{lines} ;;"
 
 
@@ -149,18 +152,19 @@ def _zsh(text: str) -> str:
     return quoted(text).replace(":", "\\:").replace("[", "\\[").replace("]", "\\]")
 
 
-# -- fish --------------------------------------------------------------------------------------------------------------
+# -- fish ------------------------------------------------------------------------------------------
 def fish(commands: dict[str, type[Command]]) -> str:
-    lines = ["# Completion of pseudohealthy for fish: pseudohealthy completion fish | source",
-             *(f"complete -c pseudohealthy -n __fish_use_subcommand -l {name[2:]} -d '{quoted(said)}'"
-               for name, said in ALONE.items())]  # fmt: skip
+    first_word = "complete -c pseudohealthy -n __fish_use_subcommand"
+    lines = ["# Completion of pseudohealthy for fish: pseudohealthy completion fish | source"]
+    lines += [f"{first_word} -l {name[2:]} -d '{quoted(said)}'" for name, said in ALONE.items()]
     for name, cls in commands.items():
-        lines.append(f"complete -c pseudohealthy -f -n __fish_use_subcommand -a {name} -d '{quoted(first(cls))}'")
+        lines.append(f"{first_word} -f -a {name} -d '{quoted(first(cls))}'")
         here = f"complete -c pseudohealthy -n '__fish_seen_subcommand_from {name}'"
         if names := names_of(cls):
             lines.append(f"{here} -a '{names}'")
         for word in words_of(cls):
-            lines += [f"{here} -l {spelling[2:]}{_fish(word)} -d '{quoted(word.help)}'" for spelling in word.spellings]
+            value = f"{_fish(word)} -d '{quoted(word.help)}'"
+            lines += [f"{here} -l {spelling[2:]}{value}" for spelling in word.spellings]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What `--help` prints, at most 80 columns wide wherever it is read, and the page of the docs with the same words."""
+"""What `--help` prints, at most 80 columns wide, and the page of the docs with the same words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from pseudohealthy.commands.mistakes import joined
 from pseudohealthy.commands.words import Word, synopsis, words_of
 
 WIDEST, NARROWEST = 80, 40  # columns
-ABOUT = "Find disease in medical images by restoring each scan to its healthy twin. Research use only."
+ABOUT = "Find disease in medical images by restoring each scan to its healthy twin."
+ONLY = "Research use only."
+MORE = (
+    "`pseudohealthy COMMAND --help` says what a command takes. Words are completed after "
+    '`eval "$(pseudohealthy completion bash)"`.'
+)
 ALONE = {
     "--help": "this text; after a command, what that one takes",
     "--version": "the version",
@@ -28,10 +33,10 @@ def width() -> int:
 def program(commands: Mapping[str, type[Command]]) -> str:
     """What `pseudohealthy --help` prints: every command with its first sentence."""
     rows = {name: first(cls) for name, cls in commands.items()}
-    lines = ["usage: pseudohealthy COMMAND ...", "", *wrapped(ABOUT), "", "commands:", *table(rows)]
+    lines = ["usage: pseudohealthy COMMAND ...", "", *wrapped(f"{ABOUT} {ONLY}"), ""]
+    lines += ["commands:", *table(rows)]
     lines += ["", "alone:", *table(ALONE), ""]
-    lines += wrapped("`pseudohealthy COMMAND --help` says what a command takes. Words are completed after "
-                     '`eval "$(pseudohealthy completion bash)"`.')  # fmt: skip
+    lines += wrapped(MORE)
     return "\n".join(lines)
 
 
@@ -39,8 +44,9 @@ def of(name: str, cls: type[Command]) -> str:
     """What `pseudohealthy COMMAND --help` prints."""
     own, common = parts(cls)
     lines = [*usage(name, cls), "", *wrapped(about(cls)), ""]
-    for title, words in (("words", [w for w in own if w.arg.positional]), ("flags", [w for w in own if not w.arg.positional]),
-                         ("in every command", common)):  # fmt: skip
+    loose = [word for word in own if word.arg.positional]
+    flags = [word for word in own if not word.arg.positional]
+    for title, words in (("words", loose), ("flags", flags), ("in every command", common)):
         if words:
             lines += [f"{title}:", *table({heading(word): sentence(word) for word in words}), ""]
     return "\n".join(lines).rstrip()
@@ -51,8 +57,7 @@ def usage(name: str, cls: type[Command]) -> list[str]:
     lines: list[str] = []
     for way in synopsis(name, cls):
         begin = "       " if lines else "usage: "
-        lines += textwrap.wrap(f"{way} [flags]", width(), initial_indent=begin, subsequent_indent=" " * 11,
-                               break_long_words=False, break_on_hyphens=False)  # fmt: skip
+        lines += wrapped(f"{way} [flags]", begin, " " * 11)
     return lines
 
 
@@ -79,7 +84,8 @@ def heading(word: Word) -> str:
 
 def sentence(word: Word) -> str:
     """What a word means, what it may be, and what holds without it."""
-    names = word.choices if word.choices and "|" not in word.metavar else tuple(kinds.names(word.arg.kind))
+    listed = word.choices and "|" not in word.metavar
+    names = word.choices if listed else tuple(kinds.names(word.arg.kind))
     said = [word.help]
     if word.arg.kind == "recipe":
         said.append(f"`pseudohealthy recipes` lists all {len(names)}, such as {joined(names[:3])}")
@@ -87,7 +93,7 @@ def sentence(word: Word) -> str:
         if word.arg.positional:
             said.append(f"a run folder, or a model that comes along: {joined(names, 'or')}")
     elif names:
-        said.append(f"one or more of {', '.join(names)}" if word.many else f"one of {', '.join(names)}")
+        said.append(f"{'one or more' if word.many else 'one'} of {', '.join(names)}")
     return "; ".join(filter(None, said)) + without(word)
 
 
@@ -101,8 +107,10 @@ def without(word: Word) -> str:
     return f" (default: {shown})"
 
 
-def wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, width(), break_long_words=False, break_on_hyphens=False)
+def wrapped(text: str, begin: str = "", then: str = "") -> list[str]:
+    lines = textwrap.TextWrapper(width(), initial_indent=begin, subsequent_indent=then)
+    lines.break_long_words = lines.break_on_hyphens = False
+    return lines.wrap(text)
 
 
 def table(rows: Mapping[str, str]) -> list[str]:
@@ -112,21 +120,23 @@ def table(rows: Mapping[str, str]) -> list[str]:
     for name, text in rows.items():
         body = textwrap.wrap(text, most - column, break_on_hyphens=False) or [""]
         if len(name) + 4 > column:
-            lines += textwrap.wrap(name, most, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
+            lines += wrapped(name, "  ", "      ")
         else:
             lines.append(f"  {name:{column - 2}}{body.pop(0)}".rstrip())
         lines += [" " * column + line for line in body]
     return lines
 
 
-# -- docs/commands.md ------------------------------------------------------------------------------------------------
+# -- docs/commands.md ------------------------------------------------------------------------------
 PAGE = """# Commands
 
-Every command with everything it takes. This page is written by `make commands`, from the words that the program itself reads, and
-a test holds the two equal. `pseudohealthy COMMAND --help` says the same.
+Every command with everything it takes. This page is written by `make commands`, from the words
+that the program itself reads, and a test holds the two equal. `pseudohealthy COMMAND --help` says
+the same.
 
-Flags stand after the command, as `--flag VALUE` or `--flag=VALUE`. A flag that is given twice with different values is refused, but
-for those that take several. `--` ends the flags: what follows is taken as it stands.
+Flags stand after the command, as `--flag VALUE` or `--flag=VALUE`. A flag that is given twice with
+different values is refused, but for those that take several. `--` ends the flags: what follows is
+taken as it stands.
 """
 
 
@@ -151,10 +161,20 @@ def page(commands: Mapping[str, type[Command]]) -> str:
 
 def rows(words: Iterable[Word]) -> list[str]:
     """A table of words."""
-    lines = (f"| <code>{escaped(heading(word))}</code> | {escaped(sentence(word))} |" for word in words)
+    cells = ((escaped(heading(word)), escaped(sentence(word))) for word in words)
+    lines = (f"| <code>{name}</code> | {said} |" for name, said in cells)
     return ["| word | what it does |", "|---|---|", *lines]
 
 
 def escaped(text: str) -> str:
     """Text in which nothing is a mark of the page."""
     return text.replace("<", "&lt;").replace("|", "&#124;").replace("*", "\\*")
+
+
+if __name__ == "__main__":  # make commands
+    import sys
+    from pathlib import Path
+
+    from pseudohealthy.cli import COMMANDS
+
+    Path(sys.argv[1]).write_text(page(COMMANDS), encoding="utf-8")

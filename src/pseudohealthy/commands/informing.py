@@ -44,7 +44,7 @@ def gathered(device: str) -> dict[str, Any]:
 
 
 def computes_on(device: str) -> dict[str, Any]:
-    """The device that commands would take, and how it computes. Fault DEVICE (exit 2) where it is not there."""
+    """The device that commands would take, and how it computes. Fault DEVICE (exit 2)."""
     import platform
 
     import torch
@@ -91,16 +91,17 @@ def printed(found: dict[str, Any]) -> str:
     device = found["device"]
     lines = {
         "version": f"{found['version']} (Python {device['python']}, torch {device['torch']})",
-        "device": f"{device['kind']}: {device['name']}, {device['threads']} threads, {device['instructions']}; "
-        f"computes in {device['precision']}",
+        "device": f"{device['kind']}: {device['name']}, {device['threads']} threads, "
+        f"{device['instructions']}; computes in {device['precision']}",
     }
     for title in ("models", "recipes", "restorers", "data_sets", "protocols"):
         lines[title.replace("_", " ")] = ", ".join(found[title])
     for extra, missing in found["extras"].items():
-        state = f"pip install 'pseudohealthy[{extra}]' for {', '.join(missing)}" if missing else "installed"
-        lines[f"extra {extra}"] = state
+        cure = f"pip install 'pseudohealthy[{extra}]' for {', '.join(missing)}"
+        lines[f"extra {extra}"] = cure if missing else "installed"
     column = max(map(len, lines)) + 2
-    parts = [textwrap.wrap(text, helping.width() - column, break_on_hyphens=False) for text in lines.values()]
+    room = helping.width() - column
+    parts = [textwrap.wrap(text, room, break_on_hyphens=False) for text in lines.values()]
     return "\n".join(
         f"{title if row == 0 else '':{column}}{line}"
         for title, part in zip(lines, parts, strict=True)

@@ -1,4 +1,4 @@
-"""What a value can be (a run, a recipe, a data set): what there is of it, and whether a text names one.
+"""What a value can be (a run, a recipe, a data set): what there is, and whether a text names one.
 
 Nothing is opened or imported that takes time: messages and completion need the answer at once.
 """
@@ -29,7 +29,7 @@ def names(kind: str) -> list[str]:
 
 
 def is_one(kind: str, text: str) -> bool:
-    """Whether the text names one of a kind that can be told: a run, a recipe, a data set, a system."""
+    """Whether the text names one of a kind that can be told: a run, a recipe, a data set."""
     path = Path(text)
     if kind == "run":
         return (path / "recipe.toml").is_file() or text in models.names()

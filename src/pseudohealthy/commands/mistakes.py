@@ -1,8 +1,9 @@
-"""What people mistype, and the line that puts it right: near names, flags of other commands, swapped and missing words."""
+"""What people mistype, and the line that puts it right: near names, swapped and missing words."""
 
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pseudohealthy.commands.base import Command
     from pseudohealthy.commands.reading import Given
 
-# Files that only a finished output holds: an output folder that exists is then no input that slipped into --out.
+# What only an output holds: such a folder is no input that slipped into --out.
 WRITTEN = (
     "findings.json",
     "metrics.json",
@@ -26,6 +27,8 @@ WRITTEN = (
     "recipe.toml",
     "jobs",
 )
+# What a word processor makes of one or two hyphens: hyphens, dashes, minus, their wide forms.
+DASHES = "-‐‑‒–—―−﹘﹣－"
 SOURCES = ("data", "input", "source")  # kinds that have to exist and have no names
 
 
@@ -34,7 +37,7 @@ def fault(message: str, cure: str) -> Fault:
 
 
 def near(text: str, names: Iterable[str]) -> str:
-    """The name that was meant, or "": the same but for dashes and capitals, its beginning, or one much like it."""
+    """The name that was meant, or "": the same but for dashes and capitals, begun, or alike."""
     plain = {name.strip("-").lower(): name for name in names}
     wanted = text.lower().replace("_", "-")
     while wanted and not wanted[0].isalnum():
@@ -53,14 +56,16 @@ def joined(names: Iterable[str], last: str = "and") -> str:
 
 
 def listed(word: Word) -> str:
-    """What a word may be, or where that is listed, for the end of a sentence; empty where it may be anything."""
+    """What a word may be, or where that is listed, for the end of a sentence; else empty."""
     if word.arg.kind in ("recipe", "dataset"):
         where = "recipes" if word.arg.kind == "recipe" else "prepare --help"
         return f" (pseudohealthy {where} lists each {word.metavar})"
-    return f", where {word.metavar} is {joined(word.choices, 'or')}" if word.choices and "|" not in word.metavar else ""
+    if not word.choices or "|" in word.metavar:
+        return ""
+    return f", where {word.metavar} is {joined(word.choices, 'or')}"
 
 
-# -- names that are not there ------------------------------------------------------------------------------------------
+# -- names that are not there ----------------------------------------------------------------------
 def unknown_command(text: str, commands: Iterable[str], flags: Iterable[str]) -> Fault:
     """No command of that name."""
     names = list(commands)
@@ -85,7 +90,7 @@ def unknown_command(text: str, commands: Iterable[str], flags: Iterable[str]) ->
 
 
 def unknown_flag(name: str, text: str, commands: Mapping[str, type[Command]]) -> Fault:
-    """No flag of that name in this command: it may be another's, or one of its own with a slip in it."""
+    """No flag of that name in this command: another's, or one of its own with a slip in it."""
     cls = commands[name]
     others = [other for other, its in commands.items() if text in flags_of(its)]
     if others:
@@ -96,13 +101,14 @@ def unknown_flag(name: str, text: str, commands: Mapping[str, type[Command]]) ->
     own = flags_of(cls)
     bare = text.removeprefix("--no-")
     if bare != text and f"--{bare}" in own and own[f"--{bare}"].of is bool:
-        return fault(f"there is no flag {text}", f"--{bare} is off where it is not given: leave it out")
+        cure = f"--{bare} is off where it is not given: leave it out"
+        return fault(f"there is no flag {text}", cure)
     if text == "--version":
         return fault("--version stands alone", "write: pseudohealthy --version")
     if found := near(text, [*own, "--help"]):
-        exact = found.strip("-") == text.lower().replace("_", "-").strip("-‐‑‒–—―−﹘﹣－")
-        slip = "a flag begins with two hyphens" if exact and text.lower() == text else ""
-        return fault(f"{name} has no flag {text}", f"did you mean {found}?" + (f" ({slip})" if slip else ""))
+        exact = found.strip("-") == text.replace("_", "-").strip(DASHES)
+        slip = " (a flag begins with two hyphens)" if exact else ""
+        return fault(f"{name} has no flag {text}", f"did you mean {found}?{slip}")
     return fault(f"{name} has no flag {text}", f"pseudohealthy {name} --help lists its flags")
 
 
@@ -141,7 +147,7 @@ def lacking(name: str, cls: type[Command], given: Given) -> None:
         raise fault(f"{name} needs {joined(word.needed for word in words)}", cure)
 
 
-# -- the right words in the wrong places -------------------------------------------------------------------------------
+# -- the right words in the wrong places -----------------------------------------------------------
 def swapped(name: str, cls: type[Command], given: Given) -> None:
     """Fault USAGE where a word got what another one wants, with the line as it was meant."""
     words = [word for word in words_of(cls) if word.arg.kind and word.field in given]
@@ -153,7 +159,13 @@ def swapped(name: str, cls: type[Command], given: Given) -> None:
     _input_and_output(name, cls, words, given)
 
 
-def _taken_by_another(name: str, cls: type[Command], word: Word, words: list[Word], given: Given) -> None:
+def _taken_by_another(
+    name: str,
+    cls: type[Command],
+    word: Word,
+    words: list[Word],
+    given: Given,
+) -> None:
     kind = word.arg.kind
     wrong = [text for text in given[word.field] if not kinds.is_one(kind, text)]
     for other in words:
@@ -161,7 +173,8 @@ def _taken_by_another(name: str, cls: type[Command], word: Word, words: list[Wor
             continue
         right = [text for text in given[other.field] if kinds.is_one(kind, text)]
         if right and not kinds.is_one(other.arg.kind, right[0]):
-            line = spelled(name, cls, exchanged(given, (word.field, wrong[0]), (other.field, right[0])))
+            meant = exchanged(given, (word.field, wrong[0]), (other.field, right[0]))
+            line = spelled(name, cls, meant)
             raise fault(
                 f"'{right[0]}' is the {kinds.NOUNS[kind]}, and stands in the place of {other.name}",
                 f"write: {line}",
@@ -177,14 +190,16 @@ def _of_another_kind(name: str, word: Word, given: Given) -> None:
         raise fault(f"'{text}' is a recipe, and {name} needs a run",
                     f"train it first: pseudohealthy train {text} --data DIR --out RUN")  # fmt: skip
     if kind == "recipe" and kinds.is_one("run", text):
-        raise fault(f"'{text}' is a run, and {name} needs a RECIPE",
-                    "pseudohealthy recipes lists them; --resume RUN goes on with a run of yours")  # fmt: skip
+        cure = "pseudohealthy recipes lists them; --resume RUN goes on with a run of yours"
+        raise fault(f"'{text}' is a run, and {name} needs a RECIPE", cure)
 
 
 def _no_input(name: str, words: list[Word], given: Given) -> None:
     """A run among what is to be looked at."""
     for word in words:
-        runs = [t for t in given[word.field] if word.arg.kind == "input" and (Path(t) / "recipe.toml").is_file()]
+        if word.arg.kind != "input":
+            continue
+        runs = [text for text in given[word.field] if (Path(text) / "recipe.toml").is_file()]
         if runs:
             raise fault(
                 f"'{runs[0]}' is a run, not an {word.name}",
@@ -199,7 +214,9 @@ def _input_and_output(name: str, cls: type[Command], words: list[Word], given: G
     if out is None or source is None or len(given[source.field]) > 1:
         return
     one, other = given[source.field][0], given[out.field][0]
-    if "://" not in one and "#" not in one and not Path(one).exists() and could_be_input(Path(other)):
+    if re.search("://|#", one) or Path(one).exists():
+        return
+    if could_be_input(Path(other)):
         line = spelled(name, cls, exchanged(given, (out.field, other), (source.field, one)))
         raise fault(
             f"'{one}' does not exist, and {out.name} '{other}' does: they look swapped",
@@ -211,13 +228,18 @@ def could_be_input(path: Path) -> bool:
     """A file, or a folder that holds something and is no output of ours."""
     if path.is_file():
         return True
-    return path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in WRITTEN)
+    if not path.is_dir() or any((path / name).exists() for name in WRITTEN):
+        return False
+    return any(path.iterdir())
 
 
 def exchanged(given: Given, one: tuple[str, str], other: tuple[str, str]) -> Given:
     """What was typed, with two texts in each other's place."""
     swaps = {one: other[1], other: one[1]}
-    return {field: [swaps.get((field, text), text) for text in texts] for field, texts in given.items()}
+    found = {}
+    for field, texts in given.items():
+        found[field] = [swaps.get((field, text), text) for text in texts]
+    return found
 
 
 def spelled(name: str, cls: type[Command], given: Given) -> str:

@@ -1,4 +1,4 @@
-"""From what was typed to a filled-in command, or to one line that says what is wrong with it and how it is written."""
+"""From what was typed to a filled-in command, or to one line that says how it is written."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.words import Word, flags_of, words_of
 from pseudohealthy.errors import USAGE, Fault
 
-# What a word processor makes of one or two hyphens: hyphens, dashes, minus, their wide forms.
-DASHES = "-‐‑‒–—―−﹘﹣－"
-FLAG = re.compile(rf"[{DASHES}]+[^\W\d]")
+FLAG = re.compile(rf"[{mistakes.DASHES}]+[^\W\d]")
 SETTING = re.compile(r"[a-z_]+(\.\w+)+")
 Given = dict[str, list[str]]  # what was typed, by field
 
 
 def read(name: str, arguments: list[str], commands: Mapping[str, type[Command]]) -> Command:
-    """The command `name` filled in from its arguments. Fault USAGE (exit 2), one line, for anything wrong."""
+    """The command `name` filled in from its arguments. Fault USAGE (exit 2) for anything wrong."""
     cls = commands[name]
     given = taken(name, arguments, commands)
     for word in words_of(cls):
         if any(not value.strip() for value in given.get(word.field, ())):
+            cure = "give a name or a path" if word.arg.positional else f"write {word.once}"
             rather = "" if word.required else ", or leave it out"
-            raise refused(f"{word.name} is empty", f"write {word.usage}{rather}")
+            raise refused(f"{word.name} is empty", cure + rather)
     mistakes.swapped(name, cls, given)
     mistakes.lacking(name, cls, given)
-    return cls(**{word.field: value_of(word, given[word.field]) for word in words_of(cls) if word.field in given})
+    typed = [word for word in words_of(cls) if word.field in given]
+    return cls(**{word.field: value_of(word, given[word.field]) for word in typed})
 
 
 def taken(name: str, arguments: list[str], commands: Mapping[str, type[Command]]) -> Given:
     """Which word got which texts. Fault USAGE."""
-    flags, given, loose = flags_of(commands[name]), {}, []  # type: dict[str, Word], Given, list[str]
+    flags = flags_of(commands[name])
+    given: Given = {}
+    loose: list[str] = []
     queue = deque(arguments)
     while queue:
         token = queue.popleft()
@@ -55,7 +57,7 @@ def taken(name: str, arguments: list[str], commands: Mapping[str, type[Command]]
 
 
 def is_flag(token: str) -> bool:
-    """Whether it begins as a flag does, in whatever dashes; a negative number does not, nor does a file that is there."""
+    """Whether it begins as a flag does, in whatever dashes; no number does, nor a file."""
     return bool(FLAG.match(token)) and not number(token) and (token[0] == "-" or not there(token))
 
 
@@ -85,14 +87,14 @@ def values(word: Word, got: list[str], queue: deque[str]) -> Iterator[str]:
         yield "yes"
         return
     if not got and (not queue or queue[0] == "--" or is_flag(queue[0])):
-        raise refused(f"{word.name} has no value", f"write {word.usage}" + mistakes.listed(word))
+        raise refused(f"{word.name} has no value", f"write {word.once}" + mistakes.listed(word))
     yield from checked(word, got[0] if got else queue.popleft(), queue)
     while not got and word.many and queue and not is_flag(queue[0]) and belongs(word, queue[0]):
         yield from checked(word, queue.popleft(), queue)
 
 
 def belongs(word: Word, text: str) -> bool:
-    """Whether a further text is one more value of the flag; a word without a flag may follow instead."""
+    """Whether a further text is one more value of the flag, and not a word without a flag."""
     if word.pairs:
         return "=" in text or bool(SETTING.fullmatch(text) and not there(text))
     if word.choices:
@@ -112,15 +114,16 @@ def checked(word: Word, text: str, following: Sequence[str]) -> list[str]:
 
 
 def keep(given: Given, word: Word, texts: list[str]) -> None:
-    """Add what a flag got. Fault USAGE where a flag of one value is given twice with different ones."""
+    """Add what a flag got. Fault USAGE where one value is given twice, differently."""
     before = given.get(word.field, [])
     if before and not word.many and before != texts:
-        raise refused(f"{word.name} is given twice, as '{before[0]}' and as '{texts[0]}'", "give it once")
+        both = f"as '{before[0]}' and as '{texts[0]}'"
+        raise refused(f"{word.name} is given twice, {both}", "give it once")
     given[word.field] = [*before, *texts] if word.many else texts
 
 
 def place(name: str, cls: type[Command], loose: list[str], given: Given) -> Given:
-    """Texts without a flag to the words that stand without one, in order. Fault USAGE where there are too many."""
+    """Texts without a flag to the words without one, in order. Fault USAGE for too many."""
     left = deque(loose)
     for word in words_of(cls):
         if not word.arg.positional:
@@ -132,7 +135,7 @@ def place(name: str, cls: type[Command], loose: list[str], given: Given) -> Give
     return given
 
 
-# -- from texts to values --------------------------------------------------------------------------------------------
+# -- from texts to values --------------------------------------------------------------------------
 def value_of(word: Word, texts: list[str]) -> Any:
     """The value of a word. Fault USAGE for a text that is none."""
     if word.of is bool:
@@ -155,7 +158,8 @@ def figure(word: Word, text: str) -> float:
         -math.inf if arg.least is None else arg.least,
         math.inf if arg.most is None else arg.most,
     )
-    if not math.isfinite(value) or not low <= value <= high or (arg.above is not None and value <= arg.above):
+    inside = math.isfinite(value) and low <= value <= high
+    if not inside or (arg.above is not None and value <= arg.above):
         raise refused(f"{word.name} is '{text}'", f"give {wanted}{bounds(word)}")
     return value
 
@@ -167,7 +171,9 @@ def bounds(word: Word) -> str:
         return f" above {arg.above:g}" + ("" if arg.most is None else f", at most {arg.most:g}")
     if arg.least is None:
         return ""
-    return f" of at least {arg.least:g}" if arg.most is None else f" from {arg.least:g} to {arg.most:g}"
+    if arg.most is None:
+        return f" of at least {arg.least:g}"
+    return f" from {arg.least:g} to {arg.most:g}"
 
 
 def refused(message: str, cure: str) -> Fault:

@@ -1,7 +1,8 @@
-"""Every word that a command takes, read off its fields: one table for the parser, the help, completion and the docs.
+"""Every word that a command takes, read off its fields: one table for all that reads them.
 
-A field is declared once: its type says what is read, its default what holds without it, the sentence below it what it
-means, and `Arg` what a type cannot say. Nothing heavy is imported here, since `pseudohealthy --help` must answer at once.
+A field is declared once: its type says what is read, its default what holds without it, the
+sentence below it what it means, and `Arg` what a type cannot say. Nothing heavy is imported here,
+since `pseudohealthy --help` must answer at once.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class Arg:
         flag: another name than that of the field, without dashes.
         aliases: further names, without dashes.
         positional: the value stands without a flag.
-        kind: what the value is: "run", "recipe", "dataset", "system", "shell", "data", "input" or "out". Completion
-            offers it, and swapped words are told apart by it.
+        kind: what the value is: "run", "recipe", "dataset", "system", "shell", "data", "input" or
+            "out". Completion offers it, and swapped words are told apart by it.
         least, most: bounds of a number, both allowed.
         above: a number has to be greater than this.
     """
@@ -67,12 +68,16 @@ class Word:
     @property
     def name(self) -> str:
         """As it is typed: ``--out``; for a word without a flag as help calls it: ``RUN``."""
-        return self.metavar if self.arg.positional else "--" + (self.arg.flag or self.field.replace("_", "-"))
+        if self.arg.positional:
+            return self.metavar
+        return "--" + (self.arg.flag or self.field.replace("_", "-"))
 
     @property
     def spellings(self) -> tuple[str, ...]:
         """All names of a flag, the proper one first."""
-        return () if self.arg.positional else (self.name, *(f"--{alias}" for alias in self.arg.aliases))
+        if self.arg.positional:
+            return ()
+        return self.name, *(f"--{alias}" for alias in self.arg.aliases)
 
     @property
     def metavar(self) -> str:
@@ -81,7 +86,9 @@ class Word:
             return ""
         listed = "|".join(self.choices)
         usual = {int: "N", float: "X", str: "TEXT", Path: "PATH"}[self.of]
-        return self.arg.metavar or (listed if 0 < len(listed) <= 30 else "WORD" if listed else usual)
+        if self.arg.metavar or not listed:
+            return self.arg.metavar or usual
+        return listed if len(listed) <= 30 else "WORD"
 
     @property
     def pairs(self) -> bool:
@@ -100,17 +107,21 @@ class Word:
         return ("an " if self.name[0] in "AEIO" else "a ") + self.name
 
     @property
+    def once(self) -> str:
+        """As it is written with one value: ``--out DIR``."""
+        return self.metavar if self.arg.positional else f"{self.name} {self.metavar}".rstrip()
+
+    @property
     def usage(self) -> str:
         """As a synopsis shows it: ``RUN``, ``INPUT...``, ``--out DIR``."""
-        value = self.metavar + ("..." if self.many else "")
-        return value if self.arg.positional else f"{self.name} {value}".rstrip()
+        return self.once + ("..." if self.many else "")
 
 
 _known: dict[type, tuple[Word, ...]] = {}  # asked for again and again while one line is read
 
 
 def words_of(cls: type) -> tuple[Word, ...]:
-    """The words of a command: first those without a flag, then its own flags, then every command's."""
+    """The words of a command: those without a flag, then its own flags, then every command's."""
     if cls not in _known:
         _known[cls] = _read_off(cls)
     return _known[cls]
@@ -158,7 +169,7 @@ def _without_none(hint: Any) -> Any:
     return next(option for option in typing.get_args(hint) if option is not type(None))
 
 
-# -- the sentences below the fields ----------------------------------------------------------------------------------
+# -- the sentences below the fields ----------------------------------------------------------------
 def sentences(cls: type) -> dict[str, str]:
     """By field, the text that stands below it in the class or in one it inherits from."""
     found: dict[str, str] = {}
@@ -187,4 +198,6 @@ def _classes(module: str) -> dict[str, list[ast.stmt]]:
 def _text(statement: ast.stmt) -> str:
     """The text of a statement that is nothing but a text."""
     value = statement.value if isinstance(statement, ast.Expr) else None
-    return " ".join(value.value.split()) if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
+    if not isinstance(value, ast.Constant) or not isinstance(value.value, str):
+        return ""
+    return " ".join(value.value.split())

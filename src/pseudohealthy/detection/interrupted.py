@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pseudohealthy.archive import Detections, Job
     from pseudohealthy.io import Source
     from pseudohealthy.shards import Share
+
+GRACE = 1.0  # seconds in which the other processes end what they write
 
 
 def gathered(
@@ -52,6 +55,8 @@ def wait(share: Share, stopped: BaseException | None) -> None:
 
 def add_finished(sources: Sequence[Source], job: Job, result: Detections, share: Share) -> None:
     """Rows of cases that other processes, or an earlier run of the same request, have finished."""
+    if share.size > 1:
+        time.sleep(GRACE)
     known = {row["case_id"] for row in result.rows}
     for source in sources:
         if source.case_id in known:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pseudohealthy.evaluation.curves import Curve
-from pseudohealthy.evaluation.records import CONTROL, Record, Summary, context, number, summarise
+from pseudohealthy.evaluation.records import CONTROL, Record, Summary, context, covered, number, summarise
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.io.atomic import atomic, write_json
 
@@ -54,9 +54,18 @@ class Evaluation:
             headings = dict.fromkeys(key[1] for key, cell in found.cells.items() if cell.metric.startswith(family))
             if headings:
                 stacked.add_row(_part(found, [heading for heading in found.headings if heading in headings]))
-        for line in filter(None, [context(self.records), *self.notes]):
+        for line in filter(None, [context(self.records), self.unmarked(), *self.notes]):
             stacked.add_row(Text(line, style="dim"))
         return stacked
+
+    def unmarked(self) -> str:
+        """Which cases have no reference, and so no voxel figures, where others have; else empty."""
+        rows = {str(row["case_id"]): row.get("reference_voxels") for row in self.rows}
+        without = [case for case, voxels in rows.items() if voxels is None]
+        if not covered(self.records) or not without:
+            return ""
+        names = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
+        return f"no reference mask, so no voxel figures: {names}"
 
     def save(self, folder: Path | str) -> list[Path]:
         """Write metrics.json, cases.csv and, where both classes are there, roc, precision_recall and scores (.png)."""

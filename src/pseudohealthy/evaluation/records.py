@@ -248,11 +248,24 @@ def context(records: Sequence[Record]) -> str:
     if not records:
         return ""
     first = max(records, key=lambda record: record.n_cases)
+    fewer = covered(records)
     return (
-        f"{first.n_cases} cases of {first.n_patients} patients; protocol {first.protocol}; mask: {first.mask}; "
+        f"{first.n_cases} cases of {first.n_patients} patients{'; ' + fewer if fewer else ''}; "
+        f"protocol {first.protocol}; mask: {first.mask}; "
         f"grid: {first.grid}; post-processing: {first.postprocessing}; "
         "[95 % interval over patients]; * best of a column"
     )
+
+
+def covered(records: Sequence[Record]) -> str:
+    """ "4 of 6 cases have voxel figures" where figures of one kind are over fewer cases than others."""
+    total = max((record.n_cases for record in records), default=0)
+    fewer = []
+    for kind, families in (("voxel", ("voxel", "dice")), ("box", ("box",))):
+        of_kind = [record.n_cases for record in records if record.metric.startswith(families)]
+        if of_kind and max(of_kind) < total:
+            fewer.append(f"{max(of_kind)} of {total} cases have {kind} figures")
+    return "; ".join(fewer)
 
 
 def _heading(record: Record) -> str:

@@ -164,6 +164,7 @@ def _load(source: Source, plane: str, max_voxels: int, mask: bool = False, assum
         raise
     if source.origin:
         scan.warnings = [unnamed(text, source.paths) for text in scan.warnings]
+        scan.unnamed = source.paths
     return scan
 
 

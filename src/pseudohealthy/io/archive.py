@@ -62,6 +62,11 @@ def unpack(path: Path) -> Path:
     return target
 
 
+def is_unpacked(path: Path) -> bool:
+    """Whether a file comes from a zip, and so disappears with the program."""
+    return any(path.is_relative_to(folder.name) for folder in _unpacked)
+
+
 def _require_zip(path: Path) -> None:
     """Fault EMPTY_FILE or NOT_ZIP, naming what it is, for what does not begin as a zip does."""
     with open(path, "rb") as file:

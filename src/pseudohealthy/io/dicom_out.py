@@ -228,16 +228,8 @@ def _refer(made: Any, source: Source) -> None:
                 reference = source.references[number - 1]
                 item.ReferencedSOPClassUID = reference.kind
                 item.ReferencedSOPInstanceUID = reference.instance
-                _renumber(item, source.frames)
-
-
-def _renumber(item: Any, frames: list[int]) -> None:
-    """The frame of the source that a plane came from, in the place of the plane's own number."""
-    number = frames[int(item.ReferencedFrameNumber) - 1] if frames else 0
-    if number:
-        item.ReferencedFrameNumber = number
-    elif "ReferencedFrameNumber" in item:
-        del item.ReferencedFrameNumber
+                if source.frames:
+                    item.ReferencedFrameNumber = source.frames[int(item.ReferencedFrameNumber) - 1]
 
 
 def _save(made: Any, source: Source, path: Path) -> Path:

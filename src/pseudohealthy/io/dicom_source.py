@@ -17,10 +17,10 @@ import numpy as np
 
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.dicom import LPS_TO_RAS, DicomOrigin
+from pseudohealthy.io.dicom_frames import ENHANCED
 from pseudohealthy.io.dicom_text import charset, decode, writable
 from pseudohealthy.io.dicom_values import plain, repaired
 from pseudohealthy.io.pixels import dataset, quiet
-from pseudohealthy.io.series import ENHANCED
 from pseudohealthy.scan import Scan
 
 # Patient and study as every object of a study repeats them; the first nine must be there and may be empty (type 2)
@@ -34,7 +34,6 @@ TAKEN = (
     "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName",
     "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
 )  # fmt: skip
-SHORT = (0.2, 1e-4)  # mm: a frame this near to a plane, or this share of their distance, is its frame
 
 
 @dataclass
@@ -51,7 +50,7 @@ class Source:
     """What is known of the source, valid.
 
     identity: a dataset of patient and study, character set included. references: one image for each plane; one image of
-    many frames has `frames`, the frame number (from 1) of each plane, 0 where it is not known. orientation: (2, 3) unit
+    many frames has `frames`, the frame number (from 1) of each plane. orientation: (2, 3) unit
     vectors along a row and down a column, LPS. positions: (planes, 3) mm, LPS, of each plane's first pixel; both None
     for a radiograph. spacing: mm between rows and between columns, None where unknown.
     """
@@ -235,24 +234,23 @@ def place(made: Source, headers: Sequence[Header], scan: Scan) -> None:
     made.spacing = (float(np.linalg.norm(affine[:3, 1])), float(np.linalg.norm(affine[:3, 2])))
     made.orientation = np.stack([affine[:3, 2] / made.spacing[1], affine[:3, 1] / made.spacing[0]])
     made.positions = affine[:3, 3] + np.arange(depth)[:, None] * affine[:3, 0]
-    many = made.references[0].kind in ENHANCED
-    made.thickness = thick(first, many) or (scan.spacing or (1.0,))[0]
-    if many:
-        made.frames = frame_numbers(first.ds, made.positions, scan)
+    enhanced = made.references[0].kind in ENHANCED
+    made.thickness = thick(first, enhanced) or (scan.spacing or (1.0,))[0]
+    if scan.origin.frames:
+        made.frames = [number + 1 for number in scan.origin.frames]
     elif len(headers) == depth:
         said = [header.numbers("ImagePositionPatient", 3) for header in headers]
         if all(position is not None for position in said):
             made.positions = np.array(said)
 
 
-def thick(header: Header, many: bool) -> float | None:
+def thick(header: Header, enhanced: bool) -> float | None:
     """SliceThickness where it is one number above 0."""
-    if many:
-        groups = header.ds.get("SharedFunctionalGroupsSequence") or header.ds.get("PerFrameFunctionalGroupsSequence")
-        measures = groups[0].get("PixelMeasuresSequence") if groups else None
-        if not measures:
+    if enhanced:
+        measures = frame_measures(header.ds)
+        if measures is None:
             return None
-        header = Header(measures[0], header.notes)
+        header = Header(measures, header.notes)
     stored, value = header.stored("SliceThickness"), header.numbers("SliceThickness", 1)
     if stored and (value is None or value[0] < 0):
         header.notes["SliceThickness is no thickness, taken from the distance of the planes"] = None
@@ -261,26 +259,14 @@ def thick(header: Header, many: bool) -> float | None:
     return None if value is None or value[0] <= 0 else float(value[0])
 
 
-def frame_numbers(ds: Any, positions: np.ndarray, scan: Scan) -> list[int]:
-    """For each plane the number (from 1) of the frame that lies there; 0 where none or several do."""
-    known = getattr(scan.origin, "frames", None)
-    if known:
-        return [int(number) for number in known]
-    where = frame_positions(ds)
-    if where is None:
-        return [0] * len(positions)
-    apart = np.linalg.norm(positions[:, None] - where[None], axis=2)
-    near = apart < SHORT[0] * min(1.0, (scan.spacing or (1.0,))[0])
-    return [int(row.argmax()) + 1 if row.sum() == 1 else 0 for row in near]
-
-
-def frame_positions(ds: Any) -> np.ndarray | None:
-    """(frames, 3) mm, LPS; None where a frame has none."""
-    try:
-        groups = ds.PerFrameFunctionalGroupsSequence
-        return np.array([[float(v) for v in g.PlanePositionSequence[0].ImagePositionPatient] for g in groups])
-    except (AttributeError, IndexError, TypeError, ValueError):
-        return None
+def frame_measures(ds: Any) -> Any:
+    """The measures that all frames share, or else those of the first; None where there are none."""
+    for kind in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        try:
+            return ds[kind].value[0].PixelMeasuresSequence[0]
+        except (KeyError, AttributeError, IndexError, TypeError):
+            continue
+    return None
 
 
 def require(scan: Scan) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 LATIN_1, UTF_8 = ("ISO_IR 100",), ("ISO_IR 192",)
 LATIN_9 = "ISO_IR 203"  # a term of the standard that pydicom does not know
+RESETTING = {ord(c) for c in "^=\\\r\n\f\t"}  # characters after which the first set holds again
 ALONE = ("ISO_IR 192", "GB18030", "GBK")  # never with others
 ONLY_EXTENSIONS = ("58", "87", "149", "159")  # sets of several bytes, reached by escape sequences alone
 SPELLINGS = (
@@ -96,12 +97,13 @@ def decode(text: bytes, terms: tuple[str, ...]) -> str:
     if len(encodings) == 1 and terms != ("ISO 2022 IR 13",):
         ascii_only = terms in ((), ("",), ("ISO 2022 IR 6",))
         return text.decode("ascii" if ascii_only else encodings[0])
-    return decode_bytes(text, encodings, {ord(c) for c in "^=\\\r\n\f\t"})
+    read = decode_bytes(text, encodings, RESETTING)
+    return read.replace("\x1b$)A", "") if "ISO 2022 IR 58" in terms else read  # which pydicom leaves in
 
 
 def writable(values: Mapping[str, str], terms: tuple[str, ...]) -> tuple[str, ...]:
     """These terms where the values (by keyword) can be written in them and read again, else UTF-8."""
-    from pydicom.charset import convert_encodings, encode_string
+    from pydicom.charset import convert_encodings, decode_bytes, encode_string
     from pydicom.datadict import dictionary_VR
     from pydicom.valuerep import PersonName
 
@@ -112,7 +114,7 @@ def writable(values: Mapping[str, str], terms: tuple[str, ...]) -> tuple[str, ..
                 continue
             name = dictionary_VR(keyword) == "PN"
             stored = PersonName(value).encode(encodings) if name else encode_string(value, encodings)
-            if decode(stored, terms) != value:
+            if decode_bytes(stored, encodings, RESETTING) != value:
                 return UTF_8
     except (UnicodeError, LookupError, ValueError):
         return UTF_8

@@ -174,7 +174,7 @@ def _folder(root: Path, named: str, given: str) -> Survey:
                 found.skipped.append(Skipped(path, "named as a mask"))
             elif kind == "zip":
                 reason = "an archive inside a folder or archive: unpack it, or give it by name"
-                found.skipped.append(Skipped(path, reason))
+                found.skipped.append(Skipped(path, reason, named == "series"))
             else:
                 found.add(_file(path, kind, None))
     if slices:

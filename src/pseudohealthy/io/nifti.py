@@ -21,7 +21,7 @@ import numpy as np
 from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.bounded import looks_like
-from pseudohealthy.scan import Scan, as_float, finite, of_a_patient, same_grid
+from pseudohealthy.scan import Scan, as_float, finite, invertible, of_a_patient, same_grid
 
 # Where planes, rows and columns point, so that row 0 shown on top is the radiological view.
 PLANES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
@@ -230,7 +230,7 @@ def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndar
     if affine is None:
         warnings.append(NO_ORIENTATION)
         affine = header.get_base_affine()
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if not invertible(affine):
         raise Fault("BAD_AFFINE", "the affine is not finite or not invertible", "repair the header")
     grid = (*shape, 1)[:3]
     steps = np.linalg.norm(affine[:3, :3], axis=0)[: len(zooms)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ STORAGE = "1.2.840.10008.5.1.4.1.1."
 NO_IMAGE_CLASSES = tuple(STORAGE + k for k in ("88", "104", "66", "67", "11", "9", "4.2"))  # reports, raw data, curves
 STRAY = 0.25  # parts smaller than this share of the series' largest one may be strays: localisers, odd slices
 IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID")
+LONGEST = 12  # letters of a word in the name of a volume
 ALIKE = 0.1  # share by which the distances of single-slice series may vary that look like one volume
 
 
@@ -195,12 +197,19 @@ def _series(heads: list[Head]) -> tuple[list[Group], list[list[Head]], list[tupl
             made, of, left = _volumes(folder)
             groups, parts, strays = groups + made, parts + of, strays + left
     for one, part in zip(groups, labels(parts), strict=True):
-        one.part = part
+        one.part = part if _nameless(part, heads) else ""
         if len(people) > 1:
             one.notes.append("MIXED_SERIES: several patients, studies or frames of reference share one series UID")
         if one.series.startswith("no series UID"):
             one.notes.append("NO_SERIES_UID: no SeriesInstanceUID; the series is told by its study and number")
     return groups, parts, strays
+
+
+def _nameless(part: str, heads: list[Head]) -> bool:
+    """Whether what tells volumes apart is no text somebody wrote about a patient: kernels and image types are short."""
+    words = {word for h in heads for word in re.split(r"\W+", "^".join(h.who[:2])) if len(word) > 2}
+    short = all(len(word) <= LONGEST for word in part.split("-"))
+    return short and not any(word in part.casefold() for word in words)
 
 
 def _people(heads: list[Head]) -> list[list[Head]]:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import numpy as np
 
 from pseudohealthy.evaluation.outcome import Evaluation
-from pseudohealthy.evaluation.records import CONTROL, Record, Summary, context, number, summarise
+from pseudohealthy.evaluation.records import CONTROL, Record, Summary, context, covered, number, summarise
 from pseudohealthy.io.atomic import write_text
 
 EMBED_MEGABYTES = 20.0  # pictures beyond this total are linked, so that a large cohort still opens
@@ -139,15 +139,17 @@ def evaluation_report(
     folder = Path(folder)
     methods = summarise(evaluation.records).methods
     rows = [row for row in evaluation.rows if not str(row["method"]).startswith(CONTROL)]
-    notes = list(evaluation.notes)
+    notes = [line for line in (evaluation.unmarked(), *evaluation.notes) if line]
     if len(rows) > most:
         notes.append(f"the first {most} of {len(rows)} rows are shown here; cases.csv has all")
-    facts = {
+    facts: dict[str, Any] = {
         "cases": len({row["case_id"] for row in evaluation.rows}),
         "patients": len({row["patient_id"] for row in evaluation.rows}),
         "methods": sum(not method.startswith(CONTROL) for method in methods),
         "controls": sum(method.startswith(CONTROL) for method in methods),
     }
+    if fewer := covered(evaluation.records):
+        facts["figures"] = fewer
     figures = [folder / f"{plot}.png" for plot in ("roc", "precision_recall", "scores")]
     return write_report(
         folder,

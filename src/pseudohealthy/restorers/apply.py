@@ -19,6 +19,7 @@ from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.maps import AnomalyMap, smooth
 from pseudohealthy.restorers.base import Restoration, Restorer
 
+COPIES = 1024  # noised planes of one network call
 NOISE_KEY = "plane"  # what keys noise beside the run's seed and the number of the draw; runs and results record it
 Own = Tensor | None  # a method's own score of each plane
 
@@ -100,7 +101,7 @@ def apply(restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], how: How
     places = [place for case in cases for place in case.places]
     healthy = planes.clone()
     readings: list[tuple[Tensor, Own]] = []  # as restored, then with each group of draws left out
-    for rows in foreground.flatten(1).any(1).nonzero()[:, 0].split(how.batch):
+    for rows in foreground.flatten(1).any(1).nonzero()[:, 0].split(at_once(restorer, how.batch)):
         images = planes[rows].to(how.device, memory_format=torch.channels_last)
         inside = foreground[rows].to(how.device)
         draw = Draw(how.seed, keys([places[i] for i in rows.tolist()]))
@@ -126,6 +127,11 @@ def apply(restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], how: How
         ])
         for case, end in zip(cases, ends, strict=True)
     ]  # fmt: skip
+
+
+def at_once(restorer: Restorer, batch: int) -> int:
+    """Planes restored together: fewer of a method that draws many noises for each, which takes the memory of as many."""
+    return max(1, min(batch, COPIES // getattr(restorer, "draws", 1)))
 
 
 def read(amap: AnomalyMap, case: Stack, healthy: Tensor, readings: Sequence[tuple[Tensor, Own]]) -> Applied:

@@ -1,4 +1,4 @@
-"""What of a trained method can be set otherwise when it restores, and which settings would be those of another network."""
+"""What of a trained method can be set otherwise when it restores, and what its weights forbid."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.recipe import Recipe, settable
+from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers import restorer_class
+from pseudohealthy.settings import settable
 
 TRAINED = (
     "name",
@@ -22,9 +23,10 @@ TRAINED = (
 
 
 def changes(recipe: Recipe, calls: int | None, settings: Sequence[str]) -> list[str]:
-    """``section.key=value`` texts that restore with so many `calls` of a walk, and under `settings`.
+    """``section.key=value`` texts that restore with so many `calls` of a walk, and `settings`.
 
-    Fault USAGE or RECIPE (exit 2) for settings of another network, and for calls of a method that does not walk.
+    Fault USAGE or RECIPE (exit 2) for settings of another network, and for calls of a method that
+    does not walk.
     """
     for text in settings:
         if not text.startswith(("restorer.", "map.")):
@@ -36,7 +38,7 @@ def changes(recipe: Recipe, calls: int | None, settings: Sequence[str]) -> list[
 
 
 def walked(recipe: Recipe, calls: int) -> str:
-    """The setting that gives a walk so many network calls. Fault USAGE where the method has no walk."""
+    """The setting that gives a walk so many network calls. Fault USAGE where there is no walk."""
     name = recipe.restorer["name"]
     known = settable(restorer_class(name))
     if "steps" in known:
@@ -45,8 +47,8 @@ def walked(recipe: Recipe, calls: int) -> str:
     if "draws" not in known:
         raise Fault("USAGE", message, "leave it out", exit=USAGE)
     now = recipe.restorer.get("draws", known["draws"].default)
-    cure = f"its calls follow from the noise draws, now {now}: use --set restorer.draws=N, or leave it out"
-    raise Fault("USAGE", message, cure, exit=USAGE)
+    why = f"its calls follow from the noise draws, now {now}"
+    raise Fault("USAGE", message, f"{why}: use --set restorer.draws=N, or leave it out", exit=USAGE)
 
 
 def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
@@ -55,16 +57,18 @@ def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
     for text in settings:
         section, key, *rest = text.partition("=")[0].split(".")
         table = nested.get(key) if rest else None
-        if section == "restorer" and (key in TRAINED or (isinstance(table, type) and issubclass(table, nn.Module))):
+        network = isinstance(table, type) and issubclass(table, nn.Module)
+        if section == "restorer" and (key in TRAINED or network):
             raise another(text)
     changed = copy.deepcopy(recipe).set(settings).checked()
     with torch.device("meta"):
         models = [one.make_restorer() for one in (recipe, changed)]
-    shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in models]
+    states = [model.state_dict() for model in models]
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
     if shapes[0] != shapes[1]:
         raise another(", ".join(settings))
 
 
 def another(text: str) -> Fault:
-    cure = "settings of restoring (restorer.*) and of the map (map.*) can change; train a new run for others"
+    cure = "settings of restoring (restorer.*) and of the map (map.*) can change; train for others"
     return Fault("USAGE", f"{text} changes the network", cure, exit=USAGE)

@@ -58,6 +58,8 @@ def namer(run: Run) -> Callable[[str, str], str]:
     except OSError:
         salt = b""
     if fingerprint(salt) != recorded:
-        found = f"the ids of run '{run.name}' are pseudonyms, and {path.name} beside it is {'another' if salt else 'gone'}"
+        found = (
+            f"the ids of run '{run.name}' are pseudonyms, and {path.name} beside it is {'another' if salt else 'gone'}"
+        )
         raise Fault("SALT", found, "put the salt of this run back beside it", exit=NO_INPUT)
     return lambda kind, name: f"{kind}-{hmac.new(salt, f'{kind}|{name}'.encode(), 'sha256').hexdigest()[:DIGITS]}"

@@ -19,7 +19,7 @@ from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.planes import PlaneStore
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers import restorer_class
-from pseudohealthy.restorers.apply import NOISE_KEY
+from pseudohealthy.restorers.apply import NOISE_KEY, at_once
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run, now
@@ -125,7 +125,7 @@ def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> t
     half = set(sorted({patients[rows[0]] for rows in chosen})[::2])
     mine = [rows for rows in chosen if patients[rows[0]] in half]
     left = [rows for rows in chosen if patients[rows[0]] not in half]
-    batches = (watch.detected_batch(trainer, part) for part in watch.chunks(np.concatenate(mine), 64))
+    batches = (watch.detected_batch(trainer, part) for part in watch.chunks(np.concatenate(mine), at_once(model, 64)))
     with (
         torch.no_grad(),
         torch.autocast(trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16),

@@ -65,6 +65,7 @@ def train(
     recipe.checked()  # refuses wrong settings before anything is read or written
     recipe.require_files()
     world, folder = join(device), Path(out)
+    memory.require_weights(recipe.parameters(), world.device)
     with refusable(folder, overwrite=overwrite, first=world.first):
         manifest = cases.load(Path(data), dedupe=dedupe)
         cases.require_clean(manifest)
@@ -72,12 +73,12 @@ def train(
             here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
             said = {"data": here, "manifest_sha256": manifest.sha256, "names": "series"}
             run = Run.create(folder, recipe, overwrite=overwrite, **said, **({"dedupe": True} if dedupe else {}))
-            if pseudonymise:
-                pseudonyms.begin(run)
         world.wait()
         run = Run.open(folder)
         store = open_planes(run, manifest, world, cache)
         if world.first:
+            if pseudonymise:
+                pseudonyms.begin(run)
             finish.write_split(run, manifest, store)
         return fit(run, store, world, sink=sink, begun=begun)
 

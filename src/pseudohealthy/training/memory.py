@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCRATCH = 1.15  # of a convolution's kernel, on top of the tensors
 RESTORED = 64  # planes that the threshold restores at once, see `finish`
+COPIES = 5  # of the weights: themselves, their gradients, two moments, the average
 GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -95,6 +96,14 @@ def require(trainer: Trainer) -> None:
         fits = need.batch(room) * trainer.world.size
         raise Fault("OUT_OF_MEMORY", f"this training needs about {gigabytes(peak)} more memory, "
                     f"and {gigabytes(room)} are free", cure(trainer, fits), exit=RESOURCE)  # fmt: skip
+
+
+def require_weights(parameters: int, device: torch.device) -> None:
+    """Fault OUT_OF_MEMORY (exit 7) for networks whose weights alone cannot fit, before they are made."""
+    room, need = available(device), COPIES * 4 * parameters
+    if room is not None and need > room:
+        raise Fault("OUT_OF_MEMORY", f"{parameters} parameters need {gigabytes(need)} to train, and {gigabytes(room)} "
+                    "are free", "lower the width, multipliers or blocks of the networks", exit=RESOURCE)  # fmt: skip
 
 
 def cure(trainer: Trainer, fits: int) -> str:

@@ -1,0 +1,198 @@
+"""Ctrl-C and SIGTERM leave the rows so far, one line and exit 130, whenever they come."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pseudohealthy import archive
+from pseudohealthy.training.signals import PAUSE, Stop
+
+MANY = 300  # pictures: far more than are done before the signal comes
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
+    for number in range(MANY):
+        Image.fromarray(rng.integers(0, 255, (48, 48)).astype(np.uint8)).save(folder / f"{number:03d}.png")
+    return folder
+
+
+def stopped(words: list, out: Path, *, pattern: str, seconds: float, signals: list[int], more: tuple[str, ...] = ()):
+    """The program, sent signals `seconds` after a file of this pattern is there (now, without one)."""
+    line = [sys.executable, *more, "-m", "pseudohealthy", *map(str, words)]
+    child = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while pattern and not list(out.glob(pattern)) and child.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(seconds)
+    for number in signals:
+        child.send_signal(number)
+        time.sleep(0.1)
+    try:
+        _, said = child.communicate(timeout=120)
+    finally:
+        child.kill()
+    return child.returncode, said
+
+
+def words(run: Path, inputs: Path, out: Path, *more: str) -> list:
+    return ["detect", run, inputs, "--out", out, "--device", "cpu", "--batch", "1", "--kinds", "json", *more]
+
+
+def rows(out: Path) -> list[str]:
+    with open(out / "findings.csv", newline="", encoding="utf-8") as file:
+        return [row["case_id"] for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    "pattern, signals",
+    [
+        ("*/case.json", [signal.SIGINT]),
+        ("*/case.json", [signal.SIGTERM]),
+        ("*/case.json", [signal.SIGINT, signal.SIGINT, signal.SIGTERM]),
+        pytest.param("*", [signal.SIGTERM], id="while the first inputs are read"),
+    ],
+)
+def test_rows_so_far_one_line_and_exit_130(tiny_run, inputs, tmp_path, pattern, signals):
+    out = tmp_path / "out"
+    code, said = stopped(words(tiny_run, inputs, out), out, pattern=pattern, seconds=0.05, signals=signals)
+    assert code == 130, said
+    done = sorted(path.parent.name for path in out.glob("*/case.json"))
+    assert sorted(rows(out)) == done and len(done) < MANY
+    assert said.count("error[") == 1 and "Traceback" not in said
+    assert f"error[INTERRUPTED]: stopped; {len(done)} of {MANY} cases are done" in said and "--resume goes on" in said
+    assert json.loads((out / "findings.json").read_text())["not_done"] == MANY - len(done)
+    assert (out / "report.html").is_file() and not list(out.rglob(".tmp*"))
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 3.0])
+def test_while_the_program_loads_it_ends_with_a_word_and_leaves_nothing(tiny_run, inputs, tmp_path, seconds):
+    out = tmp_path / "out"
+    code, said = stopped(words(tiny_run, inputs, out), out, pattern="", seconds=seconds, signals=[signal.SIGTERM])
+    assert code == 130 and said.count("error[INTERRUPTED]") == 1 and "Traceback" not in said
+    assert not out.exists() or (out / "findings.csv").is_file()
+
+
+@pytest.mark.slow
+def test_ranks_of_torchrun_leave_the_rows_of_all(tiny_run, inputs, tmp_path):
+    out = tmp_path / "out"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    _, said = stopped(
+        words(tiny_run, inputs, out), out, pattern="*/case.json", seconds=1, signals=[signal.SIGTERM], more=torchrun
+    )
+    assert "error[INTERRUPTED]: stopped; " in said and said.count("error[INTERRUPTED]") == 1
+    assert sorted(rows(out)) == sorted(path.parent.name for path in out.glob("*/case.json"))
+
+
+def test_after_an_interruption_resume_does_the_rest(tiny_run, pictures, tmp_path, monkeypatch):
+    from pseudohealthy import finding
+
+    save, out, names = finding.Finding.save, tmp_path / "out", []
+
+    def once(self, *given):
+        if len(names) == 3:
+            names.append("")
+            raise KeyboardInterrupt
+        names.append(self.case_id)
+        return save(self, *given)
+
+    monkeypatch.setattr(finding.Finding, "save", once)
+    with pytest.raises(KeyboardInterrupt, match="3 of 52 cases are done"):
+        archive.detect(tiny_run, [pictures], out, batch=1, kinds=["json"], device="cpu")
+    assert len(rows(out)) == 3
+    found = archive.detect(tiny_run, [pictures], out, kinds=["json"], device="cpu", resume_finished=True)
+    assert found.exit == 0 and len({*names} - {""}) == 52 == len(names) - 1, "none was done twice"
+
+
+def test_an_interruption_that_a_library_swallowed_ends_the_batch(tiny_run, pictures, tmp_path, monkeypatch):
+    from pseudohealthy import io
+
+    read = io.read
+
+    def swallowing(source, **how):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ImportError("half a library") from None
+        return read(source, **how)
+
+    monkeypatch.setattr(io, "read", swallowing)
+    with pytest.raises(KeyboardInterrupt, match="0 of 52"):
+        archive.detect(tiny_run, [pictures], tmp_path / "out", kinds=["json"], device="cpu")
+    assert rows(tmp_path / "out") == []
+
+
+def test_rows_that_are_being_written_are_written_to_their_end(tiny_run, pictures, tmp_path, monkeypatch):
+    write = archive.write_results
+
+    def bothered(*given):
+        signal.raise_signal(signal.SIGINT)
+        write(*given)
+
+    monkeypatch.setattr(archive, "write_results", bothered)
+    found = archive.detect(tiny_run, [pictures], tmp_path / "out", kinds=["json"], device="cpu")
+    assert len(rows(tmp_path / "out")) == len(found.rows) == 52
+
+
+def test_a_rank_that_is_gone_costs_no_row(tiny_run, pictures, tmp_path, monkeypatch):
+    """Its finished cases are found in their folders, and its end is told."""
+    from pseudohealthy.detection import interrupted
+    from pseudohealthy.errors import Fault
+    from pseudohealthy.shards import Share
+
+    out = tmp_path / "out"
+    found = archive.detect(tiny_run, [pictures], out, kinds=["json"], device="cpu")
+    kept = archive.Detections(out)
+    kept.rows = found.rows[::2]
+    share = Share(0, 2, "cpu")
+
+    def gone(part):
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(Share, "gather", lambda self, part: gone(part))
+    monkeypatch.setattr(interrupted, "GRACE", 0.0)
+    result, fault = interrupted.gathered(share, kept, None)
+    assert isinstance(fault, Fault) and (fault.code, fault.exit) == ("ENGINE", 7)
+    from pseudohealthy import io
+
+    request = json.loads((out / found.rows[0]["case_id"] / "case.json").read_text())["request_sha256"]
+    sources, _ = io.discover([pictures])
+    interrupted.add_finished(sources, archive.Job(out, request), result, share)
+    assert sorted(row["case_id"] for row in result.rows) == sorted(row["case_id"] for row in found.rows)
+
+
+def test_imports_are_never_interrupted_and_twice_in_a_row_is_once(monkeypatch, tmp_path):
+    stop = Stop()
+    with stop:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # within PAUSE: the same wish
+        with pytest.raises(KeyboardInterrupt):
+            stop.check()
+        stop.last -= PAUSE
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    (tmp_path / "slowly_imported.py").write_text(
+        "import signal, time\nsignal.raise_signal(signal.SIGTERM)\ntime.sleep(0.1)\nwhole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with stop, pytest.raises(KeyboardInterrupt):
+        import slowly_imported
+
+        assert slowly_imported.whole and stop.seen
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

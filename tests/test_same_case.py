@@ -1,0 +1,141 @@
+"""Same case, same map: whatever the threads, the processor's instructions, the processes and the type of the file."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blobs import picture
+from pseudohealthy import models
+from pseudohealthy.detector import Detector
+from pseudohealthy.devices import computes_bf16
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.io import read
+from pseudohealthy.phantoms import nifti
+from pseudohealthy.restorers.apply import keys
+from pseudohealthy.run import Run
+from pseudohealthy.scan import Scan
+
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+PLAIN = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
+WAYS = {
+    "two threads": {"OMP_NUM_THREADS": "2"},
+    "three threads": {"OMP_NUM_THREADS": "3"},
+    "AVX2": AVX2,
+    "SSE4.1": PLAIN,
+}
+ONE_STEP, WALK = 1e-4, 1e-3  # of the map's range
+DETECT = """
+import sys
+from pseudohealthy.__main__ import main
+words = sys.argv[1:]
+runs, inputs, out = words[:2], words[2:4], words[4]
+for run, path in zip(runs, inputs):
+    code = main(["detect", run, path, "--out", f"{out}/{run.rsplit('/')[-1]}", "--kinds", "volumes", "--precision", "fp32",
+                 "--device", "cpu", "--quiet"])
+    assert not code, code
+"""
+
+
+def detected(words: list, more: dict[str, str], processes: int = 0) -> None:
+    """The program in processes of its own."""
+    start = [sys.executable, "-c", DETECT]
+    if processes:
+        script = Path(words[-1]).parent / f"detect-{processes}.py"
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(DETECT)
+        start = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+            str(script),
+        ]
+    done = subprocess.run([*start, *map(str, words)], env={**os.environ, **more}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def ways(tiny_run, tmp_path_factory):
+    """Maps (first example of brain-t1, a picture by a walk) and rows by way of running."""
+    root = tmp_path_factory.mktemp("same")
+    Image.fromarray(picture(np.random.default_rng(5), bright=True)[0]).save(root / "blob.png")
+    example = sorted((models.examples("brain-t1") / "test" / "bad").glob("*.png"))[0]
+    words = ["brain-t1", tiny_run, example, root / "blob.png"]
+    started = {"one thread": ({"OMP_NUM_THREADS": "1"}, 0)} | {way: (more, 0) for way, more in WAYS.items()}
+    started |= {"torchrun 1": ({}, 1), "torchrun 2": ({}, 2)}
+    found = {}
+    for way, (more, processes) in started.items():
+        out = root / way.replace(" ", "-")
+        detected([*words, out], more, processes)
+        found[way] = [read_out(out / Path(run).name, path.stem) for run, path in zip(words[:2], words[2:], strict=True)]
+    return found
+
+
+def read_out(folder: Path, case: str) -> tuple[np.ndarray, dict[str, str]]:
+    with (folder / "findings.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    return read(folder / case / "anomaly_map.tiff").voxels, row
+
+
+@pytest.mark.parametrize("way", [*WAYS, "torchrun 1", "torchrun 2"])
+def test_threads_instructions_and_processes_change_no_finding(way, ways):
+    for (one, first), (other, second), share in zip(ways["one thread"], ways[way], (ONE_STEP, WALK), strict=True):
+        assert np.abs(one - other).max() <= share * np.ptp(one)
+        assert float(first["score"]) == pytest.approx(float(second["score"]), rel=share)
+        assert float(first["score_sd"] or 0) == pytest.approx(float(second["score_sd"] or 0), rel=0.01)
+        assert first["n_regions"] == second["n_regions"]
+
+
+def test_noise_has_the_same_bits_everywhere(tmp_path):
+    made = ("import hashlib, torch\nfrom pseudohealthy.diffusion.noise import Draw\n"
+            "like = torch.zeros(3, 1, 100, 101)\n"
+            "for kind in ('gaussian', 'simplex'):\n"
+            "    fields = [Draw(7, [('plane', i) for i in range(3)], kind).noise(x) for x in (like, like[..., :3])]\n"
+            "    print(hashlib.md5(b''.join(f.numpy().tobytes() for f in fields)).hexdigest())\n")  # fmt: skip
+    said = {
+        subprocess.run([sys.executable, "-c", made], env={**os.environ, **more}, capture_output=True, check=True).stdout
+        for more in ({"OMP_NUM_THREADS": "1"}, *WAYS.values())
+    }
+    assert len(said) == 1
+
+
+def test_the_numbers_are_those_of_torch():
+    for count in (1, 15, 16, 17, 1000):
+        like, key = torch.zeros(1, count), keys([0])
+        draw = Draw(3, key)
+        exact = torch.randn(count, generator=draw._generators()[0])
+        torch.testing.assert_close(Draw(3, key).noise(like)[0], exact, atol=4e-6, rtol=0)
+
+
+def test_a_slice_as_png_tiff_and_nifti_says_the_same(tmp_path):
+    example = sorted((models.examples("brain-t1") / "test" / "bad").glob("*.png"))[0]
+    image = np.array(Image.open(example))
+    Image.fromarray(image).save(tmp_path / "a.tiff")
+    nifti(
+        tmp_path / "a.nii.gz",
+        image[None].astype(np.float32),
+        np.array([[0, 0, -1.0, 90], [0, -1, 0, 90], [1, 0, 0, 0], [0, 0, 0, 1]]),
+    )
+    detect = Detector(Run.open("brain-t1"), device="cpu", precision="fp32")
+    found = [detect(path) for path in (example, tmp_path / "a.tiff", tmp_path / "a.nii.gz")]
+    for other in found[1:]:
+        assert np.abs(other.map - found[0].map).max() <= ONE_STEP * np.ptp(found[0].map)
+        assert other.score == pytest.approx(found[0].score, rel=ONE_STEP)
+
+
+def test_bf16_differs_from_float32_by_at_most_a_fiftieth_of_the_range(tiny_run):
+    if not computes_bf16(torch.device("cpu")):
+        pytest.skip("this processor does not compute in bf16")
+    scan = Scan.from_array(picture(np.random.default_rng(5), bright=True)[0])
+    exact, fast = (Detector(Run.open(tiny_run), device="cpu", precision=p)(scan) for p in ("fp32", "bf16"))
+    assert np.abs(exact.map - fast.map).max() <= 2e-2 * 2  # the residual of images in [-1, 1]
