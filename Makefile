@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: demo venv test test-all faults mutants fuzz coverage licences commands docs check bench format clean
+.PHONY: demo venv test test-all faults mutants fuzz coverage licences resolve commands docs check bench format clean
 
 venv: .venv/.ready
 
@@ -24,7 +24,7 @@ test: venv
 test-all: venv
 	$(BIN)/pytest -m ''
 
-# The fault table, staged and scored; ends with total N/232. make faults PAGE=docs/reliability.md also writes the page.
+# The fault table, staged and scored; ends with total N/M. make faults PAGE=docs/reliability.md also writes the page.
 faults: venv
 	@PYTHONPATH=tests $(BIN)/python -m faults $(ROWS) $(if $(PAGE),--write $(PAGE))
 
@@ -49,6 +49,10 @@ coverage: venv
 # Every dependency with its licence; fails on GPL or AGPL alone. make licences PAGE=docs/licences.md also writes the page.
 licences: venv
 	@$(BIN)/python tests/reliability/licences.py $(if $(PAGE),--write $(PAGE))
+
+# Has every pinned package a wheel for Python 3.11 to 3.13 on x86-64 and aarch64 Linux and arm64 macOS? Nothing is installed.
+resolve: venv
+	@$(BIN)/python tests/reliability/resolve.py
 
 # docs/commands.md: every command and flag, as the program itself reads them.
 commands: venv

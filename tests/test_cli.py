@@ -151,7 +151,7 @@ def test_train_and_extend(said, pictures, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting, word", [("training.stepz=3", "steps"), ("restorer.network.width=big", "int"), ("stepz", "SECTION.KEY")]
+    "setting, word", [("training.stepz=3", "steps"), ("restorer.network.width=big", "number"), ("stepz", "SECTION.KEY")]
 )
 def test_a_wrong_recipe_key_is_exit_2_before_anything_is_written(said, pictures, tmp_path, setting, word):
     code, _, err = said("train", "digits-splotch", "--data", pictures, "--out", tmp_path / "run", "--set", setting)
@@ -252,7 +252,7 @@ def test_evaluate_analyses_on_request(said, tiny_run, pictures, tmp_path):
     "error, code, exit", [(ZeroDivisionError("x"), "INTERNAL", 1), (KeyboardInterrupt(), "INTERRUPTED", 130), (MemoryError(), "OUT_OF_MEMORY", 7)]
 )  # fmt: skip
 def test_what_goes_wrong_inside_is_one_line_and_an_exit_code(said, monkeypatch, png, error, code, exit):
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("pseudohealthy.inspection.inspect", broken)

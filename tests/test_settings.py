@@ -58,7 +58,7 @@ def test_every_setting_of_every_method_has_a_range_or_a_type_that_needs_none(nam
 
 
 @pytest.mark.parametrize("cls", [Canvas, AnomalyMap, Budget])
-def test_every_setting_of_canvas_map_and_plan_has_a_range_or_a_type_that_needs_none(cls):
+def test_every_setting_of_canvas_map_and_budget_has_a_range_or_a_type_that_needs_none(cls):
     assert list(module.undeclared(cls, cls.__name__)) == []
 
 
@@ -284,26 +284,26 @@ def changed(draw) -> Recipe:
 def three_steps(made: Recipe) -> None:
     """Train three steps and restore once. Faults as they come."""
     found = made.checked()
-    canvas, plan, amap = found.make_canvas(), found.make_budget(), found.make_map()
+    canvas, budget, amap = found.make_canvas(), found.make_budget(), found.make_map()
     if not small(found):
         return
-    images, foreground = fitted(canvas, plan.batch)
-    torch.manual_seed(plan.seed)
+    images, foreground = fitted(canvas, budget.batch)
+    torch.manual_seed(budget.seed)
     model = found.make_restorer().train()
     model.begin()
-    optimisers = {part: torch.optim.AdamW(model.get_submodule(part).parameters(), lr=plan.rate, betas=plan.betas,
-                                          weight_decay=plan.weight_decay) for part in model.parts()}  # fmt: skip
+    optimisers = {part: torch.optim.AdamW(model.get_submodule(part).parameters(), lr=budget.rate, betas=budget.betas,
+                                          weight_decay=budget.weight_decay) for part in model.parts()}  # fmt: skip
     for step in range(3):
-        draw = Draw(plan.seed, [("train", step, item) for item in range(plan.batch)])
-        labels = torch.arange(plan.batch) % 2 if model.uses_labels else None
+        draw = Draw(budget.seed, [("train", step, item) for item in range(budget.batch)])
+        labels = torch.arange(budget.batch) % 2 if model.uses_labels else None
         for part, optimiser in optimisers.items():
-            optimiser.param_groups[0]["lr"] = plan.rate_at(step, 3)
+            optimiser.param_groups[0]["lr"] = budget.rate_at(step, 3)
             model.loss(Batch(images, foreground, labels, draw), part).mean().backward()
             optimiser.step()
             model.zero_grad(set_to_none=True)
     with torch.no_grad():
         restored = model.eval().restore(
-            images[:2], Draw(plan.seed, [("case", item) for item in range(len(images[:2]))])
+            images[:2], Draw(budget.seed, [("case", item) for item in range(len(images[:2]))])
         )
         if restored.map is None:
             restored.map = amap.residual_map(images[:2], restored.healthy.float(), foreground[:2])
@@ -315,10 +315,10 @@ def three_steps(made: Recipe) -> None:
 
 def small(found: Recipe) -> bool:
     """Whether it can be tried here, in seconds and megabytes."""
-    canvas, plan = found.make_canvas(), found.make_budget()
+    canvas, budget = found.make_canvas(), found.make_budget()
     with torch.device("meta"):
         model = found.make_restorer()
-    copies = model.network_calls() * plan.batch * canvas.size**2 * canvas.channels
+    copies = model.network_calls() * budget.batch * canvas.size**2 * canvas.channels
     return sum(p.numel() for p in model.parameters()) < PARAMETERS and model.network_calls() < CALLS and copies < 2**21
 
 

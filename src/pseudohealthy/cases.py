@@ -130,6 +130,8 @@ def load(data: Path | str, *, dedupe: bool = False, names: str = "series") -> Ma
     """
     if dedupe:
         return without_copies(load(data, names=names))
+    if not str(data).strip():  # as a path it would be the folder one stands in
+        raise Fault("USAGE", "the path of the data is empty", "give a folder or a CSV", exit=USAGE)
     data = Path(data)
     if not data.exists():
         raise Fault("NOT_FOUND", f"no file or folder named {data}", "check the path", exit=NO_INPUT)

@@ -68,7 +68,7 @@ def inspect(
     found = Inspection(path.name)
     key_file = place_of_key(out, key) if out or key else None
     tiles: list[tuple[str, Scan]] = []
-    manifest = as_manifest(path)
+    manifest = as_manifest(path) if path.exists() else None  # FILE#k names an item
     if manifest is not None:
         counts = Counter(
             (case.split or "no split", {0: "healthy", 1: "anomalous", None: "unknown"}[case.label]) for case in manifest

@@ -118,13 +118,17 @@ class Recipe:
 
     def classes(self) -> dict[str, Any]:
         """The class whose signature each section is."""
+        return {section: self.class_of(section) for section in SECTIONS}
+
+    def class_of(self, section: str) -> Any:
         from pseudohealthy.canvas import Canvas
         from pseudohealthy.maps import AnomalyMap
         from pseudohealthy.restorers import restorer_class
         from pseudohealthy.training.budget import Budget
 
-        restorer = restorer_class(self.restorer.get("name"))
-        return {"canvas": Canvas, "restorer": restorer, "training": Budget, "map": AnomalyMap}
+        if section == "restorer":
+            return restorer_class(self.restorer.get("name"))
+        return {"canvas": Canvas, "training": Budget, "map": AnomalyMap}[section]
 
     def own(self, section: str) -> dict[str, Any]:
         """The settings of a section as its class takes them."""
@@ -158,7 +162,7 @@ class Recipe:
         return self.made("map")
 
     def made(self, section: str, **given: Any) -> Any:
-        return build(self.classes()[section], self.own(section), section, **given)
+        return build(self.class_of(section), self.own(section), section, **given)
 
     def resolved(self) -> Recipe:
         """The same recipe with every default written out, checked against the signatures."""
@@ -189,7 +193,7 @@ class Recipe:
 
     def require_files(self) -> None:
         """Fault RECIPE (exit 2) where a file or folder that a training starts from is not there."""
-        known = hints(self.classes()["restorer"].__init__)
+        known = hints(self.class_of("restorer").__init__)
         for key, value in self.restorer.items():
             wanted = any(isinstance(mark, File) for mark in typing.get_args(known.get(key)))
             if wanted and value and not there(value):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pseudohealthy import models
+from pseudohealthy import cases, io, models
 from pseudohealthy import recipe as recipes
 from pseudohealthy.__main__ import main
 from pseudohealthy.errors import Fault
@@ -170,3 +170,12 @@ def test_debug_keeps_the_exit_code(tmp_path):
     line = [sys.executable, "-m", "pseudohealthy", "detect", NAME, "absent", "--out", "o", "--debug"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 3 and "Traceback" in done.stderr and "error[NOT_FOUND]" in done.stderr
+
+
+def test_python_refuses_empty_paths_as_the_program_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(SCAN.read_bytes())
+    for call in (lambda: io.discover([""]), lambda: cases.load("")):
+        with pytest.raises(Fault) as caught:
+            call()
+        assert caught.value.exit == 2 and "empty" in caught.value.message

@@ -323,3 +323,23 @@ def n25(stage: Stage) -> Iterator[Trial]:
     for name, other in (("with-skull", values), ("t2", other_contrast)):
         done = stage.detect(nifti(stage.folder / f"{name}.nii.gz", other.astype(np.float32), affine), run=stage.mr)
         yield works(done, "OOD_", **{"the usual contrast is not warned of": "OOD" not in known.get("warnings", "OOD")})
+
+
+@row("N26", "xyzt_units of metres or micrometres over mm; voxels of 2 m", "taken as mm, warn UNITS; no volume in ml")
+def n26(stage: Stage) -> Iterator[Trial]:
+    for unit in (1, 3):
+        path = edited(stage.folder / f"{unit}.nii", xyzt_units=unit)
+        done = stage.detect(path)
+        right = only(stage.detect(volume(stage.folder / f"right-{unit}.nii")))["volume_ml_above"]
+        yield works(done, "UNITS", **{"the volume in mm": only(done).get("volume_ml_above") == right})
+    values = nib.load(volume(stage.folder / "a.nii")).get_fdata(dtype=np.float32)  # type: ignore[attr-defined]
+    done = stage.detect(array(stage.folder / "two-metres.nii.gz", values, np.diag([2000.0, 2000, 5000, 1])))
+    yield works(done, "UNITS", **{"no volume": only(done).get("volume_ml_above", 0) is None})
+
+
+@row("N27", "a quaternion a little longer than 1", "read as the standard's reference code reads it")
+def n27(stage: Stage) -> Iterator[Trial]:
+    turned = {"sform_code": 0, "qform_code": 1, "quatern_b": 0, "quatern_c": 0}
+    right = only(stage.detect(edited(stage.folder / "right.nii", quatern_d=1, **turned)))
+    done = stage.detect(edited(stage.folder / "a.nii", quatern_d=1.00002, **turned))
+    yield works(done, **{"same score": bool(right) and only(done).get("score") == right.get("score")})

@@ -10,7 +10,8 @@ from pseudohealthy.io.atomic import write_text
 PEERS = Path(__file__).with_name("peers.tsv")
 BY_HAND = "<!-- From here on written by hand: make faults PAGE=... keeps it. -->"
 GROUPS = {"N": "NIfTI", "D": "DICOM", "P": "Pictures and arrays", "C": "Data set lists", "K": "Weights and settings",
-          "R": "Run time", "S": "Saving and stopping", "W": "Report and web app", "V": "Privacy"}  # fmt: skip
+          "R": "Run time", "S": "Saving and stopping", "W": "Report and web app", "V": "Privacy",
+          "U": "Usage"}  # fmt: skip
 TOP = """# Reliability: what happens when something is wrong
 
 `make faults` stages every row of this table for real (damaged files, hostile archives, killed trainings), runs the

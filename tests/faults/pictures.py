@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import pickle
@@ -12,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 from faults.material import blob, cut, png
 from faults.niftis import alone
-from faults.scoring import Trial, row, works
+from faults.scoring import Done, Trial, fails, row, works
 from faults.stage import Stage, only, rows_of
 
 
@@ -143,3 +145,107 @@ def p9(stage: Stage) -> Iterator[Trial]:
     yield works(
         done, **{"each its own size": sizes == {"16": 16, "23": 23, "40": 40}, "three rows": len(rows_of(done)) == 3}
     )
+
+
+@row(
+    "P10",
+    "TIFF of int8, uint32, float16, float64, 12 bits; 16 bits where white is 0",
+    "the stored values, polarity turned",
+)
+def p10(stage: Stage) -> Iterator[Trial]:
+    stored = np.arange(400).reshape(20, 20)
+    for array, photometric, low, high in (
+        ((stored % 256 - 128).astype(np.int8), "minisblack", -128, 127),
+        ((stored * 10_000).astype(np.uint32), "minisblack", 0, 3_990_000),
+        ((stored / 400).astype(np.float16), "minisblack", 0, 399 / 400),
+        (stored / 400, "minisblack", 0, 399 / 400),
+        ((stored * 100).astype(np.uint16), "miniswhite", 65535 - 39900, 65535),
+    ):
+        path = stage.folder / f"{array.dtype}-{photometric}.tif"
+        tifffile.imwrite(path, array, photometric=photometric)
+        found = only(stage.inspect(path)).get("range", [np.nan, np.nan])
+        right = bool(np.allclose(found, [low, high], rtol=1e-3))
+        yield works(stage.inspect(path), **{f"{path.name} spans {low:g}..{high:g}": right})
+    tifffile.imwrite(stage.folder / "complex.tif", stored + 1j)
+    yield alone(stage, stage.folder / "complex.tif", "DTYPE")
+
+
+@row("P11", "16-bit PNG with alpha or colour", "full depth, transparency dropped with a warning")
+def p11(stage: Stage) -> Iterator[Trial]:
+    deep = np.arange(400).reshape(20, 20) * 160
+    for colour, channels, word in ((4, [deep, deep], "ALPHA"), (2, [deep] * 3, ""), (6, [deep] * 4, "ALPHA")):
+        raw = np.stack(channels, -1).astype(">u2")
+        packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in raw))
+        parts = ((b"IHDR", struct.pack(">2I5B", 20, 20, 16, colour, 0, 0, 0)), (b"IDAT", packed), (b"IEND", b""))
+        chunks = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+                  for kind, data in parts]  # fmt: skip
+        path = stage.folder / f"{colour}.png"
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+        done = stage.inspect(path)
+        yield works(done, word, **{"0..63840": only(done).get("range") == [0.0, 63840.0]})
+
+
+def judged(stage: Stage, masks: dict[str, np.ndarray], suffix: str = "png") -> tuple[Done, dict[str, int]]:
+    """`evaluate` of a healthy picture and one for each mask; the marked pixels of the cases it measured."""
+    root, out = stage.folder / f"data-{suffix}", stage.out()
+    png(root / "test" / "good" / "sound.png", 1)
+    (root / "masks").mkdir(parents=True)
+    for number, (name, mask) in enumerate(masks.items()):
+        png(root / "test" / "bad" / f"{name}.png", 2 + number, bright=True)
+        Image.fromarray(mask).save(root / "masks" / f"{name}.{suffix}")
+    done = stage.run("evaluate", stage.tiny, "--data", root, "--out", out, "--device", "cpu", hang=240)
+    table = out / "cases.csv"
+    lines = list(csv.DictReader(table.read_text().splitlines())) if table.is_file() else []
+    return done, {line["case_id"]: int(float(line["reference_voxels"])) for line in lines}
+
+
+@row("P12", "mask as JPEG, in the transparency, inverted; the image with the lesion drawn on it",
+     "cut at half and said, or refused, before a figure is made", quick=False)  # fmt: skip
+def p12(stage: Stage) -> Iterator[Trial]:
+    image, marks = blob(2, bright=True)
+    byte = marks.astype(np.uint8) * 255
+    drawn = np.stack([image] * 3, -1)
+    drawn[marks] = [255, 0, 0]
+    clear = np.dstack([np.full((16, 16, 3), 255, np.uint8), byte])
+    done, found = judged(stage, {"drawn": drawn, "image": image, "clear": clear, "right": byte, "most": 255 - byte})
+    yield fails(done, "MASK_OVERLAY", "MASK_VALUES", "MASK_ALPHA", "MASK_INVERTED", exit=4, **{
+        "right ones": found.get("clear") == found.get("right") == marks.sum(),
+        "no figure of others": not found.keys() & {"drawn", "image", "most"},
+    })  # fmt: skip
+    done, found = judged(stage, {"lossy": byte}, "jpg")
+    yield works(done, "MASK_JPEG", **{"cut at half": found.get("lossy") == marks.sum()})
+
+
+@row(
+    "P13",
+    "zip compressed by a method Python does not know; encrypted; a RAR",
+    "the method is named, METHOD; ARCHIVE; NOT_ZIP",
+)
+def p13(stage: Stage) -> Iterator[Trial]:
+    sound = io.BytesIO()
+    with zipfile.ZipFile(sound, "w", zipfile.ZIP_DEFLATED) as file:
+        file.write(png(stage.folder / "x.png"), "x.png")
+    for name, flag, method, code, exit in (("deflate64", 0, 9, "METHOD", 3), ("locked", 1, 8, "ARCHIVE", 8)):
+        raw = bytearray(sound.getvalue())
+        for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            place = raw.find(magic) + at
+            raw[place : place + 4] = struct.pack("<HH", flag, method)
+        path = stage.folder / f"{name}.zip"
+        path.write_bytes(raw)
+        yield fails(stage.detect(path), code, "Deflate64" if method == 9 else "encrypted", exit=exit)
+    (stage.folder / "other.zip").write_bytes(b"Rar!\x1a\x07\x00" + bytes(99))
+    yield fails(stage.detect(stage.folder / "other.zip"), "NOT_ZIP", "RAR")
+
+
+@row("P14", "evaluation in which only some cases have a mask", "how many have voxel figures is said", quick=False)
+def p14(stage: Stage) -> Iterator[Trial]:
+    root = stage.folder / "data"
+    for number, place in enumerate(("good/a", "good/b", "bad/c", "bad/d")):
+        png(root / "test" / f"{place}.png", number, bright=place.startswith("bad"))
+    (root / "masks").mkdir()
+    Image.fromarray(blob(2, bright=True)[1].astype(np.uint8) * 255).save(root / "masks" / "c.png")
+    out = stage.out()
+    done = stage.run("evaluate", stage.tiny, "--data", root, "--out", out, "--device", "cpu", hang=240)
+    said = "3 of 4 cases have voxel figures"
+    page = (out / "report.html").read_text() if done.exit == 0 else ""
+    yield works(done, **{"on screen": said in " ".join(done.out.split()), "in the report": said in page})

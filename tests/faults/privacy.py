@@ -108,7 +108,7 @@ def v3(stage: Stage) -> Iterator[Trial]:
 def v4(stage: Stage) -> Iterator[Trial]:
     sound, broken = series_of(stage, identify), series_of(stage, identify)
     change(sorted(broken.iterdir())[1], lambda data: setattr(data, "PixelSpacing", [0, 0]))
-    bug = "import pseudohealthy.io.dicom as d\ndef bug(*a): raise RuntimeError('a bug')\nd._step = bug"
+    bug = "import pseudohealthy.io.dicom as d\ndef bug(*a): raise RuntimeError('a bug')\nd.regular_step = bug"
     for words in ((), ("--debug",)):
         for folder, prelude in ((broken, ""), (sound, bug)):
             done = stage.process(

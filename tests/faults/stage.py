@@ -231,9 +231,10 @@ def table() -> dict[str, Row]:
         privacy,
         runtime,
         saving,
+        usage,
         volumes,
         web,
     )  # fmt: skip
 
-    order = {letter: place for place, letter in enumerate("NDPCKRSWV")}
+    order = {letter: place for place, letter in enumerate("NDPCKRSWVU")}
     return dict(sorted(TABLE.items(), key=lambda item: (order[item[0][0]], int(item[0][1:]))))

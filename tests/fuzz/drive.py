@@ -24,7 +24,18 @@ ROOT = Path(__file__).resolve().parents[2]
 # What a target imports only when it runs: imported early, so that it is instrumented.
 MODULES = {
     "nifti": ("pseudohealthy.io.nifti",),
-    "dicom": ("pseudohealthy.io.dicom", "pseudohealthy.io.series"),
+    "dicom": tuple(
+        f"pseudohealthy.io.{name}"
+        for name in (
+            "dicom",
+            "dicom_frames",
+            "dicom_grid",
+            "dicom_header",
+            "dicom_parts",
+            "pixels",
+            "series",
+        )
+    ),
     "png": ("pseudohealthy.io.raster",),
     "checkpoint": ("pseudohealthy.training.checkpoint",),
 }

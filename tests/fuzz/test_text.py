@@ -70,22 +70,25 @@ def test_no_text_of_a_row_becomes_part_of_the_page(tmp_path_factory, one, other)
     assert odd.tags.count("script") == plain.tags.count("script")
 
 
-NUMBERS = st.floats(1e-6, 1e6).map(lambda value: float(f"{value:.6g}"))
+def numbers(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.floats(low, high).map(lambda value: float(f"{value:.6g}"))
+
+
 RECIPES = st.builds(
     Recipe,
     name=TEXT,
     summary=TEXT,
     source=TEXT,
     canvas=st.fixed_dictionaries({}, optional={
-        "size": st.integers(4, 512), "margin": NUMBERS, "crop": st.booleans(), "spacing": NUMBERS,
+        "size": st.integers(4, 512), "margin": numbers(1e-6, 1), "crop": st.booleans(), "spacing": numbers(0.01, 1000),
         "value_range": st.tuples(st.floats(-1e6, 0), st.floats(1e-3, 1e6)), "normalise": st.just("range"),
     }),
     restorer=st.fixed_dictionaries({"name": st.just("ddpm")}, optional={
-        "levels": st.integers(1, 1000), "depths": st.lists(st.integers(1, 1000), min_size=1, max_size=3).map(tuple),
-        "network": st.fixed_dictionaries({}, optional={"width": st.integers(8, 64), "groups": st.integers(1, 8)}),
+        "levels": st.integers(2, 1000), "depths": st.lists(st.integers(1, 1000), min_size=1, max_size=3).map(tuple),
+        "network": st.fixed_dictionaries({}, optional={"width": st.integers(4, 32).map(lambda half: 2 * half), "groups": st.integers(1, 8)}),
     }),
-    training=st.fixed_dictionaries({}, optional={"rate": NUMBERS, "steps": st.integers(0, 10**9), "seed": st.integers(0)}),
-    map=st.fixed_dictionaries({}, optional={"smooth": NUMBERS, "share": st.floats(1e-3, 1), "kind": st.just("squared")}),
+    training=st.fixed_dictionaries({}, optional={"rate": numbers(1e-6, 1), "steps": st.integers(0, 10**9), "seed": st.integers(0, 2**63 - 1)}),
+    map=st.fixed_dictionaries({}, optional={"smooth": numbers(1e-6, 100), "share": st.floats(1e-3, 1), "kind": st.just("squared")}),
 )  # fmt: skip
 
 

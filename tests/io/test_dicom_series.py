@@ -196,6 +196,19 @@ def test_time_points_told_by_their_order_alone(tmp_path, write_series, volume, o
     assert starts == [volume.min() - 1024 + t for t in range(3)]
 
 
+def test_slices_without_a_b_value_at_the_places_of_others_with_one_are_a_volume(both):
+    assert parts(both({}, {"DiffusionBValue": 1000.0}, modality="MR")) == {"1": 10, "b1000": 10}
+
+
+def test_phases_times_and_velocities_are_told_apart_together(tmp_path, write_series, volume):
+    for velocity in ("in", "rl"):
+        for time in (0.0, 40.0):
+            names = [f"{velocity}{time}{k}" for k in range(10)]
+            more = {"SequenceName": f"fl3d1_v150{velocity}", "TriggerTime": time, "InstanceNumber": 1}
+            write_series(tmp_path, volume, names=names, modality="MR", **more)
+    assert parts(tmp_path) == {"trigger0-1": 10, "trigger0-2": 10, "trigger40-1": 10, "trigger40-2": 10}
+
+
 def test_volumes_that_nothing_tells_apart_are_refused(tmp_path, both):
     folder = both({"InstanceNumber": 1}, {"InstanceNumber": 1})
     assert fault(folder).code == "DUPLICATE_SLICE" and "folder of its own" in str(fault(folder))
@@ -233,6 +246,13 @@ def test_orientation_that_jitters_is_one_volume(tmp_path, write_series, volume, 
 def test_pixel_spacing_parts_a_series(both):
     folder = both({"PixelSpacing": [0.5, 0.5]}, {"PixelSpacing": [0.8, 0.8]})
     assert parts(folder) == {"spacing0.5": 10, "spacing0.8": 10}
+
+
+def test_a_slice_with_an_impossible_spacing_is_refused_and_not_dropped(tmp_path, write_series, volume):
+    for which in (0, 5):
+        folder = tmp_path / str(which)
+        change(write_series(folder, volume)[which], PixelSpacing=[0, 0])
+        assert fault(folder).code == "BAD_SPACING"
 
 
 def test_localisers_inside_a_series_are_left_out_and_its_parts_kept(tmp_path, write_series, volume):

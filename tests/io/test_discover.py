@@ -185,7 +185,7 @@ def test_series_whose_first_digits_agree_get_more_of_them(tmp_path, write_series
 @pytest.mark.parametrize(("name", "told"), [
     ("0008.dcm", False), ("IM-0001-0112-0001.dcm", False), ("IM000012", True), ("MR00012.ima", False), ("slice 7", False),
     ("SURNAME_0001.dcm", True), ("0012345.dcm", True), ("1945-03-12.dcm", True), ("IM_12.3.1945", True),
-    ("1.2.840.113619.2.55", True), ("Im Mri.dcm", False),
+    ("1.2.840.113619.2.55", True), ("Im Mri.dcm", False), ("mri" * 80 + "X", True),
 ])  # fmt: skip
 def test_names_of_files_that_only_count_are_nobody_s(name, told):
     assert telling(name) is told

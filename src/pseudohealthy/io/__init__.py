@@ -40,7 +40,7 @@ def read(
 
     Args:
         source: what `discover` found, a path, or an object as `io.objects.scan_of` takes it.
-        plane: see `io.nifti.PLANES`.
+        plane: see `io.turn.PLANES`.
 
     Raises Fault: what the format's reader raises, SEVERAL (exit 2) for a path that holds more than
     one scan, TOO_SMALL, CONSTANT_IMAGE.
@@ -115,6 +115,9 @@ def write_volume(array: np.ndarray, scan: Scan, folder: Path, stem: str, *, dtyp
         array = _as_type(array, np.dtype(dtype or (np.float32 if volume else _depth(scan))))
     if volume:
         from pseudohealthy.io import nifti
+        from pseudohealthy.io.turn import acquired
+
+        array, scan = acquired(array, scan)
 
         path = folder / f"{stem}.nii.gz"
         if isinstance(scan.origin, nifti.NiftiOrigin):

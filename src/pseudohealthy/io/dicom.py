@@ -32,6 +32,7 @@ from pseudohealthy.io.pixels import (
     wrapped,
 )
 from pseudohealthy.io.series import PROJECTIONS
+from pseudohealthy.io.turn import Turn, turned
 from pseudohealthy.scan import Scan, finite
 
 __all__ = ["LPS_TO_RAS", "REGULAR", "DicomOrigin", "read"]
@@ -43,13 +44,15 @@ DAMAGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, N
 
 @dataclass
 class DicomOrigin:
-    """The files in the order of the planes (one file for a multi-frame image) and what was done on reading."""
+    """The files in the order of the acquired planes (one file for a multi-frame image) and what was done on reading."""
 
     paths: tuple[Path, ...]
     modality: str
     inverted: bool = False  # grey levels of a MONOCHROME1 radiograph were turned round
     tilt: float = 0.0  # degrees between the stacking direction and the slice normal
     frames: tuple[int, ...] = ()  # of a multi-frame image: the number of every plane's frame, from 1
+    turn: Turn | None = None  # from the planes as acquired to those that are cut along the patient's axes
+    plane: str = "native"  # how they are cut
 
 
 def read(
@@ -60,9 +63,10 @@ def read(
     assume_spacing: float | None = None,
     item: int | None = None,
 ) -> Scan:
-    """One volume as acquired, planes ascending along the normal of the first slice; CT in HU.
+    """One volume, its planes cut along the patient's axes as of a NIfTI file; CT in HU.
 
     Args:
+        plane: see `io.turn.PLANES`; "native": as acquired, ascending along the normal of the first slice.
         assume_spacing: mm between pixels where a slice does not say, with a warning.
         item: which volume of a multi-frame image, from 0, in the order in which `series.group` lists them.
 
@@ -88,11 +92,13 @@ def read(
     except DAMAGE as error:  # values of a header are parsed when they are used
         found = f"{paths[0].name} or a slice beside it has a header value of the wrong kind ({type(error).__name__})"
         raise Fault("BAD_HEADER", found, "export the series again") from None
-    if scan.affine is not None and plane != "native":
-        acquired = ("sagittal", "coronal", "axial")[int(np.abs(scan.affine[:3, 0]).argmax())]
-        if acquired != plane and scan.shape[1] > 1:
-            scan.warnings.append(f"PLANE: the planes were acquired {acquired}, not {plane}; they are used as acquired")
-    return scan
+    if scan.affine is None or plane == "native":
+        return scan
+    way = ("sagittal", "coronal", "axial")[int(np.abs(scan.affine[:3, 0]).argmax())]
+    if way != plane and scan.shape[1] > 1:
+        cut = f"they are cut {plane}, as of a NIfTI file, and results are written as acquired"
+        scan.warnings.append(f"PLANE: the planes were acquired {way}, not {plane}; {cut}")
+    return turned(scan, plane)
 
 
 def _series(paths: list[Path], modality: str, max_voxels: int, assume_spacing: float | None) -> Scan:

@@ -32,6 +32,7 @@ PRIVATE = {
     SIEMENS_B: "SIEMENS", SIEMENS_CSA: "SIEMENS CSA", GE_B: "GEMS", PHILIPS_B: "PHILIPS", UIH_B: "IMAGE PRIVATE",
     GE_COMPONENT: "GEMS", SIEMENS_TILES: "SIEMENS", SIEMENS_DIRECTION: "SIEMENS",
 }  # fmt: skip
+DESCRIPTIONS = ("ContrastBolusAgent", "SequenceName", "SeriesDescription", "ProtocolName", "SeriesNumber")
 CREATORS = sorted({(group, 0x0010) for group, _ in PRIVATE})
 
 
@@ -222,7 +223,7 @@ FACTS: dict[str, Fact] = {
     "trigger time": Fact(_first("TriggerTime"), _named("trigger")),
     "dimension": Fact(_text("Dimensions"), lambda v: ""),
     "coil": Fact(_text("ReceiveCoilName"), lambda v: ""),
-    "description": Fact(_text("ContrastBolusAgent", "SeriesDescription", "ProtocolName", "SeriesNumber"), lambda v: ""),
+    "description": Fact(_text(*DESCRIPTIONS), lambda v: ""),
     "duration": Fact(_first("ActualFrameDuration"), lambda v: ""),
 }
 # Within each position, slices are put in the order of the first of these that tells them apart.
@@ -240,7 +241,7 @@ TAGS: list[Any] = [
     "ComplexImageComponent", "ConvolutionKernel", "EchoNumbers", "EchoTime", "DiffusionBValue", "MRDiffusionSequence",
     "DiffusionGradientOrientation", "TemporalPositionIndex", "TemporalPositionIdentifier", "AcquisitionNumber", "KVP",
     "NominalPercentageOfCardiacPhase", "InversionTime", "FlipAngle", "RepetitionTime", "TriggerTime",
-    "ReceiveCoilName", "ContrastBolusAgent", "SeriesDescription", "ProtocolName", "SeriesNumber",
+    "ReceiveCoilName", *DESCRIPTIONS,
     "ActualFrameDuration", "AcquisitionDateTime", "AcquisitionDate", "AcquisitionTime", "FrameReferenceTime",
     "ContentDate", "ContentTime", *PRIVATE, *CREATORS,
 ]  # fmt: skip
@@ -267,7 +268,7 @@ def head(path: Path, ds: Any, **more: Any) -> Head:
     found.number = None if count is None else int(count)
     found.matrix = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
     spacing = numbers(ds, "PixelSpacing", 2)
-    found.spacing = () if spacing is None else tuple(spacing.tolist())
+    found.spacing = () if spacing is None or spacing.min() <= 0 else tuple(spacing.tolist())
     found.orientation = numbers(ds, "ImageOrientationPatient", 6)
     found.position = numbers(ds, "ImagePositionPatient", 3)
     asked = {**{name: fact.read for name, fact in FACTS.items()}, **ORDERS}

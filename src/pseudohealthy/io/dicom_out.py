@@ -17,6 +17,7 @@ from pseudohealthy import __version__
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.dicom_source import NEEDED, Source, read
 from pseudohealthy.io.pixels import quiet
+from pseudohealthy.io.turn import acquired
 from pseudohealthy.scan import Scan
 
 BODY = ("38266002", "SCT", "Entire body")  # where in the body a scan was taken is not known
@@ -33,6 +34,7 @@ def write_segmentation(mask: np.ndarray, scan: Scan, path: Path, source: Source 
     already. Faults: see `dicom_source.read`.
     """
     told = "voxels of the anomaly map above the threshold"
+    mask, _ = acquired(mask, scan)
     return _segmentation(mask.astype(np.uint8), source or read(scan), path, "BINARY", told)
 
 
@@ -44,7 +46,7 @@ def write_map(values: np.ndarray, scan: Scan, path: Path, source: Source | None 
     from pydicom.sr.codedict import codes
 
     source = source or read(scan)
-    values = np.ascontiguousarray(values, np.float32)
+    values = np.ascontiguousarray(acquired(values, scan)[0], np.float32)
     high = float(values.max(initial=0)) or 1.0
     if source.orientation is None:
         scale = max(1.0, high)

@@ -57,13 +57,14 @@ def _by_shape(heads: list[Head]) -> list[list[Head]]:
 
 
 def same_shape(a: Head, b: Head) -> bool:
-    """Whether two slices have one matrix, pixel spacing and orientation."""
-    spacing = len(a.spacing) == len(b.spacing) and np.allclose(a.spacing, b.spacing, rtol=1e-3)
+    """Whether two slices have one matrix, orientation and, where both say so, pixel spacing."""
+    spacing = not a.spacing or not b.spacing or np.allclose(a.spacing, b.spacing, rtol=1e-3)
     return a.matrix == b.matrix and bool(spacing) and parallel(a.orientation, b.orientation)
 
 
 def _by_value(heads: list[Head], name: str) -> dict[Any, list[Head]]:
-    """Slices by their value of a fact, ascending; numbers that hardly differ are one, silent slices join a lone value."""
+    """Slices by their value of a fact, ascending; numbers that hardly differ are one, and slices that
+    say nothing join a lone value unless they lie where it does."""
     found: dict[Any, list[Head]] = defaultdict(list)
     for head in heads:
         found[head.facts.get(name)].append(head)
@@ -75,8 +76,9 @@ def _by_value(heads: list[Head], name: str) -> dict[Any, list[Head]]:
             parts[last] += found[value]
         else:
             parts[value] = found[value]
-    if silent and len(parts) == 1:
-        next(iter(parts.values())).extend(silent)
+    alone = next(iter(parts.values()), [])
+    if silent and len(parts) == 1 and _most(alone + silent) == max(_most(alone), _most(silent)):
+        alone.extend(silent)
     elif silent:
         parts[None] = silent
     return parts

@@ -21,6 +21,7 @@ from pseudohealthy.io.dicom_frames import ENHANCED
 from pseudohealthy.io.dicom_text import charset, decode, writable
 from pseudohealthy.io.dicom_values import plain, repaired
 from pseudohealthy.io.pixels import dataset, quiet
+from pseudohealthy.io.turn import acquired
 from pseudohealthy.scan import Scan
 
 # Patient and study as every object of a study repeats them; the first nine must be there and may be empty (type 2)
@@ -136,6 +137,7 @@ def read(scan: Scan) -> Source:
     Raises Fault KIND (exit 2) where it is none, UNREADABLE where a file is gone.
     """
     require(scan)
+    _, scan = acquired(scan.voxels, scan)
     with quiet():
         notes: dict[str, None] = {}
         headers = [Header(dataset(path, header_only=True), notes) for path in scan.origin.paths]

@@ -65,6 +65,8 @@ def survey(inputs: Sequence[Path | str], named: str = "series") -> Survey:
     found = Survey()
     for number, given in enumerate(inputs, 1):
         path, item = split_item(given)
+        if not str(given).strip():  # as a path it would be the folder one stands in
+            raise Fault("USAGE", "an input is empty", "give a file or a folder", exit=USAGE)
         if not path.exists():
             raise Fault("NOT_FOUND", f"there is no {path}", "check the path")
         found.add(_under(path, item, named, f"input {number}"))

@@ -17,7 +17,7 @@ NAMES = ("series", "path")  # of DICOM cases: by their series, or by their folde
 DIGITS = 8  # hexadecimal ones of a series; twice as many where two series would meet
 # Names of files that only count: nobody's, and the quickest way to the file
 COUNTED = re.compile(
-    r"(im|img|image|i|ct|mr|mri|pt|slice|scan|series|file|copy|dcm|dicom|ima|z|[-_. ]|(?<!\d)\d{1,5}(?!\d))+", re.I
+    r"(im|img|image|i|ct|mr|pt|slice|scan|series|file|copy|dcm|dicom|ima|z|[-_. ]|(?<!\d)\d{1,5}(?!\d))+", re.I
 )
 DATE = re.compile(r"(19|20)\d\d[-_. ]\d\d?[-_. ]\d\d?|\d\d?[-_. ]\d\d?[-_. ](19|20)\d\d")
 

@@ -21,11 +21,9 @@ import numpy as np
 from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.bounded import looks_like
+from pseudohealthy.io.turn import PLANES, Turn, turn_to
 from pseudohealthy.scan import Scan, as_float, finite, invertible, of_a_patient, same_grid
 
-# Where planes, rows and columns point, so that row 0 shown on top is the radiological view.
-PLANES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
-WORLD = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1), "S": (2, 1)}
 GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
 UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}  # of xyzt_units; else mm
 BLOCK = 2**24  # bytes that are reserved for voxels before any has been seen
@@ -94,17 +92,10 @@ def arranged(voxels: np.ndarray, affine: np.ndarray, plane: str, warnings: list[
         affine: index (i, j, k, 1) -> RAS+ mm.
     """
     shape = voxels.shape[1:]
-    axes, flips = _order(affine, shape, plane)
-    to_stored = np.zeros((4, 4))
-    to_stored[3, 3] = 1
-    for a, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
-        to_stored[axis, a] = -1 if flip else 1
-        to_stored[axis, 3] = shape[axis] - 1 if flip else 0
-    voxels = voxels.transpose(0, *(1 + axis for axis in axes))
-    voxels = np.flip(voxels, tuple(1 + a for a in range(3) if flips[a]))
-    origin = NiftiOrigin(_new_header(affine), axes, flips, shape, plane)
-    voxels = np.ascontiguousarray(voxels)
-    return Scan(voxels, affine @ to_stored, "array", "nifti", origin=origin, warnings=warnings)
+    turn = Turn((2, 0, 1), (False, False, False)) if plane == "native" else turn_to(plane, affine, shape)
+    voxels = np.ascontiguousarray(turn.there(voxels))
+    origin = NiftiOrigin(_new_header(affine), turn.axes, turn.flips, shape, plane)
+    return Scan(voxels, affine @ turn.to_stored(shape), "array", "nifti", origin=origin, warnings=warnings)
 
 
 def write(array: np.ndarray, origin: NiftiOrigin, path: Path, dtype: Any) -> Path:
@@ -347,19 +338,3 @@ def _data(path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dty
             raise Fault("TRUNCATED", f"{got} bytes of voxels where the header needs {wanted}", "copy it again")
         _take(stream, 1)  # reaching the end checks the gzip checksum
     return data.view(dtype).reshape(shape, order="F")
-
-
-def _order(affine: np.ndarray, shape: tuple[int, ...], plane: str) -> tuple[Any, Any]:
-    """Stored axes and flips that give (planes, rows, columns) the directions of PLANES: permutation and flips only."""
-    if plane == "native":
-        return (2, 0, 1), (False, False, False)
-    orientation = nib.io_orientation(affine)  # per stored axis: world axis, direction
-    if np.isnan(orientation).any():
-        raise Fault("BAD_AFFINE", "the affine's axes cannot be told apart", "repair the header")
-    axis_of = {int(world): (axis, sign) for axis, (world, sign) in enumerate(orientation)}
-    flat = [int(orientation[axis, 0]) for axis in range(3) if shape[axis] == 1]
-    if len(flat) == 1:  # a single plane is what it is, whatever plane was asked for
-        plane = {2: "axial", 1: "coronal", 0: "sagittal"}[flat[0]]
-    towards = [WORLD[letter] for letter in PLANES[plane]]
-    axes = tuple(axis_of[world][0] for world, _ in towards)
-    return axes, tuple(bool(axis_of[world][1] != sign) for world, sign in towards)

@@ -132,7 +132,7 @@ def _in_range(ds: Any, pixels: np.ndarray) -> np.ndarray:
 
 
 def _undecoded(path: Path, syntax: str, error: Exception) -> Fault:
-    if "dependenc" in str(error) and not _has_gdcm():
+    if not _has_gdcm() and any(word in str(error) for word in ("dependenc", "plugin")):
         return Fault("CODEC", f"{path.name} is stored as {syntax}", "pip install python-gdcm")
     if isinstance(error, NotImplementedError):
         return Fault("CODEC", f"{path.name} is stored as {syntax}", "save it uncompressed, with gdcmconv --raw")

@@ -213,7 +213,8 @@ def steps(trainer: Trainer, begun: float, tracker: sinks.Sink) -> None:
     with Signals() as stop, Progress("training", total, start=trainer.step) as bar:
         while trainer.step < total:
             started = time.monotonic()
-            values = trainer.advance()
+            with memory.told(trainer):
+                values = trainer.advance()
             pace.steps.append(time.monotonic() - started)
             running.append(values | {"step_seconds": pace.steps[-1]})
             bar.advance(note=" ".join(f"{k} {v:.4f}" for k, v in values.items()))

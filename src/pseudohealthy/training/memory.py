@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pseudohealthy.training.trainer import Trainer
 
 SCRATCH = 1.15  # of a convolution's kernel, on top of the tensors
+LIBRARIES = 100_000_000  # bytes of code and buffers that libraries take when they are first used
 RESTORED = 64  # planes that the threshold restores at once, see `finish`
 COPIES = 5  # of the weights: themselves, their gradients, two moments, the average
 GROUPS = Path("/sys/fs/cgroup")
@@ -42,13 +45,13 @@ class Need:
 
     def peak(self, batch: int) -> int:
         """With `batch` images a step."""
-        return int(self.optimiser + max(self.step + self.image * batch, self.restoring))
+        return int(LIBRARIES + self.optimiser + max(self.step + self.image * batch, self.restoring))
 
     def batch(self, room: int) -> int:
         """Images a step that `room` bytes are enough for; 0 for none."""
         if self.peak(0) > room:
             return 0
-        return int((room - self.optimiser - self.step) / max(self.image, 1))
+        return int((room - LIBRARIES - self.optimiser - self.step) / max(self.image, 1))
 
 
 class Live(TorchDispatchMode):
@@ -60,6 +63,9 @@ class Live(TorchDispatchMode):
         self.room, self.known = room, weakref.WeakSet[Any]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):  # weights and images: what is made of them may be a view
+            if isinstance(tensor, Tensor):
+                self.known.add(tensor.untyped_storage())
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
@@ -98,6 +104,19 @@ def require(trainer: Trainer) -> None:
                     f"and {gigabytes(room)} are free", cure(trainer, fits), exit=RESOURCE)  # fmt: skip
 
 
+@contextmanager
+def told(trainer: Trainer) -> Iterator[None]:
+    """Fault OUT_OF_MEMORY where memory runs out after all: others may have taken it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise Fault(
+            "OUT_OF_MEMORY", f"not enough memory at step {trainer.step}", cure(trainer, 0), exit=RESOURCE
+        ) from None
+
+
 def require_weights(parameters: int, device: torch.device) -> None:
     """Fault OUT_OF_MEMORY (exit 7) for networks whose weights alone cannot fit, before they are made."""
     room, need = available(device), COPIES * 4 * parameters
@@ -133,17 +152,27 @@ def needed(trainer: Trainer, room: int | None = None) -> Need | None:
     weights = sum(p.numel() * p.element_size() for p in trainer.restorer.parameters())
     image, planes = SCRATCH * max(0, two - one), min(RESTORED, len(trainer.store.select("val", HEALTHY)))
     restoring = weights + SCRATCH * (shown + max(0, more - shown) * max(0, planes - 1))
-    return Need(2 * trainable(trainer), max(0.0, one - image), image, restoring, on_disk(trainer))
+    return Need(2 * trainable(trainer), weights + max(0.0, one - image), image, restoring, on_disk(trainer))
 
 
 def passed(trainer: Trainer, count: int, room: int | None) -> int:
-    """Peak of a training step without the optimiser, on `count` images."""
+    """Peak of a step on `count` images, without optimiser and gradients: these do not grow with the batch, and beside
+    those of a large network what one image adds could not be seen."""
     trainer.restorer.train()
     batch = trainer.batch(0, count)
-    with Live(room) as live:
-        for part in trainer.losses:
-            trainer.loss(trainer.restorer, batch, part).backward()
+    hooks = [p.register_post_accumulate_grad_hook(forget) for p in trainer.restorer.parameters() if p.requires_grad]
+    try:
+        with Live(room) as live:
+            for part in trainer.losses:
+                trainer.loss(trainer.restorer, batch, part).backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
     return live.most
+
+
+def forget(parameter: Tensor) -> None:
+    parameter.grad = None
 
 
 def restored(trainer: Trainer, count: int, room: int | None) -> int:
