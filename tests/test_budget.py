@@ -58,11 +58,22 @@ def loaded(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["detect", "--help"], ["recipes"], ["--version"]]
+    "arguments",
+    [["--help"], ["train", "--help"], ["prepare", "--help"], ["recipes"], ["--version"], ["completion", "bash"]],
 )
 def test_asking_for_help_or_the_recipes_imports_nothing_heavy(arguments):
     found = loaded(f"import io\nfrom pseudohealthy.__main__ import main\nout, sys.stdout = sys.stdout, io.StringIO()\n"
                    f"assert main({arguments!r}) == 0\nsys.stdout = out")  # fmt: skip
+    assert not found & HEAVY
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["trian"], ["train", "--dta"], ["detect"], ["detect", "x", "brain-t1"], ["detect", "r", "", "--out", "o"]],
+)
+def test_a_usage_error_imports_nothing_heavy(arguments):
+    found = loaded(f"import io\nfrom pseudohealthy.__main__ import main\nerr, sys.stderr = sys.stderr, io.StringIO()\n"
+                   f"assert main({arguments!r}) == 2\nsys.stderr = err")  # fmt: skip
     assert not found & HEAVY
 
 

@@ -125,8 +125,8 @@ def test_nothing_is_written_into_a_model_that_comes_along(said):
 
 
 def test_a_run_whose_data_are_gone_says_so_without_naming_a_folder_of_the_machine(said, tiny_run):
-    shutil.copytree(tiny_run, "moved")
-    code, _, err = said("train", "--resume", "moved", "--steps", 9999)
+    shutil.copytree(tiny_run, "else/where/moved")  # deeper: the way to the data is relative
+    code, _, err = said("train", "--resume", "else/where/moved", "--steps", 13)
     assert code == 3 and "name them with --data" in err and os.getcwd() not in err
 
 

@@ -373,7 +373,7 @@ def test_progress_is_what_detect_says(line):
     end = time.monotonic() + 20
     while not job.total and time.monotonic() < end:
         time.sleep(0.02)
-    assert (job.done, job.total, job.left) == (3, 9, 20)
+    assert (job.done, job.total, job.left) == (3, 9, "20 s")
     jobs.cancel(job)
     settled(jobs, job)
 

@@ -239,7 +239,7 @@ def place(made: Source, headers: Sequence[Header], scan: Scan) -> None:
     enhanced = made.references[0].kind in ENHANCED
     made.thickness = thick(first, enhanced) or (scan.spacing or (1.0,))[0]
     if scan.origin.frames:
-        made.frames = [number + 1 for number in scan.origin.frames]
+        made.frames = list(scan.origin.frames)
     elif len(headers) == depth:
         said = [header.numbers("ImagePositionPatient", 3) for header in headers]
         if all(position is not None for position in said):
