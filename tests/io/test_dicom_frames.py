@@ -97,7 +97,7 @@ def test_frames_in_any_order_are_placed_and_remembered(tmp_path, volume):
     order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     scan = io.read(enhanced(tmp_path / "a.dcm", volume[order], [at(k) for k in order]))
     np.testing.assert_array_equal(scan.voxels[0], volume)
-    assert scan.origin.frames == tuple(order.index(k) for k in range(10)) and len(scan.origin.paths) == 1
+    assert scan.origin.frames == tuple(order.index(k) + 1 for k in range(10)) and len(scan.origin.paths) == 1
 
 
 TWO = [

@@ -50,7 +50,7 @@ class DicomOrigin:
     modality: str
     inverted: bool = False  # grey levels of a MONOCHROME1 radiograph were turned round
     tilt: float = 0.0  # degrees between the stacking direction and the slice normal
-    frames: tuple[int, ...] = ()  # of a multi-frame image: the frame of every plane, from 0
+    frames: tuple[int, ...] = ()  # of a multi-frame image: the number of every plane's frame, from 1
     turn: Turn | None = None  # from the planes as acquired to those that are cut along the patient's axes
     plane: str = "native"  # how they are cut
 
@@ -233,7 +233,7 @@ def _enhanced(paths: list[Path], modality: str, max_voxels: int, item: int | Non
     scan, slices = _volume(slices, load, (rows, columns), warnings)
     if len(paths) == 1:
         scan.origin.paths = (paths[0],)
-        scan.origin.frames = tuple(one.frame or 0 for one in slices)
+        scan.origin.frames = tuple((one.frame or 0) + 1 for one in slices)
     return scan
 
 
