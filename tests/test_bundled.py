@@ -68,3 +68,14 @@ def test_lesions_of_its_examples_stand_out_of_the_map(findings):
 
 def test_healthy_examples_are_not_flagged_as_another_kind_of_image(findings):
     assert not any("OOD" in warning for finding, _ in findings for warning in finding.warnings)
+
+
+def test_other_noise_would_move_no_example_across_the_healthy_range(findings):
+    """The standard error of each score is below half the distance from the median healthy score to the 95th percentile."""
+    healthy = Run.open(NAME).read_json("threshold.json")["case_scores"]
+    half = (np.percentile(healthy, 95) - np.median(healthy)) / 2
+    assert all(0 < finding.score_sd < half for finding, _ in findings)
+
+
+def test_it_was_calibrated_under_the_noise_that_detection_draws(findings):
+    assert not any("OLD_SCORES" in warning for finding, _ in findings for warning in finding.warnings)

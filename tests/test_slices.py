@@ -115,7 +115,8 @@ def test_training_merges_thin_planes_and_validation_keeps_them(tmp_path):
     lesion[4:8, 4:8, 21] = 1
     for name, array in (("v", values), ("m", lesion)):
         nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / f"{name}.nii.gz")
-    canvas = Canvas(size=12, normalise="range", value_range=(0, 60), foreground="all", slices=(10, 29), step=2.0)
+    canvas = Canvas(size=12, normalise="range", value_range=(0, 60), foreground="all", slices=(10, 29), step=2.0,
+                    judge="slices")  # fmt: skip
     cases = [Case(s, s, s, None, "v.nii.gz", mask="m.nii.gz", root=tmp_path) for s in ("train", "val")]
     store = build_cache(Manifest(cases, tmp_path), canvas, tmp_path / "cache")
     train, val = store.select("train"), store.select("val")

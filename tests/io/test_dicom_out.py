@@ -16,7 +16,7 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.io import dicom_out
 from pseudohealthy.phantoms import dicom_series
 
-LESION = (slice(2, 5), slice(3, 7), slice(10, 15))
+LESION = (slice(2, 5), slice(3, 7), slice(4, 9))  # fits however the axes are turned
 
 
 def lesion_of(scan) -> np.ndarray:
