@@ -116,7 +116,8 @@ def test_d3_copies_of_a_slice_are_used_once_and_contradictions_refused(tmp_path,
     assert scan.shape[1] == 10 and warned(scan, "DUPLICATE n=1")
     np.testing.assert_array_equal(scan.voxels[0], volume - 1024.0)
     change(tmp_path / "copy.dcm", RescaleIntercept=0)
-    assert fault(tmp_path).code == "DUPLICATE_SLICE" and "copy.dcm" in str(fault(tmp_path))
+    assert fault(tmp_path).code == "DUPLICATE_SLICE" and "copy.dcm" not in str(fault(tmp_path))
+    assert "file 11" in str(fault(tmp_path))  # the names of an archive's files may be patients'
 
 
 def test_d4_varying_distances_are_refused(tmp_path, write_series, volume):
@@ -189,18 +190,23 @@ def test_a_series_spread_over_folders_is_one_and_the_same_series_twice_is_two(tm
     ]
 
 
+def said(path):
+    """What a message calls a file of a series: by its place, as its name may be a patient's."""
+    return f"file {sorted(path.parent.iterdir()).index(path) + 1} "
+
+
 @pytest.mark.parametrize("kept", [150, 700, -100])  # bytes: inside the file header, the data set, the pixels
 @pytest.mark.parametrize("which", [0, 6, 9])
 def test_d9_a_truncated_slice_is_named_and_nothing_is_dropped(tmp_path, write_series, volume, kept, which):
     path = write_series(tmp_path, volume)[which]
     path.write_bytes(path.read_bytes()[:kept])
-    assert fault(tmp_path).code == "TRUNCATED_SLICE" and path.name in str(fault(tmp_path))
+    assert fault(tmp_path).code == "TRUNCATED_SLICE" and said(path) in str(fault(tmp_path))
 
 
 def test_d10_a_matrix_that_lies_allocates_nothing(tmp_path, write_series, volume):
     path = write_series(tmp_path, volume)[2]
     change(path, Rows=60000, Columns=60000)
-    assert fault(tmp_path).code == "BAD_DIMS" and path.name in str(fault(tmp_path))
+    assert fault(tmp_path).code == "BAD_DIMS" and said(path) in str(fault(tmp_path))
     assert fault(path).code == "BAD_DIMS"
 
 

@@ -100,6 +100,21 @@ def test_a_map_keeps_its_values_and_its_places(tmp_path, write_series, volume):
         assert read.array[at] == values[there]
 
 
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1)])
+def test_frames_of_a_map_ascend_along_the_normal(tmp_path, write_series, volume, orientation):
+    """As dcmqi stacks them, whatever places they name."""
+    normal = np.cross(orientation[:3], orientation[3:])
+    write_series(tmp_path / "s", volume, orientation=orientation, step=-2.0 * normal)
+    scan = io.read(tmp_path / "s", plane="native")
+    made = pydicom.dcmread(dicom_out.write_map(scan.voxels[0] / 4096, scan, tmp_path / "map.dcm"))
+    groups = made.PerFrameFunctionalGroupsSequence
+    places = [np.dot(np.array(g.PlanePositionSequence[0].ImagePositionPatient, float), normal) for g in groups]
+    np.testing.assert_allclose(np.diff(places), 2.0)
+    assert [g.FrameContentSequence[0].DimensionIndexValues for g in groups] == list(range(1, 11))
+    stored = np.frombuffer(made.FloatPixelData, "<f4").reshape(volume.shape)
+    np.testing.assert_allclose(stored, (volume[::-1] - 1024.0) / 4096, atol=1e-6)
+
+
 def multi_frame(folder, write_series, volume):
     """The volume as one enhanced CT image."""
     from highdicom.legacy import LegacyConvertedEnhancedCTImage

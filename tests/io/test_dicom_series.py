@@ -396,3 +396,40 @@ def test_transfer_syntaxes_may_differ_from_slice_to_slice(tmp_path, write_series
 def test_a_negative_distance_of_a_single_slice_is_its_size(tmp_path, write_series, volume):
     path = write_series(tmp_path, volume[:1], names=["x.dcm"], SpacingBetweenSlices=-3.0, SliceThickness=5)[0]
     assert io.read(path).spacing[0] == 3
+
+
+@pytest.mark.parametrize("left", ["nothing", "zeros", "no series", "no frame of reference", "no matrix", "half pixels"])
+@pytest.mark.parametrize("names", ["{}.dcm", "IM{}"])
+def test_what_is_left_of_the_last_slice_never_shortens_its_volume(tmp_path, write_series, volume, left, names):
+    path = write_series(tmp_path, volume, names=[names.format(k) for k in range(10)])[-1]
+    raw = path.read_bytes()
+    series, frame, matrix = (raw.index(tag) for tag in (b" \0\x0e\0UI", b" \0R\0UI", b"(\0\x10\0US"))
+    kept = {"nothing": b"", "zeros": bytes(len(raw)), "no series": raw[: series + 11], "half pixels": raw[:-99],
+            "no frame of reference": raw[: frame + 10], "no matrix": raw[:matrix]}  # fmt: skip
+    path.write_bytes(kept[left])
+    assert fault(tmp_path).code == "TRUNCATED_SLICE"
+
+
+@pytest.mark.parametrize("at", [b"\x08\0\x60\0CS", b" \0\x13\0IS", b"(\0\x10\0US", b"(\0\x11\0US"])
+@pytest.mark.parametrize("more", [0, 9])  # between two elements, inside a value
+def test_a_cut_slice_fails_the_volume_that_lacks_it_and_no_other(both, at, more):
+    folder = both({"EchoNumbers": 1}, {"EchoNumbers": 2})
+    path = max(
+        (p for p in folder.iterdir() if p.name[0] == "b"), key=lambda p: pydicom.dcmread(p).ImagePositionPatient[2]
+    )
+    raw = path.read_bytes()
+    path.write_bytes(raw[: raw.index(at) + more])
+    first, second = io.discover([folder])[0]
+    assert io.read(first).shape[1] == 10 and len(second.paths) == 10
+    with pytest.raises(Fault):
+        io.read(second)
+
+
+def test_a_cut_slice_in_one_of_two_folders_of_a_series(tmp_path, write_series, volume):
+    write_series(tmp_path / "a", volume[:5])
+    path = write_series(tmp_path / "b", volume[5:], first=(-10.0, -20.0, -20.0))[-1]
+    for kept in (0, 150, path.read_bytes().index(b"(\0\x10\0US"), -9):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:kept])
+        assert fault(tmp_path).code == "TRUNCATED_SLICE"
+        path.write_bytes(whole)

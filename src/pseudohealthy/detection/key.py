@@ -1,7 +1,8 @@
 """The key: which DICOM case is which file. It lies outside the output folder, for whoever may know whose scans they are.
 
 One row a case: case_id, the input as it was given, the folder of its files below that input, that folder's own name, the
-names of its files joined by | ("file 3" in a message is the third of them), and the SeriesInstanceUID.
+names of its files joined by | ("file 3" in a message is the third of them; of a multi-frame image with several volumes
+FILE#k), and the SeriesInstanceUID.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def row(source: Source) -> tuple[str, ...]:
     folder = Path(os.path.commonpath([path.parent for path in source.paths]))
     inside = os.path.relpath(folder, origin.root)
     files = "|".join(os.path.relpath(path, folder) for path in source.paths)
+    files += "" if source.item is None else f"#{source.item}"
     return (source.case_id, origin.given, inside, folder.resolve().name, files, origin.series)
 
 

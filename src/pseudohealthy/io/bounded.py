@@ -29,3 +29,10 @@ def looks_like(raw: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return " (it is a Git LFS pointer: run git lfs pull)"
     return ""
+
+
+def blank(path: Path) -> bool:
+    """Whether a file is what an interrupted copy leaves of one: too short for DICOM's magic word, or zeros up to it."""
+    with open(path, "rb") as file:
+        start = file.read(132)
+    return len(start) < 132 or not any(start)

@@ -73,6 +73,8 @@ def read(
     A gantry tilt is kept in the affine and warned about. Raises Fault TRUNCATED_SLICE, BAD_DIMS, BAD_HEADER,
     NO_GEOMETRY, GAP, IRREGULAR, DUPLICATE_SLICE, COLOUR, CODEC, RESCALE, MOSAIC, TOO_LARGE (exit 7), SEVERAL (exit 2).
     """
+    from pydicom.errors import BytesLengthException
+
     paths = list(paths)
     if not paths:
         raise Fault("NO_INPUT", "an empty DICOM series", "give its files")
@@ -89,7 +91,7 @@ def read(
                 scan = _radiograph(paths, modality)
             else:
                 scan = _series(paths, modality, max_voxels, assume_spacing)
-    except DAMAGE as error:  # values of a header are parsed when they are used
+    except (*DAMAGE, BytesLengthException) as error:  # values of a header are parsed when they are used
         found = f"{paths[0].name} or a slice beside it has a header value of the wrong kind ({type(error).__name__})"
         raise Fault("BAD_HEADER", found, "export the series again") from None
     if scan.affine is None or plane == "native":

@@ -72,7 +72,22 @@ def write_map(values: np.ndarray, scan: Scan, path: Path, source: Source | None 
         anatomy.FrameLaterality = source.image["Laterality"] or "U"
         anatomy.AnatomicRegionSequence = [hd.sr.CodedConcept(*BODY)]
         made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
+        _ascend(made, source.orientation)
         return _save(made, source, path)
+
+
+def _ascend(made: Any, orientation: np.ndarray) -> None:
+    """The frames of a map from one end of the slice normal to the other: highdicom writes them the other way round, and
+    dcmqi stacks them along the normal as they come."""
+    groups = made.PerFrameFunctionalGroupsSequence
+    normal = np.cross(*np.reshape(orientation, (2, 3)))
+    places = np.array([group.PlanePositionSequence[0].ImagePositionPatient for group in groups], float)
+    order = np.argsort(places @ normal, kind="stable")
+    pixels = np.frombuffer(made.FloatPixelData, "<f4").reshape(len(groups), -1)
+    made.FloatPixelData = pixels[order].tobytes()
+    made.PerFrameFunctionalGroupsSequence = [groups[k] for k in order]
+    for index, group in enumerate(made.PerFrameFunctionalGroupsSequence, 1):
+        group.FrameContentSequence[0].DimensionIndexValues = index
 
 
 def write_capture(picture: np.ndarray, scan: Scan, path: Path, source: Source | None = None) -> Path:

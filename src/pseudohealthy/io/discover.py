@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io import names
+from pseudohealthy.io.bounded import blank
 from pseudohealthy.io.distinct import distinct
 from pseudohealthy.io.names import NAMES, natural, safe
 from pseudohealthy.io.source import Origin, Skipped, Source, Survey
@@ -23,6 +24,7 @@ NIFTI = (".nii", ".nii.gz", ".hdr")
 DICOM = (".dcm", ".dicom", ".ima")
 IDX = re.compile(r"idx[1-4]-u?\w+(\.gz)?$")
 ITEM = re.compile(r"^(?P<path>.+)#(?P<item>\d+)$")
+NUMBER = re.compile(r"\d+")
 MASK = re.compile(r"(^|[-_.])(mask|seg|label|labels|gt|roi|brainmask|lesion)$", re.I)
 OUTPUTS = {"pseudo_healthy", "anomaly_map", "anomaly_mask", "panel"}
 # What goes with images and is none; nobody means it as an input, so it is counted and not listed
@@ -156,6 +158,7 @@ def _unpacked(path: Path, named: str, label: str) -> Path:
 def _folder(root: Path, named: str, given: str) -> Survey:
     found = Survey()
     slices: list[Path] = []
+    blanks: list[Path] = []
     images = {path for path in _walk(root) if path.name.lower().endswith(NIFTI)}
     for path in _walk(root):
         if what := _beside(path, images):
@@ -172,6 +175,8 @@ def _folder(root: Path, named: str, given: str) -> Survey:
                 found.beside["tables, texts and sidecars"] += 1
             elif kind == "dicom":
                 slices.append(path)
+            elif not kind and blank(path):
+                blanks.append(path)
             elif kind in ("nifti", "raster", "array") and MASK.search(_stem(path)):
                 found.skipped.append(Skipped(path, "named as a mask"))
             elif kind == "zip":
@@ -179,6 +184,12 @@ def _folder(root: Path, named: str, given: str) -> Survey:
                 found.skipped.append(Skipped(path, reason, named == "series"))
             else:
                 found.add(_file(path, kind, None))
+    alike = {(path.parent, NUMBER.sub("0", path.name)) for path in slices}
+    for path in blanks:  # named like the slices beside it, it is one of which nothing is left
+        if (path.parent, NUMBER.sub("0", path.name)) in alike:
+            slices.append(path)
+        else:
+            found.add(_file(path, "", None))
     if slices:
         found.add(_dicom(slices, root, named, given))
         if named == "series":  # who named the slices named what lies beside them
@@ -239,7 +250,7 @@ def _idx(path: Path, item: int | None) -> Survey:
 def _dicom(paths: list[Path], root: Path, named: str, given: str) -> Survey:
     from pseudohealthy.io.series import group, looks_dicom
 
-    real = [p for p in paths if looks_dicom(p)]
+    real = [p for p in paths if looks_dicom(p) or blank(p)]
     known = set(real)
     hidden = named == "series"
     skipped = [Skipped(p, "not a DICOM file (no DICM magic)", hidden) for p in paths if p not in known]
@@ -253,7 +264,9 @@ def _dicom(paths: list[Path], root: Path, named: str, given: str) -> Survey:
             sources.append(Source(safe(_named_by_path(g, groups, root)), "dicom", files, note, g.item))
             continue
         origin = Origin(given, root if root.is_dir() else root.parent, g.series, g.part)
-        note = names.unnamed(note, files + tuple(path for path, _ in left)) if note else ""
+        for path, _ in left if note else []:  # it is no file of this case, so it has no number in the key
+            note = note.replace(f" ({path.name})", "")
+        note = names.unnamed(note, files)
         sources.append(Source(names.series_id(g.series, g.part), "dicom", files, note, g.item, origin))
     return Survey(sorted(sources, key=lambda s: natural(str(s.paths[0]))), skipped)
 

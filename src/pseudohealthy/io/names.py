@@ -15,11 +15,13 @@ from pathlib import Path
 
 NAMES = ("series", "path")  # of DICOM cases: by their series, or by their folders and files
 DIGITS = 8  # hexadecimal ones of a series; twice as many where two series would meet
-# Names of files that only count: nobody's, and the quickest way to the file
+# Names of files that only count, such as IM0001: without an ending they may be a number or word of a message as well
 COUNTED = re.compile(
     r"(im|img|image|i|ct|mr|pt|slice|scan|series|file|copy|dcm|dicom|ima|z|[-_. ]|(?<!\d)\d{1,5}(?!\d))+", re.I
 )
-DATE = re.compile(r"(19|20)\d\d[-_. ]\d\d?[-_. ]\d\d?|\d\d?[-_. ]\d\d?[-_. ](19|20)\d\d")
+# Where messages name a file: before and after its name
+BEFORE = r"(?:^|(?<=: )|(?<=file=)|(?<=than )|(?<=and )|(?<=as )|(?<=\()|(?<='))"
+AFTER = r"(?=$|[:#)';]| (?:and|cannot|counts|declares|ends|frame|has|holds|is|lie|or)\b)"
 
 
 def safe(name: str) -> str:
@@ -72,19 +74,15 @@ def ending(path: Path) -> str:
     return (inner + ".gz" * name.endswith(".gz")).strip(".").replace(".", "-")
 
 
-def telling(name: str) -> bool:
-    """Whether the name of a DICOM file may say whose it is: everything but short numbers and the words cameras write beside
-    them, such as IM-0001-0112.dcm. Long numbers and dates may be a patient's."""
-    return not COUNTED.fullmatch(name) or bool(DATE.search(name))
-
-
 def unnamed(text: str, paths: Sequence[Path]) -> str:
-    """The text with "file 3" wherever the third of the paths stands in it, or its name where that is `telling`."""
+    """The text with "file 3" wherever the third of the paths stands in it."""
     for number, path in sorted(enumerate(paths, 1), key=lambda item: -len(item[1].name)):
         if path.name in text:
             text = text.replace(str(path), path.name)
-            if telling(path.name):
-                text = re.sub(rf"(?<![\w.\-]){re.escape(path.name)}(?![\w\-])", f"file {number}", text)
+            name = rf"(?<![\w.\-]){re.escape(path.name)}(?![\w\-])"
+            if COUNTED.fullmatch(path.name) and "." not in path.name:
+                name = BEFORE + name + AFTER
+            text = re.sub(name, f"file {number}", text)
     for folder in {str(path.parent) for path in paths if len(path.parts) > 1 and os.sep in text}:
         text = text.replace(folder + os.sep, "").replace(folder, "its folder")
     return text

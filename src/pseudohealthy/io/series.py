@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.errors import RESOURCE, Fault
-from pseudohealthy.io.bounded import Bounded
+from pseudohealthy.io.bounded import Bounded, blank
 from pseudohealthy.io.dicom_frames import ENHANCED, frame_heads, is_enhanced
 from pseudohealthy.io.dicom_header import FACTS, TAGS, Head, head, is_mosaic, parallel, value
-from pseudohealthy.io.dicom_parts import differing, labels, volumes
+from pseudohealthy.io.dicom_parts import SAME_PLACE, differing, labels, volumes
 from pseudohealthy.io.pixels import decimal_points
 
 __all__ = ["ENHANCED", "PROJECTIONS", "Group", "group", "looks_dicom"]
@@ -26,6 +26,7 @@ PROJECTIONS = {"CR", "DX", "MG", "IO", "PX", "RG"}  # one file is one radiograph
 NO_IMAGE = {"SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "RTDOSE", "SEG", "REG", "FID", "ECG", "AU", "RWV", "PLAN"}
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 NO_IMAGE_CLASSES = tuple(STORAGE + k for k in ("88", "104", "66", "67", "11", "9", "4.2"))  # reports, raw data, curves
+SERIES = 0x0020000E  # its tag: where a header ends there, it may have been cut short
 STRAY = 0.25  # parts smaller than this share of the series' largest one may be strays: localisers, odd slices
 IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID")
 LONGEST = 12  # letters of a word in the name of a volume
@@ -82,15 +83,19 @@ def group(paths: Iterable[Path]) -> tuple[list[Group], list[tuple[Path, str]]]:
 def _with_unreadable(
     groups: list[Group], unreadable: dict[Path, list[Path]], skipped: list[tuple[Path, str]]
 ) -> list[tuple[Path, str]]:
-    """Damaged files beside one series are surely its own: reading must fail rather than lose a slice."""
+    """Damaged files beside one volume, or beside one that has fewer slices than the others of its series, are surely its
+    own: reading must fail rather than lose a slice."""
     for folder, names in unreadable.items():
-        beside = [g for g in groups if g.paths[0].parent == folder]
-        if len(beside) == 1 and len(beside[0].paths) > 1:
-            beside[0].paths += names
+        beside = [g for g in groups if any(path.parent == folder for path in g.paths)]
+        fullest = max((len(g.paths) for g in beside), default=0)
+        short = [g for g in beside if len(g.paths) < fullest]
+        one = short if len(short) == 1 and len({g.series for g in beside}) == 1 else beside
+        if len(one) == 1 and len(one[0].paths) > 1:
+            one[0].paths += names
             skipped = [(path, reason) for path, reason in skipped if path not in names]
         else:
-            for one in beside:
-                one.notes.append(f"UNREADABLE n={len(names)}: a damaged DICOM file lies beside ({names[0].name})")
+            for other in beside:
+                other.notes.append(f"UNREADABLE n={len(names)}: a damaged DICOM file lies beside ({names[0].name})")
     return skipped
 
 
@@ -98,6 +103,8 @@ def _head(path: Path) -> Head | str:
     """The header of an image slice, or the reason to leave the file out."""
     import pydicom
 
+    if blank(path):
+        return "damaged: it ends before its header, or is filled with zeros"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # values against the standard; what matters is checked below
@@ -108,6 +115,8 @@ def _head(path: Path) -> Head | str:
             if reason:
                 return reason
             found = _enhanced_head(path, ds) if is_enhanced(ds) else head(path, ds)
+            if not any(found.matrix) and max(ds.keys(), default=0) <= SERIES:
+                return "damaged: it ends before it says whose slice it is"
             found.series, found.who = series_uid(ds), tuple(_identity(ds, key) for key in IDENTITY)
             found.mosaic = is_mosaic(ds)
             found.damaged = not min(found.matrix) or _lies(path, ds)
@@ -191,11 +200,15 @@ def _series(heads: list[Head]) -> tuple[list[Group], list[list[Head]], list[tupl
     strays: list[tuple[Path, str]] = []
     groups: list[Group] = []
     parts: list[list[Head]] = []
-    people = _people(heads)
+    whole = [h for h in heads if not h.damaged or h.mosaic or _alone(h)] or heads
+    people = _people(whole)
     for person in people:
         for folder in _joined(person):
             made, of, left = _volumes(folder)
             groups, parts, strays = groups + made, parts + of, strays + left
+    for cut in heads if len(whole) < len(heads) else []:
+        if cut not in whole:
+            groups, parts = _given(cut, groups, parts)
     for one, part in zip(groups, labels(parts), strict=True):
         one.part = part if _nameless(part, heads) else ""
         if len(people) > 1:
@@ -203,6 +216,42 @@ def _series(heads: list[Head]) -> tuple[list[Group], list[list[Head]], list[tupl
         if one.series.startswith("no series UID"):
             one.notes.append("NO_SERIES_UID: no SeriesInstanceUID; the series is told by its study and number")
     return groups, parts, strays
+
+
+def _given(one: Head, groups: list[Group], parts: list[list[Head]]) -> tuple[list[Group], list[list[Head]]]:
+    """A damaged slice added to each volume that it may be missing from, so that reading those fails by name."""
+    homes = [k for k, part in enumerate(parts) if not _alone(part[0])]
+    if not homes:
+        return [*groups, Group([one.path], series=one.series)], [*parts, [one]]
+    fullest = max(len(parts[k]) for k in homes)
+    for fits in (
+        lambda part: any(h.path.parent == one.path.parent for h in part),
+        lambda part: all(b.startswith(a) for a, b in zip(one.who, part[0].who, strict=True)),  # the last may be cut
+        lambda part: one.matrix == part[0].matrix,
+        lambda part: one.orientation is None or parallel(one.orientation, part[0].orientation),
+        lambda part: all(
+            told is None or told in [h.facts.get(name) for h in part]
+            for name, told in ((name, one.facts.get(name)) for name, fact in FACTS.items() if fact.always)
+        ),
+        lambda part: not any(_beside(one, h) for h in part),
+        lambda part: len(part) < fullest,
+    ):
+        homes = [k for k in homes if fits(parts[k])] or homes
+    for k in homes:
+        groups[k].paths = sorted([*groups[k].paths, one.path])
+    return groups, parts
+
+
+def _beside(one: Head, other: Head) -> bool:
+    """Whether two slices lie at one place."""
+    if one.position is None or other.position is None:
+        return False
+    return bool(np.abs(one.position - other.position).max() < SAME_PLACE)
+
+
+def _alone(one: Head) -> bool:
+    """Whether a file is never one slice of several: a radiograph, a multi-frame image."""
+    return not one.mosaic and (one.frames > 1 or one.modality in PROJECTIONS)
 
 
 def _nameless(part: str, heads: list[Head]) -> bool:
@@ -249,7 +298,7 @@ def _volumes(heads: list[Head]) -> tuple[list[Group], list[list[Head]], list[tup
     """Groups of the heads of one series and patient, the heads of each, and the files left out."""
     groups: list[Group] = []
     parts: list[list[Head]] = []
-    single = [h for h in heads if not h.mosaic and (h.frames > 1 or h.modality in PROJECTIONS)]
+    single = [h for h in heads if _alone(h)]
     for one in single:
         inside = _inside(one) if one.frames > 1 else [[one]]
         for k, part in enumerate(inside):
@@ -257,14 +306,12 @@ def _volumes(heads: list[Head]) -> tuple[list[Group], list[list[Head]], list[tup
             parts.append(part)
     alone = set(single)
     mosaics = [h for h in heads if h.mosaic]
-    damaged = [h for h in heads if h.damaged and h not in alone and not h.mosaic]
-    stacks = volumes(h for h in heads if not (h in alone or h.mosaic or h.damaged)) or ([damaged] if damaged else [])
+    slices = [h for h in heads if h not in alone and not h.mosaic]
+    stacks = [slices] if any(h.damaged for h in slices) else volumes(slices)  # damaged: all of the series are
     largest = max(stacks, key=len, default=[])
     strays = [s for s in stacks if s is not largest and _is_stray(s, largest)]
     kept = [s for s in stacks if not any(s is stray for stray in strays)] + ([mosaics] if mosaics else [])
     parts += [list(stack) for stack in kept]
-    if damaged and largest and largest is not damaged:
-        largest.extend(damaged)  # so that reading this volume fails by name instead of losing a slice
     left = [(h.path, f"another {differing(s, largest)} than its series") for s in strays for h in s]
     reasons = sorted({differing(s, largest) for s in strays})
     notes = [f"STRAY_SLICES n={len(left)}: another {' or '.join(reasons)} than the series"] if strays else []
