@@ -148,10 +148,10 @@ def d8(stage: Stage) -> Iterator[Trial]:
     )
 
 
-@row("D9", "one truncated slice", "failed TRUNCATED_SLICE file=...")
+@row("D9", "one truncated slice", "failed TRUNCATED_SLICE, by its number in the key")
 def d9(stage: Stage) -> Iterator[Trial]:
     broken = cut(slices(stage.folder / "s")[3], 0.7)
-    yield alone(stage, broken.parent, "TRUNCATED_SLICE", f"file={broken.name}")
+    yield alone(stage, broken.parent, "TRUNCATED_SLICE", f"file {sorted(broken.parent.iterdir()).index(broken) + 1} ")
 
 
 @row("D10", "Rows and Columns of 60000 in one file", "failed BAD_DIMS, no big allocation")

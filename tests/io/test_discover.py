@@ -184,7 +184,7 @@ def test_series_whose_first_digits_agree_get_more_of_them(tmp_path, write_series
 
 @pytest.mark.parametrize(("text", "said"), [
     ("0.dcm has no Rows", "file 1 has no Rows"),
-    ("file=IM-0001-0112.dcm ends before its pixels", "file=file 2 ends before its pixels"),
+    ("file=IM-0001-0112.dcm ends before its pixels", "file 2 ends before its pixels"),
     ("FRAMES: 3 counts 3 frames and describes 4", "FRAMES: file 3 counts 3 frames and describes 4"),
     ("3 has another PixelSpacing than slice", "file 3 has another PixelSpacing than file 4"),
     ("3 slices missing; 3 x 4 voxels", "3 slices missing; 3 x 4 voxels"),

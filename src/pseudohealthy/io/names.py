@@ -82,7 +82,7 @@ def unnamed(text: str, paths: Sequence[Path]) -> str:
             name = rf"(?<![\w.\-]){re.escape(path.name)}(?![\w\-])"
             if COUNTED.fullmatch(path.name) and "." not in path.name:
                 name = BEFORE + name + AFTER
-            text = re.sub(name, f"file {number}", text)
+            text = re.sub(f"(file=)?{name}", f"file {number}", text)
     for folder in {str(path.parent) for path in paths if len(path.parts) > 1 and os.sep in text}:
         text = text.replace(folder + os.sep, "").replace(folder, "its folder")
     return text
