@@ -260,3 +260,14 @@ def test_published_splits_leak_and_are_caught(shared):
                 cases.append(Case(f"{split}{number}", row["img_name"], split, 0, row["img_path"][1:], root=lists))
     report = check(Manifest(cases, lists))
     assert report[1].startswith("9 patient(s) are in both train and test: IXI")
+
+
+def test_equal_names_in_two_splits_are_told_how_to_be_two_patients(tmp_path):
+    for place in ("train/good/p1.png", "train/good/p2.png", "train/good/p3.png", "test/bad/p1.png"):
+        touch(tmp_path, place, content=place)
+    with pytest.raises(Fault, match="LEAK") as caught:
+        require_clean(load(tmp_path))
+    assert "patients.csv" in caught.value.cure and not caught.value.message.endswith(".")
+    rows = ["train/good/p1.png,a", "train/good/p2.png,b", "train/good/p3.png,c", "test/bad/p1.png,d"]
+    touch(tmp_path, "patients.csv", content="file,patient\n" + "\n".join(rows))
+    require_clean(load(tmp_path))

@@ -6,6 +6,7 @@ import torch
 from pseudohealthy import recipe as recipes
 from pseudohealthy.errors import Fault
 from pseudohealthy.recipe import Recipe
+from pseudohealthy.restorers.changes import changes
 
 
 def refused(action, *words: str) -> None:
@@ -117,3 +118,21 @@ def test_what_is_no_recipe_is_refused_in_one_line(tmp_path):
     refused(lambda: Recipe.load(tmp_path / "latin.toml"), "UTF-8")
     refused(lambda: Recipe.parse("canvas = 3"), "not a table")
     refused(lambda: Recipe.parse("summary = 3"), "summary")
+
+
+def test_a_setting_given_twice_is_refused_unless_it_says_the_same():
+    assert Recipe.load("quick").set(["map.smooth=2", "map.smooth=2"]).map["smooth"] == 2
+    with pytest.raises(Fault, match=r"map\.smooth is given twice, as 2 and as 3; give it once"):
+        Recipe.load("quick").set(["map.smooth=2", "map.smooth=3"])
+
+
+def test_a_recipe_without_a_restorer_is_told_so(tmp_path):
+    (tmp_path / "own.toml").write_text('name = "own"\n[canvas]\nsize = 64\n')
+    with pytest.raises(Fault, match="the recipe names no restorer"):
+        Recipe.load(tmp_path / "own.toml").checked()
+
+
+@pytest.mark.parametrize("text", ["=2", "smooth=2", "mapp.smooth=2", "map=2"])
+def test_what_is_no_setting_is_not_said_to_change_the_network(text):
+    with pytest.raises(Fault, match="is not a setting; write SECTION"):
+        changes(Recipe.load("quick"), None, [text])

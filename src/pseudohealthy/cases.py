@@ -282,11 +282,16 @@ def check(manifest: Manifest) -> list[str]:
 def require_clean(manifest: Manifest) -> None:
     """Raise Fault MISSING (exit 3) or LEAK (exit 2) when ``check`` finds something."""
     if gone := missing(manifest):
-        raise Fault("MISSING", " ".join(gone), "correct the paths or fetch the files", exit=NO_INPUT)
+        raise Fault("MISSING", " ".join(gone).rstrip("."), "correct the paths or fetch the files", exit=NO_INPUT)
     if found := leaks(manifest):
         across = any("are in both" in text or re.search(r"[1-9]\d* of them in different", text) for text in found)
         code = "LEAK" if across else "DUPLICATE"
-        raise Fault(code, " ".join(found), "list each image once and keep every patient in one split", exit=USAGE)
+        cure = "list each image once and keep every patient in one split"
+        root = manifest.root
+        if across and (root / "train").is_dir() and not (root / "patients.csv").is_file():
+            cure += ("; in a folder without patients.csv a file's name is its patient: where equal names are different "
+                     "patients, rename the files or add patients.csv (columns file,patient)")  # fmt: skip
+        raise Fault(code, " ".join(found).rstrip("."), cure, exit=USAGE)
 
 
 def leaks(manifest: Manifest) -> list[str]:

@@ -18,6 +18,7 @@ from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
 from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.networks.precision import for_inference
+from pseudohealthy.progress import say
 from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Stack, apply
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
@@ -87,6 +88,10 @@ class Detector:
         self.restorer = restorer.to(self.device).eval()
         for_inference(self.restorer, self.precision)
         self.stored = run.read_json("threshold.json") or {}
+        recorded = run.record.get("weights_sha256")
+        if self.stored and self.weights_sha256 and recorded not in (None, self.weights_sha256):
+            say(f"note: the stored threshold of '{run.name}' was set for earlier weights: its training was extended "
+                f"and is not done; go on with: pseudohealthy train --resume {run.folder.name}")  # fmt: skip
         self.fingerprint = run.read_json("fingerprint.json")
         self.choice = self._choice(threshold)
 

@@ -98,6 +98,7 @@ class Recipe:
 
     def set(self, assignments: typing.Iterable[str]) -> Recipe:
         """Apply ``section.key=value`` texts (TOML values; bare words are strings); returns self."""
+        given: dict[str, str] = {}
         for text in assignments:
             key, equals, value = text.partition("=")
             section, *path = key.strip().split(".")
@@ -108,12 +109,16 @@ class Recipe:
                     f"write SECTION.KEY=VALUE with SECTION one of {', '.join(SECTIONS)}",
                     exit=USAGE,
                 )
+            name, value = key.strip(), value.strip()
+            if given.setdefault(name, value) != value:
+                found = f"{name} is given twice, as {given[name]} and as {value}"
+                raise Fault("RECIPE", found, "give it once", exit=USAGE)
             table = getattr(self, section)
             for part in path[:-1]:
                 table = table.setdefault(part, {})
                 if not isinstance(table, dict):
-                    raise unknown_key(key.strip(), (), "")
-            table[path[-1]] = literal(value.strip())
+                    raise unknown_key(name, (), "")
+            table[path[-1]] = literal(value)
         return self
 
     def classes(self) -> dict[str, Any]:

@@ -225,3 +225,15 @@ def test_several_data_sets_may_follow_one_flag(there):
     found = parse(["compare", "--data", "data", "found", "runs/one", "brain-t1", "--out", "o"])
     assert [str(p) for p in found.data] == ["data", "found"]
     assert [str(p) for p in found.runs] == ["runs/one", "brain-t1"]
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("compare runs/one --data data --out c --limit 0", "--limit is '0'"),
+        ("train quick --data data --out r --steps 2 --epochs 3", "steps and epochs together"),
+        ("train quick --data data --out r --steps 2 --minutes 3", "steps and minutes together"),
+    ],
+)
+def test_values_that_would_be_taken_for_something_else(refused, line, words):
+    assert words in refused(line)

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from pseudohealthy.cases import load
+from pseudohealthy.detector import Detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.apply import Stack
@@ -486,3 +487,26 @@ def test_a_case_that_cannot_be_read_is_left_out_and_told(pictures, tiny, tmp_pat
     assert len(used) == run.record["planes"]
     assert f"- Left out: 1 of {run.record['cases']} cases" in (run.folder / "MODEL_CARD.md").read_text()
     assert main(["train", "--resume", str(run.folder), "--steps", "3", "--device", "cpu"]) == 4
+
+
+def test_stopped_while_its_threshold_is_set_it_says_how_to_go_on(tiny_run, tmp_path, capsys, monkeypatch):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
+
+    def stopped(trainer):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.finish, "finish", stopped)
+        with pytest.raises(Fault, match="--resume run") as caught:
+            loop.resume(tmp_path / "run", data=data, device="cpu")
+    assert (caught.value.code, caught.value.exit) == ("INTERRUPTED", 130)
+    run = Run.open(tmp_path / "run")
+    assert run.record["status"] == "interrupted"
+    run.note(weights_sha256="0" * 64)  # as where the weights are those of an extension
+    capsys.readouterr()
+    Detector(run, device="cpu")
+    assert "was set for earlier weights" in capsys.readouterr().err
+    assert loop.resume(run.folder, data=data, device="cpu").record["status"] == "finished"
+    Detector(Run.open(run.folder), device="cpu")
+    assert "earlier weights" not in capsys.readouterr().err

@@ -54,6 +54,13 @@ def test_a_run_of_minutes_ends_in_time_and_is_that_of_the_steps_it_settled_on(pi
         assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
+def test_where_not_one_step_fits_it_says_so_and_how_long_one_takes(pictures, tiny, tmp_path, slow, capsys):
+    run = loop.train(tiny("training.validate=0"), pictures, tmp_path / "run", minutes=0.01, device="cpu")
+    said = capsys.readouterr().err
+    assert "not one step fits into 0.6 s on this machine" in said and "one is taken, about " in said
+    assert run.record["steps"] == 1 and "1 step of " in said and "fit into 0.6" not in said
+
+
 def test_a_machine_that_becomes_slower_finishes_earlier_and_says_so(
     pictures, tiny, tmp_path, slow, capsys, monkeypatch
 ):

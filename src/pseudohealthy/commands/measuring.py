@@ -15,7 +15,7 @@ RunFolder = Annotated[Path, Arg(positional=True, metavar="RUN", kind="run")]
 Data = Annotated[Path, Arg(metavar="DIR", kind="data")]
 Out = Annotated[Path, Arg(metavar="DIR", kind="out")]
 Batch = Annotated[int, Arg(least=1)]
-Limit = Annotated[int, Arg(least=0)]
+Limit = Annotated[int, Arg(least=1)]
 Protocol = Annotated[str, Arg(metavar="NAME")]
 
 

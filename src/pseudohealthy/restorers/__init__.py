@@ -35,6 +35,9 @@ WHERE = {
 
 def restorer_class(name: str | None):
     """The class registered under `name`. Fault RECIPE (exit 2) for an unknown one."""
+    if name is None:
+        cure = f"set restorer.name to one of: {', '.join(WHERE)}"
+        raise Fault("RECIPE", "the recipe names no restorer", cure, exit=USAGE)
     if not isinstance(name, str) or name not in WHERE:
         near = difflib.get_close_matches(str(name), WHERE, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(WHERE)}"

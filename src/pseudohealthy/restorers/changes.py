@@ -28,6 +28,7 @@ def changes(recipe: Recipe, calls: int | None, settings: Sequence[str]) -> list[
     Fault USAGE or RECIPE (exit 2) for settings of another network, and for calls of a method that
     does not walk.
     """
+    copy.deepcopy(recipe).set(settings)  # refuses what is no setting at all
     for text in settings:
         if not text.startswith(("restorer.", "map.")):
             raise another(text)

@@ -257,7 +257,7 @@ def model_card(trainer: Trainer, threshold: dict) -> str:
         f"- Method: `{run.recipe.restorer['name']}`, {run.record.get('parameters', 0):,} parameters, "
         f"{run.record.get('network_calls', 0)} network calls an image",
         f"- Trained on: {counts['train'][0]:,} planes of {counts['train'][1]:,} patients ({len(trainer.rows):,} used), "
-        f"{trainer.step:,} steps of {trainer.budget.batch}",
+        f"{trainer.step:,} step{'s' * (trainer.step != 1)} of {trainer.budget.batch}",
         *left_out(run),
         f"- Validated on: {counts['val'][0]:,} planes of {counts['val'][1]:,} patients",
         f"- Threshold: {threshold['value']} ({threshold['source']}, quantile {threshold['quantile']}, "

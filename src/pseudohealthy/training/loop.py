@@ -6,11 +6,12 @@ run resumed after a kill equals the uninterrupted one bit for bit on CPU, and tw
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,11 @@ def train(
 
 
 def length(steps: int | None, epochs: float | None, minutes: float | None) -> dict[str, Any]:
-    """The settings of a budget that is given in one of three ways; Fault USAGE for minutes and another."""
+    """The settings of a budget that is given in one of three ways; Fault USAGE for two of them."""
+    ways = {"steps": steps, "epochs": epochs, "minutes": minutes}
+    if len(named := [name for name, value in ways.items() if value is not None]) > 1:
+        raise Fault("USAGE", f"{' and '.join(named)} together", "give one of them", exit=USAGE)
     if minutes is not None:
-        if steps is not None or epochs is not None:
-            raise Fault("USAGE", "minutes and steps or epochs", "give one of them", exit=USAGE)
         if not 0 < minutes < math.inf:
             raise Fault("USAGE", f"minutes {minutes:g}", "give a positive number", exit=USAGE)
         return {"steps": 0, "minutes": float(minutes)}
@@ -186,9 +188,22 @@ def fit(run: Run, store: planes.PlaneStore, world: World, *, sink: str = "none",
         if not trainer.restorer.parts():
             announce(trainer, 0)
             trainer.save()
-        finish.finish(trainer)
+        with ending(run):
+            finish.finish(trainer)
     world.wait()
     return Run.open(run.folder)
+
+
+@contextlib.contextmanager
+def ending(run: Run) -> Iterator[None]:
+    """What sets the threshold may be stopped: the weights are saved, and --resume does it again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.note(status="interrupted", stopped=now())
+        found = "stopped while the threshold was set; the weights are saved"
+        raise Fault("INTERRUPTED", found, f"go on with: pseudohealthy train --resume {run.folder.name}",
+                    exit=INTERRUPTED) from None  # fmt: skip
 
 
 def announce(trainer: Trainer, total: int) -> None:
@@ -197,7 +212,7 @@ def announce(trainer: Trainer, total: int) -> None:
     parameters = sum(p.numel() for p in trainer.restorer.parameters())
     run.note(status="running", steps=total, planes=len(trainer.rows), parameters=parameters,
              precision=str(trainer.precision).removeprefix("torch."), device=world.device.type, processes=world.size)  # fmt: skip
-    amount = f"{total:,} steps of {trainer.budget.batch}"
+    amount = f"{total:,} step{'s' * (total != 1)} of {trainer.budget.batch}"
     say(f"{run.recipe.name}: {parameters:,} parameters, {len(trainer.rows):,} planes, {amount}")
 
 

@@ -122,6 +122,7 @@ def settle(trainer: Trainer, pace: Pace) -> None:
     rehearse(trainer, pace, 0.6 * 0.05 * 60 * budget.minutes)
     seconds = (1 - KEPT) * (deadline - time.monotonic())
     steps, every = (int(world.same(value)) for value in pace.fits(seconds))
+    needed = steps * pace.step + pace.pause(every) + pace.finishing(every)
     trainer.budget = replace(budget, steps=first + steps, minutes=0.0, validate=budget.validate or every)
     trainer.total = first + steps
     trainer.run.recipe.training |= {
@@ -130,7 +131,16 @@ def settle(trainer: Trainer, pace: Pace) -> None:
     if world.first:
         write_text(trainer.run.folder / "recipe.toml", trainer.run.recipe.toml())
         trainer.run.note(recipe_sha256=trainer.run.recipe_sha256, minutes=budget.minutes)
-        say(f"{steps:,} step{'s' * (steps > 1)} fit into {duration(60 * budget.minutes)} on this machine, "
+        say(told(steps, 60 * budget.minutes, needed if needed > seconds else 0.0))
+
+
+def told(steps: int, seconds: float, over: float) -> str:
+    """What a training of some minutes does. over: seconds that its one step takes from here where they are too few."""
+    if over and steps == 1:
+        return (f"not one step fits into {duration(seconds)} on this machine, validation and threshold included; "
+                f"one is taken, about {duration(over)} from here")  # fmt: skip
+    verb = "fits" if steps == 1 else "fit"
+    return (f"{steps:,} step{'s' * (steps > 1)} {verb} into {duration(seconds)} on this machine, "
             "validation and threshold included")  # fmt: skip
 
 
