@@ -54,6 +54,7 @@ def make_inputs(folder: Path, count: int) -> dict[str, str]:
     """`count` inputs below `folder`, a third each NIfTI, PNG and DICOM (series of two slices): case id -> content."""
     from PIL import Image
 
+    from pseudohealthy.io.names import series_id
     from pseudohealthy.phantoms import dicom_series, head, nifti
 
     made = folder / ".contents"
@@ -76,9 +77,9 @@ def make_inputs(folder: Path, count: int) -> dict[str, str]:
         for path in originals[kind, number]:
             if kind == "dicom":  # a series of its own: another UID of the same length
                 uid = pydicom.dcmread(path, specific_tags=["SeriesInstanceUID"]).SeriesInstanceUID
-                (place / path.name).write_bytes(
-                    path.read_bytes().replace(uid.encode(), f"{uid[:-7]}1{index:06d}".encode())
-                )
+                own = f"{uid[:-7]}1{index:06d}"
+                (place / path.name).write_bytes(path.read_bytes().replace(uid.encode(), own.encode()))
+                name = series_id(own)
             else:
                 shutil.copyfile(path, f"{place}{'.png' if kind == 'png' else '.nii.gz'}")
         contents[name] = f"{kind} {number}"

@@ -84,7 +84,7 @@ def test_one_plane_or_no_sigma_changes_nothing_and_the_foreground_stays_the_limi
 
 
 def test_a_negative_sigma_is_refused_and_the_words_say_it():
-    with pytest.raises(Fault, match="map.across = -1"):
+    with pytest.raises(Fault, match=r"map\.across = -1"):
         AnomalyMap(across=-1)
     assert "sigma 0.8 along the planes" in AnomalyMap(across=0.8).describe()
 

@@ -9,6 +9,7 @@ import pytest
 from pseudohealthy.__main__ import main
 from pseudohealthy.cli import COMMANDS
 
+NO_DEVICE = {"recipes", "inspect", "prepare", "info", "cache", "completion"}
 ELSEWHERE = {
     "demo",
     "import-weights",
@@ -57,10 +58,13 @@ def test_every_command_works_with_sockets_closed(closed, tiny_run, pictures, tin
         "compare": (tiny_run, *few, "--out", tmp_path / "compare"),
         "sweep": (tiny_run, *few, "--over", "map.smooth=0,1", "--split", "test", "--out", tmp_path / "sweep"),
         "verify": (tiny_run,),
+        "info": (),
+        "cache": (),
+        "completion": ("bash",),
     }
     assert set(COMMANDS) - ELSEWHERE == set(lines), "a new command belongs into this list"
     for command, words in lines.items():
-        device = () if command in ("recipes", "inspect", "prepare") else ("--device", "cpu")
+        device = () if command in NO_DEVICE else ("--device", "cpu")
         assert main([str(word) for word in (command, *words, *device)]) == 0, (command, capsys.readouterr().err[-500:])
     assert closed == []
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import nibabel as nib
 import numpy as np
 
 from pseudohealthy.errors import Fault
@@ -52,6 +51,8 @@ def turn_to(plane: str, affine: np.ndarray, shape: tuple[int, ...]) -> Turn:
 
     A single plane is what it is, whatever plane is asked for. Raises Fault BAD_AFFINE.
     """
+    import nibabel as nib  # here: training and restoring planes do without it
+
     orientation = nib.io_orientation(affine)  # per stored axis: world axis, direction
     if np.isnan(orientation).any():
         raise Fault("BAD_AFFINE", "the affine's axes cannot be told apart", "repair the header")
