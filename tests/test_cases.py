@@ -142,6 +142,20 @@ def test_the_usual_folders(tmp_path):
     assert check(manifest) == []
 
 
+@pytest.mark.parametrize(
+    "names", [("masks/bad/v.png", "masks/bad/v_mask.png"), ("masks/v.png", "masks/v.npy"), ("masks/v.png", "ground_truth/v.png")]
+)  # fmt: skip
+def test_two_masks_of_one_image_are_refused_by_name(tmp_path, names):
+    touch(tmp_path, "train/good/a.png", "test/bad/v.png", *names)
+    found = fault(tmp_path)
+    assert (found.code, found.exit) == ("MASK_AMBIGUOUS", 2) and all(name in str(found) for name in names)
+
+
+def test_a_mask_nearer_to_its_image_wins(tmp_path):
+    touch(tmp_path, "train/good/a.png", "test/bad/v.png", "test/crack/v.png", "masks/v.png", "masks/bad/v_mask.png")
+    assert [c.mask for c in load(tmp_path) if c.label] == ["masks/bad/v_mask.png", "masks/v.png"]
+
+
 def test_numbered_images_are_not_one_patient(tmp_path):
     """MVTec numbers every folder from 000: no leak. A patients.csv says who is who."""
     touch(

@@ -3,7 +3,7 @@
 The layout of MVTec AD and BMAD: ``valid`` reads as ``val``; ``good``, ``normal`` and ``healthy`` are healthy, every
 other folder of a split (``bad``, ``Ungood``, a disease) is anomalous; images may lie one deeper in ``img`` with their
 masks in ``label``. Elsewhere a mask has the image's stem, with or without ``_mask``, in ``masks/`` or ``ground_truth/``
-(there also below ``test/bad`` or ``bad``); brain masks in ``brain_masks/`` likewise.
+(there also below ``test/bad`` or ``bad``); brain masks in ``brain_masks/`` likewise. Two masks at one place are refused.
 
 A DICOM case is called by its series, whatever its folder is called. Patients: a ``patients.csv`` (columns file, patient)
 decides; otherwise the file's stem (of DICOM the series) is the patient, except for stems that are bare numbers, which count
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ SPLIT_FOLDERS = {
     "test": "test",
 }
 VAL_SHARE = 0.15
+Masks = Mapping[str, Sequence[str]]  # files by place below their folder, without suffix
 
 
 def read_folders(root: Path, names: str = "series") -> Manifest:
@@ -57,7 +59,7 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
             exit=NO_INPUT,
         )
     patients = _patients(root)
-    masks = {name: _by_place(root, root / name) for name in ("masks", "ground_truth", "brain_masks")}
+    masks, brains = _by_place(root, root / "masks", root / "ground_truth"), _by_place(root, root / "brain_masks")
     called = _ids(found, names)
     cases = []
     for (split, kind, image), case_id in zip(found, _apart(found, called), strict=True):
@@ -74,8 +76,8 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
             case_id=case_id,
             patient_id=patient or called.get(image) or known_as,
             split=split, label=label, image=place, root=root,
-            mask="" if label == HEALTHY else _mask(root, image, folder, kind, masks["masks"] | masks["ground_truth"]),
-            brain_mask=_lookup(masks["brain_masks"], image, folder, kind), known_as=known_as,
+            mask="" if label == HEALTHY else _mask(root, image, folder, kind, masks),
+            brain_mask=_lookup(brains, image, folder, kind), known_as=known_as,
         ))  # fmt: skip
     manifest = Manifest(cases, root)
     return manifest if any(case.split == "val" for case in cases) else _with_val(manifest)
@@ -143,24 +145,36 @@ def _stem(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix)]
 
 
-def _by_place(root: Path, folder: Path) -> dict[str, str]:
-    """Files below a folder, relative to the root, by relative place without suffix, e.g. ``bad/017_mask``."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(SUFFIXES))
-    return {
-        (path.relative_to(folder).parent / _stem(path)).as_posix(): path.relative_to(root).as_posix() for path in files
-    }
+def _by_place(root: Path, *folders: Path) -> Masks:
+    """Files below some folders, relative to the root, by place in theirs without suffix, e.g. ``bad/017_mask``."""
+    places: dict[str, list[str]] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name.lower().endswith(SUFFIXES):
+                place = (path.relative_to(folder).parent / _stem(path)).as_posix()
+                places.setdefault(place, []).append(path.relative_to(root).as_posix())
+    return places
 
 
-def _lookup(masks: dict[str, str], image: Path, split_folder: str, kind: str) -> str:
+def _lookup(masks: Masks, image: Path, split_folder: str, kind: str) -> str:
     stem = _stem(image)
-    places = (f"{split_folder}/{kind}/{stem}", f"{kind}/{stem}", f"{split_folder}/{stem}", stem)
-    return next((masks[key] for place in places for key in (place, f"{place}_mask") if key in masks), "")
+    return _first(masks, (f"{split_folder}/{kind}/{stem}", f"{kind}/{stem}", f"{split_folder}/{stem}", stem))
 
 
-def _mask(root: Path, image: Path, split_folder: str, kind: str, masks: dict[str, str]) -> str:
+def _first(masks: Masks, places: Sequence[str]) -> str:
+    """The mask at the first of these places that has one. Fault MASK_AMBIGUOUS where it has several: which one would be
+    measured with is not for an alphabet to decide."""
+    there = ([*masks.get(place, ()), *masks.get(f"{place}_mask", ())] for place in places)
+    found = next((several for several in there if several), [""])
+    if len(found) > 1:
+        cure = "keep one of them, or name it in a manifest.csv"
+        raise Fault("MASK_AMBIGUOUS", f"two masks of one image: {found[0]} and {found[1]}", cure, exit=USAGE)
+    return found[0]
+
+
+def _mask(root: Path, image: Path, split_folder: str, kind: str, masks: Masks) -> str:
     if image.parent.name == "img":
-        beside = _by_place(root, image.parent.parent / "label")
-        return beside.get(_stem(image)) or beside.get(f"{_stem(image)}_mask") or ""
+        return _first(_by_place(root, image.parent.parent / "label"), (_stem(image),))
     return _lookup(masks, image, split_folder, kind)
 
 

@@ -180,7 +180,8 @@ def finite(voxels: np.ndarray, warnings: list[str]) -> np.ndarray:
         return voxels
     if n > MAX_NONFINITE * voxels.size:
         share = 100 * n / voxels.size
-        raise Fault("NONFINITE", f"{n} of {voxels.size} voxels ({share:.1f} %) are NaN or infinite", "repair the file")
+        found = f"{n} of {voxels.size} voxels ({share:.1f} %) are NaN, infinite or too large for float32"
+        raise Fault("NONFINITE", found, "repair the file")
     voxels[bad] = voxels[~bad].min()
     warnings.append(f"NONFINITE n={n}: replaced by the lowest finite value")
     return voxels

@@ -12,6 +12,7 @@ import torch
 from pseudohealthy.canvas import Canvas
 from pseudohealthy.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.evaluation.compare import compare
 from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.phantoms import nifti
@@ -153,6 +154,11 @@ def test_a_run_of_an_older_version_detects_and_says_how_its_percentile_was_compu
     (warning,) = [w for w in finding.warnings if w.startswith("OLD_SCORES")]
     assert "the old way" in warning and "\n" not in warning and finding.healthy_percentile is not None
     assert finding.score == pytest.approx(stored["case_scores"][0], abs=1e-5) or len(stored["case_scores"]) == 2
+    measured = evaluate(tmp_path / "old", heads, tmp_path / "measured", device="cpu", controls=False)
+    assert sum(note.startswith("OLD_SCORES") for note in measured.notes) == 1
+    compared = compare([tmp_path / "old", run.folder], heads, device="cpu", resamples=10)
+    (said,) = [note for note in compared.notes if "OLD_SCORES" in note]
+    assert said.startswith("old: ")
     checks = {check.what: check for check in verify(tmp_path / "old", data=heads, device="cpu").checks}
     assert checks["validation case"].result == UNCHECKED and "older version" in checks["validation case"].detail
 

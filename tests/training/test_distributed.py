@@ -46,6 +46,19 @@ def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures
     assert two.read_json("threshold.json")["value"] == pytest.approx(one.read_json("threshold.json")["value"], abs=1e-4)
 
 
+def test_what_is_not_shared_is_done_by_the_first_process(pictures, tiny_run, tmp_path):
+    """evaluate and the others: two processes write what one does, and none finds the folder taken."""
+    words = ["-m", "pseudohealthy", "evaluate", tiny_run, "--data", pictures, "--device", "cpu", "--out"]
+    for start, out in ((["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], "two"), ([], "one")):
+        line = [str(word) for word in (sys.executable, *start, *words, tmp_path / out)]
+        done = subprocess.run(
+            line, capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert (done.stdout + done.stderr).count("report: ") == 1
+    assert (tmp_path / "two/cases.csv").read_text() == (tmp_path / "one/cases.csv").read_text()
+
+
 def test_a_batch_that_does_not_divide_is_refused(pictures, tiny, tmp_path):
     run = Run.create(tmp_path / "run", tiny("training.batch=5"))
     from pseudohealthy.cases import load

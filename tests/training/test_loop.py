@@ -83,6 +83,26 @@ def test_a_finished_run_holds_the_files_of_the_contract(tiny_run):
     assert all(np.isfinite(entry["validation_loss"]) for entry in history)
 
 
+def test_scores_of_health_are_of_whole_cases_and_the_population_says_whose_planes_they_are(tmp_path, tiny):
+    """A diseased volume lends its lesion-free planes to the threshold, and no score: that would be of a part of a case."""
+    rng, rows = np.random.default_rng(8), ["case_id,patient_id,split,label,image,mask"]
+    for name, split, label in (("t", "train", 0), ("h", "val", 0), ("s", "val", 1)):
+        np.save(tmp_path / f"{name}.npy", rng.uniform(50, 250, (5, 24, 24)).astype(np.float32))
+        rows.append(f"{name},{name},{split},{label},{name}.npy,{'m.npy' if label else ''}")
+    mask = np.zeros((5, 24, 24), np.uint8)
+    mask[2, 5:9, 5:9] = 1
+    np.save(tmp_path / "m.npy", mask)
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    run = loop.train(tiny(), tmp_path, tmp_path / "run", device="cpu")
+    stored = run.read_json("threshold.json")
+    assert (stored["detail"]["n_cases"], stored["detail"]["n_planes"]) == (2, 9)
+    assert stored["detail"]["population"] == "healthy patients and lesion-free planes of patients with disease"
+    from pseudohealthy.detector import load as detector
+
+    score = detector(run.folder, device="cpu")(tmp_path / "h.npy").score
+    assert stored["case_scores"] == pytest.approx([score], abs=1e-5)
+
+
 def test_the_threshold_is_a_quantile_of_healthy_patients_and_says_so(tiny_run):
     threshold = json.loads((tiny_run / "threshold.json").read_text())
     assert threshold["source"] == "healthy-quantile" and threshold["quantile"] == 0.95

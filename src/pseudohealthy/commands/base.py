@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class Command:
     """What every command takes."""
 
     ways: ClassVar[tuple[str, ...]] = ()  # how it is written, where required words do not say it
+    shares: ClassVar[bool] = False  # whether the processes of torchrun share its work; else the first one does it
 
     device: Annotated[str, Arg(metavar="auto|cpu|cuda")] = "auto"
     """where to compute; auto takes a GPU where there is one"""
@@ -41,6 +43,8 @@ class Command:
         if not DEVICE.fullmatch(self.device):
             message = f"'{self.device}' is not a device"
             raise Fault("DEVICE", message, "use auto, cpu or cuda", exit=USAGE)
+        if not self.shares and os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":
+            return 0
         return self.run()
 
     def run(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.words import Arg
@@ -51,6 +51,8 @@ class Inspect(Command):
 @dataclass(kw_only=True)
 class Detect(Command):
     """Restore every INPUT with RUN and write healthy twins, anomaly maps, scores and a report to --out."""
+
+    shares: ClassVar = True
 
     run_folder: Annotated[Path, Arg(positional=True, metavar="RUN", kind="run")]
     """what restores"""

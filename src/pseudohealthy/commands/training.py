@@ -95,6 +95,7 @@ class Train(Command):
     """Train RECIPE on --data into --out; or go on with --resume RUN."""
 
     ways: ClassVar = ("RECIPE --data DIR --out RUN", "--resume RUN")
+    shares: ClassVar = True
 
     recipe: Annotated[str | None, Arg(positional=True, metavar="RECIPE", kind="recipe")] = None
     """what is trained, by name or as a path to a TOML file"""

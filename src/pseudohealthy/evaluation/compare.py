@@ -109,6 +109,7 @@ def compare(
     methods, thresholds = methods_of(dict(zip(labels, opened, strict=True)), device, batch)
     for label, detector in methods.items():
         result.facts[label] = facts(detector, training=label in labels)
+    result.notes += [f"{label}: {note}" for label in labels for note in methods[label].outdated()]
     for label, run in zip(labels, opened, strict=True):
         result.histories[label] = run.read_json("training_history.json") or []
     for name, manifest in sets.items():

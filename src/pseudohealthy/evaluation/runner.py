@@ -65,6 +65,7 @@ def evaluate(
     test = evenly(test, limit)
     folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
     detector = Detector(run, device=device, batch=batch, threshold="stored" if has_threshold(run) else "otsu")
+    notes += detector.outdated()
     methods = {detector.restorer.name: detector}
     if controls:
         for name, restorer in control_restorers(detector.restorer.cpu()).items():

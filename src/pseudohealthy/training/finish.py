@@ -154,18 +154,34 @@ def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray
         "n_patients": len(set(patients)),
         "n_cases": len(chosen),
         "n_planes": len(used),
-        "population": "lesion-free planes of patients with disease" if set(patients) & set(sick) else "healthy",
+        "population": population(set(patients), set(sick)),
     }
     with Progress("healthy validation", len(used)) as bar:
         values, scores = healthy_values(trainer, model, chosen, bar)
+    whole = whole_scores(store, chosen, scores)
     stored = {"value": quantile_of(values, quantile), "source": "healthy-quantile", "quantile": quantile,
-              "n_patients": facts["n_patients"], "detail": facts, "case_scores": sorted(scores), **scoring(run)}  # fmt: skip
+              "n_patients": facts["n_patients"], "detail": facts, "case_scores": sorted(whole), **scoring(run)}  # fmt: skip
     stored["kept"] = kept_case(store, chosen[0], scores[0])
     stored["controls"] = {}
     for name, control in control_restorers(model.cpu()).items():
         value = quantile_of(healthy_values(trainer, control.to(trainer.world.device), chosen)[0], quantile)
         stored["controls"][name] = {"value": value, "source": "healthy-quantile", "detail": facts}
     return stored
+
+
+def population(patients: set[str], sick: set[str]) -> str:
+    """Whose planes a threshold is of; `sick`: patients with anomalous planes."""
+    ill = "lesion-free planes of patients with disease"
+    return "healthy" if not patients & sick else ill if patients <= sick else f"healthy patients and {ill}"
+
+
+def whole_scores(store: PlaneStore, chosen: list[np.ndarray], scores: list[float]) -> list[float]:
+    """The scores of cases all of whose planes are healthy, the like of which `detect` computes; where there is no such
+    case, those of the lesion-free parts of cases."""
+    planes = Counter(store.index["case_id"].iloc[store.select("val")])
+    names = store.index["case_id"].to_numpy()
+    pairs = zip(chosen, scores, strict=True)
+    return [score for rows, score in pairs if len(rows) == planes[names[rows[0]]]] or scores
 
 
 def kept_case(store: PlaneStore, rows: np.ndarray, score: float) -> dict[str, Any]:
