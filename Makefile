@@ -18,11 +18,15 @@ venv: .venv/.ready
 demo: venv
 	$(BIN)/pseudohealthy demo
 
+# Tests run in JOBS processes of one thread each, whole files at a time, so that what a file sets up is set up once.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
+
 test: venv
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-all: venv
-	$(BIN)/pytest -m ''
+	$(PYTEST) -m ''
 
 # The fault table, staged and scored; ends with total N/M. make faults PAGE=docs/reliability.md also writes the page.
 faults: venv

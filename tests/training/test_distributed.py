@@ -46,6 +46,7 @@ def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures
     assert two.read_json("threshold.json")["value"] == pytest.approx(one.read_json("threshold.json")["value"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_not_shared_is_done_by_the_first_process(pictures, tiny_run, tmp_path):
     """evaluate and the others: two processes write what one does, and none finds the folder taken."""
     words = ["-m", "pseudohealthy", "evaluate", tiny_run, "--data", pictures, "--device", "cpu", "--out"]
