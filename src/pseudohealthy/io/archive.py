@@ -97,13 +97,13 @@ def _extract(archive: zipfile.ZipFile, path: Path, target: Path) -> None:
     members = [m for m in archive.infolist() if not m.is_dir()]
     if any(m.flag_bits & 1 or m.compress_type == 99 for m in members):
         raise Fault("ARCHIVE", f"{path.name}: it is encrypted", "unpack it, and give the folder", exit=REFUSED)
-    for member in {m.compress_type: m for m in members}.values():
-        _require_method(archive, member, path)
     limit = min(MAX_BYTES, max(FREE, MAX_RATIO * path.stat().st_size))
     if len(members) > MAX_MEMBERS:
         raise refuse(f"{len(members)} files, the limit is {MAX_MEMBERS}")
     if sum(m.file_size for m in members) > limit:
         raise refuse(f"it would expand beyond {limit} bytes")
+    for member in {m.compress_type: m for m in members}.values():
+        _require_method(archive, member, path)
     seen: dict[str, str] = {}
     left = limit
     for member in members:
