@@ -102,7 +102,7 @@ def card(run: Run, scores: Evaluation) -> str:
     known = text[text.index("sha256 ") + len("sha256 ") :].split()[0]
     lines = [
         "- Images: the mid-axial slice of T1-weighted scans of healthy subjects (IXI), skull shown, 1 mm, MNI space. Another slice,",
-        "  a skull-stripped brain or another sequence is flagged `OOD_FOREGROUND`, and what it finds there means nothing.",
+        "  a skull-stripped brain or another sequence is outside what it knows; a warning `OOD_...` tells some of these, not all.",
         "- Scores on 105 subjects it has not seen, 53 with a simulated lesion (no patient with a disease was seen):",
     ]
     for metric in ("image_auroc", "voxel_average_precision_pooled"):
