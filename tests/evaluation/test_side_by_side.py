@@ -13,6 +13,7 @@ from PIL import Image
 
 from pseudohealthy.canvas import Canvas, Fitted
 from pseudohealthy.cases import Case
+from pseudohealthy.detector import Detector
 from pseudohealthy.evaluation import conditioning as swapping
 from pseudohealthy.evaluation.analyses import analyse_runs
 from pseudohealthy.evaluation.compare import OnCanvases
@@ -32,6 +33,7 @@ from pseudohealthy.recipe import Recipe
 from pseudohealthy.report.page import write_report
 from pseudohealthy.restorers.apply import Applied
 from pseudohealthy.restorers.conditioned import Conditioned
+from pseudohealthy.run import Run
 from pseudohealthy.training.loop import train
 
 CANVAS = Canvas(size=8)
@@ -186,6 +188,13 @@ def test_the_image_is_noised_alike_whatever_it_is_told_of():
 
 def test_without_a_conditioned_run_there_is_no_experiment():
     assert swapping.conditioning({"copy": Method(lambda x: x)}, gathered_of([read(0, 0)])) == []
+
+
+def test_a_run_of_too_many_calls_from_full_noise_is_left_out(tiny_run):
+    run = Run.open(tiny_run)
+    assert swapping.at_deepest(Detector(run, device="cpu", threshold=0.0)).restorer.depths == (50,)
+    slow = Detector(run, device="cpu", threshold=0.0, settings=["restorer.draws=100"])
+    assert swapping.at_deepest(slow) is None
 
 
 # -- cases -------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from pseudohealthy.restorers.conditioned import Conditioned
 
 NOISE = (0.5, 1.0)  # share of the levels
 PATIENTS = 8
+MOST_CALLS = 250  # network calls an image; a run that walks every level from 100 % noise is left out
 
 
 @dataclass
@@ -140,15 +141,17 @@ def told(
 
 
 def at_deepest(detector: Detector) -> Detector | None:
-    """The run made to start from its highest level of noise; None where its method has no such setting."""
+    """The run made to start from its highest level of noise; None where its method has no such setting, or would take more
+    than `MOST_CALLS`."""
     levels = detector.run.recipe.restorer.get("max_level") or detector.run.recipe.restorer.get("levels")
     try:
         settings = [*detector.settings, f"restorer.depths=[{levels}]"]
-        return Detector(
+        deepest = Detector(
             detector.run, device=str(detector.device), batch=detector.batch, threshold=0.0, settings=settings
         )
     except Fault:
         return None
+    return deepest if deepest.restorer.network_calls() <= MOST_CALLS else None
 
 
 @torch.no_grad()
@@ -161,7 +164,7 @@ def restored(detector: Detector, images: Tensor, draw: Draw) -> Tensor:
 def brightness(images: Tensor, inside: Tensor) -> np.ndarray:
     """Mean intensity inside the foreground of each of (N, C, S, S), in shares of the range, (N,)."""
     total = ((images.mean(1) + 1) / 2 * inside).flatten(1).sum(1)
-    return (total / inside.flatten(1).sum(1)).numpy()
+    return (total / inside.flatten(1).sum(1).clamp(min=1)).numpy()
 
 
 def slope(levels: np.ndarray, answers: np.ndarray) -> float:
