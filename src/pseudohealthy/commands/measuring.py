@@ -39,7 +39,7 @@ class Evaluate(Command):
     allow_leak: bool = False
     """also evaluate patients the run was trained on; every figure is then optimistic"""
     analyses: bool = False
-    """also: are healthy images left alone, intensity histograms, contrast, sites and lesion sizes (analyses.html)"""
+    """also: are healthy images left alone, intensities and contrast, conditioning, cases, sites and sizes (analyses.html)"""
     resample_mask: bool = False
     """read masks on another grid at the nearest voxel in mm instead of refusing their cases; each one is named"""
     overwrite: bool = False
@@ -82,6 +82,8 @@ class Compare(Command):
     """at most so many test cases of each data set, evenly spread"""
     allow_leak: bool = False
     """also patients a run was trained on; every figure is then optimistic"""
+    analyses: bool = False
+    """also, of all runs side by side: intensities and contrast, conditioning, cases (analyses.html)"""
     overwrite: bool = False
     """write into --out although something lies there"""
 
@@ -90,6 +92,10 @@ class Compare(Command):
 
         result = compare(self.runs, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
                          limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
+        if self.analyses:
+            from pseudohealthy.evaluation.analyses import analyse_runs
+
+            analyse_runs(self.runs, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
         if self.json:
             self.show([{"data": k, **r.as_dict()} for k, e in result.evaluations.items() for r in e.records])
         elif not self.quiet:
