@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,6 +38,8 @@ class Evaluate(Command):
     """at most so many test cases, evenly spread"""
     allow_leak: bool = False
     """also evaluate patients the run was trained on; every figure is then optimistic"""
+    weights: Annotated[str, Arg(metavar="WHICH")] = "best_model"
+    """which of the run's weights: best_model, best_model_loss, last, or a file of the same recipe"""
     analyses: bool = False
     """also: are healthy images left alone, intensities and contrast, conditioning, cases, sites and sizes (analyses.html)"""
     resample_mask: bool = False
@@ -47,13 +49,15 @@ class Evaluate(Command):
 
     def run(self) -> int:
         from pseudohealthy.evaluation.runner import evaluate
+        from pseudohealthy.run import Run
 
-        result = evaluate(self.run_folder, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
+        run = replace(Run.open(self.run_folder), which=self.weights)
+        result = evaluate(run, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
                           limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite, resample_mask=self.resample_mask)  # fmt: skip
         if self.analyses:
             from pseudohealthy.evaluation.analyses import analyse
 
-            analyse(self.run_folder, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
+            analyse(run, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
         if self.json:
             self.show([record.as_dict() for record in result.records])
         elif not self.quiet:

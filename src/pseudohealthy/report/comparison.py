@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pseudohealthy.evaluation.compare import Comparison
 
 COSTS = (
-    "restorer", "network_calls", "seconds_per_case", "peak_mb", "parameters", "training_steps", "training_planes",
-    "planes_seen", "training_seconds",
+    "restorer", "network_calls", "seconds_per_case", "peak_mb", "parameters", "input_channels", "training_steps",
+    "training_planes", "planes_seen", "training_seconds", "best_validation_auroc", "best_validation_loss",
 )  # fmt: skip
 
 
@@ -74,14 +74,19 @@ def printed(result: Comparison) -> Any:
         rivals = {record.against for record in evaluation.records if record.against}
         shown = [r for r in evaluation.records if not r.is_control or r.method in rivals or not rivals]
         parts += [Text(data, style="bold"), replace(evaluation, records=shown, notes=[]).table()]
-    costs = Table("method", "calls", "s/case", "peak MB", "parameters", "steps", "planes seen", "training s", box=None)
+    costs = Table("method", "calls", "s/case", "peak MB", "parameters", "channels", "steps", "planes seen", "training s",
+                  "best val. ROC-AUC", "best val. loss", box=None)  # fmt: skip
     for row in rows(result):
         if not row["method"].startswith(CONTROL):
-            keys = ("network_calls", "seconds_per_case", "peak_mb", "parameters", "training_steps", "planes_seen",
-                    "training_seconds")  # fmt: skip
-            values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in map(row.get, keys)]
+            keys = ("network_calls", "seconds_per_case", "peak_mb", "parameters", "input_channels", "training_steps",
+                    "planes_seen", "training_seconds", "best_validation_auroc", "best_validation_loss")  # fmt: skip
+            values = [_short(value) for value in map(row.get, keys)]
             costs.add_row(Text(row["method"]), *values)
     return Group(*parts, costs, *(Text(line, style="dim") for line in notes(result)))
+
+
+def _short(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def notes(result: Comparison) -> list[str]:
