@@ -67,7 +67,7 @@ def test_lesions_of_its_examples_stand_out_of_the_map(findings):
 
 
 def test_healthy_examples_are_not_flagged_as_another_kind_of_image(findings):
-    assert not any("OOD" in warning for finding, _ in findings for warning in finding.warnings)
+    assert not any("OUT_OF_DOMAIN" in warning for finding, _ in findings for warning in finding.warnings)
 
 
 def test_other_noise_would_move_no_example_across_the_healthy_range(findings):

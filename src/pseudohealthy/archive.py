@@ -120,6 +120,7 @@ def detect(
     precision: str = "auto",
     names: str = "series",
     key: Path | str | None = None,
+    strict_domain: bool = False,
 ) -> Detections:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
@@ -132,6 +133,7 @@ def detect(
     precision: "auto" (bf16 where the processor computes in it), "fp32" or "bf16".
     names: of DICOM cases, by "series" or by "path"; key: the file outside `out` that says which series is which file, by
     default OUT.key.csv beside it (see `detection.key`).
+    strict_domain: an input unlike those the run was trained on fails, instead of being warned of.
     An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
     """
     check_kinds(kinds)
@@ -159,15 +161,17 @@ def detect(
     if engine != "plain" and share.size > 1:
         raise Fault("USAGE", f"engine {engine} under torchrun", "take one of them", exit=USAGE)
     detector = Detector(
-        run, device=share.device, batch=batch, precision=precision, threshold=threshold, settings=settings
-    )
+        run, device=share.device, batch=batch, precision=precision, threshold=threshold, settings=settings,
+        strict_domain=strict_domain,
+    )  # fmt: skip
     if settings and threshold == "stored":
         say(f"note: threshold and healthy percentile were set without {', '.join(settings)}")
     found = io.survey(list(inputs), names)
     sources = found.sources
     check_some(kinds, {source.kind for source in sources})
     request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout,
-                                    **({} if assume_spacing is None else {"assume_spacing": assume_spacing}))  # fmt: skip
+                                    **({} if assume_spacing is None else {"assume_spacing": assume_spacing}),
+                                    **({"strict_domain": True} if strict_domain else {}))  # fmt: skip
 
     def begin() -> None:
         folder = prepare_folder(out, overwrite=overwrite or resume_finished)
@@ -317,7 +321,7 @@ def groups(
             split_kinds(job.kinds, scan)
             places(job.folder, source.case_id, job.layout, scan)
             scan.sha256 = input_sha256(source)
-            pairs.append((scan, detector.canvas.fit(scan)))
+            pairs.append((scan, detector.fit(scan)))
         except Exception as error:
             fail(result, source.case_id, error, source.paths if source.origin else ())
             bar.advance()

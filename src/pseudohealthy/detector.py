@@ -15,6 +15,7 @@ import numpy as np
 
 from pseudohealthy.canvas import Fitted
 from pseudohealthy.devices import precision_of
+from pseudohealthy.domain import Domain, Verdict
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
 from pseudohealthy.maps import AnomalyMap
@@ -60,6 +61,7 @@ class Detector:
     threshold: a number, "stored" (the run's healthy quantile) or "otsu" (per case; always finds something).
     batch: planes restored at once; neither it nor the order of cases changes a result. precision: "auto", "bf16", "fp32".
     settings: changes to the run's recipe, ``section.key=value``, such as "restorer.steps=10"; they are part of `made`.
+    strict_domain: refuse a scan that is unlike those the run was trained on, instead of warning of it.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Detector:
         threshold: float | str = "stored",
         settings: Sequence[str] = (),
         restorer: Restorer | None = None,
+        strict_domain: bool = False,
     ):
         trained = run.recipe.make_map()
         self.changed = run.changed
@@ -96,8 +99,13 @@ class Detector:
         elif self.stored and unlike:
             say(f"note: the stored threshold of '{run.name}' was set for earlier weights: its training was extended "
                 f"and is not done; go on with: pseudohealthy train --resume {run.folder.name}")  # fmt: skip
-        self.fingerprint = run.read_json("fingerprint.json")
+        self.fingerprint = run.read_json("fingerprint.json") or {}
+        self.domain = Domain.from_json(self.fingerprint["domain"]) if "domain" in self.fingerprint else None
         self.choice = self._choice(threshold)
+        self.strict_domain = strict_domain
+        if strict_domain and (self.domain is None or not self.domain.limited):
+            raise Fault("DOMAIN", f"run '{run.name}' has no domain check: too few healthy validation cases, or an older version",
+                        "leave --strict-domain out, or train it again", exit=BAD_MODEL)  # fmt: skip
 
     def check_standard(self, restorer: Restorer, trained: AnomalyMap) -> None:
         """Fault where the map measures in healthy spreads that were not learnt, or of residuals smoothed otherwise."""
@@ -137,7 +145,7 @@ class Detector:
         waiting: list[tuple[Scan, Fitted]] = []
         planes = 0
         for scan in scans:
-            fitted = self.canvas.fit(scan)
+            fitted = self.fit(scan)
             waiting.append((scan, fitted))
             planes += len(fitted.planes)
             if planes >= self.batch:
@@ -145,6 +153,21 @@ class Detector:
                 waiting, planes = [], 0
         if waiting:
             yield from self.restore(waiting)
+
+    def fit(self, scan: Scan) -> Fitted:
+        """The scan on the run's canvas. Faults as `Canvas.fit`, and OUT_OF_DOMAIN where the domain is strict."""
+        fitted = self.canvas.fit(scan)
+        verdict = self.verdict(fitted) if self.strict_domain else None
+        if verdict is not None and verdict.out:
+            found = verdict.text().partition(": ")[2].partition("; do not")[0]
+            raise Fault(
+                "OUT_OF_DOMAIN", found, "choose a run for such scans, or leave --strict-domain out", case=scan.name
+            )
+        return fitted
+
+    def verdict(self, fitted: Fitted) -> Verdict | None:
+        """Does a fitted scan look like those the run was trained on? None where nothing can tell."""
+        return None if self.domain is None else self.domain.judge(fitted.planes, fitted.foreground)
 
     def restore(self, pairs: Sequence[tuple[Scan, Fitted]], spread: bool = True) -> Iterator[Finding]:
         """Findings of scans that are on the canvas already; spread: with the standard error of their scores."""
@@ -167,6 +190,7 @@ class Detector:
         value, source = self.threshold_for(native)
         changed = [CHANGED] if self.changed else []
         changed += self.outdated()
+        verdict = self.verdict(fitted)
         return Finding(
             scan=scan,
             healthy=self.canvas.healthy(scan, found.healthy, fitted),
@@ -179,11 +203,13 @@ class Detector:
             threshold_source=source,
             healthy_percentile=self.percentile(found.score),
             healthy_cases=len(self.stored.get("case_scores") or ()) or None,
+            domain=verdict,
             warnings=[
+                *([verdict.text()] if verdict and verdict.out else []),
                 *scan.warnings,
                 *self.windowed(scan),
                 *self.canvas.unjudged(fitted),
-                *self.unlike(fitted),
+                *(self.unlike(fitted) if verdict is None else []),
                 *changed,
             ],
             seconds=seconds,
@@ -220,7 +246,7 @@ class Detector:
         return [f"WINDOWED: a picture without HU, taken as exported in window {self.canvas.windows[0]}"]
 
     def unlike(self, fitted: Fitted) -> list[str]:
-        """Warnings where planes look unlike the training planes: foreground share or brightness outside 0.5..99.5 %."""
+        """Of runs without a domain check: foreground share or brightness of planes outside 0.5..99.5 % of training."""
         if not self.fingerprint:
             return []
         inside = fitted.foreground

@@ -98,7 +98,7 @@ def work(
         count, cpus, gpus = room(ray.nodes(), workers, detector.device.type == "cuda")
         count = min(count, len(sources))
         how = {"device": detector.device.type, "batch": detector.batch, "threshold": detector.choice,
-               "settings": detector.settings,
+               "settings": detector.settings, "strict_domain": detector.strict_domain,
                "precision": "bf16" if str(detector.precision) == "torch.bfloat16" else "fp32"}  # fmt: skip
         kind = ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
         given = detector.run.folder.absolute(), replace(job, folder=job.folder.absolute()), how, cpus

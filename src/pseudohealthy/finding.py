@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.detection.bids import Bids
+from pseudohealthy.domain import Verdict
 from pseudohealthy.errors import USAGE, Fault, one_line
 from pseudohealthy.io.atomic import together, write_json, write_text
 from pseudohealthy.io.dicom import DicomOrigin
@@ -53,6 +54,7 @@ class Finding:
     score_sd: float | None = None
     hashes: dict[str, Any] = field(default_factory=dict)  # of the input and the request, where a command made it
     healthy_cases: int | None = None  # validation cases that healthy_percentile ranks among
+    domain: Verdict | None = None  # is it like what the run was trained on?
     left_out: dict[str, str] = field(default_factory=dict)  # kinds that this input cannot have, and why
 
     @property
@@ -284,6 +286,7 @@ class Finding:
                 zip(("p50", "p95", "p99", "max"), np.percentile(self.map, (50, 95, 99, 100)).tolist(), strict=True)
             ),
             "regions": self.regions,
+            "domain": None if self.domain is None else {**asdict(self.domain), "out": self.domain.out},
             "made": self.made,
             "left_out": self.left_out,
             "outputs": outputs or {},

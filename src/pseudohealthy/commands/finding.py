@@ -88,6 +88,8 @@ class Detect(Command):
     assume_spacing: Annotated[float | None, Arg(metavar="MM", least=0.01, most=10)] = None
     """mm between the pixels of a DICOM series that does not say; volumes are then a guess, and a warning says so"""
 
+    strict_domain: bool = False
+    """fail inputs that are unlike what the run was trained on, instead of warning of them"""
     engine: Literal["plain", "ray"] = "plain"
     """where it is done: here, or on the processes of a Ray cluster (extra `ray`), which may be lost and are replaced"""
     workers: Annotated[int | None, Arg(least=1)] = None
@@ -105,6 +107,7 @@ class Detect(Command):
             settings=self.set, device=self.device, batch=self.batch, overwrite=self.overwrite,
             resume_finished=self.resume, layout=self.layout, assume_spacing=self.assume_spacing, engine=self.engine,
             workers=self.workers, names=self.names, key=self.key, precision=self.precision,
+            strict_domain=self.strict_domain,
         )  # fmt: skip
         if not result.first:
             return 0  # the first process says and returns it for all

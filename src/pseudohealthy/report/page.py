@@ -28,6 +28,7 @@ VALIDATION = "healthy validation"
 GROUPS = (
     (VALIDATION, VALIDATION, "#7F7F7F"), (0, "healthy", "#0072B2"), (1, "anomalous", "#D55E00"), (None, "cases", "#0072B2"),
 )  # fmt: skip
+OUTSIDE = "out of the run's domain"
 CAPTIONS = {
     "roc": "ROC curves; grey dashes are the controls",
     "precision_recall": "Precision and recall; the grey line is chance, the prevalence",
@@ -91,13 +92,16 @@ def write_report(
         here = {str(row["case_id"]) for row in ordered}
         panels = {case: path for case, path in (panels or {}).items() if case in here}
     pictures = _Pictures(folder)
+    outside = {str(row.get("case_id")) for row in rows if _is_foreign(row)}
     shown = [str(row["case_id"]) for row in ordered if str(row.get("case_id")) in (panels or {})]
+    shown.sort(key=outside.__contains__)  # the first picture is of a scan that the run is meant for
     shown = list(dict.fromkeys([*shown, *(panels or {})]))
     plots = [{"name": _caption(path.stem), "source": pictures.source(path)} for path in map(Path, figures)]
     sources = [(case, pictures.source(Path((panels or {})[case]))) for case in shown]
     anchors = {case: f"picture-{index}" for index, (case, source) in enumerate(sources) if source}
     page = environment.from_string((files / "report.html.j2").read_text("utf-8")).render(
         title=title,
+        foreign=_foreign(ordered),
         csp=_policy(style, script),
         style=_ours(style),
         script=_ours(script),
@@ -121,7 +125,9 @@ def write_report(
         columns=_columns(ordered),
         anchors=anchors,
         pages={case: _relative(Path(page), folder) for case, page in (pages or {}).items()},
-        pictures=[{"name": c, "source": s, "anchor": anchors[c]} for c, s in sources if s],
+        pictures=[
+            {"name": c, "source": s, "anchor": anchors[c], "foreign": OUTSIDE * (c in outside)} for c, s in sources if s
+        ],
         provenance=_flat(provenance or {}),
         version=_version(),
     )
@@ -218,6 +224,20 @@ def _urgency(row: Mapping[str, Any]) -> tuple[int, float]:
     score = row.get("score")
     usable = isinstance(score, (int, float)) and math.isfinite(score)
     return ("failed", "warn", "ok").index(_kind(row)), -float(score) if usable else math.inf  # type: ignore[arg-type]
+
+
+def _is_foreign(row: Mapping[str, Any]) -> bool:
+    return "OUT_OF_DOMAIN" in str(row.get("warnings", ""))
+
+
+def _foreign(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The first line of a report with scans that its run is not meant for; empty where there is none."""
+    names = [str(row.get("case_id")) for row in rows if _is_foreign(row)]
+    if not names:
+        return ""
+    said = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    many = f"{len(names)} of {len(rows)} scans {'are' if len(names) > 1 else 'is'}"
+    return f"OUT_OF_DOMAIN: {many} unlike what the run was trained on; do not trust their maps and scores ({said})"
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

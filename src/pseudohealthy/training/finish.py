@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pseudohealthy import resume
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
+from pseudohealthy.domain import Domain
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.planes import PlaneStore
 from pseudohealthy.progress import Progress, say
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 FAULT = re.compile(r"error\[(\w+)\] case=(.*?): ")  # a line of `PlaneStore.faults`
 PLANES = 20_000  # healthy planes that the statistics look at, evenly spread
 HASHED = ("split.csv", "threshold.json", "fingerprint.json")
+DOMAIN_PLANES = 20_000  # healthy validation planes that set the limit of the domain check
 VALUES = 40_000_000  # map values kept for the quantile
 
 
@@ -247,7 +249,17 @@ def fingerprint(store: PlaneStore) -> dict:
         "percentiles": levels,
         "foreground_share": np.percentile(share, levels).round(4).tolist(),
         "foreground_brightness": np.percentile(light, levels).round(4).tolist(),
+        "domain": domain(store).to_json(),
     }
+
+
+def domain(store: PlaneStore) -> Domain:
+    """What healthy training planes look like, and how unlike them healthy validation cases may be."""
+    rows = watch.spread_out(store.select("train", HEALTHY), 5_000)
+    seen = Domain.learned((store.images(part), store.foreground(part)) for part in watch.chunks(rows, 256))
+    rows = store.select("val", HEALTHY)
+    cases = whole_cases(store, rows, DOMAIN_PLANES) if len(rows) else []
+    return seen.calibrated([(store.images(case), store.foreground(case)) for case in cases])
 
 
 def left_out(run: Run) -> list[str]:
