@@ -115,8 +115,12 @@ class Sweep(Command):
     """folder for figures and report"""
     split: Literal["val", "test"] = "val"
     """test shows what choosing on test would flatter; it is no result"""
+    protocol: Protocol = "strict"
+    """what measures each setting, as in `evaluate`; wolleb: Dice at its own Otsu threshold and AUROC of every diseased slice"""
     metric: str = ""
-    """choose by this one, such as dice_oracle_pooled; default: voxel average precision, else AUROC"""
+    """choose by this one, such as dice_oracle_pooled; default: voxel average precision, else AUROC, else the protocol's first"""
+    plot: Literal["auto", "lines", "heat"] = "auto"
+    """several settings as lines over the first, one for each value of the others, or as heat maps; auto: lines for wolleb"""
     batch: Batch = 32
     """planes restored at once; changes speed and memory only"""
     limit: Limit = 0
@@ -129,9 +133,9 @@ class Sweep(Command):
     def run(self) -> int:
         from pseudohealthy.evaluation.sweep import sweep
 
-        result = sweep(self.run_folder, self.data, self.over, self.out, split=self.split, metric=self.metric,
-                       device=self.device, batch=self.batch, limit=self.limit, allow_leak=self.allow_leak,
-                       overwrite=self.overwrite)  # fmt: skip
+        result = sweep(self.run_folder, self.data, self.over, self.out, split=self.split, protocol=self.protocol,
+                       metric=self.metric, plot=self.plot, device=self.device, batch=self.batch, limit=self.limit,
+                       allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
         if self.json:
             from pseudohealthy.report.grid import rows
 
