@@ -80,6 +80,8 @@ class Compare(Command):
     """planes restored at once; changes speed and memory only"""
     limit: Limit = 0
     """at most so many test cases of each data set, evenly spread"""
+    case: Annotated[str, Arg(metavar="NAME")] = ""
+    """the test case that panel.png shows by all runs; default: the one with the largest reference"""
     allow_leak: bool = False
     """also patients a run was trained on; every figure is then optimistic"""
     overwrite: bool = False
@@ -89,7 +91,7 @@ class Compare(Command):
         from pseudohealthy.evaluation.compare import compare
 
         result = compare(self.runs, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
-                         limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
+                         limit=self.limit, case=self.case, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
         if self.json:
             self.show([{"data": k, **r.as_dict()} for k, e in result.evaluations.items() for r in e.records])
         elif not self.quiet:

@@ -210,7 +210,7 @@ def sweep(
 def strip(path: Path | str, columns: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], title: str = "") -> Path:
     """One case under several settings (Wolleb 2022, Figs 5 and 6): rows input, healthy twin and map, one colour scale.
 
-    columns: (setting, input, twin, map) with pictures (S, S); input and twin in [-1, 1].
+    columns: (setting, input, twin, map), pictures of any size; input and twin in [-1, 1].
     """
     top = max(float(np.quantile(np.stack([c[3] for c in columns]), 0.998)), 1e-6)
     figure = _figure(1.75 * len(columns) + 1.0, 5.9)

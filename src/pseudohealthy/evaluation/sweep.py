@@ -31,6 +31,7 @@ from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import literal, toml_value
 from pseudohealthy.restorers.changes import same_network
 from pseudohealthy.run import Run, prepare_folder
+from pseudohealthy.tiles import tiled
 
 MOST = 400  # settings: beyond, the grid is a mistake
 PREFERRED = ("voxel_average_precision_pooled", "plane_auroc", "image_auroc")
@@ -246,15 +247,16 @@ def measured(
 
 
 def strip_of(place: tuple[int, ...], detector: Watched, group: Iterable[tuple], shown: str) -> list[tuple]:
-    """(place, input, twin, map), (S, S) each, of the exemplar's plane with most reference, where the group holds it."""
+    """(place, input, twin, map) of the exemplar's plane with most reference, where the group holds it; the map (S, S), the
+    others with their channels side by side."""
     start = 0
     for case, _, fitted, *_ in group:
         if case.case_id == shown:
             weight = fitted.foreground if fitted.mask is None or not fitted.mask.any() else fitted.mask
             plane = int(weight.flatten(1).sum(1).argmax())
             healthy, maps = detector.last
-            pictures = fitted.planes[plane].mean(0), healthy[start + plane].mean(0), maps[start + plane]
-            return [(place, *(picture.numpy() for picture in pictures))]
+            twin = healthy[start + plane].numpy()
+            return [(place, tiled(fitted.planes[plane].numpy()), tiled(twin), maps[start + plane].numpy())]
         start += len(fitted.planes)
     return []
 

@@ -33,6 +33,7 @@ CAPTIONS = {
     "precision_recall": "Precision and recall; the grey line is chance, the prevalence",
     "scores": "Scores of the cases by method",
     "comparison": "Metrics with 95 % intervals over patients; controls in grey, the dotted line is the best of them",
+    "panel": "One test case by all runs: input and reference, then each run's healthy twin and anomaly map",
     "curves": "Validation ROC-AUC while the runs trained; stars are the best epochs",
     "healthy_in": "Mean anomaly of healthy cases, and of diseased ones outside and inside the reference",
     "histograms": "Intensities of images and of their healthy twins, healthy tissue only",
@@ -91,7 +92,8 @@ def write_report(
     shown = [str(row["case_id"]) for row in ordered if str(row.get("case_id")) in (panels or {})]
     shown = list(dict.fromkeys([*shown, *(panels or {})]))
     plots = [
-        {"name": CAPTIONS.get(path.stem, path.stem), "source": pictures.source(path)} for path in map(Path, figures)
+        {"name": CAPTIONS.get(path.stem.split("-")[0], path.stem), "source": pictures.source(path)}
+        for path in map(Path, figures)
     ]
     sources = [(case, pictures.source(Path((panels or {})[case]))) for case in shown]
     anchors = {case: f"picture-{index}" for index, (case, source) in enumerate(sources) if source}
