@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pseudohealthy import load as load_run
 from pseudohealthy.canvas import Canvas
 from pseudohealthy.cases import Case, load
-from pseudohealthy import load as load_run
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.compare import Comparison, compare
