@@ -263,6 +263,34 @@ def test_the_hash_knows_content_not_place(tmp_path):
     assert one.sha256 != Manifest([replace(one.cases[0], label=1), *one.cases[1:]], tmp_path).sha256
 
 
+def test_patients_with_an_anomaly_can_validate_beside_healthy_ones_and_never_train(tmp_path):
+    label = {**dict.fromkeys(range(0, 24, 2), ANOMALOUS), 25: None}  # of 40 patients twelve are ill, one is unlabelled
+    manifest = cases_of(tmp_path, 80, label=lambda i: label.get(i, HEALTHY))
+    plain = assign_splits(manifest, seed=5)
+    split = assign_splits(manifest, seed=5, anomalous_in_val=True)
+    ill = {f"p{i}" for i in range(12)}
+    shares = Counter(c.split for c in split if c.patient_id in ill)
+    assert shares == {"val": 12, "test": 12}  # two cases each
+    assert {c.split for c in split if c.patient_id == "p12"} == {"test"}, "nobody knows whether that one is ill"
+    assert check(split) == [
+        f"80 file(s) named in the manifest do not exist: {', '.join(f'{i}.png' for i in range(10))} and 70 more."
+    ]
+    assert [c.split for c in split if c.patient_id not in ill] == [c.split for c in plain if c.patient_id not in ill]
+    assert assign_splits(manifest, seed=6, anomalous_in_val=True).sha256 != split.sha256
+    for fractions, wanted in (((0.7, 0.1, 0.2), (4, 8)), ((0.8, 0.2, 0.0), (12, 0)), ((0.8, 0.0, 0.2), (0, 12))):
+        found = assign_splits(manifest, fractions=fractions, anomalous_in_val=True)
+        assert tuple(len(set(found.split(name).patients) & ill) for name in ("val", "test")) == wanted
+
+
+@pytest.mark.parametrize("count, wanted", [(1, (0, 1)), (2, (1, 1)), (3, (2, 1))])
+def test_a_single_patient_with_an_anomaly_is_for_the_test(tmp_path, count, wanted):
+    manifest = cases_of(tmp_path, 40, label=lambda i: ANOMALOUS if i < 2 * count else HEALTHY)
+    found = assign_splits(manifest, anomalous_in_val=True)
+    ill = {f"p{i}" for i in range(count)}
+    assert tuple(len(set(found.split(name).patients) & ill) for name in ("val", "test")) == wanted
+    assert set(found.split("train").patients).isdisjoint(ill)
+
+
 def test_published_splits_leak_and_are_caught(shared):
     """The patch-diffusion IXI lists share scans between train and test (duplicate rows in IXI.xls)."""
     import csv

@@ -12,6 +12,7 @@ from PIL import Image
 
 from blobs import picture
 from pseudohealthy.__main__ import main
+from pseudohealthy.evaluation.compare import Comparison
 
 
 @pytest.fixture
@@ -245,6 +246,15 @@ def test_sweep_says_which_setting_is_best_and_how_to_keep_it(said, tiny_run, pic
 def test_evaluate_analyses_on_request(said, tiny_run, pictures, tmp_path):
     code, _, _ = said("evaluate", tiny_run, "--data", pictures, "--out", tmp_path / "out", "--limit", 4, "--analyses")
     assert code == 0 and (tmp_path / "out" / "analyses.html").is_file() and (tmp_path / "out" / "report.html").is_file()
+
+
+def test_compare_analyses_on_request_and_not_else(said, tiny_run, pictures, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pseudohealthy.evaluation.compare.compare", lambda *_, **__: Comparison())
+    monkeypatch.setattr("pseudohealthy.evaluation.analyses.analyse_runs", lambda *words, **_: asked.append(words))
+    words = ("compare", tiny_run, "--data", pictures, "--data", pictures, "--out", tmp_path / "out", "--json")
+    assert said(*words)[0] == 0 and asked == []
+    assert said(*words, "--analyses")[0] == 0 and asked == [((tiny_run,), (pictures, pictures), tmp_path / "out")]
 
 
 # -- the program's own failures ----------------------------------------------------------------------------------------

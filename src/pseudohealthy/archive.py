@@ -139,6 +139,9 @@ def detect(
         raise Fault("LAYOUT", f"there is no layout '{layout}'", f"one of: {', '.join(LAYOUTS)}", exit=USAGE)
     if resume_finished and "json" not in kinds:
         raise Fault("RESUME", "only case.json says whether a case is finished", "add json to --kinds", exit=USAGE)
+    if resume_finished and overwrite:
+        what = "--resume keeps what is finished, --overwrite removes it"
+        raise Fault("USAGE", what, "give one of them", exit=USAGE)
     if assume_spacing is not None and not 0.01 <= assume_spacing <= 10:
         raise Fault("USAGE", f"--assume-spacing {assume_spacing:g}", "give mm between 0.01 and 10", exit=USAGE)
     if engine not in ENGINES:
@@ -175,7 +178,6 @@ def detect(
         if extend_key(key_file, sources):
             say(f"key: {key_file} says which series is which file")
 
-    share.once(begin)
     hidden = {io.split_item(path)[0]: "INPUT" for path in inputs} | {Path(path): "INPUT" for path in inputs}
     made = {**detector.made(), **provenance(hidden | {key_file: "KEY"})}
     result = Detections(Path(out), first=share.first)
@@ -183,7 +185,12 @@ def detect(
     job = Job(result.folder, request, tuple(kinds), laid_out, assume_spacing)
     mine = sources[share.rank :: share.size]
     stopped: BaseException | None = None
+    begun = False
     try:
+        with STOP.held():
+            share.once(begin)
+            begun = True
+        STOP.check()
         with Progress("detecting", len(mine)) as bar:
             todo = unfinished(mine, job, result, bar) if resume_finished else mine
             if engine == "ray":
@@ -191,6 +198,8 @@ def detect(
             else:
                 work(todo, detector, job, result, bar)
     except BaseException as error:  # also when interrupted: every finished case has its row
+        if not begun:
+            raise
         stopped = error
     with STOP.held():
         result, stopped = interrupted.gathered(share, result, stopped)

@@ -7,6 +7,7 @@ import difflib
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,7 +76,7 @@ class Detector:
         trained = run.recipe.make_map()
         self.changed = run.changed
         if settings:
-            run = Run(run.folder, copy.deepcopy(run.recipe).set(settings).checked(), run.record)
+            run = replace(run, recipe=copy.deepcopy(run.recipe).set(settings).checked())
         self.run, self.batch, self.settings = run, coerce(batch, Batch, "batch"), tuple(settings)
         self.device = pick_device(device)
         self.precision = precision_of(precision, self.device)
@@ -89,7 +90,10 @@ class Detector:
         for_inference(self.restorer, self.precision)
         self.stored = run.read_json("threshold.json") or {}
         recorded = run.record.get("weights_sha256")
-        if self.stored and self.weights_sha256 and recorded not in (None, self.weights_sha256):
+        unlike = self.weights_sha256 and recorded not in (None, self.weights_sha256)
+        if unlike and run.which != "best_model":
+            self.stored = {}  # threshold and healthy scores are of other weights
+        elif self.stored and unlike:
             say(f"note: the stored threshold of '{run.name}' was set for earlier weights: its training was extended "
                 f"and is not done; go on with: pseudohealthy train --resume {run.folder.name}")  # fmt: skip
         self.fingerprint = run.read_json("fingerprint.json")

@@ -26,6 +26,7 @@ WRITTEN = (
     "threshold.json", "fingerprint.json", "training_history.json", "split.csv", "MODEL_CARD.md", "training_curves.png",
     "diagnostics_epoch_*.png", "eval_scores_epoch_*.png", "classifier.safetensors",
 )  # fmt: skip
+WEIGHTS = ("best_model", "best_model_loss", "last")  # of a run, by the names of their files
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Run:
     folder: Path
     recipe: Recipe
     record: dict[str, Any] = field(default_factory=dict)  # run.json
+    which: str = "best_model"  # of its weights: one of WEIGHTS, or a file
 
     @classmethod
     def create(cls, folder: Path | str, recipe: Recipe, *, overwrite: bool = False, **record: Any) -> Run:
@@ -109,11 +111,20 @@ class Run:
             ) from None
 
     def weights(self) -> Path:
-        """The weights that restore: best_model, else the last ones."""
-        for name in ("best_model.safetensors", "last.safetensors"):
-            if (self.folder / name).is_file():
-                return self.folder / name
-        raise Fault("CHECKPOINT_MISSING", f"run '{self.name}' has no weights yet", "train it first", exit=BAD_MODEL)
+        """The weights that restore: those of `which`; best_model where nothing else is asked for, else the last ones.
+
+        Fault CHECKPOINT_MISSING (exit 5).
+        """
+        names = {"best_model": WEIGHTS[::2]}.get(self.which, (self.which,) if self.which in WEIGHTS else ())
+        paths = [self.folder / f"{name}.safetensors" for name in names] or [Path(self.which)]
+        for path in paths:
+            if path.is_file():
+                return path
+        found, cure = f"run '{self.name}' has no weights yet", "train it first"
+        if self.which != "best_model":
+            found = f"run '{self.name}' has no {paths[0].name}" if names else f"no file named {self.which}"
+            cure = f"give {', '.join(WEIGHTS)}, or a .safetensors file with weights of this recipe"
+        raise Fault("CHECKPOINT_MISSING", found, cure, exit=BAD_MODEL)
 
     def restorer(self, weights: Path | None = None):
         """(restorer with its weights, sha256 of the weights); eval mode, no gradients."""
@@ -122,7 +133,8 @@ class Run:
         restorer = self.recipe.make_restorer()
         tensors, _, sha256 = checkpoint.load(weights or self.weights(), expected=restorer.state_dict())
         recorded = self.record.get("weights_sha256")
-        if weights is None and self.record.get("status") == "finished" and recorded not in (None, sha256):
+        own = weights is None and self.which == "best_model"
+        if own and self.record.get("status") == "finished" and recorded not in (None, sha256):
             raise Fault("CHECKPOINT_CORRUPT", f"the weights of '{self.name}' are not those of its run.json (sha256)",
                         "restore them from a copy", exit=BAD_MODEL)  # fmt: skip
         restorer.load_state_dict(tensors)

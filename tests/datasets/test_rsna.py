@@ -76,9 +76,30 @@ def test_slices_are_in_order_of_position_with_their_labels_and_hu(source, tmp_pa
 def test_by_study_nobody_who_bleeds_anywhere_trains(source, tmp_path):
     manifest = prepare("rsna", source.save(), tmp_path / "out")
     bleeding = {f"ID_{patient:08x}" for patient in range(11, 16)}
-    assert {c.patient_id for c in manifest if c.split != "test"}.isdisjoint(bleeding)
-    assert {c.label for c in manifest.split("test")} == {HEALTHY, ANOMALOUS}
-    assert {c.split for c in manifest} == {"train", "val", "test"}
+    assert set(manifest.split("train").patients).isdisjoint(bleeding) and len(manifest.split("train")) == 6
+    assert not any("1" in c.extra["plane_labels"] for c in manifest.split("train"))
+    assert {c.split for c in manifest} == {"train", "val", "test"} and check(manifest) == []
+
+
+def test_patients_who_bleed_are_in_validation_and_in_test_and_the_counts_are_said(source, tmp_path, capsys):
+    """A training needs both kinds to have a ROC-AUC; the healthy patients are divided as they were without it."""
+    manifest = prepare("rsna", source.save(), tmp_path / "out")
+    bleeding = {f"ID_{patient:08x}" for patient in range(11, 16)}
+    shares = {name: len(set(manifest.split(name).patients) & bleeding) for name in ("train", "val", "test")}
+    assert shares == {"train": 0, "val": 2, "test": 3}
+    said = capsys.readouterr().err
+    assert "train: 6 patients, 0 with haemorrhage; slices: 18 without, 0 with haemorrhage, 0 unlabelled" in said
+    assert "val: 4 patients, 2 with haemorrhage" in said and "test: 5 patients, 3 with haemorrhage" in said
+    assert "warning" not in said
+    before = prepare("rsna", source.root, tmp_path / "before", haemorrhage_in_val=False)
+    assert set(before.split("val").patients).isdisjoint(bleeding)
+    assert {c.case_id: c.split for c in before if c.patient_id not in bleeding} == {
+        c.case_id: c.split for c in manifest if c.patient_id not in bleeding
+    }
+    assert (
+        "the split val does not hold slices of both classes: the training will have no ROC-AUC"
+        in capsys.readouterr().err
+    )
 
 
 def test_by_slice_the_negative_planes_of_bleeding_patients_train(source, tmp_path):
@@ -124,7 +145,16 @@ def test_num_samples_are_single_healthy_slices_of_training_patients(source, tmp_
     other = prepare("rsna", source.root, tmp_path / "other", num_samples=7, sample_seed=1)
     assert other.sha256 != manifest.sha256
     with pytest.raises(Fault, match="BAD_SETTING"):
-        prepare("rsna", source.root, tmp_path / "out", num_samples=1000)
+        prepare("rsna", source.root, tmp_path / "out", num_samples=0)
+
+
+def test_where_fewer_healthy_slices_exist_than_are_asked_for_all_are_taken_and_it_is_said(source, tmp_path, capsys):
+    manifest = prepare("rsna", source.save(), tmp_path / "out", num_samples=2000)
+    assert len(manifest.split("train")) == 18
+    assert (
+        "num_samples is 2000, and the training patients have 18 healthy slices: all are taken"
+        in capsys.readouterr().err
+    )
 
 
 def test_short_and_constant_slices_are_named_counted_and_never_replaced(source, tmp_path, capsys):

@@ -135,3 +135,23 @@ def test_odd_names_stand_in_the_key_as_they_are(tmp_path):
     assert key.extend(tmp_path / "key.csv", io.discover([folder])[0])
     row = rows(tmp_path / "key.csv")[case("1.2.1")]
     assert row["folder"] == '\'=cmd, "x" ü' and "\\udcff.dcm" in row["files"]
+
+
+def test_two_programs_that_extend_one_key_at_once_lose_no_row(tmp_path, monkeypatch):
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+    from types import SimpleNamespace
+
+    reads = key.known
+
+    def slow(path: Path) -> dict[str, tuple[str, ...]]:
+        found = reads(path)
+        time.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(key, "known", slow)
+    monkeypatch.setattr(key, "row", lambda source: (source.case_id, *["x"] * 5))
+    path = tmp_path / "all.key.csv"
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda n: key.extend(path, [SimpleNamespace(case_id=f"case-{n}", origin=True)]), range(6)))
+    assert sorted(rows(path)) == [f"case-{n}" for n in range(6)]

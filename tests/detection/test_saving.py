@@ -89,6 +89,12 @@ def test_what_an_earlier_request_wrote_does_not_stand_beside_a_failed_row(tiny_r
     assert [path.name for path in (out / "1").iterdir()] == ["mine.txt"]
 
 
+def test_resume_and_overwrite_contradict_each_other(tiny_run, tmp_path):
+    with pytest.raises(Fault, match="--resume keeps what is finished, --overwrite removes it") as caught:
+        archive.detect(tiny_run, [pictures(tmp_path / "in", 1)], tmp_path / "out", overwrite=True, resume_finished=True)
+    assert caught.value.exit == 2 and not (tmp_path / "out").exists()
+
+
 def test_when_no_case_can_be_saved_the_exit_says_why(tiny_run, tmp_path, monkeypatch):
     from pseudohealthy.report import panel
 
@@ -182,9 +188,17 @@ def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(ct_run, tmp_pa
     series(root / "thick", 5, SliceThickness=None)
     series(root / "dates", 6, StudyDate="2020.01.01", StudyTime="12:30")
     series(root / "nameless", 7, PatientName=None, PatientID=None)
+    series(root / "greek", 20, SpecificCharacterSet="ISO_IR 126", PatientName="Διονυσιος")
+    series(root / "anonymous", 21, PatientName="", PatientID="", PatientBirthDate="", PatientSex="")
+    series(root / "mr", 22, Modality="MR")
+    series(root / "described", 23, SeriesDescription='Head, thin; "bone"', StudyDescription="=1+1")
+    series(root / "no-position", 24, PatientPosition=None)
+    series(root / "accession", 25, AccessionNumber="A" * 16, StudyID="")
+    series(root / "later", 26, SeriesNumber=None, InstanceCreationDate="20200101")
     values, _, affine = head(np.random.default_rng(8), shape=(4, 24, 24))
     nifti(root / "volume.nii.gz", values, affine)
     Image.fromarray(picture(np.random.default_rng(9), side=24)[0]).save(root / "picture.png")
+    np.save(root / "array.npy", picture(np.random.default_rng(10), side=24)[0].astype(np.float32))
     for name in ("killer-1", "killer-2", "killer-3"):
         series(root / name, hash(name) % 1000 + 10)
     write = {name: getattr(dicom_out, name) for name in ("write_segmentation", "write_map", "write_capture")}
@@ -201,14 +215,14 @@ def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(ct_run, tmp_pa
         monkeypatch.setattr(dicom_out, name, killing(name, victim))
     found = archive.detect(ct_run, [root], tmp_path / "out", device="cpu", kinds=EVERY, names="path")
     rows = {row["case_id"]: row for row in found.rows}
-    assert found.exit == 4 and len(rows) == 12
+    assert found.exit == 4 and len(rows) == 20
     assert sorted(name for name in rows if rows[name]["status"] == "failed") == ["killer-1", "killer-2", "killer-3"]
     assert capsys.readouterr().err.count("error[INTERNAL] case=killer-") == 3
     for name in rows:
         files = {path.name for path in (tmp_path / "out" / name).glob("*")}
         dicom = {"anomaly_mask.dcm", "anomaly_map.dcm", "panel.dcm"}
         expected = set() if "killer" in name else {"panel.png", "case.html", "case.json"}
-        expected |= dicom if not {"killer", "volume", "picture"} & {name.split("-")[0]} else set()
+        expected |= dicom if not {"killer", "volume", "picture", "array"} & {name.split("-")[0]} else set()
         assert expected <= files and (files or "killer" in name), name
     assert "SOURCE: StudyDate is not written as the standard has it" in rows["dates"]["warnings"]
     assert "SOURCE" not in rows["latin"]["warnings"] + rows["chinese"]["warnings"]

@@ -49,9 +49,10 @@ def test_healthy_in_tells_health_from_the_rest_and_the_lesion():
 def test_contrast_changes_the_marked_tissue_only_and_by_the_power():
     planes = torch.tensor([[[[-1.0, 0.0], [0.5, 1.0]]]])
     where = torch.tensor([[[True, True], [False, True]]])
-    changed = with_contrast(planes, where, 2.0)
+    changed = with_contrast(planes, 2.0, where)
     assert changed.flatten().tolist() == pytest.approx([-1, 2 * 0.25 - 1, 0.5, 1])
-    assert torch.equal(with_contrast(planes, where, 1.0), planes)
+    assert torch.equal(with_contrast(planes, 1.0, where), planes)
+    assert with_contrast(planes, 2.0)[0, 0, 1, 0] == pytest.approx(2 * 0.75**2 - 1)
 
 
 def test_a_method_that_knows_the_healthy_image_answers_to_contrast():
@@ -88,7 +89,12 @@ def test_analyses_of_a_run_are_written(tiny_run, pictures, tmp_path):
     result = analyse(tiny_run, pictures, tmp_path, device="cpu", limit=8)
     assert {path.name for path in tmp_path.iterdir()} == {
         "analyses.json", "analyses.html", "healthy_in.png", "mean.png", "histograms.png", "contrast.png",
+        "intensities.csv", "intensities.json", "intensities.md", "intensities.png", "examples_oracle.png",
     }  # fmt: skip
     stored = json.loads((tmp_path / "analyses.json").read_text())
     assert stored["healthy_in"].keys() == {"healthy", "outside", "inside"} and stored["histograms"]["kl"] > 0
     assert [row["contrast"] for row in result["contrast"]] == [0.3, 0.7, 1.0, 1.5, 2.0]
+    assert {(row["planes"], row["contrast"]) for row in stored["intensities"]} == {
+        (kind, factor) for kind in ("without lesion", "with lesion") for factor in (0.5, 1.0, 2.0)
+    }
+    assert stored["conditioning"] == [] and len(stored["examples_oracle"]) == 3

@@ -18,6 +18,7 @@ from pseudohealthy.evaluation.compare import (
     against_best,
     compare,
     distinct,
+    known,
     on_common_voxels,
     training_seconds,
 )
@@ -59,6 +60,17 @@ def test_every_file_is_there_and_can_be_read(compared):
     stored = json.loads((out / "comparison.json").read_text())
     assert {record["protocol"] for record in stored["records"]} == {"strict"}
     assert str(out.parent) not in (out / "report.html").read_text()
+
+
+def test_channels_and_the_best_of_validation_stand_beside_the_figures(compared, runs):
+    _, out = compared
+    table = {row["method"]: row for row in csv.DictReader((out / "comparison.csv").open())}
+    history = json.loads((runs[0] / "training_history.json").read_text())
+    assert table["tiny"]["input_channels"] == "1" and table["tiny"]["best_validation_auroc"] == ""
+    assert float(table["tiny"]["best_validation_loss"]) == pytest.approx(min(e["validation_loss"] for e in history))
+    assert {row["best_validation_loss"] for name, row in table.items() if name.startswith(CONTROL)} == {""}
+    entries = [{"validation_loss": float("nan")}, {"validation_loss": 2.0}, {"step": 3}]
+    assert known(entries, "validation_loss") == [2.0], "without healthy validation planes a loss is not a number"
 
 
 def test_a_run_against_itself_differs_by_exactly_nothing(compared):

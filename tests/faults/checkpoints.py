@@ -278,3 +278,34 @@ def k13(stage: Stage) -> Iterator[Trial]:
         trial = fails(stage.run(*words, run, *extra), word, exit=exit)
         trial.harms = {"the run changed": before != {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}}
         yield trial
+
+
+@row(
+    "K14",
+    "a training whose batch cannot fit into the machine's memory",
+    "refused before the first step with what it needs, exit 7, no folder",
+)
+def k14(stage: Stage) -> Iterator[Trial]:
+    out = stage.out() / "deep" / "run"
+    words = "train", stage.root / "tiny.toml", "--data", stage.pictures, "--device", "cpu", "--batch", 60000, "--out"
+    yield fails(stage.run(*words, out), "OUT_OF_MEMORY", "--batch", exit=7, **{"no folder": not out.parent.exists()})
+
+
+@row(
+    "K15",
+    "one damaged picture among those to train on",
+    "trained without it: exit 4, one line, split.csv and model card tell it",
+)
+def k15(stage: Stage) -> Iterator[Trial]:
+    data, out = stage.folder / "data", stage.out()
+    shutil.copytree(stage.pictures, data)
+    broken = min((data / "train" / "good").glob("*.png"))
+    broken.write_bytes(broken.read_bytes()[:60])
+    words = "train", stage.root / "tiny.toml", "--data", data, "--out", out, "--device", "cpu", "--steps", 1
+    done = stage.run(*words)
+    split, card = out / "split.csv", out / "MODEL_CARD.md"
+    rows = split.read_text().splitlines() if split.is_file() else []
+    told = [line for line in rows if broken.stem in line.split(",")[0] and line.endswith("TRUNCATED")]
+    yield fails(done, "TRUNCATED", exit=4,
+                **{"one line": done.err.count("error[") == 1, "told in split.csv": len(told) == 1,
+                   "told on the card": card.is_file() and "Left out: 1 of" in card.read_text()})  # fmt: skip

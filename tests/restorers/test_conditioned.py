@@ -72,6 +72,18 @@ def test_the_vector_of_an_image_changes_its_restoration():
 
 @torch.no_grad()
 @pytest.mark.parametrize("quirks", ["none", "published"])
+def test_estimates_take_the_vector_of_any_image_and_the_noise_of_their_own(quirks):
+    model, x = restorer(draws=2, clip=False, noise="simplex", quirks=quirks), images()
+    own, other = model.model.context(x), model.model.context(x.flip(0))
+    found = [model.estimates(x, own, depth, draw()) for depth in model.depths]
+    torch.testing.assert_close(torch.stack(found).mean((0, 2)), model.restore(x, draw()).healthy)
+    assert found[0].shape == (3, 2, 1, 16, 16) and model.fields(x, 250, draw()).shape == (6, 1, 16, 16)
+    swapped = model.estimates(x, other, 250, draw())
+    assert (swapped[1] - found[0][1]).abs().max() < 1e-5 < 1e-3 < (swapped[0] - found[0][0]).abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("quirks", ["none", "published"])
 def test_each_level_has_its_own_noise_and_each_slice_too_unless_published(quirks):
     model = restorer(noise="simplex", clip=False, quirks=quirks)
     model.model.denoiser.network = spy = Spy(lambda x: x)

@@ -368,14 +368,63 @@ def test_a_network_that_has_learned_little_is_not_the_best_by_roc_auc():
         assert Trainer.saved == chosen
 
 
-def test_anomalous_validation_planes_give_a_roc_auc(pictures, tiny, tmp_path):
-    data = tmp_path / "data"
-    shutil.copytree(pictures, data)
-    shutil.move(data / "test" / "bad", data / "val" / "bad")
-    run = loop.train(tiny("training.steps=2", "training.validate=1"), data, tmp_path / "run", device="cpu")
+@pytest.fixture
+def labelled(pictures, tmp_path) -> Path:
+    """Eight healthy and eight anomalous pictures to validate on."""
+    shutil.copytree(pictures, tmp_path / "data")
+    shutil.move(tmp_path / "data" / "test" / "bad", tmp_path / "data" / "val" / "bad")
+    return tmp_path / "data"
+
+
+def test_anomalous_validation_planes_give_a_roc_auc_and_pictures_of_it(labelled, tiny, tmp_path, monkeypatch):
+    drawn, figure = [], watch.figure
+    monkeypatch.setattr(watch, "figure", lambda *a, **k: drawn.append(figure(*a, **k)) or drawn[-1])
+    run = loop.train(tiny("training.steps=2", "training.validate=1"), labelled, tmp_path / "run", device="cpu")
     history = run.read_json("training_history.json")
     assert all(0 <= entry["validation_auroc"] <= 1 for entry in history)
     assert list(run.folder.glob("eval_scores_epoch_*.png"))
+    panels = {axes.get_xlabel() or axes.get_ylabel(): axes for figure in drawn for axes in figure.axes}
+    roc = panels["false positive rate"].get_lines()[-1]
+    area = np.trapezoid(roc.get_ydata(), roc.get_xdata())
+    assert area == pytest.approx(history[-1]["validation_auroc"]), "the curve is that of the figure beside it"
+    assert len(panels["anomaly score"].patches) == 60, "two histograms"
+    curves = {line.get_label(): line for axes in drawn[-1].axes for line in axes.get_lines()}
+    assert curves["validation ROC-AUC"].get_ydata().tolist() == [e["validation_auroc"] for e in history]
+    assert curves["loss denoiser"].get_xdata().tolist() == [1, 2], "the last step's training loss, too"
+
+
+@pytest.mark.parametrize(
+    "wanted, taken, told", [(5, 5, ""), (50, 8, "8 healthy and 8 anomalous planes instead of 50 of each")]
+)
+def test_a_validation_ranks_as_many_planes_of_each_label_as_asked_for(
+    labelled, tiny, tmp_path, monkeypatch, capsys, wanted, taken, told
+):
+    seen = []
+    monkeypatch.setattr(watch, "draw_scores", lambda trainer, scores, value: seen.append([*map(len, scores.values())]))
+    recipe = tiny(
+        "training.steps=2", "training.validate=1", f"training.eval_samples={wanted}", "training.validation_planes=4"
+    )
+    loop.train(recipe, labelled, tmp_path / "run", device="cpu")
+    assert seen == [[taken, taken]] * 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "validation ROC-AUC" in line]
+    assert len(lines) == bool(told) and all(told in line and "has no more" in line for line in lines), "said once"
+
+
+def test_where_time_allows_fewer_planes_than_the_settings_name_the_number_and_the_reason_are_said():
+    """15 epochs of 2,000 slices in batches of 8, 49 windows a slice: what the haemorrhage README's training allows."""
+
+    class Model:
+        network_calls = staticmethod(lambda: 49)
+
+    budget = Budget(batch=8)
+    most = watch.most_restored(budget, Model, 375)
+    assert most == 18 and watch.most_restored(Budget(batch=8, eval_samples=50), Model, 375) == 50
+    said = watch.fewer_ranked(budget, Model, most, 400, 300)
+    assert "18 healthy and 18 anomalous planes instead of 128 of each" in said
+    assert "49 network calls" in said and "training.eval_samples=N" in said
+    assert watch.fewer_ranked(budget, Model, most, 400, 7).startswith("validation ROC-AUC: 18 healthy and 7 anomalous")
+    assert watch.fewer_ranked(budget, Model, most, 18, 7) == "", "all there are"
+    assert watch.fewer_ranked(budget, Model, 128, 400, 300) == ""
 
 
 # -- budget ----------------------------------------------------------------------------------------------------------

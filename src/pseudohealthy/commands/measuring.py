@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,8 +38,10 @@ class Evaluate(Command):
     """at most so many test cases, evenly spread"""
     allow_leak: bool = False
     """also evaluate patients the run was trained on; every figure is then optimistic"""
+    weights: Annotated[str, Arg(metavar="WHICH")] = "best_model"
+    """which of the run's weights: best_model, best_model_loss, last, or a file of the same recipe"""
     analyses: bool = False
-    """also: are healthy images left alone, intensity histograms, contrast, sites and lesion sizes (analyses.html)"""
+    """also: are healthy images left alone, intensities and contrast, conditioning, cases, sites and sizes (analyses.html)"""
     resample_mask: bool = False
     """read masks on another grid at the nearest voxel in mm instead of refusing their cases; each one is named"""
     overwrite: bool = False
@@ -47,13 +49,15 @@ class Evaluate(Command):
 
     def run(self) -> int:
         from pseudohealthy.evaluation.runner import evaluate
+        from pseudohealthy.run import Run
 
-        result = evaluate(self.run_folder, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
+        run = replace(Run.open(self.run_folder), which=self.weights)
+        result = evaluate(run, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
                           limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite, resample_mask=self.resample_mask)  # fmt: skip
         if self.analyses:
             from pseudohealthy.evaluation.analyses import analyse
 
-            analyse(self.run_folder, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
+            analyse(run, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
         if self.json:
             self.show([record.as_dict() for record in result.records])
         elif not self.quiet:
@@ -84,6 +88,8 @@ class Compare(Command):
     """the test case that panel.png shows by all runs; default: the one with the largest reference"""
     allow_leak: bool = False
     """also patients a run was trained on; every figure is then optimistic"""
+    analyses: bool = False
+    """also, of all runs side by side: intensities and contrast, conditioning, cases (analyses.html)"""
     overwrite: bool = False
     """write into --out although something lies there"""
 
@@ -92,6 +98,10 @@ class Compare(Command):
 
         result = compare(self.runs, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
                          limit=self.limit, case=self.case, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
+        if self.analyses:
+            from pseudohealthy.evaluation.analyses import analyse_runs
+
+            analyse_runs(self.runs, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
         if self.json:
             self.show([{"data": k, **r.as_dict()} for k, e in result.evaluations.items() for r in e.records])
         elif not self.quiet:

@@ -5,9 +5,10 @@ Layout: ``stage_2_train/ID_000012eaf.dcm`` (also ``images/``, ``series/``) with 
 is one series of one study; a study by StudyInstanceUID, a patient by PatientID, the order by position along the normal.
 
 Labels are per slice (column ``plane_labels``, blank = unlabelled); there are no masks. ``healthy="study"`` (default):
-only patients without any positive slice train, all others are test. ``"slice"``: every negative slice of a training
-patient counts as healthy, as in the CT-haemorrhage work this compares with: a negative slice of a bleeding patient may
-show swelling or shift.
+only patients without any positive slice train; those with haemorrhage are divided over val and test, so that a training
+has a validation ROC-AUC and its best model is chosen by it; unlabelled ones are test. ``"slice"``: every negative slice
+of a training patient counts as healthy, as in the CT-haemorrhage work this compares with: a negative slice of a bleeding
+patient may show swelling or shift.
 Traps, all counted and printed: four images are listed twice (24 surplus rows of 4,516,842; identical ones are dropped,
 contradictory ones refused); ID_6431af929.dcm holds fewer pixels than it declares and a few slices are constant: left
 out by what they are, never replaced by another image; 12-bit headers that wrap air to +3096 are repaired on reading
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest, assign_splits
+from pseudohealthy.cases import ANOMALOUS, HEALTHY, SPLITS, Case, Manifest, assign_splits
 from pseudohealthy.datasets.ct_ich import divided
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.progress import say, track
@@ -57,10 +58,18 @@ def prepare(
     healthy: str = "study",
     num_samples: int | None = None,
     sample_seed: int = 42,
+    haemorrhage_in_val: bool = True,
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
 ) -> Manifest:
-    """One case per series, split by patient. num_samples: train on that many healthy slices, drawn with sample_seed
-    from the training patients; each is then a case of its own and no other is left in train.
+    """One case per series, split by patient.
+
+    Args:
+        healthy: What trains: "study" or "slice", see above.
+        num_samples: Train on that many healthy slices, drawn with `sample_seed` from the training patients; each is then
+            a case of its own and no other is left in train. Where fewer exist all are taken, and a line says so.
+        haemorrhage_in_val: With healthy="study", divide patients with haemorrhage over val and test in the ratio of their
+            fractions; false puts all of them into test, and a training has no ROC-AUC then.
+        fractions: Of the patients, for train, val and test.
 
     Reads every file once. Writes links to the slices of each study below ``out/studies``. Raises Fault LAYOUT (exit 3),
     LABELS (3) for a table that contradicts itself, BAD_SETTING (2), and what the DICOM reader raises.
@@ -82,7 +91,9 @@ def prepare(
     if healthy == "slice":
         manifest = divided(cases, out, seed=seed, fractions=fractions)
     else:
-        manifest = assign_splits(Manifest(cases, out), seed=seed, fractions=fractions)
+        manifest = assign_splits(
+            Manifest(cases, out), seed=seed, fractions=fractions, anomalous_in_val=haemorrhage_in_val
+        )
     split = {case.case_id: case.split for case in manifest}
     chosen = []
     if num_samples is not None:
@@ -94,13 +105,26 @@ def prepare(
     manifest = Manifest(chosen + cases, out)
     manifest.save(out / "manifest.csv")
     uneven = sum(not even for _, _, even in stacks)
-    planes = Counter(word for case in manifest for word in case.extra["plane_labels"].split("|"))
     say(f"{len(manifest)} cases of {len(manifest.patients)} patients, {uneven} of them without regular slice distances; "
-        f"slices: {planes['0']} without, {planes['1']} with haemorrhage, {planes['']} unlabelled")  # fmt: skip
-    tested = {label for case in manifest.split("test") for label in case.extra["plane_labels"].split("|")}
-    if not {"0", "1"} <= tested:
-        say("warning: the test split does not hold slices of both classes")
+        f"slices: {_counted(manifest)}")  # fmt: skip
+    for name in SPLITS:
+        part = manifest.split(name)
+        bleeding = len(_patients(part.cases, ANOMALOUS))
+        say(f"{name}: {len(part.patients)} patients, {bleeding} with haemorrhage; slices: {_counted(part)}")
+        if name != "train" and not {"0", "1"} <= _words(part).keys():
+            lost = "the training will have no ROC-AUC" if name == "val" else "nothing can be ranked in it"
+            say(f"warning: the split {name} does not hold slices of both classes: {lost}")
     return manifest
+
+
+def _words(manifest: Manifest) -> Counter[str]:
+    """How many slices are labelled "0", "1" and "" (not at all)."""
+    return Counter(word for case in manifest for word in case.extra["plane_labels"].split("|"))
+
+
+def _counted(manifest: Manifest) -> str:
+    found = _words(manifest)
+    return f"{found['0']} without, {found['1']} with haemorrhage, {found['']} unlabelled"
 
 
 def read_labels(table: Path) -> dict[str, int]:
@@ -246,9 +270,13 @@ def _patients(cases: list[Case], label: int | None) -> set[str]:
 def _drawn(stacks: list[tuple[Case, list[_Slice]]], source: Path, count: int, seed: int) -> list[Case]:
     """Single slices of label 0 from the training stacks, each a case."""
     pool = [(case, one) for case, stack in stacks for one in stack if one.label == HEALTHY]
-    if not 0 < count <= len(pool):
+    if count < 1 or not pool:
         found = f"num_samples {count} of {len(pool)} healthy training slices"
-        raise Fault("BAD_SETTING", found, "ask for fewer", exit=USAGE)
+        raise Fault("BAD_SETTING", found, "give a number from 1, and data with healthy slices", exit=USAGE)
+    if count > len(pool):
+        say(
+            f"warning: num_samples is {count}, and the training patients have {len(pool)} healthy slices: all are taken"
+        )
     order = sorted(np.random.default_rng(seed).permutation(len(pool))[:count].tolist())
     return [
         Case(one.path.stem, case.patient_id, "train", HEALTHY, one.path.relative_to(source).as_posix(), root=source,

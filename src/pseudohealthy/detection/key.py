@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pseudohealthy.errors import BAD_OUTPUT, USAGE, Fault
@@ -42,11 +42,31 @@ def extend(path: Path, sources: Sequence[Source]) -> bool:
     if not rows:
         return False
     try:
-        write(path, known(path) | rows)
+        with alone(path):
+            write(path, known(path) | rows)
     except Fault as fault:
         fault.cure = "name a file that can be written with --key"
         raise
     return True
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let one program at a time read and write the key, so that two that extend it lose no row of each other."""
+    import fcntl
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path.parent, os.O_RDONLY)
+    except OSError:  # who writes the key says what is wrong with its folder
+        yield
+        return
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write(path: Path, rows: Mapping[str, tuple[str, ...]]) -> None:

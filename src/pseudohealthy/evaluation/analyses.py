@@ -1,8 +1,9 @@
 """What one number does not tell: is health left alone, are intensities kept, does contrast matter, where does it fail.
 
 `healthy_in`: a healthy image must come back unchanged (Wolleb et al. 2022, Fig. 7). `divergence`: intensities of images
-and of their twins in healthy tissue (Behrendt et al., cDDPM, Fig. 4). `contrast`: the answer to x -> x^c in marked tissue
-(the same, Figs 3 and 4, c from 0.3 to 2). `strata`: figures by site and by lesion size.
+and of their twins in healthy tissue. `contrast`: the answer to x -> x^c in marked tissue, c from 0.3 to 2. `strata`: figures
+by site and by lesion size. `side_by_side`: cDDPM's figures 3 to 5 (Behrendt et al. 2025), of one run or of several:
+`intensity`, `conditioning`, `examples`.
 """
 
 from __future__ import annotations
@@ -20,20 +21,36 @@ from pseudohealthy import cases
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import NO_INPUT, Fault
-from pseudohealthy.evaluation import plots
+from pseudohealthy.evaluation import analysis_plots, plots
+from pseudohealthy.evaluation.compare import distinct
+from pseudohealthy.evaluation.conditioning import conditioning
+from pseudohealthy.evaluation.examples import examples, to_show
+from pseudohealthy.evaluation.intensity import (
+    CONTRASTS,
+    Histograms,
+    entries,
+    entropy,
+    gathered,
+    intensities,
+    kl,
+    markdown,
+    twins_of,
+    with_contrast,
+)
 from pseudohealthy.evaluation.protocols import strict
 from pseudohealthy.evaluation.records import CaseResult
 from pseudohealthy.evaluation.restoration import TwinErrors
 from pseudohealthy.evaluation.runner import batches, evenly, measure, readable
 from pseudohealthy.evaluation.sweep import Watched
-from pseudohealthy.io.atomic import write_json
+from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.restorers.apply import Stack
 from pseudohealthy.run import Run, provenance
 
-CONTRASTS = (0.3, 0.7, 1.0, 1.5, 2.0)  # cDDPM, section 4.5
 CASES, PLANES = 64, 16  # restored again; of these, under every contrast
-SMOOTHING = 0.5  # added to every bin, so that an empty one is rare instead of impossible (Jeffreys)
+NOTES = (
+    "histograms are of healthy tissue only, the foreground less the reference; a twin equal to its image has divergence 0",
+    "intensities are those of each run's own canvas; the contrast of a plane is changed after it was brought there",
+)
 STRATA = ("image_auroc", "voxel_average_precision_pooled", "dice_oracle_pooled")
 
 
@@ -53,9 +70,7 @@ def divergence(first: np.ndarray, second: np.ndarray, *, bins: int = 500) -> Div
     high = max(first.max(), second.max())
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     counts = [np.histogram(sample, edges)[0].astype(np.float64) for sample in (first, second)]
-    p, q = ((count + SMOOTHING) / (count.sum() + SMOOTHING * bins) for count in counts)
-    entropy = [-float(np.sum(m[m > 0] * np.log(m[m > 0]))) for m in (count / count.sum() for count in counts)]
-    return Divergence(float(np.sum(p * np.log(p / q))), entropy[0] - entropy[1])
+    return Divergence(float(kl(*counts)), float(entropy(counts[0]) - entropy(counts[1])))
 
 
 def healthy_in(found: Sequence[CaseResult]) -> dict[str, np.ndarray]:
@@ -74,11 +89,6 @@ def healthy_in(found: Sequence[CaseResult]) -> dict[str, np.ndarray]:
     return {name: np.asarray(values) for name, values in parts.items()}
 
 
-def with_contrast(planes: Tensor, where: Tensor, factor: float) -> Tensor:
-    """Planes (N, C, S, S) in [-1, 1] with x -> x^factor, x in [0, 1], in ``where`` (N, S, S) bool; elsewhere as they are."""
-    return torch.where(where[:, None], 2 * ((planes.clamp(-1, 1) + 1) / 2) ** factor - 1, planes)
-
-
 def contrast(
     detector: Detector,
     planes: Tensor,
@@ -91,10 +101,8 @@ def contrast(
     intensities inside. places: of each plane in its volume, which keys its noise, the same for every factor."""
     rows = []
     for factor in factors:
-        changed = with_contrast(planes, where, factor)
-        alone = [Stack.whole(changed[i : i + 1], foreground[i : i + 1], [place]) for i, place in enumerate(places)]
-        found = detector.apply(alone)
-        twins, maps = torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
+        changed = with_contrast(planes, factor, where)
+        twins, maps = twins_of(detector, changed, foreground, places)
         rest = foreground & ~where
         apart = divergence(changed.mean(1)[where].numpy(), twins.mean(1)[where].numpy())
         rows.append({
@@ -147,7 +155,8 @@ def analyse(
     limit: int = 0,
 ) -> dict[str, Any]:
     """All of these for a run on test cases (at most `CASES`, or `limit`): analyses.json, strata.csv, healthy_in.png,
-    mean.png, histograms.png, contrast.png and analyses.html in ``out``; what the data do not allow is left out."""
+    mean.png, histograms.png, contrast.png, the files of `side_by_side` and analyses.html in ``out``; what the data do not
+    allow is left out."""
     run = run if isinstance(run, Run) else Run.open(run)
     manifest = data if isinstance(data, Manifest) else cases.load(Path(data))
     chosen = evenly(list(manifest.split("test")), min(limit or CASES, CASES))
@@ -191,8 +200,75 @@ def analyse(
         result["contrast"] = contrast(detector, planes, foreground, where, [row for *_, row in marked])
     result["strata"] = strata(found, {case.case_id: case.site for case in chosen})
     plots.strip(Path(out) / "mean.png", mean_pictures(sums), "mean over planes, lesions left out of the map")
-    _write(Path(out), result, means, images, restored, notes, detector)
+    beside, drawn = side_by_side({run.name: detector}, {manifest.root.resolve().name: manifest}, Path(out), limit)
+    result |= beside
+    _write(Path(out), result, means, images, restored, notes, detector, drawn)
     return result
+
+
+def analyse_runs(
+    runs: Sequence[Run | Path | str],
+    data: Sequence[Path | str | Manifest],
+    out: Path | str,
+    *,
+    device: str = "auto",
+    batch: int = 32,
+    limit: int = 0,
+) -> dict[str, Any]:
+    """`side_by_side` of several runs on the test cases of several data sets, with analyses.json and analyses.html;
+    ``compare --analyses``. limit: at most so many cases of a data set (0: `CASES`)."""
+    from pseudohealthy.report.page import write_report
+
+    opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
+    manifests = [one if isinstance(one, Manifest) else cases.load(Path(one)) for one in data]
+    sets = dict(zip(distinct([m.root.resolve().name for m in manifests]), manifests, strict=True))
+    detectors = [Detector(run, device=device, batch=batch, threshold=0.0) for run in opened]
+    named = dict(zip(distinct([run.name for run in opened]), detectors, strict=True))
+    result, pictures = side_by_side(named, sets, Path(out), limit)
+    made = {**provenance(), "runs": {name: detector.made() for name, detector in named.items()}}
+    write_json(Path(out) / "analyses.json", {"made": made, **result})
+    rows = [{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in result["intensities"]]
+    page = write_report(Path(out), title="Analyses side by side", rows=rows, rows_title="Intensities of healthy tissue",
+                        figures=pictures, notes=NOTES, provenance=made, name="analyses.html")  # fmt: skip
+    say(f"analyses: {page}")
+    return result
+
+
+def side_by_side(
+    runs: Mapping[str, Detector], sets: Mapping[str, Manifest], folder: Path, limit: int
+) -> tuple[dict[str, Any], list[Path]]:
+    """cDDPM's figures 3 to 5 for runs by name on data by name: their figures, and the pictures drawn.
+
+    Writes intensities.csv, .json, .md and .png; conditioning.png where a run is conditioned; examples_oracle.png where cases have a
+    reference (the last two with the data's name, of several).
+    """
+    from pseudohealthy.report.comparison import write_table
+
+    result: dict[str, Any] = {"intensities": [], "conditioning": [], "examples_oracle": []}
+    kept: dict[str, Histograms] = {}
+    tables: list[str] = []
+    drawn: list[Path] = []
+    for data, manifest in sets.items():
+        chosen = evenly(list(manifest.split("test")), min(limit or CASES, CASES))
+        found = gathered(chosen, list(runs.values()), to_show(chosen), [])
+        ending = f"_{data}.png" if len(sets) > 1 else ".png"
+        rows, histograms = intensities(runs, found)
+        if rows:
+            kept[data] = histograms
+            tables.append(markdown(rows, data))
+        result["intensities"] += [{"data": data, **row} for row in rows]
+        if swapped := conditioning(runs, found):
+            drawn.append(analysis_plots.conditioning(folder / f"conditioning{ending}", swapped))
+            result["conditioning"] += [{"data": data, **one.row, "conditions": one.rows} for one in swapped]
+        if shown := examples(runs, found.examples):
+            drawn.append(analysis_plots.examples(folder / f"examples_oracle{ending}", shown))
+            result["examples_oracle"] += [{"data": data, **one.row} for case in shown for one in case]
+    if kept:
+        drawn.insert(0, analysis_plots.intensities(folder / "intensities.png", kept))
+        write_table(folder / "intensities.csv", result["intensities"])
+        write_json(folder / "intensities.json", entries(result["intensities"]))
+        write_text(folder / "intensities.md", "\n".join(tables))
+    return result, drawn
 
 
 def add_up(sums: dict[str, Tensor], pictures: Tensor, lesion: Tensor) -> None:
@@ -215,7 +291,7 @@ def mean_pictures(sums: dict[str, Tensor]) -> list[tuple[str, np.ndarray, np.nda
 
 def _write(
     folder: Path, result: dict[str, Any], means: dict[str, np.ndarray], images: np.ndarray, restored: np.ndarray,
-    notes: list[str], detector: Detector,
+    notes: list[str], detector: Detector, pictures: list[Path],
 ) -> None:  # fmt: skip
     from pseudohealthy.report.comparison import write_table
     from pseudohealthy.report.page import write_report
@@ -236,8 +312,8 @@ def _write(
         lines = {name: [row[name] for row in rows] for name in ("inside", "outside")}
         plots.series(folder / "contrast.png", [row["contrast"] for row in rows], lines, "exponent of the marked tissue's "
                      "intensity (1: as it is)", "mean anomaly")  # fmt: skip
-    figures = [folder / f"{name}.png" for name in ("healthy_in", "mean", "histograms", "contrast")]
+    figures = [*(folder / f"{name}.png" for name in ("healthy_in", "mean", "histograms", "contrast")), *pictures]
     facts = {"cases": result["cases"], **{f"mean map, {kinds[k]}": v for k, v in result["healthy_in"].items()}}
     page = write_report(folder, title=f"Analyses of {made['run']}", rows=result["strata"], rows_title="Sites and sizes",
-                        summary=facts, figures=figures, notes=notes, provenance=made, name="analyses.html")  # fmt: skip
+                        summary=facts, figures=figures, notes=[*notes, *NOTES], provenance=made, name="analyses.html")  # fmt: skip
     say(f"analyses: {page}")

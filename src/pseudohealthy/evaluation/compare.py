@@ -330,6 +330,7 @@ def facts(detector: Detector, *, training: bool) -> dict[str, Any]:
         "network_calls": restorer.network_calls(),
         "postprocessing": detector.amap.describe(restorer.describe()),
         "parameters": sum(p.numel() for p in restorer.parameters()),
+        "input_channels": detector.canvas.channels,
     }
     if not training:
         return found
@@ -343,7 +344,14 @@ def facts(detector: Detector, *, training: bool) -> dict[str, Any]:
         "training_steps": steps,
         "planes_seen": steps * batch,
         "training_seconds": training_seconds(history),
+        "best_validation_auroc": max(known(history, "validation_auroc"), default=None),
+        "best_validation_loss": min(known(history, "validation_loss"), default=None),
     }
+
+
+def known(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """The finite values of one key of a training's history; a training that only restores has none."""
+    return [entry[key] for entry in history if np.isfinite(entry.get(key, np.nan))]
 
 
 def training_seconds(history: Sequence[Mapping[str, Any]]) -> float:

@@ -383,3 +383,6 @@ def _save(figure: Figure, path: Path | str) -> Path:
     with atomic(path) as tmp:
         figure.savefig(tmp, dpi=130, format="png", bbox_inches="tight", pad_inches=0.1)
     return Path(path)
+
+
+blank, save, short = _figure, _save, _short  # for `analysis_plots`

@@ -11,7 +11,13 @@ import numpy as np
 from pseudohealthy.cases import ANOMALOUS, HEALTHY
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 
-OPTIONAL = ("caveat", "noise_key", "plane_set", "commit")  # of a record: written where they say something
+OPTIONAL = (
+    "caveat",
+    "noise_key",
+    "plane_set",
+    "commit",
+    "weights_sha256",
+)  # of a record: written where they say something
 CONTROL = "control:"  # methods whose name starts so are trivial controls: listed below, compared against
 
 # Metrics shown in tables, in this order; all are better when higher. "@" is followed by the threshold's source.
@@ -159,7 +165,8 @@ class Record:
     what it hides; against: the control a ``*_difference`` is taken from; p_value: of that difference, two-sided, from
     the resamples; p_holm: the same, corrected for all differences of the evaluation (Holm 1979); caveat: why the number
     flatters, such as a leak that was allowed; noise_key, plane_set, commit: what keyed the noise, which planes scores are
-    over, and the code that did it. These four are written only where they are known.
+    over, and the code that did it; weights_sha256: of the weights that `evaluate` measured. These five are written only
+    where they are known.
     """
 
     metric: str
@@ -183,6 +190,7 @@ class Record:
     noise_key: str = ""
     plane_set: str = ""
     commit: str = ""
+    weights_sha256: str = ""
 
     @property
     def is_control(self) -> bool:

@@ -43,6 +43,7 @@ def evaluate(
     limit: int = 0,
     overwrite: bool = False,
     resample_mask: bool = False,
+    weights: Path | str = "best_model",
 ) -> Evaluation:
     """Evaluate a run on the test split of `data`, beside the trivial controls; the command ``evaluate``.
 
@@ -50,9 +51,13 @@ def evaluate(
     "val" are measured too. Refuses cases whose patient the run was trained or validated on (Fault LEAK, exit 2) unless `allow_leak`. limit: at
     most so many test cases, evenly spread (0: all). Cases that cannot be read are left out and named in the notes.
     resample_mask: masks on another grid in mm are read at the nearest voxel instead of refused, and each one is named.
+    weights: "best_model", "best_model_loss", "last" or a file; the stored threshold is of best_model and of no others.
     """
     chosen, _ = protocols.find(protocol)
     run = run if isinstance(run, Run) else Run.open(run)
+    if str(weights) != "best_model":
+        run = replace(run, which=str(weights))
+    file = run.weights()  # refused before anything is written
     manifest = data if isinstance(data, Manifest) else cases.load(Path(data))
     test = list(manifest.split("test"))
     if not test:
@@ -64,8 +69,15 @@ def evaluate(
         test = list(manifest.split("test"))
     test = evenly(test, limit)
     folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
-    detector = Detector(run, device=device, batch=batch, threshold="stored" if has_threshold(run) else "otsu")
+    own = run.which == "best_model"
+    detector = Detector(run, device=device, batch=batch, threshold="stored" if own and has_threshold(run) else "otsu")
     notes += detector.outdated()
+    thresholds = stored_thresholds(run)
+    if not own:
+        notes.append(f"weights: {file.name}, sha256 {str(detector.weights_sha256)[:12]}")
+        if not detector.stored and detector.restorer.name in thresholds:
+            del thresholds[detector.restorer.name]
+            notes[-1] += "; the stored threshold is of other weights and not used"
     methods = {detector.restorer.name: detector}
     if controls:
         for name, restorer in control_restorers(detector.restorer.cpu()).items():
@@ -84,7 +96,7 @@ def evaluate(
         protocol,
         results,
         protocols.Setting(
-            thresholds=stored_thresholds(run),
+            thresholds=thresholds,
             validation=measured(methods, validation, batch, notes, TwinErrors(), "validating") if validation else (),
             mask="foreground and reference",
             postprocessing=postprocessing,
@@ -92,6 +104,7 @@ def evaluate(
     )
     restored = twins.records(postprocessing)
     stated: dict[str, Any] = {"caveat": " ".join(leak), **scored_by(detector)}
+    stated["weights_sha256"] = detector.weights_sha256 or ""
     result.records = [replace(record, **stated) for record in [*result.records, *restored]]
     result.notes += notes + sentences(restored)
     result.notes.append(f"{len(test)} test cases, {detector.restorer.network_calls()} network calls an image, "

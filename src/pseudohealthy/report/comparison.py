@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from pseudohealthy.evaluation.compare import Comparison
 
 COSTS = (
-    "restorer", "network_calls", "seconds_per_case", "peak_mb", "parameters", "training_steps", "training_planes",
-    "planes_seen", "training_seconds",
+    "restorer", "network_calls", "seconds_per_case", "peak_mb", "parameters", "input_channels", "training_steps",
+    "training_planes", "planes_seen", "training_seconds", "best_validation_auroc", "best_validation_loss",
 )  # fmt: skip
 
 
 def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path]:
-    """comparison.csv, .json, .tex, .md, .png, panel.png (panel-2.png of the second data set), curves.png and report.html;
+    """comparison.csv, .json, .tex, .md, .png, panel.png (panel_2.png of the second data set), curves.png and report.html;
     a plot without anything to draw is left out."""
     by_data = {data: evaluation.records for data, evaluation in result.evaluations.items()}
     table = rows(result)
@@ -45,7 +45,7 @@ def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path
     written.append(write_text(folder / "comparison.md", markdown(result)))
     if any(summarise(group).headings for group in by_data.values()):
         written.append(plots.forest(folder / "comparison.png", by_data))
-    panels = [folder / ("panel.png" if number == 1 else f"panel-{number}.png") for number in range(1, len(shown) + 1)]
+    panels = [folder / ("panel.png" if number == 1 else f"panel_{number}.png") for number in range(1, len(shown) + 1)]
     for path, (data, one) in zip(panels, shown.items(), strict=True):
         written.append(example.draw(one, path, f"{data}, " if len(by_data) > 1 else ""))
     if any("validation_auroc" in entry for history in result.histories.values() for entry in history):
@@ -81,14 +81,19 @@ def printed(result: Comparison) -> Any:
         rivals = {record.against for record in evaluation.records if record.against}
         shown = [r for r in evaluation.records if not r.is_control or r.method in rivals or not rivals]
         parts += [Text(data, style="bold"), replace(evaluation, records=shown, notes=[]).table()]
-    costs = Table("method", "calls", "s/case", "peak MB", "parameters", "steps", "planes seen", "training s", box=None)
+    costs = Table("method", "calls", "s/case", "peak MB", "parameters", "channels", "steps", "planes seen", "training s",
+                  "best val. ROC-AUC", "best val. loss", box=None)  # fmt: skip
     for row in rows(result):
         if not row["method"].startswith(CONTROL):
-            keys = ("network_calls", "seconds_per_case", "peak_mb", "parameters", "training_steps", "planes_seen",
-                    "training_seconds")  # fmt: skip
-            values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in map(row.get, keys)]
+            keys = ("network_calls", "seconds_per_case", "peak_mb", "parameters", "input_channels", "training_steps",
+                    "planes_seen", "training_seconds", "best_validation_auroc", "best_validation_loss")  # fmt: skip
+            values = [_short(value) for value in map(row.get, keys)]
             costs.add_row(Text(row["method"]), *values)
     return Group(*parts, costs, *(Text(line, style="dim") for line in notes(result)))
+
+
+def _short(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def notes(result: Comparison) -> list[str]:

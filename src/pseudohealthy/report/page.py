@@ -38,6 +38,9 @@ CAPTIONS = {
     "healthy_in": "Mean anomaly of healthy cases, and of diseased ones outside and inside the reference",
     "histograms": "Intensities of images and of their healthy twins, healthy tissue only",
     "contrast": "Mean anomaly as the contrast of the marked tissue is changed",
+    "intensities": "Intensities of healthy tissue in images and twins, at original and changed contrast",
+    "conditioning": "Twins of one noised image, conditioned on other images: what the vector does",
+    "examples_oracle": "Cases: twin, map, mask at the case's best Dice (an oracle), intensities of healthy tissue",
 }
 Records = Sequence[Record | Mapping[str, Any]]
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
@@ -91,10 +94,7 @@ def write_report(
     pictures = _Pictures(folder)
     shown = [str(row["case_id"]) for row in ordered if str(row.get("case_id")) in (panels or {})]
     shown = list(dict.fromkeys([*shown, *(panels or {})]))
-    plots = [
-        {"name": CAPTIONS.get(path.stem.split("-")[0], path.stem), "source": pictures.source(path)}
-        for path in map(Path, figures)
-    ]
+    plots = [{"name": _caption(path.stem), "source": pictures.source(path)} for path in map(Path, figures)]
     sources = [(case, pictures.source(Path((panels or {})[case]))) for case in shown]
     anchors = {case: f"picture-{index}" for index, (case, source) in enumerate(sources) if source}
     page = environment.from_string((files / "report.html.j2").read_text("utf-8")).render(
@@ -180,6 +180,12 @@ class _Pictures:
         if self.room >= 0:
             return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
         return _relative(path, self.folder)
+
+
+def _caption(stem: str) -> str:
+    """What a picture shows; of ``contrast_lgg`` what ``contrast`` shows, and of which data."""
+    known = next((name for name in CAPTIONS if stem.startswith(f"{name}_")), "")
+    return CAPTIONS.get(stem) or (f"{CAPTIONS[known]}: {stem.removeprefix(known)[1:]}" if known else stem)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -108,17 +108,29 @@ class Conditioned(Restorer):
         return (clean - images).float().abs().flatten(1).mean(1)
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        vector = self.model.context(images).repeat_interleave(self.draws, 0)
-        copied, found = images.repeat_interleave(self.draws, 0), []
-        for depth in self.depths:
-            if self.shared:
-                noise = shared_fields(draw, images, f"depth {depth}", self.draws).repeat(len(images), 1, 1, 1)
-            else:
-                noise = self.noisy(draw.fork(f"depth {depth}")).repeat(self.draws).noise(copied)
-            noised = self.model.denoiser.noised(copied, noise, depth)
-            clean = self.model.denoiser(noised, depth, vector=vector).clean.float()
-            found.append(clean.unflatten(0, (-1, self.draws)))
-        return averaged(found, self.clip)
+        context = self.model.context(images)
+        return averaged([self.estimates(images, context, depth, draw) for depth in self.depths], self.clip)
+
+    def estimates(self, images: Tensor, context: Tensor, depth: int, draw: Draw) -> Tensor:
+        """Clean estimates (B, draws, C, S, S) of images noised to one level.
+
+        Args:
+            images: (B, C, S, S) in [-1, 1]; they are noised.
+            context: (B, outputs), `EncodedDenoiser.context` of these images, or of others (paper, figure 3).
+            depth: noise level, 1..levels.
+            draw: noise of the B images.
+        """
+        copied, vector = (one.repeat_interleave(self.draws, 0) for one in (images, context))
+        noised = self.model.denoiser.noised(copied, self.fields(images, depth, draw), depth)
+        clean = self.model.denoiser(noised, depth, vector=vector).clean.float()
+        return clean.unflatten(0, (-1, self.draws))
+
+    def fields(self, images: Tensor, depth: int, draw: Draw) -> Tensor:
+        """The noise of each image and draw at one level, (B draws, C, S, S)."""
+        if self.shared:
+            return shared_fields(draw, images, f"depth {depth}", self.draws).repeat(len(images), 1, 1, 1)
+        noise = self.noisy(draw.fork(f"depth {depth}")).repeat(self.draws)
+        return noise.noise(images.repeat_interleave(self.draws, 0))
 
     def noisy(self, draw: Draw) -> Draw:
         """The same stream, giving this method's kind of noise."""

@@ -29,6 +29,8 @@ class Budget:
     augment: "none", "flip" (left-right), "affine" (flip, 10 degrees, 8 % shift, 8 % scale) or "strong" (bent and with
         another gamma as well).
     validate: steps between validations; 0 for ten per training. validation_planes: at most this many are looked at.
+    eval_samples: planes of each label that a validation restores for its ROC-AUC, whatever they cost; 0: as many as a
+        fifth of the training's time allows, at most half of `validation_planes`. Where fewer exist all are taken.
     seed: of weights, order, levels and noise.
     """
 
@@ -47,6 +49,7 @@ class Budget:
     augment: Literal["none", "flip", "affine", "strong"] = "none"
     validate: Steps = 0
     validation_planes: Annotated[int, Range(1, 1_000_000)] = 256
+    eval_samples: Annotated[int, Range(0, 1_000_000)] = 0
     seed: Seed = 0
 
     def __post_init__(self) -> None:

@@ -269,7 +269,7 @@ def look(
              "step_seconds": round(float(np.median([r["step_seconds"] for r in running])), 4),
              **{f"loss_{part}": float(np.mean([r[part] for r in running])) for part in trainer.losses}}  # fmt: skip
     if world.first and not interrupted:
-        entry |= watch.validate(trainer)
+        entry |= watch.validate(trainer, entry)
         watch.keep_best(trainer, entry)
     if not interrupted:
         trainer.history.append(entry)

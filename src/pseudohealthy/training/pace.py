@@ -50,11 +50,10 @@ class Pace:
 
     def expected_pause(self, every: int) -> float:
         store, model, budget = self.trainer.store, self.trainer.average, self.trainer.budget
-        healthy = min(len(store.select("val", HEALTHY)), budget.validation_planes)
-        sick = min(len(store.select("val", ANOMALOUS)), budget.validation_planes)
-        ranked = 2 * watch.most_restored(budget, model, every) if healthy and sick else 0
-        restored = min(ranked, healthy + sick) + min(3, healthy) + min(3, sick)
-        return PICTURES + self.call * (healthy + restored * model.network_calls())
+        healthy, sick = (len(store.select("val", label)) for label in (HEALTHY, ANOMALOUS))
+        most = watch.most_restored(budget, model, every) if healthy and sick else 0
+        restored = min(most, healthy) + min(most, sick) + min(3, healthy) + min(3, sick)
+        return PICTURES + self.call * (min(healthy, budget.validation_planes) + restored * model.network_calls())
 
     def finishing(self, every: int) -> float:
         """Of the threshold, of the method and of the trivial controls."""

@@ -12,6 +12,7 @@ import torch
 from pseudohealthy.cases import ANOMALOUS, HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.io.atomic import atomic
+from pseudohealthy.progress import say
 from pseudohealthy.restorers.apply import Applied, How, Stack, apply, keys
 from pseudohealthy.restorers.base import Batch, Restorer
 from pseudohealthy.tiles import tiled
@@ -27,8 +28,12 @@ FEWEST = 16  # planes of each label, whatever they cost: fewer give no ROC-AUC w
 LEARNED = 0.25  # share by which the loss of what is chosen by ROC-AUC may exceed the lowest
 
 
-def validate(trainer: Trainer) -> dict[str, float]:
-    """Loss of the averaged weights on healthy validation planes, always with the same levels and noise; ROC-AUC if labelled."""
+def validate(trainer: Trainer, entry: dict[str, Any]) -> dict[str, float]:
+    """Loss of the averaged weights on healthy validation planes, always with the same levels and noise; ROC-AUC if labelled.
+
+    Args:
+        entry: What the history says of this step so far, for the curves.
+    """
     budget, store, model = trainer.budget, trainer.store, trainer.average
     healthy = spread_out(store.select("val", HEALTHY), budget.validation_planes)
     result: dict[str, float] = {}
@@ -49,19 +54,42 @@ def validate(trainer: Trainer) -> dict[str, float]:
         anomalous = store.select("val", ANOMALOUS)
         if len(anomalous) and len(healthy):
             most = most_restored(budget, model, budget.every(trainer.total))
-            pairs = [(HEALTHY, spread_out(healthy, most)), (ANOMALOUS, spread_out(anomalous, most))]
+            pool = store.select("val", HEALTHY) if budget.eval_samples else healthy
+            pairs = [(HEALTHY, spread_out(pool, most)), (ANOMALOUS, spread_out(anomalous, most))]
+            if not trainer.history and (fewer := fewer_ranked(budget, model, most, len(pool), len(anomalous))):
+                say(fewer)
             scores = {label: plane_scores(trainer, rows) for label, rows in pairs}
             result["validation_auroc"] = auroc(scores[HEALTHY], scores[ANOMALOUS])
             draw_scores(trainer, scores, result["validation_auroc"])
     draw_diagnostics(trainer, healthy, anomalous)
-    draw_curves(trainer, [*trainer.history, {"step": trainer.step, **result}])
+    draw_curves(trainer, [*trainer.history, entry | result])
     return result
 
 
 def most_restored(budget: Budget, model: Restorer, every: int) -> int:
     """Planes of each label that a validation restores, `every` steps after the last one."""
+    if budget.eval_samples:
+        return budget.eval_samples
     calls = min(CALLS, SHARE * budget.batch * every)
     return max(FEWEST, min(budget.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
+
+
+def fewer_ranked(budget: Budget, model: Restorer, most: int, healthy: int, anomalous: int) -> str:
+    """One line where a ROC-AUC is over fewer planes than the settings name, with the reason; else "".
+
+    Args:
+        most: Planes of each label that a validation restores.
+        healthy, anomalous: Validation planes that there are.
+    """
+    wanted = budget.eval_samples or budget.validation_planes // 2
+    taken = (f"validation ROC-AUC: {min(most, healthy)} healthy and {min(most, anomalous)} anomalous planes instead of "
+             f"{wanted} of each: ")  # fmt: skip
+    if budget.eval_samples:
+        return f"{taken}the validation split has no more" if min(healthy, anomalous) < wanted else ""
+    if most >= min(wanted, max(healthy, anomalous)):
+        return ""
+    return (f"{taken}a plane takes {model.network_calls():,} network calls, and a validation may take about a fifth of the "
+            "training; --set training.eval_samples=N takes N of each")  # fmt: skip
 
 
 def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
@@ -185,33 +213,45 @@ def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarra
 
 
 def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -> None:
-    """eval_scores_epoch_N.png: histogram of validation scores by label."""
-    fig = figure(figsize=(5, 3.2), layout="constrained")
-    axis = fig.subplots()
+    """eval_scores_epoch_N.png: histogram of validation scores by label, and their ROC curve."""
+    from pseudohealthy.evaluation import curves
+
+    fig = figure(figsize=(8, 3.4), layout="constrained")
+    left, right = fig.subplots(1, 2, width_ratios=(3, 2))
     edges = np.histogram_bin_edges(np.concatenate(list(scores.values())), bins=30)
     for label, colour, text in ((HEALTHY, "#0072B2", "healthy"), (ANOMALOUS, "#D55E00", "anomalous")):
-        axis.hist(scores[label], bins=edges, alpha=0.6, color=colour, label=f"{text} (n = {len(scores[label])})")
-    axis.set(xlabel="anomaly score", ylabel="validation planes", title=f"step {trainer.step}: ROC-AUC {value:.3f}")
-    axis.legend()
+        left.hist(scores[label], bins=edges, alpha=0.6, color=colour, label=f"{text} (n = {len(scores[label])})")
+    left.set(xlabel="anomaly score", ylabel="validation planes")
+    left.locator_params(axis="y", integer=True)
+    left.legend()
+    labels = np.repeat([HEALTHY, ANOMALOUS], [len(scores[HEALTHY]), len(scores[ANOMALOUS])])
+    found = curves.curve(np.concatenate([scores[HEALTHY], scores[ANOMALOUS]]), labels)
+    right.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, label="chance")
+    right.plot(*found.roc_points(), color="#0072B2", linewidth=2, label=f"area {value:.3f}")
+    right.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+    right.set_aspect("equal")
+    right.legend(loc="lower right")
+    fig.suptitle(f"{trainer.run.recipe.name}, step {trainer.step}: ROC-AUC {value:.3f} (validation)", fontsize=10)
     with atomic(trainer.run.folder / f"eval_scores_epoch_{epoch_of(trainer)}.png") as path:
         fig.savefig(path, dpi=110)
 
 
 def draw_curves(trainer: Trainer, history: list[dict[str, Any]]) -> None:
-    """training_curves.png: training and validation loss over steps, ROC-AUC where there is one."""
-    fig = figure(figsize=(6, 3.4), layout="constrained")
-    axis = fig.subplots()
-    keys = sorted({k for entry in history for k in entry if k.startswith(("loss_", "validation_loss_"))})
-    for key in keys:
+    """training_curves.png: training and validation loss over steps; beside them ROC-AUC where there is one."""
+    ranked = [(e["step"], e["validation_auroc"]) for e in history if "validation_auroc" in e]
+    fig = figure(figsize=(9.6, 3.6) if ranked else (6, 3.6), layout="constrained")
+    axes = fig.subplots(1, 2 if ranked else 1, squeeze=False)[0]
+    for key in sorted({k for entry in history for k in entry if k.startswith(("loss_", "validation_loss_"))}):
         points = [(e["step"], e[key]) for e in history if key in e]
-        axis.plot(*zip(*points, strict=True), marker="o", ms=3, label=key.replace("_", " "))
-    axis.set(xlabel="step", ylabel="loss", yscale="log", title=trainer.run.recipe.name)
-    points = [(e["step"], e["validation_auroc"]) for e in history if "validation_auroc" in e]
-    if points:
-        right = axis.twinx()
-        right.plot(*zip(*points, strict=True), color="#009E73", marker="s", ms=3, label="validation ROC-AUC")
-        right.set(ylabel="ROC-AUC", ylim=(0, 1))
-    if keys:
-        fig.legend(loc="outside lower center", ncols=3, fontsize=8)
+        axes[0].plot(*zip(*points, strict=True), marker="o", ms=3, label=key.replace("_", " "))
+    axes[0].set(xlabel="step", ylabel="loss", yscale="log")
+    if axes[0].get_lines():
+        axes[0].legend(fontsize=8)
+    if ranked:
+        axes[1].axhline(0.5, color="#bbbbbb", linewidth=1, label="chance")
+        axes[1].plot(*zip(*ranked, strict=True), color="#009E73", marker="s", ms=4, label="validation ROC-AUC")
+        axes[1].set(xlabel="step", ylabel="ROC-AUC of planes", ylim=(0, 1.02))
+        axes[1].legend(fontsize=8)
+    fig.suptitle(trainer.run.recipe.name, fontsize=10)
     with atomic(trainer.run.folder / "training_curves.png") as path:
         fig.savefig(path, dpi=110)

@@ -1,0 +1,258 @@
+"""Does the healthy twin keep the intensities of healthy tissue, also when the contrast of the image is another?
+
+Behrendt et al., cDDPM (2025), section 4.5 and figure 4: intensities of images and of their twins, x in [0, 1] as it is and
+as x^c, of healthy planes and of planes with a lesion, in healthy tissue only (the foreground less the reference). Histograms
+have 500 bins over the canvas's range, [-1, 1], so that those of several runs have the same bins. A twin that is the image
+itself has 0 in every figure here: read them beside figures of detection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pseudohealthy.canvas import Canvas, Fitted
+from pseudohealthy.cases import HEALTHY, Case
+from pseudohealthy.detector import Detector
+from pseudohealthy.evaluation import bootstrap
+from pseudohealthy.evaluation.compare import OnCanvases, on_canvases
+from pseudohealthy.evaluation.runner import readable
+from pseudohealthy.progress import Progress
+from pseudohealthy.restorers.apply import Stack
+
+CONTRASTS = (0.3, 0.7, 1.0, 1.5, 2.0)  # exponents: cDDPM, section 4.5; 1 is the image as it is
+FIGURE_4 = (0.5, 1.0, 2.0)  # those of its histograms
+KINDS = ("without lesion", "with lesion")
+PER_CASE = 2  # planes of each kind
+BINS = 500  # cDDPM, section 4.5
+SMOOTHING = 0.5  # added to every bin, so that an empty one is rare instead of impossible (Jeffreys)
+FIGURES = ("kl", "entropy_difference", "l1")
+
+
+@dataclass
+class Planes:
+    """Planes of several cases on one canvas.
+
+    Args:
+        images: (C, S, S) each, in [-1, 1].
+        foreground: (S, S) bool each.
+        lesion: (S, S) bool each, the reference.
+        places: position of each in its case, which keys its noise.
+        patients: whose plane each is.
+        off_middle: how far each is from the middle of its case, in planes.
+    """
+
+    images: list[Tensor] = field(default_factory=list)
+    foreground: list[Tensor] = field(default_factory=list)
+    lesion: list[Tensor] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+    off_middle: list[float] = field(default_factory=list)
+
+    def add(self, fitted: Fitted, place: int, patient: str) -> None:
+        lesion = torch.zeros_like(fitted.foreground) if fitted.mask is None else fitted.mask
+        self.images.append(fitted.planes[place])
+        self.foreground.append(fitted.foreground[place])
+        self.lesion.append(lesion[place])
+        self.places.append(place)
+        self.patients.append(patient)
+        self.off_middle.append(abs(place - (len(fitted.planes) - 1) / 2))
+
+    @property
+    def healthy(self) -> Tensor:
+        """Healthy tissue, (N, S, S) bool."""
+        return torch.stack(self.foreground) & ~torch.stack(self.lesion)
+
+
+@dataclass
+class Gathered:
+    """planes: by kind (`KINDS`) and canvas; the same planes of the same cases on each. examples: cases to draw whole."""
+
+    planes: dict[str, dict[Canvas, Planes]] = field(default_factory=dict)
+    examples: list[OnCanvases] = field(default_factory=list)
+
+
+@dataclass
+class Kept:
+    """What one run makes of planes of one kind at one contrast, by patient.
+
+    Args:
+        images, twins: counts of intensities in healthy tissue, (patients, `BINS`).
+        distance: sum of |image - twin| there, in shares of the range, and number of its values, (patients, 2).
+    """
+
+    images: np.ndarray
+    twins: np.ndarray
+    distance: np.ndarray
+
+    def figures(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """`FIGURES` under each row of weights (resamples, patients)."""
+        images, twins = weight @ self.images, weight @ self.twins
+        return {
+            "kl": kl(images, twins),
+            "entropy_difference": entropy(images) - entropy(twins),
+            "l1": bootstrap.ratio_of_sums(weight, *self.distance.T),
+        }
+
+
+def kl(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Kullback-Leibler divergence of the second from the first counts (..., bins), nats, smoothed by `SMOOTHING`."""
+    bins = first.shape[-1]
+    p, q = ((c + SMOOTHING) / (c.sum(-1, keepdims=True) + SMOOTHING * bins) for c in (first, second))
+    return np.sum(p * np.log(p / q), axis=-1)
+
+
+def entropy(counts: np.ndarray) -> np.ndarray:
+    """Of the shares of counts (..., bins), nats."""
+    shares = counts / counts.sum(-1, keepdims=True)
+    return -np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=-1)
+
+
+def with_contrast(planes: Tensor, factor: float, where: Tensor | None = None) -> Tensor:
+    """Planes (N, C, S, S) in [-1, 1] with x -> x^factor, x in [0, 1], in ``where`` (N, S, S) bool, everywhere by default."""
+    changed = 2 * ((planes.clamp(-1, 1) + 1) / 2) ** factor - 1
+    return changed if where is None else torch.where(where[:, None], changed, planes)
+
+
+def twins_of(detector: Detector, images: Tensor, foreground: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Twins (N, C, S, S) and maps (N, S, S) of planes by themselves; the same place is the same noise."""
+    alone = [Stack.whole(images[i : i + 1], foreground[i : i + 1], [place]) for i, place in enumerate(places)]
+    found = detector.apply(alone)
+    return torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
+
+
+def gathered(chosen: list[Case], detectors: Sequence[Detector], shown: Sequence[str], notes: list[str]) -> Gathered:
+    """Up to `PER_CASE` planes of each kind of every case, on the canvas of every run, and the cases named in ``shown``.
+
+    Planes are those that count for a score on the first canvas, evenly spread. A plane is without lesion where its reference
+    says so, or its case is healthy; planes without either, and those with voxels that do not count, belong to no kind.
+    """
+    result = Gathered()
+    canvases = list(dict.fromkeys(detector.canvas for detector in detectors))
+    with Progress("choosing planes", len(chosen)) as bar:
+        for item in on_canvases(readable(chosen, detectors[0], notes, bar), canvases, notes, bar):
+            case = item.reading.case
+            for kind, places in of_kinds(item, canvases[0]):
+                for canvas in canvases:
+                    planes = result.planes.setdefault(kind, {}).setdefault(canvas, Planes())
+                    for place in places:
+                        planes.add(item.by_canvas[canvas], place, case.patient_id)
+            if case.case_id in shown:
+                result.examples.append(item)
+            bar.advance()
+    return result
+
+
+def of_kinds(item: OnCanvases, canvas: Canvas) -> Iterator[tuple[str, list[int]]]:
+    """(kind, planes) of a case."""
+    truth, fitted, apart = item.reading.truth, item.by_canvas[canvas], item.reading.ignored
+    if truth is None and item.reading.case.label != HEALTHY:
+        return
+    marked = np.zeros(len(fitted.planes), bool) if truth is None else truth.any((1, 2))
+    for kind, wanted in zip(KINDS, (~marked, marked), strict=True):
+        if apart is not None:
+            wanted = wanted & ~apart.any((1, 2))
+        rows = np.flatnonzero(canvas.counted(fitted) & wanted)
+        if len(rows):
+            ends = np.linspace(0, len(rows) - 1, min(PER_CASE, len(rows)) + 2)[1:-1]  # not the outermost planes
+            yield kind, sorted({int(rows[round(end)]) for end in ends})
+
+
+def kept_by(detector: Detector, planes: Planes, factor: float) -> Kept:
+    """Counts and distances of one run at one contrast; the contrast of the whole plane is changed."""
+    images = with_contrast(torch.stack(planes.images), factor)
+    twins, _ = twins_of(detector, images, torch.stack(planes.foreground), planes.places)
+    names, healthy = sorted(set(planes.patients)), planes.healthy
+    kept = Kept(np.zeros((len(names), BINS)), np.zeros((len(names), BINS)), np.zeros((len(names), 2)))
+    for image, twin, inside, patient in zip(images, twins, healthy, planes.patients, strict=True):
+        row = names.index(patient)
+        kept.images[row] += counts(image.mean(0)[inside])
+        kept.twins[row] += counts(twin.mean(0)[inside])
+        kept.distance[row] += [float((image - twin).abs().mean(0)[inside].sum()) / 2, int(inside.sum())]
+    return kept
+
+
+def counts(values: Tensor) -> np.ndarray:
+    """Of values (N,) in `BINS` bins over [-1, 1]; what lies beyond is counted in the outermost."""
+    return np.histogram(values.clamp(-1, 1).numpy(), BINS, (-1, 1))[0].astype(np.float64)
+
+
+Histograms = dict[tuple[str, str, float], Kept]  # by kind, run and contrast
+
+
+def intensities(runs: Mapping[str, Detector], found: Gathered) -> tuple[list[dict[str, Any]], Histograms]:
+    """One dict per kind of plane, contrast and run: `FIGURES` with 95 % intervals over patients, and the same of the run
+    less the first run, paired by patient; and the counts behind them."""
+    rows: list[dict[str, Any]] = []
+    kept: Histograms = {}
+    places = [(kind, factor) for kind in KINDS if kind in found.planes for factor in FIGURE_4]
+    with Progress("contrasts", len(places) * len(runs)) as bar:
+        for kind, factor in places:
+            exact: dict[str, dict[str, np.ndarray]] = {}
+            drawn: dict[str, dict[str, np.ndarray]] = {}
+            for name, detector in runs.items():
+                planes = found.planes[kind][detector.canvas]
+                one = kept[kind, name, factor] = kept_by(detector, planes, factor)
+                patients = len(one.distance)
+                exact[name], drawn[name] = one.figures(np.ones((1, patients))), one.figures(bootstrap.weights(patients))
+                row = {"planes": kind, "contrast": factor, "run": name, "method": detector.restorer.name,
+                       "n_planes": len(planes.images), "n_patients": patients}  # fmt: skip
+                first = next(iter(runs))
+                for figure in FIGURES:
+                    row |= with_ends(figure, exact[name][figure], drawn[name][figure], patients)
+                for figure in FIGURES if name != first else ():
+                    value, spread = (part[name][figure] - part[first][figure] for part in (exact, drawn))
+                    row |= with_ends(f"{figure}_less_{first}", value, spread, patients)
+                rows.append(row)
+                bar.advance()
+    return rows, kept
+
+
+def with_ends(name: str, value: np.ndarray, drawn: np.ndarray, patients: int) -> dict[str, float | None]:
+    """A figure (1,) and the ends of its interval; none of fewer than two patients."""
+    low, high = (bootstrap.percentile(drawn) if patients > 1 else None) or (None, None)
+    return {name: float(value[0]), f"{name}_low": low, f"{name}_high": high}
+
+
+def entries(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, each with its data, as ``benchmarks/real_data/rows.py study`` takes them: figures with their intervals."""
+
+    def ends(row: Mapping[str, Any], figure: str) -> list[float | None]:
+        return [row[figure], row[f"{figure}_low"], row[f"{figure}_high"]] if figure in row else [0.0, 0.0, 0.0]
+
+    return [
+        {
+            "what": f"{row['data']}, {row['planes']}, contrast {row['contrast']:g}, {row['run']}",
+            **{figure: ends(row, figure) for figure in FIGURES},
+            "less": {figure: ends(row, f"{figure}_less_{rows[0]['run']}") for figure in FIGURES},
+        }
+        for row in rows
+    ]
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], data: str) -> str:
+    """The rows as a table of Markdown, with a line that says what it is of."""
+
+    def cell(row: Mapping[str, Any], figure: str, sign: str = "") -> str:
+        if row.get(figure) is None:
+            return ""
+        ends = row[f"{figure}_low"], row[f"{figure}_high"]
+        return f"{row[figure]:{sign}.3f}" + ("" if None in ends else f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]")
+
+    first = rows[0]["run"]
+    several = len({row["run"] for row in rows}) > 1
+    heads = ["planes", "contrast", "run", "KL divergence, nats", "l1, share of the range"]
+    heads += [f"KL, less {first}", f"l1, less {first}"] if several else []
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
+        cells = [row["planes"], f"{row['contrast']:g}", row["run"], cell(row, "kl"), cell(row, "l1")]
+        cells += [cell(row, f"{figure}_less_{first}", "+") for figure in ("kl", "l1")] if several else []
+        lines.append(f"| {' | '.join(text.replace('|', '/') for text in cells)} |")
+    sizes = {row["planes"]: f"{row['n_planes']} planes {row['planes']} of {row['n_patients']} patients" for row in rows}
+    told = f"Test split of `{data}`, healthy tissue: {'; '.join(sizes.values())}. Contrast c: the image is x^c, x in [0, 1]; "
+    return "\n".join(lines) + f"\n\n{told}[95 % interval over patients]. A twin equal to its image has 0.\n"
