@@ -95,11 +95,19 @@ def test_chexpert_policies(stanford, tmp_path, options, healthy, anomalous):
     assert Counter(c.label for c in manifest) == {HEALTHY: healthy, ANOMALOUS: anomalous}
 
 
-def test_chexpert_divides_the_anomalous_too_for_methods_that_learn_from_labels(tmp_path):
+def test_chexpert_divides_the_anomalous_too_for_methods_that_learn_from_labels(tmp_path, capsys):
     rows = [(k, "frontal", EFFUSION if k % 2 else CLEAR) for k in range(40)]
     chexpert(tmp_path / "s", "train", rows, prefix="CheXpert-v1.0/")
     manifest = prepare("chexpert", tmp_path / "s", tmp_path / "out", weak=True)
-    assert Counter((c.split, c.label) for c in manifest)["train", ANOMALOUS] == 16 and check(manifest) == []
+    counts = Counter((c.split, c.label) for c in manifest)
+    assert counts["train", ANOMALOUS] == 16 and check(manifest) == []
+    said = capsys.readouterr().err
+    here = counts["train", HEALTHY] + counts["val", HEALTHY]
+    assert (
+        f"training radiographs, validation among them: {here} healthy (Wolleb 2022: 14,179; {here - 14179:,})" in said
+    )
+    prepare("chexpert", tmp_path / "s", tmp_path / "two")
+    assert "Wolleb" not in capsys.readouterr().err, "only of a split that learns from labels"
 
 
 @pytest.mark.parametrize(
@@ -275,7 +283,12 @@ def test_wolleb_slices_are_divided_by_patient_with_the_published_test(tmp_path, 
     manifest = prepare("wolleb-brats", tmp_path / "data", tmp_path / "out")
     assert Counter((c.split, c.label) for c in manifest) == {
         ("train", 0): 18, ("train", 1): 18, ("val", 0): 2, ("val", 1): 2, ("test", 0): 2, ("test", 1): 1}  # fmt: skip
-    assert "1 patient(s) are in training and testing as published, e.g. brats_train_003" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 patient(s) are in training and testing as published, e.g. brats_train_003" in said
+    assert (
+        "training slices, validation among them: 20 healthy (paper: 5,598; -5,578), 20 diseased (paper: 10,607; -10,587)"
+    ) in said
+    assert "test slices: 2 healthy (paper: 705; -703), 1 diseased (paper: 1,082; -1,081)" in said
     case = next(c for c in load(tmp_path / "out") if c.label and c.split == "test")
     scan = read_image(case.image, case.root)
     assert scan.shape == (4, 1, 24, 24) and read_mask(case.mask, case.root, scan).sum() == 6

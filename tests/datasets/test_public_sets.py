@@ -68,6 +68,27 @@ def test_brats_2020_finds_the_misnamed_mask_and_keeps_all_for_test(tmp_path, cap
     assert {c.split for c in divided} == {"train", "val", "test"}
 
 
+def test_brats_counts_the_slices_that_wolleb_takes_where_all_sequences_are_divided(tmp_path, capsys):
+    for number in range(4):
+        name = f"BraTS20_Training_{number:03d}"
+        for kind in OLD:
+            voxels = np.zeros((4, 4, 155), np.uint8)
+            if kind == "seg":
+                voxels[1, 1, 70:90] = 1  # 10 of them among the 49 slices that are taken
+                voxels[1, 1, 120:140] = 2  # and 9 of these
+            (tmp_path / "s" / name).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "s" / name / f"{name}_{kind}.nii.gz")
+    how = {"modality": "all", "fractions": (0.5, 0.25, 0.25)}
+    prepare("brats", tmp_path / "s", tmp_path / "out", **how)
+    said = capsys.readouterr().err
+    assert (
+        f"training slices, validation among them: 90 healthy (Wolleb 2022: 5,598; {90 - 5598:,}), 57 diseased" in said
+    )
+    assert "test slices: 30 healthy (Wolleb 2022: 705; -675), 19 diseased (Wolleb 2022: 1,082; -1,063)" in said
+    prepare("brats", tmp_path / "s", tmp_path / "two", modality="all")
+    assert "Wolleb" not in capsys.readouterr().err, "all cases are test: nothing is learned from them"
+
+
 def test_brats_2023_visits_belong_to_one_patient(tmp_path):
     for visit in ("000", "001"):
         brats(tmp_path / "s", f"BraTS-GLI-00002-{visit}", NEW, (1, 2, 3), join="-")

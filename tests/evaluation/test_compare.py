@@ -46,7 +46,8 @@ def compared(runs, pictures, tmp_path_factory) -> tuple[Comparison, Path]:
 def test_every_file_is_there_and_can_be_read(compared):
     result, out = compared
     assert {path.name for path in out.iterdir()} == {
-        "comparison.csv", "comparison.json", "comparison.tex", "comparison.md", "comparison.png", "report.html",
+        "comparison.csv", "comparison.json", "comparison.tex", "comparison.md", "comparison.png", "panel.png",
+        "report.html",
     }  # fmt: skip
     table = list(csv.DictReader((out / "comparison.csv").open()))
     assert len(table) == len(result.facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,61 @@ def test_what_cannot_be_swept_is_refused_in_one_line(tiny_run, pictures, tmp_pat
         sweep(tiny_run, pictures, over, tmp_path / "out")
     assert caught.value.exit == 2 and word in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def as_wolleb(tiny_run, labelled, tmp_path_factory) -> tuple[Sweep, Path]:
+    out = tmp_path_factory.mktemp("wolleb") / "out"
+    over = ["restorer.depths=[5],[15],[25]", "map.smooth=0,2"]
+    return sweep(tiny_run, labelled, over, out, device="cpu", protocol="wolleb", resamples=20), out
+
+
+def test_another_protocol_measures_what_evaluate_measures_under_it(as_wolleb, tiny_run, pictures, tmp_path):
+    result, out = as_wolleb
+    assert result.metric == "dice_otsu_per_slice_mean"
+    shutil.copytree(tiny_run, tmp_path / "run")
+    text = (tmp_path / "run" / "recipe.toml").read_text().replace("smooth = 0.7", "smooth = 2")
+    (tmp_path / "run" / "recipe.toml").write_text(text)
+    plain = evaluate(tmp_path / "run", pictures, device="cpu", controls=False, protocol="wolleb")
+    place = next(p for p in result.records if result.settings(p) == ["restorer.depths=[15]", "map.smooth=2"])
+    for metric in ("dice_otsu_per_slice_mean", "voxel_auroc_per_slice_mean"):
+        wanted = next(r for r in plain.records if r.metric == metric)
+        assert result.value(place, metric).value == pytest.approx(wanted.value, abs=1e-6)
+    assert any("only diseased slices count" in note for note in result.notes)
+    row = next(csv.DictReader((out / "sweep.csv").open()))
+    assert {"dice_otsu_per_slice_mean@otsu", "voxel_auroc_per_slice_mean", "healthy_residual_mean"} <= row.keys()
+    stored = json.loads((out / "sweep.json").read_text())
+    assert stored["made"]["protocol"] == "wolleb" and stored["best"]["metric"] == "dice_otsu_per_slice_mean"
+
+
+def test_wolleb_is_drawn_as_lines_of_its_two_figures_unless_asked_otherwise(as_wolleb, tmp_path, monkeypatch):
+    from pseudohealthy.evaluation import plots
+
+    result, _ = as_wolleb
+    drawn: list[tuple] = []
+    real = plots.sweep
+    monkeypatch.setattr(
+        plots, "sweep", lambda p, a, f, t, **k: drawn.append((list(f), k["lines"])) or real(p, a, f, t, **k)
+    )
+    for plot in ("auto", "heat", "lines"):
+        replace(result, plot=plot).save(tmp_path / plot)
+    names = ["Dice, mean per diseased slice @ otsu", "voxel AUROC, mean per diseased slice"]
+    assert drawn == [(names, True), (names, False), (names, True)]
+    assert not replace(result, protocol="strict").lines and replace(result, protocol="strict", plot="lines").lines
+
+
+def test_a_protocol_without_a_diseased_case_says_so_and_an_unknown_one_is_refused(tiny_run, pictures, tmp_path):
+    result = sweep(tiny_run, pictures, ["map.smooth=0,3"], device="cpu", protocol="wolleb", resamples=20)
+    assert result.metric == "healthy_false_positive_share"
+    assert any("the protocol wolleb needs one" in note for note in result.notes)
+    with pytest.raises(Fault, match="did you mean 'wolleb'"):
+        sweep(tiny_run, pictures, ["map.smooth=0,3"], tmp_path / "out", protocol="woleb")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_threshold_tuned_on_the_measured_cases_is_named(tiny_run, labelled):
+    result = sweep(tiny_run, labelled, ["map.smooth=0,3"], device="cpu", protocol="behrendt", resamples=20)
+    assert any("which flatters" in note for note in result.notes)
 
 
 def test_values_are_toml_and_bare_words_are_text():

@@ -79,6 +79,28 @@ def test_a_mask_given_by_name_is_read(tmp_path):
     assert ids(picture(tmp_path / "s9_mask.png")) == ["s9_mask"]
 
 
+def test_files_joined_by_a_bar_are_the_channels_of_one_case_in_that_order(tmp_path):
+    one, two = picture(tmp_path / "p_t1.png", 1), picture(tmp_path / "p_t2.png", 2)
+    (source,), _ = io.discover([f"{two}|{one}"])
+    scan = io.read(f"{two} | {one}")
+    assert (source.case_id, source.paths) == ("p_t2", (two, one)) and scan.shape == (2, 1, 16, 16)
+    for channel, path in zip(scan.voxels, (two, one), strict=True):
+        assert np.array_equal(channel, io.read(path).voxels[0])
+    assert len(set(ids(one, f"{one}|{two}"))) == 2
+    with pytest.raises(Fault, match="given twice"):
+        io.discover([f"{one}|{two}", f"{one}|{two}"])
+    larger = tmp_path / "large.png"
+    Image.fromarray(np.zeros((20, 16), np.uint8)).save(larger)
+    (tmp_path / "notes.txt").write_text("x")
+    for second, code in (("gone.png", "NOT_FOUND"), ("notes.txt", "CHANNELS"), ("large.png", "GRID_MISMATCH")):
+        with pytest.raises(Fault) as caught:
+            io.read(f"{one}|{tmp_path / second}")
+        assert caught.value.code == code
+    odd = tmp_path / "a|b.png"
+    picture(odd)
+    assert ids(odd) == [safe("a|b")], "a file that is called so is itself"
+
+
 def test_equal_names_are_told_apart_by_their_folders(tmp_path):
     for name in ("site1/p1/t1.png", "site2/p1/t1.png", "site2/p2/t1.png"):
         picture(tmp_path / name)

@@ -84,6 +84,21 @@ def test_images_stacks_and_channels_of_any_shape_are_drawn(tmp_path, shape):
     assert pixels(tmp_path / "a.png").std() > 10
 
 
+def test_every_channel_is_shown_in_its_own_window(tmp_path):
+    """Four sequences of other units: a square in the last one alone is seen in input and twin."""
+    flat = np.zeros((4, 1, 32, 32))
+    flat[:, :, :, 16:] = np.array([1, 10, 100, 1000.0])[:, None, None, None]
+    marked = flat.copy()
+    marked[3, 0, 4:12, 2:10] = 1000
+    spatial = flat[0] * 0
+    for name, image in (("plain", flat), ("marked", marked)):
+        mosaic(tmp_path / f"{name}.png", image=image, healthy=flat, map=spatial, mask=spatial, window=(0, 1))
+    plain, found = pixels(tmp_path / "plain.png"), pixels(tmp_path / "marked.png")
+    rows, columns = np.nonzero(np.abs(plain - found).max(-1) > 200)
+    assert len(rows) > 100 and columns.max() < plain.shape[1] // 4, "in the input, which is the first of four pictures"
+    assert rows.min() > plain.shape[0] // 2, "in its lower half, where the last two channels are"
+
+
 def test_letters_follow_the_affine():
     radiological = np.eye(4)
     radiological[:3, :3] = [[0, 0, -1], [0, -1, 0], [1, 0, 0]]  # d to S, h to P, w to L

@@ -84,6 +84,8 @@ class Compare(Command):
     """planes restored at once; changes speed and memory only"""
     limit: Limit = 0
     """at most so many test cases of each data set, evenly spread"""
+    case: Annotated[str, Arg(metavar="NAME")] = ""
+    """the test case that panel.png shows by all runs; default: the one with the largest reference"""
     allow_leak: bool = False
     """also patients a run was trained on; every figure is then optimistic"""
     analyses: bool = False
@@ -95,7 +97,7 @@ class Compare(Command):
         from pseudohealthy.evaluation.compare import compare
 
         result = compare(self.runs, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
-                         limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
+                         limit=self.limit, case=self.case, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
         if self.analyses:
             from pseudohealthy.evaluation.analyses import analyse_runs
 
@@ -125,8 +127,12 @@ class Sweep(Command):
     """folder for figures and report"""
     split: Literal["val", "test"] = "val"
     """test shows what choosing on test would flatter; it is no result"""
+    protocol: Protocol = "strict"
+    """what measures each setting, as in `evaluate`; wolleb: Dice at its own Otsu threshold and AUROC of every diseased slice"""
     metric: str = ""
-    """choose by this one, such as dice_oracle_pooled; default: voxel average precision, else AUROC"""
+    """choose by this one, such as dice_oracle_pooled; default: voxel average precision, else AUROC, else the protocol's first"""
+    plot: Literal["auto", "lines", "heat"] = "auto"
+    """several settings as lines over the first, one for each value of the others, or as heat maps; auto: lines for wolleb"""
     batch: Batch = 32
     """planes restored at once; changes speed and memory only"""
     limit: Limit = 0
@@ -139,9 +145,9 @@ class Sweep(Command):
     def run(self) -> int:
         from pseudohealthy.evaluation.sweep import sweep
 
-        result = sweep(self.run_folder, self.data, self.over, self.out, split=self.split, metric=self.metric,
-                       device=self.device, batch=self.batch, limit=self.limit, allow_leak=self.allow_leak,
-                       overwrite=self.overwrite)  # fmt: skip
+        result = sweep(self.run_folder, self.data, self.over, self.out, split=self.split, protocol=self.protocol,
+                       metric=self.metric, plot=self.plot, device=self.device, batch=self.batch, limit=self.limit,
+                       allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
         if self.json:
             from pseudohealthy.report.grid import rows
 

@@ -13,6 +13,8 @@ Labels: whole tumour is everything above 0. Values: 2015 0-4; 2020 and 2021 0, 1
 read, the values are printed and another value is refused (the post-treatment sets of 2024 hold 4, a cavity: give
 ``labels``). Every patient has a tumour and every case is anomalous: all are test, unless ``fractions`` divide them by
 patient; a plane's label is then its mask's, and a plane without tumour is not proven healthy (mass effect, oedema).
+Where all four sequences are divided, the slices that Wolleb et al. 2022 take (of 155, neither the lowest 80 nor the upper
+26) are counted, with and without tumour, and printed beside the paper's counts; its division was never published.
 Cases without mask (validation sets) are test cases without reference; a folder of cases with and without is refused.
 Traps: patients come back in later years under new names, so one release at a time; the background is exactly 0
 (``foreground = "nonzero"`` is right here and nowhere else); ``*apping*.csv`` with a column "Site No" gives the site.
@@ -27,7 +29,9 @@ from pathlib import Path
 from pseudohealthy.cases import ANOMALOUS, Case, Manifest, assign_splits
 from pseudohealthy.datasets.chexpert import read_table, say_counts
 from pseudohealthy.datasets.nnunet import label_values
+from pseudohealthy.datasets.paper_counts import WOLLEB_BRATS, part_of, say_beside
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.io import nifti
 from pseudohealthy.progress import Progress, say
 
 ALL = ("t1", "t1ce", "t2", "flair")
@@ -58,6 +62,8 @@ def prepare(
     year, found = _find(source)
     sites = _sites(source, found)
     _all_or_none(found)
+    as_wolleb = wanted == ALL and fractions[0] > 0
+    slices: dict[str, Counter[int]] = {}  # of a case, by label
     cases, seen, empty = [], Counter[int](), 0
     with Progress("labels", len(found)) as bar:
         for name, files in sorted(found.items()):
@@ -70,6 +76,8 @@ def prepare(
                 values = label_values(files["seg"], labels or VALUES[year], name)
                 seen.update(values)
                 empty += not values - {0}
+                if as_wolleb:
+                    slices[name] = _slices(files["seg"])
             cases.append(Case(
                 name, _patient(year, name), "", ANOMALOUS, "|".join(cells[kind] for kind in wanted),
                 mask=cells.get("seg", ""), brain_mask=cells.get("brainmask", ""), site=sites.get(name, ""), root=source,
@@ -83,8 +91,19 @@ def prepare(
     if empty:
         say(f"brats: {empty} mask(s) are empty; their cases still count as anomalous")
     say_counts("brats", manifest)
+    if any(slices.values()):
+        counts = Counter[tuple[str, int]]()
+        for case in manifest:
+            counts.update({(part_of(case.split), k): n for k, n in slices.get(case.case_id, Counter()).items()})
+        say_beside("brats", "Wolleb 2022", counts, WOLLEB_BRATS, "slices")
     manifest.save(Path(out) / "manifest.csv")
     return manifest
+
+
+def _slices(mask: Path) -> Counter[int]:
+    """Healthy and anomalous slices of a volume of 155 without the lowest 80 and the upper 26; none of another depth."""
+    marked = nifti.read(mask, plane="native").voxels[0].any((1, 2))
+    return Counter((marked[80:-26].astype(int)).tolist()) if len(marked) == 155 else Counter()
 
 
 def _find(source: Path) -> tuple[str, dict[str, dict[str, Path]]]:

@@ -10,7 +10,7 @@ counts as: "drop", "positive" or "negative" (neither healthy nor anomalous). All
 
 Splits by patient: healthy patients are divided, patients with an anomaly are test only, as are all of valid.csv, which
 radiologists labelled. ``weak`` divides the anomalous patients of train.csv too, for methods that learn from image
-labels. Traps: frontal and lateral views are mixed; AP means bedside and goes with disease, so choose ``projection`` or
+labels; the counts of Wolleb et al. 2022, whose choice of patients was never published, are then printed beside. Traps: frontal and lateral views are mixed; AP means bedside and goes with disease, so choose ``projection`` or
 report by it (column ``view``); 8-bit and histogram-equalised; ages end at 90; the training labels are noisy.
 """
 
@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest, assign_splits
+from pseudohealthy.datasets.paper_counts import WOLLEB_CHEXPERT, counted, say_beside
 from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.progress import say
 
@@ -86,6 +87,8 @@ def prepare(
         require_files("chexpert", cases, partial), out, seed=seed, fractions=fractions, weak=weak, test=held
     )
     say_counts("chexpert", manifest, left)
+    if weak and anomaly == "Pleural Effusion":  # what Wolleb et al. 2022 learn from
+        say_beside("chexpert", "Wolleb 2022", counted(manifest), WOLLEB_CHEXPERT, "radiographs")
     manifest.save(Path(out) / "manifest.csv")
     return manifest
 

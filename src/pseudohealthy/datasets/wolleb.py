@@ -10,7 +10,9 @@ The published split is kept; ``val`` of the training patients, healthy and disea
 diseased images, for the method learns from image labels; a healthy-only method takes the healthy ones.
 Traps: every slice of a patient has a folder of its own, so the patient is in the file's name, not the folder's; the
 lowest 80 and the upper 26 slices are left out by the authors; healthy slices come from tumour patients; labels are
-0, 1, 2, 4. A patient in training and testing is named and left to the leak check.
+0, 1, 2, 4. A patient in training and testing is named and left to the leak check. The counts found are printed beside
+the paper's (5,598 healthy and 10,607 diseased slices and 1,082 with and 705 without tumour in the test; 14,179 and 16,776
+radiographs and 200 of each).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
 from pseudohealthy.datasets.chexpert import divide, say_counts
 from pseudohealthy.datasets.nnunet import label_values
+from pseudohealthy.datasets.paper_counts import WOLLEB_BRATS, WOLLEB_CHEXPERT, counted, say_beside
 from pseudohealthy.errors import Fault
 from pseudohealthy.progress import say
 
@@ -47,7 +50,9 @@ def prepare_brats(source: Path, out: Path, *, seed: int = 0, val: float = 0.1) -
             cells = {kind: path.relative_to(root).as_posix() for kind, path in files.items()}
             image = "|".join(cells[kind] for kind in CHANNELS)
             cases.append(Case(name, patient, part, label, image, mask=cells["seg"], root=root))
-    return _divided("wolleb-brats", cases, out, seed, val)
+    manifest = _divided("wolleb-brats", cases, out, seed, val)
+    say_beside("wolleb-brats", "paper", counted(manifest), WOLLEB_BRATS, "slices")
+    return manifest
 
 
 def prepare_chexpert(source: Path, out: Path, *, seed: int = 0, val: float = 0.1) -> Manifest:
@@ -62,7 +67,9 @@ def prepare_chexpert(source: Path, out: Path, *, seed: int = 0, val: float = 0.1
                     raise Fault("LAYOUT", f"{path.name} is not patientN_studyN.npy", "name it as published")
                 image = path.relative_to(root).as_posix()
                 cases.append(Case(path.stem, match[1], part, label, image, root=root))
-    return _divided("wolleb-chexpert", cases, out, seed, val)
+    manifest = _divided("wolleb-chexpert", cases, out, seed, val)
+    say_beside("wolleb-chexpert", "paper", counted(manifest), WOLLEB_CHEXPERT, "radiographs")
+    return manifest
 
 
 def _root(source: Path, name: str) -> Path:

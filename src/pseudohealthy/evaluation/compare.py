@@ -26,6 +26,7 @@ from pseudohealthy.cases import Case, Manifest
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import bootstrap, protocols
+from pseudohealthy.evaluation.example import Example, check_named
 from pseudohealthy.evaluation.outcome import Evaluation
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place, Record
 from pseudohealthy.evaluation.restoration import TwinErrors, sentences
@@ -41,6 +42,7 @@ from pseudohealthy.evaluation.runner import (
     stored_thresholds,
     wanted,
 )
+from pseudohealthy.evaluation.sharing import Watched
 from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.progress import Progress, say
@@ -55,17 +57,19 @@ OWN = "each method's own"  # post-processing: it is part of a method, and stands
 class Comparison:
     """evaluations: by data set, all methods in one; against_best: by data set, ``<metric>_difference`` of every run minus
     the run that is best in that metric; facts: what each method is and cost, by method; costs: seconds per case and peak
-    megabytes by (data set, method); histories: training_history.json of the runs."""
+    megabytes by (data set, method); histories: training_history.json of the runs; examples: one image by all runs, by data
+    set."""
 
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     against_best: dict[str, list[Record]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     costs: dict[tuple[str, str], dict[str, float | None]] = field(default_factory=dict)
     histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    examples: dict[str, Example] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def save(self, folder: Path | str, made: Mapping[str, Any] | None = None) -> list[Path]:
-        """comparison.csv, .json, .tex and .png, curves.png (where runs have a validation ROC-AUC) and report.html."""
+        """comparison.csv, .json, .tex and .png, panel.png, curves.png (where runs have a validation ROC-AUC), report.html."""
         from pseudohealthy.report import comparison
 
         return comparison.save(self, Path(folder), made or {})
@@ -81,12 +85,15 @@ def compare(
     batch: int = 32,
     allow_leak: bool = False,
     limit: int = 0,
+    case: str = "",
     resamples: int = bootstrap.RESAMPLES,
     overwrite: bool = False,
 ) -> Comparison:
     """Measure runs and controls on the test split of each data set; the command ``compare``.
 
-    limit: at most so many test cases of a data set, evenly spread (0: all). resamples: of the patient bootstrap. A case that one run cannot take is left out
+    limit: at most so many test cases of a data set, evenly spread (0: all). case: the
+    test case that panel.png shows by all runs; by default the one with the largest reference, else the first anomalous
+    one. resamples: of the patient bootstrap. A case that one run cannot take is left out
     for all, and named in the notes. Raises `Fault` LEAK (exit 2) where a test patient is one that a run was trained or
     validated on, unless `allow_leak`; PROTOCOL (exit 2) for several protocols: their figures mean different things.
     """
@@ -105,6 +112,7 @@ def compare(
         for label, run in zip(labels, opened, strict=True):
             leaks = refuse_leaks(run, list(manifest.split("test")), allow_leak)
             result.notes += [f"{name}, {label}: {note}" for note in leaks]
+    check_named(case, [one for m in sets.values() for one in evenly(list(m.split("test")), limit)])
     folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
     methods, thresholds = methods_of(dict(zip(labels, opened, strict=True)), device, batch)
     for label, detector in methods.items():
@@ -114,7 +122,8 @@ def compare(
         result.histories[label] = run.read_json("training_history.json") or []
     for name, manifest in sets.items():
         notes: list[str] = []
-        test, twins, costs = measured(methods, evenly(list(manifest.split("test")), limit), batch, notes, name)
+        example = result.examples[name] = Example(case)
+        test, twins, costs = measured(methods, evenly(list(manifest.split("test")), limit), batch, notes, name, example)
         validation = wanted(list(manifest.split("val")), chosen.validation, limit)
         tuning = measured(methods, validation, batch, notes, f"{name}, validation")[0] if validation else []
         setting = protocols.Setting(
@@ -165,7 +174,7 @@ def methods_of(runs: Mapping[str, Run], device: str, batch: int) -> tuple[dict[s
     settings: dict[tuple, str] = {}
     for label, run in runs.items():
         chosen = "stored" if has_threshold(run) else "otsu"
-        detector = methods[label] = Detector(run, device=device, batch=batch, threshold=chosen)
+        detector = methods[label] = Watched(run, device=device, batch=batch, threshold=chosen)
         health = (detector.restorer.healthy_mean, detector.restorer.healthy_spread)
         settings.setdefault((detector.canvas, detector.amap, *(t.cpu().numpy().tobytes() for t in health)), label)
         if own := stored_thresholds(run).get(run.recipe.restorer["name"]):
@@ -193,9 +202,17 @@ Costs = dict[str, dict[str, float | None]]
 
 
 def measured(
-    methods: Mapping[str, Detector], chosen: list[Case], batch: int, notes: list[str], name: str
+    methods: Mapping[str, Detector],
+    chosen: list[Case],
+    batch: int,
+    notes: list[str],
+    name: str,
+    example: Example | None = None,
 ) -> tuple[list[CaseResult], TwinErrors, Costs]:
-    """Every method on every case, on common voxels; errors to true twins; seconds and megabytes by method."""
+    """Every method on every case, on common voxels; errors to true twins; seconds and megabytes by method.
+
+    example: what it wants to show is kept there on the way.
+    """
     results: list[CaseResult] = []
     spool, twins = Spool(), TwinErrors()
     seconds = dict.fromkeys(methods, 0.0)
@@ -209,10 +226,14 @@ def measured(
     with Progress(f"comparing on {name}", len(chosen)) as bar:
         for group in batches(on_canvases(readable(chosen, first, notes, bar), canvases, notes, bar), batch):
             found = []
+            if example:
+                example.choose([one.reading for one in group], first.canvas)
             for label, detector in methods.items():
                 fitted = [one.reading._replace(fitted=one.by_canvas[detector.canvas]) for one in group]
                 with Peak(detector.device) as peak:
                     found.append(measure(label, detector, fitted, twins))
+                if example and isinstance(detector, Watched):
+                    example.keep(label, detector, [one.fitted for one in fitted])
                 seconds[label] += peak.seconds
                 peaks[label] = None if peak.megabytes is None else max(peak.megabytes, peaks.get(label) or 0.0)
             for same_case in zip(*found, strict=True):

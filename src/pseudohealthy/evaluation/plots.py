@@ -169,24 +169,33 @@ def training(path: Path | str, histories: Mapping[str, Sequence[Mapping[str, Any
 Axis = tuple[str, Sequence[str]]  # a setting and its values as text
 
 
-def sweep(path: Path | str, axes_of: Sequence[Axis], figures: Mapping[str, np.ndarray], title: str = "") -> Path:
-    """Figures of a grid of settings: lines over one axis, a heat map over two, one heat map per value of the others.
+def sweep(
+    path: Path | str,
+    axes_of: Sequence[Axis],
+    figures: Mapping[str, np.ndarray],
+    title: str = "",
+    *,
+    lines: bool = False,
+) -> Path:
+    """Figures of a grid of settings: a line over one axis, a heat map over two, one heat map per value of the others.
 
     figures: by name, (3, n1, n2, ...) value, lower and upper end of the interval, nan where there is none. With three
-    axes or more only the first figure is drawn, in at most twelve panels.
+    axes or more only the first figure is drawn, in at most twelve panels. lines: over the first axis, one for each value
+    of the others, at most twelve, for every figure (Wolleb 2022, Fig. 4); intervals are shaded.
     """
-    rest = list(product(*(range(len(values)) for _, values in axes_of[2:])))[:12]
-    shown = dict(figures) if len(axes_of) < 3 else dict(list(figures.items())[:1])
+    lined = lines or len(axes_of) == 1
+    rest = [()] if lined else list(product(*(range(len(values)) for _, values in axes_of[2:])))[:12]
+    shown = dict(figures) if lined or len(axes_of) < 3 else dict(list(figures.items())[:1])
     panels = [(name, values, at) for name, values in shown.items() for at in rest]
     columns = min(len(panels), 3)
-    lines = -(-len(panels) // columns)
-    figure = _figure(3.9 * columns + 0.5, 3.2 * lines + 0.4)
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    deep = -(-len(panels) // columns)
+    figure = _figure(3.9 * columns + 0.5, 3.2 * deep + 0.4)
+    grid = figure.subplots(deep, columns, squeeze=False).ravel()
     for axes, (name, values, at) in zip(grid, panels, strict=False):
-        fixed = ", ".join(f"{key} = {texts[i]}" for (key, texts), i in zip(axes_of[2:], at, strict=True))
+        fixed = ", ".join(f"{key} = {texts[i]}" for (key, texts), i in zip(axes_of[2:], at, strict=False))
         axes.set_title(_short(f"{name}, {fixed}" if fixed else name, 60), fontsize=9)
-        if len(axes_of) == 1:
-            _lines(axes, axes_of[0], values)
+        if lined:
+            _lines(axes, axes_of, values)
         else:
             # Axes three and up are fixed by moving them first and indexing.
             flat = np.moveaxis(values[0], (0, 1), (-2, -1))[at]
@@ -201,7 +210,7 @@ def sweep(path: Path | str, axes_of: Sequence[Axis], figures: Mapping[str, np.nd
 def strip(path: Path | str, columns: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], title: str = "") -> Path:
     """One case under several settings (Wolleb 2022, Figs 5 and 6): rows input, healthy twin and map, one colour scale.
 
-    columns: (setting, input, twin, map) with pictures (S, S); input and twin in [-1, 1].
+    columns: (setting, input, twin, map), pictures of any size; input and twin in [-1, 1].
     """
     top = max(float(np.quantile(np.stack([c[3] for c in columns]), 0.998)), 1e-6)
     figure = _figure(1.75 * len(columns) + 1.0, 5.9)
@@ -258,20 +267,31 @@ def series(path: Path | str, x: Sequence[float], lines: Mapping[str, Sequence[fl
     return _save(figure, path)
 
 
-def _lines(axes: Axes, axis: Axis, values: np.ndarray) -> None:
-    key, texts = axis
+def _lines(axes: Axes, axes_of: Sequence[Axis], values: np.ndarray) -> None:
+    """Values (3, n1, n2, ...) over the first axis, a line for each place on the others."""
+    (key, texts), *others = axes_of
     try:
-        x = [float(text) for text in texts]
+        x = np.array([float(text) for text in texts])
     except ValueError:
-        x = list(range(len(texts)))
+        x = np.arange(len(texts), dtype=float)
         axes.set_xticks(x, texts, fontsize=8)
     order = np.argsort(x)
-    for at, low, high in zip(x, values[1], values[2], strict=True):
-        axes.plot((at, at), (low, high), color=BLUE, linewidth=1.2)
-    axes.plot(np.asarray(x)[order], values[0][order], "o-", color=BLUE, markersize=5)
+    places = list(product(*(range(len(values)) for _, values in others)))[:12]
+    for place, colour, marker in zip(places, cycle(METHOD_COLOURS), cycle("osD^vP"), strict=False):
+        value, low, high = (row[(slice(None), *place)][order] for row in values)
+        if others:
+            axes.fill_between(x[order], low, high, color=colour, alpha=0.1, linewidth=0)
+        else:
+            axes.vlines(x[order], low, high, color=colour, linewidth=1.2)
+        name = ", ".join(_short(texts[i], 20) for (_, texts), i in zip(others, place, strict=True))
+        axes.plot(x[order], value, color=colour, marker=marker, markersize=5, label=name)
     axes.set_xlabel(key)
     axes.grid(color="#eeeeee", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
+    if others:
+        axes.legend(
+            fontsize=7.5, framealpha=0.8, title=_short(", ".join(key for key, _ in others), 60), title_fontsize=7.5
+        )
 
 
 def _heat(axes: Axes, pair: Sequence[Axis], values: np.ndarray, ends: tuple[float, float]) -> None:

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,8 +21,7 @@ from pseudohealthy import cases
 from pseudohealthy.cases import HEALTHY, Case, Manifest
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
-from pseudohealthy.evaluation import bootstrap, leaks
-from pseudohealthy.evaluation.protocols import strict
+from pseudohealthy.evaluation import bootstrap, leaks, protocols
 from pseudohealthy.evaluation.records import HEADINGS, CaseResult, Record
 from pseudohealthy.evaluation.restoration import TwinErrors
 from pseudohealthy.evaluation.runner import evenly, measure, refuse_leaks
@@ -32,16 +31,21 @@ from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import literal, toml_value
 from pseudohealthy.restorers.changes import same_network
 from pseudohealthy.run import Run, prepare_folder
+from pseudohealthy.tiles import tiled
 
 MOST = 400  # settings: beyond, the grid is a mistake
-PREFERRED = ("voxel_average_precision_pooled", "plane_auroc", "image_auroc", "healthy_false_positive_share")
+PREFERRED = ("voxel_average_precision_pooled", "plane_auroc", "image_auroc")
 LOWER_IS_BETTER = ("healthy_residual_mean", "healthy_false_positive_share")
+
+
+Plot = Literal["auto", "lines", "heat"]
 
 
 @dataclass
 class Sweep:
     """axes: each setting with its values as texts; records: by place in the grid; seconds: of a case, by restorer settings
-    and place; split: where it was measured; metric: what the best place is best in."""
+    and place; split: where it was measured; protocol: what measured it; metric: what the best place is best in; plot: how two
+    axes are drawn."""
 
     run: str
     split: str
@@ -53,6 +57,8 @@ class Sweep:
     notes: list[str] = field(default_factory=list)
     metric: str = ""
     resamples: int = bootstrap.RESAMPLES
+    protocol: str = "strict"
+    plot: Plot = "auto"
 
     def settings(self, place: tuple[int, ...]) -> list[str]:
         """``key=value`` texts of a place."""
@@ -72,6 +78,11 @@ class Sweep:
         """Names of the figures that stand in the table: headline metrics and those of healthy cases."""
         names = dict.fromkeys(name_of(r) for group in self.records.values() for r in group)
         return [name for name in names if name.split("@")[0] in (*HEADINGS, *LOWER_IS_BETTER)]
+
+    @property
+    def lines(self) -> bool:
+        """Whether two axes are drawn as lines; by default where the protocol is Wolleb's, whose figure 4 that is."""
+        return self.plot == "lines" or (self.plot == "auto" and self.protocol.startswith("wolleb"))
 
     def text(self) -> str:
         """A table, the best setting and how to keep it."""
@@ -93,7 +104,9 @@ def sweep(
     out: Path | str | None = None,
     *,
     split: str = "val",
+    protocol: str = "strict",
     metric: str = "",
+    plot: Plot = "auto",
     device: str = "auto",
     batch: int = 32,
     allow_leak: bool = False,
@@ -104,16 +117,19 @@ def sweep(
     """Measure a run under every combination of settings; the command ``sweep``.
 
     over: "KEY=V1,V2,..." each, KEY in restorer.* or map.*, values as in TOML. split: "val", or "test" to see how much a
-    choice on the test data would flatter (an oracle: never a result). metric: what the best setting is chosen by
-    (default: voxel average precision, else plane or image AUROC, else false positives in health). limit: at most so
-    many cases, evenly spread. The threshold of each setting is the run's quantile of its healthy cases here; none on test.
+    choice on the test data would flatter (an oracle: never a result). protocol: as in `evaluate`; one that tunes a
+    threshold on validation cases tunes it on the cases it measures. metric: what the best setting is chosen by (default:
+    voxel average precision, else plane or image AUROC, or the protocol's first figure, else false positives in health).
+    plot: of two axes, "lines" over the first with one line for each value of the second, or a "heat" map; "auto" takes
+    lines for the protocol wolleb, whose figure 4 that is. limit: at most so many cases, evenly spread. The threshold of each setting is the run's quantile of its healthy cases here; none on test.
     Raises `Fault` USAGE (exit 2) for a setting that changes the network or is none, LEAK for patients trained on.
     """
     if split not in ("val", "test"):
         raise Fault("USAGE", f"there is no split '{split}' to choose on", "use val or test", exit=USAGE)
+    protocols.find(protocol)
     run = run if isinstance(run, Run) else Run.open(run)
     axes = parsed(over)
-    result = Sweep(run.name, split, axes, resamples=resamples)
+    result = Sweep(run.name, split, axes, resamples=resamples, protocol=protocol, plot=plot)
     places = list(itertools.product(*(range(len(values)) for _, values in axes)))
     if len(places) > MOST:
         raise Fault("USAGE", f"{len(places)} settings", f"sweep at most {MOST} at a time", exit=USAGE)
@@ -142,11 +158,14 @@ def sweep(
         raise Fault(
             "METRIC", f"'{metric}' was not measured here", f"use one of: {', '.join(sorted(known))}", exit=USAGE
         )
-    result.metric = metric or next((name for name in PREFERRED if name in known), "")
+    headline = PREFERRED if protocol == "strict" else ("dice_otsu_per_slice_mean", *HEADINGS)
+    usual = (*headline, "healthy_false_positive_share")
+    result.metric = metric or next((name for name in usual if name in known), "")
     if not result.metric:
         raise Fault("METRIC", f"the {split} cases have neither labels nor masks", "label some of them", exit=NO_INPUT)
-    if not known & {"image_auroc", "plane_auroc", "voxel_average_precision_pooled"}:
-        result.notes.append(f"no anomalous {split} case: AUROC needs both labels; what is shown is how quiet the maps are "
+    if not known & set(headline):
+        why = "AUROC needs both labels" if protocol == "strict" else f"the protocol {protocol} needs one"
+        result.notes.append(f"no anomalous {split} case: {why}; what is shown is how quiet the maps are "
                             "on healthy cases, which is best for a method that sees nothing")  # fmt: skip
     result.notes = list(dict.fromkeys(result.notes))
     if folder is not None:
@@ -228,21 +247,22 @@ def measured(
 
 
 def strip_of(place: tuple[int, ...], detector: Watched, group: Iterable[tuple], shown: str) -> list[tuple]:
-    """(place, input, twin, map), (S, S) each, of the exemplar's plane with most reference, where the group holds it."""
+    """(place, input, twin, map) of the exemplar's plane with most reference, where the group holds it; the map (S, S), the
+    others with their channels side by side."""
     start = 0
     for case, _, fitted, *_ in group:
         if case.case_id == shown:
             weight = fitted.foreground if fitted.mask is None or not fitted.mask.any() else fitted.mask
             plane = int(weight.flatten(1).sum(1).argmax())
             healthy, maps = detector.last
-            pictures = fitted.planes[plane].mean(0), healthy[start + plane].mean(0), maps[start + plane]
-            return [(place, *(picture.numpy() for picture in pictures))]
+            twin = healthy[start + plane].numpy()
+            return [(place, tiled(fitted.planes[plane].numpy()), tiled(twin), maps[start + plane].numpy())]
         start += len(fitted.planes)
     return []
 
 
 def figures(found: list[CaseResult], detector: Detector, result: Sweep) -> list[Record]:
-    """The records of one setting: the strict protocol's, and on validation data how quiet healthy cases are."""
+    """The records of one setting: the protocol's, and how quiet healthy cases are."""
     healthy = [case for case in found if case.label == HEALTHY and case.map is not None and len(case.map)]
     patients = sorted({case.patient_id for case in healthy})
     threshold = None
@@ -250,19 +270,30 @@ def figures(found: list[CaseResult], detector: Detector, result: Sweep) -> list[
         values = np.concatenate([np.asarray(case.map) for case in healthy])
         threshold = healthy_quantile(values, detector.amap.quantile, n_patients=len(patients))
     words = detector.amap.describe(detector.restorer.describe())
-    measured = strict(
-        found,
+    setting = protocols.Setting(
         thresholds=threshold,
+        validation=tuning(result, found),
         mask="foreground and reference",
-        grid="native",
         postprocessing=words,
         resamples=result.resamples,
     )
+    measured = protocols.measure(result.protocol, found, setting)
     records = [record for record in measured.records if record.against is None]
-    result.notes += [note.split(": ", 1)[-1] for note in measured.notes if "undefined" in note]
+    hides, *notes = measured.notes
+    result.notes += [hides] if result.protocol != "strict" else []
+    result.notes += [note.split(": ", 1)[-1] for note in notes if "undefined" in note or "not measured" in note]
     if healthy:
         records += quiet(healthy, patients, detector.amap.quantile, words, result)
     return [replace(record, method=result.run) for record in records]
+
+
+def tuning(result: Sweep, found: list[CaseResult]) -> list[CaseResult]:
+    """The cases on which a published protocol chooses its threshold: the swept ones, for there are no others."""
+    kind = protocols.find(result.protocol)[0].validation
+    if result.protocol == "strict" or not kind:
+        return []
+    result.notes.append(f"the threshold of {result.protocol} is chosen on the cases that are measured, which flatters")
+    return [case for case in found if kind == "labelled" or case.label == HEALTHY]
 
 
 def quiet(healthy: list[CaseResult], patients: list[str], q: float, words: str, result: Sweep) -> list[Record]:

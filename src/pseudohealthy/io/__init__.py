@@ -9,6 +9,7 @@ import contextlib
 import glob
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,18 @@ def read_image(spec: str, root: Path, **kw: Any) -> Scan:
     """The scan a manifest's `image` cell names: channels separated by "|", each a path below `root`, an item such as
     "file.gz#12", or a glob of 2-D files, naturally sorted, as planes. Raises Fault GRID_MISMATCH, PATH_ESCAPE (exit 8).
     """
-    scans = [_item(part, root, False, **kw) for part in spec.split("|")]
+    return usable(_joined([_item(part, root, False, **kw) for part in spec.split("|")]))
+
+
+def _joined(scans: list[Scan]) -> Scan:
+    """Scans of one grid as the channels of the first. Fault GRID_MISMATCH."""
     first = scans[0]
     for other in scans[1:]:
         _require_same_grid(first, other.shape[1:], other.affine, "channels")
         first.warnings += [w for w in other.warnings if w not in first.warnings]
     if len(scans) > 1:
         first.voxels = np.concatenate([s.voxels for s in scans])
-    return usable(first)
+    return first
 
 
 def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), resample: bool = False) -> np.ndarray:
@@ -174,7 +179,10 @@ def _load(source: Source, plane: str, max_voxels: int, mask: bool = False, assum
 def _loaded(source: Source, plane: str, max_voxels: int, mask: bool, assume_spacing: float | None) -> Scan:
     path = source.paths[0]
     try:
-        if source.kind == "nifti":
+        if source.kind == "channels":
+            parts = [replace(source, kind=kind_of(one), paths=(one,)) for one in source.paths]
+            scan = _joined([_loaded(one, plane, max_voxels, mask, assume_spacing) for one in parts])
+        elif source.kind == "nifti":
             from pseudohealthy.io import nifti
 
             scan = nifti.read(path, plane=plane, max_voxels=max_voxels, item=source.item)

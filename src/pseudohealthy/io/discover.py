@@ -54,7 +54,8 @@ def discover(inputs: Sequence[Path | str], named: str = "series") -> tuple[list[
 
 
 def survey(inputs: Sequence[Path | str], named: str = "series") -> Survey:
-    """All scans under the inputs (files, folders, zips, idx items "file.gz#12"), with unique case ids.
+    """All scans under the inputs (files, folders, zips, idx items "file.gz#12", channels "t1.nii|t2.nii"), with unique
+    case ids.
 
     Args:
         inputs: What is given; a file or a folder of files.
@@ -66,6 +67,9 @@ def survey(inputs: Sequence[Path | str], named: str = "series") -> Survey:
         raise Fault("USAGE", f"cases cannot be named by '{named}'", f"one of: {', '.join(NAMES)}", exit=USAGE)
     found = Survey()
     for number, given in enumerate(inputs, 1):
+        if "|" in str(given) and not os.path.lexists(given):
+            found.add(_channels(str(given).split("|")))
+            continue
         path, item = split_item(given)
         if not str(given).strip():  # as a path it would be the folder one stands in
             raise Fault("USAGE", "an input is empty", "give a file or a folder", exit=USAGE)
@@ -93,6 +97,18 @@ def split_item(given: Path | str) -> tuple[Path, int | None]:
     if match and not os.path.lexists(given):
         return Path(match["path"]), int(match["item"])
     return Path(given), None
+
+
+def _channels(parts: Sequence[str]) -> Survey:
+    """Files that are the channels of one image, in the order of the run's; the case is called by the first."""
+    paths = [Path(part.strip()) for part in parts]
+    for path in paths:
+        if not path.is_file():
+            raise Fault("NOT_FOUND", f"there is no {path}", "check the path of this channel")
+        if kind_of(path) not in ("nifti", "raster", "array"):
+            raise Fault("CHANNELS", f"{path.name} cannot be a channel", "join NIfTI files, pictures or .npy files by |")
+    first = _file(paths[0], kind_of(paths[0]), None).sources[0]
+    return Survey([replace(first, kind="channels", paths=tuple(paths))])
 
 
 def kind_of(path: Path) -> str:

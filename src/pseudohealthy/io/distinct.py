@@ -92,4 +92,8 @@ def _above(sources: list[Source], ids: list[str], depth: int, place: int) -> str
 
 def _digested(sources: list[Source], ids: list[str], place: int) -> str:
     source = sources[place]
-    return ids[place] if source.origin else f"{ids[place]}-{names.digest(str(source.paths[0]))}"
+    if source.origin:
+        return ids[place]
+    files = source.paths if source.kind == "channels" else source.paths[:1]
+    digest = names.digest("|".join(map(str, files)))
+    return f"{ids[place]}-{digest}"

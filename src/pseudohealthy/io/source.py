@@ -23,7 +23,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Source:
-    """One scan found but not loaded: a file, the files of a DICOM series, or item `item` of an idx or .npy file.
+    """One scan found but not loaded: a file, the files of a DICOM series or of an image's channels, or item `item` of an idx or .npy file.
 
     origin: of a DICOM case that is named by its series; nothing said about it may then name its files.
     """

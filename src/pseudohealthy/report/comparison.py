@@ -12,6 +12,7 @@ from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.outcome import harmless_cell
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, Record, summarise
 from pseudohealthy.io.atomic import atomic, write_json, write_text
+from pseudohealthy.report import example
 from pseudohealthy.report.page import write_report
 from pseudohealthy.run import provenance
 
@@ -25,9 +26,11 @@ COSTS = (
 
 
 def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path]:
-    """comparison.csv, .json, .tex, .md, .png, curves.png and report.html; a plot without anything to draw is left out."""
+    """comparison.csv, .json, .tex, .md, .png, panel.png (panel_2.png of the second data set), curves.png and report.html;
+    a plot without anything to draw is left out."""
     by_data = {data: evaluation.records for data, evaluation in result.evaluations.items()}
     table = rows(result)
+    shown = {data: one for data, one in result.examples.items() if one.pictures}
     written = [write_table(folder / "comparison.csv", table)]
     written.append(write_json(folder / "comparison.json", {
         "made": {**provenance(), **made},
@@ -35,12 +38,16 @@ def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path
         "costs": [{"data": data, "method": method, **cost} for (data, method), cost in result.costs.items()],
         "records": [{"data": data, **r.as_dict()} for data, group in by_data.items() for r in group],
         "against_best": [{"data": data, **r.as_dict()} for data, group in result.against_best.items() for r in group],
+        "panels": [{"data": data, "case": e.case_id, "plane": e.plane, "why": e.why} for data, e in shown.items()],
         "notes": notes(result),
     }))  # fmt: skip
     written.append(write_text(folder / "comparison.tex", latex(result)))
     written.append(write_text(folder / "comparison.md", markdown(result)))
     if any(summarise(group).headings for group in by_data.values()):
         written.append(plots.forest(folder / "comparison.png", by_data))
+    panels = [folder / ("panel.png" if number == 1 else f"panel_{number}.png") for number in range(1, len(shown) + 1)]
+    for path, (data, one) in zip(panels, shown.items(), strict=True):
+        written.append(example.draw(one, path, f"{data}, " if len(by_data) > 1 else ""))
     if any("validation_auroc" in entry for history in result.histories.values() for entry in history):
         written.append(plots.training(folder / "curves.png", result.histories))
     facts = {
@@ -56,7 +63,7 @@ def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path
         rows_title="Methods: figures and costs",
         summary=facts,
         records=by_data if len(by_data) > 1 else next(iter(by_data.values())),
-        figures=[folder / "comparison.png", folder / "curves.png"],
+        figures=[folder / "comparison.png", *panels, folder / "curves.png"],
         notes=notes(result),
         provenance={**provenance(), **made},
     )

@@ -26,9 +26,10 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
     """sweep.csv, sweep.json, sweep.png, strip.png and report.html; plots without anything to draw are left out."""
     table = rows(result)
     where = f"{result.run}, {result.split} split" + (" (an oracle choice)" if result.split == "test" else "")
+    where += "" if result.protocol == "strict" else f", protocol {result.protocol}"
     written = [write_table(folder / "sweep.csv", table)]
     written.append(write_json(folder / "sweep.json", {
-        "made": {**provenance(), "run": result.run, "split": result.split, **made},
+        "made": {**provenance(), "run": result.run, "split": result.split, "protocol": result.protocol, **made},
         "axes": [{"key": key, "values": values} for key, values in result.axes],
         "best": {"metric": result.metric, "settings": result.settings(result.best)},
         "records": [
@@ -36,10 +37,13 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
         ],
         "notes": result.notes,
     }))  # fmt: skip
-    shown = dict.fromkeys([result.metric, *result.metrics()])
+    shown = metrics(result)
+    if result.protocol != "strict":  # its own figures, where it has any, as in the paper
+        shown = [name for name in shown if name.split("@")[0] in HEADINGS] or shown
     figures = {heading(name): grid_of(result, name) for name in shown}
     figures = {name: values for name, values in figures.items() if np.isfinite(values[0]).any()}
-    written.append(plots.sweep(folder / "sweep.png", result.axes, dict(list(figures.items())[:PANELS]), where))
+    drawn = dict(list(figures.items())[:PANELS])
+    written.append(plots.sweep(folder / "sweep.png", result.axes, drawn, where, lines=result.lines))
     if result.columns:
         keep = np.unique(np.linspace(0, len(result.columns) - 1, COLUMNS).round().astype(int))
         columns = [
@@ -55,6 +59,7 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
         summary={
             "settings": len(table),
             "split": result.split,
+            "protocol": result.protocol,
             f"best {result.metric}": "; ".join(result.settings(result.best)),
         },
         figures=[folder / "sweep.png", folder / "strip.png"],
@@ -62,6 +67,13 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
         provenance={**provenance(), **made},
     )
     return [*written, page]
+
+
+def metrics(result: Sweep) -> list[str]:
+    """The figures of the table, what the best setting is best in first, under the name it has there."""
+    names = result.metrics()
+    first = next((name for name in names if result.metric in (name, name.split("@")[0])), result.metric)
+    return list(dict.fromkeys([first, *names]))
 
 
 def rows(result: Sweep) -> list[dict[str, Any]]:
@@ -99,7 +111,7 @@ def heading(name: str) -> str:
 
 def text(result: Sweep) -> str:
     """A table for the terminal, the best setting and how to keep it."""
-    names = list(dict.fromkeys([result.metric, *result.metrics()]))[:5]
+    names = metrics(result)[:5]
     lines = [[*(key for key, _ in result.axes), *names, "calls", "s/case", ""]]
     for place in result.records:
         found = [result.value(place, name) for name in names]

@@ -34,6 +34,7 @@ CAPTIONS = {
     "precision_recall": "Precision and recall; the grey line is chance, the prevalence",
     "scores": "Scores of the cases by method",
     "comparison": "Metrics with 95 % intervals over patients; controls in grey, the dotted line is the best of them",
+    "panel": "One test case by all runs: input and reference, then each run's healthy twin and anomaly map",
     "curves": "Validation ROC-AUC while the runs trained; stars are the best epochs",
     "healthy_in": "Mean anomaly of healthy cases, and of diseased ones outside and inside the reference",
     "histograms": "Intensities of images and of their healthy twins, healthy tissue only",

@@ -6,12 +6,14 @@ threshold for every case, so a healthy image looks dark instead of being stretch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pseudohealthy.io.atomic import atomic
+from pseudohealthy.tiles import tiled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,30 +84,33 @@ def mosaic(
 ) -> int:
     """Draw the four pictures and return the plane shown: of a volume, the one with the largest sum of the map.
 
-    image, healthy: (H, W), (D, H, W) or (C, D, H, W) in the same units; map, mask, truth: (H, W) or (D, H, W); window:
-    (low, high), by default the 1 to 99 % range of the input; aspect: height of a pixel over its width; letters: (left,
+    image, healthy: (H, W), (D, H, W) or (C, D, H, W) in the same units, channels side by side; map, mask, truth: (H, W) or (D, H, W); window:
+    (low, high) of `channel`, which the mask is shown on; by default, and of other channels always, the 1 to 99 % range of the
+    input; aspect: height of a pixel over its width; letters: (left,
     right, top, bottom) of the patient.
     """
     from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    image, healthy = _volume(image, channel), _volume(healthy, channel)
+    image, healthy = _channels(image), _channels(healthy)
     map, mask = _volume(map), _volume(mask)
     if plane is None:
         plane = int(np.argmax(map.reshape(len(map), -1).sum(1)))
-    low, high = window or _window(image)
+    windows = [window if window and number == channel else _window(one) for number, one in enumerate(image)]
     # Never the map's own maximum. Without a positive threshold: half the model's range [-1, 1].
     top = 2 * threshold if threshold is not None and threshold > 0 else 1.0
-    height, width = image.shape[1] * aspect, image.shape[2]
+    height, width = image.shape[2] * aspect, image.shape[3]
     side = 3.0
     figure = Figure(figsize=(4 * side + 0.9, side * min(max(height / width, 0.4), 2.0) + 1.15), layout="constrained")
     figure.set_facecolor("white")
     axes = figure.subplots(1, 4)
-    grey = {"cmap": "gray", "vmin": low, "vmax": high, "aspect": aspect, "interpolation": "nearest"}
-    for place, picture, name in ((axes[0], image, "input"), (axes[1], healthy, "healthy twin"), (axes[3], image, "")):
-        place.imshow(picture[plane], **grey)
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": aspect, "interpolation": "nearest"}
+    several = f", {len(image)} channels" if len(image) > 1 else ""
+    for place, volume, name in ((axes[0], image, f"input{several}"), (axes[1], healthy, "healthy twin")):
+        place.imshow(tiled(_scaled(volume[:, plane], windows)), **grey)
         place.set_title(name, fontsize=10)
+    axes[3].imshow(_scaled(image[:, plane], windows)[channel], **grey)
     shown = axes[2].imshow(map[plane], cmap="inferno", vmin=0, vmax=top, aspect=aspect, interpolation="nearest")
     axes[2].set_title("anomaly map", fontsize=10)
     bar = figure.colorbar(shown, ax=axes[2], fraction=0.046, pad=0.02, extend="max")
@@ -128,8 +133,8 @@ def mosaic(
         if letters:
             _letter(place, letters)
     facts = [_plain(title)]
-    if len(image) > 1:
-        facts.append(f"plane {plane + 1} of {len(image)}")
+    if len(map) > 1:
+        facts.append(f"plane {plane + 1} of {len(map)}")
     if score is not None:
         facts.append(f"score {score:.4g}")
     if threshold is not None:
@@ -153,12 +158,21 @@ def orientation(affine: np.ndarray) -> Letters:
     return (*ends(2), *ends(1))
 
 
-def _volume(array: np.ndarray, channel: int = 0) -> np.ndarray:
-    """(D, H, W) of (H, W), (D, H, W) or (C, D, H, W)."""
+def _volume(array: np.ndarray) -> np.ndarray:
+    """(D, H, W) of (H, W) or (D, H, W)."""
     array = np.asarray(array)
-    if array.ndim == 4:
-        array = array[channel]
     return array[None] if array.ndim == 2 else array
+
+
+def _channels(array: np.ndarray) -> np.ndarray:
+    """(C, D, H, W) of (H, W), (D, H, W) or (C, D, H, W)."""
+    return np.asarray(array) if np.ndim(array) == 4 else _volume(array)[None]
+
+
+def _scaled(plane: np.ndarray, windows: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Channels (C, H, W) in [0, 1], each in its own window."""
+    low, high = np.array(windows, dtype=np.float64).T[:, :, None, None]
+    return np.clip((plane - low) / np.maximum(high - low, 1e-12), 0, 1)
 
 
 def _window(image: np.ndarray) -> tuple[float, float]:

@@ -12,6 +12,7 @@ WHERE = {
     "ddpm": "ddpm",
     "ddim": "ddim",
     "autoencoder": "autoencoder",
+    "cevae": "context_encoding",
     "identity": "baselines",
     "mean-intensity": "baselines",
     "bright-area": "baselines",

@@ -15,6 +15,7 @@ from pseudohealthy.io.atomic import atomic
 from pseudohealthy.progress import say
 from pseudohealthy.restorers.apply import Applied, How, Stack, apply, keys
 from pseudohealthy.restorers.base import Batch, Restorer
+from pseudohealthy.tiles import tiled
 
 if TYPE_CHECKING:
     from pseudohealthy.training.budget import Budget
@@ -184,7 +185,8 @@ def figure(*args: Any, **kwargs: Any):
 
 
 def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarray) -> None:
-    """diagnostics_epoch_N.png: input, healthy twin and map of a few validation planes, one scale for all maps."""
+    """diagnostics_epoch_N.png: input, healthy twin and map of a few validation planes, their channels side by side, one scale for all
+    maps."""
     rows = np.concatenate([spread_out(healthy, 3), spread_out(anomalous, 3)])
     if len(rows) == 0:
         return
@@ -197,9 +199,8 @@ def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarra
     for column, label in enumerate(labels):
         pictures = ((images, "gray", -1, 1), (twins, "gray", -1, 1), (maps[:, None], "inferno", 0, top))
         for row, (picture, colours, low, high) in enumerate(pictures):
-            shown = axes[row][column].imshow(
-                picture[column].float().mean(0).cpu().numpy(), cmap=colours, vmin=low, vmax=high
-            )
+            pixels = tiled(picture[column].float().cpu().numpy())
+            shown = axes[row][column].imshow(pixels, cmap=colours, vmin=low, vmax=high)
             axes[row][column].set_xticks([])
             axes[row][column].set_yticks([])
         axes[0][column].set_title(label, fontsize=9)

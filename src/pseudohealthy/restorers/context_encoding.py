@@ -1,0 +1,110 @@
+"""The context-encoding variational autoencoder of Zimmerer et al. 2018: the VAE that Wolleb et al. 2022 compare with.
+
+Two tasks share one encoder and one decoder. The variational one is that of every VAE. The context-encoding one sees the
+image with squares painted over and must give back the whole image; its code is the mean, and no prior pulls at it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.maps import smooth
+from pseudohealthy.networks.autoencoder import ConvAutoencoder
+from pseudohealthy.networks.ranges import Channels, Size
+from pseudohealthy.recipe import build
+from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.restorers.ranges import Sigma, Weight
+from pseudohealthy.settings import Range
+
+
+@register("cevae")
+class ContextEncodingVAE(Restorer):
+    """Reconstruct by a VAE that also learned to fill in squares; the map is residual times gradient of the KL divergence.
+
+    Args:
+        beta: of the KL divergence, beside squared errors that are averaged over pixels.
+        context: share of the context-encoding loss in the loss, 0 to 1; 0.5 weighs both tasks alike, 0 is a plain VAE.
+        squares: an image has 1 to so many squares painted over with noise.
+        side: of the largest square, as a share of the image's side; the smallest has a quarter of it.
+        score: "combined" is |x - x_healthy| times |dKL/dx|, element by element, both summed over channels: what cannot be
+            rebuilt and what makes the code improbable. "residual" is the plain residual, as for every other method.
+        blur: Gaussian sigma of the gradient, model pixels; it is noisy from pixel to pixel.
+    """
+
+    paper = "Zimmerer et al., Context-encoding Variational Autoencoder, arXiv 1812.05941, 2018"
+    nested = {"network": ConvAutoencoder}
+    unfiltered = True  # the product is smoothed as a residual would be
+
+    def __init__(
+        self,
+        *,
+        size: Size,
+        channels: Channels,
+        network: dict = {},  # noqa: B006 (read only)
+        beta: Weight = 1e-3,
+        context: Annotated[float, Range(0, 1)] = 0.5,
+        squares: Annotated[int, Range(1, 64)] = 3,
+        side: Annotated[float, Range(0, 1, open="low")] = 0.4,
+        score: Literal["combined", "residual"] = "combined",
+        blur: Sigma = 1.0,
+    ):
+        super().__init__(size=size, channels=channels)
+        given = {"channels": channels, "size": size, "kind": "vae"}
+        self.network = build(ConvAutoencoder, network, "restorer.network", **given)
+        self.beta, self.context, self.squares, self.side = beta, context, squares, side
+        self.score, self.blur = score, blur
+
+    def parts(self) -> tuple[str, ...]:
+        return ("network",)
+
+    def loss(self, batch: Batch, part: str) -> Tensor:
+        """(1 - context) * (error of x + beta KL) + context * error of x rebuilt from x with squares painted over."""
+        x = batch.images
+        rebuilt, divergence = self.network(x, batch.draw)
+        variational = _error(rebuilt, x) + self.beta * divergence.float()
+        if not self.context:
+            return variational
+        filled, _ = self.network(self.painted(x, batch.draw.fork("context")), None)  # the mean; no divergence
+        return (1 - self.context) * variational + self.context * _error(filled, x)
+
+    def painted(self, x: Tensor, draw: Draw) -> Tensor:
+        """Images (B, C, S, S) with noise in squares of random number, size and place; each item's are its own."""
+        noise = draw.noise(x).clamp(-1, 1)
+        count = draw.integers(1, self.squares + 1)
+        rows = torch.arange(self.size, device=x.device)
+        hidden = torch.zeros(len(x), self.size, self.size, dtype=torch.bool, device=x.device)
+        for number in range(self.squares):
+            side = (self.size * self.side * (0.25 + 0.75 * draw.uniform())).round().clamp(1, self.size)
+            inside = []
+            for _ in ("down", "across"):
+                start = (draw.uniform() * (self.size - side + 1)).floor().to(x.device)[:, None]
+                inside.append((rows >= start) & (rows < start + side.to(x.device)[:, None]))
+            used = (number < count).to(x.device)[:, None, None]
+            hidden |= inside[0][:, :, None] & inside[1][:, None, :] & used
+        return torch.where(hidden[:, None], noise, x)
+
+    def restore(self, images: Tensor, draw: Draw) -> Restoration:
+        if self.score == "residual":
+            return Restoration(healthy=self.network(images, None)[0].float())
+        with torch.inference_mode(False), torch.enable_grad():
+            x = images.detach().clone().requires_grad_()
+            healthy, divergence = self.network(x, None)
+            (gradient,) = torch.autograd.grad(divergence.float().sum(), x)
+        healthy = healthy.detach().float()
+        residual = (images.float() - healthy).abs().sum(1)
+        return Restoration(healthy=healthy, map=residual * smooth(gradient.float().abs(), self.blur).sum(1))
+
+    def describe(self) -> str:
+        return "" if self.score == "residual" else "residual times gradient of the KL divergence"
+
+    def network_calls(self) -> int:
+        return 1
+
+
+def _error(rebuilt: Tensor, x: Tensor) -> Tensor:
+    """Mean squared error of each item, (B,)."""
+    return (rebuilt - x).float().square().flatten(1).mean(1)
