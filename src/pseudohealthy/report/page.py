@@ -20,7 +20,7 @@ from urllib.parse import quote
 import numpy as np
 
 from pseudohealthy.evaluation.outcome import Evaluation
-from pseudohealthy.evaluation.records import CONTROL, Record, Summary, context, covered, number, summarise
+from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, covered, number, summarise
 from pseudohealthy.io.atomic import write_text
 
 EMBED_MEGABYTES = 20.0  # pictures beyond this total are linked, so that a large cohort still opens
@@ -151,13 +151,16 @@ def evaluation_report(
     if fewer := covered(evaluation.records):
         facts["figures"] = fewer
     figures = [folder / f"{plot}.png" for plot in ("roc", "precision_recall", "scores")]
+    tables: dict[str, Records] = {"": [], "by class": []}
+    for record in evaluation.records:
+        tables["by class" if class_of(record.metric)[1] else ""].append(record)  # type: ignore[attr-defined]
     return write_report(
         folder,
         title=title,
         rows=rows[:most],
         summary=facts,
         provenance=provenance,
-        records=evaluation.records,
+        records=tables,
         figures=figures,
         notes=notes,
     )
