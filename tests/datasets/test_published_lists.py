@@ -217,6 +217,56 @@ def test_the_wrist_lists_are_measured_by_the_wrist_rule(wrist_lists, drawn, tmp_
     assert found and {r.n_cases for r in found} == {1} and all(0 <= r.value <= 1 for r in found)
 
 
+def brain_lists(folder, masks=True):
+    """Two healthy IXI slices to train and one to validate on, three of ATLAS: with lesion, without, without mask file."""
+    data = folder.parent / "data"
+    rows = {
+        name: f"./data/{name}.png"
+        for name in ("IXI001", "IXI002", "IXI003", "Atlas_train_0", "Atlas_train_1", "Atlas_train_2")
+    }
+    thor_list(folder, "ixi-t1_atlas_train_2D", [rows["IXI001"], rows["IXI002"], rows["Atlas_train_1"]], "filename")
+    thor_list(folder, "ixi-t1_val_2D", [rows["IXI003"]], "filename")
+    atlas = [name for name in rows if "Atlas" in name]
+    thor_list(folder, "atlas_train_png", [rows[name] for name in atlas], "filename")
+    data.mkdir(exist_ok=True)
+    for number, name in enumerate(rows):
+        Image.fromarray(np.roll(np.arange(400) % 251, number).astype(np.uint8).reshape(20, 20)).save(
+            data / f"{name}.png"
+        )
+    if masks:
+        thor_list(folder, "atlas_train_mask_png", [f"./data/{name}_mask.png" for name in atlas], "filename")
+        for number, name in enumerate(atlas[:2]):
+            mask = np.zeros((20, 20), np.uint8)
+            mask[4:9, 4:9] = 255 * (number == 0)
+            Image.fromarray(mask).save(data / f"{name}_mask.png")
+
+
+def test_the_masks_of_the_brain_list_label_its_slices(tmp_path, capsys):
+    brain_lists(tmp_path / "thor-brain")
+    prepare("thor-lists", tmp_path / "thor-brain", tmp_path / "out")
+    cases = {case.case_id: case for case in load(tmp_path / "out")}
+    assert check(load(tmp_path / "out")) == [] and "no lesion mask" not in capsys.readouterr().err
+    assert [cases[f"Atlas_train_{k}"].label for k in range(3)] == [ANOMALOUS, HEALTHY, None]
+    assert [bool(cases[f"Atlas_train_{k}"].mask) for k in range(3)] == [True, False, False]
+    assert cases["Atlas_train_1"].split == "test" and cases["IXI001"].mask == ""
+
+
+def test_a_brain_list_without_masks_says_that_nothing_can_be_measured(tmp_path, capsys):
+    brain_lists(tmp_path / "thor-brain", masks=False)
+    prepare("thor-lists", tmp_path / "thor-brain", tmp_path / "out")
+    assert "protocol thor has nothing to measure" in capsys.readouterr().err
+    thor_list(tmp_path / "thor-brain", "atlas_train_mask_png", ["./data/one.png"], "filename")
+    with pytest.raises(Fault, match=r"atlas_train_mask_png\.csv does not name a mask"):
+        prepare("thor-lists", tmp_path / "thor-brain", tmp_path / "out")
+
+
+def test_lists_of_masks_and_parts_of_lists_are_passed_over(wrist_lists, tmp_path):
+    before = [(c.case_id, c.split, c.label) for c in prepare("thor-lists", wrist_lists, tmp_path / "out")]
+    thor_list(wrist_lists, "boneanomaly_neg", ["./data/wrist/masks/neg/0001_b_neg.png"] * 4)
+    thor_list(wrist_lists, "train_normal_fast", [wrist("0003_a")])
+    assert [(c.case_id, c.split, c.label) for c in prepare("thor-lists", wrist_lists, tmp_path / "out")] == before
+
+
 def test_masks_that_belong_to_other_rows_stop_it(wrist_lists, tmp_path):
     thor_list(wrist_lists, "boneanomaly_ann", ["./data/wrist/masks/boneanomaly/0009_a_boneanomaly_1.png"] * 4)
     with pytest.raises(Fault, match=r"boneanomaly_ann\.csv does not name a mask"):

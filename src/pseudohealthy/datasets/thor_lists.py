@@ -1,11 +1,13 @@
 """The published lists of THOR (Bercea et al. 2024, MICCAI): ``thor-brain`` and ``thor-wrist``, read as they are.
 
 Layout: CSVs of one column (``filename`` or ``filenames``), a path a row as ``./data/CAPS_IXI/png/sub-IXI188_....png``;
-``data`` is looked for in SOURCE and the two folders above it. thor-brain: ``ixi-t1_atlas_train_2D`` and
-``ixi-t1_{val,test}_2D`` are healthy, ``atlas_train_png`` is the evaluation list, whose labels only its masks tell.
-thor-wrist: ``train_normal``, ``test_normal``; every other list is a finding (boneanomaly, metal, softtissue, ...),
-with ``<finding>_ann.csv`` naming a mask of one box for each row; text and axis are none and passed over. Boxes of an
-image are united below ``out/united``.
+``data`` is looked for in SOURCE and the three folders above it. thor-brain: ``ixi-t1_atlas_train_2D`` and
+``ixi-t1_{val,test}_2D`` are healthy, ``atlas_train_png`` is the evaluation list, whose labels only its masks tell:
+``atlas_train_mask_png`` (not published, as its masks) names one for each row, and without it protocol ``thor`` has nothing
+to measure. thor-wrist: ``train_normal``, ``test_normal``; every other list is a finding (boneanomaly, metal, softtissue, ...),
+with ``<finding>_ann.csv`` naming a mask of one box for each row. Passed over are text and axis, which are none, the
+``_neg`` lists (masks of what lies outside boxes) and the ``_fast`` ones (parts of others). Boxes of an image are united below
+``out/united``.
 
 Boxes: column ``boxes`` holds ``x0 y0 x1 y1 class;...`` in pixels of the image, as protocols ``thor-wrist`` and ``boxes``
 read them; the class is the name of the list. They are read from those masks. The masks are not published, whoever uses
@@ -41,6 +43,7 @@ from pseudohealthy.progress import say
 
 EVALUATED = "atlas_train_png"  # of thor-brain; "train" there is ATLAS' own word
 BoxesOf = Callable[[Case], list[grazpedwri.Box] | None]
+MASKS = "atlas_train_mask_png"
 NO_FINDING = ("text", "axis")  # the letter L or R, the forearm's axis: on nearly every radiograph
 
 
@@ -54,7 +57,7 @@ def prepare(source: Path, out: Path, *, seed: int = 0, clean: bool = True, annot
     """
     source, out = Path(source), Path(out)
     paths = {path.stem: path for path in sorted(source.glob("*.csv"))}
-    lists = {name: _rows(path) for name, path in paths.items() if name.removesuffix("_ann") not in NO_FINDING}
+    lists = {name: _rows(path) for name, path in paths.items() if not _passed_over(name)}
     if not any(_split(name) == "train" for name in lists):
         raise Fault("LAYOUT", "no training list in the folder", "give the folder thor-brain or thor-wrist")
     boxes = {name: lists.pop(f"{name}_ann") for name in list(lists) if f"{name}_ann" in lists}
@@ -64,6 +67,12 @@ def prepare(source: Path, out: Path, *, seed: int = 0, clean: bool = True, annot
         ]
         if len(masks) != len(lists[name]) or not all(fits):
             raise Fault("LAYOUT", f"{name}_ann.csv does not name a mask for each row of {name}.csv", "fetch both again")
+    if MASKS in lists:
+        boxes[EVALUATED] = lists.pop(MASKS)
+        if len(boxes[EVALUATED]) != len(lists.get(EVALUATED, ())):
+            raise Fault(
+                "LAYOUT", f"{MASKS}.csv does not name a mask for each row of {EVALUATED}.csv", "fetch both again"
+            )
     report(_findings(lists), out)
     unmasked = set(lists.get(EVALUATED, ())) & {row for name in lists if _label(name) == HEALTHY for row in lists[name]}
     cases = []
@@ -72,8 +81,14 @@ def prepare(source: Path, out: Path, *, seed: int = 0, clean: bool = True, annot
             label = HEALTHY if row in unmasked else _label(name)  # training slices were chosen for having no lesion
             mask = boxes[name][number] if name in boxes else ""
             cases.append(Case(_stem(row), _subject(row), _split(name), label, row, mask, extra={"list": name}))
-    roots = [source, source.parent, source.parent.parent]
+    roots = [source, *source.absolute().parents[:3]]
     manifest = written(_united(cases) if clean else cases, roots, out, clean=clean)
+    if EVALUATED in lists:
+        manifest = Manifest([_labelled(case) for case in manifest], out)
+        if not any(case.mask for case in manifest):
+            say(f"thor-lists: no lesion mask, so protocol thor has nothing to measure: name one for each row of {EVALUATED}.csv "
+                f"in {MASKS}.csv beside it")  # fmt: skip
+        manifest.save(out / "manifest.csv")
     if any(_label(name) == ANOMALOUS for name in lists):
         kinds = {mask: name for name, masks in boxes.items() for mask in masks}
         boxes_of = grazpedwri.annotation_reader(Path(annotations)) if annotations else None
@@ -83,6 +98,10 @@ def prepare(source: Path, out: Path, *, seed: int = 0, clean: bool = True, annot
             say(f"thor-lists: {ill:,} images of the healthy lists have an annotated finding")
         manifest.save(out / "manifest.csv")
     return manifest
+
+
+def _passed_over(name: str) -> bool:
+    return name.removesuffix("_ann") in NO_FINDING or name.endswith(("_neg", "_fast"))
 
 
 def _rows(path: Path) -> list[str]:
@@ -142,6 +161,17 @@ def _united(cases: list[Case]) -> list[Case]:
         masks = "|".join(dict.fromkeys(case.mask for case in group if case.mask))
         found.append(replace(group[0], mask=masks, extra={"list": names}))
     return found
+
+
+def _labelled(case: Case) -> Case:
+    """A slice of the evaluation list as its mask says, where that is there: lesion, or none and then no mask."""
+    from PIL import Image
+
+    if not case.mask or not (case.root / case.mask).is_file():
+        return replace(case, mask="") if (case.root / case.image).is_file() else case
+    with Image.open(case.root / case.mask) as picture:
+        ill = bool(np.asarray(picture.convert("L")).any())
+    return replace(case, label=ANOMALOUS if ill else HEALTHY, mask=case.mask if ill else "")
 
 
 def _with_boxes(case: Case, out: Path, kinds: Mapping[str, str], boxes_of: BoxesOf | None) -> Case:
