@@ -3,7 +3,7 @@
 The pages are read, so a new line is run as soon as it stands there. The lines of a page run one after another in a folder
 of their own, as a reader types them; what a line names and no earlier line has made, `MADE` makes under that name. Long
 trainings are shortened and this is all that is changed: `--steps 2 --batch 2`, networks of a few channels, walks of two
-calls and two draws are appended (`shortened`). A line that can only be parsed stands in `PARSED_ONLY` with its reason.
+calls, two draws and images of 64 pixels at most are appended (`shortened`). A line that can only be parsed stands in `PARSED_ONLY` with its reason.
 docs/ct.md has a test of its own.
 """
 
@@ -52,15 +52,19 @@ def lines(page: Path) -> list[str]:
 
 
 WITH_LINES = [page for page in PAGES if lines(page)]
+SLOW = {"baselines", "conditioned", "consensus", "ddpm", "guided", "patched"}  # more than ten seconds each
+MARKED = [
+    pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else []) for page in WITH_LINES
+]
 
 
 def test_the_pages_hold_commands_and_no_reason_is_left_over():
     found = [line for page in WITH_LINES for line in lines(page)]
     assert len(found) >= 45 and [line for line in PARSED_ONLY if line not in found] == []
-    assert len(PARSED_ONLY) < len(found) / 4
+    assert len(PARSED_ONLY) < len(found) / 4 and {page.stem for page in WITH_LINES} >= SLOW
 
 
-@pytest.mark.parametrize("page", WITH_LINES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", MARKED)
 def test_every_command_of_a_page_runs_as_it_is_written(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pseudohealthy.evaluation.bootstrap.RESAMPLES", 100)
@@ -99,12 +103,17 @@ def shortened(command: Train) -> Train:
     keys = settable(cls)
     found = ["restorer.steps=2"] if "steps" in keys and not published else []
     found += ["restorer.draws=2"] if "draws" in keys else []
-    found += ["restorer.depths=[2]"] if "ct_network" in cls.nested and published else []  # else 49 windows x 151 levels
+    if not recipe.canvas.get("preprocess") and recipe.canvas["size"] > 64:
+        found.append("canvas.size=64")
+    if "ct_network" in cls.nested:  # 4 windows of a slice instead of 49
+        found += ["restorer.patch=32", "restorer.stride=32", *(["restorer.depths=[2]"] if published else [])]
     for key, network in cls.nested.items():
         small = dict(NETWORKS.get(network.__name__, {}))
         small |= {"attention": ()} if "attention" in settable(network) else {}
         small |= {"stem": 4} if network is UNet else {}
         found += [f"restorer.{key}.{name}={toml_value(value)}" for name, value in small.items()]
+    given = [text.partition("=")[0] for text in command.set]
+    found = [text for text in found if text.partition("=")[0] not in given]
     return replace(command, steps=2, batch=2, epochs=None, set=(*command.set, *found))
 
 

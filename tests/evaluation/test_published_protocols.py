@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pseudohealthy import cleaning
 from pseudohealthy.errors import Fault
+from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.protocols import PROTOCOLS, CaseResult, Setting, find, measure
 from pseudohealthy.evaluation.protocols.boxes import FROC_RATES, froc, healthy_rate_threshold, iou, matched, predicted
 from pseudohealthy.evaluation.records import Box, Place
@@ -331,6 +332,17 @@ def test_classes_are_in_table_json_csv_and_page(by_class, tmp_path):
     )
     page = evaluation_report(tmp_path, by_class, {}).read_text()
     assert "Metrics: by class" in page and "Frac.: box F1, mass ratio @ healthy-quantile" in page
+
+
+def test_the_forest_plot_has_panels_for_every_class(by_class, tmp_path, monkeypatch):
+    drawn, make = [], plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: drawn.append(make(*size)) or drawn[-1])
+    plots.forest(tmp_path / "forest.png", {"wrist": by_class.records})
+    titles = [title for axes in drawn[0].axes if (title := axes.get_title())]
+    assert (
+        len(titles) == 8
+        and [sum(name in title for title in titles) for name in ("Frac.", "metal", "my class")] == [2] * 3
+    )
 
 
 def test_figures_without_classes_have_no_table_of_classes(tmp_path):

@@ -151,9 +151,10 @@ def evaluation_report(
     if fewer := covered(evaluation.records):
         facts["figures"] = fewer
     figures = [folder / f"{plot}.png" for plot in ("roc", "precision_recall", "scores")]
-    tables: dict[str, Records] = {"": [], "by class": []}
+    by_class = "by class (classes.csv has the boxes, images and patients of each)"
+    tables: dict[str, list[Record]] = {"": [], by_class: []}
     for record in evaluation.records:
-        tables["by class" if class_of(record.metric)[1] else ""].append(record)  # type: ignore[attr-defined]
+        tables[by_class if class_of(record.metric)[1] else ""].append(record)
     return write_report(
         folder,
         title=title,
