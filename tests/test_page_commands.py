@@ -52,7 +52,15 @@ def lines(page: Path) -> list[str]:
 
 
 WITH_LINES = [page for page in PAGES if lines(page)]
-SLOW = {"baselines", "conditioned", "consensus", "ddpm", "guided", "patched"}  # more than ten seconds each
+SLOW = {
+    "baselines",
+    "ct-patched",
+    "conditioned",
+    "consensus",
+    "ddpm",
+    "guided",
+    "patched",
+}  # above 20 s of one core each
 MARKED = [
     pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else []) for page in WITH_LINES
 ]
@@ -111,6 +119,7 @@ def shortened(command: Train) -> Train:
         small = dict(NETWORKS.get(network.__name__, {}))
         small |= {"attention": ()} if "attention" in settable(network) else {}
         small |= {"stem": 4} if network is UNet else {}
+        small |= {"head_channels": 16} if recipe.restorer.get(key, {}).get("head_channels") else {}
         found += [f"restorer.{key}.{name}={toml_value(value)}" for name, value in small.items()]
     given = [text.partition("=")[0] for text in command.set]
     found = [text for text in found if text.partition("=")[0] not in given]
