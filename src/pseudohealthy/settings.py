@@ -107,6 +107,19 @@ class Length(Mark):
 
 
 @dataclass(frozen=True)
+class Aside(Mark):
+    """Takes whatever the marks before it take; a rule about the value, said beside its range."""
+
+    says: str
+
+    def holds(self, value: Any) -> bool:
+        return True
+
+    def words(self, kind: str) -> str:
+        return f"{kind}; {self.says}"
+
+
+@dataclass(frozen=True)
 class Text(Mark):
     """Free text: what it says."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from zlib import crc32
 
 import nibabel as nib
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, check, load
+from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, check, load
 from pseudohealthy.datasets import prepare
 from pseudohealthy.datasets.chexpert import COLUMNS
+from pseudohealthy.datasets.grazpedwri import counted
 from pseudohealthy.datasets.nih_chest import FINDINGS
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import read_image, read_mask
@@ -179,8 +181,23 @@ def test_grazpedwri_boxes_in_pixels_and_letters_are_no_pathology(tmp_path, capsy
     assert "1 cast" in (said := capsys.readouterr().err) and "1 without annotation" in said
     scan = read_image(loaded.cases[0].image, loaded.cases[0].root)
     assert scan.voxels.max() == 65535  # 16 bits survive
+    assert "the table lists 14 images of 14 studies of 13 patients (published: 20,327, 10,643 and 6,091" in said
     flagged = prepare("grazpedwri", tmp_path / "s", tmp_path / "flags", flags=True)
     assert next(c for c in flagged if c.patient_id == "0011").label == ANOMALOUS
+
+
+def test_grazpedwri_counts_studies_as_thor_counts_x_rays():
+    """Two projections of one visit are one study; the table's column says so, else the third part of the name."""
+    stems = (
+        "0001_1297860395_01_WRI-L1_M014",
+        "0001_1297860435_01_WRI-L2_M014",
+        "0001_1297970153_02_WRI-L1_M014",
+        "0002_5_01_WRI-R1_F004",
+    )
+    cases = [Case(stem, stem[:4], "", None, f"{stem}.png") for stem in stems]
+    assert "4 images of 3 studies of 2 patients" in counted(cases)
+    numbered = [replace(case, extra={"study_number": "1"}) for case in cases]
+    assert "4 images of 2 studies of 2 patients" in counted(numbered)
 
 
 def test_grazpedwri_supervisely_says_the_same_as_yolo(tmp_path):

@@ -12,7 +12,10 @@ from PIL import Image
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, check, leaks, load
 from pseudohealthy.datasets import prepare
 from pseudohealthy.errors import Fault
+from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.io import read_image, read_mask
+from pseudohealthy.recipe import Recipe
+from pseudohealthy.training.loop import train
 
 COLUMNS = ("", "img_name", "age", "label", "img_path", "mask_path", "seg_path")
 
@@ -139,22 +142,129 @@ def test_wrist_leaks_and_findings_in_healthy_lists(wrist_lists, tmp_path):
         "0002_b": HEALTHY, "0004_a": HEALTHY, "0001_b": ANOMALOUS, "0005_a": ANOMALOUS, "0006_a": ANOMALOUS}  # fmt: skip
 
 
-def test_boxes_of_one_radiograph_are_united(wrist_lists, tmp_path):
-    data = tmp_path / "thor" / "data" / "wrist"
-    for name in ("0003_a", "0005_a"):
-        (data / "pediatric").mkdir(parents=True, exist_ok=True)
-        image = np.roll(np.arange(400, dtype=np.uint16).astype(np.uint8), int(name[3])).reshape(20, 20)
+@pytest.fixture
+def drawn(wrist_lists):
+    """Images of 20 x 30 for the lists, but 0001_b, and the masks of both boxes of 0005_a."""
+    data = wrist_lists.parent / "data" / "wrist"
+    for folder in ("pediatric", "masks/boneanomaly"):
+        (data / folder).mkdir(parents=True)
+    for number, name in enumerate(("0002_b", "0003_a", "0004_a", "0005_a", "0006_a")):
+        image = np.roll(np.arange(600, dtype=np.uint16).astype(np.uint8), number).reshape(20, 30)
         Image.fromarray(image).save(data / "pediatric" / f"{name}.png")
     for number in (1, 2):
-        mask = np.zeros((20, 20), np.uint8)
-        mask[5 * number : 5 * number + 2] = 255
-        (data / "masks" / "boneanomaly").mkdir(parents=True, exist_ok=True)
+        mask = np.zeros((20, 30), np.uint8)
+        mask[5 * number : 5 * number + 2, 3:13] = 255
         Image.fromarray(mask).save(data / "masks" / "boneanomaly" / f"0005_a_boneanomaly_{number}.png")
+    return data
+
+
+def test_boxes_of_one_radiograph_are_united_and_each_is_listed(wrist_lists, drawn, tmp_path, capsys):
     prepare("thor-lists", wrist_lists, tmp_path / "out")
     manifest = load(tmp_path / "out")
-    assert [c.case_id for c in manifest] == ["0003_a", "0005_a"] and check(manifest) == []
-    case = manifest.cases[1]
-    assert read_mask(case.mask, case.root, read_image(case.image, case.root)).sum() == 80
+    cases = {case.case_id: case for case in manifest}
+    assert sorted(cases) == ["0002_b", "0003_a", "0004_a", "0005_a", "0006_a"] and check(manifest) == []
+    case = cases["0005_a"]
+    assert read_mask(case.mask, case.root, read_image(case.image, case.root)).sum() == 40
+    assert case.extra["boxes"] == "3 5 13 7 boneanomaly;3 10 13 12 boneanomaly"
+    assert {name: cases[name].extra["boxes"] for name in ("0002_b", "0003_a", "0004_a", "0006_a")} == dict.fromkeys(
+        ("0002_b", "0003_a", "0004_a", "0006_a"), ""
+    )
+    assert cases["0006_a"].mask == "", "its mask was not drawn"
+    said = capsys.readouterr().err
+    assert "boxes: 2 boneanomaly" in said and "1 images of a finding have no box" in said
+
+
+def test_boxes_can_come_from_the_annotations_of_the_data_set(wrist_lists, drawn, tmp_path, capsys):
+    for path in (drawn / "masks").rglob("*.png"):
+        path.unlink()
+    labels = tmp_path / "graz/folder_structure/yolov5/labels"
+    labels.mkdir(parents=True)
+    for name, lines in {
+        "0005_a": "8 0.1 0.1 0.1 0.1\n3 0.5 0.5 0.2 0.5",
+        "0006_a": "4 0.5 0.5 1 1",
+        "0004_a": "4 0.5 0.5 1 1",
+    }.items():
+        (labels / f"{name}.txt").write_text(lines)
+    prepare("thor-lists", wrist_lists, tmp_path / "out", annotations=str(tmp_path / "graz"))
+    cases = {case.case_id: case for case in load(tmp_path / "out")}
+    assert check(load(tmp_path / "out")) == [] and {case.mask for case in cases.values()} == {""}
+    assert (
+        cases["0005_a"].extra["boxes"] == "12 5 18 15 fracture" and cases["0006_a"].extra["boxes"] == "0 0 30 20 metal"
+    )
+    said = capsys.readouterr().err
+    assert "boxes: 1 fracture, 1 metal" in said and "1 images of the healthy lists have an annotated finding" in said
+    assert cases["0004_a"].label == HEALTHY and cases["0004_a"].extra["boxes"] == ""
+
+
+@pytest.mark.parametrize("shape, marked, code", [((20, 31), 5, "GRID_MISMATCH"), ((20, 30), 0, "LAYOUT")])
+def test_a_mask_of_another_size_or_without_a_box_stops_it(wrist_lists, drawn, tmp_path, shape, marked, code):
+    mask = np.zeros(shape, np.uint8)
+    mask[:marked] = 255
+    Image.fromarray(mask).save(drawn / "masks/boneanomaly/0006_a_boneanomaly_3.png")
+    with pytest.raises(Fault, match=code):
+        prepare("thor-lists", wrist_lists, tmp_path / "out")
+
+
+def test_the_wrist_lists_are_measured_by_the_wrist_rule(wrist_lists, drawn, tmp_path):
+    """From the lists to figures: `prepare`, a run, `evaluate --protocol thor-wrist`."""
+    recipe = Recipe(
+        "wrist", canvas={"size": 32, "normalise": "unit", "foreground": "all"}, restorer={"name": "identity"}
+    )
+    prepare("thor-lists", wrist_lists, tmp_path / "out")
+    run = train(recipe, tmp_path / "out", tmp_path / "run", device="cpu")
+    result = evaluate(run, tmp_path / "out", tmp_path / "scores", protocol="thor-wrist", device="cpu")
+    found = [r for r in result.records if r.metric == "box_recall_covered" and r.is_control]
+    assert found and {r.n_cases for r in found} == {1} and all(0 <= r.value <= 1 for r in found)
+
+
+def brain_lists(folder, masks=True):
+    """Two healthy IXI slices to train and one to validate on, three of ATLAS: with lesion, without, without mask file."""
+    data = folder.parent / "data"
+    rows = {
+        name: f"./data/{name}.png"
+        for name in ("IXI001", "IXI002", "IXI003", "Atlas_train_0", "Atlas_train_1", "Atlas_train_2")
+    }
+    thor_list(folder, "ixi-t1_atlas_train_2D", [rows["IXI001"], rows["IXI002"], rows["Atlas_train_1"]], "filename")
+    thor_list(folder, "ixi-t1_val_2D", [rows["IXI003"]], "filename")
+    atlas = [name for name in rows if "Atlas" in name]
+    thor_list(folder, "atlas_train_png", [rows[name] for name in atlas], "filename")
+    data.mkdir(exist_ok=True)
+    for number, name in enumerate(rows):
+        Image.fromarray(np.roll(np.arange(400) % 251, number).astype(np.uint8).reshape(20, 20)).save(
+            data / f"{name}.png"
+        )
+    if masks:
+        thor_list(folder, "atlas_train_mask_png", [f"./data/{name}_mask.png" for name in atlas], "filename")
+        for number, name in enumerate(atlas[:2]):
+            mask = np.zeros((20, 20), np.uint8)
+            mask[4:9, 4:9] = 255 * (number == 0)
+            Image.fromarray(mask).save(data / f"{name}_mask.png")
+
+
+def test_the_masks_of_the_brain_list_label_its_slices(tmp_path, capsys):
+    brain_lists(tmp_path / "thor-brain")
+    prepare("thor-lists", tmp_path / "thor-brain", tmp_path / "out")
+    cases = {case.case_id: case for case in load(tmp_path / "out")}
+    assert check(load(tmp_path / "out")) == [] and "no lesion mask" not in capsys.readouterr().err
+    assert [cases[f"Atlas_train_{k}"].label for k in range(3)] == [ANOMALOUS, HEALTHY, None]
+    assert [bool(cases[f"Atlas_train_{k}"].mask) for k in range(3)] == [True, False, False]
+    assert cases["Atlas_train_1"].split == "test" and cases["IXI001"].mask == ""
+
+
+def test_a_brain_list_without_masks_says_that_nothing_can_be_measured(tmp_path, capsys):
+    brain_lists(tmp_path / "thor-brain", masks=False)
+    prepare("thor-lists", tmp_path / "thor-brain", tmp_path / "out")
+    assert "protocol thor has nothing to measure" in capsys.readouterr().err
+    thor_list(tmp_path / "thor-brain", "atlas_train_mask_png", ["./data/one.png"], "filename")
+    with pytest.raises(Fault, match=r"atlas_train_mask_png\.csv does not name a mask"):
+        prepare("thor-lists", tmp_path / "thor-brain", tmp_path / "out")
+
+
+def test_lists_of_masks_and_parts_of_lists_are_passed_over(wrist_lists, tmp_path):
+    before = [(c.case_id, c.split, c.label) for c in prepare("thor-lists", wrist_lists, tmp_path / "out")]
+    thor_list(wrist_lists, "boneanomaly_neg", ["./data/wrist/masks/neg/0001_b_neg.png"] * 4)
+    thor_list(wrist_lists, "train_normal_fast", [wrist("0003_a")])
+    assert [(c.case_id, c.split, c.label) for c in prepare("thor-lists", wrist_lists, tmp_path / "out")] == before
 
 
 def test_masks_that_belong_to_other_rows_stop_it(wrist_lists, tmp_path):

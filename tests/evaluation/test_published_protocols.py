@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import ndimage
 from skimage.filters import threshold_otsu
@@ -12,10 +14,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pseudohealthy import cleaning
 from pseudohealthy.errors import Fault
+from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.protocols import PROTOCOLS, CaseResult, Setting, find, measure
 from pseudohealthy.evaluation.protocols.boxes import FROC_RATES, froc, healthy_rate_threshold, iou, matched, predicted
 from pseudohealthy.evaluation.records import Box, Place
 from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.report.page import evaluation_report
 
 SHAPE = (6, 50, 50)
 SETTING = Setting(resamples=100)
@@ -267,6 +271,86 @@ def test_the_wrist_rule_takes_its_threshold_from_healthy_validation(radiographs)
     assert value(result, "box_f1_covered").value <= record.value
     walked = measure("thor-wrist:published", radiographs, SETTING)
     assert value(walked, "box_recall_covered").threshold in np.linspace(0, 1, 1000, endpoint=False)
+
+
+@pytest.fixture(scope="module")
+def by_class():
+    """Three fractures found, a metal found and one missed, one class without a published name, two controls."""
+    rng, found = np.random.default_rng(8), []
+    kinds = [["fracture"], ["fracture", "metal"], ["fracture"], ["my class"], [], []]
+    for method in ("ddpm", "control: intensity", "control: nothing"):
+        for number, names in enumerate(kinds, 1):
+            boxes = [Box(4 + 14 * k, 6, 12 + 14 * k, 18, name) for k, name in enumerate(names)]
+            case = picture(rng, number, boxes if method != "control: nothing" else [], method=method)
+            found.append(replace(case, boxes=tuple(boxes), label=int(bool(boxes)), truth=None if boxes else case.truth))
+        lost = Box(20, 20, 30, 30, "metal")
+        found.append(replace(picture(rng, 7, [], method=method), boxes=(lost,), label=1, truth=None))
+    return measure("thor-wrist", found, SETTING)
+
+
+def test_recall_and_f1_of_each_class_stand_beside_the_pooled_ones(by_class):
+    expected = {"fracture": (3, 1.0), "metal": (2, 0.5), "my class": (1, 1.0)}
+    found = {
+        kind: (value(by_class, f"n_boxes.{kind}").value, value(by_class, f"box_recall_covered.{kind}").value)
+        for kind in expected
+    }
+    assert found == {kind: pytest.approx(pair) for kind, pair in expected.items()}
+    for metric in ("box_recall_covered", "box_f1_covered"):
+        pooled = sum(number * value(by_class, f"{metric}.{kind}").value for kind, (number, _) in expected.items()) / 6
+        assert value(by_class, metric).value == pytest.approx(pooled)
+    metal = value(by_class, "box_f1_covered.metal")
+    assert (metal.n_cases, metal.n_patients, metal.unit) == (2, 2, "box") and metal.prevalence == pytest.approx(2 / 7)
+    assert metal.threshold == value(by_class, "box_recall_covered").threshold
+    differences = {record.metric for record in by_class.records if record.against}
+    assert "box_recall_covered_difference" in differences and not any("." in metric for metric in differences)
+
+
+def test_classes_are_in_table_json_csv_and_page(by_class, tmp_path):
+    from io import StringIO
+
+    from rich.console import Console
+
+    by_class.save(tmp_path)
+    stored = {
+        entry["metric"]: entry
+        for entry in json.loads((tmp_path / "metrics.json").read_text())
+        if entry["method"] == "ddpm"
+    }
+    assert stored["box_recall_covered.metal"]["value"] == 0.5
+    rows = pd.read_csv(tmp_path / "classes.csv")
+    assert list(rows["name"].unique()) == ["Frac.", "metal", "my class"] and len(rows) == 9
+    row = rows[(rows["class"] == "metal") & (rows["method"] == "ddpm")].iloc[0]
+    assert (row["boxes"], row["images"], row["box_recall_covered"]) == (2, 2, 0.5)
+    assert row["box_f1_covered_low"] <= row["box_f1_covered"] <= row["box_f1_covered_high"]
+    console = Console(width=100, file=StringIO())
+    console.print(by_class.table())
+    lines = console.file.getvalue().splitlines()
+    (line,) = (line for line in lines if line.strip().startswith("Frac."))
+    assert line.split()[:4] == ["Frac.", "ddpm", "3", "3"] and "1.000" in line
+    assert sum("control: intensity" in line for line in lines[lines.index(line) :]) == 3, (
+        "the better control of each class"
+    )
+    page = evaluation_report(tmp_path, by_class, {}).read_text()
+    assert "Metrics: by class" in page and "Frac.: box F1, mass ratio @ healthy-quantile" in page
+
+
+def test_the_forest_plot_has_panels_for_every_class(by_class, tmp_path, monkeypatch):
+    drawn, make = [], plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: drawn.append(make(*size)) or drawn[-1])
+    plots.forest(tmp_path / "forest.png", {"wrist": by_class.records})
+    titles = [title for axes in drawn[0].axes if (title := axes.get_title())]
+    assert (
+        len(titles) == 8
+        and [sum(name in title for title in titles) for name in ("Frac.", "metal", "my class")] == [2] * 3
+    )
+
+
+def test_figures_without_classes_have_no_table_of_classes(tmp_path):
+    rng = np.random.default_rng(9)
+    result = measure("thor-wrist", [picture(rng, n, [Box(5, 6, 15, 18)] if n % 2 else []) for n in range(6)], SETTING)
+    result.save(tmp_path)
+    assert value(result, "box_recall_covered").value == 1 and not (tmp_path / "classes.csv").exists()
+    assert "by class" not in evaluation_report(tmp_path, result, {}).read_text()
 
 
 def test_the_exact_threshold_keeps_the_rate_on_images_of_unequal_size_with_ties():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.evaluation.sweep import Replay, Sweep, parsed, sweep
 from pseudohealthy.restorers.base import Restoration
 from pseudohealthy.run import Run
+from pseudohealthy.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,22 @@ def test_map_settings_share_one_restoration(tiny_run, pictures, monkeypatch):
     monkeypatch.setattr(model, "restore", lambda self, *a: calls.append(1) or restore(self, *a))
     sweep(tiny_run, pictures, ["map.smooth=0,1,2,3"], device="cpu", resamples=20)
     assert len(calls) == 1
+
+
+def test_the_depth_of_thor_is_swept_below_its_harmonised_levels(tiny, pictures, labelled, tmp_path):
+    """THOR's sensitivity analysis over T, as the page of the method shows it: the list stays as it is."""
+    recipe = tiny()
+    network = {"width": 8, "multipliers": [1, 2], "blocks": 1, "scale_shift": True, "groups": 4}
+    recipe.restorer = {"name": "thor", "steps": 2, "eta": 0.0, "perceptual": "none", "network": network}
+    run = train(recipe, pictures, tmp_path / "run", steps=1, device="cpu")
+    result = sweep(run, labelled, ["restorer.depth=100,200,300,350"], device="cpu", limit=4, resamples=20)
+    assert {result.settings(place)[0]: calls for place, calls in result.network_calls.items()} == {
+        "restorer.depth=100": 3, "restorer.depth=200": 6, "restorer.depth=300": 5, "restorer.depth=350": 8}  # fmt: skip
+    words = [next(iter(records)).postprocessing for records in result.records.values()]
+    levels = [re.search(r"harmonic mean over levels ?([\d, ]*\d)?", text)[1] for text in words]
+    assert levels == ["50", "150, 50", "150, 50", None], "the default list is not spelt out"
+    with pytest.raises(Fault, match=r"at least one of them below restorer\.depth = 50"):
+        sweep(run, labelled, ["restorer.depth=50"], device="cpu")
 
 
 def test_a_replay_is_its_restorer_and_repeats_it():

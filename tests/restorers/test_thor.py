@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -209,8 +211,41 @@ def test_the_report_names_the_distance():
     assert "released code" in thor("published").describe()
 
 
+def test_listed_levels_that_are_not_below_the_depth_are_left_out():
+    """So depth is swept with one list; at the paper's depth the list is the paper's."""
+    defaults = inspect.signature(Thor.__init__).parameters
+    assert (defaults["depth"].default, defaults["harmonise"].default) == (350, (300, 150, 50))
+    visited = {
+        depth: thor(depth=depth, harmonise=(50, 300, 150)).harmonise for depth in (51, 100, 151, 300, 301, 350, 700)
+    }
+    assert visited == {51: (50,), 100: (50,), 151: (150, 50), 300: (150, 50), 301: (300, 150, 50),
+                       350: (300, 150, 50), 700: (300, 150, 50)}  # fmt: skip
+    swept = thor(depth=15)
+    restore(swept, lesioned())
+    assert swept.denoiser.network.asked == [*range(15, 9, -1), *range(10, 0, -1)]
+    assert len(swept.denoiser.network.asked) == swept.network_calls()
+    assert "mean over levels 10" in swept.describe() and thor().describe().endswith("mean over levels")
+
+
+def test_the_published_code_blends_where_its_walk_begins(monkeypatch):
+    """Its loop looks a level up in the list whatever the depth, so also at the first one, and never above."""
+    noised = []
+    monkeypatch.setattr(thor_published, "region", lambda maps, side: noised.append(1) or region(maps, side))
+    for depth, times in ((20, 2), (15, 1), (30, 2)):
+        noised.clear()
+        restore(thor("published", depth=depth), lesioned())
+        assert len(noised) == times
+
+
 def test_settings_that_cannot_work_are_refused():
-    for settings in ({"harmonise": (30,)}, {"harmonise": ()}, {"side": 12}, {"quirks": "published", "steps": 5}):
+    for settings in (
+        {"harmonise": (30,)},
+        {"harmonise": ()},
+        {"depth": 10},
+        {"harmonise": (20, 20)},
+        {"side": 12},
+        {"quirks": "published", "steps": 5},
+    ):
         with pytest.raises(Fault) as caught:
             thor(**settings)
         assert caught.value.code == "RECIPE"

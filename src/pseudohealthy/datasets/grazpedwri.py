@@ -11,6 +11,9 @@ diagnosis_uncertain. The rest (such a flag, or an image whose boxes are not ther
 There are boxes, no masks: column ``boxes`` holds ``x0 y0 x1 y1 class;...`` in pixels of the stored image, x1 and y1
 exclusive. Boxes enclose more than the lesion: overlap with them is no Dice against a mask.
 
+Counts: the 20,327 images belong to 10,643 studies (a patient's visits, column ``study_number``) of 6,091 patients. THOR
+(Bercea et al. 2024) speaks of 10,643 X-rays: it counts studies. ``prepare`` prints all three of the table it read.
+
 Splits by patient: patients whose every image is healthy are divided, all others are test; ``weak`` divides all.
 Traps: flags are 1 or blank, and blank means 0; 16-bit PNG, which an 8-bit conversion saturates; several projections
 and follow-ups per child, so a split by image leaks.
@@ -21,12 +24,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
 from pseudohealthy.datasets.chexpert import divide, read_table, require_files, say_counts
 from pseudohealthy.errors import Fault
+from pseudohealthy.progress import say
 
 CLASSES = (
     "boneanomaly", "bonelesion", "foreignbody", "fracture", "metal", "periostealreaction", "pronatorsign",
@@ -58,7 +62,7 @@ def prepare(
     images = {
         path.stem: path for places in ("*.png", "images/*.png", "images_part*/*.png") for path in source.glob(places)
     }
-    boxes_of = _annotations(source)
+    boxes_of = annotation_reader(source)
     listed, left = [], Counter[str]()
     for number, row in read_table(source / "dataset.csv", columns):
         stem, first = row["filestem"], row["filestem"].split("_")[0]
@@ -69,6 +73,7 @@ def prepare(
         path = images.get(stem)
         listed.append(Case(stem, first, "", None, path.relative_to(source).as_posix() if path else f"{stem}.png",
                            root=source, extra=row))  # fmt: skip
+    say(counted(listed))
     cases = []
     for case in require_files("grazpedwri", listed, partial):
         known = case.extra
@@ -93,6 +98,16 @@ def prepare(
     return manifest
 
 
+def counted(listed: Sequence[Case]) -> str:
+    """Images, studies and patients of the table in one line, beside the published numbers."""
+    studies = {
+        (case.patient_id, case.extra.get("study_number") or "".join(case.case_id.split("_")[2:3])) for case in listed
+    }
+    patients = {case.patient_id for case in listed}
+    return (f"grazpedwri: the table lists {len(listed):,} images of {len(studies):,} studies of {len(patients):,} patients "
+            "(published: 20,327, 10,643 and 6,091; the 10,643 X-rays of THOR's paper are the studies)")  # fmt: skip
+
+
 def _on(case_id: str, cell: str) -> bool:
     if cell not in ("", "0", "0.0", "1", "1.0"):
         raise Fault(
@@ -101,8 +116,11 @@ def _on(case_id: str, cell: str) -> bool:
     return cell.startswith("1")
 
 
-def _annotations(source: Path) -> Callable[[Case], list[Box] | None]:
-    """A function from a case to its boxes, or None where it has no annotation file."""
+def annotation_reader(source: Path) -> Callable[[Case], list[Box] | None]:
+    """A function from a case, whose id is the image's stem, to its boxes, or None where it has no annotation file.
+
+    Raises Fault LAYOUT (exit 3) for a folder without annotations.
+    """
     for base in (source / "folder_structure", source):
         if (yolo := base / "yolov5" / "labels").is_dir():
             names = _classes(yolo.parent / "meta.yaml")

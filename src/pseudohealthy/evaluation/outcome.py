@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pseudohealthy.evaluation import classes
 from pseudohealthy.evaluation.curves import Curve
-from pseudohealthy.evaluation.records import CONTROL, Record, Summary, context, covered, number, summarise
+from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, covered, number, summarise
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.io.atomic import atomic, write_json
 
@@ -43,7 +44,7 @@ class Evaluation:
     def table(self) -> Table:
         """One row per method, then each method minus the best control, then the controls; ``*`` marks the best value.
 
-        Tables one below the other, so that 80 columns hold them: images, voxels, Dice, lesions, boxes.
+        Tables one below the other, so that 80 columns hold them: images, voxels, Dice, lesions, boxes, classes of boxes.
         """
         from rich.table import Table
         from rich.text import Text
@@ -51,9 +52,12 @@ class Evaluation:
         found = summarise(self.records)
         stacked = Table.grid()
         for family in (("image", "plane"), ("voxel",), ("dice",), ("lesion",), ("box",)):
-            headings = dict.fromkeys(key[1] for key, cell in found.cells.items() if cell.metric.startswith(family))
+            pooled = ((key, cell) for key, cell in found.cells.items() if not class_of(cell.metric)[1])
+            headings = dict.fromkeys(key[1] for key, cell in pooled if cell.metric.startswith(family))
             if headings:
                 stacked.add_row(_part(found, [heading for heading in found.headings if heading in headings]))
+        if (of_classes := classes.table(self.records)) is not None:
+            stacked.add_row(of_classes)
         for line in filter(None, [context(self.records), self.unmarked(), *self.notes]):
             stacked.add_row(Text(line, style="dim"))
         return stacked
@@ -68,7 +72,10 @@ class Evaluation:
         return f"no reference mask, so no voxel figures: {names}"
 
     def save(self, folder: Path | str) -> list[Path]:
-        """Write metrics.json, cases.csv and, where both classes are there, roc, precision_recall and scores (.png)."""
+        """Write metrics.json, cases.csv and, where both classes are there, roc, precision_recall and scores (.png); where
+        figures are by class of the boxes, classes.csv."""
+        import pandas as pd
+
         from pseudohealthy.evaluation import plots
 
         folder = Path(folder)
@@ -80,6 +87,11 @@ class Evaluation:
             table["label"] = table["label"].astype("Int64")
             table.to_csv(tmp, index=False)
         written.append(folder / "cases.csv")
+        if of_classes := classes.rows(self.records):
+            with atomic(folder / "classes.csv") as tmp:
+                pd.DataFrame([{k: harmless_cell(v) if isinstance(v, str) else v for k, v in row.items()}
+                              for row in of_classes]).to_csv(tmp, index=False)  # fmt: skip
+            written.append(folder / "classes.csv")
         if self.image_curves or self.voxel_curves:
             written.append(plots.roc(folder / "roc.png", self.image_curves, self.voxel_curves))
             written.append(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pseudohealthy.evaluation.curves import Curve
-from pseudohealthy.evaluation.records import CONTROL, Record, summarise
+from pseudohealthy.evaluation.records import CONTROL, Record, class_of, summarise
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.io.atomic import atomic
 
@@ -92,7 +92,8 @@ def scores(
 
 
 def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
-    """Values and intervals of all methods, a panel per headline metric and data set; the line is the best control.
+    """Values and intervals of all methods, a panel per headline metric, class of boxes and data set; the line is the best
+    control.
 
     Where controls stand in several runs' settings, each kind is drawn once, in the setting it does best in.
     """
@@ -100,8 +101,10 @@ def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
     for data, records in by_data.items():
         table = summarise(records)
         metric = {heading: cell.metric for (_, heading), cell in table.cells.items()}
-        shown = [heading for heading in table.headings if metric[heading] in FOREST] or table.headings[:6]
-        for heading in shown:
+        by_class = [heading for heading in table.headings if class_of(metric[heading])[1]]
+        pooled = [heading for heading in table.headings if heading not in by_class]
+        shown = [heading for heading in pooled if metric[heading] in FOREST] or pooled[:6]
+        for heading in (*shown, *by_class):
             panels.append((data, heading, [c for (_, at), c in table.cells.items() if at == heading]))
     if not panels:
         raise ValueError("no figure to draw")

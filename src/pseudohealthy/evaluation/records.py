@@ -49,6 +49,13 @@ HEADINGS = {
     "box_f1_covered": "box F1, mass ratio @",
 }
 
+# Figures of one class of boxes are named "metric.class". These classes have the names and the order of THOR's table;
+# others follow under their own names.
+CLASSES = {
+    "boneanomaly": "BA", "foreignbody": "FB", "fracture": "Frac.", "metal": "metal", "periostealreaction": "PR",
+    "softtissue": "Soft",
+}  # fmt: skip
+
 
 class Box(NamedTuple):
     """A rectangle in native pixels: columns x0 <= x < x1, rows y0 <= y < y1; kind: the annotated class."""
@@ -220,7 +227,7 @@ class Summary:
 
 def summarise(records: Sequence[Record]) -> Summary:
     """Numbers share a column only where protocol, threshold source, mask, grid and post-processing are the same."""
-    plain = [record for record in records if record.metric in HEADINGS]
+    plain = [record for record in records if class_of(record.metric)[0] in HEADINGS]
     paired = [replace(record, metric=record.metric.removesuffix("_difference")) for record in records if record.against]
     settings: dict[str, set[tuple]] = {}
     for record in plain:
@@ -233,7 +240,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         return record.method, heading
 
     cells = {key(record): record for record in plain}
-    rank = {heading: list(HEADINGS).index(record.metric) for (_, heading), record in cells.items()}
+    rank = {heading: _rank(record.metric) for (_, heading), record in cells.items()}
     headings = sorted(rank, key=lambda heading: rank[heading])
     methods = sorted(dict.fromkeys(record.method for record in plain), key=lambda name: name.startswith(CONTROL))
     best = set()
@@ -242,6 +249,24 @@ def summarise(records: Sequence[Record]) -> Summary:
         if len(column) > 1:
             best |= {place for place, value in column.items() if value == max(column.values())}
     return Summary(headings, methods, cells, best, {key(record): record for record in paired})
+
+
+def class_of(metric: str) -> tuple[str, str]:
+    """("box_recall_covered", "fracture") of "box_recall_covered.fracture"; ("dice_pooled", "") of a pooled one."""
+    name, _, kind = metric.partition(".")
+    return name, kind
+
+
+def class_name(kind: str) -> str:
+    """The name of a class of boxes in tables."""
+    return CLASSES.get(kind.replace(" ", "").lower(), kind)
+
+
+def class_rank(kind: str) -> tuple[int, str]:
+    """Where a class stands in tables; sorts the pooled figures first."""
+    names = ["", *CLASSES]
+    plain = kind.replace(" ", "").lower()
+    return (names.index(plain) if plain in names else len(names)), kind
 
 
 def number(record: Record, *, signed: bool = False) -> str:
@@ -277,12 +302,18 @@ def covered(records: Sequence[Record]) -> str:
 
 
 def _heading(record: Record) -> str:
-    heading = HEADINGS[record.metric]
+    metric, kind = class_of(record.metric)
+    heading = f"{class_name(kind)}: {HEADINGS[metric]}" if kind else HEADINGS[metric]
     if heading.endswith("@"):
         return f"{heading} {record.threshold_source}"
     if "average_precision" in record.metric and record.prevalence is not None:
         return f"{heading} (chance {record.prevalence:.2g})"
     return heading
+
+
+def _rank(metric: str) -> tuple[tuple[int, str], int]:
+    name, kind = class_of(metric)
+    return class_rank(kind), list(HEADINGS).index(name)
 
 
 def _setting(record: Record) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ class Perceptual(nn.Module):
         """Take the trunk and the heads by name. Fault PERCEPTUAL (exit 5) when they are of another trunk."""
         own = {name: found[name] for name in self.weight_names()}
         try:
-            self.load_state_dict(own | {"ready": torch.tensor(True)})
+            self.load_state_dict(own | {"ready": torch.tensor(True)}, assign=self.ready.is_meta)  # meta: checked only
         except RuntimeError as error:
             raise Fault("PERCEPTUAL", f"these perceptual weights do not fit '{self.trunk}' ({str(error).splitlines()[-1].strip()})",
                         "name another trunk or other weights", exit=BAD_MODEL) from None  # fmt: skip

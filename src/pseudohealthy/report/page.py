@@ -20,7 +20,7 @@ from urllib.parse import quote
 import numpy as np
 
 from pseudohealthy.evaluation.outcome import Evaluation
-from pseudohealthy.evaluation.records import CONTROL, Record, Summary, context, covered, number, summarise
+from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, covered, number, summarise
 from pseudohealthy.io.atomic import write_text
 
 EMBED_MEGABYTES = 20.0  # pictures beyond this total are linked, so that a large cohort still opens
@@ -159,13 +159,17 @@ def evaluation_report(
     if fewer := covered(evaluation.records):
         facts["figures"] = fewer
     figures = [folder / f"{plot}.png" for plot in ("roc", "precision_recall", "scores")]
+    by_class = "by class (classes.csv has the boxes, images and patients of each)"
+    tables: dict[str, list[Record]] = {"": [], by_class: []}
+    for record in evaluation.records:
+        tables[by_class if class_of(record.metric)[1] else ""].append(record)
     return write_report(
         folder,
         title=title,
         rows=rows[:most],
         summary=facts,
         provenance=provenance,
-        records=evaluation.records,
+        records=tables,
         figures=figures,
         notes=notes,
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.settings import File, Length, Range
+from pseudohealthy.settings import Aside, File, Length, Range
 
 HIGHEST = 10_000  # noise levels; published are 1000 and 4000
 
@@ -14,6 +14,7 @@ Levels = Annotated[int, Range(2, HIGHEST)]
 MaxLevel = Annotated[int, Range(0, HIGHEST)]  # 0: all
 Level = Annotated[int, Range(1, HIGHEST)]
 Depths = Annotated[tuple[Annotated[int, Range(1, HIGHEST)], ...], Length(1, 32)]
+Harmonised = Annotated[Depths, Aside("those not below `depth` are left out, at least one must remain")]
 Calls = Annotated[int, Range(0, HIGHEST)]  # of a walk; 0: every level
 Draws = Annotated[int, Range(1, 1000)]
 Eta = Annotated[float, Range(0, 1)]

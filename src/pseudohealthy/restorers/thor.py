@@ -22,9 +22,9 @@ from pseudohealthy.restorers.base import Restoration, register
 from pseudohealthy.restorers.ddpm import Ddpm
 from pseudohealthy.restorers.ranges import (
     Calls,
-    Depths,
     Eta,
     Frequency,
+    Harmonised,
     Level,
     Levels,
     LpipsWeights,
@@ -42,8 +42,10 @@ class Thor(Ddpm):
     """Noise to `depth`; on the way back, harmonise with the image at the levels `harmonise`.
 
     Trained like "ddpm". depth, harmonise: the paper's 350 and (300, 150, 50) for Gaussian noise, 250 and
-        (200, 150, 100, 50) for simplex noise; these levels are visited however few `steps` there are. order: as of
-        "ddpm", anew from every harmonised level.
+        (200, 150, 100, 50) for simplex noise; these levels are visited however few `steps` there are. Listed levels
+        that are not below `depth` are left out, as they lie above where the walk begins: so depth can be swept with the
+        list as it is (the released code does so too), and at 350 the list is the paper's. At least one must be left.
+        order: as of "ddpm", anew from every harmonised level.
     perceptual, perceptual_weights: see `Perceptual`. sigma: Gaussian smoothing of the perceptual distance, pixels.
     side: of closing and dilation, pixels.
     quirks: "none" is the paper: the map is |x - x0| times the perceptual distance; its closed and dilated, normalised
@@ -70,7 +72,7 @@ class Thor(Ddpm):
         frequency: Frequency = 64.0,
         max_level: MaxLevel = 0,
         depth: Level = 350,
-        harmonise: Depths = (300, 150, 50),
+        harmonise: Harmonised = (300, 150, 50),
         steps: Calls = 0,
         eta: Eta = 1.0,
         order: Literal[1, 2] = 1,
@@ -85,17 +87,19 @@ class Thor(Ddpm):
         super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
                          noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
                          max_level=max_level, depths=(depth,), steps=steps, eta=eta, order=order, clip=clip)  # fmt: skip
-        if not all(level < depth for level in harmonise) or len(set(harmonise)) < len(harmonise):
+        below = [level for level in harmonise if level < depth]
+        if not below or len(set(harmonise)) < len(harmonise):
             raise Fault(
                 "RECIPE",
                 f"restorer.harmonise = {list(harmonise)}",
-                f"give different levels below restorer.depth = {depth}",
+                f"give different levels, at least one of them below restorer.depth = {depth}",
                 exit=USAGE,
             )
         if quirks == "published" and ((target, schedule, levels, steps) != ("noise", "linear", 1000, 0) or depth > 999):
             raise Fault("RECIPE", "restorer.quirks = published is another loop",
                         "leave target, schedule, levels and steps at their defaults, and depth below 1000", exit=USAGE)  # fmt: skip
-        self.depth, self.harmonise = depth, tuple(sorted(harmonise, reverse=True))
+        self.depth, self.harmonise = depth, tuple(sorted(below, reverse=True))
+        self.left_out = tuple(sorted(set(harmonise) - set(below), reverse=True))
         self.perceptual = Perceptual(perceptual, perceptual_weights)
         self.sigma, self.side, self.quirks = sigma, side, quirks
 
@@ -141,5 +145,6 @@ class Thor(Ddpm):
         return len(self.walk(self.depth)) - 1 + len(self.harmonise)
 
     def describe(self) -> str:
-        words = f"|x - x0| x {self.perceptual.description}, harmonic mean over levels"
+        visited = f" {', '.join(map(str, self.harmonise))}" if self.left_out else ""
+        words = f"|x - x0| x {self.perceptual.description}, harmonic mean over levels{visited}"
         return f"{words} as in the released code" if self.quirks == "published" else words

@@ -35,7 +35,7 @@ def restore(thor: Thor, images: Tensor, draw: Draw, every: int = EVERY) -> Resto
     """The published loop for images (B, C, S, S) in [-1, 1]; `draw` gives thor's kind of noise."""
     beta = torch.linspace(1e-4, 0.02, 1000, device=images.device)
     product = torch.cumprod(1 - beta, 0)
-    start = thor.depth
+    start, blended = thor.depth, (*thor.left_out, *thor.harmonise)  # unlike the paper's walk also at `start` itself
 
     def noise() -> Tensor:
         field = draw.noise(images)
@@ -53,10 +53,10 @@ def restore(thor: Thor, images: Tensor, draw: Draw, every: int = EVERY) -> Resto
         x = (before.sqrt() * beta[t] * clean + (1 - beta[t]).sqrt() * (1 - before) * x) / (1 - product[t])
         if t:
             x = x + (beta[t] * (1 - before) / (1 - product[t])).clamp(min=1e-20).sqrt() * noise()
-        if t in thor.harmonise or t % every == 0:
+        if t in blended or t % every == 0:
             maps.append(difference(thor, images, clean))
             trail.append(clean)
-        if t in thor.harmonise:
+        if t in blended:
             weight = ((region(maps[-1], thor.side) + maps[-1]) / 2).clamp(0, 1)
             x = noised((weight * clean + (1 - weight) * images).clamp(0, 1), t)
     final = harmonic_mean(torch.stack(maps)).clamp(0, 0.999)[:, 0]

@@ -18,7 +18,7 @@ from pseudohealthy.cases import HEALTHY
 from pseudohealthy.evaluation import bootstrap
 from pseudohealthy.evaluation.figures import Frame, Setting, patients, run
 from pseudohealthy.evaluation.outcome import Evaluation
-from pseudohealthy.evaluation.records import Box, CaseResult
+from pseudohealthy.evaluation.records import HEADINGS, Box, CaseResult
 from pseudohealthy.evaluation.thresholds import Threshold
 
 HEALTHY_RATE = 0.05  # of healthy pixels, THOR
@@ -43,7 +43,11 @@ def boxes(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
 
 
 def wrist(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
-    """Recall, precision and F1 of THOR's rule, averaged over annotated boxes."""
+    """Recall, precision and F1 of THOR's rule, averaged over annotated boxes; recall and F1 by class of the box, too.
+
+    A class has its number of boxes (``n_boxes.CLASS``), ``box_recall_covered.CLASS`` and ``box_f1_covered.CLASS``, as in
+    THOR's table of radiographs. They get no differences to controls: a dozen more tests would cost the pooled ones power.
+    """
     return run(cases, setting, _measure_wrist)
 
 
@@ -180,16 +184,27 @@ def _measure_wrist(frame: Frame, group: list[CaseResult]) -> None:
     threshold = _healthy_threshold(frame, known)
     if not known or threshold is None:
         return
-    sums = np.zeros((len(known), 4))
-    for row, case in zip(sums, known, strict=True):
+    kinds = sorted({box.kind for case in known for box in case.boxes or () if box.kind})
+    sums = {kind: np.zeros((len(known), 4)) for kind in ("", *kinds)}  # "": of all classes
+    for index, case in enumerate(known):
         values = case.on_grid()[0][0]
         masks = [box_mask(box, values.shape) for box in case.boxes or ()]
-        for mask in masks:
+        for box, mask in zip(case.boxes or (), masks, strict=True):
             rule = wrist_rule(values, mask, ~np.any(masks, axis=0), threshold.value)
-            row += [1, rule.recall, rule.precision, rule.f1]
-    share = float((sums[:, 0] > 0).mean())
-    for column, name in enumerate(("box_recall_covered", "box_precision_covered", "box_f1_covered"), 1):
-        frame.ratio(name, known, sums[:, column], sums[:, 0], "box", share, threshold)
+            for kind in {"", box.kind}:
+                sums[kind][index] += [1, rule.recall, rule.precision, rule.f1]
+    for kind, (number, *figures) in ((kind, part.T) for kind, part in sums.items()):
+        share = float((number > 0).mean())
+        for name, values in zip(
+            ("box_recall_covered", "box_precision_covered", "box_f1_covered"), figures, strict=True
+        ):
+            if not kind:
+                frame.ratio(name, known, values, number, "box", share, threshold)
+            elif name in HEADINGS:
+                frame.ratio(f"{name}.{kind}", known, values, number, "box", share, threshold)
+        if kind:
+            about = [case for case, boxes in zip(known, number, strict=True) if boxes]
+            frame.put(f"n_boxes.{kind}", float(number.sum()), None, about, "box", share)
 
 
 def _annotated(frame: Frame, group: list[CaseResult]) -> list[CaseResult]:

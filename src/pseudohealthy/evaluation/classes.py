@@ -1,0 +1,67 @@
+"""Figures by class of the annotated boxes: rows of classes.csv and the table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pseudohealthy.evaluation.records import CONTROL, HEADINGS, Record, class_name, class_of, class_rank, number
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def by_class(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Record]]:
+    """(class, method) -> its records by metric, classes in the order of `CLASSES`, methods as they come."""
+    found: dict[tuple[str, str], dict[str, Record]] = {}
+    for record in records:
+        metric, kind = class_of(record.metric)
+        if kind:
+            found.setdefault((kind, record.method), {})[metric] = record
+    return dict(sorted(found.items(), key=lambda item: class_rank(item[0][0])))
+
+
+def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """One dict per class and method: boxes, images, patients, and each figure with the ends of its interval."""
+    found = []
+    for (kind, method), group in by_class(records).items():
+        row: dict[str, Any] = {"class": kind, "name": class_name(kind), "method": method, **_counts(group)}
+        for metric in filter(group.get, HEADINGS):
+            low, high = group[metric].ci95 or (None, None)
+            row |= {metric: group[metric].value, f"{metric}_low": low, f"{metric}_high": high}
+        used = next(record for record in group.values() if record.threshold_source)
+        found.append(row | {"threshold": used.threshold, "threshold_source": used.threshold_source})
+    return found
+
+
+def table(records: Sequence[Record]) -> Table | None:
+    """A line per class and method, of the controls the one with the best F1 (the last figure) in that class; None without
+    classes."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    found = by_class(records)
+    metrics = [metric for metric in HEADINGS if any(metric in group for group in found.values())]
+    if not metrics:
+        return None
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("class", "method"):
+        shown.add_column(heading, overflow="fold")
+    for heading in ("boxes", "images", *(HEADINGS[metric].removesuffix(" @") for metric in metrics)):
+        shown.add_column(Text(heading), justify="right")
+    for kind in dict.fromkeys(kind for kind, _ in found):
+        methods = {method: group for (of, method), group in found.items() if of == kind}
+        controls = [method for method in methods if method.startswith(CONTROL)]
+        best = max(controls, key=lambda m: [methods[m][metric].value for metric in reversed(metrics)], default=None)
+        for index, method in enumerate([m for m in methods if m not in controls or m == best]):
+            group = methods[method]
+            counts = map(str, list(_counts(group).values())[:2]) if not index else ("", "")
+            cells = [number(group[metric]).replace(" [", "\n[") for metric in metrics]
+            shown.add_row(Text("" if index else class_name(kind)), Text(method), *counts, *map(Text, cells))
+    return shown
+
+
+def _counts(group: dict[str, Record]) -> dict[str, int]:
+    any_of = next(iter(group.values()))
+    return {"boxes": int(group["n_boxes"].value), "images": any_of.n_cases, "patients": any_of.n_patients}
