@@ -25,6 +25,7 @@ from pseudohealthy.evaluation.compare import (
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place
 from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.evaluation.spool import Spool
+from pseudohealthy.report import comparison
 from pseudohealthy.training.loop import train
 
 
@@ -166,6 +167,16 @@ def test_several_protocols_and_leaks_are_refused_before_anything_is_written(tiny
     assert (caught.value.code, caught.value.exit) == ("LEAK", 2) and not (tmp_path / "out").exists()
     allowed = compare([tiny_run], tmp_path / "data", device="cpu", allow_leak=True, limit=4, resamples=20)
     assert any("LEAK" in note and "tiny" not in note.split(":")[0] for note in allowed.notes)
+    (mine,) = {r.caveat for r in allowed.evaluations["data"].records if r.method == "ddpm"}
+    assert "LEAK" in mine and not any(r.caveat for r in allowed.evaluations["data"].records if r.is_control)
+    table = {row["method"]: row for row in comparison.rows(allowed)}
+    assert "LEAK" in table["ddpm"]["caveat"] and table["control: identity"]["caveat"] == ""
+
+
+def test_what_a_run_costs_is_said_where_no_figure_is_defined(tiny_run, pictures):
+    result = compare([tiny_run], pictures, device="cpu", limit=4, resamples=20)
+    result.evaluations["blobs"].records = []
+    assert [row["network_calls"] for row in comparison.rows(result) if row["method"] == "ddpm"] == [6]
 
 
 def test_several_data_sets_stand_apart(tiny_run, pictures, tmp_path):

@@ -106,12 +106,14 @@ def compare(
     sets = dict(zip(distinct([m.root.resolve().name for m in manifests]), manifests, strict=True))
     labels = method_names(opened)
     result = Comparison()
+    caveats: dict[tuple[str, str], str] = {}
     for name, manifest in sets.items():
         if not len(manifest.split("test")):
             raise Fault("NO_TEST", f"{name} has no test case", "give some cases split = test", exit=NO_INPUT)
         for label, run in zip(labels, opened, strict=True):
             leaks = refuse_leaks(run, list(manifest.split("test")), allow_leak)
             result.notes += [f"{name}, {label}: {note}" for note in leaks]
+            caveats[name, label] = " ".join(leaks)
     check_named(case, [one for m in sets.values() for one in evenly(list(m.split("test")), limit)])
     folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
     methods, thresholds = methods_of(dict(zip(labels, opened, strict=True)), device, batch)
@@ -133,7 +135,10 @@ def compare(
         restored = twins.records(OWN)
         sets_of_planes = {scored_by(methods[label])["plane_set"] for label in labels}
         stated = {**scored_by(methods[labels[0]]), "plane_set": "; ".join(sorted(sets_of_planes))}
-        evaluation.records = [replace(record, **stated) for record in [*evaluation.records, *restored]]
+        evaluation.records = [
+            replace(record, caveat=caveats.get((name, record.method), ""), **stated)
+            for record in [*evaluation.records, *restored]
+        ]
         evaluation.notes += notes + sentences(restored)
         result.costs |= {(name, label): cost for label, cost in costs.items()}
         result.against_best[name] = against_best(protocol, evaluation, test, labels, setting)

@@ -124,8 +124,12 @@ def rows(result: Comparison) -> list[dict[str, Any]]:
     for data, evaluation in result.evaluations.items():
         table = summarise(evaluation.records)
         ahead = {(r.method, r.metric): r for r in result.against_best.get(data, [])}
-        for method in table.methods:
+        caveats = {record.method: record.caveat for record in evaluation.records if record.caveat}
+        costly = [method for where, method in result.costs if where == data]  # also where no figure is defined
+        for method in dict.fromkeys([*table.methods, *costly]):
             row: dict[str, Any] = {"data": data, "method": method}
+            if caveats:
+                row["caveat"] = caveats.get(method, "")
             for heading in table.headings:
                 record = table.cells.get((method, heading))
                 if record is None:
