@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
     from pseudohealthy.recipe import Recipe
 
@@ -43,3 +45,9 @@ def small_recipe(name: str) -> Recipe:
     }
     canvas = {"size": SIZE, "channels": CHANNELS, "normalise": "unit"}
     return Recipe("test", canvas=canvas, restorer={"name": name, **settings | OWN.get(name, {})})
+
+
+class OnGPU(torch.Tensor):
+    """A tensor of the CPU that takes the branches of CUDA: ``values.as_subclass(OnGPU)``."""
+
+    is_cuda = True  # type: ignore[assignment]

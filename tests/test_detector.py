@@ -213,6 +213,18 @@ def test_a_picture_of_another_brightness_is_named(tiny_run):
     assert finding.row()["status"] == "warn"
 
 
+def test_the_coarse_check_has_a_tenth_of_the_healthy_range_as_margin(tiny_run):
+    watching = detector(tiny_run)
+    fitted = watching.canvas.fit(scans(1)[0])
+    share = fitted.foreground.float().mean().item()
+    for width, told in ((0.5, True), (0.2, True), (0.05, False)):  # how far below its range, in widths of the range
+        low = share + (0.1 + width - 0.1) * 0.4
+        watching.fingerprint = {
+            "foreground_share": [low, low + 0.4], "foreground_brightness": [-10.0, 10.0],
+        }  # fmt: skip
+        assert bool(watching.unlike(fitted)) is told, width
+
+
 def test_another_field_of_view_and_an_empty_scan_are_named(ct_run):
     from pseudohealthy.phantoms import head
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,15 @@ def test_p_is_the_rank_among_the_healthy_cases(domain):
         verdict = domain.judge(*case)
         above = sum(score >= max(verdict.checks.values()) for score in domain.scores)
         assert verdict.p == pytest.approx((above + 1) / 101)
+
+
+def test_the_case_at_the_limit_is_out(domain):
+    one = heads(1, 4)[0]
+    score = max(domain.judge(*one).checks.values())
+    above = replace(domain, scores=tuple([-1.0] * 98 + [score - 0.1, score + 0.1]))
+    verdict = above.judge(*one)
+    assert verdict.p == pytest.approx(2 / 101) == verdict.limit and verdict.out
+    assert not replace(domain, scores=tuple([-1.0] * 98 + [score + 0.1] * 2)).judge(*one).out
 
 
 def test_it_is_stored_and_read_back(domain):

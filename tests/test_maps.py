@@ -15,6 +15,7 @@ from pseudohealthy.restorers.base import Batch, Restorer
 from pseudohealthy.restorers.baselines import HealthyMean, Identity, Intensity
 from pseudohealthy.run import Run
 from pseudohealthy.training import loop
+from small import OnGPU
 
 
 @pytest.fixture
@@ -190,3 +191,11 @@ def test_an_existing_run_is_standardised_by_resuming_it(tiny_run, pictures, tmp_
     Detector(run, device="cpu", settings=["map.standardise=none", "map.smooth=2"])
     again = loop.resume(run.folder, data=pictures, settings=["map.standardise=none"], device="cpu")
     assert again.read_json("threshold.json")["value"] == before["value"]
+
+
+@pytest.mark.parametrize("sigma", [0.7, 2.0])
+def test_the_filter_of_cuda_is_that_of_the_cpu(sigma):
+    images = torch.rand(2, 3, 12, 17, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        smooth(images.as_subclass(OnGPU), sigma).as_subclass(torch.Tensor), smooth(images, sigma)
+    )

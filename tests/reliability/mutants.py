@@ -75,6 +75,35 @@ MUTANTS = {
     "score-above": Mutant(
         "a voxel at the threshold counts as anomalous", "finding.py",
         "return self.map > self.threshold if", "return self.map >= self.threshold if", "tests/test_finding.py"),
+    "domain-limit": Mutant(
+        "a case is out of domain only below the limit", "domain.py",
+        "return self.p <= self.limit", "return self.p < self.limit", "tests/test_domain.py"),
+    "domain-margin": Mutant(
+        "the coarse check has ten times its margin", "detector.py",
+        "margin = 0.1 * (high - low) + 0.01", "margin = 1.0 * (high - low) + 0.01", "tests/test_detector.py"),
+    "worst-plane": Mutant(
+        "a method's own score of a volume is that of its worst plane", "restorers/apply.py",
+        "return float(own[case.counted].mean())", "return float(own[case.counted].max())",
+        "tests/restorers/test_apply.py"),
+    "spread-channels": Mutant(
+        "the spread of several channels is too large by the root of their number", "restorers/base.py",
+        "self.inside + within.sum() * found.shape[-3]", "self.inside + within.sum()",
+        "tests/restorers/test_apply.py"),
+    "thinning": Mutant(
+        "only the first values of a map reach the threshold", "training/finish.py",
+        ".numpy()[::share])", ".numpy()[: len(maps)])", "tests/training/test_thinning.py"),
+    "latent-processes": Mutant(
+        "statistics of codes are summed over processes, not averaged", "restorers/latent.py",
+        "found /= dist.get_world_size()", "found /= 1", "tests/restorers/test_latent.py"),
+    "cuda-attention": Mutant(
+        "on CUDA keys and queries change places", "networks/unet.py",
+        "out = (F.scaled_dot_product_attention if qkv.is_cuda else by_rows)(q, k, v)",
+        "out = F.scaled_dot_product_attention(k, q, v) if qkv.is_cuda else by_rows(q, k, v)",
+        "tests/networks/test_unet.py"),
+    "cuda-gaussian": Mutant(
+        "on CUDA the filter runs twice along the columns", "maps.py",
+        "kernel.view(1, 1, 1, -1) if axis == -1 else", "kernel.view(1, 1, -1, 1) if axis == -1 else",
+        "tests/test_maps.py"),
     "hash-unchecked": Mutant(
         "a changed output passes its hash", "verify.py",
         "if resume.sha256([path]) != digest:", "if not digest:", "tests/test_verify.py"),

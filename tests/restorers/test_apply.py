@@ -18,7 +18,7 @@ from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.phantoms import nifti
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.apply import NOISE_KEY, How, Stack, apply, jackknife, keys
-from pseudohealthy.restorers.base import Restoration, Restorer
+from pseudohealthy.restorers.base import HealthyResiduals, Restoration, Restorer
 from pseudohealthy.scan import Scan
 from pseudohealthy.training.loop import train
 from pseudohealthy.verify import AGREES, UNCHECKED, verify
@@ -198,3 +198,30 @@ def test_fewer_planes_go_together_where_each_is_drawn_many_times():
     assert [at_once(small_recipe("ddpm").set([f"restorer.draws={n}"]).make_restorer(), 32) for n in (1, 32, 100, 1000)] == [
         32, 32, COPIES // 100, 1]  # fmt: skip
     assert at_once(small_recipe("identity").make_restorer(), 32) == 32
+
+
+class OwnScores(Restorer):
+    """Scores a plane by its first pixel, and changes nothing."""
+
+    def restore(self, images, draw):
+        return Restoration(images, map=torch.zeros_like(images[:, 0]), score=images[:, 0, 0, 0].float())
+
+
+def test_a_methods_own_score_of_a_volume_is_the_mean_over_its_counted_planes():
+    planes, inside = torch.zeros(4, 1, 8, 8), torch.ones(4, 8, 8, dtype=torch.bool)
+    planes[:, 0, 0, 0] = torch.tensor([0.1, 0.5, -0.9, 0.8])
+    case = Stack(planes, inside, range(4), torch.tensor([True, True, False, True]))
+    (found,) = apply(OwnScores(size=8, channels=1), AnomalyMap(), [case], How(seed=0, device=torch.device("cpu")))
+    assert found.score == pytest.approx((0.1 + 0.5 + 0.8) / 3)
+    assert found.plane_scores == pytest.approx([0.1, 0.5, -0.9, 0.8])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_healthy_spreads_do_not_grow_with_the_number_of_channels(channels):
+    residuals = 0.2 * torch.randn(40, channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    healthy = HealthyResiduals()
+    healthy.add(residuals, torch.ones(40, 16, 16, dtype=torch.bool))
+    for by in ("level", "pixel"):
+        restorer = OwnScores(size=16, channels=channels)
+        assert healthy.fill(restorer, by)
+        assert restorer.residual_spread.mean().item() == pytest.approx(0.2, rel=0.15)

@@ -107,3 +107,18 @@ def test_a_divergence_pulls_the_code_to_a_standard_normal():
     assert (pulled > free).all()
     plain = latent(kind="ae").autoencoder(batch.images)
     assert plain[1] is None
+
+
+def test_statistics_of_codes_are_the_mean_over_processes(monkeypatch):
+    """Four processes with the same batch know what one of them knows."""
+    from pseudohealthy.restorers.latent import dist
+
+    alone, together = latent(), latent()
+    code = codes(alone, images(4)).detach()
+    alone.follow(code)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 4)
+    monkeypatch.setattr(dist, "all_reduce", lambda found: found.mul_(4))
+    together.follow(code)
+    torch.testing.assert_close(together.code_mean, alone.code_mean)
+    torch.testing.assert_close(together.code_square, alone.code_square)

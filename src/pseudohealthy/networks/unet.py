@@ -95,15 +95,18 @@ def attend(qkv: Tensor, heads: int, order: str) -> Tensor:
     else:
         q, k, v = qkv.reshape(batch, 3, heads, channels, length).unbind(1)
     q, k, v = (part.transpose(-1, -2) for part in (q, k, v))  # (B, heads, L, channels)
-    if qkv.is_cuda:
-        out = F.scaled_dot_product_attention(q, k, v)
-    else:
-        scale = channels**-0.25  # on both factors: keeps half precision from overflowing
-        keys, v = (k * scale).transpose(-1, -2), v.contiguous()
-        at_once = max(QUERY_ROWS // 4, min(QUERY_ROWS, 2 * QUERY_ROWS // (batch * heads)))
-        out = torch.cat([_weights(rows * scale, keys) @ v for rows in q.split(at_once, dim=2)], dim=2)
+    out = (F.scaled_dot_product_attention if qkv.is_cuda else by_rows)(q, k, v)
     # Channels beside each other again, as the convolution after this wants them for inference
     return out.transpose(1, 2).reshape(batch, length, -1).transpose(1, 2)
+
+
+def by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention output (B, heads, L, c) of queries, keys and values of that shape, some rows of queries at a time."""
+    batch, heads, _, channels = q.shape
+    scale = channels**-0.25  # on both factors: keeps half precision from overflowing
+    keys, v = (k * scale).transpose(-1, -2), v.contiguous()
+    at_once = max(QUERY_ROWS // 4, min(QUERY_ROWS, 2 * QUERY_ROWS // (batch * heads)))
+    return torch.cat([_weights(rows * scale, keys) @ v for rows in q.split(at_once, dim=2)], dim=2)
 
 
 def _weights(q: Tensor, keys: Tensor) -> Tensor:
