@@ -157,7 +157,7 @@ def _encoder(finding: Finding, window: tuple[float, float], notes: list[str]) ->
 
 def _box(finding: Finding, truth: np.ndarray | None) -> tuple[slice, slice]:
     """Rows and columns with foreground, anything above the lowest threshold, or reference, and a margin."""
-    wanted = (finding.foreground | (finding.map > 0)).any(0)
+    wanted = np.logical_or(finding.foreground, finding.map > 0).any(0)
     if truth is not None:
         wanted = wanted | (np.asarray(truth).reshape(finding.map.shape) > 0).any(0)
     found = []
