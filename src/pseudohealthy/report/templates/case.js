@@ -52,8 +52,10 @@ const connect = (codes, level) => { // union and find; returns the regions, the 
   for (let p = 0, n = 0; p < depth; p++) for (let r = 0; r < height; r++) for (let c = 0; c < width; c++, n++) {
     let own = 0;
     if (codes[n] > level) {
-      for (const [dp, dr, dc, back] of BEFORE) {
+      for (let k = 0; k < 13; k++) {
+        const [dp, dr, dc, back] = BEFORE[k];
         if (p + dp < 0 || r + dr < 0 || r + dr >= height || c + dc < 0 || c + dc >= width || !labels[n + back]) continue;
+        if (labels[n + back] === own) continue;
         const other = root(labels[n + back]);
         if (own && own !== other) parent[Math.max(own, other)] = Math.min(own, other);
         own = own ? Math.min(own, other) : other;
@@ -62,17 +64,16 @@ const connect = (codes, level) => { // union and find; returns the regions, the 
     }
     labels[n] = own;
   }
-  const found = new Map();
-  labels.forEach((name, n) => {
-    if (!name) return;
-    const own = labels[n] = root(name);
-    const region = found.get(own) || { name: own, voxels: 0, mass: 0, code: 0, at: 0 };
-    found.set(own, region);
+  const found = [];
+  for (let n = 0; n < labels.length; n++) {
+    if (!labels[n]) continue;
+    const own = labels[n] = root(labels[n]);
+    const region = found[own] ??= { name: own, voxels: 0, mass: 0, code: 0, at: 0 };
     region.voxels += area;
     region.mass += codes[n];
-    if (codes[n] > region.code) Object.assign(region, { code: codes[n], at: n });
-  });
-  return [...found.values()].sort((a, b) => b.mass - a.mass);
+    if (codes[n] > region.code) { region.code = codes[n]; region.at = n; }
+  }
+  return found.filter(Boolean).sort((a, b) => b.mass - a.mass);
 };
 
 const sized = (voxels) => (data.ml === null ? `${voxels} ${data.unit}` : `${Number((voxels * data.ml).toPrecision(3))} ml`);
@@ -88,8 +89,9 @@ const list = () => {
   labels ??= new Uint32Array(depth * height * width);
   regions = connect(volumes.map.values, state.level);
   const small = regions.filter((region) => region.voxels * (data.ml ?? 1) < state.least);
-  hidden = small.length ? new Set(small.map((region) => region.name)) : null;
-  const kept = hidden ? regions.filter((region) => !hidden.has(region.name)) : regions;
+  hidden = small.length ? new Uint8Array(small.reduce((most, { name }) => Math.max(most, name), 0) + 1) : null; // 1 for each name
+  for (const region of small) hidden[region.name] = 1;
+  const kept = regions.filter((region) => !hidden?.[region.name]);
   const rows = state.level === data.start && !hidden && data.regions.length ? data.regions : kept.slice(0, MOST).map(told);
   $("regions").replaceChildren(...rows.map(({ text, ...place }) => {
     const item = document.createElement("li"), button = document.createElement("button");
@@ -106,7 +108,7 @@ const list = () => {
   ].filter(Boolean).join("; ");
 };
 
-const painted = (code, at) => code > state.level && !(hidden && hidden.has(labels[at]));
+const painted = (code, at) => code > state.level && !(hidden && hidden[labels[at]]);
 
 // -- one plane on plain canvases --------------------------------------------------------------------------------------
 const flat = () => {
@@ -291,7 +293,7 @@ const tell = () => {
   const place = data.volume ? `plane ${plane + 1} of ${depth}, ` : "";
   const mm = data.geometry ? ` (${world(state.at).map((v, i) => `${"RAS"[i]} ${v.toFixed(1)}`).join(", ")} mm)` : "";
   const at = `row ${data.origin[1] + row * data.factor + 1}, column ${data.origin[2] + column * data.factor + 1}`;
-  $("where").textContent = `${place}${at}${mm}: input ${value("image")}, healthy twin ${value("healthy")} ${data.grey}, map ${map}`;
+  $("where").textContent = `${place}${at}${mm}: input ${value("image")}, healthy twin ${value("healthy")}${data.grey && ` ${data.grey}`}, map ${map}`;
   if (data.volume) { $("plane").value = plane + 1; strip(); }
 };
 
@@ -314,7 +316,7 @@ const strip = () => {
 };
 
 const threshold = () => {
-  const count = data.counts[state.level], many = regions.length - (hidden?.size ?? 0);
+  const count = data.counts[state.level], many = regions.filter((region) => !hidden?.[region.name]).length;
   $("level").textContent = `> ${number(data.thresholds[state.level])}`;
   $("above").textContent = data.ml === null ? `${count} ${data.unit} above` : `${(count * data.ml).toFixed(2)} ml above (${count} ${data.unit})`;
   $("many").textContent = hidden ? `${many} of ${regions.length} regions shown` : `in ${many} region${many === 1 ? "" : "s"}`;
