@@ -300,6 +300,16 @@ def test_names_are_shown_as_text(finished):
     assert "&lt;u&gt;" in page and "/%3Ci%3E/case.html" in page
 
 
+def test_the_viewers_of_several_cases_stand_in_their_row(finished):
+    _, folder = finished
+    path = folder / "out" / "jobs" / ("0" * 32) / "job.json"
+    job = json.loads(path.read_text())
+    job["findings"] = [{"case_id": f"<c{n}>", "score": 1.0, "page": n != 1} for n in range(8)]
+    path.write_text(json.dumps(job | {"count": 8}))
+    page = known(TestClient(started(folder / "tiny", folder / "out"), base_url=HOME)).get("/queue").text
+    assert re.findall(r"%3Cc(\d)%3E/case.html", page) == list("02345") and "all in the report" in page
+
+
 def test_the_policy_of_a_real_report_is_known(tmp_path):
     from pseudohealthy.report.page import write_report
 
