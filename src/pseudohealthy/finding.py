@@ -214,7 +214,8 @@ class Finding:
             files = {name: path.name for name, path in paths.items() if path.is_file()}
             drawn = paths.get("panel")
             page = place.case / "case.html"
-            paths["html"] = case_page(self, page, truth=truth, picture=drawn, files=files)
+            report = relative(folder / "report.html", place.case) if self.hashes else ""  # a command writes one
+            paths["html"] = case_page(self, page, truth=truth, picture=drawn, files=files, report=report)
         if "json" in kinds:
             if len(self.plane_scores) > 1:
                 paths["slices"] = write_text(place.case / "slices.csv", self.slices())

@@ -19,6 +19,7 @@ from pseudohealthy.finding import Finding
 from pseudohealthy.report import case as case_module
 from pseudohealthy.report import display as copies
 from pseudohealthy.report.case import case_page
+from pseudohealthy.report.panel import starting_window
 from pseudohealthy.scan import Scan
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -167,6 +168,40 @@ def test_saving_a_finding_writes_its_page(tmp_path):
     assert json.loads(paths["case"].read_text())["outputs"]["html"] == "case.html"
 
 
+@pytest.mark.parametrize("layout, way", [("cases", "../report.html"), ("bids", "../../../../../report.html")])
+def test_the_page_of_a_command_leads_back_to_its_report(tmp_path, layout, way):
+    one = finding(name="sub-01_T1w")
+    assert "all findings" not in one.save(tmp_path / "alone", ["html"], layout)["html"].read_text("utf-8")
+    one.hashes = {"request_sha256": "of a command, which writes the report"}
+    page = one.save(tmp_path, ["html"], layout)["html"]
+    assert f'<a href="{way}">' in page.read_text("utf-8")
+    assert (page.parent / way).resolve() == tmp_path.resolve() / "report.html"
+
+
+def test_the_first_window_shows_the_image_whatever_range_the_file_calls_a_window(tmp_path):
+    one = finding()  # tissue from 35 to 45 and a lesion of 65
+    one.scan.display = (-40.0, 1000.0)  # all voxels, as some software writes it
+    low, high = starting_window(one)
+    assert low > 25 and high < 70
+    data = page_of(tmp_path, one).data
+    assert data["windows"][0] == {"name": "as the picture", "low": low, "high": high}
+    assert {"name": "as the file says", "low": -40.0, "high": 1000.0} in data["windows"]
+    for stored in ((20.0, 70.0), (38.0, 42.0)):
+        one.scan.display = stored
+        assert starting_window(one) == stored
+    one.foreground[:] = False
+    one.scan.display = None
+    assert starting_window(one)[1] > 25, "without a foreground the whole image says"
+
+
+def test_what_lies_above_a_lower_threshold_outside_of_the_foreground_is_in_the_page(tmp_path):
+    one = finding()
+    one.map[1, 2, 3] = 0.2
+    page = page_of(tmp_path, one)
+    codes = np.asarray(page.volume("map").get_fdata())
+    assert (codes > 10).sum() == page.data["counts"][10] and page.data["origin"][1:] == [0, 0]
+
+
 # -- in a browser ------------------------------------------------------------------------------------------------------
 needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium on this machine")
 
@@ -235,3 +270,86 @@ def test_a_region_in_the_list_moves_all_views_to_its_peak(tmp_path):
         region = one.regions[0]
         place = f"plane {region['plane'] + 1} of 6, row {region['row'] + 1}, column {region['column'] + 1} "
         assert browser.ask("document.getElementById('where').textContent").startswith(place)
+
+
+def spots(shape=(6, 48, 40), **more) -> Finding:
+    """A finding with a square of 30 voxels, a bridge over an edge that joins two planes, and two single voxels."""
+    one = finding(shape, **more)
+    one.map = np.where(one.map > 0.4, one.map, np.float32(0.05))
+    plane = shape[0] // 2
+    one.map[0, 10, 10] = one.map[plane, 30, 20] = 0.6
+    if plane:
+        one.map[plane + 1, 23, 20] = 0.8  # touches the square over an edge
+    return one
+
+
+def said(browser: Browser, name: str) -> str:
+    browser.ask("new Promise((done) => setTimeout(done, 200))")
+    return browser.ask(f"document.getElementById('{name}').textContent")
+
+
+def enter(browser: Browser, name: str, value: float) -> None:
+    browser.ask(
+        f"(() => {{ const box = document.getElementById('{name}'); box.value = {value};"
+        "box.dispatchEvent(new Event('input')); })()"
+    )
+
+
+@needs_chromium
+@pytest.mark.parametrize("shape", [(6, 48, 40), (1, 48, 40)])
+def test_regions_follow_the_slider_and_tiny_ones_can_be_hidden(tmp_path, shape):
+    from scipy import ndimage
+
+    one = spots(shape, affine=AFFINE if shape[0] > 1 else None)
+    steps = copies.thresholds(one)
+    with Browser(tmp_path / "profile", webgl=False) as browser:
+        browser.open(case_page(one, tmp_path / "case.html"))
+        assert said(browser, "many") == f"in {len(one.regions)} regions"
+        assert browser.ask("document.querySelector('#regions button').textContent").endswith(
+            f"peak {one.regions[0]['peak']:.3g}"
+        )
+        for level in (5, 60, 150, 200, 240):
+            slide(browser, level)
+            count = ndimage.label(one.map > steps[level], np.ones((3, 3, 3)))[1]
+            assert said(browser, "many") == f"in {count} region{'s' * (count != 1)}", level
+            assert browser.ask("document.querySelectorAll('#regions li').length") == min(count, 20)
+        browser.ask("document.getElementById('reset').click()")
+        enter(browser, "least", 2 if shape[0] == 1 else 0.0101)  # a voxel has 0.005 ml
+        small = sum(region["voxels"] < 2 for region in one.regions)
+        assert small and said(browser, "many") == f"{len(one.regions) - small} of {len(one.regions)} regions shown"
+        assert f"{small} smaller one" in said(browser, "more")
+        assert browser.ask("document.querySelectorAll('#regions li').length") == len(one.regions) - small
+        assert browser.said == []
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", ["niivue", "canvas"])
+def test_what_is_painted_is_what_is_counted(tmp_path, kind):
+    one = finding()
+    one.map = np.full_like(one.map, 0.45)  # all but above the threshold
+    one.map[3, 18:24, 15:20] = 0.9
+    one.map[3, 40, 20] = 0.9
+    with Browser(tmp_path / "profile", webgl=kind == "niivue") as browser:
+        if browser.open(case_page(one, tmp_path / "case.html")) != kind:
+            pytest.skip("this Chromium has no WebGL2")
+        enter(browser, "opacity", 100)
+
+        def painted(box: bool) -> np.ndarray:
+            browser.ask(
+                f"(() => {{ const box = document.getElementById('overlay'); box.checked = {str(box).lower()};"
+                "box.dispatchEvent(new Event('change')); })()"
+            )
+            browser.ask("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            return pane(browser, 2, tmp_path / "a.png")
+
+        def tinted() -> np.ndarray:
+            return np.abs(painted(True) - painted(False)).max(-1)
+
+        both = tinted()
+        assert (both > 60).sum() > 500
+        haze = ((both > 3) & (both < 40)).sum() / (both > 60).sum()
+        assert haze < 0.05, "edges are hard: nothing below the threshold is tinted"
+        enter(browser, "least", 0.02)  # without the single voxel
+        left = tinted()
+        share = (both > 60).sum() / (left > 60).sum()
+        assert share == pytest.approx(31 / 30, abs=0.02)

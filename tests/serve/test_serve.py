@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -60,6 +61,10 @@ def post(client: TestClient, *names: str, data: bytes = b"x", run: str = "tiny",
 
 def jobs_of(client: TestClient) -> list[str]:
     return re.findall(r'data-post="/jobs/([0-9a-f]{32})', client.get("/queue").text)
+
+
+def placed(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 # -- who is answered -------------------------------------------------------------------------------------------------
@@ -140,7 +145,7 @@ def test_no_other_method_is_answered(idle, method):
 def test_an_upload_becomes_a_job_under_a_random_name(idle, tmp_path):
     id = post(idle, "../../evil/scan 1.png", "..\\..\\b.png", "/etc/passwd", data=b"bytes").json()["id"]
     sent = tmp_path / "out" / "jobs" / id / "upload"
-    assert sorted(p.name for p in sent.iterdir()) == ["b.png", "passwd", "scan_1.png"]
+    assert placed(sent) == ["b.png", "etc/passwd", "evil/scan_1.png"]
     assert (sent / "b.png").read_bytes() == b"bytes"
     assert re.fullmatch("[0-9a-f]{32}", id)
     assert {p.name for p in tmp_path.iterdir()} == {"tiny", "out"}
@@ -156,9 +161,19 @@ def test_only_a_safe_base_name_is_kept(name, kept):
     assert uploads.base_name(name) == kept
 
 
-def test_files_of_the_same_name_do_not_overwrite_each_other(idle, tmp_path):
-    id = post(idle, "a/IM1.dcm", "b/IM1.dcm", "c/im1.DCM").json()["id"]
-    assert len(list((tmp_path / "out" / "jobs" / id / "upload").iterdir())) == 3
+@pytest.mark.parametrize(
+    "sent, kept",
+    [(["a/s.png", "b/s.png"], ["a/s.png", "b/s.png"]),
+     (["a/IM1.dcm", "a/IM2.dcm", "b/IM1.dcm"], ["a/IM1.dcm", "a/IM2.dcm", "b/IM1.dcm"]),
+     (["s.png", "s.png", "S.PNG"], ["2-s.png", "3-S.PNG", "s.png"]),
+     (["s.png", "2-s.png", "s.png"], ["2-s.png", "3-s.png", "s.png"]), (["2-s.png", "s.png", "s.png"], ["2-s.png", "3-s.png", "s.png"]),
+     (["a/s.png", "A/S.png"], ["2-A/S.png", "a/s.png"]), (["a", "a/s.png", "a/b"], ["2-a/s.png", "3-a/b", "a"]), (["a/b/s.png", "a/b"], ["2-a/b", "a/b/s.png"]),
+     (["/".join("abcdefghijkl") + "/s.png"], ["e/f/g/h/i/j/k/l/s.png"]), (["../con/../a b/<s>.png"], ["_con/a_b/_s_.png"]),
+     (["a/.git/x.png", "__MACOSX/a.png", "a/.DS_Store", "a.png"], ["a.png"])],
+)  # fmt: skip
+def test_files_keep_their_folders_and_do_not_overwrite_each_other(idle, tmp_path, sent, kept):
+    id = post(idle, *sent).json()["id"]
+    assert placed(tmp_path / "out" / "jobs" / id / "upload") == sorted(kept)
 
 
 def test_a_declared_size_beyond_the_cap_is_refused_unread(idle):
@@ -271,10 +286,10 @@ def test_a_page_without_our_policy_runs_nothing_and_other_files_are_downloads(fi
         assert headers["content-type"] == "application/octet-stream"
 
 
-def test_the_zip_holds_the_outputs_and_no_link(finished):
+def test_the_zip_holds_the_outputs_in_its_own_folder_and_no_link(finished):
     client, folder = finished
     names = zipfile.ZipFile(io.BytesIO(client.get("/zip/" + "0" * 32).content)).namelist()
-    assert names == ["c/map.nii.gz", "c/x.svg", "report.html"]
+    assert names == [f"pseudohealthy-00000000/{name}" for name in ("c/map.nii.gz", "c/x.svg", "report.html")]
     assert list((folder / "out" / "jobs" / ("0" * 32)).glob("*.zip")) == []
 
 
@@ -283,6 +298,16 @@ def test_names_are_shown_as_text(finished):
     page = client.get("/").text
     assert "&lt;b&gt;a" in page and "<b>a" not in page
     assert "&lt;u&gt;" in page and "/%3Ci%3E/case.html" in page
+
+
+def test_the_viewers_of_several_cases_stand_in_their_row(finished):
+    _, folder = finished
+    path = folder / "out" / "jobs" / ("0" * 32) / "job.json"
+    job = json.loads(path.read_text())
+    job["findings"] = [{"case_id": f"<c{n}>", "score": 1.0, "page": n != 1} for n in range(8)]
+    path.write_text(json.dumps(job | {"count": 8}))
+    page = known(TestClient(started(folder / "tiny", folder / "out"), base_url=HOME)).get("/queue").text
+    assert re.findall(r"%3Cc(\d)%3E/case.html", page) == list("02345") and "all in the report" in page
 
 
 def test_the_policy_of_a_real_report_is_known(tmp_path):
@@ -299,6 +324,34 @@ def test_runs_are_compared_by_what_they_recorded(idle):
     assert idle.get("/runs.json").json()[0]["pictures"] == ["training_curves.png", "diagnostics_epoch_10.png"]
     assert idle.get("/runs/0/diagnostics_epoch_10.png").headers["content-type"] == "image/png"
     assert idle.get("/runs/0/diagnostics_epoch_2.png").status_code == 404
+
+
+def test_a_run_is_shown_by_the_images_it_knows_not_by_its_recipe(idle, run_folder):
+    shown = unescape(idle.get("/").text)
+    assert "knows images like those of blobs" in shown and "for tests" not in shown + idle.get("/runs").text
+    card = run_folder / "MODEL_CARD.md"
+    said = "- What it is: x\n- Images: axial <b>T1</b> (IXI), 1 mm,\n  skull shown. Others are outside. It was tried.\n- Canvas: y\n\n- Images: those it was trained on do not lie here.\n"
+    card.write_text(said)
+    page = unescape(idle.get("/").text)
+    assert (
+        "knows axial <b>T1</b> (IXI), 1 mm, skull shown. Others are outside. ·" in page
+        and "<b>T1" not in idle.get("/").text
+    )
+    assert "Others are outside. It was tried.<" in unescape(idle.get("/runs").text)
+    card.write_text("- Images: those it was trained on do not lie here.\n")
+    assert idle.get("/runs.json").json()[0]["knows"] == "images like those of blobs"
+
+
+def test_a_bundled_model_is_served_by_its_name(tmp_path):
+    runs = shelf.opened([Path("brain-t1")])
+    client = known(TestClient(build(runs, tmp_path / "out", token=TOKEN), base_url=HOME))
+    page = client.get("/").text
+    assert (
+        "brain-t1" in page
+        and "mid-axial slice of T1-weighted scans" in page
+        and "any folder of healthy images" not in page
+    )
+    assert post(client, run="brain-t1").status_code == 201
 
 
 def test_two_runs_of_one_name_are_told_apart(run_folder, tmp_path):
@@ -433,6 +486,25 @@ def test_files_that_are_no_scans_are_no_cases(line):
     assert job.count == 1 and job.findings[0]["case_id"] == "a"
 
 
+def test_what_was_refused_stands_in_the_row_with_its_reason(line, run_folder):
+    rows = [{"case_id": "good", "score": 1.0, "status": "ok"},
+            {"case_id": "half", "status": "failed", "warnings": "TRUNCATED: half a file"},
+            {"case_id": "notes.mha", "status": "skipped", "warnings": "an ITK volume"},
+            *({"case_id": f"x{n}.gif", "status": "skipped", "warnings": "of another format"} for n in range(30))]  # fmt: skip
+    jobs, job = line(
+        f"os.makedirs(found); json.dump({{'findings': {rows}}}, open(found + '/findings.json', 'w'));"
+        "print('beside the inputs: tables, texts and sidecars (2)', file=sys.stderr);"
+        "print('error[TRUNCATED] case=half: half a file', file=sys.stderr); sys.exit(4)"
+    )
+    assert settled(jobs, job).status == "partly" and job.count == 2
+    assert job.refused[:2] == ["half: TRUNCATED: half a file", "notes.mha: an ITK volume"]
+    assert len(job.refused) == queue.NAMED + 1 and job.refused[-1].startswith("and 12 more")
+    page = known(TestClient(started(run_folder, jobs.folder.parent), base_url=HOME)).get("/queue").text
+    for text in ("half: TRUNCATED", "notes.mha: an ITK volume", "tables, texts and sidecars (2)", "18 more</summary>"):
+        assert text in page
+    assert "error[TRUNCATED]" not in page, "once is enough"
+
+
 # -- starting ----------------------------------------------------------------------------------------------------------
 def test_without_the_extra_one_line_says_so(run_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "starlette", None)
@@ -465,7 +537,11 @@ def test_a_picture_is_sent_detected_looked_at_and_downloaded(tiny_run, pictures,
         page = re.search(r'href="(/jobs/[^"]*case\.html)"', client.get("/").text)
         assert page and "sandbox" not in client.get(page[1]).headers["content-security-policy"]
         names = zipfile.ZipFile(io.BytesIO(client.get(f"/zip/{id}").content)).namelist()
-        assert {"findings.csv", "report.html"} <= set(names) and any(n.endswith("case.html") for n in names)
+        assert {name.split("/")[0] for name in names} == {f"pseudohealthy-{id[:8]}"}
+        assert {"findings.csv", "report.html"} <= {name.split("/")[1] for name in names} and any(
+            n.endswith("case.html") for n in names
+        )
+        assert '<a href="../report.html">' in client.get(page[1]).text
         assert str(tmp_path) not in report.text + client.get(page[1]).text
         assert not (tmp_path / "out" / "jobs" / id / "upload").exists()
 

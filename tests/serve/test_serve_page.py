@@ -39,7 +39,18 @@ def address(run_folder: Path, tmp_path: Path) -> Iterator[str]:
     job = {"id": place.name, "name": HOSTILE, "run": HOSTILE, "status": "done", "created": "2026-01-01T00:00:00+00:00",
            "seconds": 3, "reason": HOSTILE, "findings": [finding], "count": 1}  # fmt: skip
     (place / "job.json").write_text(json.dumps(job))
-    words = [sys.executable, "-m", "pseudohealthy", "serve", run_folder, "--port", "0", "--out", tmp_path / "out"]
+    words = [
+        sys.executable,
+        "-m",
+        "pseudohealthy",
+        "serve",
+        run_folder,
+        "brain-t1",
+        "--port",
+        "0",
+        "--out",
+        tmp_path / "out",
+    ]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
@@ -53,7 +64,10 @@ def address(run_folder: Path, tmp_path: Path) -> Iterator[str]:
         child.communicate()
 
 
-@pytest.mark.skipif(executable() is None, reason="no Chromium")
+needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium")
+
+
+@needs_chromium
 def test_the_pages_load_quietly_keep_no_token_and_send_files(address, tmp_path):
     home = address.split("?")[0]
     with Browser(tmp_path / "profile", webgl=False) as browser:
@@ -71,3 +85,48 @@ def test_the_pages_load_quietly_keep_no_token_and_send_files(address, tmp_path):
         assert "41,609" in browser.ask("document.body.textContent")
         assert [text for text in browser.said if "training" not in text] == []
         assert {url.split("?")[0].rsplit("/", 1)[0] + "/" for url in browser.asked} <= {home, f"{home}runs/0/"}
+
+
+FOLDER = """(async () => {
+  document.querySelector("[name=run][value=brain-t1]").click();
+  const files = new DataTransfer();
+  for (const place of PLACES) {
+    const file = new File(["x"], place.split("/").at(-1));
+    Object.defineProperty(file, "webkitRelativePath", { value: place });
+    files.items.add(file);
+  }
+  const input = document.getElementById("folder"), kept = [...files.files];
+  Object.defineProperty(input, "files", { value: kept });
+  input.dispatchEvent(new Event("change"));
+  for (let n = 0; n < 100 && !document.querySelector(".jobs"); n++) await new Promise((go) => setTimeout(go, 50));
+  return document.getElementById("queue").textContent;
+})()"""
+
+
+@needs_chromium
+def test_folders_go_with_their_files_and_the_chosen_run_survives_a_reload(address, tmp_path):
+    with Browser(tmp_path / "profile", webgl=False) as browser:
+        browser.open(address)
+        chosen = "document.querySelector('[name=run]:checked').value"
+        assert browser.ask(chosen) == "tiny"
+        said = browser.ask(FOLDER.replace("PLACES", '["a/s.png", "b/s.png", "b/.git/x"]'))
+        assert "a/s.png and 1 more" in said and "2 files" in said
+        uploads = {p.relative_to(p.parents[1]).as_posix() for p in (tmp_path / "out").rglob("s.png")}
+        assert uploads == {"a/s.png", "b/s.png"}
+        browser.open(address.split("?")[0])
+        assert browser.ask(chosen) == "brain-t1"
+        assert browser.said == []
+
+
+@needs_chromium
+def test_on_a_phone_a_row_of_the_history_shows_its_result_and_its_viewer(address, tmp_path):
+    with Browser(tmp_path / "profile", webgl=False) as browser:
+        browser.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+        browser.open(address)
+        assert browser.ask("document.documentElement.scrollWidth") <= 390
+        boxes = browser.ask(
+            "[...document.querySelectorAll('tr.done .status, tr.done a.main, tr.done [data-label=score], tr.done .delete button')]"
+            ".map((place) => { const box = place.getBoundingClientRect(); return [box.left, box.right, box.height]; })"
+        )
+        assert len(boxes) == 4 and all(0 <= left < right <= 390 and tall > 0 for left, right, tall in boxes)
+        assert browser.ask("document.querySelector('.scroll').scrollWidth") <= 390

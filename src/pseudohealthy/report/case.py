@@ -39,12 +39,13 @@ def case_page(
     truth: np.ndarray | None = None,
     picture: Path | None = None,
     files: Mapping[str, str] | None = None,
+    report: str = "",
 ) -> Path:
     """Write the page of a finding, less than 10 MB.
 
     truth: reference (D, H, W) bool, drawn as an outline. picture: the panel, embedded for machines without WebGL2 and
-    without scripts. files: name -> file name beside the page, linked. Volumes above a threshold are counted in the full
-    map, whatever the resolution of the pictures.
+    without scripts. files: name -> file name beside the page, linked. report: the page of all findings, relative to this one, linked. Volumes above a threshold are counted in the full
+    map, whatever the resolution of the pictures; regions away from the finding's own threshold are found in the page.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -82,6 +83,7 @@ def case_page(
         "grey": scan.units,
         "plane_scores": [round(float(score), 6) for score in finding.plane_scores],
         "first": [int(v) for v in np.unravel_index(int(finding.map.argmax()), finding.map.shape)],
+        "regions": [{"text": _region(region, volume), **_index(region)} for region in finding.regions],
         "policy": library_hash,
     }
     page = (
@@ -96,7 +98,7 @@ def case_page(
             warnings=list(finding.warnings),
             source=finding.threshold_source or ("given" if own is not None else "none stored"),
             own=own,
-            regions=[{"text": _region(region, volume), **_index(region)} for region in finding.regions],
+            report=quote(report),
             notes=copy.notes,
             files=[(name, quote(file)) for name, file in (files or {}).items()],
             data=data,

@@ -106,6 +106,9 @@ def presets(finding: Finding, start: tuple[float, float]) -> list[dict[str, Any]
             f"{low:g} to {high:g} %": tuple(np.percentile(inside, (low, high)).tolist())
             for low, high in ((1, 99), (5, 95), (0, 100))
         }
+    stored = finding.scan.display
+    if stored is not None and stored != start:
+        more["as the file says"] = stored
     found = {"as the picture": start, **more}
     return [{"name": name, "low": low, "high": high} for name, (low, high) in found.items() if high > low]
 
@@ -153,8 +156,8 @@ def _encoder(finding: Finding, window: tuple[float, float], notes: list[str]) ->
 
 
 def _box(finding: Finding, truth: np.ndarray | None) -> tuple[slice, slice]:
-    """Rows and columns with foreground, anything above the threshold, or reference, and a margin."""
-    wanted = (finding.foreground | finding.mask).any(0)
+    """Rows and columns with foreground, anything above the lowest threshold, or reference, and a margin."""
+    wanted = np.logical_or(finding.foreground, finding.map > 0).any(0)
     if truth is not None:
         wanted = wanted | (np.asarray(truth).reshape(finding.map.shape) > 0).any(0)
     found = []

@@ -232,7 +232,7 @@ def _urgency(row: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def _is_foreign(row: Mapping[str, Any]) -> bool:
-    return "OUT_OF_DOMAIN" in str(row.get("warnings", ""))
+    return any(code in str(row.get("warnings", "")) for code in ("OUT_OF_DOMAIN", "OOD_"))  # the latter of older runs
 
 
 def _foreign(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pseudohealthy.finding import Finding
 
 MASK_COLOUR, TRUTH_COLOUR = "#E69F00", "#56B4E9"  # Okabe-Ito orange and sky blue: apart for every colour vision
+FILLED = 0.4  # of a stored window's greys by the foreground; a window that cuts both ends is filled entirely
 Letters = tuple[str, str, str, str]
 
 
@@ -34,7 +35,7 @@ def panel(
 ) -> Path:
     """The picture of a finding, with the reference ``truth`` (D, H, W) bool where there is one.
 
-    window: (low, high); by default the one stored in the file, else 1 to 99 % of the foreground.
+    window: (low, high); by default as `starting_window` says.
     """
     scan = finding.scan
     letters = orientation(scan.affine) if scan.affine is not None else None
@@ -59,9 +60,20 @@ def panel(
 
 
 def starting_window(finding: Finding) -> tuple[float, float]:
-    """(low, high) in the scan's units: the run's, else the one stored in the file, else 1 to 99 % of the foreground."""
-    scan = finding.scan
-    return finding.window or scan.display or _window(scan.voxels[0][finding.foreground])
+    """(low, high) in the scan's units: the run's, else the one stored in the file where it shows the foreground, else 1 to
+    99 % of the foreground. Software writes the range of all voxels, outliers included, where a window is meant: that one
+    shows a brain in the lowest quarter of the greys."""
+    image = finding.scan.voxels[0]
+    own = _window(image[finding.foreground] if finding.foreground.any() else image)
+    return finding.window or _showing(finding.scan.display, own) or own
+
+
+def _showing(stored: tuple[float, float] | None, own: tuple[float, float]) -> tuple[float, float] | None:
+    """The stored window if the foreground's range fills at least FILLED of its greys."""
+    if stored is None:
+        return None
+    shared = min(stored[1], own[1]) - max(stored[0], own[0])
+    return stored if shared >= FILLED * (stored[1] - stored[0]) else None
 
 
 def mosaic(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Mapping
@@ -42,7 +43,12 @@ class App:
             loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
-        environment.filters |= {"size": _size, "quoted": lambda text: quote(str(text)), "clock": duration}
+        environment.filters |= {
+            "size": _size,
+            "quoted": lambda text: quote(str(text)),
+            "clock": duration,
+            "sentences": _sentences,
+        }
         self.pages = environment
         style, script = _template("app.css"), _template("app.js")
         self.common = {"style": Markup(style), "script": Markup(script), "version": __version__}
@@ -119,13 +125,13 @@ class App:
     async def outputs(self, request: Request) -> Response:
         job = self.job(request, ended=True)
         place = self.jobs.place(job)
-        path = place / f"outputs-{secrets.token_hex(8)}.zip"
+        path, name = place / f"outputs-{secrets.token_hex(8)}.zip", f"pseudohealthy-{job.id[:8]}"
         try:
-            await run_in_threadpool(shelf.packed, place / "found", path)
+            await run_in_threadpool(shelf.packed, place / "found", path, name)
         except OSError as error:
             path.unlink(missing_ok=True)
             return said(507, f"cannot pack the outputs: {error.strerror}")
-        return FileResponse(path, media_type="application/zip", filename=f"pseudohealthy-{job.id[:8]}.zip",
+        return FileResponse(path, media_type="application/zip", filename=f"{name}.zip",
                             background=BackgroundTask(path.unlink, missing_ok=True))  # fmt: skip
 
     async def log(self, request: Request) -> Response:
@@ -201,6 +207,11 @@ def _sha256(text: str) -> str:
 
 def _place(order: list[str], job: Job) -> tuple[int]:
     return (order.index(job.id) if job.status == WAITING and job.id in order else -1,)
+
+
+def _sentences(text: str, most: int = 2) -> str:
+    """The first ones of a text."""
+    return " ".join(re.split(r"(?<=[a-z)]\.) (?=[A-Z])", text)[:most])
 
 
 def _size(count: float) -> str:

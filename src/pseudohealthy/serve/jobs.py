@@ -30,11 +30,13 @@ from pseudohealthy.progress import say
 from pseudohealthy.run import now
 
 ID = re.compile(r"[0-9a-f]{32}")
+BESIDE = re.compile(r"^beside the inputs: (.+)")
 LEFT = re.compile(r"^detecting: (\d+)/(\d+), about (.+?) left")
 ERROR = re.compile(r"^error\[\w+\].*")
 WAITING, RUNNING, DONE, PARTLY, FAILED, CANCELLED = "waiting", "running", "done", "partly", "failed", "cancelled"
 ENDED = (DONE, PARTLY, FAILED, CANCELLED)
 SHOWN = 200  # findings listed with a job; its report has all
+NAMED = 20  # files that were not looked at, named with a job
 LOG = 2**20  # bytes of what a worker says that are kept
 FULL = "QUEUE_FULL"
 STOPPED = "error[INTERRUPTED]: the app was stopped meanwhile; send it again"
@@ -43,7 +45,8 @@ STOPPED = "error[INTERRUPTED]: the app was stopped meanwhile; send it again"
 @dataclass
 class Job:
     """One thing to detect. name: of what was sent, see `uploads.title`; run: name of a served run; findings: rows of
-    findings.json with the page of each; seconds: from start to end."""
+    findings.json with the page of each; refused: what was sent and not looked at, or failed: name and reason; beside: files
+    that are no images, counted; seconds: from start to end."""
 
     id: str
     name: str
@@ -57,6 +60,8 @@ class Job:
     seconds: float = 0.0
     count: int = 0  # of findings, listed or not
     findings: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    beside: str = ""
     done: int = 0  # inputs, while it runs
     total: int = 0
     left: str = ""  # as detect estimates: "45 s", "12 min"
@@ -201,6 +206,8 @@ class Jobs:
                     log.write(line)
                 if match := LEFT.match(line):
                     job.done, job.total, job.left = int(match[1]), int(match[2]), match[3]
+                elif match := BESIDE.match(line):
+                    job.beside = match[1].strip()
                 elif ERROR.match(line):
                     said = line.strip()
         code = child.wait()
@@ -250,7 +257,11 @@ class Jobs:
             job.status, job.reason = FAILED, "error[WORKER]: the worker left no findings.json; see the log"
             return
         keys = ("case_id", "score", "healthy_percentile", "volume_ml_above", "n_regions", "status", "warnings")
-        rows = [row for row in rows if row.get("status") != "skipped"]  # files that are no scans stand in the report
+        poor = [row for row in rows if row.get("status") in ("skipped", "failed")]
+        job.refused = [f"{row['case_id']}: {row.get('warnings') or 'failed'}" for row in poor[:NAMED]]
+        if len(poor) > NAMED:
+            job.refused.append(f"and {len(poor) - NAMED} more, see the report")
+        rows = [row for row in rows if row.get("status") != "skipped"]  # files that are no scans are no cases
         job.count = len(rows)
         job.findings = [{key: row.get(key) for key in keys} for row in rows[:SHOWN]]
         for row in job.findings:

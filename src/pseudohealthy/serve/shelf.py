@@ -25,6 +25,8 @@ POLICY = re.compile(
     r"default-src 'none'; img-src [a-z': ]+; style-src 'sha256-[\w+/=]+'; script-src( 'sha256-[\w+/=]+')+; "
     r"base-uri 'none'; form-action 'none'"
 )
+# Up to the next point of the list, over lines that go on; the list of what a folder holds has one of that name, too
+IMAGES = re.compile(r"^- Images: (?!those it was trained on)(.+(?:\n  .+)*)", re.M)
 META = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
 
 
@@ -64,7 +66,7 @@ def described(name: str, run: Run) -> dict[str, Any]:
     return {
         "name": name,
         "recipe": record.get("recipe") or run.recipe.name,
-        "summary": run.recipe.summary,
+        "knows": knows(run, record),
         "method": run.recipe.restorer.get("name"),
         "status": record.get("status"),
         "data": Path(str(record["data"])).name if record.get("data") else None,
@@ -83,13 +85,29 @@ def described(name: str, run: Run) -> dict[str, Any]:
     }
 
 
-def card_line(run: Run) -> str:
-    """The line of MODEL_CARD.md that says what the model may be used for."""
+def card(run: Run) -> str:
+    """MODEL_CARD.md; empty where there is none."""
     try:
-        card = (run.folder / "MODEL_CARD.md").read_text("utf-8")
+        return (run.folder / "MODEL_CARD.md").read_text("utf-8")
     except (OSError, ValueError):
         return ""
-    return next((line.strip("* ") for line in card.splitlines() if "research use" in line.lower()), "")
+
+
+def card_line(run: Run) -> str:
+    """The line of MODEL_CARD.md that says what the model may be used for."""
+    return next((line.strip("* ") for line in card(run).splitlines() if "research use" in line.lower()), "")
+
+
+def knows(run: Run, record: dict[str, Any]) -> str:
+    """Which images the model has seen: what its card says of them ("Images: ..."), else its data set. A recipe's summary
+    would speak of any data that it can be trained on."""
+    if found := IMAGES.search(card(run)):
+        return " ".join(found[1].split())
+    data = Path(str(record["data"])).name if record.get("data") else ""
+    if not data:
+        return "images like those it was trained on, which are not recorded"
+    planes = f", {record['planes']:,} healthy planes" if isinstance(record.get("planes"), int) else ""
+    return f"images like those of {data}{planes}"
 
 
 def files(folder: Path) -> dict[str, Path]:
@@ -123,11 +141,12 @@ def policy(page: Path) -> str:
     return f"{own}; frame-ancestors 'none'" if POLICY.fullmatch(own) else f"{NOTHING}; sandbox"
 
 
-def packed(folder: Path, path: Path) -> Path:
-    """A zip of everything in `folder`, stored as it is: volumes are compressed already."""
+def packed(folder: Path, path: Path, root: str) -> Path:
+    """A zip of everything in `folder`, stored as it is: volumes are compressed already; inside, all lies in a folder `root`, so
+    that it unpacks into one place."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, file in sorted(files(folder).items()):
-            archive.write(file, name)
+            archive.write(file, f"{root}/{name}")
     return path
 
 

@@ -16,8 +16,10 @@ from pseudohealthy.io.discover import kind_of
 
 FILES = 20_000  # of one upload, as of a DICOM series
 PATIENCE = 60.0  # seconds without a byte, after which an upload is given up
+DEEP = 8  # folders kept of a name, those nearest to the file
 FIELD = 300  # bytes of a value that is no file
 SYSTEM = ("thumbs.db", "desktop.ini")
+NOWHERE = re.compile(r"\.{0,2}|[A-Za-z]:")  # parts of a path that are no folder below another
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)  # names that Windows keeps for itself
 
 
@@ -40,9 +42,17 @@ def base_name(name: str) -> str:
     return f"_{clean}" if RESERVED.match(clean) else clean
 
 
+def parts(name: str) -> tuple[str, ...]:
+    """Of a name with its folders those and the file, each as `base_name` keeps it; empty for files that are hidden, or lie in
+    a hidden folder."""
+    *folders, last = [part for part in re.split(r"[/\\]", name) if not NOWHERE.fullmatch(part)] or [name]
+    kept = [base_name(part) for part in (*folders[-DEEP:], last)]
+    return tuple(kept) if all(kept) and "__MACOSX" not in kept else ()
+
+
 def title(folder: Path, files: list[str]) -> str:
     """What a job is called: its files, unless one is DICOM or a zip that may hold it, whose name may be a patient's."""
-    kinds = (kind_of(path) for path in folder.iterdir())
+    kinds = (kind_of(path) for path in folder.rglob("*") if path.is_file())
     private = next((kind for kind in kinds if kind in ("dicom", "zip")), "")
     if not private:
         return files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
@@ -51,7 +61,8 @@ def title(folder: Path, files: list[str]) -> str:
 
 
 class Receiver:
-    """Parts of a multipart body: files into `folder` under their base names, everything else into `fields`."""
+    """Parts of a multipart body: files into `folder` with the folders they lie in, everything else into `fields`; names:
+    of the files, with their folders."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -59,7 +70,8 @@ class Receiver:
         self.names: list[str] = []
         self.ignored = 0
         self.finished = False
-        self._taken: set[str] = set()
+        self._files: set[str] = set()  # names as a file system sees them that does not know upper case
+        self._folders: set[str] = set()
         self._headers: dict[bytes, bytes] = {}
         self._name, self._value = b"", b""
         self._file: IO[bytes] | None = None
@@ -94,16 +106,27 @@ class Receiver:
             if len(self.fields) >= 20:
                 raise Refused(400, "too many fields")
             return
-        name = base_name(options[b"filename"].decode("utf-8", "replace"))
-        if not name:
+        place = parts(options[b"filename"].decode("utf-8", "replace"))
+        if not place:
             self.ignored += 1
             return
         if len(self.names) >= FILES:
             raise Refused(413, f"at most {FILES} files at once; a zip counts as one")
-        self.names.append(name)
-        unique = name if name.casefold() not in self._taken else f"{len(self.names)}-{name}"
-        self._taken.add(unique.casefold())
-        self._file = open(self.folder / unique, "xb")  # noqa: SIM115 - closed at the end of the part
+        self.names.append("/".join(place))
+        path = self.folder.joinpath(*self._free(place))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "xb")  # noqa: SIM115 - closed at the end of the part
+
+    def _free(self, place: tuple[str, ...]) -> tuple[str, ...]:
+        """A place where nothing lies yet, nor a file where it needs a folder: this one, or one with a number before it."""
+        tried, number = place, len(self.names)
+        while True:
+            *folders, last = ["/".join(tried[: n + 1]).casefold() for n in range(len(tried))]
+            if last not in self._files | self._folders and not self._files & set(folders):
+                self._files.add(last)
+                self._folders.update(folders)
+                return tried
+            tried, number = (f"{number}-{place[0]}", *place[1:]), number + 1
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:

@@ -9,8 +9,10 @@ const [depth, height, width] = data.shape;
 const panes = [0, 1, 2].map((n) => $(`pane-${n}`));
 const number = (value) => String(Number(value.toPrecision(4)));
 const volumes = {};
-const state = { low: 0, high: 1, level: data.start, opacity: 0.6, overlay: true, outline: true, at: [0, 0, 0] };
-let viewer = null;
+const state = { low: 0, high: 1, level: data.start, least: 0, opacity: 0.6, overlay: true, outline: true, at: [0, 0, 0] };
+const MOST = 20; // regions in the list
+const area = data.factor ** 2; // voxels of the scan behind one of the pictures
+let viewer = null, labels = null, hidden = null, regions = [], later = 0;
 
 const unpack = async (base64) => {
   const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
@@ -35,6 +37,79 @@ const colour = (share) => { // 0..1 -> [r, g, b]
 const step = data.thresholds[1];
 const ceiling = () => Math.max(data.top / step, state.level + 1);
 
+// -- regions ----------------------------------------------------------------------------------------------------------
+const BEFORE = []; // of a voxel's 26 neighbours those that come before it
+for (const p of [-1, 0]) for (const r of [-1, 0, 1]) for (const c of [-1, 0, 1]) {
+  if ((p * 3 + r) * 3 + c < 0) BEFORE.push([p, r, c, (p * height + r) * width + c]);
+}
+
+const connect = (codes, level) => { // union and find; returns the regions, the heaviest first
+  const parent = [0];
+  const root = (n) => {
+    while (parent[n] !== n) n = parent[n] = parent[parent[n]];
+    return n;
+  };
+  for (let p = 0, n = 0; p < depth; p++) for (let r = 0; r < height; r++) for (let c = 0; c < width; c++, n++) {
+    let own = 0;
+    if (codes[n] > level) {
+      for (let k = 0; k < 13; k++) {
+        const [dp, dr, dc, back] = BEFORE[k];
+        if (p + dp < 0 || r + dr < 0 || r + dr >= height || c + dc < 0 || c + dc >= width || !labels[n + back]) continue;
+        if (labels[n + back] === own) continue;
+        const other = root(labels[n + back]);
+        if (own && own !== other) parent[Math.max(own, other)] = Math.min(own, other);
+        own = own ? Math.min(own, other) : other;
+      }
+      if (!own) own = parent.push(parent.length) - 1;
+    }
+    labels[n] = own;
+  }
+  const found = [];
+  for (let n = 0; n < labels.length; n++) {
+    if (!labels[n]) continue;
+    const own = labels[n] = root(labels[n]);
+    const region = found[own] ??= { name: own, voxels: 0, mass: 0, code: 0, at: 0 };
+    region.voxels += area;
+    region.mass += codes[n];
+    if (codes[n] > region.code) { region.code = codes[n]; region.at = n; }
+  }
+  return found.filter(Boolean).sort((a, b) => b.mass - a.mass);
+};
+
+const sized = (voxels) => (data.ml === null ? `${voxels} ${data.unit}` : `${Number((voxels * data.ml).toPrecision(3))} ml`);
+const told = (region) => { // as the page was written, but for the peak: a code knows only what it is above
+  const [plane, row, column] = native([Math.floor(region.at / width / height), Math.floor(region.at / width) % height, region.at % width]);
+  const about = area > 1 ? "about " : "", peak = `peak above ${number(data.thresholds[region.code - 1])}`;
+  const size = sized(region.voxels);
+  const text = data.volume ? `plane ${plane + 1}: ${about}${size}, ${peak}` : `row ${row + 1}, column ${column + 1}: ${about}${size}, ${peak}`;
+  return { text, plane, row, column };
+};
+
+const list = () => {
+  labels ??= new Uint32Array(depth * height * width);
+  regions = connect(volumes.map.values, state.level);
+  const small = regions.filter((region) => region.voxels * (data.ml ?? 1) < state.least);
+  hidden = small.length ? new Uint8Array(small.reduce((most, { name }) => Math.max(most, name), 0) + 1) : null; // 1 for each name
+  for (const region of small) hidden[region.name] = 1;
+  const kept = regions.filter((region) => !hidden?.[region.name]);
+  const rows = state.level === data.start && !hidden && data.regions.length ? data.regions : kept.slice(0, MOST).map(told);
+  $("regions").replaceChildren(...rows.map(({ text, ...place }) => {
+    const item = document.createElement("li"), button = document.createElement("button");
+    Object.assign(button, { type: "button", textContent: text });
+    Object.assign(button.dataset, place);
+    item.append(button);
+    return item;
+  }));
+  $("limit").textContent = number(data.thresholds[state.level]);
+  const gone = small.reduce((sum, region) => sum + region.voxels, 0);
+  $("more").textContent = [
+    !kept.length && "none", kept.length > MOST && `and ${kept.length - MOST} more`,
+    small.length && `${small.length} smaller one${small.length > 1 ? "s" : ""} (${sized(gone)} together) neither listed nor painted`,
+  ].filter(Boolean).join("; ");
+};
+
+const painted = (code, at) => code > state.level && !(hidden && hidden[labels[at]]);
+
 // -- one plane on plain canvases --------------------------------------------------------------------------------------
 const flat = () => {
   const sheets = panes.map(() => new OffscreenCanvas(width, height));
@@ -57,7 +132,7 @@ const flat = () => {
   };
   const heat = (pixels, to, from) => {
     const code = volumes.map.values[from];
-    if (code > state.level) pixels.set([...colour(code / ceiling()), 255], to);
+    if (painted(code, from)) pixels.set([...colour(code / ceiling()), 255], to);
   };
   const outline = (context, sx, sy) => {
     const on = (r, c) => r >= 0 && c >= 0 && r < height && c < width
@@ -127,7 +202,7 @@ const niivueViewer = async () => {
   document.head.append(library);
   const kit = window.niivue;
   document.querySelector(".panes").classList.add("webgl");
-  const stops = { I: INFERNO.map((s) => s[0]), R: INFERNO.map((s) => s[1]), G: INFERNO.map((s) => s[2]), B: INFERNO.map((s) => s[3]) };
+  const stops = [INFERNO[0], [1, ...colour(1 / 255)], ...INFERNO.slice(1)]; // clear at 0 and nowhere else
   const all = [];
   for (const [index, pane] of panes.entries()) {
     const nv = new kit.Niivue({
@@ -136,12 +211,18 @@ const niivueViewer = async () => {
       multiplanarShowRender: kit.SHOW_RENDER.NEVER, dragMode: kit.DRAG_MODE.pan, loadingText: "", show3Dcrosshair: false, logLevel: "error",
     });
     await nv.attachToCanvas(pane);
-    nv.addColormap("anomaly", { ...stops, A: stops.I.map((i) => (i ? 255 : 0)) });
+    const usual = nv.updateInterpolation.bind(nv);
+    nv.updateInterpolation = (layer, linear) => { // what lies over the picture keeps its edges: nothing is tinted that is not counted
+      nv.opts.isNearestInterpolation = layer > 0;
+      usual(layer, linear);
+    };
+    const column = (n) => stops.map((stop) => stop[n]);
+    nv.addColormap("anomaly", { I: column(0), R: column(1), G: column(2), B: column(3), A: column(0).map((at) => (at ? 255 : 0)) });
     nv.addColormap("reference", { I: [0, 255], R: [0, TRUTH[0]], G: [0, TRUTH[1]], B: [0, TRUTH[2]], A: [0, 255] });
     await nv.loadFromArrayBuffer(volumes[index === 1 ? "healthy" : "image"].buffer.slice(0), "grey.nii");
-    const over = async (buffer, colormap) => { // colours from 0, nothing below cal_min; a colour map resets the range, so once
+    const over = async (buffer, colormap) => { // a colour map resets the range, so once
       await nv.loadFromArrayBuffer(buffer, `${colormap}.nii`);
-      Object.assign(nv.volumes.at(-1), { colormapType: 1, colormap });
+      Object.assign(nv.volumes.at(-1), { colormap });
     };
     if (index === 2) await over(volumes.map.buffer.slice(0), "anomaly");
     if (index !== 1 && volumes.truth) await over(border(), "reference");
@@ -152,7 +233,8 @@ const niivueViewer = async () => {
     nv.volumes.forEach((volume, n) => {
       if (n === 0) Object.assign(volume, { cal_min: state.low, cal_max: state.high });
       else if (index === 2 && n === 1) {
-        Object.assign(volume, { cal_min: state.level + 0.5, cal_max: ceiling(), opacity: state.overlay ? state.opacity : 0 });
+        volume.img.set(volumes.map.values.map((code, at) => (painted(code, at) ? code : 0))); // NiiVue would tint below cal_min
+        Object.assign(volume, { cal_min: 0, cal_max: ceiling(), opacity: state.overlay ? state.opacity : 0 });
       } else Object.assign(volume, { cal_min: 0.5, cal_max: 1, opacity: state.outline ? 1 : 0 });
     });
     nv.updateGLVolume();
@@ -196,6 +278,8 @@ const apply = (matrix, [a, b, c]) => matrix.slice(0, 3).map((row) => row[0] * a 
 const world = (at) => apply(data.affine, at);
 const limit = (at) => at.map((v, n) => Math.min(Math.max(Math.round(v), 0), data.shape[n] - 1));
 const index3 = (mm) => limit(apply(data.inverse, mm));
+const native = ([plane, row, column]) => [plane, ...[row, column].map((v, n) => // the middle one of those behind a pixel
+  data.origin[n + 1] + v * data.factor + Math.floor((data.factor - 1) / 2))];
 const shown = ([plane, row, column]) => limit([plane, (row - data.origin[1] - (data.factor - 1) / 2) / data.factor,
   (column - data.origin[2] - (data.factor - 1) / 2) / data.factor]);
 
@@ -209,7 +293,7 @@ const tell = () => {
   const place = data.volume ? `plane ${plane + 1} of ${depth}, ` : "";
   const mm = data.geometry ? ` (${world(state.at).map((v, i) => `${"RAS"[i]} ${v.toFixed(1)}`).join(", ")} mm)` : "";
   const at = `row ${data.origin[1] + row * data.factor + 1}, column ${data.origin[2] + column * data.factor + 1}`;
-  $("where").textContent = `${place}${at}${mm}: input ${value("image")}, healthy twin ${value("healthy")} ${data.grey}, map ${map}`;
+  $("where").textContent = `${place}${at}${mm}: input ${value("image")}, healthy twin ${value("healthy")}${data.grey && ` ${data.grey}`}, map ${map}`;
   if (data.volume) { $("plane").value = plane + 1; strip(); }
 };
 
@@ -232,9 +316,10 @@ const strip = () => {
 };
 
 const threshold = () => {
-  const count = data.counts[state.level];
+  const count = data.counts[state.level], many = regions.filter((region) => !hidden?.[region.name]).length;
   $("level").textContent = `> ${number(data.thresholds[state.level])}`;
   $("above").textContent = data.ml === null ? `${count} ${data.unit} above` : `${(count * data.ml).toFixed(2)} ml above (${count} ${data.unit})`;
+  $("many").textContent = hidden ? `${many} of ${regions.length} regions shown` : `in ${many} region${many === 1 ? "" : "s"}`;
   const bar = $("bar").getContext("2d");
   for (let x = 0; x < 120; x++) {
     const code = x / 120 * ceiling();
@@ -276,26 +361,34 @@ const start = async () => {
     if (data.volume) complain("This browser has no WebGL2: planes are shown as they were taken, without other views.");
   } else if ($("mosaic")) $("mosaic").open = false;
   const redraw = () => { threshold(); viewer.draw(); };
+  const relist = () => { list(); redraw(); };
   const on = (id, event, act) => $(id)?.addEventListener(event, (e) => { act(e.target); redraw(); });
   on("window", "change", (box) => { const w = data.windows[box.value]; if (w) window_(w.low, w.high, box.value); });
   for (const id of ["low", "high"]) on(id, "change", () => window_(Number($("low").value), Number($("high").value), "own"));
   on("overlay", "change", (box) => { state.overlay = box.checked; });
   on("outline", "change", (box) => { state.outline = box.checked; });
   on("opacity", "input", (box) => { state.opacity = box.value / 100; });
-  on("threshold", "input", (box) => { state.level = Number(box.value); });
+  on("threshold", "input", (box) => {
+    state.level = Number(box.value);
+    clearTimeout(later); // a large volume takes a moment
+    later = setTimeout(relist, 60);
+  });
+  on("least", "input", (box) => { state.least = Number(box.value); list(); });
   on("reset", "click", () => {
     state.level = data.start;
     $("threshold").value = data.start;
     window_(data.windows[0].low, data.windows[0].high, "0");
+    list();
   });
   $("plane")?.addEventListener("input", (event) => go([event.target.value - 1, state.at[1], state.at[2]]));
   $("bars")?.addEventListener("click", (event) => {
     const box = $("bars").getBoundingClientRect();
     go([Math.floor((event.clientX - box.left) / box.width * depth), state.at[1], state.at[2]]);
   });
-  document.querySelectorAll("#regions button").forEach((button) => button.addEventListener("click", () =>
-    go(shown([button.dataset.plane, button.dataset.row, button.dataset.column].map(Number)))));
-  redraw();
+  $("regions").addEventListener("click", ({ target: { dataset } }) => {
+    if (dataset.plane) go(shown([dataset.plane, dataset.row, dataset.column].map(Number)));
+  });
+  relist();
   tell();
   viewer.move();
   document.body.dataset.ready = viewer.kind;

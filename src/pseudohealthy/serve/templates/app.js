@@ -7,6 +7,9 @@ const send = by("send");
 
 if (send) {
   const drop = by("drop"), problem = by("problem"), queue = by("queue");
+  const kept = [...send.querySelectorAll("[name=run]")].find((box) => box.value === localStorage.getItem("run"));
+  if (kept) kept.checked = true;
+  send.addEventListener("change", (event) => { if (event.target.name === "run") localStorage.setItem("run", event.target.value); });
   let request = null, shown = queue.innerHTML.trim(), timer = 0;
 
   const complain = (text) => { problem.hidden = !text; problem.textContent = text; };
@@ -48,16 +51,17 @@ if (send) {
 
   function upload(files) {
     complain("");
-    files = files.filter((file) => !file.name.startsWith("."));
+    files = files.map((file) => (file instanceof File ? { file, name: file.webkitRelativePath || file.name } : file)) // or from `walk`
+      .filter(({ name }) => !name.split("/").some((part) => part.startsWith(".")));
     if (request) return complain("An upload is on its way already.");
     if (!files.length) return complain("There is no file in that.");
-    const total = files.reduce((sum, file) => sum + file.size, 0);
+    const total = files.reduce((sum, { file }) => sum + file.size, 0);
     if (total > Number(send.dataset.most)) {
       return complain(`That is ${(total / 2 ** 30).toFixed(1)} GiB; at most ${(send.dataset.most / 2 ** 30).toFixed(1)} GiB go at once.`);
     }
     const form = new FormData();
     form.append("run", new FormData(send).get("run"));
-    for (const file of files) form.append("files", file, file.name);
+    for (const { file, name } of files) form.append("files", file, name);
     request = new XMLHttpRequest();
     request.open("POST", "/jobs");
     request.upload.onprogress = (event) => {
@@ -74,7 +78,7 @@ if (send) {
   }
 
   async function walk(entry) {
-    if (entry.isFile) return [await new Promise((good, bad) => entry.file(good, bad))];
+    if (entry.isFile) return [{ name: entry.fullPath.replace(/^\//, ""), file: await new Promise((good, bad) => entry.file(good, bad)) }];
     const reader = entry.createReader(), found = [];
     for (;;) { // a hundred entries at a time
       const part = await new Promise((good, bad) => reader.readEntries(good, bad));
