@@ -243,8 +243,8 @@ def test_the_columns_are_those_of_the_contract(tiny_run, tmp_path):
     archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     (row,) = rows(tmp_path / "out").values()
     assert list(row) == [
-        "case_id", "score", "score_sd", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source",
-        "status", "warnings", "seconds",
+        "case_id", "score", "score_sd", "healthy_percentile", "healthy_cases", "volume_ml_above", "n_regions", "threshold",
+        "threshold_source", "status", "warnings", "seconds",
     ]  # fmt: skip
     assert float(row["score"]) >= 0 and row["threshold_source"] == "healthy-quantile" and row["volume_ml_above"] == ""
 

@@ -1,4 +1,4 @@
-"""One picture per case: input | healthy twin | anomaly map | mask.
+"""One picture per case: input | healthy twin | anomaly map | mask. Beside a reference the twin is named as what it is.
 
 Input and twin share one window; scaling them apart would hide the difference. The map's colours run from 0 to twice the
 threshold for every case, so a healthy image looks dark instead of being stretched until it glows.
@@ -34,9 +34,12 @@ def panel(
 
     window: (low, high); by default the one stored in the file, else 1 to 99 % of the foreground.
     """
+    from pseudohealthy.evaluation.truth import removed, twin_text
+
     scan = finding.scan
     letters = orientation(scan.affine) if scan.affine is not None else None
     spacing = scan.spacing
+    left = None if truth is None else removed(scan.voxels[0], finding.healthy[0], truth)
     mosaic(
         path,
         image=scan.voxels,
@@ -52,6 +55,7 @@ def panel(
         aspect=1.0 if spacing is None else spacing[1] / spacing[2],
         letters=letters,
         plane=plane,
+        twin="\n".join(filter(None, ["healthy twin", twin_text(left)])),
     )
     return Path(path)
 
@@ -79,12 +83,13 @@ def mosaic(
     letters: Letters | None = None,
     plane: int | None = None,
     channel: int = 0,
+    twin: str = "healthy twin",
 ) -> int:
     """Draw the four pictures and return the plane shown: of a volume, the one with the largest sum of the map.
 
     image, healthy: (H, W), (D, H, W) or (C, D, H, W) in the same units; map, mask, truth: (H, W) or (D, H, W); window:
     (low, high), by default the 1 to 99 % range of the input; aspect: height of a pixel over its width; letters: (left,
-    right, top, bottom) of the patient.
+    right, top, bottom) of the patient; twin: what stands above the twin, one or two lines.
     """
     from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
@@ -103,7 +108,7 @@ def mosaic(
     figure.set_facecolor("white")
     axes = figure.subplots(1, 4)
     grey = {"cmap": "gray", "vmin": low, "vmax": high, "aspect": aspect, "interpolation": "nearest"}
-    for place, picture, name in ((axes[0], image, "input"), (axes[1], healthy, "healthy twin"), (axes[3], image, "")):
+    for place, picture, name in ((axes[0], image, "input"), (axes[1], healthy, twin), (axes[3], image, "")):
         place.imshow(picture[plane], **grey)
         place.set_title(name, fontsize=10)
     shown = axes[2].imshow(map[plane], cmap="inferno", vmin=0, vmax=top, aspect=aspect, interpolation="nearest")

@@ -26,6 +26,7 @@ from starlette.routing import Route
 from pseudohealthy import __version__
 from pseudohealthy.errors import Fault
 from pseudohealthy.progress import duration
+from pseudohealthy.ranks import rank_of
 from pseudohealthy.run import Run
 from pseudohealthy.serve import shelf
 from pseudohealthy.serve.guard import Guard, said
@@ -42,7 +43,12 @@ class App:
             loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
-        environment.filters |= {"size": _size, "quoted": lambda text: quote(str(text)), "clock": duration}
+        environment.filters |= {
+            "size": _size,
+            "quoted": lambda text: quote(str(text)),
+            "clock": duration,
+            "rank": rank_of,
+        }
         self.pages = environment
         style, script = _template("app.css"), _template("app.js")
         self.common = {"style": Markup(style), "script": Markup(script), "version": __version__}

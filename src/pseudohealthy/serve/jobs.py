@@ -249,7 +249,16 @@ class Jobs:
         except (OSError, ValueError, KeyError):
             job.status, job.reason = FAILED, "error[WORKER]: the worker left no findings.json; see the log"
             return
-        keys = ("case_id", "score", "healthy_percentile", "volume_ml_above", "n_regions", "status", "warnings")
+        keys = (
+            "case_id",
+            "score",
+            "healthy_percentile",
+            "healthy_cases",
+            "volume_ml_above",
+            "n_regions",
+            "status",
+            "warnings",
+        )
         rows = [row for row in rows if row.get("status") != "skipped"]  # files that are no scans stand in the report
         job.count = len(rows)
         job.findings = [{key: row.get(key) for key in keys} for row in rows[:SHOWN]]
