@@ -130,6 +130,17 @@ def test_the_number_of_healthy_cases_stands_beside_the_percentile(blank):
     assert blank.row()["healthy_cases"] == 4 and blank.rank == "above all 4 healthy scans (p <= 0.2)"
 
 
+def test_beside_a_reference_case_json_says_what_was_marked_and_another_grid_is_refused(blank, tmp_path):
+    truth = np.zeros(blank.map.shape, bool)
+    truth[2, 5:10, 5:10] = True
+    blank.map[2, 5:10, 5:8] = 1
+    said = json.loads(blank.save(tmp_path, ["json"], truth=truth)["case"].read_text())["truth"]
+    assert said["lesions"] == said["found"] == 1 and said["marked"] == 0.6 and said["twin_still_shows_it"]
+    with pytest.raises(Fault, match="TRUTH") as caught:
+        blank.save(tmp_path, ["json"], truth=truth[:2])
+    assert caught.value.exit == 2
+
+
 # -- on disk -----------------------------------------------------------------------------------------------------------
 def test_nifti_outputs_lie_on_the_grid_of_the_input_with_its_header(tmp_path):
     rng = np.random.default_rng(1)

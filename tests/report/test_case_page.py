@@ -235,3 +235,11 @@ def test_a_region_in_the_list_moves_all_views_to_its_peak(tmp_path):
         region = one.regions[0]
         place = f"plane {region['plane'] + 1} of 6, row {region['row'] + 1}, column {region['column'] + 1} "
         assert browser.ask("document.getElementById('where').textContent").startswith(place)
+
+
+def test_the_facts_say_the_rank_with_its_number_and_beside_a_reference_what_was_found(tmp_path):
+    made = finding(healthy_percentile=80.0, healthy_cases=4)
+    html = case_page(made, tmp_path / "case.html", truth=made.mask).read_text("utf-8")
+    assert "above all 4 healthy scans (p &lt;= 0.2)" in html and "80 %" not in html
+    assert "found, 100 % of it marked" in html and "The most conspicuous first" in html
+    assert "beside the reference" not in case_page(made, tmp_path / "other.html").read_text("utf-8")

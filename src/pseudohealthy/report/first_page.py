@@ -70,7 +70,7 @@ class Group:
             where = f": {_names(self.false_alarms, _regions)}" if self.false_alarms else ""
             said.append(f"Something is marked in {_many(len(self.false_alarms), well)} without a {self.drawn}{where}.")
         still = self.still_ill
-        shares = f"; of its contrast it removed {_names(still, _removed)}" if still else ""
+        shares = f"; share of its contrast removed: {_names(still, _removed)}" if still else ""
         return [*said, f"The healthy twin still shows the {self.drawn} in {_many(len(still), len(ill))}{shares}."]
 
     def _unremarkable(self) -> list[str]:
