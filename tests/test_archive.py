@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from blobs import picture
-from pseudohealthy import archive
+from pseudohealthy import archive, io
 from pseudohealthy.errors import Fault
 from pseudohealthy.phantoms import dicom_series, head, nifti
 
