@@ -25,3 +25,11 @@ def test_p_is_a_share_of_the_healthy_cases_and_the_case_and_never_nought(count):
 def test_a_percentile_is_told_with_the_number_it_ranks_among(percentile, count, words):
     assert rank(percentile, count, "healthy head") == words
     assert rank_of({"healthy_percentile": percentile, "healthy_cases": count}, "healthy head") == words
+
+
+def test_the_model_card_says_how_small_p_can_be():
+    from pseudohealthy.training.finish import ranked
+
+    (line,) = ranked({"case_scores": [0.1] * 26})
+    assert "26 healthy validation scans" in line and line.endswith("0.037")
+    assert "none" in ranked({"case_scores": []})[0]
