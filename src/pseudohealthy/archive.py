@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -177,7 +176,7 @@ def detect(
     request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout,
                                     **({} if assume_spacing is None else {"assume_spacing": assume_spacing}),
                                     **({"strict_domain": True} if strict_domain else {}),
-                                    **({"truths": digests(truths)} if truths else {}))  # fmt: skip
+                                    **({"truths": resume.digests(truths)} if truths else {}))  # fmt: skip
 
     def begin() -> None:
         folder = prepare_folder(out, overwrite=overwrite or resume_finished)
@@ -307,11 +306,6 @@ def unfinished(sources: Sequence[io.Source], job: Job, result: Detections, bar: 
     if len(todo) < len(sources):
         say(f"{len(sources) - len(todo)} of {len(sources)} cases are finished already")
     return todo
-
-
-def digests(truths: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """The sha256 of every reference."""
-    return {name: hashlib.sha256(np.packbits(truth).tobytes()).hexdigest() for name, truth in truths.items()}
 
 
 def input_sha256(source: io.Source) -> str:
