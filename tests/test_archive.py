@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from blobs import picture
-from pseudohealthy import archive
+from pseudohealthy import archive, io
 from pseudohealthy.errors import Fault
 from pseudohealthy.phantoms import dicom_series, head, nifti
 
@@ -243,10 +243,22 @@ def test_the_columns_are_those_of_the_contract(tiny_run, tmp_path):
     archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     (row,) = rows(tmp_path / "out").values()
     assert list(row) == [
-        "case_id", "score", "score_sd", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source",
-        "status", "warnings", "seconds",
+        "case_id", "score", "score_sd", "healthy_percentile", "healthy_cases", "volume_ml_above", "n_regions", "threshold",
+        "threshold_source", "status", "warnings", "seconds",
     ]  # fmt: skip
     assert float(row["score"]) >= 0 and row["threshold_source"] == "healthy-quantile" and row["volume_ml_above"] == ""
+
+
+def test_references_by_case_reach_the_case_and_another_reference_is_another_request(tiny_run, tmp_path):
+    png(tmp_path / "in" / "a.png")
+    truth = np.zeros(io.read(tmp_path / "in" / "a.png").voxels[0].shape, bool)
+    truth[0, 4:9, 4:9] = True
+    said = []
+    for references in ({"a": truth}, {"a": ~truth}, None):
+        archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", truths=references, overwrite=True)
+        said.append(json.loads((tmp_path / "out" / "a" / "case.json").read_text()))
+    assert said[0]["truth"]["lesions"] == 1 and "truth" not in said[2]
+    assert len({one["request_sha256"] for one in said}) == 3
 
 
 def test_a_name_that_a_spreadsheet_would_run_is_defused(tiny_run, tmp_path):

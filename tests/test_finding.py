@@ -57,14 +57,16 @@ def test_without_a_threshold_the_mask_is_empty_and_without_geometry_there_are_no
     assert "volume_ml" not in flat.regions[0] and "peak_mm" not in flat.regions[0]
 
 
-def test_regions_are_the_connected_parts_heaviest_first(blank):
-    blank.map[0, 0:3, 0:3] = 0.6  # mass 5.4
-    blank.map[3, 10, 10], blank.map[4, 11, 11] = 9.0, 0.7  # touch at a corner: one region, mass 9.7
+def test_regions_are_the_connected_parts_the_most_conspicuous_first(blank):
+    blank.map[0, 0:8, 0:8] = 0.6  # sum 38.4, of which 6.4 lie above the threshold
+    blank.map[3, 10, 10], blank.map[4, 11, 11] = 9.0, 0.7  # touch at a corner: one region, sum 9.7, 8.7 above
     first, second = blank.regions
     assert first["voxels"] == 2 and first["peak"] == 9.0
     assert (first["plane"], first["row"], first["column"]) == (3, 10, 10)
     assert first["peak_mm"] == [10 - 0.5 * 10, 20 - 10, 30 + 2 * 3]
-    assert first["volume_ml"] == pytest.approx(0.002) and second["voxels"] == 9
+    assert first["volume_ml"] == pytest.approx(0.002) and second["voxels"] == 64
+    assert [first["excess"], second["excess"]] == pytest.approx([8.7, 6.4], abs=1e-4)
+    assert "conspicuous" in blank.describe()["regions_order"]
 
 
 def test_a_thousand_specks_are_not_all_listed():
@@ -79,7 +81,7 @@ def test_printed_it_is_three_lines(blank):
     blank.map[1, 2:4, 3:6] = 0.6
     blank.healthy_percentile, blank.healthy_cases = 100 * 26 / 27, 26
     assert str(blank).splitlines() == [
-        "array: score 0.25, above all 26 healthy scans",
+        "array: score 0.25, above all 26 healthy scans (p <= 0.037)",
         "1 region above the threshold 0.5 (given), 0.006 ml in all",
         "no warnings",
     ]
@@ -94,8 +96,8 @@ def test_printed_it_is_three_lines(blank):
 
 @pytest.mark.parametrize(
     "below, count, words",
-    [(26, 26, "above all 26 healthy scans"), (25, 26, "above 25 of 26 healthy scans"),
-     (0, 26, "above none of 26 healthy scans"), (1, 1, "above the one healthy scan")],
+    [(26, 26, "above all 26 healthy scans (p <= 0.037)"), (25, 26, "above 25 of 26 healthy scans (p = 0.074)"),
+     (0, 26, "above none of 26 healthy scans (p = 1)"), (1, 1, "above the one healthy scan (p <= 0.5)")],
 )  # fmt: skip
 def test_the_rank_is_told_in_words(blank, below, count, words):
     blank.healthy_percentile, blank.healthy_cases = 100 * below / (count + 1), count
@@ -120,6 +122,23 @@ def test_the_row_has_the_columns_of_the_contract(blank):
     assert blank.row()["status"] == "ok"
     blank.warnings.append("OOD_INTENSITY: looks strange")
     assert blank.row()["status"] == "warn" and "OOD_INTENSITY" in blank.row()["warnings"]
+
+
+def test_the_number_of_healthy_cases_stands_beside_the_percentile(blank):
+    assert blank.row()["healthy_cases"] is None
+    blank.healthy_percentile, blank.healthy_cases = 80.0, 4
+    assert blank.row()["healthy_cases"] == 4 and blank.rank == "above all 4 healthy scans (p <= 0.2)"
+
+
+def test_beside_a_reference_case_json_says_what_was_marked_and_another_grid_is_refused(blank, tmp_path):
+    truth = np.zeros(blank.map.shape, bool)
+    truth[2, 5:10, 5:10] = True
+    blank.map[2, 5:10, 5:8] = 1
+    said = json.loads(blank.save(tmp_path, ["json"], truth=truth)["case"].read_text())["truth"]
+    assert said["lesions"] == said["found"] == 1 and said["marked"] == 0.6 and said["twin_still_shows_it"]
+    with pytest.raises(Fault, match="TRUTH") as caught:
+        blank.save(tmp_path, ["json"], truth=truth[:2])
+    assert caught.value.exit == 2
 
 
 # -- on disk -----------------------------------------------------------------------------------------------------------
@@ -174,7 +193,7 @@ def test_case_json_says_everything_but_where_it_lies(tmp_path):
     assert str(tmp_path) not in text and "Mueller" not in text
     said = json.loads(text)
     assert said["research_use_only"] is True and said["case_id"] == "in" and said["made"] == {"run": "r", "seed": 3}
-    assert said["regions"][0]["voxels"] == 9 and said["shape"] == [1, 1, 20, 30]
+    assert said["regions"][0]["voxels"] == 9 and "truth" not in said and said["shape"] == [1, 1, 20, 30]
     assert set(said["outputs"]) == {"pseudo_healthy", "anomaly_map", "anomaly_mask", "panel", "html"}
     for name in said["outputs"].values():
         assert (tmp_path / "out" / "in" / name).is_file()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pseudohealthy import engines, io, progress, resume, shards
@@ -32,8 +33,8 @@ from pseudohealthy.scan import Scan
 from pseudohealthy.training.signals import STOP
 
 COLUMNS = (
-    "case_id", "score", "score_sd", "healthy_percentile", "volume_ml_above", "n_regions", "threshold", "threshold_source",
-    "status", "warnings", "seconds",
+    "case_id", "score", "score_sd", "healthy_percentile", "healthy_cases", "volume_ml_above", "n_regions", "threshold",
+    "threshold_source", "status", "warnings", "seconds",
 )  # fmt: skip
 ENGINES = ("plain", "ray")
 OVERLAP = ("cuda", "mps")  # on the CPU a thread beside the network slows it by as much as it saves
@@ -49,6 +50,7 @@ class Job:
     kinds: tuple[str, ...] = KINDS
     layout: str | Bids = "cases"
     assume_spacing: float | None = None
+    truths: Mapping[str, np.ndarray] = field(default_factory=dict)  # case id -> reference (D, H, W) bool, where known
 
 
 @dataclass
@@ -121,6 +123,7 @@ def detect(
     names: str = "series",
     key: Path | str | None = None,
     strict_domain: bool = False,
+    truths: Mapping[str, np.ndarray] | None = None,
 ) -> Detections:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
@@ -134,6 +137,7 @@ def detect(
     names: of DICOM cases, by "series" or by "path"; key: the file outside `out` that says which series is which file, by
     default OUT.key.csv beside it (see `detection.key`).
     strict_domain: an input unlike those the run was trained on fails, instead of being warned of.
+    truths: case id -> reference (D, H, W) bool on the input's grid, where one is known: see `Finding.save`.
     An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
     """
     check_kinds(kinds)
@@ -171,7 +175,8 @@ def detect(
     check_some(kinds, {source.kind for source in sources})
     request = resume.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout,
                                     **({} if assume_spacing is None else {"assume_spacing": assume_spacing}),
-                                    **({"strict_domain": True} if strict_domain else {}))  # fmt: skip
+                                    **({"strict_domain": True} if strict_domain else {}),
+                                    **({"truths": resume.digests(truths)} if truths else {}))  # fmt: skip
 
     def begin() -> None:
         folder = prepare_folder(out, overwrite=overwrite or resume_finished)
@@ -186,7 +191,7 @@ def detect(
     made = {**detector.made(), **provenance(hidden | {key_file: "KEY"})}
     result = Detections(Path(out), first=share.first)
     laid_out = bids.read(sources) if layout == "bids" else layout
-    job = Job(result.folder, request, tuple(kinds), laid_out, assume_spacing)
+    job = Job(result.folder, request, tuple(kinds), laid_out, assume_spacing, truths or {})
     mine = sources[share.rank :: share.size]
     stopped: BaseException | None = None
     begun = False
@@ -273,7 +278,7 @@ def store(findings: Sequence[Finding], job: Job, result: Detections) -> None:
         STOP.check()
         finding.hashes = {"input_sha256": finding.scan.sha256, "request_sha256": job.request}
         try:
-            paths = finding.save(job.folder, job.kinds, job.layout)
+            paths = finding.save(job.folder, job.kinds, job.layout, job.truths.get(finding.case_id))
             row = finding.row()
         except Exception as error:
             fail(result, finding.case_id, error, finding.scan.unnamed)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,11 @@ from pseudohealthy.io.atomic import together, write_json, write_text
 from pseudohealthy.io.dicom import DicomOrigin
 from pseudohealthy.io.names import unnamed
 from pseudohealthy.layout import places, relative
+from pseudohealthy.ranks import rank
 from pseudohealthy.scan import Scan
+
+if TYPE_CHECKING:
+    from pseudohealthy.evaluation.truth import Known
 
 KINDS = ("volumes", "panel", "html", "json")
 DICOM_KINDS = ("dicom-seg", "dicom-map", "dicom-sc")
@@ -25,6 +29,7 @@ EVERY_KIND = (*KINDS, "nifti", *DICOM_KINDS)
 # What an input must have for a kind, where not every input has it
 NEEDS = {**dict.fromkeys(DICOM_KINDS, "a DICOM series"), "nifti": "a place in the patient"}
 MOST_REGIONS = 20
+REGIONS_ORDER = "the most conspicuous first: by excess, the sum over a region of what the map exceeds the threshold by"
 
 
 @dataclass(repr=False)
@@ -33,9 +38,9 @@ class Finding:
 
     score: of the case, higher = more anomalous. score_sd: its standard error from the method's own noise draws; None of one
     draw. plane_scores (D,). healthy_percentile: share of healthy validation cases
-    that score lower, with the case itself counted among them (so it never reads 100). regions: connected parts of the
-    mask, the heaviest first. made: how it was made (run, weights, seed, network calls). window: (low, high) in the scan's
-    units for pictures, where the run fixes one.
+    that score lower, with the case itself counted among them (so it never reads 100); in words, with their number:
+    rank. regions: connected parts of the mask, the most conspicuous first. made: how it was made (run, weights, seed,
+    network calls). window: (low, high) in the scan's units for pictures, where the run fixes one.
     """
 
     scan: Scan
@@ -72,9 +77,18 @@ class Finding:
         ml = self.scan.voxel_ml
         return None if ml is None else float(np.count_nonzero(self.mask) * ml)
 
+    @property
+    def rank(self) -> str:
+        """The percentile in words, with the number of healthy scans and p; empty where the run has none."""
+        return rank(self.healthy_percentile, self.healthy_cases)
+
     @cached_property
     def regions(self) -> list[dict[str, Any]]:
-        """Connected regions of the mask (26-connectivity), heaviest (sum of the map) first, at most 20."""
+        """Connected regions of the mask (26-connectivity), the most conspicuous first, at most 20.
+
+        Conspicuous is what exceeds the threshold by much or over a large part: excess, the sum over the region's voxels
+        of map - threshold. A large region barely above the threshold therefore stands behind a small glaring one.
+        """
         from scipy import ndimage
 
         labels, count = ndimage.label(self.mask, structure=np.ones((3, 3, 3)))
@@ -82,15 +96,16 @@ class Finding:
             return []
         index = np.arange(1, count + 1)
         sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-        mass = ndimage.sum_labels(self.map, labels, index)
+        excess = ndimage.sum_labels(self.map.astype(np.float64) - float(self.threshold or 0), labels, index)
         peaks = ndimage.maximum_position(self.map, labels, index)
         affine, ml = self.scan.affine, self.scan.voxel_ml
         found = []
-        for i in np.argsort(-mass)[:MOST_REGIONS]:
+        for i in np.argsort(-excess, kind="stable")[:MOST_REGIONS]:
             plane, row, column = map(int, peaks[i])
             region: dict[str, Any] = {
                 "voxels": int(sizes[i]),
                 "peak": float(self.map[peaks[i]]),
+                "excess": round(float(excess[i]), 6),
                 "plane": plane,
                 "row": row,
                 "column": column,
@@ -117,17 +132,7 @@ class Finding:
 
     def _scored(self) -> str:
         spread = "" if self.score_sd is None else f" ± {self.score_sd:.2g}"
-        return f"{self.case_id}: score {self.score:.3g}{spread}{self._rank()}"
-
-    def _rank(self) -> str:
-        if self.healthy_percentile is None or not self.healthy_cases:
-            return ""
-        count = self.healthy_cases
-        below = round(self.healthy_percentile * (count + 1) / 100)  # the case counts among them
-        scans = f"healthy scan{'s' * (count != 1)}"
-        if below == count:
-            return f", above {f'all {count}' if count > 1 else 'the one'} {scans}"
-        return f", above {below or 'none'} of {count} {scans}"
+        return f"{self.case_id}: score {self.score:.3g}{spread}{self.rank and f', {self.rank}'}"
 
     def _above(self) -> str:
         if self.threshold is None:
@@ -151,6 +156,7 @@ class Finding:
             "score": round(self.score, 6),
             "score_sd": None if self.score_sd is None else round(self.score_sd, 6),
             "healthy_percentile": None if self.healthy_percentile is None else round(self.healthy_percentile, 2),
+            "healthy_cases": None if self.healthy_percentile is None else self.healthy_cases,
             "volume_ml_above": None if self.volume_ml_above is None else round(self.volume_ml_above, 4),
             "n_regions": len(self.regions),
             "threshold": self.threshold,
@@ -171,10 +177,13 @@ class Finding:
         ("volumes") or as NIfTI whatever its type ("nifti"), anomaly_mask.dcm ("dicom-seg"), anomaly_map.dcm
         ("dicom-map") and panel.dcm ("dicom-sc") in the study of a DICOM input, panel.png ("panel"), case.html to look at
         ("html"), case.json and, of several planes, slices.csv ("json"). truth: reference (D, H, W) bool, outlined in the
-        pictures. layout: "cases", "bids" or what `detection.bids` knows of the inputs. Returns the paths by name.
+        pictures; case.json then says what of it was marked, and whether the twin still shows it (`evaluation.truth`). layout: "cases", "bids" or what `detection.bids` knows of the inputs. Returns the paths by name.
         All files of the case are written or none. A kind that this input cannot have is left out, see `choose`.
-        Fault KIND (exit 2) where none is left, OUTPUT (exit 6) where the folder cannot be written."""
+        Fault TRUTH (exit 2) for a reference of another grid, KIND (exit 2) where none is left, OUTPUT (exit 6) where the folder cannot be written."""
         kinds = self.choose(kinds)
+        if truth is not None and np.shape(truth) != self.map.shape:
+            what = f"the reference of {self.case_id} is of {np.shape(truth)} voxels, the scan of {self.map.shape}"
+            raise Fault("TRUTH", what, "give it on the scan's grid", exit=USAGE)
         folder = Path(folder)
         with together(folder) as stage:
             paths = self._write(stage, kinds, layout, truth)
@@ -222,6 +231,7 @@ class Finding:
             hashes = {name: sha256([path]) for name, path in paths.items()}
             said = self.describe({name: relative(path, place.case) for name, path in paths.items()})
             said |= {**self.hashes, "outputs_sha256": hashes}
+            said |= {} if truth is None else {"truth": self.beside(truth).as_dict()}
             paths["case"] = write_json(place.case / "case.json", said)
         return paths
 
@@ -258,6 +268,12 @@ class Finding:
             paths["dicom_sc"] = dicom_out.write_capture(pixels, self.scan, path, source)
         return paths
 
+    def beside(self, truth: np.ndarray) -> Known:
+        """What the finding is worth beside a reference (D, H, W) bool."""
+        from pseudohealthy.evaluation.truth import beside
+
+        return beside(self.scan.voxels[0], self.healthy[0], self.mask, truth)
+
     def slices(self) -> str:
         """One line per plane, in the order of the maps, as CSV: plane (from 0), x_mm, y_mm and z_mm of its middle (RAS;
         blank without geometry), score, and the area of its foreground and above the threshold in mm2 (pixels without)."""
@@ -287,6 +303,7 @@ class Finding:
                 zip(("p50", "p95", "p99", "max"), np.percentile(self.map, (50, 95, 99, 100)).tolist(), strict=True)
             ),
             "regions": self.regions,
+            "regions_order": REGIONS_ORDER,
             "domain": None if self.domain is None else {**asdict(self.domain), "out": self.domain.out},
             "made": self.made,
             "left_out": self.left_out,

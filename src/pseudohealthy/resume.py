@@ -8,9 +8,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pseudohealthy.io.atomic import _plain
 
@@ -35,6 +37,11 @@ def sha256(paths: Sequence[Path]) -> str:
 def request_sha256(made: dict[str, Any], **asked: Any) -> str:
     """What was asked for: run, weights, settings, threshold, kinds. Another request makes every case unfinished."""
     return hashlib.sha256(json.dumps(_plain({**made, **asked}), sort_keys=True).encode()).hexdigest()
+
+
+def digests(truths: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The sha256 of every reference."""
+    return {name: hashlib.sha256(np.packbits(truth).tobytes()).hexdigest() for name, truth in truths.items()}
 
 
 def described(folder: Path, request: str) -> dict[str, Any] | None:

@@ -353,3 +353,11 @@ def test_what_is_painted_is_what_is_counted(tmp_path, kind):
         left = tinted()
         share = (both > 60).sum() / (left > 60).sum()
         assert share == pytest.approx(31 / 30, abs=0.02)
+
+
+def test_the_facts_say_the_rank_with_its_number_and_beside_a_reference_what_was_found(tmp_path):
+    made = finding(healthy_percentile=80.0, healthy_cases=4)
+    html = case_page(made, tmp_path / "case.html", truth=made.mask).read_text("utf-8")
+    assert "above all 4 healthy scans (p &lt;= 0.2)" in html and "80 %" not in html
+    assert "found, 100 % of it marked" in html and "The most conspicuous first" in html
+    assert "beside the reference" not in case_page(made, tmp_path / "other.html").read_text("utf-8")

@@ -190,3 +190,22 @@ def test_cases_link_their_own_pages_and_healthy_validation_scores_stand_behind_t
     assert '<a href="./loud%20%231/case.html">loud</a>' in html
     assert "healthy validation (n = 3)" in html and "cases (n = 3)" in html
     assert "healthy validation" not in report(tmp_path)
+
+
+def test_a_percentile_is_told_in_words_with_its_number_and_sorts_by_its_value(tmp_path):
+    row = {"case_id": "a", "score": 0.1, "healthy_percentile": 80.0, "healthy_cases": 4, "status": "ok"}
+    html = report(tmp_path, rows=[row])
+    assert '<td class="text" data-value="80.0">above all 4 healthy scans (p &lt;= 0.2)</td>' in html
+    assert "healthy cases</button>" in html and "healthy_cases" not in html
+
+
+def test_what_was_found_stands_first_then_links_picture_and_sections(tmp_path):
+    place, text = picture(tmp_path / "out" / "panel.png"), HOSTILE[0]
+    html = report(
+        tmp_path, lead=[text], links={text: tmp_path / "out" / "sub" / "report.html"}, sections={text: [text]},
+        panels={"quiet": place}, captions={"quiet": text},
+    )  # fmt: skip
+    escaped = "&lt;img src=x onerror=alert(1)&gt;"
+    places = [html.index(part) for part in (f'lead">{escaped}', f'./sub/report.html">{escaped}', f"quiet: {escaped}",
+              f"<h2>{escaped}", f"<li>{escaped}", 'id="case-list"')]  # fmt: skip
+    assert places == sorted(places) and text not in html

@@ -116,3 +116,18 @@ def test_a_finding_draws_itself(tmp_path):
     )  # fmt: skip
     written = panel(finding, tmp_path / "panel.png", truth=lesion)
     assert count(written, TRUTH_COLOUR) > 100
+
+
+@pytest.mark.parametrize("left, words", [(30, "the lesion is still there: nothing of"), (0, "100 % of the lesion's")])
+def test_beside_a_reference_the_twin_is_named_as_what_it_is(tmp_path, monkeypatch, left, words):
+    from pseudohealthy.report import panel as module
+
+    image, healthy, found, lesion = case(2.0)
+    shown: dict = {}
+    monkeypatch.setattr(module, "mosaic", lambda path, **given: shown.update(given))
+    scan = Scan.from_array(image)
+    finding = Finding(scan, (healthy + left * lesion)[None], found, found >= 0, 1.0, found.max((1, 2)), 1.0, "given")
+    panel(finding, tmp_path / "a.png", truth=lesion)
+    assert shown["twin"].startswith(f"healthy twin\n{words}")
+    panel(finding, tmp_path / "a.png")
+    assert shown["twin"] == "healthy twin"

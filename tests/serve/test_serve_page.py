@@ -34,7 +34,7 @@ def address(run_folder: Path, tmp_path: Path) -> Iterator[str]:
     """Of the command line's own app, with a job of hostile names in its history; it must end well by SIGTERM."""
     place = tmp_path / "out" / "jobs" / ("0" * 32)
     place.mkdir(parents=True)
-    finding = {"case_id": HOSTILE, "score": 0.5, "healthy_percentile": 90.0, "volume_ml_above": None, "n_regions": 1,
+    finding = {"case_id": HOSTILE, "score": 0.5, "healthy_percentile": 90.0, "healthy_cases": 9, "volume_ml_above": None, "n_regions": 1,
                "warnings": HOSTILE, "page": True}  # fmt: skip
     job = {"id": place.name, "name": HOSTILE, "run": HOSTILE, "status": "done", "created": "2026-01-01T00:00:00+00:00",
            "seconds": 3, "reason": HOSTILE, "findings": [finding], "count": 1}  # fmt: skip
@@ -76,6 +76,7 @@ def test_the_pages_load_quietly_keep_no_token_and_send_files(address, tmp_path):
         assert browser.ask("document.cookie") == ""  # scripts cannot read it
         assert browser.ask("document.title") == "Detect - pseudohealthy"
         assert HOSTILE in browser.ask("document.querySelector('tr.done').textContent")
+        assert "above all 9 healthy scans (p <= 0.1)" in browser.ask("document.querySelector('tr.done').textContent")
         assert browser.ask("document.querySelectorAll('#queue img').length") == 0
         said = browser.ask(SEND.replace("NAMES", '["a.dcm", "b.dcm", ".hidden"]'))
         assert "2 files (DICOM)" in said and "a.dcm" not in said  # archives name files after patients

@@ -12,7 +12,7 @@ from pseudohealthy.commands.words import Arg
 
 @dataclass(kw_only=True)
 class Demo(Command):
-    """From nothing to a report: train on real handwritten digits, find the splotches, then read a synthetic head scan."""
+    """From nothing to a first page that says what was found and missed: slices of heads, splotched digits, synthetic heads."""
 
     out: Annotated[Path, Arg(metavar="DIR", kind="out")] = Path("demo-out")
     """folder for everything it makes"""

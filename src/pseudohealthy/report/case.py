@@ -94,7 +94,7 @@ def case_page(
             csp=_policy(style, script, library_hash),
             style=Markup(style),
             script=Markup(script),
-            facts=_facts(finding),
+            facts=_facts(finding) | ({} if truth is None else {"beside the reference": finding.beside(truth).text()}),
             warnings=list(finding.warnings),
             source=finding.threshold_source or ("given" if own is not None else "none stored"),
             own=own,
@@ -145,8 +145,8 @@ def _view(affine: np.ndarray) -> str:
 def _facts(finding: Finding) -> dict[str, str]:
     scan, made = finding.scan, finding.made
     facts = {"score": f"{finding.score:.4g}"}
-    if finding.healthy_percentile is not None:
-        facts["healthy cases that score lower"] = f"{finding.healthy_percentile:.0f} %"
+    if finding.rank:
+        facts["among healthy scans"] = finding.rank
     facts["size"] = " x ".join(str(n) for n in scan.shape[1:] if n > 1)
     if scan.spacing is not None:
         facts["spacing"] = " x ".join(f"{n:.3g}" for n in scan.spacing[-len(facts["size"].split(" x ")) :]) + " mm"

@@ -22,6 +22,7 @@ import numpy as np
 from pseudohealthy.evaluation.outcome import Evaluation
 from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, covered, number, summarise
 from pseudohealthy.io.atomic import write_text
+from pseudohealthy.ranks import rank_of
 
 EMBED_MEGABYTES = 20.0  # pictures beyond this total are linked, so that a large cohort still opens
 VALIDATION = "healthy validation"
@@ -43,6 +44,10 @@ CAPTIONS = {
     "conditioning": "Twins of one noised image, conditioned on other images: what the vector does",
     "examples_oracle": "Cases: twin, map, mask at the case's best Dice (an oracle), intensities of healthy tissue",
 }
+RANK = "healthy_percentile"
+HINTS = {
+    RANK: "healthy validation cases that score lower; p = (1 + those that score as high or higher) / (their number + 1)",
+}  # of columns
 Records = Sequence[Record | Mapping[str, Any]]
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
@@ -63,6 +68,10 @@ def write_report(
     pages: Mapping[str, Path] | None = None,
     validation_scores: Sequence[float] = (),
     most: int | None = None,
+    lead: Sequence[str] = (),
+    links: Mapping[str, Path] | None = None,
+    captions: Mapping[str, str] | None = None,
+    sections: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Write ``folder/name``.
 
@@ -70,7 +79,9 @@ def write_report(
     then warnings, then by falling ``score``; rows_title: what the rows are. summary: facts at the top. panels: case id ->
     picture. records: metrics, as `Record` or as stored in metrics.json, or several tables of them by title. figures: plots.
     provenance: how it was made. pages: case id -> its own page, linked from the table. validation_scores: of healthy
-    cases, drawn behind the scores of the rows. most: rows shown, and their pictures, first in that order. Pictures are
+    cases, drawn behind the scores of the rows. lead: sentences that say what was found, above everything. links: text ->
+    further page, beneath them. sections: heading -> sentences, behind the first picture. captions: case id -> what its picture shows. A percentile is told in words, with the
+    number of healthy cases (`ranks`). most: rows shown, and their pictures, first in that order. Pictures are
     embedded up to 20 MB together and linked relative to the page beyond; one that is missing is left out.
     """
     from jinja2 import Environment, StrictUndefined
@@ -79,7 +90,7 @@ def write_report(
     files = resources.files("pseudohealthy.report") / "templates"
     style, script = ((files / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cell": _cell, "raw": _raw, "kind": _kind}
+    environment.filters |= {"cell": _cell, "raw": _raw, "kind": _kind, "rank": rank_of}
     by_title = records if isinstance(records, Mapping) else {"": records or ()}
     tables = {
         name: summarise([r if isinstance(r, Record) else Record.from_dict(dict(r)) for r in group])
@@ -119,6 +130,9 @@ def write_report(
         ],
         number=number,
         notes=list(notes),
+        lead=list(lead),
+        sections=dict(sections or {}),
+        links={text: _relative(Path(path), folder) for text, path in (links or {}).items()},
         bars=_histogram(rows, validation_scores),
         figures=[plot for plot in plots if plot["source"]],
         rows=ordered,
@@ -127,7 +141,14 @@ def write_report(
         anchors=anchors,
         pages={case: _relative(Path(page), folder) for case, page in (pages or {}).items()},
         pictures=[
-            {"name": c, "source": s, "anchor": anchors[c], "foreign": OUTSIDE * (c in outside)} for c, s in sources if s
+            {
+                "name": c,
+                "source": s,
+                "anchor": anchors[c],
+                "about": _about(OUTSIDE * (c in outside), (captions or {}).get(c)),
+            }
+            for c, s in sources
+            if s
         ],
         provenance=_flat(provenance or {}),
         version=_version(),
@@ -245,15 +266,22 @@ def _foreign(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"OUT_OF_DOMAIN: {many} unlike what the run was trained on; do not trust their maps and scores ({said})"
 
 
+def _about(*said: str | None) -> str:
+    """What stands behind the name of a picture."""
+    words = "; ".join(filter(None, said))
+    return f": {words}" if words else ""
+
+
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every column that has a value somewhere, in the order of the rows' keys."""
-    names = dict.fromkeys(name for row in rows for name in row)
+    """Every column that has a value somewhere, in the order of the rows' keys; the number of healthy cases stands in the
+    words of the percentile."""
+    names = dict.fromkeys(name for row in rows for name in row if name != "healthy_cases" or RANK not in row)
     found = []
     for name in names:
         values = [row[name] for row in rows if row.get(name) is not None and row.get(name) != ""]
         if values:
-            numeric = all(isinstance(value, (int, float, np.number)) for value in values)
-            found.append({"name": name, "numeric": numeric})
+            numeric = name != RANK and all(isinstance(value, (int, float, np.number)) for value in values)
+            found.append({"name": name, "numeric": numeric, "rank": name == RANK, "hint": HINTS.get(name, "")})
     return found
 
 

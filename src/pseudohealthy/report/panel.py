@@ -1,4 +1,4 @@
-"""One picture per case: input | healthy twin | anomaly map | mask.
+"""One picture per case: input | healthy twin | anomaly map | mask. Beside a reference the twin is named as what it is.
 
 Input and twin share one window; scaling them apart would hide the difference. The map's colours run from 0 to twice the
 threshold for every case, so a healthy image looks dark instead of being stretched until it glows.
@@ -37,9 +37,12 @@ def panel(
 
     window: (low, high); by default as `starting_window` says.
     """
+    from pseudohealthy.evaluation.truth import removed, twin_text
+
     scan = finding.scan
     letters = orientation(scan.affine) if scan.affine is not None else None
     spacing = scan.spacing
+    left = None if truth is None else removed(scan.voxels[0], finding.healthy[0], truth)
     mosaic(
         path,
         image=scan.voxels,
@@ -55,6 +58,7 @@ def panel(
         aspect=1.0 if spacing is None else spacing[1] / spacing[2],
         letters=letters,
         plane=plane,
+        twin="\n".join(filter(None, ["healthy twin", twin_text(left)])),
     )
     return Path(path)
 
@@ -93,13 +97,14 @@ def mosaic(
     letters: Letters | None = None,
     plane: int | None = None,
     channel: int = 0,
+    twin: str = "healthy twin",
 ) -> int:
     """Draw the four pictures and return the plane shown: of a volume, the one with the largest sum of the map.
 
     image, healthy: (H, W), (D, H, W) or (C, D, H, W) in the same units, channels side by side; map, mask, truth: (H, W) or (D, H, W); window:
     (low, high) of `channel`, which the mask is shown on; by default, and of other channels always, the 1 to 99 % range of the
     input; aspect: height of a pixel over its width; letters: (left,
-    right, top, bottom) of the patient.
+    right, top, bottom) of the patient; twin: what stands above the twin, one or two lines.
     """
     from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
@@ -119,7 +124,7 @@ def mosaic(
     axes = figure.subplots(1, 4)
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": aspect, "interpolation": "nearest"}
     several = f", {len(image)} channels" if len(image) > 1 else ""
-    for place, volume, name in ((axes[0], image, f"input{several}"), (axes[1], healthy, "healthy twin")):
+    for place, volume, name in ((axes[0], image, f"input{several}"), (axes[1], healthy, twin)):
         place.imshow(tiled(_scaled(volume[:, plane], windows)), **grey)
         place.set_title(name, fontsize=10)
     axes[3].imshow(_scaled(image[:, plane], windows)[channel], **grey)

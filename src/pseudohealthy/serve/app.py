@@ -27,6 +27,7 @@ from starlette.routing import Route
 from pseudohealthy import __version__
 from pseudohealthy.errors import Fault
 from pseudohealthy.progress import duration
+from pseudohealthy.ranks import rank_of
 from pseudohealthy.run import Run
 from pseudohealthy.serve import shelf
 from pseudohealthy.serve.guard import Guard, said
@@ -48,6 +49,7 @@ class App:
             "quoted": lambda text: quote(str(text)),
             "clock": duration,
             "sentences": _sentences,
+            "rank": rank_of,
         }
         self.pages = environment
         style, script = _template("app.css"), _template("app.js")

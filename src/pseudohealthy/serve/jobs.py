@@ -256,7 +256,16 @@ class Jobs:
         except (OSError, ValueError, KeyError):
             job.status, job.reason = FAILED, "error[WORKER]: the worker left no findings.json; see the log"
             return
-        keys = ("case_id", "score", "healthy_percentile", "volume_ml_above", "n_regions", "status", "warnings")
+        keys = (
+            "case_id",
+            "score",
+            "healthy_percentile",
+            "healthy_cases",
+            "volume_ml_above",
+            "n_regions",
+            "status",
+            "warnings",
+        )
         poor = [row for row in rows if row.get("status") in ("skipped", "failed")]
         job.refused = [f"{row['case_id']}: {row.get('warnings') or 'failed'}" for row in poor[:NAMED]]
         if len(poor) > NAMED:

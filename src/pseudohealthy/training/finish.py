@@ -19,6 +19,7 @@ from pseudohealthy.domain import Domain
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.planes import PlaneStore
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.ranks import p_value
 from pseudohealthy.restorers import restorer_class
 from pseudohealthy.restorers.apply import NOISE_KEY, at_once
 from pseudohealthy.restorers.base import Restorer
@@ -268,6 +269,14 @@ def left_out(run: Run) -> list[str]:
     return [f"- Left out: {failed} of {cases} cases, which could not be read (split.csv names them)"] if failed else []
 
 
+def ranked(threshold: dict) -> list[str]:
+    """The line of the model card about the healthy scans that scores are ranked among."""
+    if not (count := len(threshold.get("case_scores") or ())):
+        return ["- Ranks: none, no healthy validation scan was there"]
+    scans = f"{count} healthy validation scan{'s' * (count != 1)}"
+    return [f"- Ranks: a score is told beside those of {scans}, so its p is never below {p_value(count, count):.2g}"]
+
+
 def model_card(trainer: Trainer, threshold: dict) -> str:
     """MODEL_CARD.md: what the model is, on what it was trained, how its threshold was set, what it must not be used for."""
     run, index = trainer.run, trainer.store.index
@@ -290,6 +299,7 @@ def model_card(trainer: Trainer, threshold: dict) -> str:
         f"- Validated on: {counts['val'][0]:,} planes of {counts['val'][1]:,} patients",
         f"- Threshold: {threshold['value']} ({threshold['source']}, quantile {threshold['quantile']}, "
         f"{threshold['n_patients']} patients, {threshold['detail'].get('population', 'none')})",
+        *ranked(threshold),
         f"- Weights: {run.record.get('weights')}, sha256 {run.record.get('weights_sha256')}",
         f"- Canvas: `{json.dumps(run.recipe.canvas, default=list)}`",
         "",

@@ -43,7 +43,7 @@ for (const p of [-1, 0]) for (const r of [-1, 0, 1]) for (const c of [-1, 0, 1])
   if ((p * 3 + r) * 3 + c < 0) BEFORE.push([p, r, c, (p * height + r) * width + c]);
 }
 
-const connect = (codes, level) => { // union and find; returns the regions, the heaviest first
+const connect = (codes, level) => { // union and find; returns the regions, the most conspicuous first (see Finding.regions)
   const parent = [0];
   const root = (n) => {
     while (parent[n] !== n) n = parent[n] = parent[parent[n]];
@@ -68,12 +68,12 @@ const connect = (codes, level) => { // union and find; returns the regions, the 
   for (let n = 0; n < labels.length; n++) {
     if (!labels[n]) continue;
     const own = labels[n] = root(labels[n]);
-    const region = found[own] ??= { name: own, voxels: 0, mass: 0, code: 0, at: 0 };
+    const region = found[own] ??= { name: own, voxels: 0, excess: 0, code: 0, at: 0 };
     region.voxels += area;
-    region.mass += codes[n];
+    region.excess += data.thresholds[codes[n] - 1] - data.thresholds[level];
     if (codes[n] > region.code) { region.code = codes[n]; region.at = n; }
   }
-  return found.filter(Boolean).sort((a, b) => b.mass - a.mass);
+  return found.filter(Boolean).sort((a, b) => b.excess - a.excess);
 };
 
 const sized = (voxels) => (data.ml === null ? `${voxels} ${data.unit}` : `${Number((voxels * data.ml).toPrecision(3))} ml`);

@@ -1,0 +1,202 @@
+"""The demo's first page: what had been drawn into which input, what of it was found, what was missed, and all reports.
+
+Every sentence is computed from the references that the demo knows; none is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pseudohealthy.archive import Detections
+from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.records import number
+from pseudohealthy.evaluation.truth import STILL, Known, percent, twin_text
+from pseudohealthy.ranks import p_value
+from pseudohealthy.report.page import write_report
+
+UNUSUAL = 0.05  # a score stands out where fewer healthy ones are as high
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one detection found. rows: those of findings.csv, each with the ``truth`` of its case.json; what: an input is
+    called, such as "slice"; drawn: what was drawn into some of them, such as "lesion"."""
+
+    found: Detections
+    rows: list[Row]
+    what: str
+    drawn: str
+
+    @property
+    def ill(self) -> list[Row]:
+        """The rows of inputs into which something was drawn."""
+        return [row for row in self.rows if row["truth"]["lesions"]]
+
+    @property
+    def found_in(self) -> list[Row]:
+        """Those where something of it is marked."""
+        return [row for row in self.ill if row["truth"]["found"]]
+
+    @property
+    def false_alarms(self) -> list[Row]:
+        """Inputs without anything drawn, in which something is marked."""
+        return [row for row in self.rows if not row["truth"]["lesions"] and row["truth"]["elsewhere"]]
+
+    @property
+    def still_ill(self) -> list[Row]:
+        """Those whose healthy twin still shows it."""
+        return [row for row in self.ill if row["truth"]["twin_still_shows_it"]]
+
+    def headline(self) -> str:
+        """ "the lesion in 3 of 4 slices"."""
+        return f"the {self.drawn} in {_many(len(self.found_in), len(self.ill))} {self._whats} that have one"
+
+    def sentences(self) -> list[str]:
+        """What was drawn, found, missed and marked in health, and which twins still show it."""
+        ill, found, well = self.ill, self.found_in, len(self.rows) - len(self.ill)
+        missed = [row for row in ill if row not in found]
+        said = [
+            f"A {self.drawn} was drawn into {_many(len(ill), len(self.rows))} {self._whats}: {_names(ill)}.",
+            f"It is marked, in part or whole, in {_many(len(found), len(ill))}"
+            + (f"; missed in {_names(missed)}." if missed else "; none was missed."),
+            *self._unremarkable(),
+        ]
+        if well:
+            where = f": {_names(self.false_alarms, _regions)}" if self.false_alarms else ""
+            said.append(f"Something is marked in {_many(len(self.false_alarms), well)} without a {self.drawn}{where}.")
+        still = self.still_ill
+        shares = f"; share of its contrast removed: {_names(still, _removed)}" if still else ""
+        return [*said, f"The healthy twin still shows the {self.drawn} in {_many(len(still), len(ill))}{shares}."]
+
+    def _unremarkable(self) -> list[str]:
+        """The sentence about scores that do not stand out."""
+        quiet = [row for row in self.ill if (_p(row) or 0) > UNUSUAL]
+        if not quiet:
+            return []
+        least = 1 / (quiet[0]["healthy_cases"] + 1)
+        few = f"; with {quiet[0]['healthy_cases']} healthy ones p is never below {least:.2g}" if least > UNUSUAL else ""
+        return [f"By score alone these do not stand out: {_names(quiet, lambda row: f'p = {_p(row):.2g}')}{few}."]
+
+    @property
+    def _whats(self) -> str:
+        return self.what + "s" * (len(self.rows) != 1)
+
+    def lines(self) -> list[Row]:
+        """Rows for the page: what was found first, then what was missed, then what is healthy."""
+        ordered = sorted(self.rows, key=lambda row: (not row["truth"]["lesions"], not row["truth"]["found"]))
+        return [
+            {
+                "case_id": row["case_id"],
+                "input": self.what,
+                "drawn": f"a {self.drawn}" if row["truth"]["lesions"] else "nothing",
+                "outcome": _known(row).text(),
+                "healthy twin": twin_text(row["truth"]["removed"], self.drawn),
+                "regions": row["n_regions"],
+                "healthy_percentile": row["healthy_percentile"],
+                "healthy_cases": row["healthy_cases"],
+                "status": row["status"],
+                "warnings": row["warnings"],
+            }
+            for row in ordered
+        ]
+
+
+def known(found: Detections, what: str, drawn: str) -> Group:
+    """The finished cases of a detection with references, each with what its case.json says beside its reference."""
+    rows = []
+    for row in found.rows:
+        if row["status"] in ("ok", "warn"):
+            said = json.loads((found.folder / row["case_id"] / "case.json").read_text(encoding="utf-8"))
+            rows.append({**row, "truth": said["truth"], "run": said["made"].get("run")})
+    return Group(found, rows, what, drawn)
+
+
+def first_page(out: Path, groups: Sequence[Group], evaluated: Evaluation) -> list[Path]:
+    """Write out/report.html over all groups; returns every report in `out`, this one first."""
+    lines = [line for group in groups for line in group.lines()]
+    page = out / "report.html"
+    others = sorted(path for path in out.rglob("report.html") if path != page)
+    own = [r for r in evaluated.records if r.metric == "image_auroc" and not r.is_control and not r.against]
+    write_report(
+        out,
+        title="Demo: what was drawn, found and missed",
+        lead=[f"Marked: {'; '.join(group.headline() for group in groups)}. {_faults(groups)}"],
+        sections={
+            f"{group.what.capitalize()}s, by {group.rows[0]['run']}": group.sentences()
+            for group in groups
+            if group.rows
+        }
+        | {
+            "Digits, evaluated": [
+                f"On {r.n_cases} that were not trained on, the image AUROC is {number(r)}." for r in own
+            ]
+        },
+        links={_title(path, out): path for path in others},
+        rows=lines,
+        rows_title="Inputs",
+        panels={case: path for group in groups for case, path in group.found.panels.items()},
+        pages={case: path for group in groups for case, path in group.found.pages.items()},
+        captions={line["case_id"]: "; ".join(filter(None, (line["outcome"], line["healthy twin"]))) for line in lines},
+        notes=[
+            "Found: at least one marked pixel lies in what was drawn. Regions are listed from the most conspicuous on: by what "
+            "the map exceeds the threshold by, summed over the region.",
+            f"A healthy twin still shows what was drawn where it removed less than {percent(STILL[0])} of the step across its "
+            "outline. Anatomy has steps too: this is said, wrongly, of one in 16 slices of heads as they were before, and of "
+            "one in 6 digits.",
+            "p = (1 + healthy cases that score as high or higher) / (healthy cases + 1): with few of them it cannot be small.",
+        ],
+    )
+    return [page, *others]
+
+
+def _faults(groups: Sequence[Group]) -> str:
+    """The sentences about what is marked where nothing was drawn, and about twins that are none."""
+    alarms = [
+        f"{_many(len(group.false_alarms), well)} healthy {group.what}s"
+        for group in groups
+        if (well := len(group.rows) - len(group.ill))
+    ]
+    still, ill = (
+        sum(len(part) for part in parts) for parts in ([g.still_ill for g in groups], [g.ill for g in groups])
+    )
+    twins = f"The healthy twin still shows what was drawn in {_many(still, ill)}."
+    return f"Something is marked in {' and '.join(alarms)} too. {twins}" if alarms else twins
+
+
+def _title(path: Path, out: Path) -> str:
+    return f"{path.parent.relative_to(out).as_posix()}/{path.name}"
+
+
+def _known(row: Row) -> Known:
+    return Known(**{k: v for k, v in row["truth"].items() if k in Known.__dataclass_fields__})
+
+
+def _p(row: Row) -> float | None:
+    percentile, count = row["healthy_percentile"], row["healthy_cases"]
+    return None if percentile is None or not count else p_value(round(percentile * (count + 1) / 100), count)
+
+
+def _many(some: int, all_: int) -> str:
+    """ "none of 4", "3 of 4", "all 4"."""
+    if some == all_ > 1:
+        return f"all {all_}"
+    return f"{some or 'none'} of {all_}"
+
+
+def _names(rows: Sequence[Row], about: Callable[[Row], str] | None = None) -> str:
+    return ", ".join(row["case_id"] + (f" ({about(row)})" if about else "") for row in rows) or "none"
+
+
+def _regions(row: Row) -> str:
+    count = row["truth"]["elsewhere"]
+    return f"{count} region{'s' * (count != 1)}"
+
+
+def _removed(row: Row) -> str:
+    share = row["truth"]["removed"]
+    return percent(share) if share > 0 else "nothing"
