@@ -162,6 +162,15 @@ def test_one_subject_of_two_sites_is_two(detected, tmp_path):
     assert "site-1-sub-01-anat-sub-01_T1w" in rows
 
 
+def test_a_second_site_does_not_go_on_in_the_folder_of_the_first(detected, ct_run, tmp_path):
+    first, second = (scans(tmp_path / place, "sub-01/anat/sub-01_T1w.nii.gz", said={}) for place in ("one", "other"))
+    folder = detected(first)
+    with pytest.raises(Fault) as caught:
+        archive.detect(ct_run, [second], tmp_path / "out", layout="bids", device="cpu", resume_finished=True)
+    assert (caught.value.code, caught.value.exit) == ("OUTPUT_NOT_EMPTY", 6)
+    assert described(folder / "pseudohealthy")["sub-01_desc-anomaly_T1w.json"]["Sources"]
+
+
 def test_two_files_of_one_name_do_not_meet(detected, tmp_path):
     names = ["sub-01/anat/sub-01_T1w.nii", "sub-01/anat/sub-01_T1w.nii.gz"]
     sidecars = described(detected(scans(tmp_path / "in", *names, said={})) / "pseudohealthy")

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pseudohealthy.errors import BAD_OUTPUT, Fault
 from pseudohealthy.io import names
 from pseudohealthy.io.archive import is_unpacked
 from pseudohealthy.io.source import Source
@@ -75,6 +76,19 @@ def read(sources: Sequence[Source]) -> Bids:
         if kept:
             links.setdefault(derivative, {})[link] = folder
     return Bids(inputs, links)
+
+
+def require_same(out: Path, known: Bids) -> None:
+    """Fault OUTPUT_NOT_EMPTY where a derivative in the output folder calls another data set by the name of one of these:
+    the sources it tells of would become those of the other."""
+    for derivative, links in known.links.items():
+        before = table(out / derivative / "dataset_description.json").get("DatasetLinks") or {}
+        for name, folder in links.items():
+            if before.get(name, uri(folder, out / derivative)) != uri(folder, out / derivative):
+                found = f"{derivative.as_posix()} is about another data set"
+                raise Fault(
+                    "OUTPUT_NOT_EMPTY", found, "name another folder with --out, or --overwrite", exit=BAD_OUTPUT
+                )
 
 
 def stem(path: Path) -> str:
