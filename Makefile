@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: demo venv test test-all faults mutants fuzz coverage licences resolve commands docs check bench format clean
+.PHONY: demo venv test test-all faults mutants fuzz coverage readers licences resolve commands docs check bench format clean
 
 venv: .venv/.ready
 
@@ -49,6 +49,11 @@ coverage: venv
 	@$(BIN)/coverage run -m pytest $(TESTS) || echo 'some tests failed: a line of theirs may be missing below'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --sort=cover | sed -n '1,12p;$$p'
+
+# What 3D Slicer's reader makes of our DICOM objects. Needs dcmqi, which has no wheel for some machines.
+readers: venv
+	@command -v $(BIN)/paramap2itkimage >/dev/null || $(BIN)/pip install $(PIP_FLAGS) 'dcmqi>=1.5'
+	@$(PYTEST) tests/io/test_dicom_readers.py
 
 # Every dependency with its licence; fails on GPL or AGPL alone. make licences PAGE=docs/licences.md also writes the page.
 licences: venv

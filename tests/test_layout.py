@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pseudohealthy import archive
+from pseudohealthy.detection import bids
 from pseudohealthy.errors import Fault
 from pseudohealthy.layout import places
 from pseudohealthy.phantoms import head, nifti
@@ -54,7 +55,9 @@ def described(folder: Path) -> dict[str, dict]:
     links = json.loads((folder / "dataset_description.json").read_text()).get("DatasetLinks", {})
     found = {path.name: json.loads(path.read_text()) for path in folder.rglob("sub-*.json")}
     for said in found.values():
-        for source in said.get("Sources", []):
+        for source in [*said.get("Sources", []), *([said["SpatialReference"]] if "SpatialReference" in said else [])]:
+            if not source.startswith("bids:"):
+                continue
             _, link, path = source.split(":", 2)
             assert (folder / links[link] / path).is_file(), source
     return found
@@ -107,9 +110,45 @@ def test_what_is_not_known_is_not_said(detected, tmp_path):
     folder = detected(one, other)
     first, second = described(folder / "pseudohealthy-one"), described(folder / "pseudohealthy-other")
     assert first["sub-01_desc-anomaly_T1w.json"]["Sources"] == ["bids:one:sub-01_T1w.nii"]
-    assert not any("SkullStripped" in said or "SpatialReference" in said for said in first.values())
+    assert not any("SkullStripped" in said for said in first.values())
+    assert [name for name, said in first.items() if "SpatialReference" in said] == ["sub-01_desc-anomalyT1w_mask.json"]
     assert told.items() <= second["sub-02_desc-brainanomaly_T1w.json"].items()
     assert "SkullStripped" not in second["sub-03_desc-preprocpseudohealthy_T1w.json"]
+
+
+def test_a_mask_lies_on_the_grid_of_its_source(derivative):
+    said = described(derivative)["sub-02_desc-anomalyT1w_mask.json"]
+    assert said["SpatialReference"] == said["Sources"][0] == "bids:raw:sub-02/anat/sub-02_T1w.nii.gz"
+
+
+@pytest.mark.parametrize(
+    "name, told, kind, skull, space",
+    [
+        ("sub-01/anat/sub-01_T1w.nii", {}, {}, False, None),
+        ("sub-01/anat/sub-01_T1w.nii", {"T1w.json": {"SkullStripped": True}}, {}, True, None),
+        ("sub-01/anat/sub-01_T1w.nii", {"T2w.json": {"SkullStripped": True}}, {}, False, None),
+        ("sub-01/anat/sub-01_T1w.nii", {"acq-a_T1w.json": {"SkullStripped": True}}, {}, False, None),
+        ("sub-01/anat/sub-01_acq-a_T1w.nii", {"T1w.json": {"SkullStripped": False},
+         "sub-01/sub-01_T1w.json": {"SkullStripped": True}}, {}, True, None),
+        ("sub-01/anat/sub-01_T1w.nii", {"T1w.json": {"SkullStripped": "yes"}}, {"DatasetType": "derivative"}, None, None),
+        ("sub-01/anat/sub-01_space-MNI152Lin_T1w.nii", {}, {}, None, None),
+        ("sub-01/anat/sub-01_desc-brain_T1w.nii", {}, {"DatasetType": "raw"}, None, None),
+        ("derivatives/x/sub-01/anat/sub-01_T1w.nii", {}, {}, None, None),
+        ("sub-01/anat/sub-01_T1w.nii", {"T1w.json": {"SpatialReference": "bids::sub-01/a.nii"}}, {}, False, "bids:in:sub-01/a.nii"),
+        ("sub-01/anat/sub-01_T1w.nii", {"T1w.json": {"SpatialReference": "bids:other:sub-01/a.nii"}}, {}, False, None),
+        ("sub-01/anat/sub-01_T1w.nii", {"T1w.json": {"SpatialReference": {"VolumeReference": "orig"}}}, {}, False,
+         {"VolumeReference": "orig"}),
+    ],
+)  # fmt: skip
+def test_a_fact_is_what_the_nearest_sidecar_says(tmp_path, name, told, kind, skull, space):
+    path = tmp_path / name
+    root = path.parents[2]
+    path.parent.mkdir(parents=True)
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.10.0", **kind}))
+    for where, said in told.items():
+        (root / where).write_text(json.dumps(said))
+    expected = {"SkullStripped": skull, "SpatialReference": space}
+    assert bids.facts(path, root, "in") == {key: value for key, value in expected.items() if value is not None}
 
 
 def test_one_subject_of_two_sites_is_two(detected, tmp_path):
@@ -121,6 +160,15 @@ def test_one_subject_of_two_sites_is_two(detected, tmp_path):
         assert len(described(place)) == 3
     rows = (tmp_path / "out" / "findings.csv").read_text()
     assert "site-1-sub-01-anat-sub-01_T1w" in rows
+
+
+def test_a_second_site_does_not_go_on_in_the_folder_of_the_first(detected, ct_run, tmp_path):
+    first, second = (scans(tmp_path / place, "sub-01/anat/sub-01_T1w.nii.gz", said={}) for place in ("one", "other"))
+    folder = detected(first)
+    with pytest.raises(Fault) as caught:
+        archive.detect(ct_run, [second], tmp_path / "out", layout="bids", device="cpu", resume_finished=True)
+    assert (caught.value.code, caught.value.exit) == ("OUTPUT_NOT_EMPTY", 6)
+    assert described(folder / "pseudohealthy")["sub-01_desc-anomaly_T1w.json"]["Sources"]
 
 
 def test_two_files_of_one_name_do_not_meet(detected, tmp_path):

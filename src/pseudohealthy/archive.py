@@ -191,6 +191,8 @@ def detect(
     made = {**detector.made(), **provenance(hidden | {key_file: "KEY"})}
     result = Detections(Path(out), first=share.first)
     laid_out = bids.read(sources) if layout == "bids" else layout
+    if isinstance(laid_out, Bids) and resume_finished:
+        bids.require_same(Path(out), laid_out)
     job = Job(result.folder, request, tuple(kinds), laid_out, assume_spacing, truths or {})
     mine = sources[share.rank :: share.size]
     stopped: BaseException | None = None

@@ -48,6 +48,8 @@ class Places:
                 said: dict[str, Any] = {"Description": DESCRIPTIONS[name], **self.given.facts}
                 if name == "anomaly_mask":
                     said = {k: v for k, v in said.items() if k != "SkullStripped"} | {"Type": "Lesion"}
+                    if self.given.sources:  # it lies on the grid of its source, if of nothing else
+                        said.setdefault("SpatialReference", self.given.sources[0])
                 write_json(self.volumes / f"{stem}.json", {**said, **sources})
 
     def _describe_set(self, root: Path) -> None:

@@ -152,13 +152,14 @@ def test_a_radiograph_has_its_mask_and_its_map_as_segmentations(tmp_path, write_
 def test_objects_belong_to_the_study_and_say_what_they_are(tmp_path, write_series, volume):
     write_series(tmp_path / "in", volume, InstitutionName="SENTINEL-HOSPITAL")
     scan = io.read(tmp_path / "in")
-    uids = set()
+    uids, said = set(), []
     for path in written(scan, tmp_path):
         ds = pydicom.dcmread(path)
         assert (ds.StudyInstanceUID, ds.PatientID) == ("1.2.3", "SENTINEL-ID")
-        assert ds.SeriesDescription == "pseudohealthy anomaly (research use only)"
+        said.append(ds.SeriesDescription)
         assert "SENTINEL-HOSPITAL" not in str(ds), "only patient and study are taken over"
         uids |= {ds.SeriesInstanceUID, ds.SOPInstanceUID}
+    assert said == [f"Anomaly {what} - pseudohealthy, research use only" for what in ("mask", "map", "panel")]
     assert len(uids) == 6 and "1.2.3.4" not in uids
     segment = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence[0]
     assert segment.SegmentLabel == "anomaly" and segment.SegmentAlgorithmType == "AUTOMATIC"

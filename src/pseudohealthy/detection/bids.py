@@ -1,7 +1,7 @@
 """What is known about inputs that have BIDS names: which file of which data set each is, and what its sidecar says of it.
 
 Nothing is invented: a source is a file that is there, a link leads to the folder it lies in, and whether an image is
-skull-stripped is said where its own sidecar says it, or where its data set calls itself raw.
+skull-stripped is said where a sidecar of it says so, or where its data set is raw and its name that of a raw image.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pseudohealthy.errors import BAD_OUTPUT, Fault
 from pseudohealthy.io import names
 from pseudohealthy.io.archive import is_unpacked
 from pseudohealthy.io.source import Source
 
 DERIVATIVE = Path("derivatives") / "pseudohealthy"
 NAME = re.compile(r"(?P<entities>sub-[0-9A-Za-z]+(?:_[a-z]+-[0-9A-Za-z]+)*)_(?P<suffix>[0-9A-Za-z]+)$")
+PROCESSED = re.compile(r"_(space|desc|res|den|label)-")  # entities that only derived images have
 ABOVE = re.compile(r"(sub|ses)-[0-9A-Za-z]+")
 KNOWN = ("SkullStripped", "SpatialReference")  # of an image, told by its sidecar
 DEEP = 6  # folders above a file that may hold its dataset_description.json
@@ -69,11 +71,24 @@ def read(sources: Sequence[Source]) -> Bids:
         derivative = DERIVATIVE.with_name(f"{DERIVATIVE.name}-{labels[folder]}") if several else DERIVATIVE
         inputs[source.case_id] = Input(
             stem(path), path.relative_to(folder).as_posix(), link if kept else "", apart[source.case_id], derivative,
-            facts(path, folder),
+            facts(path, folder, link if kept else ""),
         )  # fmt: skip
         if kept:
             links.setdefault(derivative, {})[link] = folder
     return Bids(inputs, links)
+
+
+def require_same(out: Path, known: Bids) -> None:
+    """Fault OUTPUT_NOT_EMPTY where a derivative in the output folder calls another data set by the name of one of these:
+    the sources it tells of would become those of the other."""
+    for derivative, links in known.links.items():
+        before = table(out / derivative / "dataset_description.json").get("DatasetLinks") or {}
+        for name, folder in links.items():
+            if before.get(name, uri(folder, out / derivative)) != uri(folder, out / derivative):
+                found = f"{derivative.as_posix()} is about another data set"
+                raise Fault(
+                    "OUTPUT_NOT_EMPTY", found, "name another folder with --out, or --overwrite", exit=BAD_OUTPUT
+                )
 
 
 def stem(path: Path) -> str:
@@ -114,18 +129,48 @@ def met(named: Sequence[Source], sets: dict[str, Path]) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def kind(folder: Path) -> str:
-    """ "raw" or "derivative", as the data set says; raw is what a description means that does not say; "" without one."""
+    """ "raw" or "derivative", as the data set says; one that does not say is raw by the standard, but in a folder that is
+    called derivatives; "" without a description."""
     said = table(folder / "dataset_description.json")
-    return str(said.get("DatasetType") or "raw") if said else ""
+    unsaid = "derivative" if "derivatives" in folder.parts else "raw"
+    return str(said.get("DatasetType") or unsaid) if said else ""
 
 
-def facts(path: Path, folder: Path) -> dict[str, Any]:
-    """SkullStripped and SpatialReference of an image, each only where its sidecar or its data set tells it."""
-    said = table(path.with_name(f"{stem(path)}.json"))
+def facts(path: Path, folder: Path, link: str) -> dict[str, Any]:
+    """SkullStripped and SpatialReference of an image, each only where its sidecars or its data set tell it; link: what
+    its data set is called in the derivative."""
+    said: dict[str, Any] = {}
+    entities = stem(path).split("_")
+    above = [parent for parent in path.parents if parent == folder or folder in parent.parents]
+    for parent in reversed(above):  # what stands nearer to the image holds
+        for name in told(parent, entities[-1]):
+            if set(name.split("_")) <= set(entities):
+                said |= table(parent / f"{name}.json")
     found: dict[str, Any] = {key: said[key] for key in KNOWN if key in said}
-    if kind(folder) == "raw" and not isinstance(found.get("SkullStripped"), bool):
-        found["SkullStripped"] = False
+    if not isinstance(found.get("SkullStripped", False), bool):
+        del found["SkullStripped"]
+    if "SpatialReference" in found and (there := carried(found.pop("SpatialReference"), link)):
+        found["SpatialReference"] = there
+    if kind(folder) == "raw" and not PROCESSED.search(path.name):
+        found.setdefault("SkullStripped", False)
     return found
+
+
+def carried(reference: Any, link: str) -> Any:
+    """A reference as the derivative may repeat it: `bids::` is the data set it was said in, other links are unknown here."""
+    if isinstance(reference, dict):
+        return {key: there for key, value in reference.items() if (there := carried(value, link))}
+    if not isinstance(reference, str) or not reference.startswith("bids:"):
+        return reference if isinstance(reference, str) else None
+    _, name, path = [*reference.split(":", 2), ""][:3]
+    return f"bids:{link}:{path}" if link and not name and path else None
+
+
+@lru_cache(maxsize=4096)
+def told(folder: Path, suffix: str) -> list[str]:
+    """Names of the sidecars in a folder that are about images of this suffix, those about most of them first."""
+    found = (path.stem for path in folder.glob(f"*{suffix}.json"))
+    return sorted((name for name in found if name.split("_")[-1] == suffix), key=lambda name: (name.count("_"), name))
 
 
 def table(path: Path) -> dict[str, Any]:

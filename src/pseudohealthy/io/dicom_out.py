@@ -21,8 +21,8 @@ from pseudohealthy.io.turn import acquired
 from pseudohealthy.scan import Scan
 
 BODY = ("38266002", "SCT", "Entire body")  # where in the body a scan was taken is not known
-DESCRIPTION = "pseudohealthy anomaly (research use only)"
-SERIES_NUMBERS = {"seg": 9001, "map": 9002, "sc": 9003}
+DESCRIPTION = "Anomaly {} - pseudohealthy, research use only"
+SERIES = {"mask": 9001, "map": 9002, "panel": 9003}  # numbers
 # SOP classes that stand in for the source's while highdicom builds an object: it knows them, and what they lack
 SLICE, FRAMES, RADIOGRAPH = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "2.1", "1"))
 
@@ -96,7 +96,7 @@ def write_capture(picture: np.ndarray, scan: Scan, path: Path, source: Source | 
 
     source = source or read(scan)
     with quiet():
-        new = _new("sc")
+        new = _new("panel")
         taken = ("series_instance_uid", "series_number", "sop_instance_uid", "instance_number",
                  "manufacturer", "series_description")  # fmt: skip
         made: Any = hd.sc.SCImage(
@@ -136,7 +136,7 @@ def _segmentation(pixels: np.ndarray, source: Source, path: Path, kind: str, tol
         made = hd.seg.Segmentation(
             _images(source), pixels, kind, [segment],
             content_label="ANOMALY", content_description="Research use only",
-            omit_empty_frames=bool(pixels.any()), **_new("seg"),
+            omit_empty_frames=bool(pixels.any()), **_new("mask" if kind == "BINARY" else "map"),
         )  # fmt: skip
         if source.orientation is None:  # a radiograph: which way it lies is said by the image, if at all
             made.PatientOrientation = source.image["PatientOrientation"]
@@ -149,14 +149,14 @@ def _new(what: str) -> dict[str, Any]:
 
     return {
         "series_instance_uid": hd.UID(),
-        "series_number": SERIES_NUMBERS[what],
+        "series_number": SERIES[what],
         "sop_instance_uid": hd.UID(),
         "instance_number": 1,
         "manufacturer": "pseudohealthy",
         "manufacturer_model_name": "pseudohealthy",
         "software_versions": __version__,
         "device_serial_number": "0",
-        "series_description": DESCRIPTION,
+        "series_description": DESCRIPTION.format(what),
     }
 
 
@@ -249,10 +249,22 @@ def _refer(made: Any, source: Source) -> None:
                     item.ReferencedFrameNumber = source.frames[int(item.ReferencedFrameNumber) - 1]
 
 
+def _measure(made: Any, source: Source) -> None:
+    """Orientation as the source writes it, and the distance of the planes, which highdicom leaves out of a sheared grid."""
+    if source.orientation is None or "SharedFunctionalGroupsSequence" not in made:
+        return
+    shared = made.SharedFunctionalGroupsSequence[0]
+    if source.cosines is not None:
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient = source.cosines
+    if source.between is not None and source.positions is not None and len(source.positions) > 1:
+        shared.PixelMeasuresSequence[0].SpacingBetweenSlices = _numbers([source.between])[0]
+
+
 def _save(made: Any, source: Source, path: Path) -> Path:
     for element in source.identity:
         made[element.tag] = element
     _refer(made, source)
+    _measure(made, source)
     with atomic(path) as tmp:
         made.save_as(tmp, enforce_file_format=True)
     return path

@@ -52,8 +52,9 @@ class Source:
 
     identity: a dataset of patient and study, character set included. references: one image for each plane; one image of
     many frames has `frames`, the frame number (from 1) of each plane. orientation: (2, 3) unit
-    vectors along a row and down a column, LPS. positions: (planes, 3) mm, LPS, of each plane's first pixel; both None
-    for a radiograph. spacing: mm between rows and between columns, None where unknown.
+    vectors along a row and down a column, LPS. cosines: the same six numbers as the source writes them, where it does.
+    positions: (planes, 3) mm, LPS, of each plane's first pixel; all three None for a radiograph. spacing: mm between rows
+    and between columns, None where unknown. between: mm from plane to plane along their normal.
     """
 
     identity: Any
@@ -64,9 +65,11 @@ class Source:
     columns: int
     frames: list[int] = field(default_factory=list)
     orientation: np.ndarray | None = None
+    cosines: list[str] | None = None
     positions: np.ndarray | None = None
     spacing: tuple[float, float] | None = None
     thickness: float | None = None
+    between: float | None = None
     lossy: dict[str, Any] = field(default_factory=dict)
     image: dict[str, Any] = field(default_factory=dict)  # Laterality and PatientOrientation, None where unknown
     notes: list[str] = field(default_factory=list)
@@ -236,8 +239,14 @@ def place(made: Source, headers: Sequence[Header], scan: Scan) -> None:
     made.spacing = (float(np.linalg.norm(affine[:3, 1])), float(np.linalg.norm(affine[:3, 2])))
     made.orientation = np.stack([affine[:3, 2] / made.spacing[1], affine[:3, 1] / made.spacing[0]])
     made.positions = affine[:3, 3] + np.arange(depth)[:, None] * affine[:3, 0]
-    enhanced = made.references[0].kind in ENHANCED
-    made.thickness = thick(first, enhanced) or (scan.spacing or (1.0,))[0]
+    made.between = abs(float(affine[:3, 0] @ np.cross(*made.orientation)))
+    measures = orientation = first
+    if made.references[0].kind in ENHANCED:
+        frame = scan.origin.frames[0] if scan.origin.frames else 1
+        measures = group(first, "PixelMeasuresSequence", frame)
+        orientation = group(first, "PlaneOrientationSequence", frame)
+    made.thickness = thick(measures) or made.between
+    made.cosines = cosines(orientation, made.orientation)
     if scan.origin.frames:
         made.frames = list(scan.origin.frames)
     elif len(headers) == depth:
@@ -246,13 +255,8 @@ def place(made: Source, headers: Sequence[Header], scan: Scan) -> None:
             made.positions = np.array(said)
 
 
-def thick(header: Header, enhanced: bool) -> float | None:
+def thick(header: Header) -> float | None:
     """SliceThickness where it is one number above 0."""
-    if enhanced:
-        measures = frame_measures(header.ds)
-        if measures is None:
-            return None
-        header = Header(measures, header.notes)
     stored, value = header.stored("SliceThickness"), header.numbers("SliceThickness", 1)
     if stored and (value is None or value[0] < 0):
         header.notes["SliceThickness is no thickness, taken from the distance of the planes"] = None
@@ -261,14 +265,33 @@ def thick(header: Header, enhanced: bool) -> float | None:
     return None if value is None or value[0] <= 0 else float(value[0])
 
 
-def frame_measures(ds: Any) -> Any:
-    """The measures that all frames share, or else those of the first; None where there are none."""
-    for kind in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+def cosines(header: Header, orientation: np.ndarray) -> list[str] | None:
+    """ImageOrientationPatient digit by digit, as OHIF takes a map with any other digits for oblique; of a number that is
+    longer than the 16 characters allowed, as many digits as fit. None where it is not the orientation of these planes."""
+    told = header.numbers("ImageOrientationPatient", 6)
+    if told is None or np.abs(told - orientation.ravel()).max() > 1e-2:
+        return None
+    return [decimal(part.decode().replace(",", ".")) for part in header.stored("ImageOrientationPatient")]
+
+
+def decimal(text: str) -> str:
+    """A number in at most 16 characters, unchanged where it is."""
+    from pydicom.valuerep import format_number_as_ds
+
+    short = re.sub(r"^([+\-]?)0(?=\.\d)", r"\1", text)  # 0.5 is .5
+    return text if len(text) <= 16 else short if len(short) <= 16 else str(format_number_as_ds(float(text)))
+
+
+def group(header: Header, keyword: str, frame: int) -> Header:
+    """A functional group that all frames share, or else that of this frame (from 1); empty where there is none."""
+    from pydicom.dataset import Dataset
+
+    for kind, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", frame - 1)):
         try:
-            return ds[kind].value[0].PixelMeasuresSequence[0]
+            return Header(header.ds[kind].value[index][keyword].value[0], header.notes)
         except (KeyError, AttributeError, IndexError, TypeError):
             continue
-    return None
+    return Header(Dataset(), header.notes)
 
 
 def require(scan: Scan) -> None:
