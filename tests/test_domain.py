@@ -12,7 +12,7 @@ from PIL import Image
 
 from pseudohealthy import archive, models
 from pseudohealthy.detector import Detector, load
-from pseudohealthy.domain import ALPHA, FEWEST, Domain
+from pseudohealthy.domain import ALPHA, FEWEST, Domain, Verdict
 from pseudohealthy.errors import Fault
 from pseudohealthy.run import Run
 
@@ -55,6 +55,18 @@ def test_how_a_scan_lies_is_said(domain, change, reason):
     verdicts = [domain.judge(*changed(case, change)) for case in heads(8, 2)]
     assert all(verdict.out for verdict in verdicts)
     assert {verdict.turned for verdict in verdicts} == {reason}
+
+
+def test_planes_that_are_all_alike_are_learnt_without_a_word_of_the_clustering(recwarn):
+    planes, inside = torch.zeros(60, 1, 32, 32), torch.ones(60, 32, 32, dtype=torch.bool)
+    seen = Domain.learned([(planes, inside)]).calibrated([(planes[:1], inside[:1])] * FEWEST)
+    assert len(recwarn) == 0 and not seen.judge(planes[:1], inside[:1]).out
+
+
+def test_a_turn_is_no_reason_where_grey_values_are_farther_off():
+    checks = {"outline": 0.2, "appearance": 1.0, "orientation": 2.0, "grey values": 3.0}
+    assert Verdict(0.01, 99, 0.02, checks, "upside down").reason == "its grey values"
+    assert Verdict(0.01, 99, 0.02, checks | {"grey values": 1.0}, "upside down").reason == "upside down"
 
 
 def test_healthy_scans_are_called_foreign_as_rarely_as_promised(domain):

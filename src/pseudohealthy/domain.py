@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -67,7 +68,8 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        return self.turned or f"its {self.worst}"
+        """How it lies, unless its grey values, which turning leaves alone, are what is farthest off."""
+        return self.turned if self.turned and self.worst != "grey values" else f"its {self.worst}"
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,11 @@ class Domain:
     @classmethod
     def learned(cls, batches: Iterable[tuple[Tensor, Tensor]]) -> Domain:
         """From batches of healthy training planes (N, C, S, S) in [-1, 1] with their foreground (N, S, S)."""
-        from scipy.cluster.vq import kmeans2
-
         parts = [looked_at(*batch) for batch in batches]
         pictures, outlines, grey = (torch.cat(some) for some in zip(*parts, strict=True))
         flat = torch.cat([pictures.flatten(1), outlines.flatten(1)], 1)
         count = max(1, min(PROTOTYPES, len(flat) // (2 * MEMBERS)))
-        _, found = kmeans2(flat.double().numpy(), count, iter=20, minit="++", seed=0)
-        member = torch.from_numpy(found)
+        member = grouped(flat, count)
         kept: list[int | None] = [k for k in range(count) if (member == k).sum() >= MEMBERS] or [None]
         means = lambda values: torch.stack([(values if k is None else values[member == k]).mean(0) for k in kept])  # noqa: E731
         one = torch.ones(len(CHECKS))
@@ -166,6 +165,15 @@ class Domain:
     def from_json(cls, values: dict[str, Any]) -> Domain:
         pictures, outlines, grey, spreads, middle, scale = (unpacked(values[name]) for name in PARTS)
         return cls(pictures, outlines, grey, spreads, middle, scale, tuple(values["scores"]))
+
+
+def grouped(pictures: Tensor, count: int) -> Tensor:
+    """The group of each picture (N, P), of `count` by k-means; where all are equal, or nearly, some groups stay empty."""
+    from scipy.cluster.vq import kmeans2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty groups, which are left out, and of no spread to choose starts by
+        return torch.from_numpy(kmeans2(pictures.double().numpy(), count, iter=20, minit="++", seed=0)[1])
 
 
 def looked_at(planes: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -70,7 +70,7 @@ def test_channels_and_the_best_of_validation_stand_beside_the_figures(compared, 
     assert table["tiny"]["input_channels"] == "1" and table["tiny"]["best_validation_auroc"] == ""
     assert float(table["tiny"]["best_validation_loss"]) == pytest.approx(min(e["validation_loss"] for e in history))
     assert {row["best_validation_loss"] for name, row in table.items() if name.startswith(CONTROL)} == {""}
-    entries = [{"validation_loss": float("nan")}, {"validation_loss": 2.0}, {"step": 3}]
+    entries = [{"validation_loss": float("nan")}, {"validation_loss": None}, {"validation_loss": 2.0}, {"step": 3}]
     assert known(entries, "validation_loss") == [2.0], "without healthy validation planes a loss is not a number"
 
 

@@ -199,7 +199,7 @@ def test_wolleb_is_drawn_as_lines_of_its_two_figures_unless_asked_otherwise(as_w
 def test_a_protocol_without_a_diseased_case_says_so_and_an_unknown_one_is_refused(tiny_run, pictures, tmp_path):
     result = sweep(tiny_run, pictures, ["map.smooth=0,3"], device="cpu", protocol="wolleb", resamples=20)
     assert result.metric == "healthy_false_positive_share"
-    assert any("the protocol wolleb needs one" in note for note in result.notes)
+    assert any("no val case has what the protocol wolleb measures" in note for note in result.notes)
     with pytest.raises(Fault, match="did you mean 'wolleb'"):
         sweep(tiny_run, pictures, ["map.smooth=0,3"], tmp_path / "out", protocol="woleb")
     assert not (tmp_path / "out").exists()

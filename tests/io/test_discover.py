@@ -349,3 +349,14 @@ def test_real_folders_are_listed(shared):
     sizes = sorted(len(s.paths) for s in sources)
     assert sizes[-1] == 36 and set(sizes[:-1]) == {1}
     assert re.fullmatch(r"series-[0-9a-f]{8}", next(s for s in sources if len(s.paths) == 36).case_id)
+
+
+@pytest.mark.parametrize(
+    "given, said", [("a.nii.gz|", "a channel of 'a.nii.gz|' is empty"), ("here|here", "here is a folder and cannot")]
+)
+def test_an_empty_channel_and_a_folder_are_named_as_what_they_are(tmp_path, monkeypatch, given, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "a.nii.gz").write_bytes(b"")
+    with pytest.raises(Fault, match=re.escape(said)):
+        io.discover([given])

@@ -422,7 +422,10 @@ def test_where_time_allows_fewer_planes_than_the_settings_name_the_number_and_th
     said = watch.fewer_ranked(budget, Model, most, 400, 300)
     assert "18 healthy and 18 anomalous planes instead of 128 of each" in said
     assert "49 network calls" in said and "training.eval_samples=N" in said
-    assert watch.fewer_ranked(budget, Model, most, 400, 7).startswith("validation ROC-AUC: 18 healthy and 7 anomalous")
+    assert "the validation split" not in said
+    scarce = watch.fewer_ranked(budget, Model, most, 400, 7)
+    assert scarce.startswith("validation ROC-AUC: 18 healthy and 7 anomalous")
+    assert ": the validation split has no more anomalous ones; a plane takes 49" in scarce
     assert watch.fewer_ranked(budget, Model, most, 18, 7) == "", "all there are"
     assert watch.fewer_ranked(budget, Model, 128, 400, 300) == ""
 

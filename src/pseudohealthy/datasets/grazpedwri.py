@@ -128,7 +128,9 @@ def annotation_reader(source: Path) -> Callable[[Case], list[Box] | None]:
         if (marked := base / "supervisely" / "wrist" / "ann").is_dir():
             return lambda case: _supervisely(case, marked)
     raise Fault(
-        "LAYOUT", "no yolov5/labels and no supervisely/wrist/ann", "unpack folder_structure.zip beside dataset.csv"
+        "LAYOUT",
+        f"no yolov5/labels and no supervisely/wrist/ann in {source.name or source}",
+        "give the folder of GRAZPEDWRI-DX, with folder_structure.zip unpacked beside dataset.csv",
     )
 
 

@@ -57,7 +57,9 @@ def prepare(
                               extra={"mask_ignore": str(OTHER), "part": part}))  # fmt: skip
             bar.advance()
     if not cases:
-        raise Fault("LAYOUT", "no folder with pre/FLAIR.nii.gz", "give the folder of training and test")
+        raise Fault(
+            "LAYOUT", "no folder with pre/FLAIR.nii.gz or pre/T1.nii.gz", "give the folder of training and test"
+        )
     manifest = assign_splits(Manifest(cases, out), seed=seed, fractions=fractions)
     scanners = Counter(case.site for case in manifest)
     say("wmh: " + ", ".join(f"{site} {count}" for site, count in sorted(scanners.items())))

@@ -355,8 +355,9 @@ def facts(detector: Detector, *, training: bool) -> dict[str, Any]:
 
 
 def known(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    """The finite values of one key of a training's history; a training that only restores has none."""
-    return [entry[key] for entry in history if np.isfinite(entry.get(key, np.nan))]
+    """The finite values of one key of a training's history; none of a training that only restores or never validated."""
+    values = (entry.get(key) for entry in history)
+    return [value for value in values if value is not None and np.isfinite(value)]
 
 
 def training_seconds(history: Sequence[Mapping[str, Any]]) -> float:

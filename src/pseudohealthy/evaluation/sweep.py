@@ -164,9 +164,10 @@ def sweep(
     if not result.metric:
         raise Fault("METRIC", f"the {split} cases have neither labels nor masks", "label some of them", exit=NO_INPUT)
     if not known & set(headline):
-        why = "AUROC needs both labels" if protocol == "strict" else f"the protocol {protocol} needs one"
-        result.notes.append(f"no anomalous {split} case: {why}; what is shown is how quiet the maps are "
-                            "on healthy cases, which is best for a method that sees nothing")  # fmt: skip
+        why = (f"no anomalous {split} case: AUROC needs both labels" if protocol == "strict" else
+               f"no {split} case has what the protocol {protocol} measures")  # fmt: skip
+        result.notes.append(f"{why}; what is shown is how quiet the maps are on healthy cases, which is best for a method "
+                            "that sees nothing")  # fmt: skip
     result.notes = list(dict.fromkeys(result.notes))
     if folder is not None:
         result.save(folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256})

@@ -101,8 +101,13 @@ def split_item(given: Path | str) -> tuple[Path, int | None]:
 
 def _channels(parts: Sequence[str]) -> Survey:
     """Files that are the channels of one image, in the order of the run's; the case is called by the first."""
+    if not all(part.strip() for part in parts):
+        raise Fault("USAGE", f"a channel of '{'|'.join(parts)}' is empty", "write FILE|FILE|...", exit=USAGE)
     paths = [Path(part.strip()) for part in parts]
     for path in paths:
+        if path.is_dir():
+            raise Fault("CHANNELS", f"{path.name} is a folder and cannot be a channel",
+                        "join NIfTI files, pictures or .npy files by |; convert DICOM series to NIfTI")  # fmt: skip
         if not path.is_file():
             raise Fault("NOT_FOUND", f"there is no {path}", "check the path of this channel")
         if kind_of(path) not in ("nifti", "raster", "array"):

@@ -88,8 +88,11 @@ def fewer_ranked(budget: Budget, model: Restorer, most: int, healthy: int, anoma
         return f"{taken}the validation split has no more" if min(healthy, anomalous) < wanted else ""
     if most >= min(wanted, max(healthy, anomalous)):
         return ""
-    return (f"{taken}a plane takes {model.network_calls():,} network calls, and a validation may take about a fifth of the "
-            "training; --set training.eval_samples=N takes N of each")  # fmt: skip
+    calls = model.network_calls()
+    scarce = " or ".join(name for name, count in (("healthy", healthy), ("anomalous", anomalous)) if count <= most)
+    scarce = f"the validation split has no more {scarce} ones; " if scarce else ""
+    return (f"{taken}{scarce}a plane takes {calls:,} network call{'s' * (calls != 1)}, and a validation may take about a "
+            "fifth of the training; --set training.eval_samples=N takes N of each")  # fmt: skip
 
 
 def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
