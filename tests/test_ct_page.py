@@ -30,7 +30,7 @@ from pseudohealthy.recipe import Recipe
 from pseudohealthy.training.budget import Budget
 from test_howto import names_what_exists, typed
 
-pytestmark = pytest.mark.timeout(1800)  # twelve commands in one fixture
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # twelve commands in one fixture
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ct.md"
 LINES = list(typed(PAGE))
 VECTOR = Path(__file__).parent / "interop" / "vectors" / "unet2d_ddpm.npz"  # a small network of the face model's kind

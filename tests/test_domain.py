@@ -160,5 +160,5 @@ def test_the_warning_comes_first_everywhere_and_strict_refuses(tmp_path):
 
 
 def test_a_run_without_a_check_cannot_be_strict(tiny_run):
-    with pytest.raises(Fault, match="has no domain check"):
+    with pytest.raises(Fault, match="rests on 8 healthy validation cases"):
         Detector(Run.open(tiny_run), device="cpu", strict_domain=True)

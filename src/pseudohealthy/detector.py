@@ -103,9 +103,10 @@ class Detector:
         self.domain = Domain.from_json(self.fingerprint["domain"]) if "domain" in self.fingerprint else None
         self.choice = self._choice(threshold)
         self.strict_domain = strict_domain
-        if strict_domain and (self.domain is None or not self.domain.limited):
-            raise Fault("DOMAIN", f"run '{run.name}' has no domain check: too few healthy validation cases, or an older version",
-                        "leave --strict-domain out, or train it again", exit=BAD_MODEL)  # fmt: skip
+        if strict_domain and (self.domain is None or not self.domain.strict):
+            cases = 0 if self.domain is None else len(self.domain.scores)
+            found = f"the domain check of run '{run.name}' rests on {cases} healthy validation cases, too few to refuse a scan"
+            raise Fault("DOMAIN", found, "leave --strict-domain out, or train with 49 or more", exit=BAD_MODEL)
 
     def check_standard(self, restorer: Restorer, trained: AnomalyMap) -> None:
         """Fault where the map measures in healthy spreads that were not learnt, or of residuals smoothed otherwise."""

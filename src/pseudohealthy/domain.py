@@ -1,9 +1,10 @@
 """Does a scan look like those a run was trained on? Four distances, one score, one limit that healthy scans have set.
 
-What is looked at, on the canvas of the run: the outline of the foreground, the picture inside it, which way round it lies, and
-its grey values. Each distance is put on one scale by the training planes, the largest of the four is the score of the case, and its rank among
-healthy cases that trained nothing gives the p-value (split conformal prediction, Vovk et al. 2005). A case is out
-of domain where p is at most `ALPHA`: of healthy scans like those of the run, one in fifty is called so.
+What is looked at, on the canvas of the run: the outline of the foreground, the picture inside it, which way round it lies,
+and its grey values. Each distance is put on one scale by the training planes, the largest of the four is the score of the
+case, and its rank among healthy cases that trained nothing gives the p-value (split conformal prediction, Vovk et al. 2005).
+A case is out of domain where p is at most `ALPHA`: of healthy scans like those of the run, one in fifty is called so. Where
+fewer than 49 cases set the limit it is one in n + 1, and nothing is refused for it.
 """
 
 from __future__ import annotations
@@ -126,6 +127,11 @@ class Domain:
         count = len(self.scores)
         limit = max(math.floor(ALPHA * (count + 1)), 1) / (count + 1)
         return Verdict((above + 1) / (count + 1), count, limit, dict(zip(CHECKS, checks, strict=True)), turned)
+
+    @property
+    def strict(self) -> bool:
+        """Are there enough healthy cases for the limit to be `ALPHA`, so that a scan may be refused?"""
+        return ALPHA * (len(self.scores) + 1) >= 1
 
     @property
     def limited(self) -> bool:
