@@ -126,6 +126,7 @@ def test_a_share_whose_process_is_killed_is_taken_up_by_torchrun(tiny_run, tmp_p
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
+@pytest.mark.slow
 def test_reading_and_writing_beside_the_network_change_nothing(tiny_run, pictures, tmp_path, monkeypatch):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     inputs, threads = [tmp_path / "broken.png", pictures / "test"], set()

@@ -60,6 +60,7 @@ SLOW = {
     "ddpm",
     "guided",
     "patched",
+    "thor",
 }  # above 20 s of one core each
 MARKED = [
     pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else []) for page in WITH_LINES
@@ -97,6 +98,7 @@ def provide(line: str, page: str) -> None:
         if Path(word).exists() or f"--out {word}" in line:
             continue
         if word in TRAINED:
+            provide(TRAINED[word], page)
             assert shortened(cli.parse(shlex.split(TRAINED[word]))).start() == 0
         elif make := MADE.get(f"{word} of {page}", MADE.get(word)):
             Path(word).parent.mkdir(parents=True, exist_ok=True)
@@ -309,7 +311,9 @@ def lpips(folder: Path) -> None:
 MADE: dict[str, Callable[[Path], None]] = {
     "mydata": slices, "digits": slices, "data/lgg": slices, "data/ct": heads, "IXI_FOLDER": ixi, "SOURCE": brats,
     "WMH_FOLDER": wmh, "SCAN": scan, "lists/thor-brain": brain_lists, "lists/thor-wrist": wrist_lists,
-    "GRAZPEDWRI": grazpedwri, "LPIPS_FOLDER": lpips, "SCAN of guided": sequences,
+    "GRAZPEDWRI": grazpedwri, "LPIPS_FOLDER": lpips, "SCAN of guided": sequences, "data/ixi of claims": slices,
     **{f"{kind}.nii.gz": scan for kind in ("T1", "T1CE", "T2", "FLAIR")},
 }  # fmt: skip
-TRAINED = {"runs/ddpm": "train ddpm-ixi-small --data data/ixi --out runs/ddpm"}  # by a line of another page
+TRAINED = {  # by a line of another page
+    f"runs/{name}": f"train {name}-ixi-small --data data/ixi --out runs/{name}" for name in ("ddpm", "cddpm")
+}

@@ -113,6 +113,7 @@ def test_overwrite_removes_earlier_cases_and_nothing_else(tiny_run, inputs, tmp_
     assert (out / "photos" / "panel.png").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_shares_of_several_processes_make_one_table(tiny_run, inputs, tmp_path):
     detect(tiny_run, inputs, tmp_path / "one")
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudohealthy",

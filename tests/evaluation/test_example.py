@@ -96,6 +96,17 @@ def test_windows_name_the_channels_of_ct():
     assert channel_names(Case("c", "p", "test", 1, "a.nii.gz"), canvas, 2) == ["brain", "subdural"]
 
 
+def test_runs_of_different_channels_stand_side_by_side(tmp_path):
+    one, three = np.zeros((1, 16, 16), np.float32), np.zeros((3, 16, 16), np.float32)
+    example = Example(case_id="c", planes=1, why="x", channels=["image"])
+    example.pictures = {
+        "one": Pictures(one, one, one[0], None, 0.4),
+        "three": Pictures(three, three, one[0], None, 0.4),
+    }
+    with Image.open(drawing.draw(example, tmp_path / "panel.png")) as picture:
+        assert picture.height > 1.2 * picture.width, "a row for each of three channels and a map, three columns"
+
+
 def test_a_map_is_bright_by_its_threshold_and_every_channel_has_a_row(tmp_path):
     plane = np.zeros((4, 16, 16), np.float32)
     square = np.zeros((16, 16), np.float32)

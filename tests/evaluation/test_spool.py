@@ -25,6 +25,7 @@ def test_every_array_comes_back_as_it_was_and_cannot_be_changed():
         kept[3][0] = 1
 
 
+@pytest.mark.slow
 def test_a_figure_does_not_depend_on_where_maps_are(tiny_run, pictures, monkeypatch, tmp_path):
     inside = evaluate(tiny_run, pictures, device="cpu")
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -34,6 +34,7 @@ def closed(monkeypatch) -> list[str]:
     return tried
 
 
+@pytest.mark.slow
 def test_every_command_works_with_sockets_closed(closed, tiny_run, pictures, tiny, tmp_path, capsys):
     (tmp_path / "recipe.toml").write_text(tiny("training.steps=2", "training.validate=2").toml())
     image = sorted((pictures / "test" / "bad").glob("*.png"))[0]

@@ -78,6 +78,7 @@ def test_a_machine_that_becomes_slower_finishes_earlier_and_says_so(
     assert loop.resume(run.folder, device="cpu").record["step"] == run.record["step"], "it is finished"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_minutes_goes_on_to_the_steps_it_settled_on(pictures, tiny, tmp_path, slow, monkeypatch):
     look = loop.look
 

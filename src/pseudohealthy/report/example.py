@@ -16,12 +16,15 @@ def draw(example: Example, path: Path, title: str = "") -> Path:
     """The input with its reference, then every method's healthy twin and map.
 
     Inputs and twins share the model's range of grey; maps run from 0 to twice the run's threshold, or to their own 99.8 %
-    where it has none. Each method is shown on its own canvas, the input on that of the first.
+    where it has none. Each method is shown on its own canvas, the input on that of the method with most channels.
     """
     from matplotlib.figure import Figure
 
-    first = next(iter(example.pictures.values()))
+    first = max(example.pictures.values(), key=lambda one: len(one.image))  # of equals the first
     columns, rows = 1 + len(example.pictures), 1 + len(first.image)
+    channels = example.channels
+    if len(channels) != len(first.image):  # the first run has fewer
+        channels = [f"channel {n + 1}" for n in range(len(first.image))]
     figure = Figure(figsize=(1.75 * columns + 0.4, 1.75 * rows + 0.9), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.ravel():
@@ -43,7 +46,7 @@ def draw(example: Example, path: Path, title: str = "") -> Path:
         axes.imshow(one.map, cmap="inferno", vmin=0, vmax=top(one), interpolation="nearest")
         if one.reference is not None and one.reference.any():
             axes.contour(one.reference, [0.5], colors=REFERENCE, linewidths=0.9)
-    for axes, name in zip(grid[:, 0], [*example.channels, "reference | map"], strict=True):
+    for axes, name in zip(grid[:, 0], [*channels, "reference | map"], strict=True):
         axes.set_ylabel(_short(name), fontsize=9)
     where = f", plane {example.plane + 1} of {example.planes}" if example.planes > 1 else ""
     figure.suptitle(_short(f"{title}{example.case_id}{where}: {example.why}", 110), fontsize=10)

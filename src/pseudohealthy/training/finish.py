@@ -258,8 +258,8 @@ def domain(store: PlaneStore) -> Domain:
     """What healthy training planes look like, and how unlike them healthy validation cases may be."""
     rows = watch.spread_out(store.select("train", HEALTHY), 5_000)
     seen = Domain.learned((store.images(part), store.foreground(part)) for part in watch.chunks(rows, 256))
-    rows = store.select("val", HEALTHY)
-    cases = whole_cases(store, rows, DOMAIN_PLANES) if len(rows) else []
+    healthy = store.select("val", HEALTHY)
+    cases = whole_cases(store, healthy, DOMAIN_PLANES) if len(healthy) else []
     return seen.calibrated([(store.images(case), store.foreground(case)) for case in cases])
 
 
