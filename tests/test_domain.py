@@ -162,3 +162,12 @@ def test_the_warning_comes_first_everywhere_and_strict_refuses(tmp_path):
 def test_a_run_without_a_check_cannot_be_strict(tiny_run):
     with pytest.raises(Fault, match="rests on 8 healthy validation cases"):
         Detector(Run.open(tiny_run), device="cpu", strict_domain=True)
+
+
+def test_a_run_of_planes_that_lie_every_way_calls_none_turned():
+    def any_way(cases):
+        return [changed(case, lambda t, k=k: t.rot90(k, (-2, -1))) for k, case in enumerate(cases)]
+
+    every = Domain.learned(any_way(heads(80))).calibrated(any_way(heads(60, 1)))
+    assert not every.one_way
+    assert {every.judge(*case).turned for case in any_way(heads(8, 2))} == {""}

@@ -134,6 +134,11 @@ class Domain:
         return ALPHA * (len(self.scores) + 1) >= 1
 
     @property
+    def one_way(self) -> bool:
+        """Do nearly all training planes fit best as they lie? Digits, say, do not: their turns are not worth a word."""
+        return bool(self.middle[2] + self.scale[2] < 0)
+
+    @property
     def limited(self) -> bool:
         """Have enough healthy cases set a limit?"""
         return len(self.scores) >= FEWEST
@@ -142,7 +147,7 @@ class Domain:
         """One distance a check, the mean over planes with foreground; and how the case lies, where another way would fit."""
         apart, turns = self.compared(*looked_at(planes, foreground))
         found, best = apart.mean(1), turns.mean(1)
-        fits = best.max() > 1 - found[1] and 1 - best.max() < self.middle[1] + 2 * self.scale[1]
+        fits = self.one_way and best.max() > 1 - found[1] and 1 - best.max() < self.middle[1] + 2 * self.scale[1]
         return found, LIES[int(best.argmax()) % 3] if fits else ""
 
     def compared(self, pictures: Tensor, outlines: Tensor, grey: Tensor) -> tuple[Tensor, Tensor]:
