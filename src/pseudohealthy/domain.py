@@ -28,6 +28,7 @@ PROTOTYPES = 8  # mean thumbnails of the training planes, at most
 MEMBERS = 10  # planes that a prototype is the mean of, at least: it shows nobody
 LEVELS = np.linspace(0.02, 0.98, 25)  # quantiles of the grey values
 NARROW = 0.02  # least spread of a quantile, in a range of 2
+BETTER = 0.03  # in correlation: how much better a plane must fit as it lies than turned
 FEWEST = 10  # healthy cases that a limit needs
 LIES = ("turned by 90 degrees clockwise", "upside down", "turned by 90 degrees counter-clockwise")
 TURNS = [(quarters, flipped) for flipped in (False, True) for quarters in (1, 2, 3)]  # left and right may be exchanged
@@ -136,7 +137,7 @@ class Domain:
     @property
     def one_way(self) -> bool:
         """Do nearly all training planes fit best as they lie? Digits, say, do not: their turns are not worth a word."""
-        return bool(self.middle[2] + self.scale[2] < 0)
+        return bool(self.middle[2] + self.scale[2] < -BETTER)
 
     @property
     def limited(self) -> bool:
