@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from pseudohealthy import archive, io
+from pseudohealthy.detection import rows as rows_of_detect
 from pseudohealthy.errors import BAD_OUTPUT, Fault
 from pseudohealthy.finding import Finding
 
@@ -78,13 +79,16 @@ def test_half_written_files_of_a_killed_process_are_gone_after_the_resumption(ti
 
 
 def test_the_report_shows_the_most_urgent_rows_and_the_table_has_all(tmp_path):
-    rows = [archive.blank(f"c{i}") | {"score": float(i), "status": "ok"} for i in range(archive.MOST_SHOWN + 9)]
-    rows.append(archive.blank("broken") | {"status": "failed", "warnings": "TRUNCATED"})
-    archive.write_results(archive.Detections(tmp_path, rows), {"run": "r"}, ())
+    rows = [
+        rows_of_detect.blank(f"c{i}") | {"score": float(i), "status": "ok"}
+        for i in range(rows_of_detect.MOST_SHOWN + 9)
+    ]
+    rows.append(rows_of_detect.blank("broken") | {"status": "failed", "warnings": "TRUNCATED"})
+    rows_of_detect.write_results(rows_of_detect.Detections(tmp_path, rows), {"run": "r"}, ())
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<tr class=") == archive.MOST_SHOWN and ">broken<" in page and ">c9<" not in page
+    assert page.count("<tr class=") == rows_of_detect.MOST_SHOWN and ">broken<" in page and ">c9<" not in page
     assert (
-        f"the first {archive.MOST_SHOWN} of {len(rows)} rows are shown" in page
+        f"the first {rows_of_detect.MOST_SHOWN} of {len(rows)} rows are shown" in page
         and "the table beside this page has all" in page
     )
     assert len((tmp_path / "findings.csv").read_text().splitlines()) == len(rows) + 1

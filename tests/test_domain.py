@@ -103,6 +103,7 @@ def test_few_healthy_cases_set_no_limit_and_no_foreground_no_verdict(domain):
     planes, foreground = heads(1)[0]
     assert domain.judge(planes, torch.zeros_like(foreground)) is None
     assert Domain.learned(heads(3)).calibrated([]).scores == ()  # three planes: one prototype
+    assert Domain.learned([(planes, torch.zeros_like(foreground))]) is None
 
 
 def test_a_prototype_is_the_mean_of_many_planes(domain):

@@ -116,7 +116,7 @@ def test_what_is_not_known_is_not_told(blank):
 
 # -- the row of findings.csv ------------------------------------------------------------------------------------------
 def test_the_row_has_the_columns_of_the_contract(blank):
-    from pseudohealthy.archive import COLUMNS
+    from pseudohealthy.detection.rows import COLUMNS
 
     assert tuple(blank.row()) == COLUMNS
     assert blank.row()["status"] == "ok"

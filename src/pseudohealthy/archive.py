@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +18,10 @@ from pseudohealthy.detection.bids import Bids
 from pseudohealthy.detection.interrupted import unforeseen
 from pseudohealthy.detection.key import extend as extend_key
 from pseudohealthy.detection.key import place as place_of_key
+from pseudohealthy.detection.rows import Detections, blank, say_left_out, write_results
 from pseudohealthy.detector import Detector
-from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, SOME_FAILED, USAGE, Fault
-from pseudohealthy.finding import KINDS, NEEDS, Finding, check_kinds, check_some, split_kinds
-from pseudohealthy.io.atomic import atomic, write_json
+from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, USAGE, Fault
+from pseudohealthy.finding import KINDS, Finding, check_kinds, check_some, split_kinds
 from pseudohealthy.io.names import unname
 from pseudohealthy.layout import LAYOUTS, places
 from pseudohealthy.progress import Progress, say
@@ -32,13 +30,8 @@ from pseudohealthy.run import Run, prepare_folder, provenance
 from pseudohealthy.scan import Scan
 from pseudohealthy.training.signals import STOP
 
-COLUMNS = (
-    "case_id", "score", "score_sd", "healthy_percentile", "healthy_cases", "volume_ml_above", "n_regions", "threshold",
-    "threshold_source", "status", "warnings", "seconds",
-)  # fmt: skip
 ENGINES = ("plain", "ray")
 OVERLAP = ("cuda", "mps")  # on the CPU a thread beside the network slows it by as much as it saves
-MOST_SHOWN = 5000  # rows of report.html; a browser opens them in seconds, and findings.csv has all
 
 
 @dataclass(frozen=True)
@@ -51,53 +44,6 @@ class Job:
     layout: str | Bids = "cases"
     assume_spacing: float | None = None
     truths: Mapping[str, np.ndarray] = field(default_factory=dict)  # case id -> reference (D, H, W) bool, where known
-
-
-@dataclass
-class Detections:
-    """Rows of findings.csv in input order, and the exit code they mean. panels, pages: case id -> file, where written."""
-
-    folder: Path
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
-    first: bool = True  # False in the other processes of torchrun: they have nothing to say
-    panels: dict[str, Path] = field(default_factory=dict)
-    pages: dict[str, Path] = field(default_factory=dict)
-    left_out: dict[str, list[str]] = field(default_factory=dict)  # kind -> cases that cannot have it
-
-    def add(self, part: Detections) -> None:
-        """Take over what another process did."""
-        self.rows += part.rows
-        self.faults += part.faults
-        self.panels |= part.panels
-        self.pages |= part.pages
-        for kind, cases in part.left_out.items():
-            self.left_out.setdefault(kind, []).extend(cases)
-
-    def keep(self, row: dict[str, Any], panel: Path | None, page: Path | None, left_out: Iterable[str]) -> None:
-        """Note what became of a case."""
-        self.rows.append(row)
-        case_id = row["case_id"]
-        if panel is not None:
-            self.panels[case_id] = panel
-        if page is not None:
-            self.pages[case_id] = page
-        for kind in left_out:
-            self.left_out.setdefault(kind, []).append(case_id)
-
-    def take_over(self, said: dict[str, Any], case: Path) -> None:
-        """The row of a finished case, from its case.json in folder `case`."""
-        panel, page = (said["outputs"].get(name) for name in ("panel", "html"))
-        row = {key: said.get(key) for key in COLUMNS}
-        self.keep(row, panel and case / panel, page and case / page, said.get("left_out") or ())
-
-    @property
-    def exit(self) -> int:
-        """0 all written, 4 some failed, else why none was written."""
-        if not self.faults:
-            return 0
-        written = any(row["status"] in ("ok", "warn") for row in self.rows)
-        return SOME_FAILED if written else self.faults[0].exit
 
 
 @STOP
@@ -241,14 +187,6 @@ def detect(
     return result
 
 
-def say_left_out(result: Detections) -> None:
-    """One line for each kind that some inputs cannot have."""
-    for kind, cases in result.left_out.items():
-        names = ", ".join(cases[:3]) + (", ..." if len(cases) > 3 else "")
-        many = f"{len(cases)} case{'s' * (len(cases) > 1)} without {NEEDS[kind]}"
-        say(f"left out: {kind} of {many} ({names})")
-
-
 def work(sources: Sequence[io.Source], detector: Detector, job: Job, result: Detections, bar: Progress) -> None:
     """Restore and save every source here, one group after the other; what became of them goes into `result`.
 
@@ -369,39 +307,3 @@ def fail(result: Detections, case_id: str, error: Exception, unnamed: Sequence[P
     result.faults.append(fault)
     result.rows.append(blank(case_id) | {"status": "failed", "warnings": f"{fault.code}: {fault.message}"})
     say(str(fault), error=True)
-
-
-def blank(case_id: str) -> dict[str, Any]:
-    return dict.fromkeys(COLUMNS) | {"case_id": case_id}
-
-
-def write_results(result: Detections, made: dict[str, Any], validation_scores: Sequence[float], left: int = 0) -> None:
-    """findings.csv, findings.json and report.html. left: inputs that an interruption left undone."""
-    import csv
-
-    from pseudohealthy.evaluation.outcome import harmless_cell
-    from pseudohealthy.report.page import write_report
-
-    with atomic(result.folder / "findings.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        for row in result.rows:
-            writer.writerow(
-                {k: harmless_cell(v) if isinstance(v, str) else ("" if v is None else v) for k, v in row.items()}
-            )
-    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    said = {"made": made, "findings": result.rows, "finished": when}
-    write_json(result.folder / "findings.json", said | ({"not_done": left} if left else {}))
-    counts = {s: sum(row["status"] == s for row in result.rows) for s in ("ok", "warn", "failed", "skipped")}
-    summary = {k: v for k, v in (counts | {"interrupted, not done": left}).items() if v}
-    write_report(
-        result.folder,
-        title=f"Findings of {made['run']}",
-        rows=result.rows,
-        summary=summary,
-        panels=result.panels,
-        pages=result.pages,
-        most=MOST_SHOWN,
-        validation_scores=validation_scores,
-        provenance=made,
-    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ ALPHA = 0.02  # share of healthy cases like those of the run that are called out
 SIZE = 32  # side of the thumbnails that are compared
 AROUND = 3  # their pixels on each side whose mean is taken off: structure is compared, not shading
 PROTOTYPES = 8  # mean thumbnails of the training planes, at most
-MEMBERS = 10  # planes that a prototype is the mean of, at least: it shows nobody
+MEMBERS = 10  # planes that a prototype is the mean of, at least, where there are as many
 LEVELS = np.linspace(0.02, 0.98, 25)  # quantiles of the grey values
 NARROW = 0.02  # least spread of a quantile, in a range of 2
 BETTER = 0.03  # in correlation: how much better a plane must fit as it lies than turned
@@ -96,10 +96,13 @@ class Domain:
     scores: tuple[float, ...] = ()
 
     @classmethod
-    def learned(cls, batches: Iterable[tuple[Tensor, Tensor]]) -> Domain:
-        """From batches of healthy training planes (N, C, S, S) in [-1, 1] with their foreground (N, S, S)."""
+    def learned(cls, batches: Iterable[tuple[Tensor, Tensor]]) -> Domain | None:
+        """From batches of healthy training planes (N, C, S, S) in [-1, 1] with their foreground (N, S, S); None where no
+        plane has any foreground."""
         parts = [looked_at(*batch) for batch in batches]
         pictures, outlines, grey = (torch.cat(some) for some in zip(*parts, strict=True))
+        if not len(pictures):
+            return None
         flat = torch.cat([pictures.flatten(1), outlines.flatten(1)], 1)
         count = max(1, min(PROTOTYPES, len(flat) // (2 * MEMBERS)))
         member = grouped(flat, count)
@@ -113,7 +116,7 @@ class Domain:
         middle = apart.median(1).values
         return replace(seen, middle=middle, scale=(apart.quantile(0.975, dim=1) - middle).clamp(min=1e-3))
 
-    def calibrated(self, cases: Sequence[tuple[Tensor, Tensor]]) -> Domain:
+    def calibrated(self, cases: Iterable[tuple[Tensor, Tensor]]) -> Domain:
         """With the limit that healthy cases set that trained nothing: (planes, foreground) of each; of none, without."""
         found = [self.distances(*case)[0] for case in cases if case[1].any()]
         return replace(self, scores=tuple(sorted(((one - self.middle) / self.scale).max().item() for one in found)))
@@ -211,9 +214,8 @@ def thumbnails(planes: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
 def quantiles(planes: Tensor, foreground: Tensor) -> Tensor:
     """(N, C, Q) quantiles of the grey values inside the foreground."""
     levels = torch.tensor(LEVELS, dtype=planes.dtype)
-    return torch.stack(
-        [plane[:, inside].quantile(levels, dim=1).T for plane, inside in zip(planes, foreground, strict=True)]
-    )
+    found = [plane[:, inside].quantile(levels, dim=1).T for plane, inside in zip(planes, foreground, strict=True)]
+    return torch.stack(found) if found else planes.new_zeros(0, planes.shape[1], len(levels))
 
 
 def turn(pictures: Tensor, quarters: int, flipped: bool) -> Tensor:

@@ -25,7 +25,8 @@ from pseudohealthy.progress import Progress, say
 from pseudohealthy.training.signals import STOP
 
 if TYPE_CHECKING:
-    from pseudohealthy.archive import Detections, Job
+    from pseudohealthy.archive import Job
+    from pseudohealthy.detection.rows import Detections
     from pseudohealthy.detector import Detector
     from pseudohealthy.io import Source
 

@@ -14,7 +14,6 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation import protocols
 from pseudohealthy.evaluation.compare import (
     Comparison,
-    Peak,
     against_best,
     compare,
     distinct,
@@ -22,6 +21,7 @@ from pseudohealthy.evaluation.compare import (
     on_common_voxels,
     training_seconds,
 )
+from pseudohealthy.evaluation.peak import Peak
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place
 from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.evaluation.spool import Spool

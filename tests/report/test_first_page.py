@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from pseudohealthy.archive import Detections
+from pseudohealthy.detection.rows import Detections
 from pseudohealthy.evaluation.outcome import Evaluation
 from pseudohealthy.report.first_page import first_page, known
 

@@ -15,7 +15,8 @@ from pseudohealthy.layout import places
 from pseudohealthy.training.signals import STOP
 
 if TYPE_CHECKING:
-    from pseudohealthy.archive import Detections, Job
+    from pseudohealthy.archive import Job
+    from pseudohealthy.detection.rows import Detections
     from pseudohealthy.io import Source
     from pseudohealthy.shards import Share
 

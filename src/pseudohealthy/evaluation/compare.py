@@ -10,7 +10,6 @@ is the rival of a difference: no run is helped by a control that another run's s
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from pseudohealthy import cases, io
 from pseudohealthy.canvas import Canvas, Fitted
@@ -28,6 +26,7 @@ from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import bootstrap, protocols
 from pseudohealthy.evaluation.example import Example, check_named
 from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.peak import Peak
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place, Record
 from pseudohealthy.evaluation.restoration import TwinErrors, sentences
 from pseudohealthy.evaluation.runner import (
@@ -367,45 +366,3 @@ def training_seconds(history: Sequence[Mapping[str, Any]]) -> float:
         now = float(entry.get("seconds", 0.0))
         total, last = total + (last if now < last else 0.0), now
     return round(total + last, 2)
-
-
-class Peak:
-    """``with Peak(device) as peak``: seconds it took, and megabytes it held at most beyond what was held before.
-
-    On CUDA the allocator's own count; else the process's resident memory as Linux counts it; None where neither is known.
-    """
-
-    def __init__(self, device: torch.device):
-        self.cuda = device if device.type == "cuda" else None
-        self.seconds, self.megabytes = 0.0, None  # type: float, float | None
-
-    def __enter__(self) -> Peak:
-        self.begun = time.perf_counter()
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats(self.cuda)
-            self.before: float | None = torch.cuda.memory_allocated(self.cuda) / 1e6
-        else:
-            try:
-                Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-                self.before = resident("VmRSS")
-            except OSError:
-                self.before = None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.cuda:
-            torch.cuda.synchronize(self.cuda)
-            most: float | None = torch.cuda.max_memory_allocated(self.cuda) / 1e6
-        else:
-            most = resident("VmHWM") if self.before is not None else None
-        self.seconds = time.perf_counter() - self.begun
-        self.megabytes = None if most is None or self.before is None else round(max(0.0, most - self.before), 1)
-
-
-def resident(entry: str) -> float | None:
-    """Megabytes of VmRSS or VmHWM of this process; None outside Linux."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next((float(line.split()[1]) / 1e3 for line in lines if line.startswith(entry)), None)
-    except OSError:
-        return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pseudohealthy.archive import Detections
+from pseudohealthy.detection.rows import Detections
 from pseudohealthy.evaluation.outcome import Evaluation
 from pseudohealthy.evaluation.records import number
 from pseudohealthy.evaluation.truth import STILL, Known, percent, twin_text

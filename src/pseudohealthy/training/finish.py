@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FAULT = re.compile(r"error\[(\w+)\] case=(.*?): ")  # a line of `PlaneStore.faults`
 PLANES = 20_000  # healthy planes that the statistics look at, evenly spread
 HASHED = ("split.csv", "threshold.json", "fingerprint.json")
-DOMAIN_PLANES = 20_000  # healthy validation planes that set the limit of the domain check
+DOMAIN_PLANES = 4_000  # healthy planes, at most, that the domain check learns from, and as many that set its limit
 VALUES = 40_000_000  # map values kept for the quantile
 
 
@@ -250,17 +250,20 @@ def fingerprint(store: PlaneStore) -> dict:
         "percentiles": levels,
         "foreground_share": np.percentile(share, levels).round(4).tolist(),
         "foreground_brightness": np.percentile(light, levels).round(4).tolist(),
-        "domain": domain(store).to_json(),
+        **({"domain": known.to_json()} if (known := domain(store)) else {}),
     }
 
 
-def domain(store: PlaneStore) -> Domain:
-    """What healthy training planes look like, and how unlike them healthy validation cases may be."""
-    rows = watch.spread_out(store.select("train", HEALTHY), 5_000)
-    seen = Domain.learned((store.images(part), store.foreground(part)) for part in watch.chunks(rows, 256))
+def domain(store: PlaneStore) -> Domain | None:
+    """What healthy training planes look like, and how unlike them healthy validation cases may be; None where none has
+    any foreground."""
+    rows = watch.spread_out(store.select("train", HEALTHY), DOMAIN_PLANES)
+    seen = Domain.learned((store.images(part), store.foreground(part)) for part in watch.chunks(rows, 64))
+    if seen is None:
+        return None
     healthy = store.select("val", HEALTHY)
     cases = whole_cases(store, healthy, DOMAIN_PLANES) if len(healthy) else []
-    return seen.calibrated([(store.images(case), store.foreground(case)) for case in cases])
+    return seen.calibrated((store.images(case), store.foreground(case)) for case in cases)
 
 
 def left_out(run: Run) -> list[str]:

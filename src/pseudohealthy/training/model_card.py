@@ -24,5 +24,6 @@ def holdings(run: Run) -> list[str]:
         + (f" `{PICTURES}` show a few validation images." if pictures else ""),
         f"- Patients: `split.csv` lists cases and patients of training, validation and test: {ids}. `run.json` names one case "
         "and the folder of the data.",
+        "- `fingerprint.json` has blurred thumbnails of 32 px, means of training planes, to tell scans of another kind.",
         "- Everything else is numbers: weights, thresholds, statistics. Weights can hold what they were trained on.",
     ]  # fmt: skip

@@ -1,0 +1,111 @@
+"""What became of every input of a `detect`: the rows of findings.csv, the report, and the exit code that they mean."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pseudohealthy.errors import SOME_FAILED, Fault
+from pseudohealthy.finding import NEEDS
+from pseudohealthy.io.atomic import atomic, write_json
+from pseudohealthy.progress import say
+
+COLUMNS = (
+    "case_id", "score", "score_sd", "healthy_percentile", "healthy_cases", "volume_ml_above", "n_regions", "threshold",
+    "threshold_source", "status", "warnings", "seconds",
+)  # fmt: skip
+MOST_SHOWN = 5000  # rows of report.html; a browser opens them in seconds, and findings.csv has all
+
+
+@dataclass
+class Detections:
+    """Rows of findings.csv in input order, and the exit code they mean. panels, pages: case id -> file, where written."""
+
+    folder: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    first: bool = True  # False in the other processes of torchrun: they have nothing to say
+    panels: dict[str, Path] = field(default_factory=dict)
+    pages: dict[str, Path] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # kind -> cases that cannot have it
+
+    def add(self, part: Detections) -> None:
+        """Take over what another process did."""
+        self.rows += part.rows
+        self.faults += part.faults
+        self.panels |= part.panels
+        self.pages |= part.pages
+        for kind, cases in part.left_out.items():
+            self.left_out.setdefault(kind, []).extend(cases)
+
+    def keep(self, row: dict[str, Any], panel: Path | None, page: Path | None, left_out: Iterable[str]) -> None:
+        """Note what became of a case."""
+        self.rows.append(row)
+        case_id = row["case_id"]
+        if panel is not None:
+            self.panels[case_id] = panel
+        if page is not None:
+            self.pages[case_id] = page
+        for kind in left_out:
+            self.left_out.setdefault(kind, []).append(case_id)
+
+    def take_over(self, said: dict[str, Any], case: Path) -> None:
+        """The row of a finished case, from its case.json in folder `case`."""
+        panel, page = (said["outputs"].get(name) for name in ("panel", "html"))
+        row = {key: said.get(key) for key in COLUMNS}
+        self.keep(row, panel and case / panel, page and case / page, said.get("left_out") or ())
+
+    @property
+    def exit(self) -> int:
+        """0 all written, 4 some failed, else why none was written."""
+        if not self.faults:
+            return 0
+        written = any(row["status"] in ("ok", "warn") for row in self.rows)
+        return SOME_FAILED if written else self.faults[0].exit
+
+
+def say_left_out(result: Detections) -> None:
+    """One line for each kind that some inputs cannot have."""
+    for kind, cases in result.left_out.items():
+        names = ", ".join(cases[:3]) + (", ..." if len(cases) > 3 else "")
+        many = f"{len(cases)} case{'s' * (len(cases) > 1)} without {NEEDS[kind]}"
+        say(f"left out: {kind} of {many} ({names})")
+
+
+def blank(case_id: str) -> dict[str, Any]:
+    return dict.fromkeys(COLUMNS) | {"case_id": case_id}
+
+
+def write_results(result: Detections, made: dict[str, Any], validation_scores: Sequence[float], left: int = 0) -> None:
+    """findings.csv, findings.json and report.html. left: inputs that an interruption left undone."""
+    import csv
+
+    from pseudohealthy.evaluation.outcome import harmless_cell
+    from pseudohealthy.report.page import write_report
+
+    with atomic(result.folder / "findings.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        for row in result.rows:
+            writer.writerow(
+                {k: harmless_cell(v) if isinstance(v, str) else ("" if v is None else v) for k, v in row.items()}
+            )
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    said = {"made": made, "findings": result.rows, "finished": when}
+    write_json(result.folder / "findings.json", said | ({"not_done": left} if left else {}))
+    counts = {s: sum(row["status"] == s for row in result.rows) for s in ("ok", "warn", "failed", "skipped")}
+    summary = {k: v for k, v in (counts | {"interrupted, not done": left}).items() if v}
+    write_report(
+        result.folder,
+        title=f"Findings of {made['run']}",
+        rows=result.rows,
+        summary=summary,
+        panels=result.panels,
+        pages=result.pages,
+        most=MOST_SHOWN,
+        validation_scores=validation_scores,
+        provenance=made,
+    )

@@ -1,0 +1,50 @@
+"""What a piece of work takes: seconds, and memory beyond what was held before."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+
+class Peak:
+    """``with Peak(device) as peak``: seconds it took, and megabytes it held at most beyond what was held before.
+
+    On CUDA the allocator's own count; else the process's resident memory as Linux counts it; None where neither is known.
+    """
+
+    def __init__(self, device: torch.device):
+        self.cuda = device if device.type == "cuda" else None
+        self.seconds, self.megabytes = 0.0, None  # type: float, float | None
+
+    def __enter__(self) -> Peak:
+        self.begun = time.perf_counter()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats(self.cuda)
+            self.before: float | None = torch.cuda.memory_allocated(self.cuda) / 1e6
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+                self.before = resident("VmRSS")
+            except OSError:
+                self.before = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.cuda:
+            torch.cuda.synchronize(self.cuda)
+            most: float | None = torch.cuda.max_memory_allocated(self.cuda) / 1e6
+        else:
+            most = resident("VmHWM") if self.before is not None else None
+        self.seconds = time.perf_counter() - self.begun
+        self.megabytes = None if most is None or self.before is None else round(max(0.0, most - self.before), 1)
+
+
+def resident(entry: str) -> float | None:
+    """Megabytes of VmRSS or VmHWM of this process; None outside Linux."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next((float(line.split()[1]) / 1e3 for line in lines if line.startswith(entry)), None)
+    except OSError:
+        return None
