@@ -160,10 +160,8 @@ class Detector:
         fitted = self.canvas.fit(scan)
         verdict = self.verdict(fitted) if self.strict_domain else None
         if verdict is not None and verdict.out:
-            found = verdict.text().partition(": ")[2].partition("; do not")[0]
-            raise Fault(
-                "OUT_OF_DOMAIN", found, "choose a run for such scans, or leave --strict-domain out", case=scan.name
-            )
+            cure = "choose a run for such scans, or leave --strict-domain out"
+            raise Fault("OUT_OF_DOMAIN", verdict.found(), cure, case=scan.name)
         return fitted
 
     def verdict(self, fitted: Fitted) -> Verdict | None:

@@ -64,9 +64,13 @@ class Verdict:
 
     def text(self) -> str:
         """The warning of an out-of-domain case."""
+        return f"OUT_OF_DOMAIN: {self.found()}; do not trust its map and score"
+
+    def found(self) -> str:
+        """What is unlike the training planes, and how rare that is."""
         above = "than any" if self.p * (self.cases + 1) < 1.5 else "than nearly all"
         ranked = f"more so {above} of {self.cases} healthy cases, p = {self.p:.2g}"
-        return f"OUT_OF_DOMAIN: unlike what the run was trained on: {self.reason} ({ranked}); do not trust its map and score"
+        return f"unlike what the run was trained on: {self.reason} ({ranked})"
 
     @property
     def reason(self) -> str:
