@@ -263,7 +263,8 @@ def _foreign(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     said = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     many = f"{len(names)} of {len(rows)} scans {'are' if len(names) > 1 else 'is'}"
-    return f"OUT_OF_DOMAIN: {many} unlike what the run was trained on; do not trust their maps and scores ({said})"
+    whose = "their maps and scores" if len(names) > 1 else "its map and score"
+    return f"OUT_OF_DOMAIN: {many} unlike what the run was trained on; do not trust {whose} ({said})"
 
 
 def _about(*said: str | None) -> str:
