@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pseudohealthy import cli, datasets, recipe, restorers
+from pseudohealthy import cli, datasets, recipe, restorers, settings
 from pseudohealthy.commands.finding import Detect
 from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
@@ -92,7 +92,7 @@ def known(text: str) -> None:
     section, _, key = text.partition("=")[0].partition(".")
     classes: dict[str, list[Any]] = {"canvas": [Canvas], "map": [AnomalyMap], "training": [Budget]}
     classes["restorer"] = [restorers.restorer_class(name) for name in restorers.WHERE]
-    keys = set().union(*(recipe.settable(one) for one in classes[section]))
+    keys = set().union(*(settings.settable(one) for one in classes[section]))
     keys |= {"preprocess"} if section == "canvas" else set()
     assert key.split(".")[0] in keys | {"sharpened", "blur"}, text
 

@@ -31,9 +31,9 @@ from pseudohealthy.evaluation.records import HEADINGS, number
 from pseudohealthy.io import read_image
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.planes import PlaneStore
+from pseudohealthy.processes import World
 from pseudohealthy.run import Run, provenance
 from pseudohealthy.training import checkpoint
-from pseudohealthy.training.distributed import World
 from pseudohealthy.training.finish import file_hashes, fingerprint, finish
 from pseudohealthy.training.loop import Trainer, open_planes, resume
 

@@ -53,7 +53,7 @@ def run() -> None:
 
     With --debug a traceback is shown, and the exit code stays the contract's.
     """
-    from pseudohealthy.training.signals import STOP
+    from pseudohealthy.signals import STOP
 
     code = INTERRUPTED
     try:

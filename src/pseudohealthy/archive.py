@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pseudohealthy import engines, io, progress, resume, shards
+from pseudohealthy import engines, io, processes, progress, resume
 from pseudohealthy.canvas import Fitted
 from pseudohealthy.detection import bids, interrupted
 from pseudohealthy.detection.bids import Bids
@@ -28,7 +28,7 @@ from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.changes import changes
 from pseudohealthy.run import Run, prepare_folder, provenance
 from pseudohealthy.scan import Scan
-from pseudohealthy.training.signals import STOP
+from pseudohealthy.signals import STOP
 
 ENGINES = ("plain", "ray")
 OVERLAP = ("cuda", "mps")  # on the CPU a thread beside the network slows it by as much as it saves
@@ -107,11 +107,11 @@ def detect(
     settings = changes(run.recipe, calls or levels, settings)
     if engine == "ray":
         engines.require_ray()
-    share = shards.join(device)
-    if engine != "plain" and share.size > 1:
+    world = processes.join(device, objects=True)
+    if engine != "plain" and world.size > 1:
         raise Fault("USAGE", f"engine {engine} under torchrun", "take one of them", exit=USAGE)
     detector = Detector(
-        run, device=share.device, batch=batch, precision=precision, threshold=threshold, settings=settings,
+        run, device=str(world.device), batch=batch, precision=precision, threshold=threshold, settings=settings,
         strict_domain=strict_domain,
     )  # fmt: skip
     if settings and threshold == "stored":
@@ -135,17 +135,17 @@ def detect(
 
     hidden = {io.split_item(path)[0]: "INPUT" for path in inputs} | {Path(path): "INPUT" for path in inputs}
     made = {**detector.made(), **provenance(hidden | {key_file: "KEY"})}
-    result = Detections(Path(out), first=share.first)
+    result = Detections(Path(out), first=world.first)
     laid_out = bids.read(sources) if layout == "bids" else layout
     if isinstance(laid_out, Bids) and resume_finished:
         bids.require_same(Path(out), laid_out)
     job = Job(result.folder, request, tuple(kinds), laid_out, assume_spacing, truths or {})
-    mine = sources[share.rank :: share.size]
+    mine = sources[world.rank :: world.size]
     stopped: BaseException | None = None
     begun = False
     try:
         with STOP.held():
-            share.once(begin)
+            world.once(begin)
             begun = True
         STOP.check()
         with Progress("detecting", len(mine)) as bar:
@@ -159,10 +159,10 @@ def detect(
             raise
         stopped = error
     with STOP.held():
-        result, stopped = interrupted.gathered(share, result, stopped)
-        if share.first:
+        result, stopped = interrupted.gathered(world, result, stopped)
+        if world.first:
             if stopped is not None:
-                interrupted.add_finished(sources, job, result, share)
+                interrupted.add_finished(sources, job, result, world)
             resume.remove_failed(result.folder, result.rows)
             order = {source.case_id: i for i, source in enumerate(sources)}
             result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
@@ -173,15 +173,15 @@ def detect(
             scores = detector.stored.get("case_scores") or ()
             write_results(result, made, scores, left)
         if not isinstance(stopped, KeyboardInterrupt):
-            interrupted.wait(share, stopped)
+            interrupted.wait(world, stopped)
     if isinstance(stopped, KeyboardInterrupt):
-        done = done if share.first else 0
-        raise interrupted.ending(share, done, len(sources), kinds) from None
+        done = done if world.first else 0
+        raise interrupted.ending(world, done, len(sources), kinds) from None
     if stopped is not None:
         raise stopped
-    if share.first and found.beside:
+    if world.first and found.beside:
         say(f"beside the inputs: {found.aside()}")
-    if share.first:
+    if world.first:
         say_left_out(result)
         say(f"report: {result.folder / 'report.html'}")
     return result

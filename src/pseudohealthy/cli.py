@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pseudohealthy import __version__
 from pseudohealthy.commands import helping, mistakes, reading
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.completing import Completion
@@ -14,6 +13,7 @@ from pseudohealthy.commands.serving import Serve
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
 from pseudohealthy.commands.verifying import Verify
 from pseudohealthy.commands.words import flags_of
+from pseudohealthy.version import __version__
 
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,

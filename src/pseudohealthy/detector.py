@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from pseudohealthy.canvas import Fitted
-from pseudohealthy.devices import precision_of
+from pseudohealthy.devices import pick_device, precision_of
 from pseudohealthy.domain import Domain, Verdict
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
@@ -26,7 +26,6 @@ from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.scan import Scan
 from pseudohealthy.settings import Range, coerce
-from pseudohealthy.training.distributed import pick_device
 
 OLD = ("OLD_SCORES: threshold and healthy percentile were computed the old way ({}), by an older version or under other "
        "settings; train --resume makes them anew")  # fmt: skip

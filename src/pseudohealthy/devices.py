@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.progress import say
 
 # Values of oneDNN's own switch ONEDNN_MAX_CPU_ISA that take bf16 instructions away.
@@ -38,3 +39,15 @@ def held_back() -> bool:
     """Has someone switched the processor's newer instructions off, as one does for a comparison?"""
     most = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
     return most.upper() in WITHOUT_BF16 or torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+def pick_device(choice: str) -> torch.device:
+    """auto | cpu | cuda[:n]. Fault DEVICE (exit 2) when it is not there."""
+    if choice == "auto":
+        choice = "cuda" if torch.cuda.is_available() else "cpu"
+    if choice.startswith("cuda") and not torch.cuda.is_available():
+        raise Fault("DEVICE", "no CUDA device is available", "use --device cpu or auto", exit=USAGE)
+    try:
+        return torch.device(choice)
+    except RuntimeError:
+        raise Fault("DEVICE", f"'{choice}' is not a device", "use auto, cpu or cuda", exit=USAGE) from None

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pseudohealthy import progress
 from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.training.signals import STOP
+from pseudohealthy.signals import STOP
 
 if TYPE_CHECKING:
     from pseudohealthy.archive import Job

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pseudohealthy import __version__
 from pseudohealthy.detection import bids
 from pseudohealthy.detection.bids import NAME, Bids, Input
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.scan import Scan
+from pseudohealthy.version import __version__
 
 LAYOUTS = ("cases", "bids")
 SUFFIXES = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "PDT2", "inplaneT1", "inplaneT2", "angio", "T1rho")

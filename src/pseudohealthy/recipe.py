@@ -15,27 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.settings import (
-    File,
-    complete,
-    hints,
-    ranges,
-    refusal,
-    shown,
-    unknown_key,
-)  # fmt: skip
-from pseudohealthy.settings import (
-    build as build,
-)
-from pseudohealthy.settings import (
-    check as check,
-)
-from pseudohealthy.settings import (
-    coerce as coerce,
-)
-from pseudohealthy.settings import (
-    settable as settable,
-)
+from pseudohealthy.settings import File, build, complete, hints, literal, ranges, refusal, shown, unknown_key
 
 FOLDER = Path(__file__).parent / "recipes"
 SECTIONS = ("canvas", "restorer", "training", "map")
@@ -221,13 +201,6 @@ class Recipe:
 def names() -> list[str]:
     """The built-in recipes."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
-
-
-def literal(text: str) -> Any:
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except (ValueError, RecursionError):
-        return text
 
 
 def toml_value(value: Any) -> str:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pseudohealthy import __version__, models
+from pseudohealthy import models
 from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.recipe import Recipe
+from pseudohealthy.version import __version__
 
 # What training leaves in a run folder
 WRITTEN = (

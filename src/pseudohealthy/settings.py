@@ -12,6 +12,7 @@ import functools
 import inspect
 import math
 import numbers
+import tomllib
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -385,3 +386,10 @@ def ranges(cls: Any, where: str) -> dict[str, str]:
         else:
             found[f"{where}.{key}"] = words(hints(cls.__init__).get(key, Any))
     return found
+
+
+def literal(text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except (ValueError, RecursionError):
+        return text

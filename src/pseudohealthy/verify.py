@@ -20,14 +20,13 @@ from pseudohealthy import cases, io, models, resume
 from pseudohealthy.archive import input_sha256
 from pseudohealthy.cases import HEALTHY, Manifest
 from pseudohealthy.detector import Detector
-from pseudohealthy.devices import computes_bf16
+from pseudohealthy.devices import computes_bf16, pick_device
 from pseudohealthy.errors import BAD_MODEL, NO_INPUT, SOME_FAILED, Fault
 from pseudohealthy.planes import build_cache
 from pseudohealthy.restorers.apply import NOISE_KEY, How, Stack, apply
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.runs.pseudonyms import namer
-from pseudohealthy.training.distributed import pick_device
 from pseudohealthy.training.finish import HASHED
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

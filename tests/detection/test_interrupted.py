@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pseudohealthy import archive
-from pseudohealthy.training.signals import PAUSE, Stop
+from pseudohealthy.signals import PAUSE, Stop
 
 MANY = 300  # pictures: far more than are done before the signal comes
 
@@ -152,26 +153,26 @@ def test_a_rank_that_is_gone_costs_no_row(tiny_run, pictures, tmp_path, monkeypa
     """Its finished cases are found in their folders, and its end is told."""
     from pseudohealthy.detection import interrupted
     from pseudohealthy.errors import Fault
-    from pseudohealthy.shards import Share
+    from pseudohealthy.processes import World
 
     out = tmp_path / "out"
     found = archive.detect(tiny_run, [pictures], out, kinds=["json"], device="cpu")
     kept = archive.Detections(out)
     kept.rows = found.rows[::2]
-    share = Share(0, 2, "cpu")
+    world = World(0, 2, torch.device("cpu"))
 
     def gone(part):
         raise RuntimeError("Connection closed by peer")
 
-    monkeypatch.setattr(Share, "gather", lambda self, part: gone(part))
+    monkeypatch.setattr(World, "gather", lambda self, part: gone(part))
     monkeypatch.setattr(interrupted, "GRACE", 0.0)
-    result, fault = interrupted.gathered(share, kept, None)
+    result, fault = interrupted.gathered(world, kept, None)
     assert isinstance(fault, Fault) and (fault.code, fault.exit) == ("ENGINE", 7)
     from pseudohealthy import io
 
     request = json.loads((out / found.rows[0]["case_id"] / "case.json").read_text())["request_sha256"]
     sources, _ = io.discover([pictures])
-    interrupted.add_finished(sources, archive.Job(out, request), result, share)
+    interrupted.add_finished(sources, archive.Job(out, request), result, world)
     assert sorted(row["case_id"] for row in result.rows) == sorted(row["case_id"] for row in found.rows)
 
 

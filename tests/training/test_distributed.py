@@ -9,10 +9,11 @@ import sys
 import pytest
 import torch
 
+from pseudohealthy.devices import pick_device
 from pseudohealthy.errors import Fault
+from pseudohealthy.processes import World, join
 from pseudohealthy.run import Run
 from pseudohealthy.training import checkpoint, loop
-from pseudohealthy.training.distributed import World, join, pick_device
 
 
 def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures, tiny, tmp_path):

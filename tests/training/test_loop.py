@@ -19,6 +19,7 @@ import torch
 from pseudohealthy.cases import load
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import Fault
+from pseudohealthy.processes import World
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.apply import Stack
 from pseudohealthy.restorers.base import Restoration, Restorer
@@ -26,7 +27,6 @@ from pseudohealthy.run import Run
 from pseudohealthy.training import checkpoint, loop, watch
 from pseudohealthy.training import trainer as trainers
 from pseudohealthy.training.budget import Budget
-from pseudohealthy.training.distributed import World
 from pseudohealthy.training.sinks import open_sink
 
 CPU = World(0, 1, torch.device("cpu"))

@@ -11,9 +11,9 @@ from torch import nn
 from pseudohealthy.__main__ import main
 from pseudohealthy.cases import load
 from pseudohealthy.errors import Fault
+from pseudohealthy.processes import World
 from pseudohealthy.run import Run
 from pseudohealthy.training import loop, memory
-from pseudohealthy.training.distributed import World
 
 CPU = World(0, 1, torch.device("cpu"))
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from pseudohealthy.training.signals import Signals
+from pseudohealthy.signals import Signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -8,9 +8,9 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from pseudohealthy import __version__
 from pseudohealthy.commands import helping, kinds
 from pseudohealthy.commands.base import Command
+from pseudohealthy.version import __version__
 
 NAME = re.compile(r"[\w.-]+")
 EXTRA = re.compile(r"extra\s*==\s*[\"']([\w-]+)[\"']")
@@ -49,8 +49,7 @@ def computes_on(device: str) -> dict[str, Any]:
 
     import torch
 
-    from pseudohealthy.devices import precision_of
-    from pseudohealthy.training.distributed import pick_device
+    from pseudohealthy.devices import pick_device, precision_of
 
     place = pick_device(device)
     return {

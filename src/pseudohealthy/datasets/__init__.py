@@ -56,7 +56,7 @@ def prepare(name: str, source: Path | str, out: Path | str, *, seed: int = 0, **
 
 def options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
     """``key=value`` texts (TOML values; bare words are strings) as options of a data set. Raises Fault BAD_SETTING (exit 2)."""
-    from pseudohealthy.recipe import coerce, literal
+    from pseudohealthy.settings import coerce, literal
 
     hints = typing.get_type_hints(_adapter(name)) if name in REGISTRY else {}
     known = hints.keys() - {"source", "out", "seed", "return"}

@@ -12,51 +12,51 @@ import torch
 from pseudohealthy import resume
 from pseudohealthy.errors import INTERNAL, INTERRUPTED, RESOURCE, Fault
 from pseudohealthy.layout import places
-from pseudohealthy.training.signals import STOP
+from pseudohealthy.signals import STOP
 
 if TYPE_CHECKING:
     from pseudohealthy.archive import Job
     from pseudohealthy.detection.rows import Detections
     from pseudohealthy.io import Source
-    from pseudohealthy.shards import Share
+    from pseudohealthy.processes import World
 
 GRACE = 1.0  # seconds in which the other processes end what they write
 
 
 def gathered(
-    share: Share, result: Detections, stopped: BaseException | None
+    world: World, result: Detections, stopped: BaseException | None
 ) -> tuple[Detections, BaseException | None]:
     """The rows of all processes and what stopped the first of them that did not finish, in the first process.
 
     Who was interrupted waits for nobody: the others may be gone.
     """
-    if share.size == 1 or isinstance(stopped, KeyboardInterrupt):
+    if world.size == 1 or isinstance(stopped, KeyboardInterrupt):
         return result, stopped
     fault = stopped if isinstance(stopped, Fault) or stopped is None else unforeseen(stopped)
     try:
-        parts = share.gather((result, fault))
+        parts = world.gather((result, fault))
     except RuntimeError:  # a process is gone; its finished cases are found in their folders
         found, cure = "another process ended early", "see what it said; --resume goes on"
         lost = KeyboardInterrupt() if STOP.seen else Fault("ENGINE", found, cure, exit=RESOURCE)
         return result, lost
-    whole = type(result)(result.folder, first=share.first)
+    whole = type(result)(result.folder, first=world.first)
     for part, _ in parts:  # all of them in the first process, none in the others
         whole.add(part)
     return whole, next((fault for _, fault in parts if fault is not None), None)
 
 
-def wait(share: Share, stopped: BaseException | None) -> None:
+def wait(world: World, stopped: BaseException | None) -> None:
     """Until every process is here: one that ends early would take the others down."""
     try:
-        share.wait()
+        world.wait()
     except RuntimeError:
         if stopped is None:  # else it is the process that is gone
             raise
 
 
-def add_finished(sources: Sequence[Source], job: Job, result: Detections, share: Share) -> None:
+def add_finished(sources: Sequence[Source], job: Job, result: Detections, world: World) -> None:
     """Rows of cases that other processes, or an earlier run of the same request, have finished."""
-    if share.size > 1:
+    if world.size > 1:
         time.sleep(GRACE)
     known = {row["case_id"] for row in result.rows}
     for source in sources:
@@ -67,13 +67,13 @@ def add_finished(sources: Sequence[Source], job: Job, result: Detections, share:
             said = resume.described(case, job.request)
             if said is not None:
                 result.take_over(said, case)
-    if share.size == 1:
+    if world.size == 1:
         resume.remove_temporary(job.folder)
 
 
-def ending(share: Share, done: int, count: int, kinds: Sequence[str]) -> BaseException:
+def ending(world: World, done: int, count: int, kinds: Sequence[str]) -> BaseException:
     """What ends the program: one line from the first process, nothing from the others."""
-    if not share.first:
+    if not world.first:
         return SystemExit(INTERRUPTED)
     again = "--resume goes on" if "json" in kinds else "--overwrite begins anew"
     return KeyboardInterrupt(

@@ -28,9 +28,10 @@ from pseudohealthy.evaluation.runner import evenly, measure, refuse_leaks
 from pseudohealthy.evaluation.sharing import Common, Replay, Watched
 from pseudohealthy.evaluation.thresholds import Threshold, healthy_quantile
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.recipe import literal, toml_value
+from pseudohealthy.recipe import toml_value
 from pseudohealthy.restorers.changes import same_network
 from pseudohealthy.run import Run, prepare_folder
+from pseudohealthy.settings import literal
 from pseudohealthy.tiles import tiled
 
 MOST = 400  # settings: beyond, the grid is a mistake

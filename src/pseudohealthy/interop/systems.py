@@ -16,7 +16,7 @@ from pseudohealthy.interop import adm, anoddpm, thor
 from pseudohealthy.networks.classifier import Classifier
 from pseudohealthy.networks.perceptual import named
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.recipe import settable
+from pseudohealthy.settings import settable
 
 State = Mapping[str, Tensor]
 

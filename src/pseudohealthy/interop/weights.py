@@ -25,10 +25,11 @@ from pseudohealthy.interop.systems import SYSTEMS, Imported, State, recognised
 from pseudohealthy.io.atomic import write_text
 from pseudohealthy.networks.perceptual import Perceptual
 from pseudohealthy.progress import say
-from pseudohealthy.recipe import Recipe, settable
+from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.restorers.conditioned import Conditioned
 from pseudohealthy.run import Run, now
+from pseudohealthy.settings import settable
 from pseudohealthy.training import checkpoint
 
 BEST, WAITING = "best_model.safetensors", "classifier.safetensors"  # the latter: a classifier without its denoiser

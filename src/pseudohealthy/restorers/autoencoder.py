@@ -14,10 +14,9 @@ from torch import Tensor
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.networks.autoencoder import ConvAutoencoder
 from pseudohealthy.networks.ranges import Channels, Size
-from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
 from pseudohealthy.restorers.ranges import Square, Weight
-from pseudohealthy.settings import Range
+from pseudohealthy.settings import Range, build
 
 
 @register("autoencoder")

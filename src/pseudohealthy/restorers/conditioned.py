@@ -18,12 +18,11 @@ from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.networks.ranges import Channels, Size, norms_fit, side_fits
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.patched import shared_fields
 from pseudohealthy.restorers.ranges import Depths, Draws, Levels, levels_fit
 from pseudohealthy.restorers.spark import encoder_of
-from pseudohealthy.settings import File
+from pseudohealthy.settings import File, build
 
 
 class EncodedDenoiser(nn.Module):

@@ -15,10 +15,9 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.maps import smooth
 from pseudohealthy.networks.autoencoder import ConvAutoencoder
 from pseudohealthy.networks.ranges import Channels, Size
-from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
 from pseudohealthy.restorers.ranges import Sigma, Weight
-from pseudohealthy.settings import Range
+from pseudohealthy.settings import Range, build
 
 
 @register("cevae")

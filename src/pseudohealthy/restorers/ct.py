@@ -23,7 +23,6 @@ from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.patched import Box
 from pseudohealthy.restorers.ranges import (
@@ -39,7 +38,7 @@ from pseudohealthy.restorers.ranges import (
     patch_fits,
 )
 from pseudohealthy.scores import mirror_residual
-from pseudohealthy.settings import Range
+from pseudohealthy.settings import Range, build
 
 EMPTY = -0.999  # a window no brighter than this is air: nothing to restore
 

@@ -19,7 +19,6 @@ from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.interop.start import start_from
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.ranges import (
     Calls,
@@ -34,6 +33,7 @@ from pseudohealthy.restorers.ranges import (
     highest,
     levels_fit,
 )
+from pseudohealthy.settings import build
 
 
 @register("ddpm")

@@ -17,9 +17,9 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.networks.adversarial import PatchCritic, Translator, frozen, gradient_penalty
 from pseudohealthy.networks.ranges import Channels, Size
-from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
 from pseudohealthy.restorers.ranges import Weight
+from pseudohealthy.settings import build
 
 
 @register("fpgan")

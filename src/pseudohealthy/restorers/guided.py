@@ -27,10 +27,9 @@ from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.networks.classifier import Classifier
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
 from pseudohealthy.restorers.ranges import Calls, Level, Levels, levels_fit
-from pseudohealthy.settings import Range
+from pseudohealthy.settings import Range, build
 
 ABLATION_START = 500  # the published ablation always noises to its step 499, wherever its loop then begins
 

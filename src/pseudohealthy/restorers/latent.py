@@ -19,9 +19,9 @@ from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.networks.autoencoder import ConvAutoencoder
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
 from pseudohealthy.restorers.ranges import Calls, Depths, Draws, Eta, Levels, Weight, levels_fit
+from pseudohealthy.settings import build
 
 SLOWEST = 0.01  # weight of one batch in the running statistics of the code, once the first hundred have been seen
 

@@ -20,10 +20,9 @@ from pseudohealthy.interop.start import start_from
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.recipe import build
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.ranges import Depths, Draws, Levels, Square, Weight, Weights, levels_fit, patch_fits
-from pseudohealthy.settings import Range
+from pseudohealthy.settings import Range, build
 
 PIXELS = 2**18  # of the images in one network call: 28 of 96 x 96, about 1 GB of activations at width 128
 

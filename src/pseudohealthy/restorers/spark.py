@@ -17,9 +17,8 @@ from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.networks.ranges import Channels, Size, norms_fit
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.spark import ENCODER, Spark, cell_errors
-from pseudohealthy.recipe import check
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
-from pseudohealthy.settings import Range
+from pseudohealthy.settings import Range, check
 from pseudohealthy.training import checkpoint
 
 

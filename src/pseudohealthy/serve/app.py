@@ -24,7 +24,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from pseudohealthy import __version__
 from pseudohealthy.errors import Fault
 from pseudohealthy.progress import duration
 from pseudohealthy.ranks import rank_of
@@ -33,6 +32,7 @@ from pseudohealthy.serve import shelf
 from pseudohealthy.serve.guard import Guard, said
 from pseudohealthy.serve.jobs import DONE, ID, PARTLY, RUNNING, WAITING, Job, Jobs
 from pseudohealthy.serve.uploads import Refused, receive, title
+from pseudohealthy.version import __version__
 
 
 class App:

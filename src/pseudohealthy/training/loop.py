@@ -21,15 +21,15 @@ from pseudohealthy import cases, planes
 from pseudohealthy.cases import HEALTHY
 from pseudohealthy.errors import INTERRUPTED, NO_INPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_text
+from pseudohealthy.processes import World, join
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.run import Run, claim, now
 from pseudohealthy.runs import pseudonyms
+from pseudohealthy.signals import Signals
 from pseudohealthy.training import finish, memory, plane_cache, sinks, watch
-from pseudohealthy.training.distributed import World, join
 from pseudohealthy.training.pace import Pace, settle
 from pseudohealthy.training.refusing import refusable
-from pseudohealthy.training.signals import Signals
 from pseudohealthy.training.trainer import Trainer
 
 

@@ -22,13 +22,13 @@ from pseudohealthy.devices import precision_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import INTERNAL, NO_INPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_json
+from pseudohealthy.processes import World
 from pseudohealthy.progress import say
 from pseudohealthy.restorers.base import Batch, Restorer
 from pseudohealthy.run import Run
 from pseudohealthy.training import checkpoint, finish
 from pseudohealthy.training.augment import augment
 from pseudohealthy.training.budget import Budget
-from pseudohealthy.training.distributed import World
 
 PREVIOUS = "resume-previous.safetensors"
 
