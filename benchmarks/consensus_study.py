@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy import cases
+from pseudohealthy.data.load import load
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample, walk
 from pseudohealthy.evaluation import bootstrap
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     run = Run.open(arguments.run)
-    store = build_cache(cases.load(arguments.data), run.recipe.make_canvas(), arguments.run / "study-planes")
+    store = build_cache(load(arguments.data), run.recipe.make_canvas(), arguments.run / "study-planes")
     model, _ = run.restorer()
     splits = {name: Split(store, name) for name in ("val", "test")}
     for split in splits.values():

@@ -27,18 +27,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy import cases, io
+from pseudohealthy import io
+from pseudohealthy.data.load import load
 from pseudohealthy.datasets import ct_masks
 from pseudohealthy.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.evaluation import bootstrap
 from pseudohealthy.evaluation.curves import curve
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps import AnomalyMap, smooth
 from pseudohealthy.planes import plane_labels
 from pseudohealthy.restorers.apply import keys as plane_keys
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run
-from pseudohealthy.scan import Scan
 from pseudohealthy.scores import largest_region_mass, mirror_residual
 
 DEPTHS = (151, 250, 350, 450)
@@ -177,7 +178,7 @@ def collect(run: Path, data: Path, controls_only: bool) -> list[dict]:
     torch.manual_seed(0)
     untrained = Detector(detector.run, device="cpu", restorer=detector.run.recipe.make_restorer())
     rows = []
-    for case in cases.load(data):
+    for case in load(data):
         if case.split not in ("val", "test"):
             continue
         begun = time.perf_counter()

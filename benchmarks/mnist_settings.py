@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pseudohealthy import cases, io
+from pseudohealthy import io
+from pseudohealthy.data import manifest
+from pseudohealthy.data.load import load
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.evaluation import curves
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.phantoms import splotch
 from pseudohealthy.run import Run
-from pseudohealthy.scan import Scan
 
 # Of the signed residual, and of the map (gate before and after)
 SMOOTHINGS = [(sigma, 0.0) for sigma in (0.0, 1.0, 1.5, 2.0, 2.5)] + [(0.0, sigma) for sigma in (1.0, 1.5, 2.0, 2.5)]
@@ -36,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     run = Run.open(arguments.run)
     canvas = run.recipe.make_canvas()
-    images, masks = validation_digits(cases.load(arguments.data), canvas, arguments.digits)
+    images, masks = validation_digits(load(arguments.data), canvas, arguments.digits)
     model, _ = run.restorer()
     inside = torch.ones(len(images), *images.shape[2:])
     single = {}
@@ -58,7 +60,7 @@ def main() -> None:
         print(f"{pixel:8.4f}  {auroc:11.4f}  {depths!s:10}  {draws:5}  {kind:8}  {smooth:6}  {gate:4}  {after:12}")
 
 
-def validation_digits(manifest: cases.Manifest, canvas, count: int) -> tuple[torch.Tensor, np.ndarray]:
+def validation_digits(manifest: manifest.Manifest, canvas, count: int) -> tuple[torch.Tensor, np.ndarray]:
     """Clean, then splotched validation digits on the canvas, and their masks (False for clean ones)."""
     rng = np.random.default_rng(7)
     chosen = list(manifest.split("val"))[: 2 * count]

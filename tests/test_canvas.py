@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pseudohealthy.canvas import WINDOWS, Canvas, Placement, window_range
 from pseudohealthy.errors import Fault
 from pseudohealthy.foreground import foreground
-from pseudohealthy.scan import Scan
+from pseudohealthy.io.scan import Scan
 
 SIDES = st.integers(10, 70)
 

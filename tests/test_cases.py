@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest, assign_splits, check, load, require_clean
+from pseudohealthy.data.checks import check, require_clean
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.errors import Fault
 
 

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from pseudohealthy import cli
 from pseudohealthy.__main__ import main
-from pseudohealthy.cases import load
+from pseudohealthy.data.load import load
 from pseudohealthy.datasets.rsna import SUBTYPES
 from pseudohealthy.interop import diffusers
 from pseudohealthy.phantoms import head, nifti, rsna_slice

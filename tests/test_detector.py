@@ -13,9 +13,9 @@ import pseudohealthy as ph
 from blobs import SIDE, picture
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import Fault
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run
-from pseudohealthy.scan import Scan
 
 
 def scans(count: int, *, bright: bool = False, seed: int = 5) -> list[Scan]:

@@ -129,7 +129,7 @@ def brain() -> Detector:
     ids=["as it is", "left and right", "turned", "upside down", "inverted", "half"],
 )
 def test_what_the_bundled_model_knows(brain, change, out):
-    from pseudohealthy.scan import Scan
+    from pseudohealthy.io.scan import Scan
 
     for path in EXAMPLES[:2]:
         values = np.ascontiguousarray(change(np.asarray(Image.open(path)))).astype(np.float32)

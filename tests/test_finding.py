@@ -10,7 +10,7 @@ from PIL import Image
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
 from pseudohealthy.finding import MOST_REGIONS, Finding
-from pseudohealthy.scan import Scan
+from pseudohealthy.io.scan import Scan
 
 
 def finding(scan: Scan, anomaly: np.ndarray, *, threshold: float | None = 0.5, **more) -> Finding:

@@ -8,7 +8,7 @@ import pytest
 from pseudohealthy.canvas import WINDOWS, Canvas
 from pseudohealthy.foreground import foreground
 from pseudohealthy.io import read
-from pseudohealthy.scan import Scan
+from pseudohealthy.io.scan import Scan
 
 SIDE = 192
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from pseudohealthy.canvas import Canvas
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import Fault
 from pseudohealthy.planes import PlaneStore, build_cache
 

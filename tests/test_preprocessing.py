@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pseudohealthy.errors import Fault
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.preprocessing import PUBLISHED, expanded
 from pseudohealthy.recipe import Recipe
-from pseudohealthy.scan import Scan
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "preprocessing.md"
 RECIPES = {

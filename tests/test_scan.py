@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.scan import Scan, describe_grid, same_grid, usable
+from pseudohealthy.io.scan import Scan, describe_grid, same_grid, usable
 
 
 def test_spacing_is_the_distance_between_planes_rows_and_columns_and_volume_is_the_determinant():

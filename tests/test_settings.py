@@ -24,11 +24,11 @@ from pseudohealthy.canvas import Canvas
 from pseudohealthy.detector import threshold_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers import WHERE, restorer_class
 from pseudohealthy.restorers.base import Batch
-from pseudohealthy.scan import Scan
 from pseudohealthy.settings import Choice, Length, Range, coerce, words
 from pseudohealthy.training.budget import Budget
 from pseudohealthy.training.loop import train

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from pseudohealthy import io
 from pseudohealthy.canvas import Canvas
-from pseudohealthy.cases import HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import Fault
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.planes import build_cache
-from pseudohealthy.scan import Scan
 
 MM = st.floats(0.4, 4.0)
 

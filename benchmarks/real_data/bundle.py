@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 import pseudohealthy as ph
-from pseudohealthy import cases, datasets, models
-from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy import datasets, models
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.load import load
 from pseudohealthy.domain import Domain
 from pseudohealthy.evaluation.outcome import Evaluation
 from pseudohealthy.evaluation.records import HEADINGS, number
@@ -70,7 +71,7 @@ def recalibrated(data: Path, folder: Path, settings: list[str], only_domain: boo
     shutil.copytree(models.FOLDER / "brain-t1", folder, ignore=shutil.ignore_patterns("examples", "NOTICE.md"))
     run = Run.open(folder)
     if only_domain:
-        planes = open_planes(run, cases.load(data), World(0, 1, torch.device("cpu")))
+        planes = open_planes(run, load(data), World(0, 1, torch.device("cpu")))
         write_json(folder / "fingerprint.json", fingerprint(planes))
         return widen_domain(run, planes, data)
     run.recipe = run.recipe.set(settings).resolved()
@@ -78,7 +79,7 @@ def recalibrated(data: Path, folder: Path, settings: list[str], only_domain: boo
     run.note(**provenance(), recipe_sha256=run.recipe_sha256, data="../data", device="cpu", precision="float32")
     run.note(weights_sha256=store(run, as_float=True))
     world = World(0, 1, torch.device("cpu"))
-    trainer = Trainer(run, open_planes(run, cases.load(data), world), world)
+    trainer = Trainer(run, open_planes(run, load(data), world), world)
     trainer.precision, trainer.step = torch.float32, run.record["step"]
     finish(trainer)
     widen_domain(run, trainer.store, data)
@@ -86,7 +87,7 @@ def recalibrated(data: Path, folder: Path, settings: list[str], only_domain: boo
 
 def widen_domain(run: Run, store: PlaneStore, data: Path) -> None:
     """The limit of the domain check from validation and, as they were before a lesion was drawn in, test subjects: 105."""
-    canvas, sick = run.recipe.make_canvas(), [c for c in cases.load(data).split("test") if c.label == ANOMALOUS]
+    canvas, sick = run.recipe.make_canvas(), [c for c in load(data).split("test") if c.label == ANOMALOUS]
     fitted = [canvas.fit(read_image(case.extra["twin"], case.root)) for case in sick]
     rows = store.select("val", HEALTHY)[:, None]
     healthy = [(store.images(row), store.foreground(row)) for row in rows] + [(f.planes, f.foreground) for f in fitted]
@@ -102,7 +103,7 @@ def export(run: Run, data: Path, target: Path) -> None:
     target.mkdir(parents=True)
     for name in (*FILES, run.weights().name, "MODEL_CARD.md"):
         shutil.copyfile(run.folder / name, target / name)
-    test = sorted(cases.load(data).split("test"), key=lambda case: case.case_id)
+    test = sorted(load(data).split("test"), key=lambda case: case.case_id)
     for sick in (False, True):
         for case in [case for case in test if (case.label == ANOMALOUS) == sick][:EACH]:
             name = f"{case.patient_id}.png"

@@ -16,13 +16,14 @@ import numpy as np
 from scipy import ndimage
 from scipy.stats import beta
 
-from pseudohealthy import cases, io, models
-from pseudohealthy.cases import HEALTHY
+from pseudohealthy import io, models
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.load import load
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.atomic import write_json
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.run import Run
-from pseudohealthy.scan import Scan
 
 EACH = 52  # images of a kind, at most
 Picture = np.ndarray
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     detector = Detector(Run.open(arguments.run))
-    manifest = cases.load(arguments.data)
+    manifest = load(arguments.data)
     healthy = [case for case in manifest.split("test") if case.label == HEALTHY]
     scans = [io.read_image(case.image, case.root) for case in healthy]
     kinds: dict[str, Callable[[], Iterator[Scan]]] = {"healthy, as trained on (false alarms)": lambda: iter(scans)}

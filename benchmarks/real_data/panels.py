@@ -17,8 +17,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pseudohealthy import cases
-from pseudohealthy.cases import ANOMALOUS
+from pseudohealthy.data.labels import ANOMALOUS
+from pseudohealthy.data.load import load
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.planes import PlaneStore, build_cache
 from pseudohealthy.restorers.apply import keys, restore_planes
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--planes", type=int, default=3)
     arguments = parser.parse_args()
-    manifest = cases.load(arguments.data)
+    manifest = load(arguments.data)
     caches = arguments.out.parent / "planes"
     wanted = chosen(build_cache(manifest, Run.open(arguments.runs[0]).recipe.make_canvas(), caches), arguments.planes)
     figure = Figure(figsize=(1 + 4.6 * len(wanted), 1.55 * (len(arguments.runs) + 1)), layout="constrained")

@@ -19,7 +19,7 @@ from paired import Load, Report, arguments
 
 def measure(voxels: int, count: int) -> tuple[float, float, float, float, int]:
     """(seconds, foreign load, peak megabytes, of it before the protocol began, number of figures)."""
-    from pseudohealthy.cases import ANOMALOUS, HEALTHY
+    from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
     from pseudohealthy.evaluation.protocols.strict import strict
     from pseudohealthy.evaluation.records import CaseResult, Place
     from pseudohealthy.evaluation.thresholds import Threshold

@@ -17,14 +17,14 @@ from pseudohealthy.version import __version__ as __version__
 
 _WHERE = {
     "Canvas": "canvas",
-    "Case": "cases",
+    "Case": "data.manifest",
     "Detector": "detector",
     "Fault": "errors",
     "Finding": "finding",
-    "Manifest": "cases",
+    "Manifest": "data.manifest",
     "Recipe": "recipe",
     "Run": "run",
-    "Scan": "scan",
+    "Scan": "io.scan",
     "compare": "evaluation.compare",
     "detect": "archive",
     "evaluate": "evaluation.runner",
@@ -38,8 +38,8 @@ __all__ = [*_WHERE, "__version__"]
 if TYPE_CHECKING:
     from pseudohealthy.archive import detect as detect
     from pseudohealthy.canvas import Canvas as Canvas
-    from pseudohealthy.cases import Case as Case
-    from pseudohealthy.cases import Manifest as Manifest
+    from pseudohealthy.data.manifest import Case as Case
+    from pseudohealthy.data.manifest import Manifest as Manifest
     from pseudohealthy.detector import Detector as Detector
     from pseudohealthy.detector import load as load
     from pseudohealthy.errors import Fault as Fault
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from pseudohealthy.evaluation.sweep import sweep as sweep
     from pseudohealthy.finding import Finding as Finding
     from pseudohealthy.io import read as read
+    from pseudohealthy.io.scan import Scan as Scan
     from pseudohealthy.recipe import Recipe as Recipe
     from pseudohealthy.run import Run as Run
-    from pseudohealthy.scan import Scan as Scan
     from pseudohealthy.training.loop import train as train
 
 

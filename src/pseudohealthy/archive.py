@@ -23,11 +23,11 @@ from pseudohealthy.detector import Detector
 from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, USAGE, Fault
 from pseudohealthy.finding import KINDS, Finding, check_kinds, check_some, split_kinds
 from pseudohealthy.io.names import unname
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.layout import LAYOUTS, places
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.changes import changes
 from pseudohealthy.run import Run, prepare_folder, provenance
-from pseudohealthy.scan import Scan
 from pseudohealthy.signals import STOP
 
 ENGINES = ("plain", "ray")

@@ -23,7 +23,7 @@ from pseudohealthy.slices import SLICES_IN, chosen
 if TYPE_CHECKING:
     import torch
 
-    from pseudohealthy.scan import Scan
+    from pseudohealthy.io.scan import Scan
 
 # centre, width in HU
 WINDOWS: dict[str, tuple[float, float]] = {

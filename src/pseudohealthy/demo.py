@@ -31,7 +31,7 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
 
     from pseudohealthy import datasets, io
     from pseudohealthy.archive import detect
-    from pseudohealthy.cases import load
+    from pseudohealthy.data.load import load
     from pseudohealthy.evaluation.runner import evaluate
     from pseudohealthy.io.atomic import write_json
     from pseudohealthy.report.first_page import first_page, known

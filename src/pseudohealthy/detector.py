@@ -18,13 +18,13 @@ from pseudohealthy.devices import pick_device, precision_of
 from pseudohealthy.domain import Domain, Verdict
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.finding import Finding
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.networks.precision import for_inference
 from pseudohealthy.progress import say
 from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Stack, apply
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.run import Run
-from pseudohealthy.scan import Scan
 from pseudohealthy.settings import Range, coerce
 
 OLD = ("OLD_SCORES: threshold and healthy percentile were computed the old way ({}), by an older version or under other "

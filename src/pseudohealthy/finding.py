@@ -16,9 +16,9 @@ from pseudohealthy.errors import USAGE, Fault, one_line
 from pseudohealthy.io.atomic import together, write_json, write_text
 from pseudohealthy.io.dicom import DicomOrigin
 from pseudohealthy.io.names import unnamed
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.layout import places, relative
 from pseudohealthy.ranks import rank
-from pseudohealthy.scan import Scan
 
 if TYPE_CHECKING:
     from pseudohealthy.evaluation.truth import Known

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from pseudohealthy import cases, io
+from pseudohealthy import io
+from pseudohealthy.data import manifest
+from pseudohealthy.data.checks import check
+from pseudohealthy.data.load import load
 from pseudohealthy.detection.key import extend as extend_key
 from pseudohealthy.detection.key import place as place_of_key
 from pseudohealthy.errors import NO_INPUT, SOME_FAILED, Fault
 from pseudohealthy.io.atomic import atomic, write_json
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.progress import say, track
-from pseudohealthy.scan import Scan
 
 MOST_TILES = 64
 
@@ -75,7 +78,7 @@ def inspect(
         )
         found.notes.append(f"{path.name}: a data set of {len(manifest)} cases of {len(manifest.patients)} patients")
         found.notes += [f"  {split}, {label}: {count}" for (split, label), count in sorted(counts.items())]
-        found.notes += [f"warning: {problem}" for problem in cases.check(manifest)]
+        found.notes += [f"warning: {problem}" for problem in check(manifest)]
         sample = list(manifest)
         sample = [sample[i] for i in np.linspace(0, len(sample) - 1, min(len(sample), MOST_TILES)).round().astype(int)]
         found.notes.append(f"  read here: {len(sample)} of them, evenly spread")
@@ -110,12 +113,12 @@ def inspect(
     return found
 
 
-def as_manifest(path: Path) -> cases.Manifest | None:
+def as_manifest(path: Path) -> manifest.Manifest | None:
     """The manifest or folder layout at `path`, None where it is neither (then it is plain input)."""
     if io.split_item(path)[1] is not None or (path.is_file() and path.suffix.lower() != ".csv"):
         return None
     try:
-        return cases.load(path)
+        return load(path)
     except Fault as fault:
         if fault.code == "NO_MANIFEST":
             return None

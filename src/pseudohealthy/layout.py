@@ -12,7 +12,7 @@ from pseudohealthy.detection import bids
 from pseudohealthy.detection.bids import NAME, Bids, Input
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
-from pseudohealthy.scan import Scan
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.version import __version__
 
 LAYOUTS = ("cases", "bids")

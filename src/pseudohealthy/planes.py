@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pseudohealthy.canvas import Canvas, Fitted
-from pseudohealthy.cases import HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, USAGE, Fault
 from pseudohealthy.slices import merged
 

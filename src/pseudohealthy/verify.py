@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pseudohealthy import cases, io, models, resume
+from pseudohealthy import io, models, resume
 from pseudohealthy.archive import input_sha256
-from pseudohealthy.cases import HEALTHY, Manifest
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.detector import Detector
 from pseudohealthy.devices import computes_bf16, pick_device
 from pseudohealthy.errors import BAD_MODEL, NO_INPUT, SOME_FAILED, Fault
@@ -144,7 +146,7 @@ def _manifest(run: Run, data: Path | str | None, found: Verification) -> Manifes
     try:
         place = Path(data) if data is not None else run.folder / str(where)
         how = {"dedupe": bool(run.record.get("dedupe")), "names": run.record.get("names", "path")}
-        manifest = cases.load(place, **how)
+        manifest = load(place, **how)
     except Fault as fault:
         found.add("list of cases", None, f"{fault.code}: the data are not where they were; name them with --data")
         return None

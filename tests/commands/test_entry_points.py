@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pseudohealthy import cases, io, models
+from pseudohealthy import io, models
 from pseudohealthy import recipe as recipes
 from pseudohealthy.__main__ import main
+from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers import WHERE, restorer_class
@@ -175,7 +176,7 @@ def test_debug_keeps_the_exit_code(tmp_path):
 def test_python_refuses_empty_paths_as_the_program_does(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").write_bytes(SCAN.read_bytes())
-    for call in (lambda: io.discover([""]), lambda: cases.load("")):
+    for call in (lambda: io.discover([""]), lambda: load("")):
         with pytest.raises(Fault) as caught:
             call()
         assert caught.value.exit == 2 and "empty" in caught.value.message

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from pseudohealthy.canvas import Canvas
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, check, load
+from pseudohealthy.data.checks import check
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.load import load
 from pseudohealthy.datasets import prepare
 from pseudohealthy.datasets.ct_ich import COLUMNS, SUBTYPES
 from pseudohealthy.errors import Fault

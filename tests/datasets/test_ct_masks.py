@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.cases import HEALTHY, Manifest, check, leaks, load
+from pseudohealthy.data.checks import check, leaks
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.datasets import prepare
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import read_image, read_mask

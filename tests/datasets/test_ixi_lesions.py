@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy import cases, datasets, io
+from pseudohealthy import datasets, io
+from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
 from pseudohealthy.phantoms import lesion
 
@@ -26,7 +27,7 @@ def slices(tmp_path):
 
 def test_every_second_test_subject_has_a_lesion_and_its_true_twin(slices, tmp_path):
     datasets.prepare("ixi-lesions", slices, tmp_path / "out", fractions=(0.5, 0.1, 0.4))
-    manifest = cases.load(tmp_path / "out")
+    manifest = load(tmp_path / "out")
     test = list(manifest.split("test"))
     assert len(test) == 8 and sum(case.label for case in test) == 4
     assert all(case.label == 0 for case in manifest if case.split != "test")
@@ -44,7 +45,7 @@ def test_every_second_test_subject_has_a_lesion_and_its_true_twin(slices, tmp_pa
 def test_validation_subjects_may_have_lesions_for_sweeps(slices, tmp_path):
     settings = datasets.options("ixi-lesions", ['lesions_in=["val"]'])
     datasets.prepare("ixi-lesions", slices, tmp_path / "out", fractions=(0.5, 0.3, 0.2), **settings)
-    manifest = cases.load(tmp_path / "out")
+    manifest = load(tmp_path / "out")
     assert sum(case.label for case in manifest.split("val")) == 3 and len(list(manifest.split("val"))) == 6
     assert not any(case.label for case in manifest if case.split != "val")
     with pytest.raises(Fault, match="lesions_in is train"):

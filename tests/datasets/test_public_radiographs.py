@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, check, load
+from pseudohealthy.data.checks import check
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.datasets import prepare
 from pseudohealthy.datasets.chexpert import COLUMNS
 from pseudohealthy.datasets.grazpedwri import counted

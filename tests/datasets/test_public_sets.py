@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, check, load
+from pseudohealthy.data.checks import check
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.load import load
 from pseudohealthy.datasets import prepare
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import read_image, read_mask

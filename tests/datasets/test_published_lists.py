@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, check, leaks, load
+from pseudohealthy.data.checks import check, leaks
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.load import load
 from pseudohealthy.datasets import prepare
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.runner import evaluate

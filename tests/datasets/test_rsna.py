@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from pseudohealthy.canvas import Canvas
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, check, load
+from pseudohealthy.data.checks import check
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.load import load
 from pseudohealthy.datasets import prepare
 from pseudohealthy.datasets.rsna import SUBTYPES
 from pseudohealthy.errors import Fault

@@ -102,7 +102,7 @@ def test_inspect_tells_the_same_names(tmp_path, capsys):
 
 
 def test_a_plain_folder_of_series_names_no_patient(tmp_path):
-    from pseudohealthy.cases import load
+    from pseudohealthy.data.load import load
 
     for place, uid in (("train/good/SURNAME_1", "1.2.1"), ("test/bad/SURNAME_2", "1.2.2"), ("test/bad/copy", "1.2.2")):
         export(tmp_path / place, uid, seed=len(place))

@@ -13,7 +13,8 @@ from PIL import Image
 
 from pseudohealthy import load as load_run
 from pseudohealthy.canvas import Canvas
-from pseudohealthy.cases import Case, load
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.compare import Comparison, compare

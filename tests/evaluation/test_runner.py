@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from pseudohealthy import io
-from pseudohealthy.cases import load
+from pseudohealthy.data.load import load
 from pseudohealthy.detector import load as detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.outcome import Evaluation

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.cases import load
+from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.phantoms import head, nifti

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pseudohealthy.canvas import Canvas, Fitted
-from pseudohealthy.cases import Case
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.detector import Detector
 from pseudohealthy.evaluation import conditioning as swapping
 from pseudohealthy.evaluation.analyses import analyse_runs

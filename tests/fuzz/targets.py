@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudohealthy import cases, io
+from pseudohealthy import io
 from pseudohealthy.canvas import Canvas
+from pseudohealthy.data.checks import check
+from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.planes import PlaneStore
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.run import Run
-from pseudohealthy.scan import Scan
 
 CANVAS = Canvas(size=16)
 
@@ -42,8 +44,8 @@ def sound(scan: Scan) -> None:
 
 
 def manifest(path: Path) -> None:
-    found = cases.load(path)
-    cases.check(found)
+    found = load(path)
+    check(found)
     for case in found:
         case.values("mask_ignore")
         for cell in filter(None, (case.image, case.mask)):
@@ -52,7 +54,7 @@ def manifest(path: Path) -> None:
             except Fault as fault:
                 clear(fault)
     saved = found.save(path.with_name("again.csv"))
-    assert cases.load(saved).sha256 == found.sha256
+    assert load(saved).sha256 == found.sha256
 
 
 def roots(path: Path) -> None:
@@ -66,7 +68,7 @@ def patients(path: Path) -> None:
         image = path.parent / "train" / "good" / name
         image.parent.mkdir(parents=True, exist_ok=True)
         image.touch()
-    cases.load(path.parent)
+    load(path.parent)
 
 
 def recipe(path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pseudohealthy import cases
-from pseudohealthy.cases import Case, Manifest
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import Fault
 from pseudohealthy.recipe import Recipe
 
@@ -123,7 +123,7 @@ def test_a_manifest_is_read_back_as_it_was_written_or_refused(tmp_path_factory, 
     ]
     path = Manifest(made, folder).save(folder / "manifest.csv")
     try:
-        found = cases.load(path)
+        found = load(path)
     except Fault as fault:
         odd = [text for row in rows for text in row[:2] if not text.strip().isprintable() or not text.strip()]
         assert fault.code in ("BAD_MANIFEST", "NO_INPUT") and odd

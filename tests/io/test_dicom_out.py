@@ -231,7 +231,7 @@ def test_identifiers_that_are_no_uids_are_replaced_the_same_way_every_time(tmp_p
 
 
 def test_what_is_not_dicom_is_refused_in_one_line(tmp_path):
-    from pseudohealthy.scan import Scan
+    from pseudohealthy.io.scan import Scan
 
     with pytest.raises(Fault) as caught:
         dicom_out.write_segmentation(np.zeros((1, 12, 12), bool), Scan.from_array(np.eye(12)), tmp_path / "seg.dcm")

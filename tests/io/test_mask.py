@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
-from pseudohealthy.scan import Scan
+from pseudohealthy.io.scan import Scan
 
 ROWS, COLUMNS = np.mgrid[:96, :96]
 

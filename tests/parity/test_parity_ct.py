@@ -13,11 +13,11 @@ from torch import Tensor
 
 from pseudohealthy.canvas import Canvas
 from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.restorers.ct import CtPatched
 from pseudohealthy.restorers.patched import Box
-from pseudohealthy.scan import Scan
 
 heavy = () if os.environ.get("PSEUDOHEALTHY_PARITY") else pytest.mark.slow
 PUBLISHED_SSIM = {"data_range": 1.0, "border": "zeros"}

@@ -45,7 +45,7 @@ MUTANTS = {
         'rows = store.select("val", HEALTHY)', 'rows = store.select("train", HEALTHY)',
         "tests/training/test_loop.py::test_the_threshold_is_a_quantile_of_healthy_patients_and_says_so"),
     "patient-split": Mutant(
-        "leaks between splits are looked for by image instead of by patient", "cases.py",
+        "leaks between splits are looked for by image instead of by patient", "data/checks.py",
         "where[case.patient_id].add(case.split)", "where[case.case_id].add(case.split)", "tests/test_cases.py"),
     "map-sign": Mutant(
         "twin less image instead of image less twin", "maps.py",

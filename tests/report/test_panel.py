@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from pseudohealthy.finding import Finding
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.report.panel import MASK_COLOUR, TRUTH_COLOUR, mosaic, orientation, panel
-from pseudohealthy.scan import Scan
 
 BRIGHTEST = (252, 255, 164)  # the upper end of inferno
 

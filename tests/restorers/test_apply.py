@@ -14,12 +14,12 @@ from pseudohealthy.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.evaluation.compare import compare
 from pseudohealthy.evaluation.runner import evaluate
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.phantoms import nifti
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.apply import NOISE_KEY, How, Stack, apply, jackknife, keys
 from pseudohealthy.restorers.base import HealthyResiduals, Restoration, Restorer
-from pseudohealthy.scan import Scan
 from pseudohealthy.training.loop import train
 from pseudohealthy.verify import AGREES, UNCHECKED, verify
 from small import small_recipe

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from blobs import SIDE, picture
-from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import Fault
 from pseudohealthy.networks.adversarial import gradient_penalty

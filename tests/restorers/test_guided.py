@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pseudohealthy.cases import HEALTHY
+from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.diffusion.encodings import Encodings
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.schedule import Schedule

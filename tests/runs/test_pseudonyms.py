@@ -7,7 +7,8 @@ import stat
 
 import pytest
 
-from pseudohealthy.cases import Case, load
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation import leaks
 from pseudohealthy.run import Run

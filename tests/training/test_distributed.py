@@ -63,7 +63,7 @@ def test_what_is_not_shared_is_done_by_the_first_process(pictures, tiny_run, tmp
 
 def test_a_batch_that_does_not_divide_is_refused(pictures, tiny, tmp_path):
     run = Run.create(tmp_path / "run", tiny("training.batch=5"))
-    from pseudohealthy.cases import load
+    from pseudohealthy.data.load import load
 
     store = loop.open_planes(run, load(pictures), World(0, 1, torch.device("cpu")))
     with pytest.raises(Fault) as caught:

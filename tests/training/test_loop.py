@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from pseudohealthy.cases import load
+from pseudohealthy.data.load import load
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.processes import World

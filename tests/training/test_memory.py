@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pseudohealthy.__main__ import main
-from pseudohealthy.cases import load
+from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
 from pseudohealthy.processes import World
 from pseudohealthy.run import Run

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pseudohealthy.canvas import Canvas
-from pseudohealthy.cases import load
 from pseudohealthy.cli import parse
+from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
 from pseudohealthy.planes import PlaneStore
 from pseudohealthy.training import loop, plane_cache

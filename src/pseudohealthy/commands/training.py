@@ -44,7 +44,8 @@ class Prepare(Command):
             return self.into(Path(folder))
 
     def into(self, out: Path) -> int:
-        from pseudohealthy import cases, datasets
+        from pseudohealthy import datasets
+        from pseudohealthy.data.checks import check
 
         options = datasets.options(self.dataset, self.set)
         manifest = datasets.prepare(self.dataset, self.source, out, seed=self.seed, **options)
@@ -52,7 +53,7 @@ class Prepare(Command):
             f"{c.split or 'no split'}, {('healthy', 'anomalous', 'unknown')[2 if c.label is None else c.label]}"
             for c in manifest
         )
-        problems = cases.check(manifest) if self.check else []
+        problems = check(manifest) if self.check else []
         published = out / "published_leaks.txt"  # already said by the adapter
         listed = published.read_text(encoding="utf-8").splitlines() if self.check and published.is_file() else []
         shown = out / "manifest.csv" if self.out else self.dataset

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pseudohealthy.errors import USAGE, Fault
 
 if TYPE_CHECKING:  # the names alone are wanted by help and completion, at once
-    from pseudohealthy.cases import Manifest
+    from pseudohealthy.data.manifest import Manifest
 
 # name -> module:function; function(source, out, *, seed, ...) -> Manifest, with manifest.csv written in out
 REGISTRY = {

@@ -19,10 +19,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from pseudohealthy.cases import ANOMALOUS, Case, Manifest, leaks
+from pseudohealthy.data.checks import leaks
+from pseudohealthy.data.folders import read_folders
+from pseudohealthy.data.labels import ANOMALOUS
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.datasets.chexpert import divide, say_counts
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.folders import read_folders
 from pseudohealthy.progress import say
 
 _PATIENT = re.compile(r"(BraTS(?:2021|20_Training)_\d+)|(?:NORMAL|CNV|DME|DRUSEN)-(\d+)-\d+")

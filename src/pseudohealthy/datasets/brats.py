@@ -26,7 +26,9 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from pseudohealthy.cases import ANOMALOUS, Case, Manifest, assign_splits
+from pseudohealthy.data.labels import ANOMALOUS
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.datasets.chexpert import read_table, say_counts
 from pseudohealthy.datasets.nnunet import label_values
 from pseudohealthy.datasets.paper_counts import WOLLEB_BRATS, part_of, say_beside

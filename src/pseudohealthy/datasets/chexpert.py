@@ -23,7 +23,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest, assign_splits
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.datasets.paper_counts import WOLLEB_CHEXPERT, counted, say_beside
 from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.progress import say

@@ -21,7 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest, assign_splits
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.progress import say
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudohealthy.cases import HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import USAGE, Fault
 
 

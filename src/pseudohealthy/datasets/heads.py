@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.phantoms import head, nifti
 
 SHAPE = (24, 96, 96)

@@ -22,7 +22,9 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from pseudohealthy.cases import HEALTHY, SPLITS, Case, Manifest, assign_splits
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.manifest import SPLITS, Case, Manifest
+from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.datasets.chexpert import read_table, say_counts
 from pseudohealthy.errors import Fault
 from pseudohealthy.progress import say

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, Case, Manifest, assign_splits
+from pseudohealthy.data.labels import ANOMALOUS
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.datasets import ixi
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.phantoms import lesion

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pseudohealthy.cases import ANOMALOUS, Case, Manifest, assign_splits
+from pseudohealthy.data.labels import ANOMALOUS
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.errors import Fault
 
 FLAIR = 1  # channel of the TIFF

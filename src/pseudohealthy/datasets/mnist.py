@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import USAGE, Fault
 
 TRAIN, TEST = 60_000, 10_000

@@ -18,7 +18,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pseudohealthy.cases import ANOMALOUS, Case, Manifest, assign_splits
+from pseudohealthy.data.labels import ANOMALOUS
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.datasets.chexpert import say_counts
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.progress import say

@@ -20,7 +20,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.datasets.chexpert import choose, divide, read_table, require_files, say_counts
 from pseudohealthy.errors import Fault
 

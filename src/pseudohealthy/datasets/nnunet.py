@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.datasets.chexpert import divide, say_counts
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.progress import Progress, say

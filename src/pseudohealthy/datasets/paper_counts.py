@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.progress import say
 
 Counts = Mapping[tuple[str, int], int]  # images by part ("training" or "test") and label

@@ -28,7 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, SPLITS, Case, Manifest, assign_splits
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import SPLITS, Case, Manifest
+from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.datasets.ct_ich import divided
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.progress import say, track

@@ -35,7 +35,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.datasets import grazpedwri
 from pseudohealthy.datasets.behrendt import overlap, repeats, report, written
 from pseudohealthy.errors import Fault

@@ -18,7 +18,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from pseudohealthy.cases import ANOMALOUS, Case, Manifest, assign_splits
+from pseudohealthy.data.labels import ANOMALOUS
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.datasets.chexpert import say_counts
 from pseudohealthy.datasets.nnunet import label_values
 from pseudohealthy.errors import USAGE, Fault

@@ -21,7 +21,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.datasets.chexpert import divide, say_counts
 from pseudohealthy.datasets.nnunet import label_values
 from pseudohealthy.datasets.paper_counts import WOLLEB_BRATS, WOLLEB_CHEXPERT, counted, say_beside

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy import cases
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import NO_INPUT, Fault
 from pseudohealthy.evaluation import analysis_plots, plots
@@ -158,7 +159,7 @@ def analyse(
     mean.png, histograms.png, contrast.png, the files of `side_by_side` and analyses.html in ``out``; what the data do not
     allow is left out."""
     run = run if isinstance(run, Run) else Run.open(run)
-    manifest = data if isinstance(data, Manifest) else cases.load(Path(data))
+    manifest = data if isinstance(data, Manifest) else load(Path(data))
     chosen = evenly(list(manifest.split("test")), min(limit or CASES, CASES))
     detector = Watched(run, device=device, batch=batch, threshold=0.0)
     found: list[CaseResult] = []
@@ -220,7 +221,7 @@ def analyse_runs(
     from pseudohealthy.report.page import write_report
 
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
-    manifests = [one if isinstance(one, Manifest) else cases.load(Path(one)) for one in data]
+    manifests = [one if isinstance(one, Manifest) else load(Path(one)) for one in data]
     sets = dict(zip(distinct([m.root.resolve().name for m in manifests]), manifests, strict=True))
     detectors = [Detector(run, device=device, batch=batch, threshold=0.0) for run in opened]
     named = dict(zip(distinct([run.name for run in opened]), detectors, strict=True))

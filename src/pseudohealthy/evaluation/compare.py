@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pseudohealthy import cases, io
+from pseudohealthy import io
 from pseudohealthy.canvas import Canvas, Fitted
-from pseudohealthy.cases import Case, Manifest
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import bootstrap, protocols
@@ -101,7 +102,7 @@ def compare(
     if not opened:
         raise Fault("USAGE", "compare needs a RUN", "name run folders before --data", exit=USAGE)
     several = [data] if isinstance(data, (str, Path, Manifest)) else data
-    manifests = [one if isinstance(one, Manifest) else cases.load(Path(one)) for one in several]
+    manifests = [one if isinstance(one, Manifest) else load(Path(one)) for one in several]
     sets = dict(zip(distinct([m.root.resolve().name for m in manifests]), manifests, strict=True))
     labels = method_names(opened)
     result = Comparison()

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pseudohealthy.canvas import Canvas, Fitted
-from pseudohealthy.cases import HEALTHY, Case
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.evaluation.runner import Reading
 from pseudohealthy.evaluation.sharing import Watched

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy.cases import HEALTHY, Case
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.detector import Detector
 from pseudohealthy.evaluation.compare import OnCanvases
 from pseudohealthy.evaluation.curves import curve

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from pseudohealthy.canvas import Canvas, Fitted
-from pseudohealthy.cases import HEALTHY, Case
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.detector import Detector
 from pseudohealthy.evaluation import bootstrap
 from pseudohealthy.evaluation.compare import OnCanvases, on_canvases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pseudohealthy.cases import Case
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.progress import say
 from pseudohealthy.run import Run

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 
 OPTIONAL = (

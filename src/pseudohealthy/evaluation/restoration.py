@@ -19,7 +19,7 @@ import torch
 
 from pseudohealthy import io
 from pseudohealthy.canvas import Canvas, Fitted
-from pseudohealthy.cases import Case
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.evaluation import bootstrap
 from pseudohealthy.evaluation.records import Record
 from pseudohealthy.networks.perceptual import Perceptual

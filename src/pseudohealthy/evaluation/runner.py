@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pseudohealthy import cases, io
+from pseudohealthy import io
 from pseudohealthy.canvas import Fitted
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import NO_INPUT, Fault
 from pseudohealthy.evaluation import leaks, protocols
@@ -22,12 +24,12 @@ from pseudohealthy.evaluation.records import CONTROL, Box, CaseResult, Place
 from pseudohealthy.evaluation.restoration import TwinErrors, sentences
 from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.planes import plane_labels
 from pseudohealthy.progress import Progress, duration, say
 from pseudohealthy.restorers.apply import Stack
 from pseudohealthy.restorers.baselines import control_restorers
 from pseudohealthy.run import Run, commit, prepare_folder
-from pseudohealthy.scan import Scan
 
 
 def evaluate(
@@ -58,7 +60,7 @@ def evaluate(
     if str(weights) != "best_model":
         run = replace(run, which=str(weights))
     file = run.weights()  # refused before anything is written
-    manifest = data if isinstance(data, Manifest) else cases.load(Path(data))
+    manifest = data if isinstance(data, Manifest) else load(Path(data))
     test = list(manifest.split("test"))
     if not test:
         raise Fault("NO_TEST", "the manifest has no test case", "give some cases split = test", exit=NO_INPUT)

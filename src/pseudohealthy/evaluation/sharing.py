@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pseudohealthy.cases import Case
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.detector import Detector
 from pseudohealthy.diffusion.encodings import Encodings
 from pseudohealthy.diffusion.noise import Draw

@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pseudohealthy import cases
-from pseudohealthy.cases import HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import bootstrap, leaks, protocols
@@ -136,7 +137,7 @@ def sweep(
         raise Fault("USAGE", f"{len(places)} settings", f"sweep at most {MOST} at a time", exit=USAGE)
     for place in places:
         same_network(run.recipe, result.settings(place))
-    manifest = data if isinstance(data, Manifest) else cases.load(Path(data))
+    manifest = data if isinstance(data, Manifest) else load(Path(data))
     chosen = list(manifest.split(split))
     if not chosen:
         raise Fault("NO_CASES", f"the manifest has no {split} case", f"give some cases split = {split}", exit=NO_INPUT)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pseudohealthy.cases import HEALTHY
+from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault

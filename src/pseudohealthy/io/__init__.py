@@ -21,8 +21,8 @@ from pseudohealthy.io.discover import Skipped, Source, Survey, discover, kind_of
 from pseudohealthy.io.mask import marked
 from pseudohealthy.io.names import natural, safe, unname, unnamed
 from pseudohealthy.io.objects import scan_of
+from pseudohealthy.io.scan import Scan, describe_grid, of_a_patient, same_grid, usable
 from pseudohealthy.io.source import Origin
-from pseudohealthy.scan import Scan, describe_grid, of_a_patient, same_grid, usable
 
 __all__ = [
     "Skipped", "Source", "Survey", "atomic", "discover", "read", "read_image", "read_mask", "split_item", "survey",

@@ -31,9 +31,9 @@ from pseudohealthy.io.pixels import (
     window,
     wrapped,
 )
+from pseudohealthy.io.scan import Scan, finite
 from pseudohealthy.io.series import PROJECTIONS
 from pseudohealthy.io.turn import Turn, turned
-from pseudohealthy.scan import Scan, finite
 
 __all__ = ["LPS_TO_RAS", "REGULAR", "DicomOrigin", "read"]
 

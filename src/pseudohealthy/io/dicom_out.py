@@ -16,8 +16,8 @@ import numpy as np
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.dicom_source import NEEDED, Source, read
 from pseudohealthy.io.pixels import quiet
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.io.turn import acquired
-from pseudohealthy.scan import Scan
 from pseudohealthy.version import __version__
 
 BODY = ("38266002", "SCT", "Entire body")  # where in the body a scan was taken is not known

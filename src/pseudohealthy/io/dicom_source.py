@@ -21,8 +21,8 @@ from pseudohealthy.io.dicom_frames import ENHANCED
 from pseudohealthy.io.dicom_text import charset, decode, writable
 from pseudohealthy.io.dicom_values import plain, repaired
 from pseudohealthy.io.pixels import dataset, quiet
+from pseudohealthy.io.scan import Scan
 from pseudohealthy.io.turn import acquired
-from pseudohealthy.scan import Scan
 
 # Patient and study as every object of a study repeats them; the first nine must be there and may be empty (type 2)
 NEEDED = (

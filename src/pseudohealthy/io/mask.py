@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.scan import Scan
+from pseudohealthy.io.scan import Scan
 
 MOST_LABELS = 32  # more whole numbers than this are shades, or numbered lesions
 MOST_BETWEEN = 0.2  # share of voxels between 10 and 90 % of the scale, beyond which it is an image

@@ -21,8 +21,8 @@ import numpy as np
 from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.bounded import looks_like
+from pseudohealthy.io.scan import Scan, as_float, finite, invertible, of_a_patient, same_grid
 from pseudohealthy.io.turn import PLANES, Turn, turn_to
-from pseudohealthy.scan import Scan, as_float, finite, invertible, of_a_patient, same_grid
 
 GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
 UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}  # of xyzt_units; else mm

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.scan import Scan, as_float, finite, matrix, numbers
+from pseudohealthy.io.scan import Scan, as_float, finite, matrix, numbers
 
 CURE = "give the path of its file or folder"
 

@@ -19,7 +19,7 @@ from pseudohealthy.io import tiff
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.bounded import Bounded, looks_like
 from pseudohealthy.io.mask import drawn
-from pseudohealthy.scan import Scan, as_float, finite, luminance
+from pseudohealthy.io.scan import Scan, as_float, finite, luminance
 
 MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
 # Pixels a byte of a file can stand for at most. Deflate makes 1032 bytes of one, each of 8 one-bit pixels; LZW 2730.

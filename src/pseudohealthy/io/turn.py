@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.scan import Scan
+from pseudohealthy.io.scan import Scan
 
 # Where planes, rows and columns point, so that row 0 shown on top is the radiological view.
 PLANES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudohealthy.cases import HEALTHY
+from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.networks.adversarial import PatchCritic, Translator, frozen, gradient_penalty

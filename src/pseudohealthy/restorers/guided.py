@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudohealthy.cases import HEALTHY
+from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.diffusion.denoiser import Denoiser, Estimate
 from pseudohealthy.diffusion.encodings import Encodings
 from pseudohealthy.diffusion.guidance import guide, input_gradient, log_probability

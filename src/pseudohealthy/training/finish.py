@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pseudohealthy import resume
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.domain import Domain
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.planes import PlaneStore

@@ -17,8 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from pseudohealthy import cases, planes
-from pseudohealthy.cases import HEALTHY
+from pseudohealthy import planes
+from pseudohealthy.data import manifest
+from pseudohealthy.data.checks import require_clean
+from pseudohealthy.data.labels import HEALTHY
+from pseudohealthy.data.load import load
 from pseudohealthy.errors import INTERRUPTED, NO_INPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_text
 from pseudohealthy.processes import World, join
@@ -68,8 +71,8 @@ def train(
     world, folder = join(device), Path(out)
     memory.require_weights(recipe.parameters(), world.device)
     with refusable(folder, overwrite=overwrite, first=world.first):
-        manifest = cases.load(Path(data), dedupe=dedupe)
-        cases.require_clean(manifest)
+        manifest = load(Path(data), dedupe=dedupe)
+        require_clean(manifest)
         if world.first:
             here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
             said = {"data": here, "manifest_sha256": manifest.sha256, "names": "series"}
@@ -128,7 +131,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     if not data and not where.exists():
         message = f"the data of '{opened.name}' are not where they were in training"
         raise Fault("NOT_FOUND", message, "name them with --data", exit=NO_INPUT)
-    manifest = cases.load(where, dedupe=bool(opened.record.get("dedupe")), names=opened.record.get("names", "path"))
+    manifest = load(where, dedupe=bool(opened.record.get("dedupe")), names=opened.record.get("names", "path"))
     if manifest.sha256 != opened.record.get("manifest_sha256"):
         raise Fault(
             "DATA_CHANGED",
@@ -145,7 +148,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     return fit(opened, open_planes(opened, manifest, world, cache), world, sink=sink, begun=begun)
 
 
-def open_planes(run: Run, manifest: cases.Manifest, world: World, cache: Path | None = None) -> planes.PlaneStore:
+def open_planes(run: Run, manifest: manifest.Manifest, world: World, cache: Path | None = None) -> planes.PlaneStore:
     """The planes to train on, cut by the first process, and by others where its folders are not theirs.
 
     Fault NO_HEALTHY (exit 3) without a healthy training plane.

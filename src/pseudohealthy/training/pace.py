@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.io.atomic import write_text
 from pseudohealthy.progress import duration, say
 from pseudohealthy.training import finish, watch

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy.canvas import Canvas
-from pseudohealthy.cases import Manifest
+from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, Fault
 from pseudohealthy.planes import VERSION, PlaneStore, build_cache
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudohealthy import planes
-from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.devices import precision_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import INTERNAL, NO_INPUT, USAGE, Fault

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.progress import say

@@ -14,7 +14,7 @@ from math import ceil, floor
 
 import numpy as np
 
-from pseudohealthy.cases import HEALTHY
+from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.evaluation import bootstrap
 from pseudohealthy.evaluation.figures import Frame, Setting, patients, run
 from pseudohealthy.evaluation.outcome import Evaluation

@@ -18,7 +18,7 @@ from pseudohealthy.evaluation.protocols.strict import image_scores, plane_scores
 from pseudohealthy.evaluation.records import CONTROL, CaseResult
 
 if TYPE_CHECKING:
-    from pseudohealthy.scan import Scan
+    from pseudohealthy.io.scan import Scan
 
 BLOOD = (60.0, 90.0)  # HU of fresh blood on CT, above grey matter and below calcification
 

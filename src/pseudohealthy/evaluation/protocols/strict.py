@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.evaluation import bootstrap, thresholds
 from pseudohealthy.evaluation.curves import curve
 from pseudohealthy.evaluation.figures import Frame, Setting, Thresholds, counts, pooled, run

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudohealthy.cases import ANOMALOUS, HEALTHY, Case, Manifest
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.io import names as naming
 from pseudohealthy.io.identify import dicom_id

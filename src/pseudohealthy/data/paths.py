@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pseudohealthy.errors import REFUSED, USAGE, Fault
@@ -65,3 +66,9 @@ def cell_files(cell: str, root: Path) -> list[Path]:
         else:
             found.append(root / name)
     return found
+
+
+@lru_cache(maxsize=4096)
+def resolved(path: Path) -> Path:
+    """The path without links, looked up once."""
+    return path.resolve()

@@ -1,0 +1,113 @@
+"""What is wrong with a manifest: leaks between splits, copies, files that are missing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.data.paths import cell_files, resolved
+from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+from pseudohealthy.progress import say
+
+
+def check(manifest: Manifest) -> list[str]:
+    """Everything wrong with a manifest as plain sentences, the leak report first; an empty list is a clean one."""
+    return leaks(manifest) + missing(manifest)
+
+
+def require_clean(manifest: Manifest) -> None:
+    """Raise Fault MISSING (exit 3) or LEAK (exit 2) when ``check`` finds something."""
+    if gone := missing(manifest):
+        raise Fault("MISSING", " ".join(gone).rstrip("."), "correct the paths or fetch the files", exit=NO_INPUT)
+    if found := leaks(manifest):
+        across = any("are in both" in text or re.search(r"[1-9]\d* of them in different", text) for text in found)
+        code = "LEAK" if across else "DUPLICATE"
+        cure = "list each image once and keep every patient in one split"
+        root = manifest.root
+        if across and (root / "train").is_dir() and not (root / "patients.csv").is_file():
+            cure += ("; in a folder without patients.csv a file's name is its patient: where equal names are different "
+                     "patients, rename the files or add patients.csv (columns file,patient)")  # fmt: skip
+        raise Fault(code, " ".join(found).rstrip("."), cure, exit=USAGE)
+
+
+def leaks(manifest: Manifest) -> list[str]:
+    """Repeated case ids, the same image twice (by path or by content), patients found in two splits."""
+    found = []
+    ids = Counter(case.case_id for case in manifest)
+    if again := [name for name, count in ids.items() if count > 1]:
+        found.append(f"{len(again)} case id(s) occur more than once: {_first(again)}.")
+    same: dict[object, list[Case]] = defaultdict(list)
+    for case in manifest:
+        same[(resolved(case.root), case.image)].append(case)
+    twice = [group for group in same.values() if len(group) > 1]
+    twice += _same_content([group[0] for group in same.values()])
+    if twice:
+        pairs = [" = ".join(dict.fromkeys(case.case_id for case in group)) for group in twice]
+        across = sum(len({case.split for case in group} - {""}) > 1 for group in twice)
+        found.append(
+            f"{len(twice)} image(s) occur more than once, {across} of them in different splits: {_first(pairs)}."
+        )
+    where: dict[str, set[str]] = defaultdict(set)
+    for case in manifest:
+        where[case.patient_id].add(case.split)
+    for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
+        if shared := sorted(patient for patient, splits in where.items() if {one, other} <= splits):
+            found.append(f"{len(shared)} patient(s) are in both {one} and {other}: {_first(shared)}.")
+    return found
+
+
+def without_copies(manifest: Manifest) -> Manifest:
+    """The first of equal images (by path or content) that share split and label; who is left out is said. Equal images
+    of different splits or labels stay, for `require_clean` to refuse: which of them is right cannot be known."""
+    same: dict[object, list[Case]] = defaultdict(list)
+    for case in manifest:
+        same[(resolved(case.root), case.image)].append(case)
+    firsts = {id(group[0]): group for group in same.values()}
+    for alike in _same_content([group[0] for group in same.values()]):
+        firsts[id(alike[0])] = [case for one in alike for case in firsts.pop(id(one))]
+    copies = [c for group in firsts.values() if len({(x.split, x.label) for x in group}) == 1 for c in group[1:]]
+    if not copies:
+        return manifest
+    say(f"left out as copies of other cases ({len(copies)}): {_first([case.case_id for case in copies])}")
+    gone = set(map(id, copies))
+    return Manifest([case for case in manifest if id(case) not in gone], manifest.root)
+
+
+def missing(manifest: Manifest) -> list[str]:
+    """Files that are named and not there: one sentence with the first ten."""
+    exists = lru_cache(maxsize=None)(Path.exists)
+    gone = [path.name for path in dict.fromkeys(path for case in manifest for path in case.files()) if not exists(path)]
+    return [f"{len(gone)} file(s) named in the manifest do not exist: {_first(gone)}."] if gone else []
+
+
+def _same_content(cases: list[Case]) -> list[list[Case]]:
+    """Cases whose files have equal sizes and equal bytes (the middle MiB of each file speaks for a large one)."""
+    alike: dict[object, list[Case]] = defaultdict(list)
+    for case in cases:
+        files = cell_files(case.image, case.root)
+        if "#" not in case.image and all(path.is_file() for path in files):
+            alike[tuple(path.stat().st_size for path in files)].append(case)
+    equal: dict[bytes, list[Case]] = defaultdict(list)
+    for group in alike.values():
+        for case in group if len(group) > 1 else ():
+            equal[_digest(cell_files(case.image, case.root))].append(case)
+    return [group for group in equal.values() if len(group) > 1]
+
+
+def _digest(files: list[Path]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            stream.seek(max(0, size // 2 - 2**19))
+            digest.update(size.to_bytes(8, "little") + stream.read(2**20))
+    return digest.digest()
+
+
+def _first(items: Sequence[str], most: int = 10) -> str:
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

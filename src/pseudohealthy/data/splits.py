@@ -1,0 +1,72 @@
+"""Who trains, who validates, who is tested: splits by patient, drawn with a seed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.manifest import SPLITS, Manifest
+from pseudohealthy.errors import USAGE, Fault
+
+
+def assign_splits(
+    manifest: Manifest,
+    *,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    anomalous_in_val: bool = False,
+) -> Manifest:
+    """New splits by patient, each site divided alike; a function of the seed and the patients' ids alone.
+
+    When some patients are known to be healthy, train and val hold only those and all others go to test. When none is
+    (every patient has a lesion somewhere, or no label exists) all patients are divided: the planes' own labels then say
+    what is healthy.
+
+    Args:
+        anomalous_in_val: Beside healthy patients, divide those with an anomaly over val and test, in the ratio of the
+            two fractions. A validation can then rank; training is the same. Patients without a label stay in test.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise Fault("BAD_SETTING", f"split fractions {tuple(fractions)}", "give three shares that sum to 1", exit=USAGE)
+    labels: dict[str, set[int | None]] = defaultdict(set)
+    sites: dict[str, str] = {}
+    for case in manifest:
+        labels[case.patient_id].add(case.label)
+        sites.setdefault(case.patient_id, case.site)
+    healthy = [patient for patient in labels if labels[patient] == {HEALTHY}]
+    split = dict.fromkeys(labels, "test") | _apportion(_ranked(healthy or labels, sites, seed), fractions)
+    _, val, test = fractions
+    if anomalous_in_val and healthy and val + test > 0:
+        anomalous = [patient for patient in labels if ANOMALOUS in labels[patient]]
+        shares = (test / (val + test), val / (val + test))  # a single one is for the test
+        split |= _apportion(_ranked(anomalous, sites, seed), shares, ("test", "val"))
+    return Manifest([replace(case, split=split[case.patient_id]) for case in manifest], manifest.root)
+
+
+def _ranked(patients: Iterable[str], sites: Mapping[str, str], seed: int) -> list[str]:
+    """Patients site by site, within a site in an order drawn with the seed."""
+    names = sorted(patients)
+    rank = dict(zip(names, np.random.default_rng(seed).permutation(len(names)).tolist(), strict=True))
+    return sorted(names, key=lambda patient: (sites[patient], rank[patient]))
+
+
+def _apportion(patients: list[str], fractions: Sequence[float], splits: Sequence[str] = SPLITS) -> dict[str, str]:
+    """Splits in proportion along the list; every share above 0 gets a patient as long as there are enough."""
+    total = len(patients)
+    wanted = [round(share * total) for share in fractions]
+    for position, share in enumerate(fractions):
+        if share > 0 and wanted[position] == 0 and total >= len(splits):
+            wanted[position] = 1
+    while sum(wanted) != total:
+        wanted[int(np.argmax(wanted))] += 1 if sum(wanted) < total else -1
+    split, taken = {}, [0] * len(splits)
+    for position, patient in enumerate(patients, start=1):  # grouped by site: the largest arrears get the next patient
+        arrears = [want * position / total - used for want, used in zip(wanted, taken, strict=True)]
+        place = int(np.argmax(arrears))
+        split[patient] = splits[place]
+        taken[place] += 1
+    return split
