@@ -139,7 +139,7 @@ def test_an_output_that_changed_fails_its_case_alone(tiny_run, outputs, how):
 
 
 def test_a_map_that_the_run_does_not_give_differs(tiny_run, outputs):
-    from pseudohealthy.resume import sha256
+    from pseudohealthy.io.hashing import sha256
 
     inputs, out = outputs
     path = out / "c0" / "anomaly_map.tiff"

@@ -22,12 +22,14 @@ from pseudohealthy.detection.rows import Detections, blank, say_left_out, write_
 from pseudohealthy.detector import Detector
 from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, USAGE, Fault
 from pseudohealthy.finding import KINDS, Finding, check_kinds, check_some, split_kinds
+from pseudohealthy.io.hashing import sha256
 from pseudohealthy.io.names import unname
+from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.layout import LAYOUTS, places
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.changes import changes
-from pseudohealthy.run import Run, prepare_folder, provenance
+from pseudohealthy.run import Run, provenance
 from pseudohealthy.signals import STOP
 
 ENGINES = ("plain", "ray")
@@ -250,7 +252,7 @@ def unfinished(sources: Sequence[io.Source], job: Job, result: Detections, bar: 
 
 def input_sha256(source: io.Source) -> str:
     """Hash of what is read; the item of a file of many is named behind it."""
-    return resume.sha256(source.paths) + ("" if source.item is None else f"#{source.item}")
+    return sha256(source.paths) + ("" if source.item is None else f"#{source.item}")
 
 
 def groups(

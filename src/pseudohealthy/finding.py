@@ -199,9 +199,9 @@ class Finding:
         self, folder: Path, kinds: Sequence[str], layout: str | Bids, truth: np.ndarray | None
     ) -> dict[str, Path]:
         from pseudohealthy import io
+        from pseudohealthy.io.hashing import sha256
         from pseudohealthy.report.case import case_page
         from pseudohealthy.report.panel import panel
-        from pseudohealthy.resume import sha256
 
         place = places(folder, self.case_id, layout, self.scan)
         # The DICOM source comes first: what had to be repaired in it is a warning that the other kinds show
@@ -245,15 +245,15 @@ class Finding:
         return made
 
     def _save_dicom(self, folder: Path, kinds: Sequence[str], drawn: Path | None, source: Any) -> dict[str, Path]:
-        from pseudohealthy.io import dicom_out
+        from pseudohealthy.io import dicom_write
 
         paths: dict[str, Path] = {}
         if "dicom-seg" in kinds:
             path = folder / "anomaly_mask.dcm"
-            paths["dicom_seg"] = dicom_out.write_segmentation(self.mask, self.scan, path, source)
+            paths["dicom_seg"] = dicom_write.write_segmentation(self.mask, self.scan, path, source)
         if "dicom-map" in kinds:
             path = folder / "anomaly_map.dcm"
-            paths["dicom_map"] = dicom_out.write_map(self.map, self.scan, path, source)
+            paths["dicom_map"] = dicom_write.write_map(self.map, self.scan, path, source)
         if "dicom-sc" in kinds:
             from PIL import Image
 
@@ -265,7 +265,7 @@ class Finding:
             if drawn is None:
                 shown.unlink()
             path = folder / "panel.dcm"
-            paths["dicom_sc"] = dicom_out.write_capture(pixels, self.scan, path, source)
+            paths["dicom_sc"] = dicom_write.write_capture(pixels, self.scan, path, source)
         return paths
 
     def beside(self, truth: np.ndarray) -> Known:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pseudohealthy.io.atomic import _plain
+from pseudohealthy.io.atomic import plain
+from pseudohealthy.io.hashing import sha256
 
 # Everything `Finding.save` may leave in a case's folder; nothing else there is ever removed
 WRITTEN = {"panel.png", "panel.dcm", "slices.csv", "case.json", "case.html"} | {
@@ -25,18 +26,9 @@ WRITTEN = {"panel.png", "panel.dcm", "slices.csv", "case.json", "case.html"} | {
 TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}")  # as `atomic` and `together` name them
 
 
-def sha256(paths: Sequence[Path]) -> str:
-    """Of one file its sha256; of several (a DICOM series) the sha256 of their sorted ones, so that names do not count."""
-    digests = []
-    for path in paths:
-        with open(path, "rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
-
-
 def request_sha256(made: dict[str, Any], **asked: Any) -> str:
     """What was asked for: run, weights, settings, threshold, kinds. Another request makes every case unfinished."""
-    return hashlib.sha256(json.dumps(_plain({**made, **asked}), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(plain({**made, **asked}), sort_keys=True).encode()).hexdigest()
 
 
 def digests(truths: Mapping[str, np.ndarray]) -> dict[str, str]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy import models
-from pseudohealthy.errors import BAD_MODEL, BAD_OUTPUT, USAGE, Fault
+from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
+from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.recipe import Recipe
 from pseudohealthy.version import __version__
 
@@ -140,71 +139,6 @@ class Run:
                         "restore them from a copy", exit=BAD_MODEL)  # fmt: skip
         restorer.load_state_dict(tensors)
         return restorer.eval().requires_grad_(False), sha256
-
-
-def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
-    """An output folder, made where missing. Fault (exit 6) when it is a file, not writable, or not empty."""
-    folder = Path(folder)
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise Fault("OUTPUT", f"'{folder.name}' is a file", "name a folder with --out", exit=BAD_OUTPUT)
-        folder.mkdir(parents=True, exist_ok=True)
-        claim(folder)
-        if not overwrite and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise Fault(
-                "OUTPUT_NOT_EMPTY",
-                f"'{folder.name}' is not empty",
-                "choose another --out, or add --overwrite",
-                exit=BAD_OUTPUT,
-            )
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise Fault(
-            "OUTPUT", f"cannot write into '{folder.name}': {error.strerror}", "choose another --out", exit=BAD_OUTPUT
-        ) from None
-    return folder
-
-
-_claimed: dict[
-    tuple[int, int], int
-] = {}  # (device, inode) of folders this process writes into -> descriptor that locks
-
-
-def claim(folder: Path) -> None:
-    """Keep other processes from writing into `folder` as long as this one lives. Fault OUTPUT_BUSY (exit 6).
-
-    The folder itself is locked: no lock file is left behind, and the lock ends with the process, even with kill -9.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        return
-    info = folder.stat()
-    if (info.st_dev, info.st_ino) in _claimed:
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise Fault("OUTPUT_BUSY", f"another process writes into '{folder.name}'", "wait for it, or choose another --out",
-                    exit=BAD_OUTPUT) from None  # fmt: skip
-    except OSError:  # a network file system without locks
-        os.close(handle)
-        return
-    _claimed[info.st_dev, info.st_ino] = handle
-    for stale in folder.glob(".tmp-*"):  # left by a process that was killed while it wrote
-        shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink(missing_ok=True)
-
-
-def release(folder: Path) -> None:
-    """Let others write into a folder that this process claimed; nothing where it did not."""
-    info = folder.stat()
-    handle = _claimed.pop((info.st_dev, info.st_ino), None)
-    if handle is not None:
-        os.close(handle)
 
 
 def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pseudohealthy import io, models, resume
+from pseudohealthy import io, models
 from pseudohealthy.archive import input_sha256
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.load import load
@@ -24,6 +24,8 @@ from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.detector import Detector
 from pseudohealthy.devices import computes_bf16, pick_device
 from pseudohealthy.errors import BAD_MODEL, NO_INPUT, SOME_FAILED, Fault
+from pseudohealthy.io import hashing
+from pseudohealthy.io.read import load_source, only
 from pseudohealthy.planes import build_cache
 from pseudohealthy.restorers.apply import NOISE_KEY, How, Stack, apply
 from pseudohealthy.restorers.base import Restorer
@@ -114,7 +116,7 @@ def verify_run(run: Run, data: Path | str | None, device: str) -> Verification:
         elif not path.is_file():
             found.add(name, False, "it is gone")
         else:
-            digest = resume.sha256([path])
+            digest = hashing.sha256([path])
             found.add(name, digest == hashes[name], f"sha256 {digest[:12]}")
     manifest = _manifest(run, data, found)
     _validation_case(run, restorer, manifest, device, found)
@@ -263,7 +265,7 @@ def _changed(root: Path, case: Path, said: dict[str, Any]) -> str:
         path = (case / str(places.get(name, ""))).resolve()
         if not path.is_relative_to(home) or not path.is_file():
             return f"{name} is gone"
-        if resume.sha256([path]) != digest:
+        if hashing.sha256([path]) != digest:
             return f"{path.name} has another sha256"
     return ""
 
@@ -307,8 +309,8 @@ def _restored_case(
     if "anomaly_map" not in said["outputs"]:
         found.add(f"{what}: map", None, "no map was written (kind volumes)")
         return
-    source = io._only(case / said["outputs"]["anomaly_map"])
-    kept = io._load(source, detector.canvas.plane, LARGEST).voxels[0]
+    source = only(case / said["outputs"]["anomaly_map"])
+    kept = load_source(source, detector.canvas.plane, LARGEST).voxels[0]
     if kept.shape != finding.map.shape:
         found.add(f"{what}: map", None, f"the file holds {kept.shape}, the map {finding.map.shape}")
         return

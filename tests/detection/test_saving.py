@@ -14,7 +14,7 @@ from PIL import Image
 from blobs import picture
 from pseudohealthy import archive
 from pseudohealthy.errors import Fault
-from pseudohealthy.io import dicom_out
+from pseudohealthy.io import dicom_write
 from pseudohealthy.io.atomic import together, write_text
 from pseudohealthy.phantoms import dicom_series, head
 
@@ -201,7 +201,7 @@ def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(ct_run, tmp_pa
     np.save(root / "array.npy", picture(np.random.default_rng(10), side=24)[0].astype(np.float32))
     for name in ("killer-1", "killer-2", "killer-3"):
         series(root / name, hash(name) % 1000 + 10)
-    write = {name: getattr(dicom_out, name) for name in ("write_segmentation", "write_map", "write_capture")}
+    write = {name: getattr(dicom_write, name) for name in ("write_segmentation", "write_map", "write_capture")}
 
     def killing(name: str, victim: str):
         def act(array, scan, *more):
@@ -212,7 +212,7 @@ def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(ct_run, tmp_pa
         return act
 
     for name, victim in zip(write, ("killer-1", "killer-2", "killer-3"), strict=True):
-        monkeypatch.setattr(dicom_out, name, killing(name, victim))
+        monkeypatch.setattr(dicom_write, name, killing(name, victim))
     found = archive.detect(ct_run, [root], tmp_path / "out", device="cpu", kinds=EVERY, names="path")
     rows = {row["case_id"]: row for row in found.rows}
     assert found.exit == 4 and len(rows) == 20

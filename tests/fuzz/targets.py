@@ -24,13 +24,13 @@ CANVAS = Canvas(size=16)
 
 def scan(path: Path) -> None:
     """Read as `detect` does, and bring what was read to a model."""
-    from pseudohealthy.io import archive
+    from pseudohealthy.io import unzip
 
     try:
         sound(io.read(path))
     finally:
-        while archive._unpacked:
-            archive._unpacked.pop().cleanup()
+        while unzip._unpacked:
+            unzip._unpacked.pop().cleanup()
 
 
 def sound(scan: Scan) -> None:

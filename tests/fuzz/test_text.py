@@ -40,7 +40,7 @@ class Seen(html.parser.HTMLParser):
 @settings(max_examples=40, deadline=None)
 @given(TEXT, TEXT)
 def test_no_cell_of_a_table_runs_in_a_spreadsheet_and_none_spills_into_another(tmp_path_factory, one, other):
-    from pseudohealthy.report.comparison import write_table
+    from pseudohealthy.io.table import write_table
 
     path = write_table(tmp_path_factory.getbasetemp() / "table.csv", [{"method": one, "value": -1.5, "note": other}])
     with open(path, newline="", encoding="utf-8") as file:

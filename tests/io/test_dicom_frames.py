@@ -12,8 +12,8 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
-from pseudohealthy.io import dicom_out
-from pseudohealthy.io.series import group
+from pseudohealthy.io import dicom_write
+from pseudohealthy.io.dicom_series import group
 
 MR = "1.2.840.10008.5.1.4.1.1.4.1"
 ALWAYS = {
@@ -137,7 +137,7 @@ def test_a_segmentation_points_at_the_frames_of_its_own_volume(tmp_path, volume)
     kinds = [{"ComplexImageComponent": "MAGNITUDE"}, {"ComplexImageComponent": "PHASE"}]
     path = enhanced(tmp_path / "a.dcm", volume, [at(k // 2, **kinds[k % 2]) for k in range(10)])
     scan = io.read(f"{path}#1")
-    dicom_out.write_segmentation(np.ones(scan.shape[1:], bool), scan, tmp_path / "seg.dcm")
+    dicom_write.write_segmentation(np.ones(scan.shape[1:], bool), scan, tmp_path / "seg.dcm")
     groups = pydicom.dcmread(tmp_path / "seg.dcm").PerFrameFunctionalGroupsSequence
     told = {
         float(g.PlanePositionSequence[0].ImagePositionPatient[2]): int(

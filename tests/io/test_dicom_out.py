@@ -13,7 +13,7 @@ from pydicom.uid import UID, generate_uid
 
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
-from pseudohealthy.io import dicom_out
+from pseudohealthy.io import dicom_write
 from pseudohealthy.phantoms import dicom_series
 
 LESION = (slice(2, 5), slice(3, 7), slice(4, 9))  # fits however the axes are turned
@@ -66,14 +66,14 @@ def test_a_lesion_comes_back_where_it_is_in_the_patient(tmp_path, write_series, 
     orientation, step = ORIENTATIONS[name]
     write_series(tmp_path / "in", volume, orientation=orientation, step=step)
     scan = io.read(tmp_path / "in")
-    path = dicom_out.write_segmentation(lesion_of(scan), scan, tmp_path / "seg.dcm")
+    path = dicom_write.write_segmentation(lesion_of(scan), scan, tmp_path / "seg.dcm")
     assert same_places(segmented_points(path), world(lesion_of(scan), scan.affine))
 
 
 def test_every_frame_names_the_slice_it_lies_on(tmp_path, write_series, volume):
     write_series(tmp_path / "in", volume)
     scan = io.read(tmp_path / "in")
-    path = dicom_out.write_segmentation(lesion_of(scan), scan, tmp_path / "seg.dcm")
+    path = dicom_write.write_segmentation(lesion_of(scan), scan, tmp_path / "seg.dcm")
     sources = {ds.SOPInstanceUID: ds for ds in map(pydicom.dcmread, scan.origin.paths)}
     made = pydicom.dcmread(path)
     assert len(made.PerFrameFunctionalGroupsSequence) == 3
@@ -91,7 +91,7 @@ def test_a_map_keeps_its_values_and_its_places(tmp_path, write_series, volume):
     write_series(tmp_path / "in", volume, step=(0.0, 0, -2.0))
     scan = io.read(tmp_path / "in")
     values = np.random.default_rng(0).random(scan.shape[1:]).astype(np.float32)
-    path = dicom_out.write_map(values, scan, tmp_path / "map.dcm")
+    path = dicom_write.write_map(values, scan, tmp_path / "map.dcm")
     read = highdicom.imread(path).get_volume(dtype=np.float32)
     index = np.linalg.inv(np.diag([-1, -1, 1, 1]) @ scan.affine) @ read.affine  # voxel of the map -> voxel of the scan
     d, h, w = (read.array.shape[k] // 2 for k in range(3))
@@ -106,7 +106,7 @@ def test_frames_of_a_map_ascend_along_the_normal(tmp_path, write_series, volume,
     normal = np.cross(orientation[:3], orientation[3:])
     write_series(tmp_path / "s", volume, orientation=orientation, step=-2.0 * normal)
     scan = io.read(tmp_path / "s", plane="native")
-    made = pydicom.dcmread(dicom_out.write_map(scan.voxels[0] / 4096, scan, tmp_path / "map.dcm"))
+    made = pydicom.dcmread(dicom_write.write_map(scan.voxels[0] / 4096, scan, tmp_path / "map.dcm"))
     groups = made.PerFrameFunctionalGroupsSequence
     places = [np.dot(np.array(g.PlanePositionSequence[0].ImagePositionPatient, float), normal) for g in groups]
     np.testing.assert_allclose(np.diff(places), 2.0)
@@ -130,9 +130,9 @@ def multi_frame(folder, write_series, volume):
 
 def test_a_multi_frame_image_is_answered_on_its_own_frames(tmp_path, write_series, volume):
     scan = io.read(multi_frame(tmp_path, write_series, volume))
-    path = dicom_out.write_segmentation(lesion_of(scan), scan, tmp_path / "seg.dcm")
+    path = dicom_write.write_segmentation(lesion_of(scan), scan, tmp_path / "seg.dcm")
     assert same_places(segmented_points(path), world(lesion_of(scan), scan.affine))
-    dicom_out.write_map(lesion_of(scan).astype(np.float32), scan, tmp_path / "map.dcm")
+    dicom_write.write_map(lesion_of(scan).astype(np.float32), scan, tmp_path / "map.dcm")
 
 
 def test_a_radiograph_has_its_mask_and_its_map_as_segmentations(tmp_path, write_series, volume):
@@ -141,9 +141,9 @@ def test_a_radiograph_has_its_mask_and_its_map_as_segmentations(tmp_path, write_
     )
     scan = io.read(path)
     values = np.linspace(0, 2, volume[0].size).reshape(1, *volume[0].shape)
-    mask = pydicom.dcmread(dicom_out.write_segmentation(values > 1, scan, tmp_path / "seg.dcm"))
+    mask = pydicom.dcmread(dicom_write.write_segmentation(values > 1, scan, tmp_path / "seg.dcm"))
     assert np.array_equal(mask.pixel_array.reshape(values.shape), values > 1)
-    fraction = pydicom.dcmread(dicom_out.write_map(values, scan, tmp_path / "map.dcm"))
+    fraction = pydicom.dcmread(dicom_write.write_map(values, scan, tmp_path / "map.dcm"))
     assert fraction.SegmentationType == "FRACTIONAL"
     assert np.abs(fraction.pixel_array.reshape(values.shape) / 255 * 2 - values).max() < 2 / 255
     assert "divided by 2" in fraction.SegmentSequence[0].SegmentDescription
@@ -169,9 +169,9 @@ def test_objects_belong_to_the_study_and_say_what_they_are(tmp_path, write_serie
 def written(scan, folder):
     mask = lesion_of(scan)
     return [
-        dicom_out.write_segmentation(mask, scan, folder / "seg.dcm"),
-        dicom_out.write_map(mask * np.float32(0.7), scan, folder / "map.dcm"),
-        dicom_out.write_capture(np.full((30, 40, 3), 9, np.uint8), scan, folder / "sc.dcm"),
+        dicom_write.write_segmentation(mask, scan, folder / "seg.dcm"),
+        dicom_write.write_map(mask * np.float32(0.7), scan, folder / "map.dcm"),
+        dicom_write.write_capture(np.full((30, 40, 3), 9, np.uint8), scan, folder / "sc.dcm"),
     ]
 
 
@@ -234,7 +234,7 @@ def test_what_is_not_dicom_is_refused_in_one_line(tmp_path):
     from pseudohealthy.io.scan import Scan
 
     with pytest.raises(Fault) as caught:
-        dicom_out.write_segmentation(np.zeros((1, 12, 12), bool), Scan.from_array(np.eye(12)), tmp_path / "seg.dcm")
+        dicom_write.write_segmentation(np.zeros((1, 12, 12), bool), Scan.from_array(np.eye(12)), tmp_path / "seg.dcm")
     assert (caught.value.code, caught.value.exit) == ("KIND", 2) and not (tmp_path / "seg.dcm").exists()
 
 
@@ -243,5 +243,5 @@ def test_real_series_and_back(shared, tmp_path, folder):
     scan = io.read(shared / "data" / folder)
     mask = np.zeros(scan.shape[1:], bool)
     mask[len(mask) // 2, 100:110, 60:90] = True
-    path = dicom_out.write_segmentation(mask, scan, tmp_path / "seg.dcm")
+    path = dicom_write.write_segmentation(mask, scan, tmp_path / "seg.dcm")
     assert same_places(segmented_points(path), world(mask, scan.affine))

@@ -14,7 +14,7 @@ import pytest
 
 from multiframe import enhanced
 from pseudohealthy import io
-from pseudohealthy.io import dicom_out
+from pseudohealthy.io import dicom_write
 from pseudohealthy.phantoms import dicom_series
 
 
@@ -68,7 +68,7 @@ def scan(request, tmp_path, write_series, volume):
 
 def test_dcmqi_reads_every_value_of_a_map_where_it_is(scan, tmp_path):
     values = scan.voxels[0] / 1000
-    read, affine = dcmqi("paramap2itkimage", dicom_out.write_map(values, scan, tmp_path / "map.dcm"))
+    read, affine = dcmqi("paramap2itkimage", dicom_write.write_map(values, scan, tmp_path / "map.dcm"))
     np.testing.assert_array_equal(read, values.astype(np.float32))
     several = slice(int(len(values) == 1), 4)  # of one plane it takes 1 mm for the way to the next
     np.testing.assert_allclose(affine[:, several], scan.affine[:, several], atol=2e-3)
@@ -78,7 +78,7 @@ def test_dcmqi_reads_every_voxel_of_a_mask_where_it_is(scan, tmp_path):
     """Empty planes are not among the frames: the planes that are must come back where they were."""
     mask = scan.voxels[0] > 900
     mask[::3] = len(mask) == 1
-    read, affine = dcmqi("segimage2itkimage", dicom_out.write_segmentation(mask, scan, tmp_path / "seg.dcm"))
+    read, affine = dcmqi("segimage2itkimage", dicom_write.write_segmentation(mask, scan, tmp_path / "seg.dcm"))
     assert np.count_nonzero(read) == np.count_nonzero(mask)
     index = np.linalg.inv(scan.affine) @ affine @ np.c_[np.argwhere(read), np.ones(np.count_nonzero(read))].T
     np.testing.assert_allclose(index[:3], np.argwhere(mask).T, atol=0.02)
@@ -88,7 +88,7 @@ def test_dcmqi_reads_the_values_of_a_tilted_map(tmp_path):
     dicom_series(tmp_path / "in", np.random.default_rng(0).random((6, 16, 20)) * 900, tilt=15.0)
     scan = io.read(tmp_path / "in", plane="native")
     values = scan.voxels[0] / 1000
-    read, _ = dcmqi("paramap2itkimage", dicom_out.write_map(values, scan, tmp_path / "map.dcm"))
+    read, _ = dcmqi("paramap2itkimage", dicom_write.write_map(values, scan, tmp_path / "map.dcm"))
     np.testing.assert_array_equal(read, values.astype(np.float32))
 
 
@@ -104,10 +104,10 @@ def test_dcmqi_and_dciodvfy_take_what_is_made_of_real_images(shared, tmp_path, w
     values = np.random.default_rng(0).random(scan.shape[1:]).astype(np.float32)
     values[values < 0.97] = 0
     mask = values > 0
-    path = dicom_out.write_map(values, scan, tmp_path / "map.dcm")
+    path = dicom_write.write_map(values, scan, tmp_path / "map.dcm")
     assert errors(path) == []
     np.testing.assert_array_equal(dcmqi("paramap2itkimage", path)[0], values)
-    path = dicom_out.write_segmentation(mask, scan, tmp_path / "seg.dcm")
+    path = dicom_write.write_segmentation(mask, scan, tmp_path / "seg.dcm")
     assert errors(path) == []
     if "rsna" not in what:  # tilted
         np.testing.assert_array_equal(dcmqi("segimage2itkimage", path)[0], mask)
@@ -123,7 +123,7 @@ def test_planes_of_a_tilted_series_are_measured_along_their_normal(tmp_path, wri
             del ds.SliceThickness
             ds.save_as(path)
     scan = io.read(tmp_path / "in", plane="native")
-    made = pydicom.dcmread(getattr(dicom_out, write)(np.ones(scan.shape[1:], bool), scan, tmp_path / "made.dcm"))
+    made = pydicom.dcmread(getattr(dicom_write, write)(np.ones(scan.shape[1:], bool), scan, tmp_path / "made.dcm"))
     measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert float(measures.SliceThickness) == pytest.approx(5 * np.cos(np.deg2rad(8)), abs=1e-6)
     assert float(measures.SpacingBetweenSlices) == pytest.approx(5 * np.cos(np.deg2rad(8)), abs=1e-6)
@@ -148,6 +148,6 @@ def test_the_orientation_has_the_digits_of_the_source(tmp_path, write_series, vo
             ds.ImageOrientationPatient = told.split("\\")
             ds.save_as(path)
     scan = io.read(tmp_path / "in")
-    path = getattr(dicom_out, write)(np.ones(scan.shape[1:], bool), scan, tmp_path / "made.dcm")
+    path = getattr(dicom_write, write)(np.ones(scan.shape[1:], bool), scan, tmp_path / "made.dcm")
     made = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
     assert [str(v) for v in made.ImageOrientationPatient] == (expected or told).split("\\")

@@ -9,7 +9,7 @@ from pydicom.dataelem import RawDataElement
 
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
-from pseudohealthy.io.series import group
+from pseudohealthy.io.dicom_series import group
 
 
 def fault(path) -> Fault:

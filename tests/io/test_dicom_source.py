@@ -16,7 +16,7 @@ from pydicom.uid import CTImageStorage, generate_uid
 from multiframe import enhanced
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
-from pseudohealthy.io import dicom_out, dicom_source
+from pseudohealthy.io import dicom_source, dicom_write
 
 LESION = (slice(2, 5), slice(3, 7), slice(10, 15))
 VALID = {name: generate_uid(entropy_srcs=[name]) for name in ("study", "series", "frame")}
@@ -59,9 +59,9 @@ def written(scan, folder) -> tuple[list[pydicom.Dataset], list[str]]:
     mask[LESION] = True
     source = dicom_source.read(scan)
     paths = [
-        dicom_out.write_segmentation(mask, scan, folder / "seg.dcm", source),
-        dicom_out.write_map(mask * np.float32(0.7), scan, folder / "map.dcm", source),
-        dicom_out.write_capture(np.full((30, 40, 3), 9, np.uint8), scan, folder / "sc.dcm", source),
+        dicom_write.write_segmentation(mask, scan, folder / "seg.dcm", source),
+        dicom_write.write_map(mask * np.float32(0.7), scan, folder / "map.dcm", source),
+        dicom_write.write_capture(np.full((30, 40, 3), 9, np.uint8), scan, folder / "sc.dcm", source),
     ]
     for path in paths:
         assert errors(path) == [], path.name
@@ -173,7 +173,7 @@ def test_values_of_patient_and_study_are_valid_in_every_object(case, tmp_path, w
 def test_an_id_that_is_too_long_is_never_cut_to_be_somebody_elses(case, tmp_path):
     scan = case(PatientID=LONG)
     source = dicom_source.read(scan)
-    path = dicom_out.write_capture(np.zeros((9, 9, 3), np.uint8), scan, tmp_path / "sc.dcm", source)
+    path = dicom_write.write_capture(np.zeros((9, 9, 3), np.uint8), scan, tmp_path / "sc.dcm", source)
     assert pydicom.dcmread(path).PatientID == LONG.decode() and "kept" in source.notes[0]
 
 
@@ -238,7 +238,7 @@ def test_objects_of_a_multi_frame_image_lie_on_its_own_frames(tmp_path, volume, 
     path = enhanced(tmp_path / "in", volume, order=ORDERS[name], per_frame=per_frame)
     scan = io.read(path)
     values = scan.voxels[0] / 1000  # the map is the image, so that each frame tells where it belongs
-    made = pydicom.dcmread(dicom_out.write_map(values, scan, tmp_path / "map.dcm"))
+    made = pydicom.dcmread(dicom_write.write_map(values, scan, tmp_path / "map.dcm"))
     assert errors(tmp_path / "map.dcm") == []
     source, frames = pydicom.dcmread(path), np.frombuffer(made.FloatPixelData, "<f4")
     frames = frames.reshape(-1, made.Rows, made.Columns)
@@ -257,7 +257,7 @@ def test_objects_of_a_multi_frame_image_lie_on_its_own_frames(tmp_path, volume, 
         assert np.allclose(here.ImagePositionPatient, there.ImagePositionPatient, atol=1e-6)
     mask = np.zeros(scan.shape[1:], bool)
     mask[2:3, 3:7, 10:15] = True
-    dicom_out.write_segmentation(mask, scan, tmp_path / "seg.dcm")
+    dicom_write.write_segmentation(mask, scan, tmp_path / "seg.dcm")
     assert errors(tmp_path / "seg.dcm") == []
 
 

@@ -295,12 +295,12 @@ def test_zips_with_links_bombs_repeats_or_passwords_are_refused(tmp_path, monkey
     raw[raw.index(b"PK\1\2") + 8] |= 1
     (tmp_path / "locked.zip").write_bytes(raw)
     assert refused(tmp_path / "locked.zip")
-    monkeypatch.setattr("pseudohealthy.io.archive.MAX_MEMBERS", 5)
+    monkeypatch.setattr("pseudohealthy.io.unzip.MAX_MEMBERS", 5)
     assert refused(make_zip(tmp_path / "many.zip", {f"{k}.png": b"" for k in range(6)}))
 
 
 def test_a_zip_that_understates_its_size_is_refused_while_inflating(tmp_path, monkeypatch):
-    monkeypatch.setattr("pseudohealthy.io.archive.FREE", 1000)
+    monkeypatch.setattr("pseudohealthy.io.unzip.FREE", 1000)
     path = make_zip(tmp_path / "liar.zip", {"x.png": bytes(1_000_000)})
     raw = bytearray(path.read_bytes())
     at = raw.index(b"PK\1\2") + 24

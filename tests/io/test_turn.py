@@ -12,7 +12,7 @@ import torch
 from pseudohealthy import io
 from pseudohealthy.canvas import Canvas
 from pseudohealthy.errors import Fault
-from pseudohealthy.io import dicom_out
+from pseudohealthy.io import dicom_write
 from pseudohealthy.io.turn import acquired, turn_to
 from pseudohealthy.maps import AnomalyMap
 from pseudohealthy.phantoms import head
@@ -77,8 +77,8 @@ def test_results_come_back_in_the_slices_that_were_acquired(pair, tmp_path):
     np.testing.assert_array_equal(np.asarray(image.dataobj).transpose(2, 1, 0), stored)
     np.testing.assert_allclose(image.affine[:, [2, 1, 0, 3]], affine, atol=1e-4)
     for write, shown in (
-        (dicom_out.write_segmentation, scan.voxels[0] > 500),
-        (dicom_out.write_map, scan.voxels[0]),
+        (dicom_write.write_segmentation, scan.voxels[0] > 500),
+        (dicom_write.write_map, scan.voxels[0]),
     ):
         made = pydicom.dcmread(write(shown, scan, tmp_path / f"{write.__name__}.dcm"))
         frames = made.pixel_array if "PixelData" in made else np.frombuffer(made.FloatPixelData, "<f4")

@@ -106,7 +106,7 @@ MUTANTS = {
         "tests/test_maps.py"),
     "hash-unchecked": Mutant(
         "a changed output passes its hash", "verify.py",
-        "if resume.sha256([path]) != digest:", "if not digest:", "tests/test_verify.py"),
+        "if hashing.sha256([path]) != digest:", "if not digest:", "tests/test_verify.py"),
 }  # fmt: skip
 
 

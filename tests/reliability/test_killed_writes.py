@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pseudohealthy.io.atomic import write_text
-from pseudohealthy.run import prepare_folder
+from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.training import checkpoint
 
 SIZE = 2_000_000  # characters of a text: a write takes longer than a kill needs

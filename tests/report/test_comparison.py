@@ -9,7 +9,8 @@ import pytest
 from pseudohealthy.evaluation.compare import Comparison
 from pseudohealthy.evaluation.outcome import Evaluation
 from pseudohealthy.evaluation.records import Record
-from pseudohealthy.report.comparison import escaped, latex, rows, save, write_table
+from pseudohealthy.io.table import write_table
+from pseudohealthy.report.comparison import escaped, latex, rows, save
 from pseudohealthy.report.grid import heading
 
 HOSTILE = r"50% of $x_1$ & \input{secret} #1 ~^ <a>"

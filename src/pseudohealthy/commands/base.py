@@ -57,8 +57,8 @@ class Command:
             asked: the text is all that the command is for, so that ``--quiet`` leaves it.
         """
         if self.json:
-            from pseudohealthy.io.atomic import _plain
+            from pseudohealthy.io.atomic import plain
 
-            print(json.dumps(_plain(result), indent=2))
+            print(json.dumps(plain(result), indent=2))
         elif text is not None and (asked or not self.quiet):
             print(text)

@@ -12,7 +12,7 @@ patient may show swelling or shift.
 Traps, all counted and printed: four images are listed twice (24 surplus rows of 4,516,842; identical ones are dropped,
 contradictory ones refused); ID_6431af929.dcm holds fewer pixels than it declares and a few slices are constant: left
 out by what they are, never replaced by another image; 12-bit headers that wrap air to +3096 are repaired on reading
-(``io.pixels``); file names say nothing of order or patient; published splits by slice share patients. A series with a
+(``io.dicom_pixels``); file names say nothing of order or patient; published splits by slice share patients. A series with a
 gap or uneven distances becomes a stack without geometry (no ml). BHSD (``ct-masks``) is made of this set under other
 names, which no check by id can see. Non-commercial terms, no redistribution.
 """
@@ -182,7 +182,7 @@ def _files(source: Path) -> dict[str, Path]:
 
 def _read(files: dict[str, Path], labels: dict[str, int]) -> list[_Slice]:
     """Every slice by its header; one with too few or constant pixels is named and marked unusable."""
-    from pseudohealthy.io.pixels import dataset, quiet, stored_values
+    from pseudohealthy.io.dicom_pixels import dataset, quiet, stored_values
 
     slices, refused = [], Counter[str]()
     with quiet():

@@ -18,8 +18,8 @@ from typing import Any
 
 from pseudohealthy.errors import BAD_OUTPUT, Fault
 from pseudohealthy.io import names
-from pseudohealthy.io.archive import is_unpacked
 from pseudohealthy.io.source import Source
+from pseudohealthy.io.unzip import is_unpacked
 
 DERIVATIVE = Path("derivatives") / "pseudohealthy"
 NAME = re.compile(r"(?P<entities>sub-[0-9A-Za-z]+(?:_[a-z]+-[0-9A-Za-z]+)*)_(?P<suffix>[0-9A-Za-z]+)$")

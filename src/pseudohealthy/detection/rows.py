@@ -83,7 +83,7 @@ def write_results(result: Detections, made: dict[str, Any], validation_scores: S
     """findings.csv, findings.json and report.html. left: inputs that an interruption left undone."""
     import csv
 
-    from pseudohealthy.evaluation.outcome import harmless_cell
+    from pseudohealthy.io.table import harmless_cell
     from pseudohealthy.report.page import write_report
 
     with atomic(result.folder / "findings.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:

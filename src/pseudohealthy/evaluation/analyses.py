@@ -243,7 +243,7 @@ def side_by_side(
     Writes intensities.csv, .json, .md and .png; conditioning.png where a run is conditioned; examples_oracle.png where cases have a
     reference (the last two with the data's name, of several).
     """
-    from pseudohealthy.report.comparison import write_table
+    from pseudohealthy.io.table import write_table
 
     result: dict[str, Any] = {"intensities": [], "conditioning": [], "examples_oracle": []}
     kept: dict[str, Histograms] = {}
@@ -294,7 +294,7 @@ def _write(
     folder: Path, result: dict[str, Any], means: dict[str, np.ndarray], images: np.ndarray, restored: np.ndarray,
     notes: list[str], detector: Detector, pictures: list[Path],
 ) -> None:  # fmt: skip
-    from pseudohealthy.report.comparison import write_table
+    from pseudohealthy.io.table import write_table
     from pseudohealthy.report.page import write_report
 
     made = {**detector.made(), **provenance()}

@@ -45,9 +45,10 @@ from pseudohealthy.evaluation.runner import (
 from pseudohealthy.evaluation.sharing import Watched
 from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.baselines import control_restorers
-from pseudohealthy.run import Run, prepare_folder
+from pseudohealthy.run import Run
 
 MASK = "foregrounds of all runs and reference"
 OWN = "each method's own"  # post-processing: it is part of a method, and stands in comparison.csv

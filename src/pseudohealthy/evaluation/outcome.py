@@ -13,6 +13,7 @@ from pseudohealthy.evaluation.curves import Curve
 from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, covered, number, summarise
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.io.atomic import atomic, write_json
+from pseudohealthy.io.table import harmless_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,8 +133,3 @@ def _part(found: Summary, headings: list[str]) -> Table:
     for method in present[len(methods) :]:
         table.add_row(Text(method), *cells(found.cells, method, signed=False))
     return table
-
-
-def harmless_cell(text: str) -> str:
-    """A leading = + - @ (or tab, return) would run as a formula in a spreadsheet: prefix it with '."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

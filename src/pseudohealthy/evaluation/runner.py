@@ -24,12 +24,13 @@ from pseudohealthy.evaluation.records import CONTROL, Box, CaseResult, Place
 from pseudohealthy.evaluation.restoration import TwinErrors, sentences
 from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.planes import plane_labels
 from pseudohealthy.progress import Progress, duration, say
 from pseudohealthy.restorers.apply import Stack
 from pseudohealthy.restorers.baselines import control_restorers
-from pseudohealthy.run import Run, commit, prepare_folder
+from pseudohealthy.run import Run, commit
 
 
 def evaluate(

@@ -28,12 +28,13 @@ from pseudohealthy.evaluation.restoration import TwinErrors
 from pseudohealthy.evaluation.runner import evenly, measure, refuse_leaks
 from pseudohealthy.evaluation.sharing import Common, Replay, Watched
 from pseudohealthy.evaluation.thresholds import Threshold, healthy_quantile
+from pseudohealthy.io.output_folder import prepare_folder
+from pseudohealthy.io.tiles import tiled
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import toml_value
 from pseudohealthy.restorers.changes import same_network
-from pseudohealthy.run import Run, prepare_folder
+from pseudohealthy.run import Run
 from pseudohealthy.settings import literal
-from pseudohealthy.tiles import tiled
 
 MOST = 400  # settings: beyond, the grid is a mistake
 PREFERRED = ("voxel_average_precision_pooled", "plane_auroc", "image_auroc")

@@ -80,16 +80,16 @@ def write_text(path: Path | str, text: str) -> Path:
 
 def write_json(path: Path | str, obj: Any) -> Path:
     """Indented, strict JSON: numpy scalars and arrays become numbers and lists, non-finite numbers become null."""
-    return write_text(path, json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text(path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _plain(obj: Any) -> Any:
+def plain(obj: Any) -> Any:
     if hasattr(obj, "tolist"):  # numpy and torch, scalars included
         obj = obj.tolist()
     if isinstance(obj, dict):
-        return {str(key): _plain(value) for key, value in obj.items()}
+        return {str(key): plain(value) for key, value in obj.items()}
     if isinstance(obj, (list, tuple, set, frozenset)):
-        return [_plain(value) for value in obj]
+        return [plain(value) for value in obj]
     if isinstance(obj, float) and not math.isfinite(obj):
         return None
     return str(obj) if isinstance(obj, Path) else obj

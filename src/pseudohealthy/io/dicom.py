@@ -18,7 +18,7 @@ from pseudohealthy.io.dicom_frames import frame_heads, is_enhanced
 from pseudohealthy.io.dicom_grid import REGULAR, Slice, located, regular_step, without_copies
 from pseudohealthy.io.dicom_header import Head, is_mosaic
 from pseudohealthy.io.dicom_parts import labels, volumes
-from pseudohealthy.io.pixels import (
+from pseudohealthy.io.dicom_pixels import (
     MAX_SIDE,
     check_matrix,
     dataset,
@@ -31,8 +31,8 @@ from pseudohealthy.io.pixels import (
     window,
     wrapped,
 )
+from pseudohealthy.io.dicom_series import PROJECTIONS
 from pseudohealthy.io.scan import Scan, finite
-from pseudohealthy.io.series import PROJECTIONS
 from pseudohealthy.io.turn import Turn, turned
 
 __all__ = ["LPS_TO_RAS", "REGULAR", "DicomOrigin", "read"]

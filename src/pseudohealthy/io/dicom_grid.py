@@ -11,7 +11,7 @@ import numpy as np
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.dicom_header import number, numbers, parallel
-from pseudohealthy.io.pixels import rescaled
+from pseudohealthy.io.dicom_pixels import rescaled
 
 # How far a slice may lie from the regular grid, as shares of the slice distance and in mm: headers are often rounded to
 # 0.1 mm. A missing or doubled slice is off by far more.

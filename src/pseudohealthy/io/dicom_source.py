@@ -18,9 +18,9 @@ import numpy as np
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.dicom import LPS_TO_RAS, DicomOrigin
 from pseudohealthy.io.dicom_frames import ENHANCED
+from pseudohealthy.io.dicom_pixels import dataset, quiet
 from pseudohealthy.io.dicom_text import charset, decode, writable
 from pseudohealthy.io.dicom_values import plain, repaired
-from pseudohealthy.io.pixels import dataset, quiet
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.io.turn import acquired
 

@@ -17,7 +17,7 @@ from pseudohealthy.io.names import NAMES, natural, safe
 from pseudohealthy.io.source import Origin, Skipped, Source, Survey
 
 if TYPE_CHECKING:
-    from pseudohealthy.io.series import Group
+    from pseudohealthy.io.dicom_series import Group
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 NIFTI = (".nii", ".nii.gz", ".hdr")
@@ -166,7 +166,7 @@ def _picked(found: Survey, item: int | None) -> Survey:
 
 def _unpacked(path: Path, named: str, label: str) -> Path:
     """The files of a zip; why it is refused is said without its name, which an archive may have made of a patient's."""
-    from pseudohealthy.io.archive import unpack
+    from pseudohealthy.io.unzip import unpack
 
     try:
         return unpack(path)
@@ -269,7 +269,7 @@ def _idx(path: Path, item: int | None) -> Survey:
 
 
 def _dicom(paths: list[Path], root: Path, named: str, given: str) -> Survey:
-    from pseudohealthy.io.series import group, looks_dicom
+    from pseudohealthy.io.dicom_series import group, looks_dicom
 
     real = [p for p in paths if looks_dicom(p) or blank(p)]
     known = set(real)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudohealthy.evaluation import plots
-from pseudohealthy.evaluation.outcome import harmless_cell
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, Record, summarise
-from pseudohealthy.io.atomic import atomic, write_json, write_text
+from pseudohealthy.io.atomic import write_json, write_text
+from pseudohealthy.io.table import write_table
 from pseudohealthy.report import example
 from pseudohealthy.report.page import write_report
 from pseudohealthy.run import provenance
@@ -152,19 +151,6 @@ def _figure(key: str, record: Record) -> dict[str, Any]:
     if record.against and record.p_holm is not None:
         found[f"{key}_p_holm"] = record.p_holm
     return found
-
-
-def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> Path:
-    """Rows as CSV, columns in order of appearance; an undefined entry is empty."""
-    columns = list(dict.fromkeys(key for row in table for key in row))
-    with atomic(path) as tmp, open(tmp, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        for row in table:
-            writer.writerow(
-                {k: "" if v is None else harmless_cell(v) if isinstance(v, str) else v for k, v in row.items()}
-            )
-    return path
 
 
 def latex(result: Comparison) -> str:

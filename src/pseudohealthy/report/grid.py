@@ -12,7 +12,7 @@ from pseudohealthy import models
 from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.records import HEADINGS
 from pseudohealthy.io.atomic import write_json
-from pseudohealthy.report.comparison import write_table
+from pseudohealthy.io.table import write_table
 from pseudohealthy.report.page import write_report
 from pseudohealthy.run import provenance
 

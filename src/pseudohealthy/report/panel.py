@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pseudohealthy.io.atomic import atomic
-from pseudohealthy.tiles import tiled
+from pseudohealthy.io.tiles import tiled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

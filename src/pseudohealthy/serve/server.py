@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pseudohealthy.errors import BAD_OUTPUT, USAGE, Fault
+from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.progress import say
-from pseudohealthy.run import prepare_folder
 
 NEEDS = ("jinja2", "python_multipart", "starlette", "uvicorn")
 
@@ -24,7 +24,7 @@ def serve(
     """Serve runs until stopped (Ctrl-C or SIGTERM). announce is called once with the address, token included.
 
     port 0 takes a free one. Fault EXTRA (exit 2) without the `serve` extra, PORT (2) where the address cannot be bound,
-    as `Run.open` for runs, as `run.prepare_folder` for `out`.
+    as `Run.open` for runs, as `io.output_folder.prepare_folder` for `out`.
     """
     try:
         for name in NEEDS:

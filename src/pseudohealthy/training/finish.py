@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy import resume
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.domain import Domain
+from pseudohealthy.io import hashing
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.planes import PlaneStore
 from pseudohealthy.progress import Progress, say
@@ -107,7 +107,7 @@ def scoring(run: Run) -> dict[str, str]:
 
 def file_hashes(run: Run) -> dict[str, str]:
     """sha256 of the files that belong to the weights, by name: what `verify` recomputes."""
-    return {name: resume.sha256([run.folder / name]) for name in HASHED if (run.folder / name).is_file()}
+    return {name: hashing.sha256([run.folder / name]) for name in HASHED if (run.folder / name).is_file()}
 
 
 def validation_cases(store: PlaneStore, model: Restorer) -> list[np.ndarray]:

@@ -24,10 +24,11 @@ from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import INTERRUPTED, NO_INPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_text
+from pseudohealthy.io.output_folder import claim
 from pseudohealthy.processes import World, join
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.recipe import Recipe
-from pseudohealthy.run import Run, claim, now
+from pseudohealthy.run import Run, now
 from pseudohealthy.runs import pseudonyms
 from pseudohealthy.signals import Signals
 from pseudohealthy.training import finish, memory, plane_cache, sinks, watch

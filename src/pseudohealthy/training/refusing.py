@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pseudohealthy.errors import INTERRUPTED, Fault
-from pseudohealthy.run import WRITTEN, prepare_folder, release
+from pseudohealthy.io.output_folder import prepare_folder, release
+from pseudohealthy.run import WRITTEN
 
 SAVED = "resume.safetensors"  # from here on there is something to go on with
 ASIDE = (

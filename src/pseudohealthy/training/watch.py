@@ -12,10 +12,10 @@ import torch
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.io.atomic import atomic
+from pseudohealthy.io.tiles import tiled
 from pseudohealthy.progress import say
 from pseudohealthy.restorers.apply import Applied, How, Stack, apply, keys
 from pseudohealthy.restorers.base import Batch, Restorer
-from pseudohealthy.tiles import tiled
 
 if TYPE_CHECKING:
     from pseudohealthy.training.budget import Budget

@@ -17,7 +17,7 @@ from pseudohealthy.io.bounded import Bounded, blank
 from pseudohealthy.io.dicom_frames import ENHANCED, frame_heads, is_enhanced
 from pseudohealthy.io.dicom_header import FACTS, TAGS, Head, head, is_mosaic, parallel, value
 from pseudohealthy.io.dicom_parts import SAME_PLACE, differing, labels, volumes
-from pseudohealthy.io.pixels import decimal_points
+from pseudohealthy.io.dicom_pixels import decimal_points
 
 __all__ = ["ENHANCED", "PROJECTIONS", "Group", "group", "looks_dicom"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.io.atomic import atomic
+from pseudohealthy.io.dicom_pixels import quiet
 from pseudohealthy.io.dicom_source import NEEDED, Source, read
-from pseudohealthy.io.pixels import quiet
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.io.turn import acquired
 from pseudohealthy.version import __version__
