@@ -54,8 +54,8 @@ def make_inputs(folder: Path, count: int) -> dict[str, str]:
     """`count` inputs below `folder`, a third each NIfTI, PNG and DICOM (series of two slices): case id -> content."""
     from PIL import Image
 
+    from pseudohealthy.anomalies.phantoms import dicom_series, head, nifti
     from pseudohealthy.io.names import series_id
-    from pseudohealthy.phantoms import dicom_series, head, nifti
 
     made = folder / ".contents"
     originals: dict[tuple[str, int], list[Path]] = {}

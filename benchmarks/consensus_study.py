@@ -21,12 +21,13 @@ from torch import Tensor
 from pseudohealthy.data.load import load
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample, walk
-from pseudohealthy.evaluation import bootstrap
-from pseudohealthy.evaluation.curves import curve
-from pseudohealthy.maps import AnomalyMap, smooth
-from pseudohealthy.planes import PlaneStore, build_cache
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.maps.filters import smooth
+from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.curves import curve
 from pseudohealthy.restorers.base import HealthyResiduals, Restorer
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
+from pseudohealthy.training.plane_store import PlaneStore, build_cache
 
 LEVELS, DRAWS, SIGMA = (100, 250, 400, 550), (1, 2, 4, 8), 3.0
 SETS = ((100,), (250,), (400,), (550,), (250, 400), (100, 250, 400), (250, 400, 550))

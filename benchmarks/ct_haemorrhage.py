@@ -30,17 +30,19 @@ from torch import Tensor
 from pseudohealthy import io
 from pseudohealthy.data.load import load
 from pseudohealthy.datasets import ct_masks
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.evaluation import bootstrap
-from pseudohealthy.evaluation.curves import curve
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.maps import AnomalyMap, smooth
-from pseudohealthy.planes import plane_labels
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.maps.filters import smooth
+from pseudohealthy.maps.regions import largest_region_mass
+from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.curves import curve
 from pseudohealthy.restorers.apply import keys as plane_keys
-from pseudohealthy.restorers.baselines import control_restorers
-from pseudohealthy.run import Run
-from pseudohealthy.scores import largest_region_mass, mirror_residual
+from pseudohealthy.restorers.controls import control_restorers
+from pseudohealthy.restorers.symmetry import mirror_residual
+from pseudohealthy.runs.run import Run
+from pseudohealthy.training.plane_store import plane_labels
 
 DEPTHS = (151, 250, 350, 450)
 SIGMAS = (1.5, 3.0)

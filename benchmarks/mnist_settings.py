@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from pseudohealthy import io
+from pseudohealthy.anomalies.phantoms import splotch
 from pseudohealthy.data import manifest
 from pseudohealthy.data.load import load
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.evaluation import curves
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.maps import AnomalyMap
-from pseudohealthy.phantoms import splotch
-from pseudohealthy.run import Run
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.metrics import curves
+from pseudohealthy.runs.run import Run
 
 # Of the signed residual, and of the map (gate before and after)
 SMOOTHINGS = [(sigma, 0.0) for sigma in (0.0, 1.0, 1.5, 2.0, 2.5)] + [(0.0, sigma) for sigma in (1.0, 1.5, 2.0, 2.5)]

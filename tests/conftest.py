@@ -16,7 +16,7 @@ from hypothesis import settings
 from blobs import SIDE, picture
 
 if TYPE_CHECKING:
-    from pseudohealthy.recipe import Recipe
+    from pseudohealthy.runs.recipe import Recipe
 
 # Property tests look at the same examples every time, so that a change fails because of what it changed;
 # HYPOTHESIS_PROFILE=search looks for new ones.
@@ -101,7 +101,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny_recipe(*settings: str) -> Recipe:
     """The recipe of the tiny run with ``section.key=value`` changes."""
-    from pseudohealthy.recipe import Recipe
+    from pseudohealthy.runs.recipe import Recipe
 
     def copied(table: dict) -> dict:
         return {k: copied(v) if isinstance(v, dict) else v for k, v in table.items()}
@@ -125,8 +125,8 @@ def tiny_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ct_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the identity method in a brain window, on two synthetic heads: nothing to train, exact by construction."""
-    from pseudohealthy.phantoms import head, nifti
-    from pseudohealthy.recipe import Recipe
+    from pseudohealthy.anomalies.phantoms import head, nifti
+    from pseudohealthy.runs.recipe import Recipe
     from pseudohealthy.training.loop import train
 
     root, rng = tmp_path_factory.mktemp("heads"), np.random.default_rng(3)

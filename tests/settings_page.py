@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pseudohealthy.canvas import Canvas
-from pseudohealthy.maps import AnomalyMap
-from pseudohealthy.recipe import toml_value
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.restorers import WHERE, restorer_class
+from pseudohealthy.runs.budget import Budget
+from pseudohealthy.runs.recipe import toml_value
 from pseudohealthy.settings import hints, settable, words
-from pseudohealthy.training.budget import Budget
 
 TOP = """# Every setting and what it takes
 

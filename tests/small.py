@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from pseudohealthy.recipe import Recipe
+    from pseudohealthy.runs.recipe import Recipe
 
 SIZE, CHANNELS = 16, 1
 SETTINGS: dict[str, Any] = {"levels": 40, "max_level": 0, "depths": (8,), "depth": 8, "steps": 3, "draws": 1}
@@ -34,8 +34,8 @@ OWN: dict[str, dict[str, Any]] = {
 
 def small_recipe(name: str) -> Recipe:
     """The recipe of a method with tiny networks, on images of 16 x 16."""
-    from pseudohealthy.recipe import Recipe
     from pseudohealthy.restorers import restorer_class
+    from pseudohealthy.runs.recipe import Recipe
 
     cls = restorer_class(name)
     keys = Recipe("test", restorer={"name": name}).resolved().restorer

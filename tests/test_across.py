@@ -9,15 +9,15 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pseudohealthy.detector import Detector
+from pseudohealthy.anomalies.phantoms import head, nifti
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import read
-from pseudohealthy.maps import AnomalyMap
-from pseudohealthy.phantoms import head, nifti
-from pseudohealthy.recipe import Recipe
-from pseudohealthy.run import Run
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run
 from pseudohealthy.training.loop import train
-from pseudohealthy.verify import AGREES, verify
+from pseudohealthy.workflows.verify import AGREES, verify
 
 FULL = torch.ones(9, 8, 8, dtype=torch.bool)
 

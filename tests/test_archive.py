@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from blobs import picture
-from pseudohealthy import archive, io
+from pseudohealthy import io
+from pseudohealthy.anomalies.phantoms import dicom_series, head, nifti
+from pseudohealthy.detection import worker
 from pseudohealthy.errors import Fault
-from pseudohealthy.phantoms import dicom_series, head, nifti
 
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
@@ -75,7 +76,7 @@ def test_a_bad_picture_fails_alone(tiny_run, tmp_path, capsys, bad):
     for number in range(2):
         png(tmp_path / "in" / f"good-{number}.png", number)
     BAD_PICTURES[bad](tmp_path / "in" / f"{bad}.png")
-    found = archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     check_one_failed(found, tmp_path / "out", bad, capsys.readouterr().err)
 
 
@@ -84,11 +85,11 @@ def test_a_bad_volume_fails_alone(ct_run, tmp_path, capsys, bad):
     for number in range(2):
         volume(tmp_path / "in" / f"good-{number}.nii.gz", seed=number)
     BAD_VOLUMES[bad](tmp_path / "in" / f"{bad}.nii.gz")
-    found = archive.detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = worker.detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     check_one_failed(found, tmp_path / "out", bad, capsys.readouterr().err)
 
 
-def check_one_failed(found: archive.Detections, out: Path, bad: str, said: str) -> None:
+def check_one_failed(found: worker.Detections, out: Path, bad: str, said: str) -> None:
     assert found.exit == 4
     written = rows(out)
     assert [row["status"] for row in written.values()].count("failed") == 1
@@ -109,7 +110,7 @@ def test_a_truncated_dicom_slice_fails_its_series_alone(ct_run, tmp_path):
         values, _, _ = head(np.random.default_rng(number), shape=(4, 24, 24))
         files = dicom_series(tmp_path / "in" / f"series-{number}", values, seed=number)
     truncate(files[2])
-    found = archive.detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = worker.detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 4 and [row["status"] for row in found.rows].count("failed") == 1
     (failed,) = (row for row in found.rows if row["status"] == "failed")
     order = sorted(path.name for path in files)
@@ -123,13 +124,13 @@ def test_a_few_nan_voxels_are_a_warning(ct_run, tmp_path):
         return values
 
     volume(tmp_path / "in" / "a.nii.gz", few)
-    found = archive.detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = worker.detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 0 and found.rows[0]["status"] == "warn" and "NONFINITE n=3" in found.rows[0]["warnings"]
 
 
 def test_when_everything_fails_the_exit_code_says_no_usable_input(tiny_run, tmp_path):
     BAD_PICTURES["truncated"](tmp_path / "a.png")
-    found = archive.detect(tiny_run, [tmp_path / "a.png"], tmp_path / "out", device="cpu")
+    found = worker.detect(tiny_run, [tmp_path / "a.png"], tmp_path / "out", device="cpu")
     assert found.exit == 3 and rows(tmp_path / "out")["a"]["status"] == "failed"
     assert (tmp_path / "out" / "report.html").is_file()
 
@@ -143,7 +144,7 @@ def test_nothing_to_read_is_said_before_anything_is_written(tiny_run, tmp_path, 
     if what == "only-text":
         (tmp_path / what / "readme.txt").write_text("nothing here")
     with pytest.raises(Fault) as caught:
-        archive.detect(tiny_run, [tmp_path / what], tmp_path / "out", device="cpu")
+        worker.detect(tiny_run, [tmp_path / what], tmp_path / "out", device="cpu")
     assert (caught.value.code, caught.value.exit) == (code, 3)
     assert not (tmp_path / "out").exists()
 
@@ -153,19 +154,19 @@ def test_the_output_folder_must_be_empty_or_given_up(tiny_run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.docx").write_text("keep")
     with pytest.raises(Fault) as caught:
-        archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+        worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert (caught.value.code, caught.value.exit) == ("OUTPUT_NOT_EMPTY", 6)
-    found = archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", overwrite=True)
+    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", overwrite=True)
     assert found.exit == 0 and (tmp_path / "out" / "thesis.docx").read_text() == "keep"
 
 
 def test_a_file_in_the_place_of_the_output_is_refused(tiny_run, tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(Fault) as caught:
-        archive.detect(tiny_run, [png(tmp_path / "a.png")], tmp_path / "out", device="cpu")
+        worker.detect(tiny_run, [png(tmp_path / "a.png")], tmp_path / "out", device="cpu")
     assert (caught.value.code, caught.value.exit) == ("OUTPUT", 6)
     with pytest.raises(Fault) as caught:
-        archive.detect(tiny_run, [tmp_path / "a.png"], tmp_path / "out" / "deeper", device="cpu")
+        worker.detect(tiny_run, [tmp_path / "a.png"], tmp_path / "out" / "deeper", device="cpu")
     assert caught.value.exit == 6
 
 
@@ -189,7 +190,7 @@ def test_a_disk_that_fills_up_ends_with_exit_6_and_no_half_written_file(tiny_run
 
     monkeypatch.setattr(raster, "write", full)
     with pytest.raises(Fault) as caught:
-        archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+        worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert caught.value.exit == 6 and "No space left" in str(caught.value)
     assert [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".tmp")] == []
 
@@ -197,7 +198,7 @@ def test_a_disk_that_fills_up_ends_with_exit_6_and_no_half_written_file(tiny_run
 def test_not_enough_memory_for_one_case_is_that_cases_failure(tiny_run, tmp_path, monkeypatch):
     for number in range(3):
         png(tmp_path / "in" / f"{number}.png", number)
-    from pseudohealthy.detector import Detector
+    from pseudohealthy.detection.detector import Detector
 
     restore = Detector.restore
 
@@ -207,7 +208,7 @@ def test_not_enough_memory_for_one_case_is_that_cases_failure(tiny_run, tmp_path
         return restore(self, pairs)
 
     monkeypatch.setattr(Detector, "restore", hungry)
-    found = archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 4
     assert {row["case_id"]: row["status"] for row in found.rows} == {"0": "ok", "1": "failed", "2": "ok"}
     assert "OUT_OF_MEMORY" in found.rows[1]["warnings"] and found.faults[0].exit == 7
@@ -220,7 +221,7 @@ def test_a_bug_in_one_case_is_that_cases_failure(tiny_run, tmp_path, monkeypatch
 
     read = io.read
     monkeypatch.setattr(io, "read", lambda source, **how: 1 / 0 if source.case_id == "1" else read(source, **how))
-    found = archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 4 and [row["status"] for row in found.rows] == ["ok", "failed", "ok"]
     assert "error[INTERNAL] case=1: ZeroDivisionError" in capsys.readouterr().err
 
@@ -230,7 +231,7 @@ def test_rows_stand_in_the_order_of_the_inputs_and_what_was_skipped_is_listed(ti
         png(tmp_path / "in" / name, ord(name[0]))
     BAD_PICTURES["truncated"](tmp_path / "in" / "ab.png")
     (tmp_path / "in" / "notes.scan").write_text("x")
-    found = archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert list(rows(tmp_path / "out")) == ["a", "ab", "b", "c", "notes.scan"]
     assert found.rows[-1]["status"] == "skipped" and found.rows[-1]["warnings"]
     said = json.loads((tmp_path / "out" / "findings.json").read_text())
@@ -240,7 +241,7 @@ def test_rows_stand_in_the_order_of_the_inputs_and_what_was_skipped_is_listed(ti
 
 def test_the_columns_are_those_of_the_contract(tiny_run, tmp_path):
     png(tmp_path / "in" / "a.png")
-    archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     (row,) = rows(tmp_path / "out").values()
     assert list(row) == [
         "case_id", "score", "score_sd", "healthy_percentile", "healthy_cases", "volume_ml_above", "n_regions", "threshold",
@@ -255,7 +256,7 @@ def test_references_by_case_reach_the_case_and_another_reference_is_another_requ
     truth[0, 4:9, 4:9] = True
     said = []
     for references in ({"a": truth}, {"a": ~truth}, None):
-        archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", truths=references, overwrite=True)
+        worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", truths=references, overwrite=True)
         said.append(json.loads((tmp_path / "out" / "a" / "case.json").read_text()))
     assert said[0]["truth"]["lesions"] == 1 and "truth" not in said[2]
     assert len({one["request_sha256"] for one in said}) == 3
@@ -263,13 +264,13 @@ def test_references_by_case_reach_the_case_and_another_reference_is_another_requ
 
 def test_a_name_that_a_spreadsheet_would_run_is_defused(tiny_run, tmp_path):
     png(tmp_path / "in" / "=cmd.png")
-    archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert not any(name.startswith("=") for name in rows(tmp_path / "out"))
 
 
 def test_kinds_levels_and_threshold(tiny_run, tmp_path):
     png(tmp_path / "in" / "a.png")
-    archive.detect(
+    worker.detect(
         tiny_run, [tmp_path / "in"], tmp_path / "out", kinds=["json"], threshold="0.125", levels=1, device="cpu"
     )
     assert [path.name for path in (tmp_path / "out" / "a").iterdir()] == ["case.json"]
@@ -281,28 +282,28 @@ def test_kinds_levels_and_threshold(tiny_run, tmp_path):
 def test_levels_of_a_method_that_has_none_are_refused_by_name(ct_run, tmp_path):
     volume(tmp_path / "in" / "a.nii.gz")
     with pytest.raises(Fault) as caught:
-        archive.detect(ct_run, [tmp_path / "in"], tmp_path / "out", levels=5, device="cpu")
+        worker.detect(ct_run, [tmp_path / "in"], tmp_path / "out", levels=5, device="cpu")
     assert caught.value.exit == 2 and "does not apply to 'identity'" in str(caught.value)
 
 
 def test_what_it_writes_is_not_read_as_input_the_next_time(tiny_run, tmp_path):
     png(tmp_path / "in" / "a.png")
-    archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "in" / "out", device="cpu")
-    found = archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out2", device="cpu")
+    worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "in" / "out", device="cpu")
+    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out2", device="cpu")
     assert [row["case_id"] for row in found.rows if row["status"] != "skipped"] == ["a"]
 
 
 def test_cases_say_the_same_alone_and_together(tiny_run, tmp_path):
     for number in range(5):
         png(tmp_path / "in" / f"{number}.png", number)
-    together = archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", batch=3)
-    alone = archive.detect(tiny_run, [tmp_path / "in" / "4.png"], tmp_path / "one", device="cpu")
+    together = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", batch=3)
+    alone = worker.detect(tiny_run, [tmp_path / "in" / "4.png"], tmp_path / "one", device="cpu")
     assert alone.rows[0]["score"] == pytest.approx(together.rows[4]["score"], abs=1e-3)  # auto precision may be bf16
 
 
 def test_an_interrupted_detection_keeps_a_row_for_every_finished_case(tiny_run, pictures, tmp_path, monkeypatch):
     """Ctrl-C after the second case: two rows, and the interruption goes on to the program."""
-    from pseudohealthy import finding
+    from pseudohealthy.detection import finding
 
     saved, done = finding.Finding.save, []
 
@@ -314,6 +315,6 @@ def test_an_interrupted_detection_keeps_a_row_for_every_finished_case(tiny_run, 
 
     monkeypatch.setattr(finding.Finding, "save", save)
     with pytest.raises(KeyboardInterrupt):
-        archive.detect(tiny_run, [pictures], tmp_path / "out", batch=1)
+        worker.detect(tiny_run, [pictures], tmp_path / "out", batch=1)
     rows = (tmp_path / "out" / "findings.csv").read_text().splitlines()
     assert len(done) == 2 and sum(name in line for line in rows for name in done) == 2

@@ -16,10 +16,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from pseudohealthy import archive, io
+from pseudohealthy import io
 from pseudohealthy.detection import rows as rows_of_detect
+from pseudohealthy.detection import worker
+from pseudohealthy.detection.finding import Finding
 from pseudohealthy.errors import BAD_OUTPUT, Fault
-from pseudohealthy.finding import Finding
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "archive_scale.py"
 
@@ -61,18 +62,18 @@ def test_what_failed_holds_on_to_nothing(tiny_run, tmp_path, monkeypatch):
     """A fault's traceback would keep every array that the reader had in hand."""
     (tmp_path / "a.png").write_bytes(b"no picture")
     Image.new("L", (20, 20), 7).save(tmp_path / "b.png")
-    found = archive.detect(tiny_run, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", device="cpu")
+    found = worker.detect(tiny_run, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", device="cpu")
     assert len(found.faults) == 2
     assert all(fault.__traceback__ is fault.__context__ is fault.__cause__ is None for fault in found.faults)
 
 
 def test_half_written_files_of_a_killed_process_are_gone_after_the_resumption(tiny_run, pictures, tmp_path):
-    archive.detect(tiny_run, [pictures / "test" / "bad"], tmp_path / "out", kinds=["json"], device="cpu")
+    worker.detect(tiny_run, [pictures / "test" / "bad"], tmp_path / "out", kinds=["json"], device="cpu")
     case = next(path for path in (tmp_path / "out").iterdir() if path.is_dir())
     (case / "case.json").unlink()
     for name in (".tmp-123-0a1b2c3d.json", ".tmp-of-mine"):
         (case / name).write_text("half")
-    found = archive.detect(
+    found = worker.detect(
         tiny_run, [pictures / "test" / "bad"], tmp_path / "out", kinds=["json"], device="cpu", resume_finished=True
     )
     assert found.exit == 0 and sorted(p.name for p in case.iterdir()) == [".tmp-of-mine", "case.json"]
@@ -134,12 +135,12 @@ def test_a_share_whose_process_is_killed_is_taken_up_by_torchrun(tiny_run, tmp_p
 def test_reading_and_writing_beside_the_network_change_nothing(tiny_run, pictures, tmp_path, monkeypatch):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     inputs, threads = [tmp_path / "broken.png", pictures / "test"], set()
-    store = archive.store
+    store = worker.store
     found = {}
     for name, devices in (("plain", ()), ("beside", ("cpu",))):
-        monkeypatch.setattr(archive, "OVERLAP", devices)
-        monkeypatch.setattr(archive, "store", lambda *given: (threads.add(threading.get_ident()), store(*given)))
-        found[name] = archive.detect(tiny_run, inputs, tmp_path / name, kinds=["json", "panel"], device="cpu", batch=2)
+        monkeypatch.setattr(worker, "OVERLAP", devices)
+        monkeypatch.setattr(worker, "store", lambda *given: (threads.add(threading.get_ident()), store(*given)))
+        found[name] = worker.detect(tiny_run, inputs, tmp_path / name, kinds=["json", "panel"], device="cpu", batch=2)
     rows = {
         name: [{k: v for k, v in row.items() if k != "seconds"} for row in result.rows]
         for name, result in found.items()
@@ -153,7 +154,7 @@ def test_reading_and_writing_beside_the_network_change_nothing(tiny_run, picture
 def test_a_disk_that_fills_beside_the_network_ends_the_run_and_keeps_what_is_written(
     tiny_run, pictures, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(archive, "OVERLAP", ("cpu",))
+    monkeypatch.setattr(worker, "OVERLAP", ("cpu",))
     save, saved = Finding.save, []
 
     def full(finding, *given):
@@ -164,6 +165,6 @@ def test_a_disk_that_fills_beside_the_network_ends_the_run_and_keeps_what_is_wri
 
     monkeypatch.setattr(Finding, "save", full)
     with pytest.raises(Fault, match="no space left"):
-        archive.detect(tiny_run, [pictures / "test"], tmp_path / "out", kinds=["json"], device="cpu", batch=1)
+        worker.detect(tiny_run, [pictures / "test"], tmp_path / "out", kinds=["json"], device="cpu", batch=1)
     rows = (tmp_path / "out" / "findings.csv").read_text().splitlines()[1:]
     assert sorted(row.split(",")[0] for row in rows) == sorted(saved) and len(saved) == 3

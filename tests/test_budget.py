@@ -100,7 +100,7 @@ for blocked in ("nibabel", "pydicom", "highdicom"):
 from pseudohealthy.restorers import WHERE, restorer_class
 for name in WHERE:
     restorer_class(name)
-for module in ("training.loop", "training.finish", "training.watch", "diffusion", "networks", "detector"):
+for module in ("training.loop", "training.finish", "training.validation", "diffusion", "networks", "detector"):
     importlib.import_module(f"pseudohealthy.{module}")
 """
     )

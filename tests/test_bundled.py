@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from pseudohealthy import models
-from pseudohealthy.detector import load
-from pseudohealthy.evaluation.curves import curve
-from pseudohealthy.run import Run
+from pseudohealthy.detection.detector import load
+from pseudohealthy.metrics.curves import curve
+from pseudohealthy.runs.run import Run
 
 NAME = "brain-t1"
 FOLDER = models.FOLDER / NAME

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pseudohealthy.canvas import WINDOWS, Canvas, Placement, window_range
 from pseudohealthy.errors import Fault
-from pseudohealthy.foreground import foreground
 from pseudohealthy.io.scan import Scan
+from pseudohealthy.preprocessing.canvas import WINDOWS, Canvas, Placement, window_range
+from pseudohealthy.preprocessing.foreground import foreground
 
 SIDES = st.integers(10, 70)
 

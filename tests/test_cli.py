@@ -183,7 +183,7 @@ def test_recipes_lists_and_prints_with_parameter_counts(said):
     assert code == 0 and "mnist-splotch-small" in out
     code, out, _ = said("recipes", "digits-splotch")
     assert code == 0 and "[restorer.network]" in out and "# parameters of denoiser: " in out
-    from pseudohealthy.recipe import Recipe
+    from pseudohealthy.runs.recipe import Recipe
 
     assert Recipe.parse(out).resolved().restorer == Recipe.load("digits-splotch").resolved().restorer
     code, out, _ = said("recipes", "digits-splotch", "--json")
@@ -265,7 +265,7 @@ def test_what_goes_wrong_inside_is_one_line_and_an_exit_code(said, monkeypatch, 
     def broken(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("pseudohealthy.inspection.inspect", broken)
+    monkeypatch.setattr("pseudohealthy.workflows.inspect.inspect", broken)
     found, _, err = said("inspect", png)
     assert found == exit and one_line(err, code)
 

@@ -22,12 +22,12 @@ from safetensors.numpy import save_file
 
 from pseudohealthy import cli
 from pseudohealthy.__main__ import main
+from pseudohealthy.anomalies.phantoms import head, nifti, rsna_slice
 from pseudohealthy.data.load import load
 from pseudohealthy.datasets.rsna import SUBTYPES
 from pseudohealthy.interop import diffusers
-from pseudohealthy.phantoms import head, nifti, rsna_slice
-from pseudohealthy.recipe import Recipe
-from pseudohealthy.training.budget import Budget
+from pseudohealthy.runs.budget import Budget
+from pseudohealthy.runs.recipe import Recipe
 from test_howto import names_what_exists, typed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # twelve commands in one fixture
@@ -245,8 +245,8 @@ def test_weights_that_are_not_there_are_one_line_and_nothing_is_written(
 
 
 def test_other_weights_have_no_stored_threshold_and_their_own_figures(tiny_run, pictures, tmp_path):
-    from pseudohealthy.evaluation.runner import evaluate
-    from pseudohealthy.training import checkpoint
+    from pseudohealthy.evaluation.measure import evaluate
+    from pseudohealthy.runs import checkpoint
 
     tensors, state, _ = checkpoint.load(tiny_run / "best_model.safetensors")
     other = tmp_path / "other.safetensors"

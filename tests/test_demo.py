@@ -8,8 +8,8 @@ import json
 import pytest
 
 from pseudohealthy import io
-from pseudohealthy.demo import MARK, brain_slices, by_name, clear, head_scans
 from pseudohealthy.errors import Fault
+from pseudohealthy.workflows.demo import MARK, brain_slices, by_name, clear, head_scans
 
 
 @pytest.mark.slow

@@ -11,11 +11,11 @@ from PIL import Image
 
 import pseudohealthy as ph
 from blobs import SIDE, picture
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.restorers.baselines import control_restorers
-from pseudohealthy.run import Run
+from pseudohealthy.restorers.controls import control_restorers
+from pseudohealthy.runs.run import Run
 
 
 def scans(count: int, *, bright: bool = False, seed: int = 5) -> list[Scan]:
@@ -103,7 +103,7 @@ def test_a_white_square_scores_above_the_same_picture_without_it(tiny_run):
 
 # -- identity ----------------------------------------------------------------------------------------------------------
 def test_the_identity_restoration_returns_the_scan_bit_for_bit(ct_run):
-    from pseudohealthy.phantoms import head
+    from pseudohealthy.anomalies.phantoms import head
 
     volume, _, affine = head(np.random.default_rng(8), shape=(5, 45, 37), lesion=0.2)
     finding = detector(ct_run)(Scan.from_array(volume, affine=affine))
@@ -226,7 +226,7 @@ def test_the_coarse_check_has_a_tenth_of_the_healthy_range_as_margin(tiny_run):
 
 
 def test_another_field_of_view_and_an_empty_scan_are_named(ct_run):
-    from pseudohealthy.phantoms import head
+    from pseudohealthy.anomalies.phantoms import head
 
     volume, _, _ = head(np.random.default_rng(3), shape=(6, 32, 32))
     assert detector(ct_run)(volume).warnings == []
@@ -261,7 +261,7 @@ def test_a_restoration_that_is_not_finite_is_refused(tiny_run, monkeypatch):
 
 # -- window for pictures -----------------------------------------------------------------------------------------------
 def test_the_canvas_window_goes_to_the_pictures(ct_run, tiny_run):
-    from pseudohealthy.phantoms import head
+    from pseudohealthy.anomalies.phantoms import head
 
     volume, _, _ = head(np.random.default_rng(3), shape=(2, 32, 32))
     assert detector(ct_run)(volume).window == (0.0, 80.0)

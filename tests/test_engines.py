@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from blobs import picture
-from pseudohealthy import archive, engines
+from pseudohealthy.detection import ray_workers, worker
+from pseudohealthy.detection.finding import Finding
 from pseudohealthy.errors import Fault
-from pseudohealthy.finding import Finding
 from pseudohealthy.io import Source
 
 
@@ -112,18 +112,18 @@ class Rehearsal:
 def rehearsed(monkeypatch):
     """Detect with engine ray but without a cluster; the function takes what a worker does before its task."""
     stage = Rehearsal()
-    monkeypatch.setattr(engines, "require_ray", lambda: stage)
-    monkeypatch.setattr(engines, "cluster", lambda workers: contextlib.nullcontext(stage))
-    monkeypatch.setattr(engines, "TASKS_EACH", 1)
+    monkeypatch.setattr(ray_workers, "require_ray", lambda: stage)
+    monkeypatch.setattr(ray_workers, "cluster", lambda workers: contextlib.nullcontext(stage))
+    monkeypatch.setattr(ray_workers, "TASKS_EACH", 1)
 
-    def run(before, *given, **how) -> archive.Detections:
-        class Acting(engines.Worker):
+    def run(before, *given, **how) -> worker.Detections:
+        class Acting(ray_workers.Worker):
             def do(self, sources, again):
                 before(self, [source.case_id for source in sources])
                 return super().do(sources, again)
 
-        monkeypatch.setattr(engines, "Worker", Acting)
-        return archive.detect(*given, engine="ray", workers=2, device="cpu", kinds=["json"], batch=1, **how)
+        monkeypatch.setattr(ray_workers, "Worker", Acting)
+        return worker.detect(*given, engine="ray", workers=2, device="cpu", kinds=["json"], batch=1, **how)
 
     run.stage = stage
     return run
@@ -158,7 +158,7 @@ def test_an_input_that_loses_its_workers_is_a_failed_row(rehearsed, tiny_run, tm
     found = rehearsed(poisoned, tiny_run, [make(tmp_path / "in", 8)], tmp_path / "out")
     assert found.exit == 4 and [row["case_id"] for row in found.rows] == [f"{k:03d}" for k in range(8)]
     assert [row["case_id"] for row in found.rows if row["status"] == "failed"] == ["003"]
-    assert "WORKER_LOST" in found.rows[3]["warnings"] and rehearsed.stage.hired == 2 + engines.TRIES
+    assert "WORKER_LOST" in found.rows[3]["warnings"] and rehearsed.stage.hired == 2 + ray_workers.TRIES
 
 
 @pytest.mark.parametrize("what, code, number", [("always", "ENGINE", 7), ("bug", "INTERNAL", 1), ("full", "OUTPUT", 6)])
@@ -184,12 +184,12 @@ def test_rows_and_outputs_are_those_of_the_plain_engine_bit_for_bit(ray, tiny_ru
     inputs = make(tmp_path / "in", 6)
     (inputs / "broken.png").write_bytes(b"no picture")
     how = {"kinds": ["volumes", "json"], "batch": 1, "device": "cpu"}
-    plain = archive.detect(tiny_run, [inputs], tmp_path / "plain", **how)
-    found = archive.detect(tiny_run, [inputs], tmp_path / "ray", engine="ray", workers=2, **how)
+    plain = worker.detect(tiny_run, [inputs], tmp_path / "plain", **how)
+    found = worker.detect(tiny_run, [inputs], tmp_path / "ray", engine="ray", workers=2, **how)
     assert found.exit == plain.exit == 4 and not ray.is_initialized()
     assert table(tmp_path / "ray") == table(tmp_path / "plain")
     assert outputs(tmp_path / "ray") == outputs(tmp_path / "plain") and len(outputs(tmp_path / "ray")) == 24
-    again = archive.detect(tiny_run, [inputs], tmp_path / "ray", resume_finished=True, **how)
+    again = worker.detect(tiny_run, [inputs], tmp_path / "ray", resume_finished=True, **how)
     assert table(tmp_path / "ray") == table(tmp_path / "plain") and len(again.faults) == 1, "one request for both"
 
 
@@ -226,7 +226,7 @@ def test_a_worker_killed_midway_loses_nothing_and_nothing_is_done_twice(ray, tin
 def test_without_ray_it_is_said_before_anything_is_written(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(Fault) as caught:
-        archive.detect(tiny_run, [make(tmp_path / "in", 1)], tmp_path / "out", device="cpu", engine="ray")
+        worker.detect(tiny_run, [make(tmp_path / "in", 1)], tmp_path / "out", device="cpu", engine="ray")
     assert (caught.value.code, caught.value.exit) == ("EXTRA", 2) and "pseudohealthy[ray]" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -234,16 +234,16 @@ def test_without_ray_it_is_said_before_anything_is_written(tiny_run, tmp_path, m
 @pytest.mark.parametrize("how", [{"engine": "spark"}, {"workers": 2}, {"engine": "ray", "workers": 0}])
 def test_what_makes_no_sense_is_refused(tiny_run, tmp_path, how):
     with pytest.raises(Fault) as caught:
-        archive.detect(tiny_run, [make(tmp_path / "in", 1)], tmp_path / "out", device="cpu", **how)
+        worker.detect(tiny_run, [make(tmp_path / "in", 1)], tmp_path / "out", device="cpu", **how)
     assert (caught.value.code, caught.value.exit) == ("USAGE", 2) and not (tmp_path / "out").exists()
 
 
 def test_tasks_hold_every_input_once_in_order_and_few_enough_for_all_workers():
     sources = [Source(str(k), "raster", (Path(f"{k}.png"),)) for k in range(1000)]
     for workers in (1, 2, 7, 200):
-        made = list(engines.tasks(sources, workers))
+        made = list(ray_workers.tasks(sources, workers))
         assert [source.case_id for task in made for source in task] == [str(k) for k in range(1000)]
-        assert max(map(len, made)) <= engines.CHUNK and len(made) >= min(workers, 1000)
+        assert max(map(len, made)) <= ray_workers.CHUNK and len(made) >= min(workers, 1000)
         assert all(source.paths[0].is_absolute() for task in made for source in task)
 
 
@@ -256,10 +256,10 @@ def test_tasks_hold_every_input_once_in_order_and_few_enough_for_all_workers():
 def test_workers_fit_on_the_nodes(nodes, workers, gpu, expected):
     told = [{"Alive": True, "Resources": {"CPU": c, "GPU": g}} for c, g in nodes]
     told.append({"Alive": False, "Resources": {"CPU": 1.0}})
-    assert engines.room(told, workers, gpu) == expected
+    assert ray_workers.room(told, workers, gpu) == expected
 
 
 def test_a_cluster_without_what_is_asked_for_is_said():
     with pytest.raises(Fault) as caught:
-        engines.room([{"Alive": True, "Resources": {"CPU": 8.0}}], None, True)
+        ray_workers.room([{"Alive": True, "Resources": {"CPU": 8.0}}], None, True)
     assert (caught.value.code, caught.value.exit) == ("ENGINE", 7)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pseudohealthy import datasets
-from pseudohealthy.recipe import Recipe
+from pseudohealthy.runs.recipe import Recipe
 
 LISTED = tomllib.loads(
     (Path(__file__).parents[1] / "benchmarks/real_data/experiments.toml").read_text(encoding="utf-8")

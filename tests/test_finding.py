@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from pseudohealthy import io
+from pseudohealthy.detection.finding import MOST_REGIONS, Finding
 from pseudohealthy.errors import Fault
-from pseudohealthy.finding import MOST_REGIONS, Finding
 from pseudohealthy.io.scan import Scan
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pseudohealthy.canvas import WINDOWS, Canvas
-from pseudohealthy.foreground import foreground
 from pseudohealthy.io import read
 from pseudohealthy.io.scan import Scan
+from pseudohealthy.preprocessing.canvas import WINDOWS, Canvas
+from pseudohealthy.preprocessing.foreground import foreground
 
 SIDE = 192
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from pseudohealthy import cli, datasets, recipe, restorers, settings
+from pseudohealthy import cli, datasets, restorers, settings
 from pseudohealthy.commands.finding import Detect
 from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
+from pseudohealthy.runs import recipe
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted([*(DOCS / "methods").glob("*.md"), *(DOCS / "how-to").glob("*.md")])
@@ -85,9 +86,9 @@ def names_what_exists(command: cli.Command) -> None:
 
 def known(text: str) -> None:
     """section.key=value of a run whose recipe the page does not name: some method has that setting."""
-    from pseudohealthy.canvas import Canvas
-    from pseudohealthy.maps import AnomalyMap
-    from pseudohealthy.training.budget import Budget
+    from pseudohealthy.maps.anomaly_map import AnomalyMap
+    from pseudohealthy.preprocessing.canvas import Canvas
+    from pseudohealthy.runs.budget import Budget
 
     section, _, key = text.partition("=")[0].partition(".")
     classes: dict[str, list[Any]] = {"canvas": [Canvas], "map": [AnomalyMap], "training": [Budget]}

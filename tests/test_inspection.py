@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from blobs import picture
+from pseudohealthy.anomalies.phantoms import dicom_series, head, nifti
 from pseudohealthy.errors import Fault
-from pseudohealthy.inspection import MOST_TILES, inspect
-from pseudohealthy.phantoms import dicom_series, head, nifti
+from pseudohealthy.workflows.inspect import MOST_TILES, inspect
 
 
 def pngs(folder, count: int) -> None:

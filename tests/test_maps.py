@@ -6,14 +6,15 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import Fault
-from pseudohealthy.maps import AnomalyMap, median, smooth
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.maps.filters import median, smooth
 from pseudohealthy.restorers.apply import restore_planes
 from pseudohealthy.restorers.base import Batch, Restorer
-from pseudohealthy.restorers.baselines import HealthyMean, Identity, Intensity
-from pseudohealthy.run import Run
+from pseudohealthy.restorers.controls import HealthyMean, Identity, Intensity
+from pseudohealthy.runs.run import Run
 from pseudohealthy.training import loop
 from small import OnGPU
 

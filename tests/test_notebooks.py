@@ -71,7 +71,7 @@ def test_it_runs_from_top_to_bottom(path):
     """nbclient raises where a cell does; the stored notebook stays as it is."""
     for name in ("nbclient", "nbformat", "ipykernel"):
         pytest.importorskip(name, reason=f"{name} is not installed: pip install 'pseudohealthy[docs]'")
-    spec = importlib.util.spec_from_file_location("notebook_runner", FOLDER / "run.py")
+    spec = importlib.util.spec_from_file_location("notebook_runner", FOLDER / "runs/run.py")
     assert spec is not None and spec.loader is not None
     runner = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(runner)

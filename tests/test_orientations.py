@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pseudohealthy import io
-from pseudohealthy.finding import Finding
+from pseudohealthy.detection.finding import Finding
 
 WAYS = [(order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
 

@@ -26,13 +26,13 @@ import torch
 from PIL import Image
 
 from pseudohealthy import cli
+from pseudohealthy.anomalies.phantoms import head, nifti
 from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
 from pseudohealthy.commands.training import Prepare, Train
 from pseudohealthy.networks.perceptual import Perceptual
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.phantoms import head, nifti
-from pseudohealthy.recipe import Recipe, toml_value
 from pseudohealthy.restorers import restorer_class
+from pseudohealthy.runs.recipe import Recipe, toml_value
 from pseudohealthy.settings import settable
 from small import NETWORKS
 from test_howto import typed
@@ -76,7 +76,7 @@ def test_the_pages_hold_commands_and_no_reason_is_left_over():
 @pytest.mark.parametrize("page", MARKED)
 def test_every_command_of_a_page_runs_as_it_is_written(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pseudohealthy.evaluation.bootstrap.RESAMPLES", 100)
+    monkeypatch.setattr("pseudohealthy.metrics.bootstrap.RESAMPLES", 100)
     for line in lines(page):
         command = cli.parse([WORDS.get(word, word) for word in shlex.split(line, comments=True)[1:]])
         if line in PARSED_ONLY:

@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from pseudohealthy.phantoms import dicom_series, digits, head, nifti, splotch
+from pseudohealthy.anomalies.phantoms import dicom_series, digits, head, nifti, splotch
 
 
 def draws(count: int = 4000) -> np.ndarray:

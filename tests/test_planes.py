@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import Fault
-from pseudohealthy.planes import PlaneStore, build_cache
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.training.plane_store import PlaneStore, build_cache
 
 CANVAS = Canvas(size=32, normalise="range", foreground="nonzero")
 

@@ -9,8 +9,8 @@ import pytest
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.preprocessing import PUBLISHED, expanded
-from pseudohealthy.recipe import Recipe
+from pseudohealthy.preprocessing.published import PUBLISHED, expanded
+from pseudohealthy.runs.recipe import Recipe
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "preprocessing.md"
 RECIPES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pseudohealthy.ranks import p_value, rank, rank_of
+from pseudohealthy.detection.ranks import p_value, rank, rank_of
 
 
 @pytest.mark.parametrize("count", [1, 4, 26, 999])

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pseudohealthy import recipe as recipes
 from pseudohealthy.errors import Fault
-from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.changes import changes
+from pseudohealthy.runs import recipe as recipes
+from pseudohealthy.runs.recipe import Recipe
 
 
 def refused(action, *words: str) -> None:

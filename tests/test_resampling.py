@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pseudohealthy import resampling
+from pseudohealthy.preprocessing import resampling
 
 SIZES = [(10, 10), (10, 32), (32, 10), (7, 23), (23, 7), (240, 128), (1, 16)]
 

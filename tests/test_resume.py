@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from blobs import picture
-from pseudohealthy import archive, finding
+from pseudohealthy.anomalies.phantoms import dicom_series, head
+from pseudohealthy.detection import finding, worker
 from pseudohealthy.errors import Fault
-from pseudohealthy.phantoms import dicom_series, head
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def table(out: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-def detect(run: Path, inputs: Path, out: Path, **more) -> archive.Detections:
-    return archive.detect(run, [inputs], out, device="cpu", batch=1, **more)
+def detect(run: Path, inputs: Path, out: Path, **more) -> worker.Detections:
+    return worker.detect(run, [inputs], out, device="cpu", batch=1, **more)
 
 
 @pytest.fixture
@@ -129,11 +129,11 @@ def test_shares_of_several_processes_make_one_table(tiny_run, inputs, tmp_path):
 def test_dicom_kinds_of_a_mixed_archive(ct_run, tmp_path, capsys):
     values, _, affine = head(np.random.default_rng(0), shape=(4, 24, 24), lesion=0.3)
     dicom_series(tmp_path / "in" / "series", values)
-    from pseudohealthy.phantoms import nifti
+    from pseudohealthy.anomalies.phantoms import nifti
 
     nifti(tmp_path / "in" / "volume.nii.gz", values, affine)
     kinds = ["volumes", "json", "dicom-seg", "dicom-map", "dicom-sc"]
-    found = archive.detect(ct_run, [tmp_path / "in"], tmp_path / "out", kinds=kinds, device="cpu")
+    found = worker.detect(ct_run, [tmp_path / "in"], tmp_path / "out", kinds=kinds, device="cpu")
     rows = {row["case_id"]: row for row in found.rows}
     assert rows["volume"]["status"] in ("ok", "warn") and found.exit == 0
     assert "LEFT_OUT: dicom-seg needs a DICOM series" in rows["volume"]["warnings"]

@@ -15,14 +15,14 @@ from PIL import Image
 
 from blobs import picture
 from pseudohealthy import models
-from pseudohealthy.detector import Detector
+from pseudohealthy.anomalies.phantoms import nifti
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.devices import computes_bf16
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.io import read
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.phantoms import nifti
 from pseudohealthy.restorers.apply import keys
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 PLAIN = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pseudohealthy.scores import largest_region_mass, mid_line, mirror_residual, mirrored
+from pseudohealthy.maps.regions import largest_region_mass
+from pseudohealthy.restorers.symmetry import mid_line, mirror_residual, mirrored
 
 
 def test_one_bleed_counts_more_than_many_specks_of_the_same_sum():

@@ -20,17 +20,17 @@ from PIL import Image
 
 from blobs import picture
 from pseudohealthy import settings as module
-from pseudohealthy.canvas import Canvas
-from pseudohealthy.detector import threshold_of
+from pseudohealthy.detection.detector import threshold_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.maps import AnomalyMap
-from pseudohealthy.recipe import Recipe
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.restorers import WHERE, restorer_class
 from pseudohealthy.restorers.base import Batch
+from pseudohealthy.runs.budget import Budget
+from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.settings import Choice, Length, Range, coerce, words
-from pseudohealthy.training.budget import Budget
 from pseudohealthy.training.loop import train
 from settings_page import page
 from small import small_recipe
@@ -417,7 +417,7 @@ def test_a_threshold_that_a_map_can_have_is_taken():
 
 
 def test_a_detector_needs_a_batch(tiny_run):
-    from pseudohealthy.detector import load
+    from pseudohealthy.detection.detector import load
 
     refused(lambda: load(tiny_run, device="cpu", batch=0), "batch = 0")
     refused(lambda: load(tiny_run, device="cpu", settings=["restorer.draws=0"]), "restorer.draws = 0")

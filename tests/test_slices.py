@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudohealthy import io
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.planes import build_cache
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.training.plane_store import build_cache
 
 MM = st.floats(0.4, 4.0)
 
@@ -129,9 +129,9 @@ def test_training_merges_thin_planes_and_validation_keeps_them(tmp_path):
 
 
 def test_a_coronal_run_detects_and_evaluates_on_the_stored_grid_and_says_which_planes(tmp_path):
-    from pseudohealthy.detector import load
-    from pseudohealthy.evaluation.runner import evaluate
-    from pseudohealthy.recipe import Recipe
+    from pseudohealthy.detection.detector import load
+    from pseudohealthy.evaluation.measure import evaluate
+    from pseudohealthy.runs.recipe import Recipe
     from pseudohealthy.training.loop import train
 
     rng = np.random.default_rng(0)

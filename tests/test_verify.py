@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from blobs import picture
-from pseudohealthy import archive
 from pseudohealthy.__main__ import main
+from pseudohealthy.detection import worker
 from pseudohealthy.errors import Fault
-from pseudohealthy.run import Run
-from pseudohealthy.training import checkpoint
-from pseudohealthy.verify import AGREES, DIFFERS, UNCHECKED, Verification, verify
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.run import Run
+from pseudohealthy.workflows.verify import AGREES, DIFFERS, UNCHECKED, Verification, verify
 
 
 def results(found: Verification) -> dict[str, str]:
@@ -35,7 +35,7 @@ def outputs(tiny_run, tmp_path) -> tuple[Path, Path]:
     for seed in range(2):
         image, _ = picture(np.random.default_rng(seed), bright=True)
         Image.fromarray(image).save(tmp_path / "in" / f"c{seed}.png")
-    archive.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     return tmp_path / "in", tmp_path / "out"
 
 

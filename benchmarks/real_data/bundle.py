@@ -26,17 +26,17 @@ import pseudohealthy as ph
 from pseudohealthy import datasets, models
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.load import load
-from pseudohealthy.domain import Domain
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.detection.domain import Domain
+from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.records import HEADINGS, number
 from pseudohealthy.io import read_image
 from pseudohealthy.io.atomic import write_json, write_text
-from pseudohealthy.planes import PlaneStore
 from pseudohealthy.processes import World
-from pseudohealthy.run import Run, provenance
-from pseudohealthy.training import checkpoint
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.run import Run, provenance
 from pseudohealthy.training.finish import file_hashes, fingerprint, finish
 from pseudohealthy.training.loop import Trainer, open_planes, resume
+from pseudohealthy.training.plane_store import PlaneStore
 
 SETTINGS = ["restorer.network.width=56"]  # 3.5 million parameters: 7 MB as bfloat16
 FILES = ("recipe.toml", "threshold.json", "fingerprint.json", "run.json", "split.csv", "training_history.json")

@@ -19,11 +19,11 @@ from scipy.stats import beta
 from pseudohealthy import io, models
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.load import load
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
 
 EACH = 52  # images of a kind, at most
 Picture = np.ndarray

@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from pseudohealthy.data.labels import ANOMALOUS
 from pseudohealthy.data.load import load
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.planes import PlaneStore, build_cache
 from pseudohealthy.restorers.apply import keys, restore_planes
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
+from pseudohealthy.training.plane_store import PlaneStore, build_cache
 
 
 def chosen(store: PlaneStore, number: int) -> list[tuple[str, int]]:

@@ -19,8 +19,8 @@ from typing import Any
 import pseudohealthy as ph
 from pseudohealthy import datasets
 from pseudohealthy.errors import Fault
-from pseudohealthy.recipe import Recipe
-from pseudohealthy.run import Run
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run
 
 HERE = Path(__file__).parent
 

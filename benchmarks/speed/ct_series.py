@@ -19,7 +19,7 @@ import made
 import numpy as np
 from paired import Load, Report, arguments
 
-from pseudohealthy.phantoms import dicom_series, head
+from pseudohealthy.anomalies.phantoms import dicom_series, head
 
 
 def main() -> None:

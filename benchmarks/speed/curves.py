@@ -22,7 +22,7 @@ def measure(voxels: int, count: int) -> tuple[float, float, float, float, int]:
     from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
     from pseudohealthy.evaluation.protocols.strict import strict
     from pseudohealthy.evaluation.records import CaseResult, Place
-    from pseudohealthy.evaluation.thresholds import Threshold
+    from pseudohealthy.metrics.thresholds import Threshold
 
     rng, cases = np.random.default_rng(0), []
     shape = (max(1, round(voxels / count / 256**2)), 256, 256)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy.phantoms import head, nifti
-from pseudohealthy.recipe import Recipe
+from pseudohealthy.anomalies.phantoms import head, nifti
 from pseudohealthy.restorers.base import Restorer
-from pseudohealthy.run import Run
-from pseudohealthy.training import checkpoint
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run
 
 
 def restorer(recipe: Recipe) -> Restorer:

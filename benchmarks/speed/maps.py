@@ -14,10 +14,12 @@ from paired import Report, arguments, paired
 from scipy import ndimage
 from torch import Tensor
 
-from pseudohealthy.maps import AnomalyMap, median, smooth
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.maps.filters import median, smooth
+from pseudohealthy.maps.morphology import gaussian, region
+from pseudohealthy.maps.regions import largest_region_mass
 from pseudohealthy.networks.perceptual import Perceptual
-from pseudohealthy.restorers.thor_maps import gaussian, region
-from pseudohealthy.scores import largest_region_mass, mirror_residual
+from pseudohealthy.restorers.symmetry import mirror_residual
 
 
 def each(planes: np.ndarray, operator: Callable[[np.ndarray], object]) -> Callable[[], object]:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.maps.morphology import harmonic_mean
 from pseudohealthy.networks import unet
 from pseudohealthy.restorers.ct import CtPatched
 from pseudohealthy.restorers.ddpm import Ddpm
 from pseudohealthy.restorers.guided import Guided
 from pseudohealthy.restorers.patched import Patched, masks
 from pseudohealthy.restorers.thor import Thor
-from pseudohealthy.restorers.thor_maps import harmonic_mean
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from paired import Report, arguments, paired
 from PIL import Image
 
 from pseudohealthy import io
-from pseudohealthy.phantoms import dicom_series, head, nifti
+from pseudohealthy.anomalies.phantoms import dicom_series, head, nifti
 
 
 def raw(path: Path) -> None:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.networks.precision import for_inference
-from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.base import Restorer
+from pseudohealthy.runs.recipe import Recipe
 
 # name: recipe, settings. The published sizes walk few of their levels: cost is the same at each.
 METHODS = {

@@ -18,7 +18,7 @@ LINES = {
     "pseudohealthy detect --help": ["-m", "pseudohealthy", "detect", "--help"],
     "pseudohealthy recipes": ["-m", "pseudohealthy", "recipes"],
     "import torch": ["-c", "import torch"],
-    "import pseudohealthy.detector": ["-c", "import pseudohealthy.detector"],
+    "import pseudohealthy.detection.detector": ["-c", "import pseudohealthy.detection.detector"],
 }
 
 

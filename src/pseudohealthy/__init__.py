@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 from pseudohealthy.version import __version__ as __version__
 
 _WHERE = {
-    "Canvas": "canvas",
+    "Canvas": "preprocessing.canvas",
     "Case": "data.manifest",
-    "Detector": "detector",
+    "Detector": "detection.detector",
     "Fault": "errors",
-    "Finding": "finding",
+    "Finding": "detection.finding",
     "Manifest": "data.manifest",
-    "Recipe": "recipe",
-    "Run": "run",
+    "Recipe": "runs.recipe",
+    "Run": "runs.run",
     "Scan": "io.scan",
     "compare": "evaluation.compare",
-    "detect": "archive",
-    "evaluate": "evaluation.runner",
-    "load": "detector",
+    "detect": "detection.worker",
+    "evaluate": "evaluation.measure",
+    "load": "detection.detector",
     "read": "io",
     "sweep": "evaluation.sweep",
     "train": "training.loop",
@@ -36,21 +36,21 @@ _WHERE = {
 __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
-    from pseudohealthy.archive import detect as detect
-    from pseudohealthy.canvas import Canvas as Canvas
     from pseudohealthy.data.manifest import Case as Case
     from pseudohealthy.data.manifest import Manifest as Manifest
-    from pseudohealthy.detector import Detector as Detector
-    from pseudohealthy.detector import load as load
+    from pseudohealthy.detection.detector import Detector as Detector
+    from pseudohealthy.detection.detector import load as load
+    from pseudohealthy.detection.finding import Finding as Finding
+    from pseudohealthy.detection.worker import detect as detect
     from pseudohealthy.errors import Fault as Fault
     from pseudohealthy.evaluation.compare import compare as compare
-    from pseudohealthy.evaluation.runner import evaluate as evaluate
+    from pseudohealthy.evaluation.measure import evaluate as evaluate
     from pseudohealthy.evaluation.sweep import sweep as sweep
-    from pseudohealthy.finding import Finding as Finding
     from pseudohealthy.io import read as read
     from pseudohealthy.io.scan import Scan as Scan
-    from pseudohealthy.recipe import Recipe as Recipe
-    from pseudohealthy.run import Run as Run
+    from pseudohealthy.preprocessing.canvas import Canvas as Canvas
+    from pseudohealthy.runs.recipe import Recipe as Recipe
+    from pseudohealthy.runs.run import Run as Run
     from pseudohealthy.training.loop import train as train
 
 

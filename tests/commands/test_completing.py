@@ -7,10 +7,11 @@ import subprocess
 
 import pytest
 
-from pseudohealthy import datasets, recipe
+from pseudohealthy import datasets
 from pseudohealthy.__main__ import main
 from pseudohealthy.cli import COMMANDS
 from pseudohealthy.commands.words import words_of
+from pseudohealthy.runs import recipe
 
 BASH = shutil.which("bash")
 bash = pytest.mark.skipif(BASH is None, reason="bash is not installed")

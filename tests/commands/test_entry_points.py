@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from pseudohealthy import io, models
-from pseudohealthy import recipe as recipes
 from pseudohealthy.__main__ import main
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
-from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers import WHERE, restorer_class
 from pseudohealthy.restorers.changes import walked
-from pseudohealthy.run import Run
+from pseudohealthy.runs import recipe as recipes
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import settable
 
 NAME = "brain-t1"

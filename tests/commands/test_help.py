@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pseudohealthy import datasets, recipe
+from pseudohealthy import datasets
 from pseudohealthy.__main__ import main
 from pseudohealthy.cli import COMMANDS
 from pseudohealthy.commands import helping, kinds
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.words import words_of
+from pseudohealthy.runs import recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = pytest.mark.parametrize("name", ["", *COMMANDS])

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 import pseudohealthy
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.cli import COMMANDS
 from pseudohealthy.commands.words import flags_of
-from pseudohealthy.maps import AnomalyMap
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.restorers import WHERE, restorer_class
+from pseudohealthy.runs.budget import Budget
 from pseudohealthy.settings import settable
-from pseudohealthy.training.budget import Budget
 
 SOURCE = Path(pseudohealthy.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]\b")

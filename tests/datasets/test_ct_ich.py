@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.data.checks import check
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.load import load
@@ -17,7 +16,8 @@ from pseudohealthy.datasets import prepare
 from pseudohealthy.datasets.ct_ich import COLUMNS, SUBTYPES
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import read_image
-from pseudohealthy.planes import build_cache
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.training.plane_store import build_cache
 
 
 def write(root, table):

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from pseudohealthy import datasets, io
+from pseudohealthy.anomalies.phantoms import lesion
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
-from pseudohealthy.phantoms import lesion
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pseudohealthy.canvas import Canvas
+from pseudohealthy.anomalies.phantoms import rsna_slice
 from pseudohealthy.data.checks import check
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.load import load
@@ -16,8 +16,8 @@ from pseudohealthy.datasets import prepare
 from pseudohealthy.datasets.rsna import SUBTYPES
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import read_image
-from pseudohealthy.phantoms import rsna_slice
-from pseudohealthy.planes import build_cache
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.training.plane_store import build_cache
 
 SIDE = 16
 

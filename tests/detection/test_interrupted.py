@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pseudohealthy import archive
+from pseudohealthy.detection import worker
 from pseudohealthy.signals import PAUSE, Stop
 
 MANY = 300  # pictures: far more than are done before the signal comes
@@ -100,7 +100,7 @@ def test_ranks_of_torchrun_leave_the_rows_of_all(tiny_run, inputs, tmp_path):
 
 
 def test_after_an_interruption_resume_does_the_rest(tiny_run, pictures, tmp_path, monkeypatch):
-    from pseudohealthy import finding
+    from pseudohealthy.detection import finding
 
     save, out, names = finding.Finding.save, tmp_path / "out", []
 
@@ -113,9 +113,9 @@ def test_after_an_interruption_resume_does_the_rest(tiny_run, pictures, tmp_path
 
     monkeypatch.setattr(finding.Finding, "save", once)
     with pytest.raises(KeyboardInterrupt, match="3 of 52 cases are done"):
-        archive.detect(tiny_run, [pictures], out, batch=1, kinds=["json"], device="cpu")
+        worker.detect(tiny_run, [pictures], out, batch=1, kinds=["json"], device="cpu")
     assert len(rows(out)) == 3
-    found = archive.detect(tiny_run, [pictures], out, kinds=["json"], device="cpu", resume_finished=True)
+    found = worker.detect(tiny_run, [pictures], out, kinds=["json"], device="cpu", resume_finished=True)
     assert found.exit == 0 and len({*names} - {""}) == 52 == len(names) - 1, "none was done twice"
 
 
@@ -133,19 +133,19 @@ def test_an_interruption_that_a_library_swallowed_ends_the_batch(tiny_run, pictu
 
     monkeypatch.setattr(io, "read", swallowing)
     with pytest.raises(KeyboardInterrupt, match="0 of 52"):
-        archive.detect(tiny_run, [pictures], tmp_path / "out", kinds=["json"], device="cpu")
+        worker.detect(tiny_run, [pictures], tmp_path / "out", kinds=["json"], device="cpu")
     assert rows(tmp_path / "out") == []
 
 
 def test_rows_that_are_being_written_are_written_to_their_end(tiny_run, pictures, tmp_path, monkeypatch):
-    write = archive.write_results
+    write = worker.write_results
 
     def bothered(*given):
         signal.raise_signal(signal.SIGINT)
         write(*given)
 
-    monkeypatch.setattr(archive, "write_results", bothered)
-    found = archive.detect(tiny_run, [pictures], tmp_path / "out", kinds=["json"], device="cpu")
+    monkeypatch.setattr(worker, "write_results", bothered)
+    found = worker.detect(tiny_run, [pictures], tmp_path / "out", kinds=["json"], device="cpu")
     assert len(rows(tmp_path / "out")) == len(found.rows) == 52
 
 
@@ -156,8 +156,8 @@ def test_a_rank_that_is_gone_costs_no_row(tiny_run, pictures, tmp_path, monkeypa
     from pseudohealthy.processes import World
 
     out = tmp_path / "out"
-    found = archive.detect(tiny_run, [pictures], out, kinds=["json"], device="cpu")
-    kept = archive.Detections(out)
+    found = worker.detect(tiny_run, [pictures], out, kinds=["json"], device="cpu")
+    kept = worker.Detections(out)
     kept.rows = found.rows[::2]
     world = World(0, 2, torch.device("cpu"))
 
@@ -172,7 +172,7 @@ def test_a_rank_that_is_gone_costs_no_row(tiny_run, pictures, tmp_path, monkeypa
 
     request = json.loads((out / found.rows[0]["case_id"] / "case.json").read_text())["request_sha256"]
     sources, _ = io.discover([pictures])
-    interrupted.add_finished(sources, archive.Job(out, request), result, world)
+    interrupted.add_finished(sources, worker.Job(out, request), result, world)
     assert sorted(row["case_id"] for row in result.rows) == sorted(row["case_id"] for row in found.rows)
 
 

@@ -12,11 +12,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from pseudohealthy import archive
+from pseudohealthy.anomalies.phantoms import dicom_series, head
 from pseudohealthy.cli import parse
-from pseudohealthy.detection import key
+from pseudohealthy.detection import key, worker
 from pseudohealthy.errors import Fault
-from pseudohealthy.phantoms import dicom_series, head
 
 SURNAME = "ID1_SURNAME_FORENAME-Head-CT"
 
@@ -43,8 +42,8 @@ def rows(path: Path) -> dict[str, dict[str, str]]:
         return {row["case_id"]: row for row in csv.DictReader(file)}
 
 
-def detect(run: Path, *inputs: Path, out: Path, **how) -> archive.Detections:
-    return archive.detect(run, inputs, out, device="cpu", kinds=("json",), **how)
+def detect(run: Path, *inputs: Path, out: Path, **how) -> worker.Detections:
+    return worker.detect(run, inputs, out, device="cpu", kinds=("json",), **how)
 
 
 def test_the_key_lies_beside_the_outputs_and_is_extended(ct_run, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pseudohealthy.diffusion.encodings import Encodings, content
+from pseudohealthy.diffusion.encoding_cache import Encodings, content
 
 
 def counting(calls):

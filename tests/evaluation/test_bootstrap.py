@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from pseudohealthy.evaluation import bootstrap
-from pseudohealthy.evaluation.curves import curve
+from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.curves import curve
 
 
 def cohort(rng, patients, voxels, *, prevalence=0.01, shift=1.5):

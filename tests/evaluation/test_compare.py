@@ -21,11 +21,11 @@ from pseudohealthy.evaluation.compare import (
     on_common_voxels,
     training_seconds,
 )
+from pseudohealthy.evaluation.map_store import Spool
+from pseudohealthy.evaluation.measure import evaluate
 from pseudohealthy.evaluation.peak import Peak
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place
-from pseudohealthy.evaluation.runner import evaluate
-from pseudohealthy.evaluation.spool import Spool
-from pseudohealthy.report import comparison
+from pseudohealthy.report import comparison_tables
 from pseudohealthy.training.loop import train
 
 
@@ -169,14 +169,14 @@ def test_several_protocols_and_leaks_are_refused_before_anything_is_written(tiny
     assert any("LEAK" in note and "tiny" not in note.split(":")[0] for note in allowed.notes)
     (mine,) = {r.caveat for r in allowed.evaluations["data"].records if r.method == "ddpm"}
     assert "LEAK" in mine and not any(r.caveat for r in allowed.evaluations["data"].records if r.is_control)
-    table = {row["method"]: row for row in comparison.rows(allowed)}
+    table = {row["method"]: row for row in comparison_tables.rows(allowed)}
     assert "LEAK" in table["ddpm"]["caveat"] and table["control: identity"]["caveat"] == ""
 
 
 def test_what_a_run_costs_is_said_where_no_figure_is_defined(tiny_run, pictures):
     result = compare([tiny_run], pictures, device="cpu", limit=4, resamples=20)
     result.evaluations["blobs"].records = []
-    assert [row["network_calls"] for row in comparison.rows(result) if row["method"] == "ddpm"] == [6]
+    assert [row["network_calls"] for row in comparison_tables.rows(result) if row["method"] == "ddpm"] == [6]
 
 
 def test_several_data_sets_stand_apart(tiny_run, pictures, tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.curves import curve, dice
+from pseudohealthy.metrics.curves import curve, dice
 
 # Few distinct values make ties the rule.
 samples = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40).filter(

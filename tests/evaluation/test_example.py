@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 
 from pseudohealthy import load as load_run
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.compare import Comparison, compare
 from pseudohealthy.evaluation.example import Example, Pictures, channel_names
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.report import example as drawing
+from pseudohealthy.report import plots
 from pseudohealthy.training.loop import train
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.evaluation import plots
-from pseudohealthy.evaluation.curves import curve
 from pseudohealthy.evaluation.records import Record
-from pseudohealthy.evaluation.thresholds import healthy_quantile
+from pseudohealthy.metrics.curves import curve
+from pseudohealthy.metrics.thresholds import healthy_quantile
+from pseudohealthy.report import plots
 
 
 def sample(gain, n=80, seed=0):

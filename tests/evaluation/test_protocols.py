@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.protocols import CaseResult, strict
 from pseudohealthy.evaluation.records import Record, summarise
-from pseudohealthy.evaluation.thresholds import Threshold, healthy_quantile
+from pseudohealthy.metrics.thresholds import Threshold, healthy_quantile
 
 CONTROL = "control: mean intensity"
 THRESHOLD = Threshold(2.5, "healthy-quantile", {"quantile": 0.99, "n_patients": 9})

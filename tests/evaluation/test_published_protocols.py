@@ -12,13 +12,13 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pseudohealthy import cleaning
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation import plots
 from pseudohealthy.evaluation.protocols import PROTOCOLS, CaseResult, Setting, find, measure
 from pseudohealthy.evaluation.protocols.boxes import FROC_RATES, froc, healthy_rate_threshold, iou, matched, predicted
 from pseudohealthy.evaluation.records import Box, Place
-from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.maps import volume_filters
+from pseudohealthy.metrics.thresholds import Threshold
+from pseudohealthy.report import plots
 from pseudohealthy.report.page import evaluation_report
 
 SHAPE = (6, 50, 50)
@@ -111,7 +111,7 @@ def test_background_flatters_the_published_auroc(cohort):
 def behrendt_by_hand(test, validation, published):
     def processed(case):
         values, truth, place = case.on_grid()
-        eroded = cleaning.erode(place.foreground, SHAPE[2] // 25)
+        eroded = volume_filters.erode(place.foreground, SHAPE[2] // 25)
         if published:
             return ndimage.median_filter(values * eroded, 5), truth, np.ones(SHAPE, bool)
         return ndimage.median_filter(values, 5) * eroded, truth, place.evaluated
@@ -125,7 +125,7 @@ def behrendt_by_hand(test, validation, published):
     for case in test:
         values, truth, where = processed(case)
         if truth.any():
-            overlaps.append(dice(cleaning.without_small(values > best, 7), truth))
+            overlaps.append(dice(volume_filters.without_small(values > best, 7), truth))
             precisions.append(average_precision_score(truth[where], values[where]))
     return best, np.mean(overlaps), np.mean(precisions)
 

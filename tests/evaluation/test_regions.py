@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from pseudohealthy.evaluation import bootstrap
-from pseudohealthy.evaluation.curves import curve, region_curve
-from pseudohealthy.evaluation.regions import compare_regions, region_weights, size_classes
+from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.curves import curve, region_curve
+from pseudohealthy.metrics.lesions import compare_regions, region_weights, size_classes
 
 
 def masks(seed, share=0.15, shape=(3, 12, 12)):

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.data.labels import ANOMALOUS
 from pseudohealthy.data.manifest import Case
-from pseudohealthy.evaluation.restoration import HIGHEST_PSNR, TwinErrors, psnr, sentences
 from pseudohealthy.io.scan import Scan
+from pseudohealthy.metrics.restoration import HIGHEST_PSNR, TwinErrors, psnr, sentences
+from pseudohealthy.preprocessing.canvas import Canvas
 
 SIDE = 24
 CANVAS = Canvas(size=SIDE, normalise="range", value_range=(0, 255), foreground="all")

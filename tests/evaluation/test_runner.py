@@ -14,12 +14,12 @@ from rich.console import Console
 
 from pseudohealthy import io
 from pseudohealthy.data.load import load
-from pseudohealthy.detector import load as detector
+from pseudohealthy.detection.detector import load as detector
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.measure import evaluate
 from pseudohealthy.evaluation.records import covered
-from pseudohealthy.evaluation.runner import evaluate
-from pseudohealthy.restorers.baselines import CONTROLS
+from pseudohealthy.restorers.controls import CONTROLS
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_an_unknown_protocol_is_refused(tiny_run, pictures):
 
 
 def test_a_volume_gives_plane_metrics_and_native_voxels(ct_run, tmp_path):
-    from pseudohealthy.phantoms import head, nifti
+    from pseudohealthy.anomalies.phantoms import head, nifti
 
     rng = np.random.default_rng(11)
     for place, lesion in (("test/good/c", None), ("test/bad/d", 0.25)):

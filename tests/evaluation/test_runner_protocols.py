@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pseudohealthy.anomalies.phantoms import head, nifti
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.runner import evaluate
-from pseudohealthy.phantoms import head, nifti
+from pseudohealthy.evaluation.measure import evaluate
 
 
 def manifest(folder, rows):

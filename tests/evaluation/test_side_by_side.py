@@ -11,9 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pseudohealthy.canvas import Canvas, Fitted
 from pseudohealthy.data.manifest import Case
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.evaluation import conditioning as swapping
 from pseudohealthy.evaluation.analyses import analyse_runs
 from pseudohealthy.evaluation.compare import OnCanvases
@@ -28,12 +27,13 @@ from pseudohealthy.evaluation.intensity import (
     of_kinds,
     with_contrast,
 )
-from pseudohealthy.evaluation.runner import Reading
-from pseudohealthy.recipe import Recipe
+from pseudohealthy.evaluation.measure import Reading
+from pseudohealthy.preprocessing.canvas import Canvas, Fitted
 from pseudohealthy.report.page import write_report
 from pseudohealthy.restorers.apply import Applied
 from pseudohealthy.restorers.conditioned import Conditioned
-from pseudohealthy.run import Run
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run
 from pseudohealthy.training.loop import train
 
 CANVAS = Canvas(size=8)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation import runner
-from pseudohealthy.evaluation.runner import evaluate
-from pseudohealthy.evaluation.spool import Spool
+from pseudohealthy.evaluation import measure
+from pseudohealthy.evaluation.map_store import Spool
+from pseudohealthy.evaluation.measure import evaluate
 
 
 def test_every_array_comes_back_as_it_was_and_cannot_be_changed():
@@ -37,7 +37,7 @@ def test_a_figure_does_not_depend_on_where_maps_are(tiny_run, pictures, monkeypa
             super().__init__(in_memory=0, block=1 << 16)
             spooled.append(self)
 
-    monkeypatch.setattr(runner, "Spool", Small)
+    monkeypatch.setattr(measure, "Spool", Small)
     outside = evaluate(tiny_run, pictures, device="cpu")
     assert spooled[0].open is not None
     assert [record.as_dict() for record in inside.records] == [record.as_dict() for record in outside.records]

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.runner import evaluate
+from pseudohealthy.evaluation.measure import evaluate
 from pseudohealthy.evaluation.sweep import Replay, Sweep, parsed, sweep
 from pseudohealthy.restorers.base import Restoration
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
 from pseudohealthy.training.loop import train
 
 
@@ -181,7 +181,7 @@ def test_another_protocol_measures_what_evaluate_measures_under_it(as_wolleb, ti
 
 
 def test_wolleb_is_drawn_as_lines_of_its_two_figures_unless_asked_otherwise(as_wolleb, tmp_path, monkeypatch):
-    from pseudohealthy.evaluation import plots
+    from pseudohealthy.report import plots
 
     result, _ = as_wolleb
     drawn: list[tuple] = []

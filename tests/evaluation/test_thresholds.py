@@ -7,7 +7,7 @@ import pytest
 from skimage.filters import threshold_otsu
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.thresholds import Threshold, given, healthy_quantile, oracle, otsu, validation
+from pseudohealthy.metrics.thresholds import Threshold, given, healthy_quantile, oracle, otsu, validation
 
 
 @pytest.mark.parametrize("q", [0.5, 0.95, 0.99, 0.999, 1.0])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pseudohealthy.evaluation.truth import beside, removed, still_shows, twin_text
-from pseudohealthy.phantoms import lesion
+from pseudohealthy.anomalies.phantoms import lesion
+from pseudohealthy.detection.truth import beside, removed, still_shows, twin_text
 
 ROWS, COLUMNS = np.mgrid[:64, :64]
 TRUTH = (np.hypot(ROWS - 20, COLUMNS - 24) < 6)[None]

@@ -223,7 +223,7 @@ def k10(stage: Stage) -> Iterator[Trial]:
 )
 def k11(stage: Stage) -> Iterator[Trial]:
     def exchange(folder: Path) -> None:
-        from pseudohealthy.training import checkpoint
+        from pseudohealthy.runs import checkpoint
 
         tensors, state, _ = checkpoint.load(folder / BEST)
         checkpoint.save(folder / BEST, {k: v * 1.5 if v.is_floating_point() else v for k, v in tensors.items()}, state)

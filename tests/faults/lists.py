@@ -11,8 +11,8 @@ import numpy as np
 from faults.material import png
 from faults.scoring import Done, Trial, fails, row, works
 from faults.stage import Stage, rows_of
+from pseudohealthy.anomalies.phantoms import head, nifti
 from pseudohealthy.datasets.chexpert import COLUMNS
-from pseudohealthy.phantoms import head, nifti
 
 HEADER = "case_id,patient_id,split,label,image,mask"
 

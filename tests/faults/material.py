@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from pseudohealthy.phantoms import dicom_series, head, nifti
+from pseudohealthy.anomalies.phantoms import dicom_series, head, nifti
 
 
 def blob(seed: int = 0, *, bright: bool = False, side: int = 16) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from faults.material import cut, edited, stripped, volume
 from faults.scoring import Done, Trial, fails, row, works
 from faults.stage import Stage, only, rows_of
-from pseudohealthy.phantoms import head, nifti
+from pseudohealthy.anomalies.phantoms import head, nifti
 
 
 def alone(stage: Stage, path: Path, code: str, *words: str, exit: int = 3) -> Trial:

@@ -188,7 +188,7 @@ def v8(stage: Stage) -> Iterator[Trial]:
 def v6(stage: Stage) -> Iterator[Trial]:
     from PIL import Image
 
-    from pseudohealthy.training import checkpoint
+    from pseudohealthy.runs import checkpoint
 
     card = (stage.tiny / "MODEL_CARD.md").read_text().lower()
     images = [np.asarray(Image.open(p), np.float32) / 127.5 - 1 for p in (stage.pictures / "train" / "good").iterdir()]

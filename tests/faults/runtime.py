@@ -34,7 +34,7 @@ def resumes(stage: Stage, run: Path) -> Done:
 def same(one: Path, other: Path, name: str = "resume.safetensors") -> bool:
     import torch
 
-    from pseudohealthy.training import checkpoint
+    from pseudohealthy.runs import checkpoint
 
     a, b = (checkpoint.load(folder / name)[0] for folder in (one, other))
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -62,7 +62,7 @@ def after(path: Path, seconds: float, how: int):
 )
 def r1(stage: Stage) -> Iterator[Trial]:
     from pseudohealthy.errors import Fault
-    from pseudohealthy.training import checkpoint
+    from pseudohealthy.runs import checkpoint
 
     # A forked child saves in a loop and is killed at a random moment: 200 kills in seconds instead of an hour of starts.
     folder = stage.folder / "run"
@@ -165,7 +165,7 @@ def r5(stage: Stage) -> Iterator[Trial]:
     quick=False,
 )
 def r6(stage: Stage) -> Iterator[Trial]:
-    from pseudohealthy.finding import Finding
+    from pseudohealthy.detection.finding import Finding
 
     for number in range(4):
         png(stage.folder / "in" / f"{number}.png", number)
@@ -207,7 +207,7 @@ def r7(stage: Stage) -> Iterator[Trial]:
 def r8(stage: Stage) -> Iterator[Trial]:
     import torch
 
-    from pseudohealthy.detector import Detector
+    from pseudohealthy.detection.detector import Detector
 
     image, restore, limit = png(stage.folder / "a.png"), Detector.apply, 2
     png(stage.folder / "b.png", 1), png(stage.folder / "c.png", 2), png(stage.folder / "d.png", 3)
@@ -252,7 +252,7 @@ def r9(stage: Stage) -> Iterator[Trial]:
 
 @row("R10", "the loss becomes NaN", "stops, keeps the last good checkpoint, exit 1 with the step")
 def r10(stage: Stage) -> Iterator[Trial]:
-    from pseudohealthy.training import checkpoint
+    from pseudohealthy.runs import checkpoint
     from pseudohealthy.training import trainer as trainers
 
     run, forward, calls = stage.folder / "run", trainers.PartLoss.forward, []
@@ -274,17 +274,17 @@ def r10(stage: Stage) -> Iterator[Trial]:
     adapted="no retries: the file fails by name at once, the others are read",
 )
 def r11(stage: Stage) -> Iterator[Trial]:
-    from pseudohealthy import archive
+    from pseudohealthy.detection import worker
 
     for number in range(2):
         png(stage.folder / "in" / f"{number}.png", number)
-    prepare = archive.prepare_folder
+    prepare = worker.prepare_folder
 
     def vanish(*words: object, **more: object) -> object:
         (stage.folder / "in" / "1.png").unlink()
         return prepare(*words, **more)  # type: ignore[arg-type]
 
-    with mock.patch.object(archive, "prepare_folder", vanish):
+    with mock.patch.object(worker, "prepare_folder", vanish):
         done = stage.detect(stage.folder / "in", run=stage.tiny)
     yield fails(
         done, "UNREADABLE", "1.png", exit=4, **{"the other is read": rows_of(done).get("0", {}).get("status") == "ok"}

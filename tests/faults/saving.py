@@ -16,7 +16,7 @@ from faults.runtime import after
 from faults.scoring import Trial, row, works
 from faults.stage import Stage, only, rows_of
 from multiframe import enhanced
-from pseudohealthy.phantoms import head
+from pseudohealthy.anomalies.phantoms import head
 
 DICOM = ("dicom-seg", "dicom-map", "dicom-sc", "json")
 
@@ -35,9 +35,9 @@ def whole(out: Path) -> bool:
 @row("S1", "three of six cases cannot be saved (an exception while writing)",
      "a failed row each, nothing of them left; the rest written, exit 4; --resume goes on")  # fmt: skip
 def s1(stage: Stage) -> Iterator[Trial]:
-    from pseudohealthy.report import case
+    from pseudohealthy.report import case_page
 
-    draw, out = case.case_page, stage.out()
+    draw, out = case_page.case_page, stage.out()
 
     def breaks(finding, *given, **more):  # type: ignore[no-untyped-def]
         if finding.case_id in "024":
@@ -45,7 +45,7 @@ def s1(stage: Stage) -> Iterator[Trial]:
         return draw(finding, *given, **more)
 
     inputs, kinds = cases(stage, 6), ("volumes", "panel", "html", "json")
-    with mock.patch.object(case, "case_page", breaks):
+    with mock.patch.object(case_page, "case_page", breaks):
         done = stage.detect(inputs, run=stage.tiny, out=out, kinds=kinds)
     status = {name: found["status"] for name, found in rows_of(done).items()}
     folders = {path.name for path in out.iterdir() if path.is_dir()}

@@ -37,7 +37,7 @@ MODULES = {
         )
     ),
     "png": ("pseudohealthy.io.raster",),
-    "checkpoint": ("pseudohealthy.training.checkpoint",),
+    "checkpoint": ("pseudohealthy.runs.checkpoint",),
 }
 INSTRUMENTED = ("pseudohealthy", "pydicom.filereader", "pydicom.fileutil", "pydicom.values", "nibabel.nifti1",
                 "PIL.PngImagePlugin", "tomllib", "csv")  # fmt: skip

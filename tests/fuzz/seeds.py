@@ -109,7 +109,7 @@ def checkpoint() -> bytes:
 
     import torch
 
-    from pseudohealthy.training import checkpoint
+    from pseudohealthy.runs import checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
         tensors = {"weight": torch.ones(3, 2), "bias": torch.zeros(3), "count": torch.tensor(4)}

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from pseudohealthy import io
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.data.checks import check
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.planes import PlaneStore
-from pseudohealthy.recipe import Recipe
-from pseudohealthy.run import Run
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run
+from pseudohealthy.training.plane_store import PlaneStore
 
 CANVAS = Canvas(size=16)
 
@@ -85,7 +85,7 @@ def same(one: Recipe, other: Recipe) -> bool:
 
 
 def checkpoint(path: Path) -> None:
-    from pseudohealthy.training import checkpoint
+    from pseudohealthy.runs import checkpoint
 
     _, state, _ = checkpoint.load(path)
     assert isinstance(state, dict)

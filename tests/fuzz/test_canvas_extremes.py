@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.scan import Scan
+from pseudohealthy.preprocessing.canvas import Canvas
 
 SPACINGS = st.one_of(st.floats(0.05, 10), st.sampled_from([1e-6, 1e-4, 0.01, 50.0, 1e3, 1e6]))
 SHAPES = st.tuples(st.integers(1, 3), st.integers(10, 41), st.integers(10, 41))

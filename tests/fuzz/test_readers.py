@@ -75,7 +75,7 @@ def test_a_state_that_is_no_table_is_refused(state, tmp_path):
 def test_weights_that_cannot_be_searched_for_nan_are_refused(tmp_path):
     import torch
 
-    from pseudohealthy.training import checkpoint
+    from pseudohealthy.runs import checkpoint
 
     checkpoint.save(tmp_path / "w.safetensors", {"weight": torch.ones(4).to(torch.float8_e4m3fn)}, {})
     with pytest.raises(Fault, match=r"CHECKPOINT_MISMATCH.*float8"):

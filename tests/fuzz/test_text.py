@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import Fault
-from pseudohealthy.recipe import Recipe
+from pseudohealthy.runs.recipe import Recipe
 
 EVIL = st.sampled_from(["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "<script>alert(1)</script>", '" onload="x', "{{7*7}}",
                         "</script><svg onload=x>", "javascript:x", "&lt;b&gt;", "'", "a\nb", "‮x"])  # fmt: skip

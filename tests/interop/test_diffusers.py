@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 from pseudohealthy.__main__ import main
-from pseudohealthy.detector import load
+from pseudohealthy.detection.detector import load
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.interop import diffusers
 from pseudohealthy.interop.weights import import_weights
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.recipe import Recipe
-from pseudohealthy.run import Run
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run
 
 VECTORS = Path(__file__).parent / "vectors"
 CELEBAHQ = {

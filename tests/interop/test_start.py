@@ -8,12 +8,12 @@ from test_diffusers import LINEAR, vector, written
 from torch import nn
 
 from pseudohealthy.errors import BAD_MODEL, Fault
-from pseudohealthy.interop.start import start_from
+from pseudohealthy.interop.pretrained import start_from
 from pseudohealthy.interop.weights import import_weights
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.recipe import Recipe
-from pseudohealthy.run import Run
-from pseudohealthy.training import checkpoint
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run
 
 DDPM = {"width": 8, "multipliers": [1, 1, 2], "blocks": 1, "attention": [2], "groups": 4, "eps": 1e-6,
         "embedding_order": "sin-cos", "frequency_shift": 1, "pad_end": True}  # fmt: skip

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pseudohealthy.__main__ import main
-from pseudohealthy.detector import load
+from pseudohealthy.detection.detector import load
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import BAD_MODEL, Fault
@@ -22,7 +22,7 @@ from pseudohealthy.interop.weights import import_weights
 from pseudohealthy.networks.classifier import Classifier
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.unet import UNet
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
 
 SMALL = ["canvas.size=32", "restorer.depth=4"]
 

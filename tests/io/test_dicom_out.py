@@ -12,9 +12,9 @@ import pytest
 from pydicom.uid import UID, generate_uid
 
 from pseudohealthy import io
+from pseudohealthy.anomalies.phantoms import dicom_series
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import dicom_write
-from pseudohealthy.phantoms import dicom_series
 
 LESION = (slice(2, 5), slice(3, 7), slice(4, 9))  # fits however the axes are turned
 

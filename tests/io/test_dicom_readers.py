@@ -14,8 +14,8 @@ import pytest
 
 from multiframe import enhanced
 from pseudohealthy import io
+from pseudohealthy.anomalies.phantoms import dicom_series
 from pseudohealthy.io import dicom_write
-from pseudohealthy.phantoms import dicom_series
 
 
 def errors(path: Path) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pseudohealthy import io
-from pseudohealthy.phantoms import rsna_slice
+from pseudohealthy.anomalies.phantoms import rsna_slice
 
 
 @pytest.fixture

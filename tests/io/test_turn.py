@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from pseudohealthy import io
-from pseudohealthy.canvas import Canvas
+from pseudohealthy.anomalies.phantoms import head
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import dicom_write
 from pseudohealthy.io.turn import acquired, turn_to
-from pseudohealthy.maps import AnomalyMap
-from pseudohealthy.phantoms import head
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.restorers.apply import How, Stack, apply
 from pseudohealthy.restorers.base import Restoration, Restorer
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.networks.perceptual import TRUNKS, Perceptual
-from pseudohealthy.training import checkpoint
+from pseudohealthy.runs import checkpoint
 
 SIZES = {"squeeze": 722_496, "alex": 2_469_696, "vgg": 14_714_688}  # torchvision's, without the classifier
 

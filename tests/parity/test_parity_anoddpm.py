@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pseudohealthy.interop import anoddpm as interop
-from pseudohealthy.maps import AnomalyMap
+from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers.ddpm import Ddpm
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.ssim import ssim
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.restorers.ct import CtPatched
 from pseudohealthy.restorers.patched import Box
 

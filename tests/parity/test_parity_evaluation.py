@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pseudohealthy import cleaning
-from pseudohealthy.evaluation import thresholds
 from pseudohealthy.evaluation.confusion import confusion, published_anoddpm, published_behrendt
-from pseudohealthy.evaluation.curves import average_precision, curve, dice
 from pseudohealthy.evaluation.protocols import behrendt, boxes, thor, wolleb
-from pseudohealthy.evaluation.restoration import psnr
+from pseudohealthy.maps import volume_filters
+from pseudohealthy.metrics import thresholds
+from pseudohealthy.metrics.curves import average_precision, curve, dice
+from pseudohealthy.metrics.restoration import psnr
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_volume_clean_up(group):
     )
     steps = volume.shape[2] // behrendt.SHARE
     assert steps == group.info["erosion_iterations"]
-    assert np.array_equal(cleaning.erode(brain, steps), eroded)
+    assert np.array_equal(volume_filters.erode(brain, steps), eroded)
     assert np.array_equal(volume * eroded, planes_first(a["residual_eroded"]))
     published = behrendt.process(volume, brain, published=True)
     assert np.array_equal(published, planes_first(a["residual_median5"]))

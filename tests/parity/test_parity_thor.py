@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from pseudohealthy.interop import thor as interop
+from pseudohealthy.maps.morphology import close, dilate, gaussian, harmonic_mean, peak_normalised
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers import thor_published
 from pseudohealthy.restorers.thor import Thor
-from pseudohealthy.restorers.thor_maps import close, dilate, gaussian, harmonic_mean, peak_normalised
 
 
 class Stub(torch.nn.Module):

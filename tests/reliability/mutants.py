@@ -48,18 +48,18 @@ MUTANTS = {
         "leaks between splits are looked for by image instead of by patient", "data/checks.py",
         "where[case.patient_id].add(case.split)", "where[case.case_id].add(case.split)", "tests/test_cases.py"),
     "map-sign": Mutant(
-        "twin less image instead of image less twin", "maps.py",
+        "twin less image instead of image less twin", "maps/anomaly_map.py",
         "return smooth(images.float() - healthy.float(), self.smooth)",
         "return smooth(healthy.float() - images.float(), self.smooth)", "tests/test_maps.py"),
     "axis-order": Mutant(
-        "rows are resampled with the matrix of the columns", "canvas.py",
+        "rows are resampled with the matrix of the columns", "preprocessing/canvas.py",
         "down, along = ((resampling.coverage if coverage", "along, down = ((resampling.coverage if coverage",
         "tests/test_canvas.py"),
     "dice-empty": Mutant(
-        "Dice of an empty reference counts as 0", "evaluation/curves.py",
+        "Dice of an empty reference counts as 0", "metrics/curves.py",
         "        return None\n    return 2 * np", "        return 0.0\n    return 2 * np", "tests/evaluation/test_curves.py"),
     "auroc-ties": Mutant(
-        "ties count as lost instead of half", "evaluation/curves.py",
+        "ties count as lost instead of half", "metrics/curves.py",
         "above = np.dot(passed, self.fp_above) + np.dot(passed, self.fp)", "above = 2 * np.dot(passed, self.fp)",
         "tests/evaluation/test_curves.py"),
     "ema-swapped": Mutant(
@@ -73,13 +73,13 @@ MUTANTS = {
         "a file is renamed before it is on the disk", "io/atomic.py",
         "os.fsync(file.fileno())", "pass", "tests/reliability/test_killed_writes.py"),
     "score-above": Mutant(
-        "a voxel at the threshold counts as anomalous", "finding.py",
+        "a voxel at the threshold counts as anomalous", "detection/finding.py",
         "return self.map > self.threshold if", "return self.map >= self.threshold if", "tests/test_finding.py"),
     "domain-limit": Mutant(
-        "a case is out of domain only below the limit", "domain.py",
+        "a case is out of domain only below the limit", "detection/domain.py",
         "return self.p <= self.limit", "return self.p < self.limit", "tests/test_domain.py"),
     "domain-margin": Mutant(
-        "the coarse check has ten times its margin", "detector.py",
+        "the coarse check has ten times its margin", "detection/detector.py",
         "margin = 0.1 * (high - low) + 0.01", "margin = 1.0 * (high - low) + 0.01", "tests/test_detector.py"),
     "worst-plane": Mutant(
         "a method's own score of a volume is that of its worst plane", "restorers/apply.py",
@@ -101,11 +101,11 @@ MUTANTS = {
         "out = F.scaled_dot_product_attention(k, q, v) if qkv.is_cuda else by_rows(q, k, v)",
         "tests/networks/test_unet.py"),
     "cuda-gaussian": Mutant(
-        "on CUDA the filter runs twice along the columns", "maps.py",
+        "on CUDA the filter runs twice along the columns", "maps/filters.py",
         "kernel.view(1, 1, 1, -1) if axis == -1 else", "kernel.view(1, 1, -1, 1) if axis == -1 else",
         "tests/test_maps.py"),
     "hash-unchecked": Mutant(
-        "a changed output passes its hash", "verify.py",
+        "a changed output passes its hash", "workflows/verify.py",
         "if hashing.sha256([path]) != digest:", "if not digest:", "tests/test_verify.py"),
 }  # fmt: skip
 

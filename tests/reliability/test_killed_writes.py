@@ -14,7 +14,7 @@ import torch
 
 from pseudohealthy.io.atomic import write_text
 from pseudohealthy.io.output_folder import prepare_folder
-from pseudohealthy.training import checkpoint
+from pseudohealthy.runs import checkpoint
 
 SIZE = 2_000_000  # characters of a text: a write takes longer than a kill needs
 KILLS = [15, pytest.param(200, marks=pytest.mark.slow)]

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from pseudohealthy.run import Run
-from pseudohealthy.training import checkpoint, loop
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.run import Run
+from pseudohealthy.training import loop
 
 STEPS, EVERY = 30, 4
 KILLER = """

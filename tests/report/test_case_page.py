@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from chromium import Browser, executable
-from pseudohealthy.finding import Finding
+from pseudohealthy.detection.finding import Finding
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.report import case as case_module
-from pseudohealthy.report import display as copies
-from pseudohealthy.report.case import case_page
+from pseudohealthy.report import case_page as case_module
+from pseudohealthy.report import case_volumes as copies
+from pseudohealthy.report.case_page import case_page
 from pseudohealthy.report.panel import starting_window
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"

@@ -7,11 +7,11 @@ import csv
 import pytest
 
 from pseudohealthy.evaluation.compare import Comparison
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.records import Record
 from pseudohealthy.io.table import write_table
-from pseudohealthy.report.comparison import escaped, latex, rows, save
-from pseudohealthy.report.grid import heading
+from pseudohealthy.report.comparison_tables import escaped, latex, rows, save
+from pseudohealthy.report.sweep_tables import heading
 
 HOSTILE = r"50% of $x_1$ & \input{secret} #1 ~^ <a>"
 

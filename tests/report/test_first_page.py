@@ -8,7 +8,7 @@ import re
 import pytest
 
 from pseudohealthy.detection.rows import Detections
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.report.first_page import first_page, known
 
 LESION = {"lesions": 1, "found": 1, "marked": 0.5, "elsewhere": 0, "removed": 0.9, "twin_still_shows_it": False}

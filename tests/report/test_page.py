@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pseudohealthy.evaluation.protocols import CaseResult, strict
-from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.metrics.thresholds import Threshold
 from pseudohealthy.report import page
 
 HOSTILE = [

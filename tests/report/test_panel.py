@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.finding import Finding
+from pseudohealthy.detection.finding import Finding
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.report.panel import MASK_COLOUR, TRUTH_COLOUR, mosaic, orientation, panel
 

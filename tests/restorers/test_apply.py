@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from pseudohealthy.canvas import Canvas
-from pseudohealthy.detector import Detector
+from pseudohealthy.anomalies.phantoms import nifti
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.evaluation.compare import compare
-from pseudohealthy.evaluation.runner import evaluate
+from pseudohealthy.evaluation.measure import evaluate
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.maps import AnomalyMap
-from pseudohealthy.phantoms import nifti
-from pseudohealthy.recipe import Recipe
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.restorers.apply import NOISE_KEY, How, Stack, apply, jackknife, keys
 from pseudohealthy.restorers.base import HealthyResiduals, Restoration, Restorer
+from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.training.loop import train
-from pseudohealthy.verify import AGREES, UNCHECKED, verify
+from pseudohealthy.workflows.verify import AGREES, UNCHECKED, verify
 from small import small_recipe
 
 SIDE, DEPTH = 32, 7

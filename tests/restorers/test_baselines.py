@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.restorers.base import REGISTRY, Restorer
-from pseudohealthy.restorers.baselines import CONTROLS, HistogramIntensity, control_restorers
+from pseudohealthy.restorers.controls import CONTROLS, HistogramIntensity, control_restorers
 
 SIZE = 16
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers import WHERE
 from pseudohealthy.restorers.base import Batch, Restorer
-from pseudohealthy.training import checkpoint
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.recipe import Recipe
 from small import CHANNELS, SIZE, small_recipe
 
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.networks.spark import ENCODER
-from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.conditioned import Conditioned
 from pseudohealthy.restorers.spark import MaskedPretraining
-from pseudohealthy.run import Run
-from pseudohealthy.training import checkpoint
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run
 from pseudohealthy.training.loop import train
 
 NETWORK = {"width": 8, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.maps import AnomalyMap
+from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.consensus import Consensus
 from pseudohealthy.training.loop import train

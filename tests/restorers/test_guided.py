@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pseudohealthy.data.labels import HEALTHY
-from pseudohealthy.diffusion.encodings import Encodings
+from pseudohealthy.diffusion.encoding_cache import Encodings
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import Fault

@@ -11,10 +11,10 @@ from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation import leaks
-from pseudohealthy.run import Run
 from pseudohealthy.runs.pseudonyms import namer, salt_file
+from pseudohealthy.runs.run import Run
 from pseudohealthy.training import loop
-from pseudohealthy.verify import verify
+from pseudohealthy.workflows.verify import verify
 
 
 @pytest.fixture(scope="module")

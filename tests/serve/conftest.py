@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pseudohealthy.io.atomic import write_json, write_text
-from pseudohealthy.recipe import Recipe
+from pseudohealthy.runs.recipe import Recipe
 
 
 @pytest.fixture

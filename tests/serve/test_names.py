@@ -35,7 +35,7 @@ def test_nothing_of_a_name_stays_in_the_apps_folder(ct_run, tmp_path):
 
     import numpy as np
 
-    from pseudohealthy.phantoms import dicom_series, head
+    from pseudohealthy.anomalies.phantoms import dicom_series, head
     from pseudohealthy.serve.jobs import DONE, Jobs
 
     jobs = Jobs(tmp_path / "app" / "jobs", {"ct": ct_run}, device="cpu")

@@ -26,11 +26,11 @@ pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
 from pseudohealthy.serve import jobs as queue
-from pseudohealthy.serve import shelf, uploads
+from pseudohealthy.serve import served_files, uploads
+from pseudohealthy.serve.access import ALWAYS, Guard
 from pseudohealthy.serve.app import build
-from pseudohealthy.serve.guard import ALWAYS, Guard
 from pseudohealthy.serve.jobs import Job, Jobs
 from pseudohealthy.serve.server import bound, serve
 
@@ -313,7 +313,9 @@ def test_the_viewers_of_several_cases_stand_in_their_row(finished):
 def test_the_policy_of_a_real_report_is_known(tmp_path):
     from pseudohealthy.report.page import write_report
 
-    policy = shelf.policy(write_report(tmp_path, title="x", rows=[{"case_id": "a", "score": 1.0, "status": "ok"}]))
+    policy = served_files.policy(
+        write_report(tmp_path, title="x", rows=[{"case_id": "a", "score": 1.0, "status": "ok"}])
+    )
     assert "sandbox" not in policy and "script-src 'sha256-" in policy and policy.endswith("frame-ancestors 'none'")
 
 
@@ -343,7 +345,7 @@ def test_a_run_is_shown_by_the_images_it_knows_not_by_its_recipe(idle, run_folde
 
 
 def test_a_bundled_model_is_served_by_its_name(tmp_path):
-    runs = shelf.opened([Path("brain-t1")])
+    runs = served_files.opened([Path("brain-t1")])
     client = known(TestClient(build(runs, tmp_path / "out", token=TOKEN), base_url=HOME))
     page = client.get("/").text
     assert (
@@ -356,9 +358,9 @@ def test_a_bundled_model_is_served_by_its_name(tmp_path):
 
 def test_two_runs_of_one_name_are_told_apart(run_folder, tmp_path):
     other = shutil.copytree(run_folder, tmp_path / "b" / "tiny")
-    assert list(shelf.opened([run_folder, other])) == [f"{tmp_path.name}/tiny", "b/tiny"]
+    assert list(served_files.opened([run_folder, other])) == [f"{tmp_path.name}/tiny", "b/tiny"]
     with pytest.raises(Fault, match="twice"):
-        shelf.opened([run_folder, run_folder])
+        served_files.opened([run_folder, run_folder])
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------------

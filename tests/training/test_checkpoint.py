@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.run import Run
-from pseudohealthy.training import checkpoint
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.run import Run
 
 
 @pytest.fixture

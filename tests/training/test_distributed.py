@@ -12,8 +12,9 @@ import torch
 from pseudohealthy.devices import pick_device
 from pseudohealthy.errors import Fault
 from pseudohealthy.processes import World, join
-from pseudohealthy.run import Run
-from pseudohealthy.training import checkpoint, loop
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.run import Run
+from pseudohealthy.training import loop
 
 
 def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures, tiny, tmp_path):

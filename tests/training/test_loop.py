@@ -17,17 +17,18 @@ import pytest
 import torch
 
 from pseudohealthy.data.load import load
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.processes import World
-from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.apply import Stack
 from pseudohealthy.restorers.base import Restoration, Restorer
-from pseudohealthy.run import Run
-from pseudohealthy.training import checkpoint, loop, watch
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.budget import Budget
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run
+from pseudohealthy.training import loop, validation
 from pseudohealthy.training import trainer as trainers
-from pseudohealthy.training.budget import Budget
-from pseudohealthy.training.sinks import open_sink
+from pseudohealthy.training.trackers import open_sink
 
 CPU = World(0, 1, torch.device("cpu"))
 
@@ -97,7 +98,7 @@ def test_scores_of_health_are_of_whole_cases_and_the_population_says_whose_plane
     stored = run.read_json("threshold.json")
     assert (stored["detail"]["n_cases"], stored["detail"]["n_planes"]) == (2, 9)
     assert stored["detail"]["population"] == "healthy patients and lesion-free planes of patients with disease"
-    from pseudohealthy.detector import load as detector
+    from pseudohealthy.detection.detector import load as detector
 
     score = detector(run.folder, device="cpu")(tmp_path / "h.npy").score
     assert stored["case_scores"] == pytest.approx([score], abs=1e-5)
@@ -109,7 +110,7 @@ def test_the_threshold_is_a_quantile_of_healthy_patients_and_says_so(tiny_run):
     assert threshold["n_patients"] == 8 and len(threshold["case_scores"]) == 8
     assert threshold["detail"]["population"] == "healthy"
     assert set(threshold["controls"]) >= {"identity", "intensity", "z-score"}
-    from pseudohealthy.detector import load as detector
+    from pseudohealthy.detection.detector import load as detector
 
     detect = detector(tiny_run, device="cpu", precision="fp32")
     store = loop.open_planes(detect.run, load(tiny_run / detect.run.record["data"]), CPU)
@@ -342,7 +343,7 @@ def test_the_best_model_follows_roc_auc_where_labels_exist_and_the_loss_elsewher
         recorder.best = {}
         for entry in entries:
             recorder.saved = []
-            watch.keep_best(recorder, entry)
+            validation.keep_best(recorder, entry)
             found.append(sorted(name.removesuffix(".safetensors") for name in recorder.saved))
         return found
 
@@ -363,7 +364,7 @@ def test_a_network_that_has_learned_little_is_not_the_best_by_roc_auc():
 
     trainer = Trainer()
     for trainer.step, (loss, auroc) in enumerate([(9.0, 0.9), (2.0, 0.6), (1.0, 0.5), (1.2, 0.55), (3.0, 0.8)], 1):
-        watch.keep_best(trainer, {"validation_loss": loss, "validation_auroc": auroc})
+        validation.keep_best(trainer, {"validation_loss": loss, "validation_auroc": auroc})
         chosen = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4}[trainer.step]
         assert Trainer.saved == chosen
 
@@ -377,8 +378,8 @@ def labelled(pictures, tmp_path) -> Path:
 
 
 def test_anomalous_validation_planes_give_a_roc_auc_and_pictures_of_it(labelled, tiny, tmp_path, monkeypatch):
-    drawn, figure = [], watch.figure
-    monkeypatch.setattr(watch, "figure", lambda *a, **k: drawn.append(figure(*a, **k)) or drawn[-1])
+    drawn, figure = [], validation.figure
+    monkeypatch.setattr(validation, "figure", lambda *a, **k: drawn.append(figure(*a, **k)) or drawn[-1])
     run = loop.train(tiny("training.steps=2", "training.validate=1"), labelled, tmp_path / "run", device="cpu")
     history = run.read_json("training_history.json")
     assert all(0 <= entry["validation_auroc"] <= 1 for entry in history)
@@ -400,7 +401,9 @@ def test_a_validation_ranks_as_many_planes_of_each_label_as_asked_for(
     labelled, tiny, tmp_path, monkeypatch, capsys, wanted, taken, told
 ):
     seen = []
-    monkeypatch.setattr(watch, "draw_scores", lambda trainer, scores, value: seen.append([*map(len, scores.values())]))
+    monkeypatch.setattr(
+        validation, "draw_scores", lambda trainer, scores, value: seen.append([*map(len, scores.values())])
+    )
     recipe = tiny(
         "training.steps=2", "training.validate=1", f"training.eval_samples={wanted}", "training.validation_planes=4"
     )
@@ -417,17 +420,17 @@ def test_where_time_allows_fewer_planes_than_the_settings_name_the_number_and_th
         network_calls = staticmethod(lambda: 49)
 
     budget = Budget(batch=8)
-    most = watch.most_restored(budget, Model, 375)
-    assert most == 18 and watch.most_restored(Budget(batch=8, eval_samples=50), Model, 375) == 50
-    said = watch.fewer_ranked(budget, Model, most, 400, 300)
+    most = validation.most_restored(budget, Model, 375)
+    assert most == 18 and validation.most_restored(Budget(batch=8, eval_samples=50), Model, 375) == 50
+    said = validation.fewer_ranked(budget, Model, most, 400, 300)
     assert "18 healthy and 18 anomalous planes instead of 128 of each" in said
     assert "49 network calls" in said and "training.eval_samples=N" in said
     assert "the validation split" not in said
-    scarce = watch.fewer_ranked(budget, Model, most, 400, 7)
+    scarce = validation.fewer_ranked(budget, Model, most, 400, 7)
     assert scarce.startswith("validation ROC-AUC: 18 healthy and 7 anomalous")
     assert ": the validation split has no more anomalous ones; a plane takes 49" in scarce
-    assert watch.fewer_ranked(budget, Model, most, 18, 7) == "", "all there are"
-    assert watch.fewer_ranked(budget, Model, 128, 400, 300) == ""
+    assert validation.fewer_ranked(budget, Model, most, 18, 7) == "", "all there are"
+    assert validation.fewer_ranked(budget, Model, 128, 400, 300) == ""
 
 
 # -- budget ----------------------------------------------------------------------------------------------------------

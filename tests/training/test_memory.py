@@ -12,7 +12,7 @@ from pseudohealthy.__main__ import main
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
 from pseudohealthy.processes import World
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
 from pseudohealthy.training import loop, memory
 
 CPU = World(0, 1, torch.device("cpu"))

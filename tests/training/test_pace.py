@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.training import checkpoint, loop, pace
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.training import loop, pace
 from pseudohealthy.training.trainer import Trainer
 
 

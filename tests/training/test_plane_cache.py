@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.cli import parse
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
-from pseudohealthy.planes import PlaneStore
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.training import loop, plane_cache
+from pseudohealthy.training.plane_store import PlaneStore
 
 CANVAS = Canvas(size=16, normalise="range", value_range=(0, 255), foreground="all")
 

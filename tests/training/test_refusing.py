@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
 from pseudohealthy.training import loop, trainer
 from pseudohealthy.training.loop import train
 

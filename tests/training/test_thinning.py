@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pseudohealthy.maps import AnomalyMap
+from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.training import finish
 
 

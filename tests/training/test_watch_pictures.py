@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pseudohealthy.training import watch
+from pseudohealthy.training import validation
 
 
 def drawn(folder, images, monkeypatch) -> np.ndarray:
     rows = np.arange(len(images))
     made = SimpleNamespace(healthy=torch.zeros_like(images), maps=torch.zeros(images[:, 0].shape))
-    monkeypatch.setattr(watch, "applied", lambda trainer, cases: [made])
+    monkeypatch.setattr(validation, "applied", lambda trainer, cases: [made])
     trainer = SimpleNamespace(
         store=SimpleNamespace(images=lambda chosen: images), run=SimpleNamespace(recipe=SimpleNamespace(name="x"), folder=folder),
         step=1, budget=SimpleNamespace(batch=1), rows=rows,
     )  # fmt: skip
-    watch.draw_diagnostics(trainer, rows[:1], rows[1:])
+    validation.draw_diagnostics(trainer, rows[:1], rows[1:])
     return np.asarray(Image.open(folder / "diagnostics_epoch_1.png").convert("L")).astype(int)
 
 

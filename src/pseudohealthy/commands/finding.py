@@ -20,7 +20,7 @@ class Demo(Command):
     """time to train"""
 
     def run(self) -> int:
-        from pseudohealthy.demo import demo
+        from pseudohealthy.workflows.demo import demo
 
         done = demo(self.out, minutes=self.minutes, device=self.device)
         self.show(done, "\n".join(done["reports"]), asked=True)
@@ -41,7 +41,7 @@ class Inspect(Command):
     """where it is written which series is which file; with --out by default OUT.key.csv beside it"""
 
     def run(self) -> int:
-        from pseudohealthy.inspection import inspect
+        from pseudohealthy.workflows.inspect import inspect
 
         found = inspect(self.path, self.out, names=self.names, key=self.key)
         self.show(found.as_dict(), found.text(), asked=True)
@@ -100,7 +100,7 @@ class Detect(Command):
     """where it is written which series is which file; default OUT.key.csv beside --out, never inside it"""
 
     def run(self) -> int:
-        from pseudohealthy.archive import detect
+        from pseudohealthy.detection.worker import detect
 
         result = detect(
             self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, calls=self.calls,

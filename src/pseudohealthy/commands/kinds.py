@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pseudohealthy import datasets, models, recipe
+from pseudohealthy import datasets, models
+from pseudohealthy.runs import recipe
 
 SYSTEMS = ("wolleb", "wolleb-classifier", "anoddpm", "thor", "pddpm", "cddpm", "diffusers")
 SHELLS = ("bash", "zsh", "fish")

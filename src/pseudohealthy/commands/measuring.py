@@ -48,8 +48,8 @@ class Evaluate(Command):
     """write into --out although something lies there"""
 
     def run(self) -> int:
-        from pseudohealthy.evaluation.runner import evaluate
-        from pseudohealthy.run import Run
+        from pseudohealthy.evaluation.measure import evaluate
+        from pseudohealthy.runs.run import Run
 
         run = replace(Run.open(self.run_folder), which=self.weights)
         result = evaluate(run, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
@@ -107,7 +107,7 @@ class Compare(Command):
         elif not self.quiet:
             from rich.console import Console
 
-            from pseudohealthy.report.comparison import printed
+            from pseudohealthy.report.comparison_tables import printed
 
             Console(width=None if sys.stdout.isatty() else 200).print(printed(result))
         return 0
@@ -149,7 +149,7 @@ class Sweep(Command):
                        metric=self.metric, plot=self.plot, device=self.device, batch=self.batch, limit=self.limit,
                        allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
         if self.json:
-            from pseudohealthy.report.grid import rows
+            from pseudohealthy.report.sweep_tables import rows
 
             self.show({"best": result.settings(result.best), "metric": result.metric, "settings": rows(result)})
         else:

@@ -72,7 +72,7 @@ class Recipes(Command):
     """the recipe to print"""
 
     def run(self) -> int:
-        from pseudohealthy import recipe as recipes
+        from pseudohealthy.runs import recipe as recipes
 
         if self.name is None:
             listed = {name: recipes.Recipe.load(name).summary for name in recipes.names()}

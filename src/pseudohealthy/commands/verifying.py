@@ -22,7 +22,7 @@ class Verify(Command):
     """the run that wrote what detect wrote; with it and --data one case is detected again"""
 
     def run(self) -> int:
-        from pseudohealthy.verify import verify
+        from pseudohealthy.workflows.verify import verify
 
         found = verify(self.folder, data=self.data, run=self.of, device=self.device)
         self.show(found.as_dict(), found.text(), asked=True)

@@ -22,8 +22,8 @@ def prepare(
     """``clean`` + ``splotched`` different digits to test, ``val`` to validate, all others to train."""
     from PIL import Image
 
+    from pseudohealthy.anomalies.phantoms import digits, splotch
     from pseudohealthy.datasets.mnist import write_splotched
-    from pseudohealthy.phantoms import digits, splotch
 
     images, _ = digits()
     if not 0 < len(images) - val - clean - splotched < len(images) or min(val, clean, splotched) < 0:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pseudohealthy.anomalies.phantoms import head, nifti
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
-from pseudohealthy.phantoms import head, nifti
 
 SHAPE = (24, 96, 96)
 

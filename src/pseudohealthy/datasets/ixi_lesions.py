@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pseudohealthy.anomalies.phantoms import lesion
 from pseudohealthy.data.labels import ANOMALOUS
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.datasets import ixi
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.phantoms import lesion
 from pseudohealthy.progress import say
 
 DEPTH = 0.3  # of the head's breadth at its widest: kept clear of skull and scalp
@@ -59,7 +59,7 @@ def with_lesion(case: Case, out: Path, seed: int) -> Case:
     from scipy import ndimage
 
     from pseudohealthy import io
-    from pseudohealthy.foreground import foreground
+    from pseudohealthy.preprocessing.foreground import foreground
 
     scan = io.read_image(case.image, case.root)
     values = scan.voxels[0, 0] / 255

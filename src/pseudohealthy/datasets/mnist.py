@@ -42,8 +42,8 @@ def prepare_splotched(
 ) -> Manifest:
     """Clean digits to train, ``clean`` untouched and ``splotched`` corrupted digits to test; the latter and their masks
     are written below ``out/splotched``."""
+    from pseudohealthy.anomalies.phantoms import splotch
     from pseudohealthy.io.raster import idx
-    from pseudohealthy.phantoms import splotch
 
     train, test = _find(source, "train"), _find(source, "t10k")
     cases = _training(source, train, seed, limit, val)

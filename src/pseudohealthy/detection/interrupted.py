@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pseudohealthy import resume
+from pseudohealthy.detection import finished
+from pseudohealthy.detection.output_layout import places
 from pseudohealthy.errors import INTERNAL, INTERRUPTED, RESOURCE, Fault
-from pseudohealthy.layout import places
 from pseudohealthy.signals import STOP
 
 if TYPE_CHECKING:
-    from pseudohealthy.archive import Job
     from pseudohealthy.detection.rows import Detections
+    from pseudohealthy.detection.worker import Job
     from pseudohealthy.io import Source
     from pseudohealthy.processes import World
 
@@ -64,11 +64,11 @@ def add_finished(sources: Sequence[Source], job: Job, result: Detections, world:
             continue
         with contextlib.suppress(Fault):
             case = places(job.folder, source.case_id, job.layout).case
-            said = resume.described(case, job.request)
+            said = finished.described(case, job.request)
             if said is not None:
                 result.take_over(said, case)
     if world.size == 1:
-        resume.remove_temporary(job.folder)
+        finished.remove_temporary(job.folder)
 
 
 def ending(world: World, done: int, count: int, kinds: Sequence[str]) -> BaseException:

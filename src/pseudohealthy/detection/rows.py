@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pseudohealthy.detection.finding import NEEDS
 from pseudohealthy.errors import SOME_FAILED, Fault
-from pseudohealthy.finding import NEEDS
 from pseudohealthy.io.atomic import atomic, write_json
 from pseudohealthy.progress import say
 

@@ -20,9 +20,8 @@ from torch import Tensor
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Manifest
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import NO_INPUT, Fault
-from pseudohealthy.evaluation import analysis_plots, plots
 from pseudohealthy.evaluation.compare import distinct
 from pseudohealthy.evaluation.conditioning import conditioning
 from pseudohealthy.evaluation.examples import examples, to_show
@@ -38,14 +37,15 @@ from pseudohealthy.evaluation.intensity import (
     twins_of,
     with_contrast,
 )
+from pseudohealthy.evaluation.measure import batches, evenly, measure, readable
 from pseudohealthy.evaluation.protocols import strict
 from pseudohealthy.evaluation.records import CaseResult
-from pseudohealthy.evaluation.restoration import TwinErrors
-from pseudohealthy.evaluation.runner import batches, evenly, measure, readable
 from pseudohealthy.evaluation.sweep import Watched
 from pseudohealthy.io.atomic import write_json, write_text
+from pseudohealthy.metrics.restoration import TwinErrors
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.run import Run, provenance
+from pseudohealthy.report import analysis_plots, plots
+from pseudohealthy.runs.run import Run, provenance
 
 CASES, PLANES = 64, 16  # restored again; of these, under every contrast
 NOTES = (

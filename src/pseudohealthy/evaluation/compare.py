@@ -19,18 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pseudohealthy import io
-from pseudohealthy.canvas import Canvas, Fitted
 from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Case, Manifest
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
-from pseudohealthy.evaluation import bootstrap, protocols
+from pseudohealthy.evaluation import protocols
+from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.example import Example, check_named
-from pseudohealthy.evaluation.outcome import Evaluation
-from pseudohealthy.evaluation.peak import Peak
-from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place, Record
-from pseudohealthy.evaluation.restoration import TwinErrors, sentences
-from pseudohealthy.evaluation.runner import (
+from pseudohealthy.evaluation.map_store import Spool
+from pseudohealthy.evaluation.measure import (
     Reading,
     batches,
     evenly,
@@ -42,13 +39,17 @@ from pseudohealthy.evaluation.runner import (
     stored_thresholds,
     wanted,
 )
+from pseudohealthy.evaluation.peak import Peak
+from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place, Record
 from pseudohealthy.evaluation.sharing import Watched
-from pseudohealthy.evaluation.spool import Spool
-from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.io.output_folder import prepare_folder
+from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.restoration import TwinErrors, sentences
+from pseudohealthy.metrics.thresholds import Threshold
+from pseudohealthy.preprocessing.canvas import Canvas, Fitted
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.restorers.baselines import control_restorers
-from pseudohealthy.run import Run
+from pseudohealthy.restorers.controls import control_restorers
+from pseudohealthy.runs.run import Run
 
 MASK = "foregrounds of all runs and reference"
 OWN = "each method's own"  # post-processing: it is part of a method, and stands in comparison.csv
@@ -71,9 +72,9 @@ class Comparison:
 
     def save(self, folder: Path | str, made: Mapping[str, Any] | None = None) -> list[Path]:
         """comparison.csv, .json, .tex and .png, panel.png, curves.png (where runs have a validation ROC-AUC), report.html."""
-        from pseudohealthy.report import comparison
+        from pseudohealthy.report import comparison_tables
 
-        return comparison.save(self, Path(folder), made or {})
+        return comparison_tables.save(self, Path(folder), made or {})
 
 
 def compare(

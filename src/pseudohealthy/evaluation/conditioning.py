@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy.canvas import Canvas
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation import bootstrap
 from pseudohealthy.evaluation.intensity import CONTRASTS, KINDS, Gathered, Planes, with_contrast
+from pseudohealthy.metrics import bootstrap
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.progress import Progress
 from pseudohealthy.restorers.apply import keys
 from pseudohealthy.restorers.base import averaged

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pseudohealthy.canvas import Canvas, Fitted
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.evaluation.runner import Reading
+from pseudohealthy.evaluation.measure import Reading
 from pseudohealthy.evaluation.sharing import Watched
+from pseudohealthy.preprocessing.canvas import Canvas, Fitted
 
 
 class Pictures(NamedTuple):

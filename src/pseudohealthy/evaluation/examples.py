@@ -16,11 +16,11 @@ from torch import Tensor
 
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.evaluation.compare import OnCanvases
-from pseudohealthy.evaluation.curves import curve
 from pseudohealthy.evaluation.intensity import counts, kl
-from pseudohealthy.evaluation.runner import evenly
+from pseudohealthy.evaluation.measure import evenly
+from pseudohealthy.metrics.curves import curve
 from pseudohealthy.progress import Progress
 from pseudohealthy.restorers.apply import Stack
 

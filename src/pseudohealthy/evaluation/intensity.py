@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy.canvas import Canvas, Fitted
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case
-from pseudohealthy.detector import Detector
-from pseudohealthy.evaluation import bootstrap
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.evaluation.compare import OnCanvases, on_canvases
-from pseudohealthy.evaluation.runner import readable
+from pseudohealthy.evaluation.measure import readable
+from pseudohealthy.metrics import bootstrap
+from pseudohealthy.preprocessing.canvas import Canvas, Fitted
 from pseudohealthy.progress import Progress
 from pseudohealthy.restorers.apply import Stack
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.progress import say
-from pseudohealthy.run import Run
 from pseudohealthy.runs.pseudonyms import namer
+from pseudohealthy.runs.run import Run
 
 
 def leaked(run: Run, chosen: Sequence[Case], splits: Sequence[str]) -> list[str]:

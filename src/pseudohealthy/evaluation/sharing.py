@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from pseudohealthy.data.manifest import Case
-from pseudohealthy.detector import Detector
-from pseudohealthy.diffusion.encodings import Encodings
+from pseudohealthy.detection.detector import Detector
+from pseudohealthy.diffusion.encoding_cache import Encodings
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.evaluation.runner import Reading, batches, readable
+from pseudohealthy.evaluation.measure import Reading, batches, readable
 from pseudohealthy.progress import Progress
 from pseudohealthy.restorers.apply import Applied, Stack
 from pseudohealthy.restorers.base import Restoration, Restorer
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
 
 
 class Watched(Detector):

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.records import Record
 
 

@@ -20,20 +20,21 @@ import numpy as np
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Case, Manifest
-from pseudohealthy.detector import Detector
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
-from pseudohealthy.evaluation import bootstrap, leaks, protocols
+from pseudohealthy.evaluation import leaks, protocols
+from pseudohealthy.evaluation.measure import evenly, measure, refuse_leaks
 from pseudohealthy.evaluation.records import HEADINGS, CaseResult, Record
-from pseudohealthy.evaluation.restoration import TwinErrors
-from pseudohealthy.evaluation.runner import evenly, measure, refuse_leaks
 from pseudohealthy.evaluation.sharing import Common, Replay, Watched
-from pseudohealthy.evaluation.thresholds import Threshold, healthy_quantile
 from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.io.tiles import tiled
+from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.restoration import TwinErrors
+from pseudohealthy.metrics.thresholds import Threshold, healthy_quantile
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.recipe import toml_value
 from pseudohealthy.restorers.changes import same_network
-from pseudohealthy.run import Run
+from pseudohealthy.runs.recipe import toml_value
+from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import literal
 
 MOST = 400  # settings: beyond, the grid is a mistake
@@ -89,15 +90,15 @@ class Sweep:
 
     def text(self) -> str:
         """A table, the best setting and how to keep it."""
-        from pseudohealthy.report import grid
+        from pseudohealthy.report import sweep_tables
 
-        return grid.text(self)
+        return sweep_tables.text(self)
 
     def save(self, folder: Path | str, made: Mapping[str, Any] | None = None) -> list[Path]:
         """sweep.csv, sweep.json, sweep.png, strip.png and report.html."""
-        from pseudohealthy.report import grid
+        from pseudohealthy.report import sweep_tables
 
-        return grid.save(self, Path(folder), made or {})
+        return sweep_tables.save(self, Path(folder), made or {})
 
 
 def sweep(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pseudohealthy.errors import BAD_MODEL, Fault
-from pseudohealthy.interop.reading import read
+from pseudohealthy.interop.checkpoint_files import read
 from pseudohealthy.interop.systems import Imported, network
 
 # Options of UNet2DModel, its own default first, then what else we have the same for.

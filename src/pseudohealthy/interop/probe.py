@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy import phantoms
+from pseudohealthy.anomalies import phantoms
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 

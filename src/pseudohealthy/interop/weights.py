@@ -19,18 +19,18 @@ from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.interop import diffusers, hub, thor
+from pseudohealthy.interop.checkpoint_files import read
 from pseudohealthy.interop.probe import Findings, head, probe
-from pseudohealthy.interop.reading import read
 from pseudohealthy.interop.systems import SYSTEMS, Imported, State, recognised
 from pseudohealthy.io.atomic import write_text
 from pseudohealthy.networks.perceptual import Perceptual
 from pseudohealthy.progress import say
-from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.restorers.conditioned import Conditioned
-from pseudohealthy.run import Run, now
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run, now
 from pseudohealthy.settings import settable
-from pseudohealthy.training import checkpoint
 
 BEST, WAITING = "best_model.safetensors", "classifier.safetensors"  # the latter: a classifier without its denoiser
 DENOISER, CLASSIFIER = "denoiser.network", "classifier"

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pseudohealthy.detection.ranks import p_value
 from pseudohealthy.detection.rows import Detections
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.detection.truth import STILL, Known, percent, twin_text
+from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.records import number
-from pseudohealthy.evaluation.truth import STILL, Known, percent, twin_text
-from pseudohealthy.ranks import p_value
 from pseudohealthy.report.page import write_report
 
 UNUSUAL = 0.05  # a score stands out where fewer healthy ones are as high

@@ -19,10 +19,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.detection.ranks import rank_of
+from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, covered, number, summarise
 from pseudohealthy.io.atomic import write_text
-from pseudohealthy.ranks import rank_of
 
 EMBED_MEGABYTES = 20.0  # pictures beyond this total are linked, so that a large cohort still opens
 VALIDATION = "healthy validation"

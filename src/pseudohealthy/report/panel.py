@@ -18,7 +18,7 @@ from pseudohealthy.io.tiles import tiled
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pseudohealthy.finding import Finding
+    from pseudohealthy.detection.finding import Finding
 
 MASK_COLOUR, TRUTH_COLOUR = "#E69F00", "#56B4E9"  # Okabe-Ito orange and sky blue: apart for every colour vision
 FILLED = 0.4  # of a stored window's greys by the foreground; a window that cuts both ends is filled entirely
@@ -37,7 +37,7 @@ def panel(
 
     window: (low, high); by default as `starting_window` says.
     """
-    from pseudohealthy.evaluation.truth import removed, twin_text
+    from pseudohealthy.detection.truth import removed, twin_text
 
     scan = finding.scan
     letters = orientation(scan.affine) if scan.affine is not None else None

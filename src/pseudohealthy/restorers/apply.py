@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudohealthy.canvas import Canvas, Fitted
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, Fault
-from pseudohealthy.maps import AnomalyMap, smooth
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.maps.filters import smooth
+from pseudohealthy.preprocessing.canvas import Canvas, Fitted
 from pseudohealthy.restorers.base import Restoration, Restorer
 
 COPIES = 1024  # noised planes of one network call

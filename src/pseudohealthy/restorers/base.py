@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.maps import AnomalyMap
+from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.settings import checked
 

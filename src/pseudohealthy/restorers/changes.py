@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.recipe import Recipe
 from pseudohealthy.restorers import restorer_class
+from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.settings import settable
 
 TRAINED = (

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.maps import AnomalyMap, smooth
+from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.maps.filters import smooth
 from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import FLOOR, Batch, HealthyResiduals, Restoration, register
 from pseudohealthy.restorers.ddpm import Ddpm

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.maps import smooth
+from pseudohealthy.maps.filters import smooth
 from pseudohealthy.networks.autoencoder import ConvAutoencoder
 from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register

@@ -18,7 +18,7 @@ from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.interop.start import start_from
+from pseudohealthy.interop.pretrained import start_from
 from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
@@ -37,7 +37,7 @@ from pseudohealthy.restorers.ranges import (
     levels_fit,
     patch_fits,
 )
-from pseudohealthy.scores import mirror_residual
+from pseudohealthy.restorers.symmetry import mirror_residual
 from pseudohealthy.settings import Range, build
 
 EMPTY = -0.999  # a window no brighter than this is air: nothing to restore

@@ -16,7 +16,7 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample, walk
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.interop.start import start_from
+from pseudohealthy.interop.pretrained import start_from
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register

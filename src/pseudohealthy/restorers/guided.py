@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.diffusion.denoiser import Denoiser, Estimate
-from pseudohealthy.diffusion.encodings import Encodings
+from pseudohealthy.diffusion.encoding_cache import Encodings
 from pseudohealthy.diffusion.guidance import guide, input_gradient, log_probability
 from pseudohealthy.diffusion.losses import hybrid, log_variance
 from pseudohealthy.diffusion.noise import Draw

@@ -16,7 +16,7 @@ from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw, Key
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.interop.start import start_from
+from pseudohealthy.interop.pretrained import start_from
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet

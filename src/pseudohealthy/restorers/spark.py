@@ -18,8 +18,8 @@ from pseudohealthy.networks.ranges import Channels, Size, norms_fit
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.spark import ENCODER, Spark, cell_errors
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
+from pseudohealthy.runs import checkpoint
 from pseudohealthy.settings import Range, check
-from pseudohealthy.training import checkpoint
 
 
 @register("spark")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample, walk
+from pseudohealthy.maps.morphology import dilate
 from pseudohealthy.networks.perceptual import Perceptual
 from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import Restoration, register
@@ -31,7 +32,6 @@ from pseudohealthy.restorers.ranges import (
     Side,
     levels_fit,
 )
-from pseudohealthy.restorers.thor_maps import dilate
 from pseudohealthy.settings import Range
 
 

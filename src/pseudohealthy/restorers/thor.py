@@ -15,6 +15,7 @@ from torch import Tensor
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.maps.morphology import gaussian, harmonic_mean, peak_normalised, region
 from pseudohealthy.networks.perceptual import Perceptual
 from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers import thor_published
@@ -33,7 +34,6 @@ from pseudohealthy.restorers.ranges import (
     Side,
     levels_fit,
 )
-from pseudohealthy.restorers.thor_maps import gaussian, harmonic_mean, peak_normalised, region
 from pseudohealthy.settings import Range
 
 

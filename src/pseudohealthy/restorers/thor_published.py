@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.maps.morphology import gaussian, harmonic_mean, peak_normalised, region
 from pseudohealthy.restorers.base import Restoration
-from pseudohealthy.restorers.thor_maps import gaussian, harmonic_mean, peak_normalised, region
 
 if TYPE_CHECKING:
     from pseudohealthy.restorers.thor import Thor

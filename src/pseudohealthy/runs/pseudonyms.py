@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, Fault
-from pseudohealthy.run import Run
+from pseudohealthy.runs.run import Run
 
 DIGITS = 16  # hexadecimal ones of a pseudonym
 RECORD = "salt_sha256"  # in run.json: that there is a salt, and which

@@ -24,12 +24,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from pseudohealthy.detection.ranks import rank_of
 from pseudohealthy.errors import Fault
 from pseudohealthy.progress import duration
-from pseudohealthy.ranks import rank_of
-from pseudohealthy.run import Run
-from pseudohealthy.serve import shelf
-from pseudohealthy.serve.guard import Guard, said
+from pseudohealthy.runs.run import Run
+from pseudohealthy.serve import served_files
+from pseudohealthy.serve.access import Guard, said
 from pseudohealthy.serve.jobs import DONE, ID, PARTLY, RUNNING, WAITING, Job, Jobs
 from pseudohealthy.serve.uploads import Refused, receive, title
 from pseudohealthy.version import __version__
@@ -87,7 +87,7 @@ class App:
         return HTMLResponse(text, headers={"Content-Security-Policy": self.policy})
 
     async def home(self, _: Request) -> Response:
-        return self.page("home.html.j2", here="home", runs=[shelf.described(*item) for item in self.runs.items()],
+        return self.page("home.html.j2", here="home", runs=[served_files.described(*item) for item in self.runs.items()],
                          most=self.most, **self.listed())  # fmt: skip
 
     async def queue(self, _: Request) -> Response:
@@ -105,23 +105,23 @@ class App:
         return self.page("runs.html.j2", here="runs", runs=self.rows())
 
     async def compare_json(self, _: Request) -> Response:
-        return PlainTextResponse(shelf.listing(self.rows()), media_type="application/json")
+        return PlainTextResponse(served_files.listing(self.rows()), media_type="application/json")
 
     def rows(self) -> list[dict[str, Any]]:
-        return [shelf.described(*item) for item in self.runs.items()]
+        return [served_files.described(*item) for item in self.runs.items()]
 
     # -- files ----------------------------------------------------------------------------------------------------
     async def picture(self, request: Request) -> Response:
         number = request.path_params["number"]
         if number >= len(self.runs):
             raise HTTPException(404)
-        found = shelf.pictures(list(self.runs.values())[number])
+        found = served_files.pictures(list(self.runs.values())[number])
         path = found.get(request.path_params["name"])
         return _file(path)
 
     async def file(self, request: Request) -> Response:
         job = self.job(request, ended=True)
-        found = await run_in_threadpool(shelf.files, self.jobs.place(job) / "found")
+        found = await run_in_threadpool(served_files.files, self.jobs.place(job) / "found")
         return _file(found.get(request.path_params["name"]))
 
     async def outputs(self, request: Request) -> Response:
@@ -129,7 +129,7 @@ class App:
         place = self.jobs.place(job)
         path, name = place / f"outputs-{secrets.token_hex(8)}.zip", f"pseudohealthy-{job.id[:8]}"
         try:
-            await run_in_threadpool(shelf.packed, place / "found", path, name)
+            await run_in_threadpool(served_files.packed, place / "found", path, name)
         except OSError as error:
             path.unlink(missing_ok=True)
             return said(507, f"cannot pack the outputs: {error.strerror}")
@@ -137,7 +137,7 @@ class App:
                             background=BackgroundTask(path.unlink, missing_ok=True))  # fmt: skip
 
     async def log(self, request: Request) -> Response:
-        return PlainTextResponse(shelf.log(self.jobs.place(self.job(request)) / "log.txt"))
+        return PlainTextResponse(served_files.log(self.jobs.place(self.job(request)) / "log.txt"))
 
     def job(self, request: Request, *, ended: bool = False) -> Job:
         """The job of a request. 404 where there is none, or none with results."""
@@ -192,7 +192,7 @@ def build(
 def _file(path: Path | None) -> Response:
     if path is None or not path.is_file():
         raise HTTPException(404)
-    return FileResponse(path, headers=shelf.headers(path))
+    return FileResponse(path, headers=served_files.headers(path))
 
 
 async def _broken(_: Request, error: Exception) -> Response:

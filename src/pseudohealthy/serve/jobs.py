@@ -27,7 +27,7 @@ from typing import Any
 from pseudohealthy.errors import SOME_FAILED, Fault
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.progress import say
-from pseudohealthy.run import now
+from pseudohealthy.runs.run import now
 
 ID = re.compile(r"[0-9a-f]{32}")
 BESIDE = re.compile(r"^beside the inputs: (.+)")

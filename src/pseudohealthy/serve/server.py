@@ -33,12 +33,12 @@ def serve(
         raise Fault("EXTRA", f"serve needs {error.name}", "pip install 'pseudohealthy[serve]'", exit=USAGE) from None
     import uvicorn
 
-    from pseudohealthy.serve import shelf
+    from pseudohealthy.serve import served_files
     from pseudohealthy.serve.app import build
 
     if most_gb <= 0 or queue < 1:
         raise Fault("USAGE", "--most-gb and --queue must be above 0", "leave them out for the defaults", exit=USAGE)
-    opened = shelf.opened(runs)
+    opened = served_files.opened(runs)
     prepare_folder(out, overwrite=True)  # our own history may lie there; two apps may not
     with bound(listen, port) as listener:
         number = listener.getsockname()[1]

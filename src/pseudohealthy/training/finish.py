@@ -15,20 +15,21 @@ from torch import Tensor
 
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Manifest
-from pseudohealthy.domain import Domain
+from pseudohealthy.detection.domain import Domain
+from pseudohealthy.detection.ranks import p_value
 from pseudohealthy.io import hashing
 from pseudohealthy.io.atomic import write_json, write_text
-from pseudohealthy.planes import PlaneStore
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.ranks import p_value
 from pseudohealthy.restorers import restorer_class
 from pseudohealthy.restorers.apply import NOISE_KEY, at_once
 from pseudohealthy.restorers.base import Restorer
-from pseudohealthy.restorers.baselines import control_restorers
-from pseudohealthy.run import Run, now
+from pseudohealthy.restorers.controls import control_restorers
+from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.pseudonyms import namer
-from pseudohealthy.training import checkpoint, watch
+from pseudohealthy.runs.run import Run, now
+from pseudohealthy.training import validation
 from pseudohealthy.training.model_card import holdings
+from pseudohealthy.training.plane_store import PlaneStore
 
 if TYPE_CHECKING:
     from pseudohealthy.training.trainer import Trainer
@@ -42,9 +43,9 @@ VALUES = 40_000_000  # map values kept for the quantile
 
 def healthy_statistics(store: PlaneStore) -> tuple[Tensor, Tensor]:
     """Mean and spread (C, S, S) of healthy training planes in [-1, 1]."""
-    rows = watch.spread_out(store.select("train", HEALTHY), PLANES)
+    rows = validation.spread_out(store.select("train", HEALTHY), PLANES)
     total = square = torch.zeros(())
-    for part in watch.chunks(rows, 256):
+    for part in validation.chunks(rows, 256):
         images = store.images(part).double()
         total, square = total + images.sum(0), square + images.square().sum(0)
     mean = total / len(rows)
@@ -113,7 +114,7 @@ def file_hashes(run: Run) -> dict[str, str]:
 def validation_cases(store: PlaneStore, model: Restorer) -> list[np.ndarray]:
     """Rows of healthy validation planes, case by case, as many as a few thousand network calls allow."""
     rows = store.select("val", HEALTHY)
-    budget = max(64, min(4096, 4 * watch.CALLS // max(1, model.network_calls())))
+    budget = max(64, min(4096, 4 * validation.CALLS // max(1, model.network_calls())))
     return whole_cases(store, rows, budget) if len(rows) else []
 
 
@@ -129,7 +130,9 @@ def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> t
     half = set(sorted({patients[rows[0]] for rows in chosen})[::2])
     mine = [rows for rows in chosen if patients[rows[0]] in half]
     left = [rows for rows in chosen if patients[rows[0]] not in half]
-    batches = (watch.detected_batch(trainer, part) for part in watch.chunks(np.concatenate(mine), at_once(model, 64)))
+    batches = (
+        validation.detected_batch(trainer, part) for part in validation.chunks(np.concatenate(mine), at_once(model, 64))
+    )
     with (
         torch.no_grad(),
         torch.autocast(trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16),
@@ -199,7 +202,7 @@ def whole_cases(store: PlaneStore, rows: np.ndarray, budget: int) -> list[np.nda
     starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
     cases = np.split(rows, starts[1:])
     per_case = max(1, len(rows) // len(cases))
-    return [cases[i] for i in watch.spread_out(np.arange(len(cases)), max(1, budget // per_case))]
+    return [cases[i] for i in validation.spread_out(np.arange(len(cases)), max(1, budget // per_case))]
 
 
 def healthy_values(
@@ -209,7 +212,7 @@ def healthy_values(
     amap, values, scores = trainer.run.recipe.make_map(), [], []
     share = max(1, sum(map(len, chosen)) * trainer.run.recipe.make_canvas().size ** 2 // VALUES)
     for group in grouped(chosen, 64):
-        found = watch.applied(trainer, group, model)
+        found = validation.applied(trainer, group, model)
         scores += [one.score for one in found]
         maps = torch.cat([one.maps for one in found])
         values.append(maps[amap.inside(trainer.store.foreground(np.concatenate(group))).bool()].numpy()[::share])
@@ -238,9 +241,9 @@ def grouped(items: list[np.ndarray], size: int) -> list[list[np.ndarray]]:
 
 def fingerprint(store: PlaneStore) -> dict:
     """What training planes look like, so that a scan of another kind can be told: foreground share, brightness."""
-    rows = watch.spread_out(store.select("train", HEALTHY), 5_000)
+    rows = validation.spread_out(store.select("train", HEALTHY), 5_000)
     share, light = [], []
-    for part in watch.chunks(rows, 256):
+    for part in validation.chunks(rows, 256):
         images, inside = store.images(part), store.foreground(part)
         share += inside.float().flatten(1).mean(1).tolist()
         mean = (images.mean(1) * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
@@ -258,8 +261,8 @@ def fingerprint(store: PlaneStore) -> dict:
 def domain(store: PlaneStore) -> Domain | None:
     """What healthy training planes look like, and how unlike them healthy validation cases may be; None where none has
     any foreground."""
-    rows = watch.spread_out(store.select("train", HEALTHY), DOMAIN_PLANES)
-    seen = Domain.learned((store.images(part), store.foreground(part)) for part in watch.chunks(rows, 64))
+    rows = validation.spread_out(store.select("train", HEALTHY), DOMAIN_PLANES)
+    seen = Domain.learned((store.images(part), store.foreground(part)) for part in validation.chunks(rows, 64))
     if seen is None:
         return None
     healthy = store.select("val", HEALTHY)

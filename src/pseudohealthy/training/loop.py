@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from pseudohealthy import planes
 from pseudohealthy.data import manifest
 from pseudohealthy.data.checks import require_clean
 from pseudohealthy.data.labels import HEALTHY
@@ -27,11 +26,11 @@ from pseudohealthy.io.atomic import write_text
 from pseudohealthy.io.output_folder import claim
 from pseudohealthy.processes import World, join
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.recipe import Recipe
-from pseudohealthy.run import Run, now
 from pseudohealthy.runs import pseudonyms
+from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.run import Run, now
 from pseudohealthy.signals import Signals
-from pseudohealthy.training import finish, memory, plane_cache, sinks, watch
+from pseudohealthy.training import finish, memory, plane_cache, plane_store, trackers, validation
 from pseudohealthy.training.pace import Pace, settle
 from pseudohealthy.training.refusing import refusable
 from pseudohealthy.training.trainer import Trainer
@@ -149,7 +148,9 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     return fit(opened, open_planes(opened, manifest, world, cache), world, sink=sink, begun=begun)
 
 
-def open_planes(run: Run, manifest: manifest.Manifest, world: World, cache: Path | None = None) -> planes.PlaneStore:
+def open_planes(
+    run: Run, manifest: manifest.Manifest, world: World, cache: Path | None = None
+) -> plane_store.PlaneStore:
     """The planes to train on, cut by the first process, and by others where its folders are not theirs.
 
     Fault NO_HEALTHY (exit 3) without a healthy training plane.
@@ -179,7 +180,9 @@ def open_planes(run: Run, manifest: manifest.Manifest, world: World, cache: Path
     return store
 
 
-def fit(run: Run, store: planes.PlaneStore, world: World, *, sink: str = "none", begun: float | None = None) -> Run:
+def fit(
+    run: Run, store: plane_store.PlaneStore, world: World, *, sink: str = "none", begun: float | None = None
+) -> Run:
     """Train to the end of the budget, validating and saving on the way; then threshold, fingerprint and model card."""
     trainer = Trainer(run, store, world)
     if (run.folder / "resume.safetensors").is_file():
@@ -187,7 +190,9 @@ def fit(run: Run, store: planes.PlaneStore, world: World, *, sink: str = "none",
         say(f"resumed at step {trainer.step} of {trainer.total}")
     if trainer.restorer.parts():
         memory.require(trainer)
-        steps(trainer, begun or time.monotonic(), sinks.open_sink(sink, run.folder) if world.first else sinks.Sink())
+        steps(
+            trainer, begun or time.monotonic(), trackers.open_sink(sink, run.folder) if world.first else trackers.Sink()
+        )
     if world.first:
         if not trainer.restorer.parts():
             announce(trainer, 0)
@@ -220,7 +225,7 @@ def announce(trainer: Trainer, total: int) -> None:
     say(f"{run.recipe.name}: {parameters:,} parameters, {len(trainer.rows):,} planes, {amount}")
 
 
-def steps(trainer: Trainer, begun: float, tracker: sinks.Sink) -> None:
+def steps(trainer: Trainer, begun: float, tracker: trackers.Sink) -> None:
     """All steps of the budget, or as many as its minutes allow."""
     world, pace, deadline = trainer.world, Pace(trainer, begun), math.inf
     if trainer.budget.minutes:
@@ -264,7 +269,7 @@ def early(trainer: Trainer, total: int) -> int:
 
 
 def look(
-    trainer: Trainer, running: list[dict[str, float]], tracker: sinks.Sink, begun: float, interrupted: bool
+    trainer: Trainer, running: list[dict[str, float]], tracker: trackers.Sink, begun: float, interrupted: bool
 ) -> None:
     """Validate, unless interrupted, and save."""
     budget, world = trainer.budget, trainer.world
@@ -273,8 +278,8 @@ def look(
              "step_seconds": round(float(np.median([r["step_seconds"] for r in running])), 4),
              **{f"loss_{part}": float(np.mean([r[part] for r in running])) for part in trainer.losses}}  # fmt: skip
     if world.first and not interrupted:
-        entry |= watch.validate(trainer, entry)
-        watch.keep_best(trainer, entry)
+        entry |= validation.validate(trainer, entry)
+        validation.keep_best(trainer, entry)
     if not interrupted:
         trainer.history.append(entry)
         tracker.write(entry)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pseudohealthy.run import Run
 from pseudohealthy.runs.pseudonyms import RECORD
+from pseudohealthy.runs.run import Run
 
 PICTURES = "diagnostics_epoch_*.png"
 

@@ -17,7 +17,7 @@ import torch
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.io.atomic import write_text
 from pseudohealthy.progress import duration, say
-from pseudohealthy.training import finish, watch
+from pseudohealthy.training import finish, validation
 
 if TYPE_CHECKING:
     from pseudohealthy.training.trainer import Trainer
@@ -51,7 +51,7 @@ class Pace:
     def expected_pause(self, every: int) -> float:
         store, model, budget = self.trainer.store, self.trainer.average, self.trainer.budget
         healthy, sick = (len(store.select("val", label)) for label in (HEALTHY, ANOMALOUS))
-        most = watch.most_restored(budget, model, every) if healthy and sick else 0
+        most = validation.most_restored(budget, model, every) if healthy and sick else 0
         restored = min(most, healthy) + min(most, sick) + min(3, healthy) + min(3, sick)
         return PICTURES + self.call * (min(healthy, budget.validation_planes) + restored * model.network_calls())
 
@@ -104,7 +104,7 @@ def seconds_per_call(trainer: Trainer) -> float:
     """Of one network call for one image without gradient, on a batch of validation planes."""
     rows = trainer.store.select("val", HEALTHY)
     rows = (rows if len(rows) else trainer.rows)[: trainer.budget.batch]
-    batch, begun = watch.validation_batch(trainer, rows), time.monotonic()
+    batch, begun = validation.validation_batch(trainer, rows), time.monotonic()
     with torch.no_grad():
         for part in trainer.losses:
             trainer.loss(trainer.average, batch, part)

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pseudohealthy.canvas import Canvas
 from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, Fault
-from pseudohealthy.planes import VERSION, PlaneStore, build_cache
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.training.plane_store import VERSION, PlaneStore, build_cache
 
 SPLITS = ("train", "val")
 COLUMNS = ("plane_labels", "mask_ignore", "mask_background")  # of a manifest, that planes depend on

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pseudohealthy.errors import INTERRUPTED, Fault
 from pseudohealthy.io.output_folder import prepare_folder, release
-from pseudohealthy.run import WRITTEN
+from pseudohealthy.runs.run import WRITTEN
 
 SAVED = "resume.safetensors"  # from here on there is something to go on with
 ASIDE = (

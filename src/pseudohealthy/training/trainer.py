@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pseudohealthy import planes
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.devices import precision_of
 from pseudohealthy.diffusion.noise import Draw
@@ -25,10 +24,11 @@ from pseudohealthy.io.atomic import write_json
 from pseudohealthy.processes import World
 from pseudohealthy.progress import say
 from pseudohealthy.restorers.base import Batch, Restorer
-from pseudohealthy.run import Run
-from pseudohealthy.training import checkpoint, finish
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.budget import Budget
+from pseudohealthy.runs.run import Run
+from pseudohealthy.training import finish, plane_store
 from pseudohealthy.training.augment import augment
-from pseudohealthy.training.budget import Budget
 
 PREVIOUS = "resume-previous.safetensors"
 
@@ -49,7 +49,7 @@ class PartLoss(nn.Module):
 class Trainer:
     """State of a training: restorer, averaged twin, optimisers, step, history. Everything `save` writes, `load` reads."""
 
-    def __init__(self, run: Run, store: planes.PlaneStore, world: World):
+    def __init__(self, run: Run, store: plane_store.PlaneStore, world: World):
         self.run, self.store, self.world = run, store, world
         self.budget: Budget = run.recipe.make_budget()
         torch.manual_seed(self.budget.seed)

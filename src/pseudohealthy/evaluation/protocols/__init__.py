@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.evaluation.figures import Setting
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.metric_frame import Setting
 from pseudohealthy.evaluation.protocols.strict import strict
 from pseudohealthy.evaluation.records import CaseResult, Record
 

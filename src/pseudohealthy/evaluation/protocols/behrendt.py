@@ -13,13 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from pseudohealthy import cleaning
-from pseudohealthy.evaluation import thresholds
-from pseudohealthy.evaluation.curves import curve, dice
-from pseudohealthy.evaluation.figures import Frame, Setting, pooled, row, run
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.metric_frame import Frame, Setting, pooled, row, run
 from pseudohealthy.evaluation.records import CaseResult, Place
-from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.maps import volume_filters
+from pseudohealthy.metrics import thresholds
+from pseudohealthy.metrics.curves import curve, dice
+from pseudohealthy.metrics.thresholds import Threshold
 
 SHARE = 25  # plane width over erosion steps: 3 steps at 96 pixels of 2 mm in the published code
 MEDIAN = 5
@@ -33,15 +33,15 @@ def behrendt(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
 
 def process(volume: np.ndarray, brain: np.ndarray, *, published: bool = False) -> np.ndarray:
     """A map (D, H, W) after median and erosion of its brain mask (D, H, W), in the order of the papers or the code."""
-    eroded = cleaning.erode(brain, volume.shape[2] // SHARE)
+    eroded = volume_filters.erode(brain, volume.shape[2] // SHARE)
     if published:
-        return cleaning.median(volume * eroded, MEDIAN)
-    return cleaning.median(volume, MEDIAN) * eroded
+        return volume_filters.median(volume * eroded, MEDIAN)
+    return volume_filters.median(volume, MEDIAN) * eroded
 
 
 def regions_kept(found: np.ndarray, *, published: bool = False) -> np.ndarray:
     """The mask (D, H, W) without small regions: fewer than 7 voxels in the papers, up to 7 in the code."""
-    return cleaning.without_small(found, 8 if published else 7)
+    return volume_filters.without_small(found, 8 if published else 7)
 
 
 def bisection(scores: np.ndarray, labels: np.ndarray, *, steps: int = 10) -> Threshold:

@@ -15,11 +15,11 @@ from math import ceil, floor
 import numpy as np
 
 from pseudohealthy.data.labels import HEALTHY
-from pseudohealthy.evaluation import bootstrap
-from pseudohealthy.evaluation.figures import Frame, Setting, patients, run
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.metric_frame import Frame, Setting, patients, run
 from pseudohealthy.evaluation.records import HEADINGS, Box, CaseResult
-from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.thresholds import Threshold
 
 HEALTHY_RATE = 0.05  # of healthy pixels, THOR
 OVERLAPS = (0.1, 0.5)  # intersection over union; an anomaly map's region is rarely as tight as a drawn box

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pseudohealthy.evaluation.figures import Frame, Setting, run
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.metric_frame import Frame, Setting, run
 from pseudohealthy.evaluation.protocols.strict import image_scores, plane_scores
 from pseudohealthy.evaluation.records import CONTROL, CaseResult
 

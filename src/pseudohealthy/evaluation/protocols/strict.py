@@ -12,13 +12,13 @@ from collections.abc import Iterable
 import numpy as np
 
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
-from pseudohealthy.evaluation import bootstrap, thresholds
-from pseudohealthy.evaluation.curves import curve
-from pseudohealthy.evaluation.figures import Frame, Setting, Thresholds, counts, pooled, run
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.metric_frame import Frame, Setting, Thresholds, counts, pooled, run
 from pseudohealthy.evaluation.records import CaseResult
-from pseudohealthy.evaluation.regions import SIZES, compare_regions, region_weights
-from pseudohealthy.evaluation.thresholds import Threshold
+from pseudohealthy.metrics import bootstrap, thresholds
+from pseudohealthy.metrics.curves import curve
+from pseudohealthy.metrics.lesions import SIZES, compare_regions, region_weights
+from pseudohealthy.metrics.thresholds import Threshold
 
 RANKING = ("auroc", "average_precision", "fpr_at_95_tpr")
 

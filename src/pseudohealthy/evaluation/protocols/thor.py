@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from pseudohealthy.evaluation.curves import Curve, curve
-from pseudohealthy.evaluation.figures import Frame, Setting, run
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.metric_frame import Frame, Setting, run
 from pseudohealthy.evaluation.records import CaseResult
-from pseudohealthy.evaluation.regions import THOR_PLANE
+from pseudohealthy.metrics.curves import Curve, curve
+from pseudohealthy.metrics.lesions import THOR_PLANE
 
 BANDS = {"": (0, np.inf), "_small": (3, 71), "_medium": (71, 570), "_large": (570, 10_000)}
 TRIED = np.linspace(0, 1, 101)

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pseudohealthy.evaluation import thresholds
-from pseudohealthy.evaluation.curves import auroc, dice
-from pseudohealthy.evaluation.figures import Frame, Setting, run
-from pseudohealthy.evaluation.outcome import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.metric_frame import Frame, Setting, run
 from pseudohealthy.evaluation.records import CaseResult
+from pseudohealthy.metrics import thresholds
+from pseudohealthy.metrics.curves import auroc, dice
 
 
 def wolleb(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:

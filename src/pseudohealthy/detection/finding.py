@@ -1,0 +1,348 @@
+"""What a detector says about one scan, on the scan's own grid; it saves itself beside the input's type."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pseudohealthy.detection.bids import Bids
+from pseudohealthy.detection.domain import Verdict
+from pseudohealthy.detection.output_layout import places, relative
+from pseudohealthy.detection.ranks import rank
+from pseudohealthy.errors import USAGE, Fault, one_line
+from pseudohealthy.io.atomic import together, write_json, write_text
+from pseudohealthy.io.dicom import DicomOrigin
+from pseudohealthy.io.names import unnamed
+from pseudohealthy.io.scan import Scan
+
+if TYPE_CHECKING:
+    from pseudohealthy.detection.truth import Known
+
+KINDS = ("volumes", "panel", "html", "json")
+DICOM_KINDS = ("dicom-seg", "dicom-map", "dicom-sc")
+EVERY_KIND = (*KINDS, "nifti", *DICOM_KINDS)
+# What an input must have for a kind, where not every input has it
+NEEDS = {**dict.fromkeys(DICOM_KINDS, "a DICOM series"), "nifti": "a place in the patient"}
+MOST_REGIONS = 20
+REGIONS_ORDER = "the most conspicuous first: by excess, the sum over a region of what the map exceeds the threshold by"
+
+
+@dataclass(repr=False)
+class Finding:
+    """scan; healthy (C, D, H, W) in the scan's units; map (D, H, W) float32; mask (D, H, W) bool = map > threshold.
+
+    score: of the case, higher = more anomalous. score_sd: its standard error from the method's own noise draws; None of one
+    draw. plane_scores (D,). healthy_percentile: share of healthy validation cases
+    that score lower, with the case itself counted among them (so it never reads 100); in words, with their number:
+    rank. regions: connected parts of the mask, the most conspicuous first. made: how it was made (run, weights, seed,
+    network calls). window: (low, high) in the scan's units for pictures, where the run fixes one.
+    """
+
+    scan: Scan
+    healthy: np.ndarray
+    map: np.ndarray
+    foreground: np.ndarray
+    score: float
+    plane_scores: np.ndarray
+    threshold: float | None
+    threshold_source: str
+    healthy_percentile: float | None = None
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    made: dict[str, Any] = field(default_factory=dict)
+    window: tuple[float, float] | None = None
+    score_sd: float | None = None
+    hashes: dict[str, Any] = field(default_factory=dict)  # of the input and the request, where a command made it
+    healthy_cases: int | None = None  # validation cases that healthy_percentile ranks among
+    domain: Verdict | None = None  # is it like what the run was trained on?
+    left_out: dict[str, str] = field(default_factory=dict)  # kinds that this input cannot have, and why
+
+    @property
+    def case_id(self) -> str:
+        return self.scan.name
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """What lies above the threshold; empty without one."""
+        return self.map > self.threshold if self.threshold is not None else np.zeros(self.map.shape, bool)
+
+    @property
+    def volume_ml_above(self) -> float | None:
+        """Volume above the threshold in ml; None where the input has no geometry."""
+        ml = self.scan.voxel_ml
+        return None if ml is None else float(np.count_nonzero(self.mask) * ml)
+
+    @property
+    def rank(self) -> str:
+        """The percentile in words, with the number of healthy scans and p; empty where the run has none."""
+        return rank(self.healthy_percentile, self.healthy_cases)
+
+    @cached_property
+    def regions(self) -> list[dict[str, Any]]:
+        """Connected regions of the mask (26-connectivity), the most conspicuous first, at most 20.
+
+        Conspicuous is what exceeds the threshold by much or over a large part: excess, the sum over the region's voxels
+        of map - threshold. A large region barely above the threshold therefore stands behind a small glaring one.
+        """
+        from scipy import ndimage
+
+        labels, count = ndimage.label(self.mask, structure=np.ones((3, 3, 3)))
+        if not count:
+            return []
+        index = np.arange(1, count + 1)
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        excess = ndimage.sum_labels(self.map.astype(np.float64) - float(self.threshold or 0), labels, index)
+        peaks = ndimage.maximum_position(self.map, labels, index)
+        affine, ml = self.scan.affine, self.scan.voxel_ml
+        found = []
+        for i in np.argsort(-excess, kind="stable")[:MOST_REGIONS]:
+            plane, row, column = map(int, peaks[i])
+            region: dict[str, Any] = {
+                "voxels": int(sizes[i]),
+                "peak": float(self.map[peaks[i]]),
+                "excess": round(float(excess[i]), 6),
+                "plane": plane,
+                "row": row,
+                "column": column,
+            }
+            if affine is not None and ml is not None:
+                region["volume_ml"] = round(float(sizes[i] * ml), 4)
+                region["peak_mm"] = [round(float(v), 2) for v in (affine @ [plane, row, column, 1])[:3]]
+            found.append(region)
+        return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth saying and no reason to look twice: kinds that were left out."""
+        return [f"LEFT_OUT: {kind} needs {reason}" for kind, reason in self.left_out.items()]
+
+    def __str__(self) -> str:
+        """Three lines: score, what lies above the threshold, warnings."""
+        return "\n".join(map(one_line, (self._scored(), self._above(), self._warned())))
+
+    def __repr__(self) -> str:
+        count = len(self.warnings)
+        warned = f"{count or 'no'} warning{'s' * (count != 1)}"
+        return f"<Finding {self.case_id}: score {self.score:.3g}, {warned}>"
+
+    def _scored(self) -> str:
+        spread = "" if self.score_sd is None else f" ± {self.score_sd:.2g}"
+        return f"{self.case_id}: score {self.score:.3g}{spread}{self.rank and f', {self.rank}'}"
+
+    def _above(self) -> str:
+        if self.threshold is None:
+            return "no threshold, so nothing is marked"
+        limit = f"the threshold {self.threshold:.3g} ({self.threshold_source})"
+        count, ml = len(self.regions), self.volume_ml_above
+        if not count:
+            return f"nothing above {limit}"
+        many = f"{count}{' or more' * (count == MOST_REGIONS)} region{'s' * (count > 1)}"
+        size = f"{np.count_nonzero(self.mask)} voxels" if ml is None else f"{ml:.3g} ml"
+        return f"{many} above {limit}, {size} in all"
+
+    def _warned(self) -> str:
+        said = [*self.warnings, *self.notes]
+        return f"warnings: {'; '.join(said)}" if said else "no warnings"
+
+    def row(self) -> dict[str, Any]:
+        """The case's line of findings.csv."""
+        return {
+            "case_id": self.case_id,
+            "score": round(self.score, 6),
+            "score_sd": None if self.score_sd is None else round(self.score_sd, 6),
+            "healthy_percentile": None if self.healthy_percentile is None else round(self.healthy_percentile, 2),
+            "healthy_cases": None if self.healthy_percentile is None else self.healthy_cases,
+            "volume_ml_above": None if self.volume_ml_above is None else round(self.volume_ml_above, 4),
+            "n_regions": len(self.regions),
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+            "status": "warn" if self.warnings else "ok",
+            "warnings": "; ".join([*self.warnings, *self.notes]),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def save(
+        self,
+        folder: Path | str,
+        kinds: Sequence[str] = KINDS,
+        layout: str | Bids = "cases",
+        truth: np.ndarray | None = None,
+    ) -> dict[str, Path]:
+        """Write into folder/<case_id>: pseudo_healthy, anomaly_map and anomaly_mask on the input's grid and in its type
+        ("volumes") or as NIfTI whatever its type ("nifti"), anomaly_mask.dcm ("dicom-seg"), anomaly_map.dcm
+        ("dicom-map") and panel.dcm ("dicom-sc") in the study of a DICOM input, panel.png ("panel"), case.html to look at
+        ("html"), case.json and, of several planes, slices.csv ("json"). truth: reference (D, H, W) bool, outlined in the
+        pictures; case.json then says what of it was marked, and whether the twin still shows it (`detection.truth`). layout: "cases", "bids" or what `detection.bids` knows of the inputs. Returns the paths by name.
+        All files of the case are written or none. A kind that this input cannot have is left out, see `choose`.
+        Fault TRUTH (exit 2) for a reference of another grid, KIND (exit 2) where none is left, OUTPUT (exit 6) where the folder cannot be written."""
+        kinds = self.choose(kinds)
+        if truth is not None and np.shape(truth) != self.map.shape:
+            what = f"the reference of {self.case_id} is of {np.shape(truth)} voxels, the scan of {self.map.shape}"
+            raise Fault("TRUTH", what, "give it on the scan's grid", exit=USAGE)
+        folder = Path(folder)
+        with together(folder) as stage:
+            paths = self._write(stage, kinds, layout, truth)
+        places(folder, self.case_id, layout, self.scan).describe()
+        return {name: folder / path.relative_to(stage) for name, path in paths.items()}
+
+    def choose(self, kinds: Sequence[str]) -> list[str]:
+        """The kinds that this input can have; the others stand in `left_out`. Fault KIND (exit 2) where none is left."""
+        possible, self.left_out = split_kinds(kinds, self.scan)
+        return possible
+
+    def _write(
+        self, folder: Path, kinds: Sequence[str], layout: str | Bids, truth: np.ndarray | None
+    ) -> dict[str, Path]:
+        from pseudohealthy import io
+        from pseudohealthy.io.hashing import sha256
+        from pseudohealthy.report.case_page import case_page
+        from pseudohealthy.report.panel import panel
+
+        place = places(folder, self.case_id, layout, self.scan)
+        # The DICOM source comes first: what had to be repaired in it is a warning that the other kinds show
+        source = self._dicom_source() if set(kinds) & set(DICOM_KINDS) else None
+        paths: dict[str, Path] = {}
+        if "volumes" in kinds or "nifti" in kinds:
+            for name, array, dtype in (
+                ("pseudo_healthy", self.healthy, None),
+                ("anomaly_map", self.map, np.float32),
+                ("anomaly_mask", self.mask, None),
+            ):
+                stem = place.stems[name]
+                paths[name] = io.write_volume(array, self.scan, place.volumes, stem, dtype=dtype)
+        if "panel" in kinds:
+            paths["panel"] = panel(self, place.case / "panel.png", window=self.window, truth=truth)
+        if source is not None:
+            paths |= self._save_dicom(place.case, kinds, paths.get("panel"), source)
+        if "html" in kinds:
+            files = {name: path.name for name, path in paths.items() if path.is_file()}
+            drawn = paths.get("panel")
+            page = place.case / "case.html"
+            report = relative(folder / "report.html", place.case) if self.hashes else ""  # a command writes one
+            paths["html"] = case_page(self, page, truth=truth, picture=drawn, files=files, report=report)
+        if "json" in kinds:
+            if len(self.plane_scores) > 1:
+                paths["slices"] = write_text(place.case / "slices.csv", self.slices())
+            hashes = {name: sha256([path]) for name, path in paths.items()}
+            said = self.describe({name: relative(path, place.case) for name, path in paths.items()})
+            said |= {**self.hashes, "outputs_sha256": hashes}
+            said |= {} if truth is None else {"truth": self.beside(truth).as_dict()}
+            paths["case"] = write_json(place.case / "case.json", said)
+        return paths
+
+    def _dicom_source(self) -> Any:
+        """The headers of the source, repaired; what was repaired is a warning of the case, once."""
+        from pseudohealthy.io import dicom_source
+
+        made = dicom_source.read(self.scan)
+        notes = [unnamed(note, self.scan.unnamed) for note in made.notes]
+        self.warnings += [note for note in notes if note not in self.warnings]
+        return made
+
+    def _save_dicom(self, folder: Path, kinds: Sequence[str], drawn: Path | None, source: Any) -> dict[str, Path]:
+        from pseudohealthy.io import dicom_write
+
+        paths: dict[str, Path] = {}
+        if "dicom-seg" in kinds:
+            path = folder / "anomaly_mask.dcm"
+            paths["dicom_seg"] = dicom_write.write_segmentation(self.mask, self.scan, path, source)
+        if "dicom-map" in kinds:
+            path = folder / "anomaly_map.dcm"
+            paths["dicom_map"] = dicom_write.write_map(self.map, self.scan, path, source)
+        if "dicom-sc" in kinds:
+            from PIL import Image
+
+            from pseudohealthy.report.panel import panel
+
+            shown = drawn or panel(self, folder / ".panel.png", window=self.window)
+            with Image.open(shown) as picture:
+                pixels = np.array(picture.convert("RGB"))
+            if drawn is None:
+                shown.unlink()
+            path = folder / "panel.dcm"
+            paths["dicom_sc"] = dicom_write.write_capture(pixels, self.scan, path, source)
+        return paths
+
+    def beside(self, truth: np.ndarray) -> Known:
+        """What the finding is worth beside a reference (D, H, W) bool."""
+        from pseudohealthy.detection.truth import beside
+
+        return beside(self.scan.voxels[0], self.healthy[0], self.mask, truth)
+
+    def slices(self) -> str:
+        """One line per plane, in the order of the maps, as CSV: plane (from 0), x_mm, y_mm and z_mm of its middle (RAS;
+        blank without geometry), score, and the area of its foreground and above the threshold in mm2 (pixels without)."""
+        affine, spacing = self.scan.affine, self.scan.spacing
+        pixel = 1.0 if spacing is None else spacing[1] * spacing[2]
+        middle = [(n - 1) / 2 for n in self.map.shape[1:]]
+        lines = ["plane,x_mm,y_mm,z_mm,score,foreground_area,area_above"]
+        for plane, score in enumerate(self.plane_scores):
+            where = ["", "", ""] if affine is None else [f"{v:.2f}" for v in (affine @ [plane, *middle, 1])[:3]]
+            areas = [np.count_nonzero(part[plane]) * pixel for part in (self.foreground, self.mask)]
+            lines.append(",".join([str(plane), *where, f"{score:.6f}", *(f"{area:.2f}" for area in areas)]))
+        return "\n".join(lines) + "\n"
+
+    def describe(self, outputs: dict[str, str] | None = None) -> dict[str, Any]:
+        """Everything but the pixels, JSON-able; no path of the machine, no patient data."""
+        spacing = self.scan.spacing
+        return {
+            **self.row(),
+            "research_use_only": True,
+            "kind": self.scan.kind,
+            "shape": list(self.scan.shape),
+            "spacing_mm": None if spacing is None else [round(v, 4) for v in spacing],
+            "units": self.scan.units,
+            "plane_scores": [round(float(v), 6) for v in self.plane_scores],
+            "foreground_fraction": round(float(self.foreground.mean()), 4),
+            "map_percentiles": dict(
+                zip(("p50", "p95", "p99", "max"), np.percentile(self.map, (50, 95, 99, 100)).tolist(), strict=True)
+            ),
+            "regions": self.regions,
+            "regions_order": REGIONS_ORDER,
+            "domain": None if self.domain is None else {**asdict(self.domain), "out": self.domain.out},
+            "made": self.made,
+            "left_out": self.left_out,
+            "outputs": outputs or {},
+        }
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Fault KIND (exit 2) for a kind that does not exist."""
+    unknown = [kind for kind in kinds if kind not in EVERY_KIND]
+    if unknown:
+        raise Fault(
+            "KIND",
+            f"there is no output kind '{unknown[0]}'",
+            f"one of: {', '.join(EVERY_KIND)}",
+            exit=USAGE,
+        )
+
+
+def split_kinds(kinds: Sequence[str], scan: Scan) -> tuple[list[str], dict[str, str]]:
+    """The kinds that a finding of this scan can be written as, and what it would need for the others.
+
+    Raises Fault KIND (exit 2) for a kind that does not exist, and where none is left.
+    """
+    check_kinds(kinds)
+    dicom = isinstance(scan.origin, DicomOrigin)
+    return _split(kinds, dicom, scan.kind == "nifti" or scan.affine is not None)
+
+
+def check_some(kinds: Sequence[str], formats: Collection[str]) -> None:
+    """Fault KIND (exit 2) where inputs of these formats (`Source.kind`) can have none of the kinds."""
+    _split(kinds, "dicom" in formats, "dicom" in formats or "nifti" in formats)
+
+
+def _split(kinds: Sequence[str], dicom: bool, placed: bool) -> tuple[list[str], dict[str, str]]:
+    lacking = {kind: not (placed if kind == "nifti" else dicom) for kind in NEEDS}
+    left_out = {kind: NEEDS[kind] for kind in kinds if lacking.get(kind)}
+    possible = [kind for kind in kinds if kind not in left_out]
+    if kinds and not possible:
+        found = ", ".join(f"{kind} needs {reason}" for kind, reason in left_out.items())
+        raise Fault("KIND", f"nothing to write: {found}", "add volumes to --kinds", exit=USAGE)
+    return possible, left_out

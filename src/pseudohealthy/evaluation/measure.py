@@ -1,0 +1,301 @@
+"""`evaluate`: a run and the trivial controls over the test split of a manifest, under a protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pseudohealthy import io
+from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.detection.detector import Detector
+from pseudohealthy.errors import NO_INPUT, Fault
+from pseudohealthy.evaluation import leaks, protocols
+from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.map_store import Spool
+from pseudohealthy.evaluation.protocols.ct import plane_facts
+from pseudohealthy.evaluation.records import CONTROL, Box, CaseResult, Place
+from pseudohealthy.io.output_folder import prepare_folder
+from pseudohealthy.io.scan import Scan
+from pseudohealthy.metrics.restoration import TwinErrors, sentences
+from pseudohealthy.metrics.thresholds import Threshold
+from pseudohealthy.preprocessing.canvas import Fitted
+from pseudohealthy.progress import Progress, duration, say
+from pseudohealthy.restorers.apply import Stack
+from pseudohealthy.restorers.controls import control_restorers
+from pseudohealthy.runs.run import Run, commit
+from pseudohealthy.training.plane_store import plane_labels
+
+
+def evaluate(
+    run: Run | Path | str,
+    data: Path | str | Manifest,
+    out: Path | str | None = None,
+    *,
+    protocol: str = "strict",
+    controls: bool = True,
+    device: str = "auto",
+    batch: int = 32,
+    allow_leak: bool = False,
+    limit: int = 0,
+    overwrite: bool = False,
+    resample_mask: bool = False,
+    weights: Path | str = "best_model",
+) -> Evaluation:
+    """Evaluate a run on the test split of `data`, beside the trivial controls; the command ``evaluate``.
+
+    protocol: one of `protocols.PROTOCOLS`, or "NAME:published"; where it wants validation cases, those of the split
+    "val" are measured too. Refuses cases whose patient the run was trained or validated on (Fault LEAK, exit 2) unless `allow_leak`. limit: at
+    most so many test cases, evenly spread (0: all). Cases that cannot be read are left out and named in the notes.
+    resample_mask: masks on another grid in mm are read at the nearest voxel instead of refused, and each one is named.
+    weights: "best_model", "best_model_loss", "last" or a file; the stored threshold is of best_model and of no others.
+    """
+    chosen, _ = protocols.find(protocol)
+    run = run if isinstance(run, Run) else Run.open(run)
+    if str(weights) != "best_model":
+        run = replace(run, which=str(weights))
+    file = run.weights()  # refused before anything is written
+    manifest = data if isinstance(data, Manifest) else load(Path(data))
+    test = list(manifest.split("test"))
+    if not test:
+        raise Fault("NO_TEST", "the manifest has no test case", "give some cases split = test", exit=NO_INPUT)
+    leak = refuse_leaks(run, test, allow_leak)
+    notes = list(leak)
+    if resample_mask:
+        manifest = Manifest([replace(c, extra={**c.extra, "mask_resample": "1"}) for c in manifest], manifest.root)
+        test = list(manifest.split("test"))
+    test = evenly(test, limit)
+    folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
+    own = run.which == "best_model"
+    detector = Detector(run, device=device, batch=batch, threshold="stored" if own and has_threshold(run) else "otsu")
+    notes += detector.outdated()
+    thresholds = stored_thresholds(run)
+    if not own:
+        notes.append(f"weights: {file.name}, sha256 {str(detector.weights_sha256)[:12]}")
+        if not detector.stored and detector.restorer.name in thresholds:
+            del thresholds[detector.restorer.name]
+            notes[-1] += "; the stored threshold is of other weights and not used"
+    methods = {detector.restorer.name: detector}
+    if controls:
+        for name, restorer in control_restorers(detector.restorer.cpu()).items():
+            methods[CONTROL + " " + name] = Detector(run, device=device, batch=batch, threshold=0.0, restorer=restorer)
+        detector.restorer.to(detector.device)
+    twins = TwinErrors()
+    begun = time.perf_counter()
+    results = measured(methods, test, batch, notes, twins, "evaluating")
+    if not results:
+        raise Fault(
+            "NO_INPUT", f"none of {len(test)} test cases could be read", notes[0] if notes else "", exit=NO_INPUT
+        )
+    validation = wanted(list(manifest.split("val")), chosen.validation, limit)
+    postprocessing = detector.amap.describe(detector.restorer.describe())
+    result = protocols.measure(
+        protocol,
+        results,
+        protocols.Setting(
+            thresholds=thresholds,
+            validation=measured(methods, validation, batch, notes, TwinErrors(), "validating") if validation else (),
+            mask="foreground and reference",
+            postprocessing=postprocessing,
+        ),
+    )
+    restored = twins.records(postprocessing)
+    stated: dict[str, Any] = {"caveat": " ".join(leak), **scored_by(detector)}
+    stated["weights_sha256"] = detector.weights_sha256 or ""
+    result.records = [replace(record, **stated) for record in [*result.records, *restored]]
+    result.notes += notes + sentences(restored)
+    result.notes.append(f"{len(test)} test cases, {detector.restorer.network_calls()} network calls an image, "
+                        f"{duration(time.perf_counter() - begun)} with all controls")  # fmt: skip
+    result.notes += detector.canvas.limits()
+    if folder is not None:
+        result.save(folder)
+        from pseudohealthy.report.page import evaluation_report
+
+        evaluation_report(
+            folder, result, detector.made() | {"data": manifest.root.name, "manifest_sha256": manifest.sha256}
+        )
+        say(f"report: {folder / 'report.html'}")
+    return result
+
+
+def scored_by(detector: Detector) -> dict[str, Any]:
+    """What every record says of the scores behind it, and of the code that made them."""
+    made = detector.made()
+    return {"noise_key": made["noise_key"], "plane_set": made["plane_set"], "commit": commit() or ""}
+
+
+def evenly(items: list[Case], most: int) -> list[Case]:
+    """At most ``most`` of them (0: all), evenly spread."""
+    if not most or len(items) <= most:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def wanted(validation: list[Case], kind: str, limit: int) -> list[Case]:
+    """The validation cases that a protocol chooses a threshold on; none where the labels it needs are missing."""
+    if kind == "healthy":
+        return evenly([case for case in validation if case.label == HEALTHY], limit)
+    if kind == "labelled" and any(case.mask and case.label != HEALTHY for case in validation):
+        return evenly([case for case in validation if case.mask or case.label == HEALTHY], limit)
+    return []
+
+
+def measured(
+    methods: dict[str, Detector], test: list[Case], batch: int, notes: list[str], twins: TwinErrors, what: str
+) -> list[CaseResult]:
+    """What every method says about every readable case; methods share one copy of a case's reference and place."""
+    results: list[CaseResult] = []
+    spool = Spool()
+    detector = next(iter(methods.values()))
+    with Progress(what, len(test)) as bar:
+        for group in batches(readable(test, detector, notes, bar), batch):
+            first: list[CaseResult] = []
+            for name, method in methods.items():
+                found = measure(name, method, group, twins)
+                for one, other in zip(found, first, strict=False):
+                    one.truth, one.place = other.truth, other.place
+                for one in found:
+                    one.map = None if one.map is None else spool.keep(one.map)
+                first, results = first or found, results + found
+            bar.advance(len(group))
+    return results
+
+
+def has_threshold(run: Run) -> bool:
+    return (run.read_json("threshold.json") or {}).get("value") is not None
+
+
+def stored_thresholds(run: Run) -> dict[str, Threshold]:
+    """The healthy-quantile thresholds of the run and of each control, by method name."""
+    stored = run.read_json("threshold.json") or {}
+    found = {
+        run.recipe.restorer["name"]: stored,
+        **{f"{CONTROL} {k}": v for k, v in stored.get("controls", {}).items()},
+    }
+    return {k: Threshold.from_dict(v) for k, v in found.items() if v.get("value") is not None}
+
+
+def refuse_leaks(run: Run, test: list[Case], allow: bool) -> list[str]:
+    """Fault LEAK when a test patient is one the run was trained or validated on; where allowed, a note that says so."""
+    return leaks.refuse(run, test, what="test", splits=("train", "val", ""), allow=allow)
+
+
+class Reading(NamedTuple):
+    """A case read: its scan on the canvas, its reference (D, H, W) bool or None, and the voxels that do not count."""
+
+    case: Case
+    scan: Scan
+    fitted: Fitted
+    truth: np.ndarray | None
+    ignored: np.ndarray | None = None
+
+
+def readable(test: list[Case], detector: Detector, notes: list[str], bar: Progress) -> Iterator[Reading]:
+    """Cases on the canvas with their native reference; what cannot be read is noted and passed over.
+
+    The manifest's column ``mask_ignore`` names label values of the mask ("2") whose voxels leave the evaluation.
+    """
+    for case in test:
+        try:
+            scan = io.read_image(case.image, case.root, plane=detector.canvas.plane)
+            ignore, other = case.values("mask_ignore"), case.values("mask_background")
+            how = {"resample": bool(case.extra.get("mask_resample"))}
+            truth = io.read_mask(case.mask, case.root, scan, ignore=ignore + other, **how) if case.mask else None
+            ignored = None
+            if truth is not None and ignore:
+                ignored = io.read_mask(case.mask, case.root, scan, ignore=other, **how) & ~truth
+            for text in (w for w in scan.warnings if w.startswith("MASK_")):
+                notes.append(f"{text} ({case.case_id})")
+                say(f"warning: {notes[-1]}")
+            if truth is not None and case.label == ANOMALOUS and not truth.any():
+                notes.append(f"MASK_EMPTY: {case.case_id} is labelled anomalous and nothing in it is marked")
+                say(f"warning: {notes[-1]}")
+            brain = io.read_mask(case.brain_mask, case.root, scan) if case.brain_mask else None
+            yield Reading(case, scan, detector.canvas.fit(scan, mask=truth, brain_mask=brain), truth, ignored)
+        except Fault as fault:
+            fault.case = fault.case or case.case_id
+            notes.append(str(fault))
+            say(str(fault), error=True)
+            bar.advance()
+
+
+def batches(items: Iterator, planes: int) -> Iterator[list]:
+    """Consecutive cases until they fill a batch of planes."""
+    group: list = []
+    count = 0
+    for item in items:
+        group.append(item)
+        count += len(item[2].planes)
+        if count >= planes:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
+
+
+def measure(name: str, detector: Detector, group: list[Reading], twins: TwinErrors) -> list[CaseResult]:
+    """What one method says about some cases, as the protocols want it: voxels on the native grid inside foreground or
+    reference. Labels of planes are those of the reference, else of the manifest's column ``plane_labels``; a healthy plane
+    without foreground has none, since nothing is said of it (a diseased one is missed)."""
+    found = []
+    said = detector.apply([Stack.of(detector.canvas, reading.fitted) for reading in group])
+    for (case, scan, fitted, truth, *rest), one in zip(group, said, strict=True):
+        twins.add(name, case, detector.canvas, fitted, one.healthy)
+        if truth is None and case.label == HEALTHY:
+            truth = np.zeros(scan.shape[1:], bool)
+        labels, judged = native_labels(case, truth, len(fitted.planes)), detector.canvas.judged(fitted)
+        labels = None if labels is None else np.where(judged, labels, -1)
+        empty = 0
+        if labels is not None:  # without foreground nothing was said: right by default in health, a miss in disease
+            silent = ~one.judged & (labels == HEALTHY)
+            labels, empty = np.where(silent, -1, labels), int(silent.sum())
+        stated = case.extra.get("boxes", "")  # blank on a case not known to be healthy: not annotated
+        boxes = Box.parse(stated) if stated or ("boxes" in case.extra and case.label == HEALTHY) else None
+        shown = detector.canvas.undo_map(fitted.foreground.float(), fitted.placement, nearest=True) > 0.5
+        place = values = None
+        if truth is not None or boxes is not None:
+            where = shown if truth is None else shown | truth
+            if rest and rest[0] is not None:
+                where = where & ~rest[0]
+            where = where & judged[:, None, None]
+            place = Place(where, shown)
+            values = detector.canvas.undo_map(one.maps, fitted.placement)[where]
+        found.append(
+            CaseResult(
+                case_id=case.case_id,
+                patient_id=case.patient_id,
+                label=case.label,
+                score=one.score,
+                plane_scores=one.plane_scores if labels is not None else None,
+                empty_planes=empty,
+                plane_labels=labels,
+                map=values,
+                truth=None if truth is None or place is None else truth[place.evaluated],
+                method=name,
+                voxel_ml=scan.voxel_ml,
+                place=place,
+                boxes=boxes,
+                facts=plane_facts(scan, shown, in_hu(scan, detector)),
+            )
+        )
+    return found
+
+
+def in_hu(scan: Scan, detector: Detector) -> bool:
+    """HU by the file's word, or by the run's (NIfTI names no unit); never those of a picture."""
+    canvas = detector.canvas
+    return scan.units == "HU" or (canvas.normalise == "window" and not canvas.windows_a_picture(scan))
+
+
+def native_labels(case: Case, truth: np.ndarray | None, count: int) -> np.ndarray | None:
+    """HEALTHY, ANOMALOUS or -1 (unknown) for each of several planes; None where nothing says so."""
+    stated = plane_labels(case, count)
+    if stated is not None and not case.mask:
+        return np.array([-1 if label is None else label for label in stated])
+    return np.where(truth.any((1, 2)), ANOMALOUS, HEALTHY) if truth is not None and count > 1 else None

@@ -1,0 +1,112 @@
+"""Weights to start a training from: those of a run, or of a diffusers folder.
+
+Where the channels of the images differ, the first and the last convolution are adapted so that the network does with
+equal channels what it did before: going to fewer channels, weights of inputs are summed and those of outputs averaged
+(3 to 1: a grey image is an RGB one with equal channels); going to more, both are repeated in turn, and inputs divided
+by how often. Everything else must fit: shapes, and the settings that shapes do not show.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pseudohealthy.errors import BAD_MODEL, Fault
+from pseudohealthy.interop import diffusers
+from pseudohealthy.models import folder_of
+from pseudohealthy.networks.unet import Attention, UNet
+from pseudohealthy.progress import say
+from pseudohealthy.runs import checkpoint
+from pseudohealthy.runs.run import Run
+
+FIRST, LAST = ("input_blocks.0.0", "init_conv"), ("out.2", "final.2")  # of `UNet`, of `CtUNet`
+SETTINGS = ("stem", "learned_variance", "embedding_order", "frequency_shift", "pad_end")
+
+
+def start_from(module: nn.Module, path: Path | str) -> None:
+    """Load into `module` (a `UNet` or a `CtUNet`) the network of a run folder, or a diffusers folder (for a `UNet`).
+
+    path: the folder, or one weights file in it; "" leaves `module` as it is. What the network was trained to predict may
+        differ.
+    Fault RUN_MISSING or CHECKPOINT_* (exit 5), one line, for anything that does not fit.
+    """
+    if not str(path):
+        return
+    path = folder_of(path)
+    reference, state = source(module, path)
+    was, wanted = unseen(reference), unseen(module)
+    for name, value in was.items():
+        if name in wanted and wanted[name] != value:
+            raise Fault("CHECKPOINT_MISMATCH", f"the network of '{path.name}' has {name} = {value}, this one {wanted[name]}",
+                        "give the recipe's network the same setting", exit=BAD_MODEL)  # fmt: skip
+    adapted = {name: fitted(name, tensor, module) for name, tensor in state.items()}
+    checkpoint.compare(path, {name: tuple(tensor.shape) for name, tensor in adapted.items()}, module.state_dict())
+    module.load_state_dict(adapted)
+    changed = [name for name in state if adapted[name].shape != state[name].shape]
+    say(f"starts from '{path.name}'" + (f" ({', '.join(changed)} adapted to its channels)" if changed else ""))
+
+
+def source(module: nn.Module, path: Path) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The network that is stored at `path`, without its weights, and these."""
+    folder = path if path.is_dir() else path.parent
+    if (folder / "recipe.toml").is_file():
+        run = Run.open(folder)
+        with torch.device("meta"):  # its settings are wanted, not its values
+            restorer = run.recipe.make_restorer()
+        tensors, _, _ = checkpoint.load(run.weights() if path.is_dir() else path, expected=restorer.state_dict())
+        known = [name for name, part in restorer.named_modules() if type(part) is type(module)]
+        if not known:
+            raise Fault("CHECKPOINT_MISMATCH", f"run '{run.name}' has no {type(module).__name__}",
+                        "start from a run with such a network", exit=BAD_MODEL)  # fmt: skip
+        prefix = f"{known[0]}."
+        return restorer.get_submodule(known[0]), {
+            name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+        }
+    if path.exists() and diffusers.is_model(folder):
+        imported = diffusers.read_folder(path)
+        channels = imported.canvas["channels"]
+        with torch.device("meta"):
+            network = UNet(in_channels=channels, out_channels=channels, **imported.restorer["network"])
+        return network, dict(imported.parts["denoiser.network"])
+    raise Fault("RUN_MISSING", f"'{path.name}' is neither a run nor a diffusers folder",
+                "name one; import-weights makes a run of published weights", exit=BAD_MODEL)  # fmt: skip
+
+
+def unseen(network: nn.Module) -> dict[str, Any]:
+    """Settings that change what weights do and not their shapes."""
+    found = {name: getattr(network, name) for name in SETTINGS if hasattr(network, name)}
+    norms = [part for part in network.modules() if isinstance(part, nn.GroupNorm)]
+    found |= {"eps": norms[0].eps, "groups": max(norm.num_groups for norm in norms)} if norms else {}
+    for place, part in network.named_modules():
+        if isinstance(part, Attention):
+            found[f"heads in {place}"] = part.heads
+            if part.heads > 1:  # one head has no order
+                found["attention_order"] = part.order
+    return found
+
+
+def fitted(name: str, tensor: Tensor, module: nn.Module) -> Tensor:
+    """A parameter of the first or last convolution with the channels that `module` has; any other as it is."""
+    layer = name.rpartition(".")[0]
+    own = module.state_dict().get(name)
+    if own is None or layer not in (*FIRST, *LAST) or own.shape == tensor.shape or (layer in FIRST and tensor.ndim < 4):
+        return tensor
+    places = getattr(module, "stem", 1) ** 2  # of one channel, which space to depth puts side by side
+    if layer in FIRST:
+        # (out, channels * places, k, k)
+        share = shares(tensor.shape[1] // places, own.shape[1] // places)
+        return torch.einsum("mn,onp...->omp...", share / share.sum(0), tensor.unflatten(1, (-1, places))).flatten(1, 2)
+    halves = 2 if getattr(module, "learned_variance", False) else 1
+    # (halves * channels * places, ...)
+    share = shares(len(tensor) // halves // places, len(own) // halves // places)
+    share = share / share.sum(1, keepdim=True)
+    return torch.einsum("mn,hnp...->hmp...", share, tensor.unflatten(0, (halves, -1, places))).flatten(0, 2)
+
+
+def shares(n: int, m: int) -> Tensor:
+    """(m, n): 1 where one of n channels goes into one of m, taken in turn."""
+    old, new = torch.arange(n)[None], torch.arange(m)[:, None]
+    return (old % m == new if n > m else new % n == old).float()

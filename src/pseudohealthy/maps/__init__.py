@@ -1,0 +1,1 @@
+"""Anomaly maps: filters, morphology, regions."""

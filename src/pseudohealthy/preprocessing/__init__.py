@@ -1,0 +1,1 @@
+"""From a scan to planes of one size and range, and back."""

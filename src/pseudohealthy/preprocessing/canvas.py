@@ -1,0 +1,399 @@
+"""The invertible step between native planes and the model's square in [-1, 1]; nothing else knows ranges and sizes.
+
+Geometry: a square of ``side`` native pixels, placed per volume, becomes ``size`` model pixels; what lies outside the
+image is the low value (-1). Resampling is a pair of matrices per plane, pixel centres aligned: antialiased bilinear
+when the square is larger than the model's (``scale`` < 1), bilinear when it is at most half as large. In between the
+square is widened to ``size`` and nothing is resampled, so a canvas at least as large as the image loses nothing. With
+``spacing``, sides follow from mm per model pixel instead, rows and columns apart, to the nearest whole native pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+
+from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+from pseudohealthy.preprocessing import resampling
+from pseudohealthy.preprocessing.foreground import METHODS, foreground
+from pseudohealthy.preprocessing.plane_range import SLICES_IN, chosen
+from pseudohealthy.settings import Choice, Length, Range, Text, check_fields, either
+
+if TYPE_CHECKING:
+    import torch
+
+    from pseudohealthy.io.scan import Scan
+
+# centre, width in HU
+WINDOWS: dict[str, tuple[float, float]] = {
+    "brain": (40, 80), "subdural": (80, 200), "bone": (600, 2800), "stroke": (40, 40),
+}  # fmt: skip
+NORMALISATIONS = ("window", "percentile", "upper", "deviations", "range", "unit")
+PLANES = ("axial", "coronal", "sagittal", "native")
+JUDGED = ("all", "slices")
+HIGHEST_HU = 100_000  # of a window's centre and width
+SMALLEST, LARGEST = 1e-30, 1e30  # range of grey levels; beyond, float32 arithmetic gives 0 and infinity
+BLANK = 64  # times as large as the image: a square that would leave the image a pixel or two
+Window = Annotated[str, Text(f"{either(WINDOWS)}, or centre/width in HU")]
+Percent = Annotated[float, Range(0, 100)]
+Deviation = Annotated[float, Range(-100, 100)]
+Grey = Annotated[float, Range(-1e29, 1e29)]
+Millimetres = Annotated[float, Range(0.001, 1000, also=(0,))]
+RELEASE = 0.2  # change in model units (range 2) at which a value beyond the window is given up for the restored one
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a scan lies on the canvas; JSON-able. ``top`` and ``left`` of the square: native pixels, < 0 is padding."""
+
+    shape: tuple[int, int, int, int]  # native (C, D, H, W)
+    top: int
+    left: int
+    side: int  # rows
+    size: int
+    low: tuple[float, ...]  # native value of -1 and +1, per model channel
+    high: tuple[float, ...]
+    across: int = 0  # columns, where pixels are not square; 0: as many as rows
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        return self.side, self.across or self.side
+
+    @property
+    def scale(self) -> float:
+        """Model pixels per native pixel."""
+        return self.size / self.side
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """The part of the native plane on the canvas: first row, end row, first column, end column."""
+        _, _, height, width = self.shape
+        rows, columns = self.sides
+        return max(0, self.top), min(height, self.top + rows), max(0, self.left), min(width, self.left + columns)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Placement:
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
+
+
+@dataclass
+class Fitted:
+    """A scan on the canvas: planes (D, C, S, S) float32 in [-1, 1], foreground and mask (D, S, S) bool, and which planes
+    the canvas' ``slices`` name, (D,) bool."""
+
+    planes: torch.Tensor
+    foreground: torch.Tensor
+    placement: Placement
+    mask: torch.Tensor | None = None
+    chosen: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """How scans are brought to the model and back.
+
+    normalise: "window" (HU ``windows``, by name or "centre/width", one channel each; a picture, which has no HU, is taken
+    as exported in the only window), "percentile" (inside the foreground, per scan and channel), "upper" (0, or the lowest
+    value below it, to the upper of ``percentiles``, likewise), "deviations" (mean plus these times the standard deviation
+    of the whole scan), "range" (``value_range``) or "unit" (values are 0..1 already).
+    foreground: see ``pseudohealthy.preprocessing.foreground``; crop: fit the square to the foreground's bounding box (per volume,
+    ``margin`` of its longer side added on each side) instead of the whole plane; strip: the low value outside it.
+    plane: how volumes are cut, "native" as stored. spacing: mm per model pixel where the scan knows its own; the square
+    is then centred on the box (crop) or the plane, and its side is what ``size`` pixels make. 0: fit as above.
+    slices, slices_in: planes to train on, see ``plane_range.chosen``; step: mm between training planes, see ``training.plane_store.merged``;
+    judge: "slices" empties the other planes' foreground and mask, so that no result speaks of them.
+    min_foreground: share of a plane of a volume that the foreground must cover for the plane to count: to be trained on,
+    and to be part of thresholds and of the case's score. Thinner ones are restored and mapped all the same.
+    Published settings by name: ``pseudohealthy.preprocessing.published``.
+    """
+
+    size: Annotated[int, Range(4, 2048)] = 128
+    channels: Annotated[int, Range(1, 64)] = 1
+    normalise: Annotated[str, Choice(*NORMALISATIONS)] = "percentile"
+    windows: Annotated[tuple[Window, ...], Length(0, 64)] = ()
+    percentiles: tuple[Percent, Percent] = (0.0, 99.0)
+    deviations: tuple[Deviation, Deviation] = (-1.0, 2.0)
+    value_range: tuple[Grey, Grey] = (0.0, 255.0)
+    foreground: Annotated[str, Choice(*METHODS)] = "auto"
+    crop: bool = False
+    margin: Annotated[float, Range(0, 1)] = 0.05
+    strip: bool = False
+    interpolation: Literal["area"] = "area"
+    plane: Annotated[str, Choice(*PLANES)] = "axial"
+    spacing: Millimetres = 0.0
+    slices: Annotated[tuple[Annotated[float, Range(-100_000, 100_000)], ...], Length(2, 2, also=(0,))] = ()
+    slices_in: Annotated[str, Choice(*SLICES_IN)] = "planes"
+    step: Millimetres = 0.0
+    judge: Annotated[str, Choice(*JUDGED)] = "all"
+    min_foreground: Annotated[float, Range(0, 0.99)] = 0.02
+
+    def __post_init__(self) -> None:
+        check_fields(self, "canvas.{}".format)
+        for key, apart in (("percentiles", 0.0), ("value_range", SMALLEST), ("deviations", 1e-6)):
+            low, high = getattr(self, key)
+            if not high - low > apart:
+                raise wrong(key, [low, high], "give two rising values")
+        if list(self.slices) != sorted(self.slices):
+            raise wrong("slices", list(self.slices), "give the first and the last, or none")
+        if self.normalise == "window" and len(self.windows) != self.channels:
+            raise wrong("windows", list(self.windows), f"name one window for each of canvas.channels = {self.channels}")
+        for window in self.windows:
+            window_range(window)
+
+    def fit(self, scan: Scan, mask: np.ndarray | None = None, brain_mask: np.ndarray | None = None) -> Fitted:
+        """Scan (C, D, H, W) -> planes (D, C, S, S). ``mask`` and ``brain_mask`` are bool (D, H, W) on the scan's grid;
+        a brain mask takes the place of the computed foreground. Raises Fault CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE,
+        RANGE, SPACING.
+        """
+        import torch
+
+        voxels = np.asarray(scan.voxels, dtype=np.float32)
+        expected = 1 if self.normalise == "window" else self.channels
+        if voxels.shape[0] != expected:
+            raise Fault(
+                "CHANNELS",
+                f"the image has {voxels.shape[0]} channel(s), the model takes {expected}",
+                "choose a run trained on such images",
+                exit=USAGE,
+                case=scan.name,
+            )
+        self._check_plane(scan)
+        inside = foreground(voxels, self.foreground) if brain_mask is None else np.asarray(brain_mask, dtype=bool)
+        low, high = self._levels(scan, voxels, inside)
+        top, left, side, across = self._square(inside, scan)
+        placement = Placement(_shape(voxels), top, left, side, self.size, low, high, across if across != side else 0)
+        channels = voxels if len(low) == len(voxels) else np.repeat(voxels, len(low), axis=0)
+        planes = np.empty((voxels.shape[1], len(low), self.size, self.size), dtype=np.float32)
+        for channel, (values, a, b) in enumerate(zip(channels, low, high, strict=True)):
+            unit = np.clip((values - np.float32(a)) * np.float32(2 / (b - a)), 0, 2)
+            planes[:, channel] = _onto(unit * inside if self.strip else unit, placement) - 1
+        keep = self._chosen(scan, inside)
+        judged = (keep | (self.judge == "all"))[:, None, None]
+        return Fitted(
+            torch.from_numpy(planes),
+            torch.from_numpy(self.fit_mask(inside, placement) & judged),
+            placement,
+            None if mask is None else torch.from_numpy(self.fit_mask(np.asarray(mask, dtype=bool), placement) & judged),
+            keep,
+        )
+
+    def undo(self, planes: torch.Tensor | np.ndarray, placement: Placement) -> np.ndarray:
+        """Planes (D, C, S, S) in [-1, 1] -> (C, D, H, W) float32 in native units; the low value outside the square."""
+        low, high = (
+            np.array(level, dtype=np.float32)[:, None, None, None] for level in (placement.low, placement.high)
+        )
+        stacked = np.moveaxis(np.asarray(planes, dtype=np.float32), 1, 0)
+        return _back(stacked + 1, placement, resampling.inverse, 0) * ((high - low) / 2) + low
+
+    def undo_map(
+        self, maps: torch.Tensor | np.ndarray, placement: Placement, fill: float = 0.0, nearest: bool = False
+    ) -> np.ndarray:
+        """Maps (D, S, S) -> (D, H, W): geometry only, never outside the map's range; ``fill`` outside the square."""
+        return _back(
+            np.asarray(maps, dtype=np.float32), placement, resampling.nearest if nearest else resampling.linear, fill
+        )
+
+    def healthy(self, scan: Scan, restored: torch.Tensor | np.ndarray, fitted: Fitted) -> np.ndarray:
+        """The native twin (C, D, H, W): the scan plus the change the restoration made, so that an unchanged plane comes
+        back bit for bit and native detail survives. A value beyond the window keeps its excess where the restoration
+        leaves it and loses it, linearly, as the change grows to a tenth of the window. With several windows the
+        narrowest that contains a voxel's value decides for it (the widest where none does)."""
+        place = fitted.placement
+        change = np.asarray(restored, dtype=np.float32) - np.asarray(fitted.planes)
+        change = _back(np.moveaxis(change, 1, 0), place, resampling.inverse, 0)
+        voxels = np.asarray(scan.voxels, dtype=np.float32)
+        low, high = (np.array(level, dtype=np.float32)[:, None, None, None] for level in (place.low, place.high))
+        if len(change) != len(voxels):
+            order = np.argsort([b - a for a, b in zip(place.low, place.high, strict=True)])
+            choice = np.full(voxels.shape, order[-1])
+            for index in order[::-1]:
+                choice[(voxels >= place.low[index]) & (voxels <= place.high[index])] = index
+            change = np.take_along_axis(change, choice, axis=0)
+            low, high = low[choice, 0, 0, 0], high[choice, 0, 0, 0]
+        lost = np.clip(np.abs(change) / RELEASE, 0, 1) * (voxels - np.clip(voxels, low, high))
+        return np.where(change == 0, voxels, voxels + change * ((high - low) / 2) - lost)
+
+    def judged(self, fitted: Fitted) -> np.ndarray:
+        """The planes results may speak of, bool (D,)."""
+        everything = np.ones(len(fitted.planes), dtype=bool)
+        return everything if self.judge == "all" or fitted.chosen is None else fitted.chosen
+
+    def counted(self, fitted: Fitted) -> np.ndarray:
+        """The planes that the case's score is over, bool (D,): those of a volume that have `min_foreground`, where none
+        has it those with any; a single plane was chosen by whoever stored it and always counts."""
+        share = fitted.foreground.float().mean(dim=(1, 2)).numpy()
+        if len(share) == 1:
+            return np.ones(1, dtype=bool)
+        enough = (share >= self.min_foreground) & (share > 0)
+        return enough if enough.any() else share > 0
+
+    @property
+    def plane_set(self) -> str:
+        """The planes that scores are over, in words for records."""
+        return f"planes with at least {100 * self.min_foreground:g} % foreground"
+
+    def unjudged(self, fitted: Fitted) -> list[str]:
+        """A warning that says which planes of a volume are judged, where not all are."""
+        rows, count = np.flatnonzero(self.judged(fitted)), len(fitted.planes)
+        if len(rows) == count:
+            return []
+        return [f"SLICES: planes {rows[0]} to {rows[-1]} of {count} (from 0) are judged, the others are not"]
+
+    def limits(self) -> list[str]:
+        """A note for an evaluation that does not speak of whole volumes."""
+        if not self.slices or self.judge == "all":
+            return []
+        first, last = self.slices
+        which = f"planes {first:g} to {last:g} ({self.slices_in})"
+        return [f"SLICES: of each volume only {which} are judged; lesions elsewhere do not count"]
+
+    def windows_a_picture(self, scan: Scan) -> bool:
+        """Does the canvas ask for HU of a picture (PNG, JPEG, TIFF of whole numbers), which must be windowed already?"""
+        origin = scan.origin
+        picture = getattr(origin, "kind", "") == "picture" and np.issubdtype(origin.dtype, np.integer)
+        return self.normalise == "window" and picture
+
+    def fit_mask(self, mask: np.ndarray, placement: Placement) -> np.ndarray:
+        """Native mask (D, H, W) -> (D, S, S) bool: on where at least half covered; a plane's mask that would vanish
+        keeps its most covered pixel."""
+        covered = _onto(np.asarray(mask, dtype=np.float32), placement, coverage=True)
+        on = covered >= 0.5 - 1e-6
+        for plane in np.flatnonzero(covered.any(axis=(1, 2)) & ~on.any(axis=(1, 2))):
+            on[plane].flat[covered[plane].argmax()] = True
+        return on
+
+    def _check_plane(self, scan: Scan) -> None:
+        cut = getattr(scan.origin, "plane", self.plane)
+        if cut != self.plane and scan.shape[1] > 1:
+            found = f"the volume was read in {cut} planes, the model looks at {self.plane} ones"
+            raise Fault("PLANE", found, f"read it with plane='{self.plane}'", exit=USAGE, case=scan.name)
+
+    def _chosen(self, scan: Scan, inside: np.ndarray) -> np.ndarray:
+        volume = len(inside) > 1
+        if volume and scan.spacing is None and (self.spacing or (self.slices and self.slices_in == "mm")):
+            known = "SPACING: the planes have no known size in mm; they are fitted to the canvas and all of them used"
+            scan.warnings += [known] * (known not in scan.warnings)
+        try:
+            return chosen(self.slices, self.slices_in, inside, scan.spacing[0] if scan.spacing else None)
+        except Fault as fault:
+            fault.case = fault.case or scan.name
+            raise
+
+    def _levels(
+        self, scan: Scan, voxels: np.ndarray, inside: np.ndarray
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Lowest and highest value of each channel, in the scan's units."""
+        if self.windows_a_picture(scan):
+            if len(self.windows) > 1:
+                found = f"a picture has no HU, so it has no {len(self.windows)} windows"
+                raise Fault("WINDOW", found, "give the DICOM series, or a run of one window", case=scan.name)
+            pairs = [(0.0, float(np.iinfo(scan.origin.dtype).max))]
+        elif self.normalise == "window":
+            pairs = [window_range(window) for window in self.windows]
+        elif self.normalise in ("range", "unit"):
+            pairs = [(0.0, 1.0) if self.normalise == "unit" else self.value_range] * len(voxels)
+        else:
+            pairs = []
+            for values in voxels:
+                known = values[inside] if inside.sum() >= 16 else values.ravel()
+                if self.normalise == "deviations":
+                    mean, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+                    low, high = (mean + times * spread for times in self.deviations)
+                else:
+                    low, high = (float(level) for level in np.percentile(known, self.percentiles))
+                if self.normalise == "upper":
+                    low = min(0.0, float(values.min()))
+                    high = max(low, high)
+                if low == high:  # nearly two-valued images: their own range
+                    low, high = float(values.min()), float(values.max())
+                if low == high:
+                    raise Fault(
+                        "CONSTANT_IMAGE",
+                        f"every value is {low:g}",
+                        "leave this image out",
+                        exit=NO_INPUT,
+                        case=scan.name,
+                    )
+                pairs.append((low, high))
+        for low, high in pairs:
+            if not SMALLEST < high - low < LARGEST:
+                found = f"grey levels from {low:.3g} to {high:.3g}"
+                raise Fault("RANGE", found, "bring the image to usual units first", exit=NO_INPUT, case=scan.name)
+        return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
+
+    def _square(self, inside: np.ndarray, scan: Scan) -> tuple[int, int, int, int]:
+        """Top, left, rows and columns of the native square."""
+        _, height, width = inside.shape
+        rows, columns = (np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+        first_row, end_row, first_column, end_column = 0, height, 0, width
+        side = max(height, width)
+        if self.spacing and scan.spacing is not None:
+            if self.crop and rows.size:
+                first_row, end_row, first_column, end_column = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+            side, across = (max(1, round(self.size * self.spacing / native)) for native in scan.spacing[1:])
+            if side > BLANK * height or across > BLANK * width:
+                steps = " x ".join(f"{native:.3g}" for native in scan.spacing[1:])
+                found = f"{height} x {width} pixels of {steps} mm on a canvas of {self.size * self.spacing:g} mm"
+                raise Fault("SPACING", found, "correct the pixel size, or choose a run for such images", case=scan.name)
+            return int(first_row + end_row - side) // 2, int(first_column + end_column - across) // 2, side, across
+        if self.crop and rows.size:
+            first_row, end_row, first_column, end_column = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+            longer = max(end_row - first_row, end_column - first_column)
+            side = min(side, int(np.ceil(longer * (1 + 2 * self.margin))))
+        if side <= self.size < 2 * side:
+            side = self.size
+        return int(first_row + end_row - side) // 2, int(first_column + end_column - side) // 2, side, side
+
+
+def wrong(key: str, value: Any, cure: str) -> Fault:
+    """The fault of a setting that contradicts another one or itself."""
+    return Fault("RECIPE", f"canvas.{key} = {value}", cure, exit=USAGE)
+
+
+def window_range(window: str) -> tuple[float, float]:
+    """Lowest and highest HU of a window, by name or as "centre/width"."""
+    try:
+        centre, width = WINDOWS[window] if window in WINDOWS else map(float, window.split("/"))
+    except ValueError:
+        centre, width = 0.0, 0.0
+    if not (abs(centre) <= HIGHEST_HU and 0 < width <= HIGHEST_HU):
+        raise wrong("windows", [window], f"use centre/width in HU, or one of {', '.join(WINDOWS)}")
+    return centre - width / 2, centre + width / 2
+
+
+def _shape(voxels: np.ndarray) -> tuple[int, int, int, int]:
+    channels, depth, height, width = voxels.shape
+    return channels, depth, height, width
+
+
+def _onto(planes: np.ndarray, place: Placement, coverage: bool = False) -> np.ndarray:
+    """(D, H, W) -> (D, S, S); the padding counts as 0."""
+    r0, r1, c0, c1 = place.box
+    inner = planes[:, r0:r1, c0:c1]
+    rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
+    if place.sides == (place.size, place.size):
+        out = np.zeros((len(planes), place.size, place.size), dtype=np.float32)
+        out[:, rows, columns] = inner
+        return out
+    down, along = ((resampling.coverage if coverage else resampling.forward)(side, place.size) for side in place.sides)
+    return down[:, rows] @ inner @ along[:, columns].T
+
+
+def _back(planes: np.ndarray, place: Placement, matrix_of: Any, fill: float) -> np.ndarray:
+    """(..., S, S) -> (..., H, W)."""
+    r0, r1, c0, c1 = place.box
+    rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
+    out = np.full((*planes.shape[:-2], *place.shape[2:]), fill, dtype=np.float32)
+    if place.sides == (place.size, place.size):
+        out[..., r0:r1, c0:c1] = planes[..., rows, columns]
+    else:
+        down, along = (matrix_of(side, place.size) for side in place.sides)
+        out[..., r0:r1, c0:c1] = down[rows] @ planes @ along[columns].T
+    return out

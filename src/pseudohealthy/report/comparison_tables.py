@@ -1,0 +1,243 @@
+"""What `compare` writes: one table as CSV, LaTeX and page, forest plot, training curves, and every record as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudohealthy.evaluation.records import CONTROL, HEADINGS, Record, summarise
+from pseudohealthy.io.atomic import write_json, write_text
+from pseudohealthy.io.table import write_table
+from pseudohealthy.report import example, plots
+from pseudohealthy.report.page import write_report
+from pseudohealthy.runs.run import provenance
+
+if TYPE_CHECKING:
+    from pseudohealthy.evaluation.compare import Comparison
+
+COSTS = (
+    "restorer", "network_calls", "seconds_per_case", "peak_mb", "parameters", "input_channels", "training_steps",
+    "training_planes", "planes_seen", "training_seconds", "best_validation_auroc", "best_validation_loss",
+)  # fmt: skip
+
+
+def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path]:
+    """comparison.csv, .json, .tex, .md, .png, panel.png (panel_2.png of the second data set), curves.png and report.html;
+    a plot without anything to draw is left out."""
+    by_data = {data: evaluation.records for data, evaluation in result.evaluations.items()}
+    table = rows(result)
+    shown = {data: one for data, one in result.examples.items() if one.pictures}
+    written = [write_table(folder / "comparison.csv", table)]
+    written.append(write_json(folder / "comparison.json", {
+        "made": {**provenance(), **made},
+        "methods": result.facts,
+        "costs": [{"data": data, "method": method, **cost} for (data, method), cost in result.costs.items()],
+        "records": [{"data": data, **r.as_dict()} for data, group in by_data.items() for r in group],
+        "against_best": [{"data": data, **r.as_dict()} for data, group in result.against_best.items() for r in group],
+        "panels": [{"data": data, "case": e.case_id, "plane": e.plane, "why": e.why} for data, e in shown.items()],
+        "notes": notes(result),
+    }))  # fmt: skip
+    written.append(write_text(folder / "comparison.tex", latex(result)))
+    written.append(write_text(folder / "comparison.md", markdown(result)))
+    if any(summarise(group).headings for group in by_data.values()):
+        written.append(plots.forest(folder / "comparison.png", by_data))
+    panels = [folder / ("panel.png" if number == 1 else f"panel_{number}.png") for number in range(1, len(shown) + 1)]
+    for path, (data, one) in zip(panels, shown.items(), strict=True):
+        written.append(example.draw(one, path, f"{data}, " if len(by_data) > 1 else ""))
+    if any("validation_auroc" in entry for history in result.histories.values() for entry in history):
+        written.append(plots.training(folder / "curves.png", result.histories))
+    facts = {
+        "runs": sum(not name.startswith(CONTROL) for name in result.facts),
+        "controls": sum(name.startswith(CONTROL) for name in result.facts),
+        "data sets": len(by_data),
+        "cases": sum(len({row["case_id"] for row in e.rows}) for e in result.evaluations.values()),
+    }
+    page = write_report(
+        folder,
+        title="Comparison",
+        rows=[{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in table],
+        rows_title="Methods: figures and costs",
+        summary=facts,
+        records=by_data if len(by_data) > 1 else next(iter(by_data.values())),
+        figures=[folder / "comparison.png", *panels, folder / "curves.png"],
+        notes=notes(result),
+        provenance={**provenance(), **made},
+    )
+    return [*written, page]
+
+
+def printed(result: Comparison) -> Any:
+    """For a terminal: the table of each data set with the controls that are somebody's rival, costs, notes."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[Any] = []
+    for data, evaluation in result.evaluations.items():
+        rivals = {record.against for record in evaluation.records if record.against}
+        shown = [r for r in evaluation.records if not r.is_control or r.method in rivals or not rivals]
+        parts += [Text(data, style="bold"), replace(evaluation, records=shown, notes=[]).table()]
+    costs = Table("method", "calls", "s/case", "peak MB", "parameters", "channels", "steps", "planes seen", "training s",
+                  "best val. ROC-AUC", "best val. loss", box=None)  # fmt: skip
+    for row in rows(result):
+        if not row["method"].startswith(CONTROL):
+            keys = ("network_calls", "seconds_per_case", "peak_mb", "parameters", "input_channels", "training_steps",
+                    "planes_seen", "training_seconds", "best_validation_auroc", "best_validation_loss")  # fmt: skip
+            values = [_short(value) for value in map(row.get, keys)]
+            costs.add_row(Text(row["method"]), *values)
+    return Group(*parts, costs, *(Text(line, style="dim") for line in notes(result)))
+
+
+def _short(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def notes(result: Comparison) -> list[str]:
+    """Leaks first, then what each data set's evaluation says, then what a run is ahead or behind the best one."""
+    found = list(result.notes)
+    many = len(result.evaluations) > 1
+    for data, evaluation in result.evaluations.items():
+        found += [f"{data}: {note}" if many else note for note in evaluation.notes]
+        differences = {
+            record: record.metric.removesuffix("_difference") for record in result.against_best.get(data, [])
+        }
+        headline = [record for record, metric in differences.items() if metric in plots.FOREST]
+        for record in headline or differences:  # comparison.csv has all
+            metric = differences[record]
+            ends = "" if record.ci95 is None else f" [{record.ci95[0]:+.3f}, {record.ci95[1]:+.3f}]"
+            chance = "" if record.p_holm is None else f", p {record.p_holm:.3f} (Holm)"
+            heading = HEADINGS[metric]
+            name = f"{heading} {record.threshold_source}" if heading.endswith("@") else heading
+            at = f"{data}: " if many else ""
+            found.append(f"{at}{record.method} minus {record.against}, {name}: {record.value:+.3f}{ends}{chance}")
+    return found
+
+
+def rows(result: Comparison) -> list[dict[str, Any]]:
+    """One dict per data set and method: figures with the ends of their intervals, differences to the best control and to
+    the best run, costs. Keys: metric, with ``@source`` where a threshold was used."""
+    found = []
+    for data, evaluation in result.evaluations.items():
+        table = summarise(evaluation.records)
+        ahead = {(r.method, r.metric): r for r in result.against_best.get(data, [])}
+        caveats = {record.method: record.caveat for record in evaluation.records if record.caveat}
+        costly = [method for where, method in result.costs if where == data]  # also where no figure is defined
+        for method in dict.fromkeys([*table.methods, *costly]):
+            row: dict[str, Any] = {"data": data, "method": method}
+            if caveats:
+                row["caveat"] = caveats.get(method, "")
+            for heading in table.headings:
+                record = table.cells.get((method, heading))
+                if record is None:
+                    continue
+                key = record.metric + (f"@{record.threshold_source}" if record.threshold_source else "")
+                row |= _figure(key, record)
+                if against := table.differences.get((method, heading)):
+                    row |= _figure(f"{key}_minus_control", against) | {f"{key}_control": against.against}
+                if against := ahead.get((method, f"{record.metric}_difference")):
+                    row |= _figure(f"{key}_minus_best_run", against) | {f"{key}_best_run": against.against}
+            known = result.facts.get(method, {}) | result.costs.get((data, method), {})
+            row |= {key: known.get(key) for key in COSTS}
+            found.append(row | {"postprocessing": known.get("postprocessing")})
+    return found
+
+
+def _figure(key: str, record: Record) -> dict[str, Any]:
+    low, high = record.ci95 or (None, None)
+    found: dict[str, Any] = {key: record.value, f"{key}_low": low, f"{key}_high": high}
+    if record.against and record.p_holm is not None:
+        found[f"{key}_p_holm"] = record.p_holm
+    return found
+
+
+def latex(result: Comparison) -> str:
+    """The table for a paper (package booktabs): the best of a column in bold, intervals beside the values."""
+    parts = []
+    for data, evaluation in result.evaluations.items():
+        table = summarise(evaluation.records)
+        lines = [
+            f"% {escaped(data)}: 95 % intervals over patients; controls below the rule",
+            rf"\begin{{tabular}}{{l{'r' * len(table.headings)}rr}}",
+            r"\toprule",
+            " & ".join(["method", *map(escaped, table.headings), "calls", r"s/case \\"]),
+            r"\midrule",
+        ]
+        ruled = False
+        for method in table.methods:
+            if method.startswith(CONTROL) and not ruled:
+                lines.append(r"\midrule")
+                ruled = True
+            cells = [_cell(table.cells.get((method, h)), (method, h) in table.best) for h in table.headings]
+            known = result.facts.get(method, {}) | result.costs.get((data, method), {})
+            seconds = known.get("seconds_per_case")
+            cells += [str(known.get("network_calls", "")), "" if seconds is None else f"{seconds:.2f}"]
+            lines.append(" & ".join([escaped(method), *cells]) + r" \\")
+        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""]))
+    return "\n".join(parts)
+
+
+HEADLINE = ("voxel_average_precision_pooled", "image_auroc", "plane_auroc")  # what the page's table is sorted by
+
+
+def markdown(result: Comparison) -> str:
+    """The table for a page: runs, the best first, then the controls that are some run's rival; last the paired difference
+    of the headline figure to the best control."""
+    parts = []
+    for data, evaluation in result.evaluations.items():
+        table = summarise(evaluation.records)
+        metric = {heading: record.metric for (_, heading), record in table.cells.items()}
+        shown = [heading for heading in table.headings if metric.get(heading) in plots.FOREST]
+        if not shown:
+            continue
+        head = min(shown, key=lambda h: HEADLINE.index(metric[h]) if metric[h] in HEADLINE else len(HEADLINE))
+        order = sorted(table.methods, key=lambda m: (m.startswith(CONTROL), -_value(table.cells.get((m, head)))))
+        rivals = {record.against for record in table.differences.values()}
+        lines = [
+            " | ".join([f"| {data}", "calls", "s/case", "steps", *shown, f"{head}, less best control |"]),
+            "|---" * (5 + len(shown)) + "|",
+        ]
+        for method in order:
+            if method.startswith(CONTROL) and method not in rivals:
+                continue
+            known = result.facts.get(method, {}) | result.costs.get((data, method), {})
+            seconds = known.get("seconds_per_case")
+            cells = [str(known.get("network_calls", "")), "" if seconds is None else f"{seconds:.1f}"]
+            cells += [str(known.get("training_steps") or "")]
+            cells += [_plain_cell(table.cells.get((method, h)), (method, h) in table.best) for h in shown]
+            cells += [_plain_cell(table.differences.get((method, head)), False, sign="+")]
+            lines.append(" | ".join([f"| {method}", *cells]) + " |")
+        parts.append("\n".join([*lines, ""]))
+    return "\n".join(parts)
+
+
+def _value(record: Record | None) -> float:
+    return float("-inf") if record is None else record.value
+
+
+def _plain_cell(record: Record | None, best: bool, sign: str = "") -> str:
+    if record is None:
+        return ""
+    value = format(record.value, sign + ".3f") + (
+        ""
+        if record.ci95 is None
+        else f" [{format(record.ci95[0], sign + '.2f')}, {format(record.ci95[1], sign + '.2f')}]"
+    )
+    return f"**{value}**" if best else value
+
+
+def _cell(record: Record | None, best: bool) -> str:
+    if record is None:
+        return ""
+    value = rf"\textbf{{{record.value:.3f}}}" if best else f"{record.value:.3f}"
+    return value + ("" if record.ci95 is None else rf" {{\scriptsize [{record.ci95[0]:.2f}, {record.ci95[1]:.2f}]}}")
+
+
+def escaped(text: str) -> str:
+    """Text in which nothing is a LaTeX command; one line."""
+    special = {
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+        ">": r"\textgreater{}", **{one: "\\" + one for one in "&%$#_{}"},
+    }  # fmt: skip
+    return "".join(special.get(one, one) for one in " ".join(text.split()))

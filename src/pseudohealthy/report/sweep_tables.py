@@ -1,0 +1,135 @@
+"""What `sweep` writes: the table of settings, lines or heat maps over it, one case under each, and how to keep the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pseudohealthy import models
+from pseudohealthy.evaluation.records import HEADINGS
+from pseudohealthy.io.atomic import write_json
+from pseudohealthy.io.table import write_table
+from pseudohealthy.report import plots
+from pseudohealthy.report.page import write_report
+from pseudohealthy.runs.run import provenance
+
+if TYPE_CHECKING:
+    from pseudohealthy.evaluation.sweep import Sweep
+
+PANELS, COLUMNS = 6, 8  # figures drawn, settings in the strip
+
+
+def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
+    """sweep.csv, sweep.json, sweep.png, strip.png and report.html; plots without anything to draw are left out."""
+    table = rows(result)
+    where = f"{result.run}, {result.split} split" + (" (an oracle choice)" if result.split == "test" else "")
+    where += "" if result.protocol == "strict" else f", protocol {result.protocol}"
+    written = [write_table(folder / "sweep.csv", table)]
+    written.append(write_json(folder / "sweep.json", {
+        "made": {**provenance(), "run": result.run, "split": result.split, "protocol": result.protocol, **made},
+        "axes": [{"key": key, "values": values} for key, values in result.axes],
+        "best": {"metric": result.metric, "settings": result.settings(result.best)},
+        "records": [
+            {"settings": result.settings(place), **r.as_dict()} for place, group in result.records.items() for r in group
+        ],
+        "notes": result.notes,
+    }))  # fmt: skip
+    shown = metrics(result)
+    if result.protocol != "strict":  # its own figures, where it has any, as in the paper
+        shown = [name for name in shown if name.split("@")[0] in HEADINGS] or shown
+    figures = {heading(name): grid_of(result, name) for name in shown}
+    figures = {name: values for name, values in figures.items() if np.isfinite(values[0]).any()}
+    drawn = dict(list(figures.items())[:PANELS])
+    written.append(plots.sweep(folder / "sweep.png", result.axes, drawn, where, lines=result.lines))
+    if result.columns:
+        keep = np.unique(np.linspace(0, len(result.columns) - 1, COLUMNS).round().astype(int))
+        columns = [
+            (", ".join(t.partition(".")[2] for t in result.settings(place)), *pictures)
+            for place, *pictures in (result.columns[i] for i in keep)
+        ]
+        written.append(plots.strip(folder / "strip.png", columns, where))
+    page = write_report(
+        folder,
+        title=f"Sweep of {result.run}",
+        rows=table,
+        rows_title="Settings",
+        summary={
+            "settings": len(table),
+            "split": result.split,
+            "protocol": result.protocol,
+            f"best {result.metric}": "; ".join(result.settings(result.best)),
+        },
+        figures=[folder / "sweep.png", folder / "strip.png"],
+        notes=[*result.notes, keep_it(result)],
+        provenance={**provenance(), **made},
+    )
+    return [*written, page]
+
+
+def metrics(result: Sweep) -> list[str]:
+    """The figures of the table, what the best setting is best in first, under the name it has there."""
+    names = result.metrics()
+    first = next((name for name in names if result.metric in (name, name.split("@")[0])), result.metric)
+    return list(dict.fromkeys([first, *names]))
+
+
+def rows(result: Sweep) -> list[dict[str, Any]]:
+    """One dict per setting: its values, figures with the ends of their intervals, costs."""
+    from pseudohealthy.evaluation.sweep import name_of
+
+    found = []
+    for place, records in result.records.items():
+        row: dict[str, Any] = {key: values[i] for (key, values), i in zip(result.axes, place, strict=True)}
+        row |= {"split": result.split, "best": place == result.best}
+        for record in records:
+            low, high = record.ci95 or (None, None)
+            name = name_of(record)
+            row |= {name: record.value, f"{name}_low": low, f"{name}_high": high}
+        found.append(row | {"network_calls": result.network_calls[place], "seconds_per_case": result.seconds[place]})
+    return found
+
+
+def grid_of(result: Sweep, metric: str) -> np.ndarray:
+    """(3, n1, n2, ...): value, lower and upper end of the interval; nan where a setting has no such figure."""
+    values = np.full((3, *(len(texts) for _, texts in result.axes)), np.nan)
+    for place in result.records:
+        if record := result.value(place, metric):
+            for row, value in enumerate((record.value, *(record.ci95 or (np.nan, np.nan)))):
+                values[row][place] = value
+    return values
+
+
+def heading(name: str) -> str:
+    """The words of a metric, with the source of its threshold."""
+    metric, _, source = name.partition("@")
+    words = HEADINGS.get(metric, metric.replace("_", " "))
+    return f"{words} {source or 'oracle'}" if words.endswith("@") else words
+
+
+def text(result: Sweep) -> str:
+    """A table for the terminal, the best setting and how to keep it."""
+    names = metrics(result)[:5]
+    lines = [[*(key for key, _ in result.axes), *names, "calls", "s/case", ""]]
+    for place in result.records:
+        found = [result.value(place, name) for name in names]
+        lines.append([
+            *(values[i] for (_, values), i in zip(result.axes, place, strict=True)),
+            *("" if record is None else f"{record.value:.4g}" for record in found),
+            str(result.network_calls[place]), f"{result.seconds[place]:.3g}", "best" if place == result.best else "",
+        ])  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([*shown, *result.notes, keep_it(result)])
+
+
+def keep_it(result: Sweep) -> str:
+    """The best setting as the words that make it the run's own."""
+    best = result.settings(result.best)
+    quoted = " ".join(f"'{setting}'" if set(setting) & set('[]"* ') else setting for setting in best)
+    line = f"pseudohealthy train --resume {result.run} --set {quoted}"
+    if models.find(result.run):  # it stays as it is
+        line = f"pseudohealthy detect {result.run} INPUT... --out DIR --set {quoted}"
+    return f"best {result.metric} on {result.split}; keep it: {line}"

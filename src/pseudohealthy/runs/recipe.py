@@ -1,0 +1,244 @@
+"""A recipe is a restorer's signature written down: canvas, restorer, training and anomaly map of one experiment.
+
+Every section of the TOML file is the keyword signature of one class, so that recipe key = ``--set`` flag = saved setting.
+Unknown keys and wrong types are refused by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.settings import File, build, complete, hints, literal, ranges, refusal, shown, unknown_key
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+SECTIONS = ("canvas", "restorer", "training", "map")
+MOST_PARAMETERS = 2_000_000_000  # 40 GB with gradients, moments and averaged weights
+MOST_CALLS = 20_000  # of networks, for one image: the longest published walk makes 1,500
+
+
+@dataclass
+class Recipe:
+    """One experiment: ``canvas`` (Canvas), ``restorer`` (name + its signature), ``training`` (Budget), ``map`` (AnomalyMap)."""
+
+    name: str
+    summary: str = ""
+    source: str = ""
+    canvas: dict[str, Any] = field(default_factory=dict)
+    restorer: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    map: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, name: str | Path) -> Recipe:
+        """By name (``mnist-splotch-small``) or by path to a TOML file. Fault RECIPE (exit 2) when it is neither or invalid."""
+        path = Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
+        if not path.is_file():
+            near = difflib.get_close_matches(str(name), names(), n=1)
+            hint = (
+                f"did you mean '{near[0]}'?"
+                if near
+                else "`pseudohealthy recipes` lists the names; a path must end in .toml"
+            )
+            raise Fault("RECIPE", f"there is no recipe '{name}'", hint, exit=USAGE)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Fault(
+                "RECIPE", f"{path.name} cannot be read as text: {error}", "save it in UTF-8", exit=USAGE
+            ) from None
+        return cls.parse(text, path.stem if path.parent == FOLDER else None)
+
+    @classmethod
+    def parse(cls, text: str, name: str | None = None) -> Recipe:
+        """From TOML text; ``name`` overrides the one in the text."""
+        try:
+            content = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # also of numbers beyond all measure
+            said = "".join(c if c.isprintable() else "?" for c in str(error))[:200]
+            raise Fault("RECIPE", f"the recipe is not valid TOML: {said}", "correct that line", exit=USAGE) from None
+        known = {"name", "summary", "source", *SECTIONS}
+        for key in content:
+            if key not in known:
+                raise unknown_key(key, known, "")
+        for section in SECTIONS:
+            if not isinstance(content.get(section, {}), dict):
+                raise Fault("RECIPE", f"'{section}' is not a table", f"write [{section}] above its keys", exit=USAGE)
+        for key in ("name", "summary", "source"):
+            if not isinstance(content.get(key, ""), str):
+                raise refusal(key, content[key], "text in quotes")
+        content["name"] = name or content.get("name", "custom")
+        return cls(**content)
+
+    def set(self, assignments: typing.Iterable[str]) -> Recipe:
+        """Apply ``section.key=value`` texts (TOML values; bare words are strings); returns self."""
+        given: dict[str, str] = {}
+        for text in assignments:
+            key, equals, value = text.partition("=")
+            section, *path = key.strip().split(".")
+            if not equals or section not in SECTIONS or not path:
+                raise Fault(
+                    "RECIPE",
+                    f"'{text}' is not a setting",
+                    f"write SECTION.KEY=VALUE with SECTION one of {', '.join(SECTIONS)}",
+                    exit=USAGE,
+                )
+            name, value = key.strip(), value.strip()
+            if given.setdefault(name, value) != value:
+                found = f"{name} is given twice, as {given[name]} and as {value}"
+                raise Fault("RECIPE", found, "give it once", exit=USAGE)
+            table = getattr(self, section)
+            for part in path[:-1]:
+                table = table.setdefault(part, {})
+                if not isinstance(table, dict):
+                    raise unknown_key(name, (), "")
+            table[path[-1]] = literal(value)
+        return self
+
+    def classes(self) -> dict[str, Any]:
+        """The class whose signature each section is."""
+        return {section: self.class_of(section) for section in SECTIONS}
+
+    def class_of(self, section: str) -> Any:
+        from pseudohealthy.maps.anomaly_map import AnomalyMap
+        from pseudohealthy.preprocessing.canvas import Canvas
+        from pseudohealthy.restorers import restorer_class
+        from pseudohealthy.runs.budget import Budget
+
+        if section == "restorer":
+            return restorer_class(self.restorer.get("name"))
+        return {"canvas": Canvas, "training": Budget, "map": AnomalyMap}[section]
+
+    def own(self, section: str) -> dict[str, Any]:
+        """The settings of a section as its class takes them."""
+        from pseudohealthy.preprocessing.published import expanded
+
+        settings = dict(getattr(self, section))
+        if section == "restorer":
+            settings.pop("name", None)
+        return expanded(settings) if section == "canvas" else settings
+
+    # Each of these builds one noun from its section; all defaults come from its signature.
+    def make_canvas(self):
+        return self.made("canvas")
+
+    def make_restorer(self):
+        """The untrained restorer; the canvas gives it ``size`` and ``channels``.
+
+        It is made without memory first: one too large for any machine is refused by its number of parameters.
+        """
+        import torch
+
+        canvas = self.make_canvas()
+        with torch.device("meta"):
+            limited(self.made("restorer", size=canvas.size, channels=canvas.channels))
+        return self.made("restorer", size=canvas.size, channels=canvas.channels)
+
+    def make_budget(self):
+        return self.made("training")
+
+    def make_map(self):
+        return self.made("map")
+
+    def made(self, section: str, **given: Any) -> Any:
+        return build(self.class_of(section), self.own(section), section, **given)
+
+    def resolved(self) -> Recipe:
+        """The same recipe with every default written out, checked against the signatures."""
+        sections = {name: complete(cls, self.own(name), name) for name, cls in self.classes().items()}
+        sections["restorer"] = {"name": self.restorer["name"], **sections["restorer"]}
+        return Recipe(name=self.name, summary=self.summary, source=self.source, **sections)
+
+    def checked(self) -> Recipe:
+        """`resolved`, after a check of what no single setting shows: whether they fit one another, and what they cost.
+
+        Raises Fault RECIPE (exit 2). No data are read, and no memory is taken for networks.
+        """
+        import torch
+
+        found = self.resolved()
+        budget, size = found.make_budget(), found.make_canvas().size
+        found.make_map().fits(size)
+        with torch.device("meta"):
+            found.make_restorer().fits(budget.batch)
+        return found
+
+    def parameters(self) -> int:
+        """The number of parameters of all networks, which are not made for it."""
+        import torch
+
+        with torch.device("meta"):
+            return sum(p.numel() for p in self.make_restorer().parameters())
+
+    def require_files(self) -> None:
+        """Fault RECIPE (exit 2) where a file or folder that a training starts from is not there."""
+        known = hints(self.class_of("restorer").__init__)
+        for key, value in self.restorer.items():
+            wanted = any(isinstance(mark, File) for mark in typing.get_args(known.get(key)))
+            if wanted and value and not there(value):
+                found = f"restorer.{key} = {shown(value)}: there is no such file or folder"
+                raise Fault("RECIPE", found, 'name one that is there, or "" for none', exit=USAGE)
+
+    def takes(self) -> dict[str, str]:
+        """What every setting takes, in words, by its name as in ``--set``."""
+        return {key: text for name, cls in self.classes().items() for key, text in ranges(cls, name).items()}
+
+    def toml(self, notes: bool = False) -> str:
+        """The recipe as TOML text that `parse` reads back to an equal recipe; notes: what each setting takes, beside it."""
+        lines = [f"{key} = {toml_value(getattr(self, key))}" for key in ("name", "summary", "source")]
+        said = self.takes() if notes else {}
+        for section in SECTIONS:
+            lines += toml_table(section, getattr(self, section), said)
+        return "\n".join(lines) + "\n"
+
+
+def names() -> list[str]:
+    """The built-in recipes."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's basic strings, but for DEL
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
+    return repr(value)
+
+
+def toml_table(name: str, table: dict[str, Any], notes: dict[str, str] | None = None) -> list[str]:
+    plain = {k: v for k, v in table.items() if not isinstance(v, dict) and v is not None}  # TOML has no null: absent
+    lines = ["", f"[{name}]"]
+    for key, value in plain.items():
+        note = (notes or {}).get(f"{name}.{key}")
+        lines.append(f"{key} = {toml_value(value)}" + (f"  # {note}" if note else ""))
+    for key, inner in table.items():
+        if isinstance(inner, dict):
+            lines += toml_table(f"{name}.{key}", inner, notes)
+    return lines
+
+
+def limited(restorer: Any) -> None:
+    """Fault RECIPE (exit 2) for a restorer that would cost more than any machine has."""
+    parameters, calls = sum(p.numel() for p in restorer.parameters()), restorer.network_calls()
+    for wrong, found, cure in (
+        (parameters > MOST_PARAMETERS, f"{parameters} parameters, at most {MOST_PARAMETERS}", "give smaller networks"),
+        (calls > MOST_CALLS, f"{calls} network calls an image, at most {MOST_CALLS}",
+         "give fewer draws, levels to start from or steps"),
+    ):  # fmt: skip
+        if wrong:
+            raise Fault("RECIPE", f"[restorer] would have {found}", cure, exit=USAGE)
+
+
+def there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
