@@ -117,7 +117,7 @@ def tiny() -> Callable[..., Recipe]:
 @pytest.fixture(scope="session")
 def tiny_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a tiny partial-diffusion model on `pictures`. Read only: copy it to change it."""
-    from pseudohealthy.training.loop import train
+    from pseudohealthy.workflows.train import train
 
     return train(tiny_recipe(), pictures, tmp_path_factory.mktemp("runs") / "tiny", device="cpu").folder
 
@@ -127,7 +127,7 @@ def ct_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the identity method in a brain window, on two synthetic heads: nothing to train, exact by construction."""
     from pseudohealthy.anomalies.phantoms import head, nifti
     from pseudohealthy.runs.recipe import Recipe
-    from pseudohealthy.training.loop import train
+    from pseudohealthy.workflows.train import train
 
     root, rng = tmp_path_factory.mktemp("heads"), np.random.default_rng(3)
     for place in ("train/good/a", "val/good/b"):

@@ -16,7 +16,7 @@ from pseudohealthy.io import read
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.train import train
 from pseudohealthy.workflows.verify import AGREES, verify
 
 FULL = torch.ones(9, 8, 8, dtype=torch.bool)

@@ -16,6 +16,7 @@ from pseudohealthy import io
 from pseudohealthy.anomalies.phantoms import dicom_series, head, nifti
 from pseudohealthy.detection import worker
 from pseudohealthy.errors import Fault
+from pseudohealthy.workflows.detect import detect
 
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
@@ -76,7 +77,7 @@ def test_a_bad_picture_fails_alone(tiny_run, tmp_path, capsys, bad):
     for number in range(2):
         png(tmp_path / "in" / f"good-{number}.png", number)
     BAD_PICTURES[bad](tmp_path / "in" / f"{bad}.png")
-    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     check_one_failed(found, tmp_path / "out", bad, capsys.readouterr().err)
 
 
@@ -85,7 +86,7 @@ def test_a_bad_volume_fails_alone(ct_run, tmp_path, capsys, bad):
     for number in range(2):
         volume(tmp_path / "in" / f"good-{number}.nii.gz", seed=number)
     BAD_VOLUMES[bad](tmp_path / "in" / f"{bad}.nii.gz")
-    found = worker.detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     check_one_failed(found, tmp_path / "out", bad, capsys.readouterr().err)
 
 
@@ -110,7 +111,7 @@ def test_a_truncated_dicom_slice_fails_its_series_alone(ct_run, tmp_path):
         values, _, _ = head(np.random.default_rng(number), shape=(4, 24, 24))
         files = dicom_series(tmp_path / "in" / f"series-{number}", values, seed=number)
     truncate(files[2])
-    found = worker.detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 4 and [row["status"] for row in found.rows].count("failed") == 1
     (failed,) = (row for row in found.rows if row["status"] == "failed")
     order = sorted(path.name for path in files)
@@ -124,13 +125,13 @@ def test_a_few_nan_voxels_are_a_warning(ct_run, tmp_path):
         return values
 
     volume(tmp_path / "in" / "a.nii.gz", few)
-    found = worker.detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 0 and found.rows[0]["status"] == "warn" and "NONFINITE n=3" in found.rows[0]["warnings"]
 
 
 def test_when_everything_fails_the_exit_code_says_no_usable_input(tiny_run, tmp_path):
     BAD_PICTURES["truncated"](tmp_path / "a.png")
-    found = worker.detect(tiny_run, [tmp_path / "a.png"], tmp_path / "out", device="cpu")
+    found = detect(tiny_run, [tmp_path / "a.png"], tmp_path / "out", device="cpu")
     assert found.exit == 3 and rows(tmp_path / "out")["a"]["status"] == "failed"
     assert (tmp_path / "out" / "report.html").is_file()
 
@@ -144,7 +145,7 @@ def test_nothing_to_read_is_said_before_anything_is_written(tiny_run, tmp_path, 
     if what == "only-text":
         (tmp_path / what / "readme.txt").write_text("nothing here")
     with pytest.raises(Fault) as caught:
-        worker.detect(tiny_run, [tmp_path / what], tmp_path / "out", device="cpu")
+        detect(tiny_run, [tmp_path / what], tmp_path / "out", device="cpu")
     assert (caught.value.code, caught.value.exit) == (code, 3)
     assert not (tmp_path / "out").exists()
 
@@ -154,19 +155,19 @@ def test_the_output_folder_must_be_empty_or_given_up(tiny_run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.docx").write_text("keep")
     with pytest.raises(Fault) as caught:
-        worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+        detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert (caught.value.code, caught.value.exit) == ("OUTPUT_NOT_EMPTY", 6)
-    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", overwrite=True)
+    found = detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", overwrite=True)
     assert found.exit == 0 and (tmp_path / "out" / "thesis.docx").read_text() == "keep"
 
 
 def test_a_file_in_the_place_of_the_output_is_refused(tiny_run, tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(Fault) as caught:
-        worker.detect(tiny_run, [png(tmp_path / "a.png")], tmp_path / "out", device="cpu")
+        detect(tiny_run, [png(tmp_path / "a.png")], tmp_path / "out", device="cpu")
     assert (caught.value.code, caught.value.exit) == ("OUTPUT", 6)
     with pytest.raises(Fault) as caught:
-        worker.detect(tiny_run, [tmp_path / "a.png"], tmp_path / "out" / "deeper", device="cpu")
+        detect(tiny_run, [tmp_path / "a.png"], tmp_path / "out" / "deeper", device="cpu")
     assert caught.value.exit == 6
 
 
@@ -190,7 +191,7 @@ def test_a_disk_that_fills_up_ends_with_exit_6_and_no_half_written_file(tiny_run
 
     monkeypatch.setattr(raster, "write", full)
     with pytest.raises(Fault) as caught:
-        worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+        detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert caught.value.exit == 6 and "No space left" in str(caught.value)
     assert [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".tmp")] == []
 
@@ -208,7 +209,7 @@ def test_not_enough_memory_for_one_case_is_that_cases_failure(tiny_run, tmp_path
         return restore(self, pairs)
 
     monkeypatch.setattr(Detector, "restore", hungry)
-    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 4
     assert {row["case_id"]: row["status"] for row in found.rows} == {"0": "ok", "1": "failed", "2": "ok"}
     assert "OUT_OF_MEMORY" in found.rows[1]["warnings"] and found.faults[0].exit == 7
@@ -221,7 +222,7 @@ def test_a_bug_in_one_case_is_that_cases_failure(tiny_run, tmp_path, monkeypatch
 
     read = io.read
     monkeypatch.setattr(io, "read", lambda source, **how: 1 / 0 if source.case_id == "1" else read(source, **how))
-    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 4 and [row["status"] for row in found.rows] == ["ok", "failed", "ok"]
     assert "error[INTERNAL] case=1: ZeroDivisionError" in capsys.readouterr().err
 
@@ -231,7 +232,7 @@ def test_rows_stand_in_the_order_of_the_inputs_and_what_was_skipped_is_listed(ti
         png(tmp_path / "in" / name, ord(name[0]))
     BAD_PICTURES["truncated"](tmp_path / "in" / "ab.png")
     (tmp_path / "in" / "notes.scan").write_text("x")
-    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert list(rows(tmp_path / "out")) == ["a", "ab", "b", "c", "notes.scan"]
     assert found.rows[-1]["status"] == "skipped" and found.rows[-1]["warnings"]
     said = json.loads((tmp_path / "out" / "findings.json").read_text())
@@ -241,7 +242,7 @@ def test_rows_stand_in_the_order_of_the_inputs_and_what_was_skipped_is_listed(ti
 
 def test_the_columns_are_those_of_the_contract(tiny_run, tmp_path):
     png(tmp_path / "in" / "a.png")
-    worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     (row,) = rows(tmp_path / "out").values()
     assert list(row) == [
         "case_id", "score", "score_sd", "healthy_percentile", "healthy_cases", "volume_ml_above", "n_regions", "threshold",
@@ -256,7 +257,7 @@ def test_references_by_case_reach_the_case_and_another_reference_is_another_requ
     truth[0, 4:9, 4:9] = True
     said = []
     for references in ({"a": truth}, {"a": ~truth}, None):
-        worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", truths=references, overwrite=True)
+        detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", truths=references, overwrite=True)
         said.append(json.loads((tmp_path / "out" / "a" / "case.json").read_text()))
     assert said[0]["truth"]["lesions"] == 1 and "truth" not in said[2]
     assert len({one["request_sha256"] for one in said}) == 3
@@ -264,15 +265,13 @@ def test_references_by_case_reach_the_case_and_another_reference_is_another_requ
 
 def test_a_name_that_a_spreadsheet_would_run_is_defused(tiny_run, tmp_path):
     png(tmp_path / "in" / "=cmd.png")
-    worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert not any(name.startswith("=") for name in rows(tmp_path / "out"))
 
 
 def test_kinds_levels_and_threshold(tiny_run, tmp_path):
     png(tmp_path / "in" / "a.png")
-    worker.detect(
-        tiny_run, [tmp_path / "in"], tmp_path / "out", kinds=["json"], threshold="0.125", levels=1, device="cpu"
-    )
+    detect(tiny_run, [tmp_path / "in"], tmp_path / "out", kinds=["json"], threshold="0.125", levels=1, device="cpu")
     assert [path.name for path in (tmp_path / "out" / "a").iterdir()] == ["case.json"]
     said = json.loads((tmp_path / "out" / "a" / "case.json").read_text())
     assert said["threshold"] == 0.125 and said["made"]["settings"] == ["restorer.steps=1"]
@@ -282,22 +281,22 @@ def test_kinds_levels_and_threshold(tiny_run, tmp_path):
 def test_levels_of_a_method_that_has_none_are_refused_by_name(ct_run, tmp_path):
     volume(tmp_path / "in" / "a.nii.gz")
     with pytest.raises(Fault) as caught:
-        worker.detect(ct_run, [tmp_path / "in"], tmp_path / "out", levels=5, device="cpu")
+        detect(ct_run, [tmp_path / "in"], tmp_path / "out", levels=5, device="cpu")
     assert caught.value.exit == 2 and "does not apply to 'identity'" in str(caught.value)
 
 
 def test_what_it_writes_is_not_read_as_input_the_next_time(tiny_run, tmp_path):
     png(tmp_path / "in" / "a.png")
-    worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "in" / "out", device="cpu")
-    found = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out2", device="cpu")
+    detect(tiny_run, [tmp_path / "in"], tmp_path / "in" / "out", device="cpu")
+    found = detect(tiny_run, [tmp_path / "in"], tmp_path / "out2", device="cpu")
     assert [row["case_id"] for row in found.rows if row["status"] != "skipped"] == ["a"]
 
 
 def test_cases_say_the_same_alone_and_together(tiny_run, tmp_path):
     for number in range(5):
         png(tmp_path / "in" / f"{number}.png", number)
-    together = worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", batch=3)
-    alone = worker.detect(tiny_run, [tmp_path / "in" / "4.png"], tmp_path / "one", device="cpu")
+    together = detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", batch=3)
+    alone = detect(tiny_run, [tmp_path / "in" / "4.png"], tmp_path / "one", device="cpu")
     assert alone.rows[0]["score"] == pytest.approx(together.rows[4]["score"], abs=1e-3)  # auto precision may be bf16
 
 
@@ -315,6 +314,6 @@ def test_an_interrupted_detection_keeps_a_row_for_every_finished_case(tiny_run, 
 
     monkeypatch.setattr(finding.Finding, "save", save)
     with pytest.raises(KeyboardInterrupt):
-        worker.detect(tiny_run, [pictures], tmp_path / "out", batch=1)
+        detect(tiny_run, [pictures], tmp_path / "out", batch=1)
     rows = (tmp_path / "out" / "findings.csv").read_text().splitlines()
     assert len(done) == 2 and sum(name in line for line in rows for name in done) == 2

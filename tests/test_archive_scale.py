@@ -21,6 +21,7 @@ from pseudohealthy.detection import rows as rows_of_detect
 from pseudohealthy.detection import worker
 from pseudohealthy.detection.finding import Finding
 from pseudohealthy.errors import BAD_OUTPUT, Fault
+from pseudohealthy.workflows.detect import MOST_SHOWN, detect, write_results
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "archive_scale.py"
 
@@ -62,35 +63,31 @@ def test_what_failed_holds_on_to_nothing(tiny_run, tmp_path, monkeypatch):
     """A fault's traceback would keep every array that the reader had in hand."""
     (tmp_path / "a.png").write_bytes(b"no picture")
     Image.new("L", (20, 20), 7).save(tmp_path / "b.png")
-    found = worker.detect(tiny_run, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", device="cpu")
+    found = detect(tiny_run, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", device="cpu")
     assert len(found.faults) == 2
     assert all(fault.__traceback__ is fault.__context__ is fault.__cause__ is None for fault in found.faults)
 
 
 def test_half_written_files_of_a_killed_process_are_gone_after_the_resumption(tiny_run, pictures, tmp_path):
-    worker.detect(tiny_run, [pictures / "test" / "bad"], tmp_path / "out", kinds=["json"], device="cpu")
+    detect(tiny_run, [pictures / "test" / "bad"], tmp_path / "out", kinds=["json"], device="cpu")
     case = next(path for path in (tmp_path / "out").iterdir() if path.is_dir())
     (case / "case.json").unlink()
     for name in (".tmp-123-0a1b2c3d.json", ".tmp-of-mine"):
         (case / name).write_text("half")
-    found = worker.detect(
+    found = detect(
         tiny_run, [pictures / "test" / "bad"], tmp_path / "out", kinds=["json"], device="cpu", resume_finished=True
     )
     assert found.exit == 0 and sorted(p.name for p in case.iterdir()) == [".tmp-of-mine", "case.json"]
 
 
 def test_the_report_shows_the_most_urgent_rows_and_the_table_has_all(tmp_path):
-    rows = [
-        rows_of_detect.blank(f"c{i}") | {"score": float(i), "status": "ok"}
-        for i in range(rows_of_detect.MOST_SHOWN + 9)
-    ]
+    rows = [rows_of_detect.blank(f"c{i}") | {"score": float(i), "status": "ok"} for i in range(MOST_SHOWN + 9)]
     rows.append(rows_of_detect.blank("broken") | {"status": "failed", "warnings": "TRUNCATED"})
-    rows_of_detect.write_results(rows_of_detect.Detections(tmp_path, rows), {"run": "r"}, ())
+    write_results(rows_of_detect.Detections(tmp_path, rows), {"run": "r"}, ())
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<tr class=") == rows_of_detect.MOST_SHOWN and ">broken<" in page and ">c9<" not in page
+    assert page.count("<tr class=") == MOST_SHOWN and ">broken<" in page and ">c9<" not in page
     assert (
-        f"the first {rows_of_detect.MOST_SHOWN} of {len(rows)} rows are shown" in page
-        and "the table beside this page has all" in page
+        f"the first {MOST_SHOWN} of {len(rows)} rows are shown" in page and "the table beside this page has all" in page
     )
     assert len((tmp_path / "findings.csv").read_text().splitlines()) == len(rows) + 1
 
@@ -140,7 +137,7 @@ def test_reading_and_writing_beside_the_network_change_nothing(tiny_run, picture
     for name, devices in (("plain", ()), ("beside", ("cpu",))):
         monkeypatch.setattr(worker, "OVERLAP", devices)
         monkeypatch.setattr(worker, "store", lambda *given: (threads.add(threading.get_ident()), store(*given)))
-        found[name] = worker.detect(tiny_run, inputs, tmp_path / name, kinds=["json", "panel"], device="cpu", batch=2)
+        found[name] = detect(tiny_run, inputs, tmp_path / name, kinds=["json", "panel"], device="cpu", batch=2)
     rows = {
         name: [{k: v for k, v in row.items() if k != "seconds"} for row in result.rows]
         for name, result in found.items()
@@ -165,6 +162,6 @@ def test_a_disk_that_fills_beside_the_network_ends_the_run_and_keeps_what_is_wri
 
     monkeypatch.setattr(Finding, "save", full)
     with pytest.raises(Fault, match="no space left"):
-        worker.detect(tiny_run, [pictures / "test"], tmp_path / "out", kinds=["json"], device="cpu", batch=1)
+        detect(tiny_run, [pictures / "test"], tmp_path / "out", kinds=["json"], device="cpu", batch=1)
     rows = (tmp_path / "out" / "findings.csv").read_text().splitlines()[1:]
     assert sorted(row.split(",")[0] for row in rows) == sorted(saved) and len(saved) == 3

@@ -245,8 +245,8 @@ def test_weights_that_are_not_there_are_one_line_and_nothing_is_written(
 
 
 def test_other_weights_have_no_stored_threshold_and_their_own_figures(tiny_run, pictures, tmp_path):
-    from pseudohealthy.evaluation.measure import evaluate
     from pseudohealthy.runs import checkpoint
+    from pseudohealthy.workflows.evaluate import evaluate
 
     tensors, state, _ = checkpoint.load(tiny_run / "best_model.safetensors")
     other = tmp_path / "other.safetensors"

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from pseudohealthy import models
-from pseudohealthy.detection import worker
 from pseudohealthy.detection.detector import Detector, load
 from pseudohealthy.detection.domain import ALPHA, FEWEST, Domain, Verdict
 from pseudohealthy.errors import Fault
 from pseudohealthy.runs.run import Run
+from pseudohealthy.workflows.detect import detect
 
 EXAMPLES = sorted((models.examples("brain-t1") / "test" / "good").glob("*.png"))
 
@@ -143,7 +143,7 @@ def test_the_warning_comes_first_everywhere_and_strict_refuses(tmp_path):
     (tmp_path / "in").mkdir()
     picture.save(tmp_path / "in" / "usual.png")
     picture.rotate(90, expand=True).save(tmp_path / "in" / "turned.png")
-    found = worker.detect("brain-t1", [tmp_path / "in"], tmp_path / "out", device="cpu")
+    found = detect("brain-t1", [tmp_path / "in"], tmp_path / "out", device="cpu")
     rows = {row["case_id"]: row for row in found.rows}
     assert rows["usual"]["status"] == "ok" and rows["turned"]["status"] == "warn" and found.exit == 0
     assert rows["turned"]["warnings"].startswith("OUT_OF_DOMAIN: unlike what the run was trained on: turned by 90")
@@ -155,7 +155,7 @@ def test_the_warning_comes_first_everywhere_and_strict_refuses(tmp_path):
     assert report.index("OUT_OF_DOMAIN: 1 of 2 scans is unlike") < report.index('class="facts"')
     assert "mask of usual" in report[: report.index('id="case-list"')]  # the first picture is of a scan it is meant for
 
-    strict = worker.detect("brain-t1", [tmp_path / "in"], tmp_path / "strict", device="cpu", strict_domain=True)
+    strict = detect("brain-t1", [tmp_path / "in"], tmp_path / "strict", device="cpu", strict_domain=True)
     rows = {row["case_id"]: row for row in strict.rows}
     assert rows["usual"]["status"] == "ok" and rows["turned"]["status"] == "failed" and strict.exit == 4
     assert rows["turned"]["warnings"].startswith("OUT_OF_DOMAIN: ") and not (tmp_path / "strict" / "turned").exists()

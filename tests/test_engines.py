@@ -21,6 +21,7 @@ from pseudohealthy.detection import ray_workers, worker
 from pseudohealthy.detection.finding import Finding
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import Source
+from pseudohealthy.workflows.detect import detect
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def rehearsed(monkeypatch):
                 return super().do(sources, again)
 
         monkeypatch.setattr(ray_workers, "Worker", Acting)
-        return worker.detect(*given, engine="ray", workers=2, device="cpu", kinds=["json"], batch=1, **how)
+        return detect(*given, engine="ray", workers=2, device="cpu", kinds=["json"], batch=1, **how)
 
     run.stage = stage
     return run
@@ -184,12 +185,12 @@ def test_rows_and_outputs_are_those_of_the_plain_engine_bit_for_bit(ray, tiny_ru
     inputs = make(tmp_path / "in", 6)
     (inputs / "broken.png").write_bytes(b"no picture")
     how = {"kinds": ["volumes", "json"], "batch": 1, "device": "cpu"}
-    plain = worker.detect(tiny_run, [inputs], tmp_path / "plain", **how)
-    found = worker.detect(tiny_run, [inputs], tmp_path / "ray", engine="ray", workers=2, **how)
+    plain = detect(tiny_run, [inputs], tmp_path / "plain", **how)
+    found = detect(tiny_run, [inputs], tmp_path / "ray", engine="ray", workers=2, **how)
     assert found.exit == plain.exit == 4 and not ray.is_initialized()
     assert table(tmp_path / "ray") == table(tmp_path / "plain")
     assert outputs(tmp_path / "ray") == outputs(tmp_path / "plain") and len(outputs(tmp_path / "ray")) == 24
-    again = worker.detect(tiny_run, [inputs], tmp_path / "ray", resume_finished=True, **how)
+    again = detect(tiny_run, [inputs], tmp_path / "ray", resume_finished=True, **how)
     assert table(tmp_path / "ray") == table(tmp_path / "plain") and len(again.faults) == 1, "one request for both"
 
 
@@ -226,7 +227,7 @@ def test_a_worker_killed_midway_loses_nothing_and_nothing_is_done_twice(ray, tin
 def test_without_ray_it_is_said_before_anything_is_written(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(Fault) as caught:
-        worker.detect(tiny_run, [make(tmp_path / "in", 1)], tmp_path / "out", device="cpu", engine="ray")
+        detect(tiny_run, [make(tmp_path / "in", 1)], tmp_path / "out", device="cpu", engine="ray")
     assert (caught.value.code, caught.value.exit) == ("EXTRA", 2) and "pseudohealthy[ray]" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -234,7 +235,7 @@ def test_without_ray_it_is_said_before_anything_is_written(tiny_run, tmp_path, m
 @pytest.mark.parametrize("how", [{"engine": "spark"}, {"workers": 2}, {"engine": "ray", "workers": 0}])
 def test_what_makes_no_sense_is_refused(tiny_run, tmp_path, how):
     with pytest.raises(Fault) as caught:
-        worker.detect(tiny_run, [make(tmp_path / "in", 1)], tmp_path / "out", device="cpu", **how)
+        detect(tiny_run, [make(tmp_path / "in", 1)], tmp_path / "out", device="cpu", **how)
     assert (caught.value.code, caught.value.exit) == ("USAGE", 2) and not (tmp_path / "out").exists()
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from pseudohealthy.anomalies.phantoms import head, nifti
-from pseudohealthy.detection import bids, worker
+from pseudohealthy.detection import bids
 from pseudohealthy.detection.output_layout import places
 from pseudohealthy.errors import Fault
+from pseudohealthy.workflows.detect import detect
 
 
 def test_names_of_a_session_with_entities():
@@ -66,7 +67,7 @@ def described(folder: Path) -> dict[str, dict]:
 def detected(ct_run, tmp_path) -> Callable[..., Path]:
     def run(*inputs: Path) -> Path:
         for again in (False, True):
-            found = worker.detect(
+            found = detect(
                 ct_run,
                 inputs,
                 tmp_path / "out",
@@ -165,7 +166,7 @@ def test_a_second_site_does_not_go_on_in_the_folder_of_the_first(detected, ct_ru
     first, second = (scans(tmp_path / place, "sub-01/anat/sub-01_T1w.nii.gz", said={}) for place in ("one", "other"))
     folder = detected(first)
     with pytest.raises(Fault) as caught:
-        worker.detect(ct_run, [second], tmp_path / "out", layout="bids", device="cpu", resume_finished=True)
+        detect(ct_run, [second], tmp_path / "out", layout="bids", device="cpu", resume_finished=True)
     assert (caught.value.code, caught.value.exit) == ("OUTPUT_NOT_EMPTY", 6)
     assert described(folder / "pseudohealthy")["sub-01_desc-anomaly_T1w.json"]["Sources"]
 

@@ -15,7 +15,7 @@ from pseudohealthy.restorers.apply import restore_planes
 from pseudohealthy.restorers.base import Batch, Restorer
 from pseudohealthy.restorers.controls import HealthyMean, Identity, Intensity
 from pseudohealthy.runs.run import Run
-from pseudohealthy.training import loop
+from pseudohealthy.workflows.train import resume
 from small import OnGPU
 
 
@@ -179,7 +179,7 @@ def test_an_existing_run_is_standardised_by_resuming_it(tiny_run, pictures, tmp_
     shutil.copytree(tiny_run, tmp_path / "run")
     with pytest.raises(Fault, match="resume"):
         Detector(Run.open(tmp_path / "run"), device="cpu", settings=["map.standardise=pixel"])
-    run = loop.resume(tmp_path / "run", data=pictures, settings=["map.standardise=pixel"], device="cpu")
+    run = resume(tmp_path / "run", data=pictures, settings=["map.standardise=pixel"], device="cpu")
     before, after = (Run.open(folder).read_json("threshold.json") for folder in (tiny_run, run.folder))
     assert before["value"] < 0.8 < after["value"]  # in spreads, of each pixel about its own mean
     assert after["n_patients"] == 4  # those it has not learnt from
@@ -190,7 +190,7 @@ def test_an_existing_run_is_standardised_by_resuming_it(tiny_run, pictures, tmp_
     with pytest.raises(Fault, match=r"smooth = 2"):
         Detector(run, device="cpu", settings=["map.smooth=2"])
     Detector(run, device="cpu", settings=["map.standardise=none", "map.smooth=2"])
-    again = loop.resume(run.folder, data=pictures, settings=["map.standardise=none"], device="cpu")
+    again = resume(run.folder, data=pictures, settings=["map.standardise=none"], device="cpu")
     assert again.read_json("threshold.json")["value"] == before["value"]
 
 

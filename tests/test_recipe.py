@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.restorers.changes import changes
 from pseudohealthy.runs import recipe as recipes
+from pseudohealthy.runs.changes import changes
 from pseudohealthy.runs.recipe import Recipe
 
 

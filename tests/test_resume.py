@@ -17,6 +17,7 @@ from blobs import picture
 from pseudohealthy.anomalies.phantoms import dicom_series, head
 from pseudohealthy.detection import finding, worker
 from pseudohealthy.errors import Fault
+from pseudohealthy.workflows import detect as workflow
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def table(out: Path) -> list[dict[str, str]]:
 
 
 def detect(run: Path, inputs: Path, out: Path, **more) -> worker.Detections:
-    return worker.detect(run, [inputs], out, device="cpu", batch=1, **more)
+    return workflow.detect(run, [inputs], out, device="cpu", batch=1, **more)
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_dicom_kinds_of_a_mixed_archive(ct_run, tmp_path, capsys):
 
     nifti(tmp_path / "in" / "volume.nii.gz", values, affine)
     kinds = ["volumes", "json", "dicom-seg", "dicom-map", "dicom-sc"]
-    found = worker.detect(ct_run, [tmp_path / "in"], tmp_path / "out", kinds=kinds, device="cpu")
+    found = workflow.detect(ct_run, [tmp_path / "in"], tmp_path / "out", kinds=kinds, device="cpu")
     rows = {row["case_id"]: row for row in found.rows}
     assert rows["volume"]["status"] in ("ok", "warn") and found.exit == 0
     assert "LEFT_OUT: dicom-seg needs a DICOM series" in rows["volume"]["warnings"]

@@ -31,7 +31,7 @@ from pseudohealthy.restorers.base import Batch
 from pseudohealthy.runs.budget import Budget
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.settings import Choice, Length, Range, coerce, words
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.train import train
 from settings_page import page
 from small import small_recipe
 
@@ -425,7 +425,7 @@ def test_a_detector_needs_a_batch(tiny_run):
 
 
 def test_all_values_of_a_sweep_are_checked_before_the_first_is_tried(tiny_run, tmp_path):
-    from pseudohealthy.evaluation.sweep import sweep
+    from pseudohealthy.workflows.sweep import sweep
 
     for over in (
         "restorer.depths=5,51",

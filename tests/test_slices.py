@@ -130,9 +130,9 @@ def test_training_merges_thin_planes_and_validation_keeps_them(tmp_path):
 
 def test_a_coronal_run_detects_and_evaluates_on_the_stored_grid_and_says_which_planes(tmp_path):
     from pseudohealthy.detection.detector import load
-    from pseudohealthy.evaluation.measure import evaluate
     from pseudohealthy.runs.recipe import Recipe
-    from pseudohealthy.training.loop import train
+    from pseudohealthy.workflows.evaluate import evaluate
+    from pseudohealthy.workflows.train import train
 
     rng = np.random.default_rng(0)
     for place in ("train/good/a", "val/good/b", "test/good/c"):

@@ -12,10 +12,10 @@ from PIL import Image
 
 from blobs import picture
 from pseudohealthy.__main__ import main
-from pseudohealthy.detection import worker
 from pseudohealthy.errors import Fault
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.run import Run
+from pseudohealthy.workflows.detect import detect
 from pseudohealthy.workflows.verify import AGREES, DIFFERS, UNCHECKED, Verification, verify
 
 
@@ -35,7 +35,7 @@ def outputs(tiny_run, tmp_path) -> tuple[Path, Path]:
     for seed in range(2):
         image, _ = picture(np.random.default_rng(seed), bright=True)
         Image.fromarray(image).save(tmp_path / "in" / f"c{seed}.png")
-    worker.detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
+    detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     return tmp_path / "in", tmp_path / "out"
 
 

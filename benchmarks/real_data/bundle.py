@@ -35,8 +35,9 @@ from pseudohealthy.processes import World
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.run import Run, provenance
 from pseudohealthy.training.finish import file_hashes, fingerprint, finish
-from pseudohealthy.training.loop import Trainer, open_planes, resume
+from pseudohealthy.training.loop import Trainer
 from pseudohealthy.training.plane_store import PlaneStore
+from pseudohealthy.workflows.train import open_planes, resume
 
 SETTINGS = ["restorer.network.width=56"]  # 3.5 million parameters: 7 MB as bfloat16
 FILES = ("recipe.toml", "threshold.json", "fingerprint.json", "run.json", "split.csv", "training_history.json")

@@ -47,7 +47,7 @@ def train(entry: dict[str, Any], data: Path, runs: Path, published: bool, most: 
     """Train one run, or go on with it."""
     folder = runs / entry["name"]
     if (folder / "resume.safetensors").is_file():
-        from pseudohealthy.training.loop import resume
+        from pseudohealthy.workflows.train import resume
 
         resume(folder)
         return

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from paired import Load, Report, arguments
 
-from pseudohealthy.evaluation.sweep import Sweep, sweep
+from pseudohealthy.evaluation.sweep import Sweep
+from pseudohealthy.workflows.sweep import sweep
 
 METRICS = ("voxel_average_precision_pooled", "voxel_auroc_pooled", "plane_auroc", "dice_oracle_pooled")
 

@@ -18,7 +18,7 @@ import made
 from paired import Load, Report, arguments
 
 from pseudohealthy import progress
-from pseudohealthy.evaluation.sweep import sweep
+from pseudohealthy.workflows.sweep import sweep
 
 SCALES = "restorer.scale=1,3,10,30,100"
 DEPTHS = "restorer.depth=5,10,15,20,25"

@@ -25,13 +25,13 @@ _WHERE = {
     "Recipe": "runs.recipe",
     "Run": "runs.run",
     "Scan": "io.scan",
-    "compare": "evaluation.compare",
-    "detect": "detection.worker",
-    "evaluate": "evaluation.measure",
+    "compare": "workflows.compare",
+    "detect": "workflows.detect",
+    "evaluate": "workflows.evaluate",
     "load": "detection.detector",
     "read": "io",
-    "sweep": "evaluation.sweep",
-    "train": "training.loop",
+    "sweep": "workflows.sweep",
+    "train": "workflows.train",
 }
 __all__ = [*_WHERE, "__version__"]
 
@@ -41,17 +41,17 @@ if TYPE_CHECKING:
     from pseudohealthy.detection.detector import Detector as Detector
     from pseudohealthy.detection.detector import load as load
     from pseudohealthy.detection.finding import Finding as Finding
-    from pseudohealthy.detection.worker import detect as detect
     from pseudohealthy.errors import Fault as Fault
-    from pseudohealthy.evaluation.compare import compare as compare
-    from pseudohealthy.evaluation.measure import evaluate as evaluate
-    from pseudohealthy.evaluation.sweep import sweep as sweep
     from pseudohealthy.io import read as read
     from pseudohealthy.io.scan import Scan as Scan
     from pseudohealthy.preprocessing.canvas import Canvas as Canvas
     from pseudohealthy.runs.recipe import Recipe as Recipe
     from pseudohealthy.runs.run import Run as Run
-    from pseudohealthy.training.loop import train as train
+    from pseudohealthy.workflows.compare import compare as compare
+    from pseudohealthy.workflows.detect import detect as detect
+    from pseudohealthy.workflows.evaluate import evaluate as evaluate
+    from pseudohealthy.workflows.sweep import sweep as sweep
+    from pseudohealthy.workflows.train import train as train
 
 
 def __getattr__(name: str) -> Any:

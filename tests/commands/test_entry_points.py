@@ -19,8 +19,8 @@ from pseudohealthy.__main__ import main
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
 from pseudohealthy.restorers import WHERE, restorer_class
-from pseudohealthy.restorers.changes import walked
 from pseudohealthy.runs import recipe as recipes
+from pseudohealthy.runs.changes import walked
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import settable

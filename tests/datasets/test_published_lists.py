@@ -14,10 +14,10 @@ from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.load import load
 from pseudohealthy.datasets import prepare
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.measure import evaluate
 from pseudohealthy.io import read_image, read_mask
 from pseudohealthy.runs.recipe import Recipe
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.evaluate import evaluate
+from pseudohealthy.workflows.train import train
 
 COLUMNS = ("", "img_name", "age", "label", "img_path", "mask_path", "seg_path")
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from pseudohealthy.detection import worker
 from pseudohealthy.signals import PAUSE, Stop
+from pseudohealthy.workflows.detect import detect, write_results
 
 MANY = 300  # pictures: far more than are done before the signal comes
 
@@ -113,9 +114,9 @@ def test_after_an_interruption_resume_does_the_rest(tiny_run, pictures, tmp_path
 
     monkeypatch.setattr(finding.Finding, "save", once)
     with pytest.raises(KeyboardInterrupt, match="3 of 52 cases are done"):
-        worker.detect(tiny_run, [pictures], out, batch=1, kinds=["json"], device="cpu")
+        detect(tiny_run, [pictures], out, batch=1, kinds=["json"], device="cpu")
     assert len(rows(out)) == 3
-    found = worker.detect(tiny_run, [pictures], out, kinds=["json"], device="cpu", resume_finished=True)
+    found = detect(tiny_run, [pictures], out, kinds=["json"], device="cpu", resume_finished=True)
     assert found.exit == 0 and len({*names} - {""}) == 52 == len(names) - 1, "none was done twice"
 
 
@@ -133,19 +134,19 @@ def test_an_interruption_that_a_library_swallowed_ends_the_batch(tiny_run, pictu
 
     monkeypatch.setattr(io, "read", swallowing)
     with pytest.raises(KeyboardInterrupt, match="0 of 52"):
-        worker.detect(tiny_run, [pictures], tmp_path / "out", kinds=["json"], device="cpu")
+        detect(tiny_run, [pictures], tmp_path / "out", kinds=["json"], device="cpu")
     assert rows(tmp_path / "out") == []
 
 
 def test_rows_that_are_being_written_are_written_to_their_end(tiny_run, pictures, tmp_path, monkeypatch):
-    write = worker.write_results
+    write = write_results
 
     def bothered(*given):
         signal.raise_signal(signal.SIGINT)
         write(*given)
 
-    monkeypatch.setattr(worker, "write_results", bothered)
-    found = worker.detect(tiny_run, [pictures], tmp_path / "out", kinds=["json"], device="cpu")
+    monkeypatch.setattr("pseudohealthy.workflows.detect.write_results", bothered)
+    found = detect(tiny_run, [pictures], tmp_path / "out", kinds=["json"], device="cpu")
     assert len(rows(tmp_path / "out")) == len(found.rows) == 52
 
 
@@ -156,7 +157,7 @@ def test_a_rank_that_is_gone_costs_no_row(tiny_run, pictures, tmp_path, monkeypa
     from pseudohealthy.processes import World
 
     out = tmp_path / "out"
-    found = worker.detect(tiny_run, [pictures], out, kinds=["json"], device="cpu")
+    found = detect(tiny_run, [pictures], out, kinds=["json"], device="cpu")
     kept = worker.Detections(out)
     kept.rows = found.rows[::2]
     world = World(0, 2, torch.device("cpu"))

@@ -16,6 +16,7 @@ from pseudohealthy.anomalies.phantoms import dicom_series, head
 from pseudohealthy.cli import parse
 from pseudohealthy.detection import key, worker
 from pseudohealthy.errors import Fault
+from pseudohealthy.workflows import detect as workflow
 
 SURNAME = "ID1_SURNAME_FORENAME-Head-CT"
 
@@ -43,7 +44,7 @@ def rows(path: Path) -> dict[str, dict[str, str]]:
 
 
 def detect(run: Path, *inputs: Path, out: Path, **how) -> worker.Detections:
-    return worker.detect(run, inputs, out, device="cpu", kinds=("json",), **how)
+    return workflow.detect(run, inputs, out, device="cpu", kinds=("json",), **how)
 
 
 def test_the_key_lies_beside_the_outputs_and_is_extended(ct_run, tmp_path):

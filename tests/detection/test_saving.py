@@ -13,10 +13,10 @@ from PIL import Image
 
 from blobs import picture
 from pseudohealthy.anomalies.phantoms import dicom_series, head
-from pseudohealthy.detection import worker
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import dicom_write
 from pseudohealthy.io.atomic import together, write_text
+from pseudohealthy.workflows.detect import detect
 
 EVERY = ("volumes", "nifti", "dicom-seg", "dicom-map", "dicom-sc", "panel", "html", "json")
 
@@ -66,7 +66,7 @@ def broken_page(monkeypatch):
 
 def test_a_case_that_cannot_be_saved_fails_alone_and_leaves_nothing(tiny_run, tmp_path, capsys, broken_page):
     inputs, out = pictures(tmp_path / "in", 4), tmp_path / "out"
-    found = worker.detect(tiny_run, [inputs], out, device="cpu")
+    found = detect(tiny_run, [inputs], out, device="cpu")
     assert found.exit == 4
     assert status(out) == {"0": "ok", "1": "failed", "2": "ok", "3": "ok"}
     assert "error[INTERNAL] case=1: ZeroDivisionError: in the page" in capsys.readouterr().err
@@ -75,23 +75,23 @@ def test_a_case_that_cannot_be_saved_fails_alone_and_leaves_nothing(tiny_run, tm
     assert (out / "report.html").is_file() and len(json.loads((out / "findings.json").read_text())["findings"]) == 4
 
     broken_page.undo()
-    again = worker.detect(tiny_run, [inputs], out, device="cpu", resume_finished=True)
+    again = detect(tiny_run, [inputs], out, device="cpu", resume_finished=True)
     assert again.exit == 0 and set(status(out).values()) == {"ok"}
     assert "3 of 4 cases are finished already" in capsys.readouterr().err
 
 
 def test_what_an_earlier_request_wrote_does_not_stand_beside_a_failed_row(tiny_run, tmp_path, broken_page):
     inputs, out = pictures(tmp_path / "in", 2), tmp_path / "out"
-    worker.detect(tiny_run, [inputs], out, device="cpu", kinds=["json", "panel"])
+    detect(tiny_run, [inputs], out, device="cpu", kinds=["json", "panel"])
     (out / "1" / "mine.txt").write_text("mine")
-    worker.detect(tiny_run, [inputs], out, device="cpu", resume_finished=True)
+    detect(tiny_run, [inputs], out, device="cpu", resume_finished=True)
     assert status(out)["1"] == "failed"
     assert [path.name for path in (out / "1").iterdir()] == ["mine.txt"]
 
 
 def test_resume_and_overwrite_contradict_each_other(tiny_run, tmp_path):
     with pytest.raises(Fault, match="--resume keeps what is finished, --overwrite removes it") as caught:
-        worker.detect(tiny_run, [pictures(tmp_path / "in", 1)], tmp_path / "out", overwrite=True, resume_finished=True)
+        detect(tiny_run, [pictures(tmp_path / "in", 1)], tmp_path / "out", overwrite=True, resume_finished=True)
     assert caught.value.exit == 2 and not (tmp_path / "out").exists()
 
 
@@ -99,7 +99,7 @@ def test_when_no_case_can_be_saved_the_exit_says_why(tiny_run, tmp_path, monkeyp
     from pseudohealthy.report import panel
 
     monkeypatch.setattr(panel, "panel", lambda *_, **__: 1 / 0)
-    found = worker.detect(tiny_run, [pictures(tmp_path / "in", 2)], tmp_path / "out", device="cpu")
+    found = detect(tiny_run, [pictures(tmp_path / "in", 2)], tmp_path / "out", device="cpu")
     assert found.exit == 1 and set(status(tmp_path / "out").values()) == {"failed"}
 
 
@@ -110,7 +110,7 @@ def test_not_enough_memory_while_saving_is_that_cases_failure(tiny_run, tmp_path
         raise MemoryError
 
     monkeypatch.setattr(panel, "panel", hungry)
-    found = worker.detect(tiny_run, [pictures(tmp_path / "in", 1)], tmp_path / "out", device="cpu")
+    found = detect(tiny_run, [pictures(tmp_path / "in", 1)], tmp_path / "out", device="cpu")
     assert found.exit == 7 and "OUT_OF_MEMORY" in found.rows[0]["warnings"]
 
 
@@ -125,7 +125,7 @@ def test_a_full_disk_ends_everything_with_exit_6(tiny_run, tmp_path, monkeypatch
 
     monkeypatch.setattr(panel, "panel", full)
     with pytest.raises(Fault) as caught:
-        worker.detect(tiny_run, [pictures(tmp_path / "in", 2)], tmp_path / "out", device="cpu")
+        detect(tiny_run, [pictures(tmp_path / "in", 2)], tmp_path / "out", device="cpu")
     assert caught.value.exit == 6 and "panel.png" in str(caught.value)
     assert not list((tmp_path / "out").rglob(".tmp*")) and not (tmp_path / "out" / "0").exists()
 
@@ -155,7 +155,7 @@ def test_kinds_that_a_radiograph_cannot_have_are_left_out_and_the_rest_is_writte
     ds.Modality, ds.SOPClassUID = "DX", DigitalXRayImageStorageForPresentation
     ds.save_as(path)
     kinds = ["nifti", "dicom-seg", "json"]
-    found = worker.detect(tiny_run, [path], tmp_path / "out", device="cpu", kinds=kinds)
+    found = detect(tiny_run, [path], tmp_path / "out", device="cpu", kinds=kinds)
     assert found.exit == 0
     case = tmp_path / "out" / found.rows[0]["case_id"]
     assert sorted(p.name for p in case.iterdir()) == ["anomaly_mask.dcm", "case.json"]
@@ -163,12 +163,12 @@ def test_kinds_that_a_radiograph_cannot_have_are_left_out_and_the_rest_is_writte
     assert said["left_out"] == {"nifti": "a place in the patient"}
     assert "LEFT_OUT: nifti needs a place in the patient" in found.rows[0]["warnings"]
     assert capsys.readouterr().err.count("left out: nifti of 1 case without a place in the patient") == 1
-    again = worker.detect(tiny_run, [path], tmp_path / "out", device="cpu", kinds=kinds, resume_finished=True)
+    again = detect(tiny_run, [path], tmp_path / "out", device="cpu", kinds=kinds, resume_finished=True)
     assert again.rows == found.rows and again.left_out == found.left_out
 
 
 def test_a_note_about_a_kind_is_no_reason_to_warn(tiny_run, tmp_path):
-    found = worker.detect(
+    found = detect(
         tiny_run, [pictures(tmp_path / "in", 2)], tmp_path / "out", device="cpu", kinds=["json", "dicom-sc", "nifti"]
     )
     assert found.exit == 0 and {row["status"] for row in found.rows} == {"ok"}
@@ -213,7 +213,7 @@ def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(ct_run, tmp_pa
 
     for name, victim in zip(write, ("killer-1", "killer-2", "killer-3"), strict=True):
         monkeypatch.setattr(dicom_write, name, killing(name, victim))
-    found = worker.detect(ct_run, [root], tmp_path / "out", device="cpu", kinds=EVERY, names="path")
+    found = detect(ct_run, [root], tmp_path / "out", device="cpu", kinds=EVERY, names="path")
     rows = {row["case_id"]: row for row in found.rows}
     assert found.exit == 4 and len(rows) == 20
     assert sorted(name for name in rows if rows[name]["status"] == "failed") == ["killer-1", "killer-2", "killer-3"]

@@ -15,18 +15,18 @@ from pseudohealthy.evaluation import protocols
 from pseudohealthy.evaluation.compare import (
     Comparison,
     against_best,
-    compare,
     distinct,
     known,
     on_common_voxels,
     training_seconds,
 )
 from pseudohealthy.evaluation.map_store import Spool
-from pseudohealthy.evaluation.measure import evaluate
 from pseudohealthy.evaluation.peak import Peak
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place
 from pseudohealthy.report import comparison_tables
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.compare import compare
+from pseudohealthy.workflows.evaluate import evaluate
+from pseudohealthy.workflows.train import train
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,13 @@ from pseudohealthy import load as load_run
 from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.compare import Comparison, compare
+from pseudohealthy.evaluation.compare import Comparison
 from pseudohealthy.evaluation.example import Example, Pictures, channel_names
 from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.report import example as drawing
 from pseudohealthy.report import plots
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.compare import compare
+from pseudohealthy.workflows.train import train
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from pseudohealthy.data.labels import ANOMALOUS
 from pseudohealthy.data.manifest import Case
+from pseudohealthy.evaluation.restoration import HIGHEST_PSNR, TwinErrors, psnr, sentences
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.metrics.restoration import HIGHEST_PSNR, TwinErrors, psnr, sentences
 from pseudohealthy.preprocessing.canvas import Canvas
 
 SIDE = 24

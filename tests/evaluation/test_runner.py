@@ -17,9 +17,9 @@ from pseudohealthy.data.load import load
 from pseudohealthy.detection.detector import load as detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.evaluation import Evaluation
-from pseudohealthy.evaluation.measure import evaluate
 from pseudohealthy.evaluation.records import covered
 from pseudohealthy.restorers.controls import CONTROLS
+from pseudohealthy.workflows.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 from pseudohealthy.anomalies.phantoms import head, nifti
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.measure import evaluate
+from pseudohealthy.workflows.evaluate import evaluate
 
 
 def manifest(folder, rows):

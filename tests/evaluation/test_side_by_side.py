@@ -34,7 +34,7 @@ from pseudohealthy.restorers.apply import Applied
 from pseudohealthy.restorers.conditioned import Conditioned
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.train import train
 
 CANVAS = Canvas(size=8)
 SMALL = {

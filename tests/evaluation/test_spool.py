@@ -10,7 +10,7 @@ import pytest
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation import measure
 from pseudohealthy.evaluation.map_store import Spool
-from pseudohealthy.evaluation.measure import evaluate
+from pseudohealthy.workflows.evaluate import evaluate
 
 
 def test_every_array_comes_back_as_it_was_and_cannot_be_changed():

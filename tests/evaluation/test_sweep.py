@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.measure import evaluate
-from pseudohealthy.evaluation.sweep import Replay, Sweep, parsed, sweep
+from pseudohealthy.evaluation.sweep import Replay, Sweep, parsed
 from pseudohealthy.restorers.base import Restoration
 from pseudohealthy.runs.run import Run
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.evaluate import evaluate
+from pseudohealthy.workflows.sweep import sweep
+from pseudohealthy.workflows.train import train
 
 
 @pytest.fixture(scope="module")

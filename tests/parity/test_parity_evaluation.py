@@ -11,10 +11,10 @@ import torch
 
 from pseudohealthy.evaluation.confusion import confusion, published_anoddpm, published_behrendt
 from pseudohealthy.evaluation.protocols import behrendt, boxes, thor, wolleb
+from pseudohealthy.evaluation.restoration import psnr
 from pseudohealthy.maps import volume_filters
 from pseudohealthy.metrics import thresholds
 from pseudohealthy.metrics.curves import average_precision, curve, dice
-from pseudohealthy.metrics.restoration import psnr
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.run import Run
-from pseudohealthy.training import loop
+from pseudohealthy.workflows.train import resume, train
 
 STEPS, EVERY = 30, 4
 KILLER = """
@@ -40,7 +40,7 @@ def whole(pictures, tiny, tmp_path_factory) -> tuple[Run, Path]:
     recipe = tiny(f"training.steps={STEPS}", f"training.validate={EVERY}", "restorer.network.dropout=0.1",
                   "training.augment=affine", "training.decay=cosine")  # fmt: skip
     (folder / "recipe.toml").write_text(recipe.toml())
-    return loop.train(recipe, pictures, folder / "run", device="cpu"), folder / "recipe.toml"
+    return train(recipe, pictures, folder / "run", device="cpu"), folder / "recipe.toml"
 
 
 def start(*words: object) -> int:
@@ -62,7 +62,7 @@ def test_killed_at_a_random_step_and_once_more_after_resuming(whole, pictures, t
     saved = checkpoint.load(out / "resume.safetensors")[1]["step"]
     assert saved == first // EVERY * EVERY, "the last whole state is kept, work since then is done again"
     assert start(second, when, "train", "--resume", out) == -signal.SIGKILL
-    resumed = loop.resume(out, device="cpu")
+    resumed = resume(out, device="cpu")
     for name in ("resume", "last", "best_model", "best_model_loss"):
         a, b = (checkpoint.load(run.folder / f"{name}.safetensors")[0] for run in (unbroken, resumed))
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), name

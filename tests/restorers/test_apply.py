@@ -12,15 +12,15 @@ import torch
 from pseudohealthy.anomalies.phantoms import nifti
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.evaluation.compare import compare
-from pseudohealthy.evaluation.measure import evaluate
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.restorers.apply import NOISE_KEY, How, Stack, apply, jackknife, keys
 from pseudohealthy.restorers.base import HealthyResiduals, Restoration, Restorer
 from pseudohealthy.runs.recipe import Recipe
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.compare import compare
+from pseudohealthy.workflows.evaluate import evaluate
+from pseudohealthy.workflows.train import train
 from pseudohealthy.workflows.verify import AGREES, UNCHECKED, verify
 from small import small_recipe
 

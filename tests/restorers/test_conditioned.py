@@ -16,7 +16,7 @@ from pseudohealthy.restorers.spark import MaskedPretraining
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.train import train
 
 NETWORK = {"width": 8, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
 ENCODER_SETTINGS = {"layers": (1, 1), "width": 8, "outputs": 16}

@@ -12,7 +12,7 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.consensus import Consensus
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.train import train
 
 TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
 SIZE = 24

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.measure import evaluate
 from pseudohealthy.interop.thor import repair
 from pseudohealthy.maps.morphology import close, dilate, gaussian, harmonic_mean, peak_normalised, region
 from pseudohealthy.networks.unet import UNet
@@ -20,7 +19,8 @@ from pseudohealthy.restorers import thor_published
 from pseudohealthy.restorers.consensus import Consensus
 from pseudohealthy.restorers.stitched import Stitched
 from pseudohealthy.restorers.thor import Thor
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.evaluate import evaluate
+from pseudohealthy.workflows.train import train
 
 TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
 HEALTHY = -0.4  # what the exact denoiser below believes every pixel of a healthy image to be

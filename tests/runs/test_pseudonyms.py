@@ -13,14 +13,14 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation import leaks
 from pseudohealthy.runs.pseudonyms import namer, salt_file
 from pseudohealthy.runs.run import Run
-from pseudohealthy.training import loop
+from pseudohealthy.workflows.train import resume, train
 from pseudohealthy.workflows.verify import verify
 
 
 @pytest.fixture(scope="module")
 def secret(pictures, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("secret") / "run"
-    return loop.train(tiny("training.steps=1"), pictures, folder, device="cpu", pseudonymise=True)
+    return train(tiny("training.steps=1"), pictures, folder, device="cpu", pseudonymise=True)
 
 
 def refuse(run: Run, chosen: list[Case], allow: bool = False) -> list[str]:
@@ -53,7 +53,7 @@ def test_without_the_salt_nothing_is_guessed(secret, pictures, tmp_path):
     assert caught.value.code == "SALT"
     assert refuse(moved, test, allow=True)[0].startswith("LEAK")
     with pytest.raises(Fault, match="SALT"):
-        loop.resume(moved.folder, data=pictures, steps=2, device="cpu")
+        resume(moved.folder, data=pictures, steps=2, device="cpu")
     (tmp_path / "moved.salt").write_text("another\n")
     with pytest.raises(Fault, match="another"):
         namer(moved)
@@ -62,7 +62,7 @@ def test_without_the_salt_nothing_is_guessed(secret, pictures, tmp_path):
 
 
 def test_runs_of_other_salts_cannot_be_matched(secret, pictures, tiny, tmp_path):
-    other = loop.train(tiny("training.steps=1"), pictures, tmp_path / "b", device="cpu", pseudonymise=True)
+    other = train(tiny("training.steps=1"), pictures, tmp_path / "b", device="cpu", pseudonymise=True)
     lines = [set((run.folder / "split.csv").read_text().splitlines()) for run in (secret, other)]
     assert len(lines[0] & lines[1]) == 1  # the header
 

@@ -116,7 +116,7 @@ def test_a_run_whose_recipe_was_changed_does_not_load_its_weights(tiny_run, tmp_
     with pytest.raises(Fault) as caught:
         Run.open(folder).restorer()
     assert (caught.value.code, caught.value.exit) == ("CHECKPOINT_MISMATCH", 5)
-    from pseudohealthy.training.loop import resume
+    from pseudohealthy.workflows.train import resume
 
     with pytest.raises(Fault) as caught:
         resume(folder, data=data_of(tiny_run), steps=20, device="cpu")

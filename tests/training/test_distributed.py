@@ -15,11 +15,12 @@ from pseudohealthy.processes import World, join
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.run import Run
 from pseudohealthy.training import loop
+from pseudohealthy.workflows.train import open_planes, train
 
 
 def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures, tiny, tmp_path):
     recipe = tiny("training.steps=6", "training.validate=3", "training.batch=8", "training.augment=affine")
-    one = loop.train(recipe, pictures, tmp_path / "one", device="cpu")
+    one = train(recipe, pictures, tmp_path / "one", device="cpu")
     (tmp_path / "recipe.toml").write_text(recipe.toml())
     line = [
         sys.executable,
@@ -66,7 +67,7 @@ def test_a_batch_that_does_not_divide_is_refused(pictures, tiny, tmp_path):
     run = Run.create(tmp_path / "run", tiny("training.batch=5"))
     from pseudohealthy.data.load import load
 
-    store = loop.open_planes(run, load(pictures), World(0, 1, torch.device("cpu")))
+    store = open_planes(run, load(pictures), World(0, 1, torch.device("cpu")))
     with pytest.raises(Fault) as caught:
         loop.Trainer(run, store, World(0, 2, torch.device("cpu")))
     assert caught.value.exit == 2 and "5" in str(caught.value)

@@ -29,6 +29,7 @@ from pseudohealthy.runs.run import Run
 from pseudohealthy.training import loop, validation
 from pseudohealthy.training import trainer as trainers
 from pseudohealthy.training.trackers import open_sink
+from pseudohealthy.workflows.train import open_planes, resume, train
 
 CPU = World(0, 1, torch.device("cpu"))
 
@@ -45,7 +46,7 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 def trainer(recipe: Recipe, data: Path, folder: Path) -> loop.Trainer:
     manifest = load(data)
     run = Run.create(folder, recipe, data=os.path.relpath(data, folder), manifest_sha256=manifest.sha256)
-    return loop.Trainer(run, loop.open_planes(run, manifest, CPU), CPU)
+    return loop.Trainer(run, open_planes(run, manifest, CPU), CPU)
 
 
 def start(recipe: Recipe, data: Path, folder: Path, tmp_path: Path) -> subprocess.Popen:
@@ -94,7 +95,7 @@ def test_scores_of_health_are_of_whole_cases_and_the_population_says_whose_plane
     mask[2, 5:9, 5:9] = 1
     np.save(tmp_path / "m.npy", mask)
     (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
-    run = loop.train(tiny(), tmp_path, tmp_path / "run", device="cpu")
+    run = train(tiny(), tmp_path, tmp_path / "run", device="cpu")
     stored = run.read_json("threshold.json")
     assert (stored["detail"]["n_cases"], stored["detail"]["n_planes"]) == (2, 9)
     assert stored["detail"]["population"] == "healthy patients and lesion-free planes of patients with disease"
@@ -113,7 +114,7 @@ def test_the_threshold_is_a_quantile_of_healthy_patients_and_says_so(tiny_run):
     from pseudohealthy.detection.detector import load as detector
 
     detect = detector(tiny_run, device="cpu", precision="fp32")
-    store = loop.open_planes(detect.run, load(tiny_run / detect.run.record["data"]), CPU)
+    store = open_planes(detect.run, load(tiny_run / detect.run.record["data"]), CPU)
     rows = store.select("val", 0)
     found = detect.apply([Stack.whole(store.images(rows), store.foreground(rows), [0] * len(rows))])
     above = (found[0].maps > threshold["value"]).float().mean().item()
@@ -122,7 +123,7 @@ def test_the_threshold_is_a_quantile_of_healthy_patients_and_says_so(tiny_run):
 
 def test_it_learns(pictures, tiny, tmp_path):
     recipe = tiny("training.steps=60", "training.rate=0.01", "training.validate=10", "restorer.levels=20")
-    run = loop.train(recipe, pictures, tmp_path / "run", device="cpu")
+    run = train(recipe, pictures, tmp_path / "run", device="cpu")
     losses = [entry["validation_loss"] for entry in json.loads((run.folder / "training_history.json").read_text())]
     assert losses[-1] < 0.8 * losses[0]
 
@@ -132,7 +133,7 @@ def test_resumed_after_kill_9_it_equals_the_uninterrupted_run_bit_for_bit(pictur
     recipe = tiny(
         "training.steps=40", "training.validate=10", "restorer.network.dropout=0.1", "training.augment=affine"
     )
-    whole = loop.train(recipe, pictures, tmp_path / "whole", device="cpu")
+    whole = train(recipe, pictures, tmp_path / "whole", device="cpu")
     process = start(recipe, pictures, tmp_path / "killed", tmp_path)
     wait_for((tmp_path / "killed" / "resume.safetensors").is_file, process)
     process.kill()
@@ -140,7 +141,7 @@ def test_resumed_after_kill_9_it_equals_the_uninterrupted_run_bit_for_bit(pictur
     assert process.returncode == -signal.SIGKILL
     step = checkpoint.load(tmp_path / "killed" / "resume.safetensors")[1]["step"]
     assert 0 < step < 40, "killed on the way"
-    killed = loop.resume(tmp_path / "killed", device="cpu")
+    killed = resume(tmp_path / "killed", device="cpu")
     for name in ("resume", "last", "best_model", "best_model_loss"):
         assert equal(weights(whole, name), weights(killed, name)), name
     assert killed.read_json("threshold.json") == whole.read_json("threshold.json")
@@ -162,8 +163,8 @@ def test_sigterm_saves_exits_130_and_the_run_goes_on(pictures, tiny, tmp_path):
     stopped = Run.open(tmp_path / "run")
     assert stopped.record["status"] == "interrupted" and 10 <= stopped.record["step"] < 40
     assert checkpoint.load(stopped.folder / "resume.safetensors")[1]["step"] == stopped.record["step"]
-    resumed = loop.resume(stopped.folder, device="cpu")
-    whole = loop.train(recipe, pictures, tmp_path / "whole", device="cpu")
+    resumed = resume(stopped.folder, device="cpu")
+    whole = train(recipe, pictures, tmp_path / "whole", device="cpu")
     assert resumed.record["status"] == "finished"
     assert equal(weights(whole), weights(resumed))
 
@@ -180,15 +181,15 @@ def test_a_signal_is_handled_only_while_training():
 
 
 def test_a_finished_run_is_extended_as_if_it_had_been_longer_from_the_start(pictures, tiny, tmp_path):
-    short = loop.train(tiny("training.steps=4"), pictures, tmp_path / "short", device="cpu")
-    long = loop.train(tiny("training.steps=8"), pictures, tmp_path / "long", device="cpu")
-    extended = loop.resume(short.folder, steps=8, device="cpu")
+    short = train(tiny("training.steps=4"), pictures, tmp_path / "short", device="cpu")
+    long = train(tiny("training.steps=8"), pictures, tmp_path / "long", device="cpu")
+    extended = resume(short.folder, steps=8, device="cpu")
     assert equal(weights(long), weights(extended))
     assert extended.record["step"] == 8 and extended.record["status"] == "finished"
 
 
 def test_an_extension_that_was_interrupted_keeps_its_own_goal(pictures, tiny, tmp_path, monkeypatch):
-    run = loop.train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
+    run = train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
     advance = loop.Trainer.advance
 
     def stopped_at_7(self):
@@ -199,16 +200,16 @@ def test_an_extension_that_was_interrupted_keeps_its_own_goal(pictures, tiny, tm
 
     monkeypatch.setattr(loop.Trainer, "advance", stopped_at_7)
     with pytest.raises(Fault) as caught:
-        loop.resume(run.folder, steps=12, device="cpu")
+        resume(run.folder, steps=12, device="cpu")
     assert caught.value.exit == 130
     monkeypatch.undo()
-    assert loop.resume(run.folder, device="cpu").record["step"] == 12
+    assert resume(run.folder, device="cpu").record["step"] == 12
 
 
 def test_resuming_a_finished_run_changes_no_weights(tiny_run, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run")
     data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
-    again = loop.resume(tmp_path / "run", data=data, device="cpu")
+    again = resume(tmp_path / "run", data=data, device="cpu")
     assert equal(weights(tiny_run), weights(again)) and again.record["step"] == 12
 
 
@@ -216,7 +217,7 @@ def test_a_trained_run_is_retuned_with_a_new_threshold_and_the_same_weights(tiny
     shutil.copytree(tiny_run, tmp_path / "run")
     data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
     settings = ["map.kind=squared", "restorer.draws=1"]
-    again = loop.resume(tmp_path / "run", data=data, settings=settings, device="cpu")
+    again = resume(tmp_path / "run", data=data, settings=settings, device="cpu")
     assert equal(weights(tiny_run, "best_model"), weights(again, "best_model"))
     assert Run.open(again.folder).recipe.map["kind"] == "squared" and again.record["network_calls"] == 3
     assert again.read_json("threshold.json")["value"] != Run.open(tiny_run).read_json("threshold.json")["value"]
@@ -229,7 +230,7 @@ def test_a_setting_that_would_make_another_run_leaves_it_as_it_was(tiny_run, tmp
     shutil.copytree(tiny_run, tmp_path / "run")
     data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
     with pytest.raises(Fault) as caught:
-        loop.resume(tmp_path / "run", data=data, settings=[setting], device="cpu")
+        resume(tmp_path / "run", data=data, settings=[setting], device="cpu")
     assert caught.value.exit == exit
     for name in ("recipe.toml", "run.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tiny_run / name).read_bytes()
@@ -240,7 +241,7 @@ def test_other_data_than_the_run_began_with_are_refused(tiny_run, tmp_path, pict
     shutil.copytree(pictures, tmp_path / "data")
     os.remove(next((tmp_path / "data" / "train" / "good").iterdir()))
     with pytest.raises(Fault) as caught:
-        loop.resume(tmp_path / "run", data=tmp_path / "data", device="cpu")
+        resume(tmp_path / "run", data=tmp_path / "data", device="cpu")
     assert (caught.value.code, caught.value.exit) == ("DATA_CHANGED", 2)
 
 
@@ -249,24 +250,24 @@ def test_data_without_their_copies_are_the_same_data_when_resumed(pictures, tiny
     first = sorted((tmp_path / "data" / "train" / "good").iterdir())[0]
     shutil.copy(first, first.with_name("zz-copy.png"))
     with pytest.raises(Fault, match="DUPLICATE"):
-        loop.train(tiny(), tmp_path / "data", tmp_path / "run", device="cpu", steps=2)
-    run = loop.train(tiny(), tmp_path / "data", tmp_path / "run", device="cpu", steps=2, dedupe=True, overwrite=True)
+        train(tiny(), tmp_path / "data", tmp_path / "run", device="cpu", steps=2)
+    run = train(tiny(), tmp_path / "data", tmp_path / "run", device="cpu", steps=2, dedupe=True, overwrite=True)
     assert run.record["planes"] == 20 and "copy" not in (run.folder / "split.csv").read_text()
-    assert loop.resume(run.folder, device="cpu", steps=4).record["step"] == 4
+    assert resume(run.folder, device="cpu", steps=4).record["step"] == 4
 
 
 def test_overwriting_a_run_starts_from_the_beginning(pictures, tiny, tmp_path):
-    first = loop.train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
+    first = train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
     (tmp_path / "run" / "notes.txt").write_text("mine")
     before = weights(first)
     with pytest.raises(Fault) as caught:
-        loop.train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
+        train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
     assert (caught.value.code, caught.value.exit) == ("OUTPUT_NOT_EMPTY", 6)
     assert equal(weights(first), before)
-    second = loop.train(
+    second = train(
         tiny("training.steps=4", "training.seed=1"), pictures, tmp_path / "run", device="cpu", overwrite=True
     )
-    fresh = loop.train(tiny("training.steps=4", "training.seed=1"), pictures, tmp_path / "fresh", device="cpu")
+    fresh = train(tiny("training.steps=4", "training.seed=1"), pictures, tmp_path / "fresh", device="cpu")
     assert equal(weights(second), weights(fresh)) and not equal(weights(second), before)
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
@@ -294,12 +295,12 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_with_the_saved_state_kept(
     monkeypatch.setattr(trainers.PartLoss, "forward", spoilt)
     recipe = tiny("training.validate=2", "training.steps=5", f"training.clip={clip}")
     with pytest.raises(Fault) as caught:
-        loop.train(recipe, pictures, tmp_path / "run", device="cpu")
+        train(recipe, pictures, tmp_path / "run", device="cpu")
     assert caught.value.code == "NONFINITE_LOSS" and "step 3" in str(caught.value)
     tensors, state, _ = checkpoint.load(tmp_path / "run" / "resume.safetensors")  # finite, or it would be refused
     assert state["step"] == 2 and len(tensors) > 0
     monkeypatch.undo()
-    assert loop.resume(tmp_path / "run", device="cpu").record["step"] == 5
+    assert resume(tmp_path / "run", device="cpu").record["step"] == 5
 
 
 def test_data_without_a_healthy_training_plane_are_refused(pictures, tiny, tmp_path):
@@ -307,13 +308,13 @@ def test_data_without_a_healthy_training_plane_are_refused(pictures, tiny, tmp_p
     shutil.copytree(pictures, data)
     shutil.move(data / "train" / "good", data / "train" / "bad")
     with pytest.raises(Fault) as caught:
-        loop.train(tiny(), data, tmp_path / "run", device="cpu")
+        train(tiny(), data, tmp_path / "run", device="cpu")
     assert caught.value.code == "NO_HEALTHY" and caught.value.exit == 3
 
 
 def test_a_canvas_that_the_network_cannot_take_is_a_fault_of_the_recipe(pictures, tiny, tmp_path):
     with pytest.raises(Fault) as caught:
-        loop.train(tiny("canvas.size=17"), pictures, tmp_path / "run", device="cpu")
+        train(tiny("canvas.size=17"), pictures, tmp_path / "run", device="cpu")
     assert caught.value.exit == 2 and "17" in str(caught.value)
 
 
@@ -323,7 +324,7 @@ def test_validation_without_labels_or_without_planes_is_no_failure(pictures, tin
     shutil.rmtree(data / "val")
     patient = {path.name: "p" if path.parts[-3] == "train" else path.stem for path in data.glob("t*/*/*.png")}
     (data / "patients.csv").write_text("file,patient\n" + "".join(f"{k},{v}\n" for k, v in patient.items()))
-    run = loop.train(tiny("training.steps=3"), data, tmp_path / "run", device="cpu")
+    run = train(tiny("training.steps=3"), data, tmp_path / "run", device="cpu")
     stored = run.read_json("threshold.json")
     assert run.record["status"] == "finished"
     assert stored["value"] is None and stored["n_patients"] == 0, "one patient cannot both train and validate"
@@ -380,7 +381,7 @@ def labelled(pictures, tmp_path) -> Path:
 def test_anomalous_validation_planes_give_a_roc_auc_and_pictures_of_it(labelled, tiny, tmp_path, monkeypatch):
     drawn, figure = [], validation.figure
     monkeypatch.setattr(validation, "figure", lambda *a, **k: drawn.append(figure(*a, **k)) or drawn[-1])
-    run = loop.train(tiny("training.steps=2", "training.validate=1"), labelled, tmp_path / "run", device="cpu")
+    run = train(tiny("training.steps=2", "training.validate=1"), labelled, tmp_path / "run", device="cpu")
     history = run.read_json("training_history.json")
     assert all(0 <= entry["validation_auroc"] <= 1 for entry in history)
     assert list(run.folder.glob("eval_scores_epoch_*.png"))
@@ -407,7 +408,7 @@ def test_a_validation_ranks_as_many_planes_of_each_label_as_asked_for(
     recipe = tiny(
         "training.steps=2", "training.validate=1", f"training.eval_samples={wanted}", "training.validation_planes=4"
     )
-    loop.train(recipe, labelled, tmp_path / "run", device="cpu")
+    train(recipe, labelled, tmp_path / "run", device="cpu")
     assert seen == [[taken, taken]] * 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "validation ROC-AUC" in line]
     assert len(lines) == bool(told) and all(told in line and "has no more" in line for line in lines), "said once"
@@ -491,7 +492,7 @@ def test_tensorboard_gets_the_history(pictures, tiny, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = loop.train(
+    run = train(
         tiny("training.steps=4", "training.validate=2"), pictures, tmp_path / "run", device="cpu", sink="tensorboard"
     )
     events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
@@ -574,7 +575,7 @@ def test_stopped_while_its_threshold_is_set_it_says_how_to_go_on(tiny_run, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(loop.finish, "finish", stopped)
         with pytest.raises(Fault, match="--resume run") as caught:
-            loop.resume(tmp_path / "run", data=data, device="cpu")
+            resume(tmp_path / "run", data=data, device="cpu")
     assert (caught.value.code, caught.value.exit) == ("INTERRUPTED", 130)
     run = Run.open(tmp_path / "run")
     assert run.record["status"] == "interrupted"
@@ -582,6 +583,6 @@ def test_stopped_while_its_threshold_is_set_it_says_how_to_go_on(tiny_run, tmp_p
     capsys.readouterr()
     Detector(run, device="cpu")
     assert "was set for earlier weights" in capsys.readouterr().err
-    assert loop.resume(run.folder, data=data, device="cpu").record["status"] == "finished"
+    assert resume(run.folder, data=data, device="cpu").record["status"] == "finished"
     Detector(Run.open(run.folder), device="cpu")
     assert "earlier weights" not in capsys.readouterr().err

@@ -14,6 +14,7 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.processes import World
 from pseudohealthy.runs.run import Run
 from pseudohealthy.training import loop, memory
+from pseudohealthy.workflows.train import open_planes
 
 CPU = World(0, 1, torch.device("cpu"))
 
@@ -25,7 +26,7 @@ def trainer(pictures, tiny, tmp_path):
         where = os.path.relpath(pictures, tmp_path / "run")
         run = Run.create(tmp_path / "run", tiny(*settings), data=where, manifest_sha256=manifest.sha256,
                          overwrite=overwrite)  # fmt: skip
-        return loop.Trainer(run, loop.open_planes(run, manifest, CPU), CPU)
+        return loop.Trainer(run, open_planes(run, manifest, CPU), CPU)
 
     return made
 

@@ -12,6 +12,7 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.training import loop, pace
 from pseudohealthy.training.trainer import Trainer
+from pseudohealthy.workflows.train import resume, train
 
 
 def weights(run, name="resume"):
@@ -41,7 +42,7 @@ def slow(monkeypatch):
 
 def test_a_run_of_minutes_ends_in_time_and_is_that_of_the_steps_it_settled_on(pictures, tiny, tmp_path, slow, capsys):
     recipe = tiny("training.decay=cosine", "training.validate=0")
-    run = loop.train(recipe, pictures, tmp_path / "timed", minutes=0.4, device="cpu")
+    run = train(recipe, pictures, tmp_path / "timed", minutes=0.4, device="cpu")
     took, steps = slow.now[0] - 1000, run.record["steps"]
     assert 12 < took <= 24 and steps >= 10
     said = capsys.readouterr().err
@@ -49,14 +50,14 @@ def test_a_run_of_minutes_ends_in_time_and_is_that_of_the_steps_it_settled_on(pi
     assert run.record["status"] == "finished" and run.record["step"] == steps and run.record["minutes"] == 0.4
     settled = run.recipe.training
     assert (settled["steps"], settled["minutes"]) == (steps, 0.0) and settled["validate"] > 0
-    again = loop.train(tmp_path / "timed" / "recipe.toml", pictures, tmp_path / "again", device="cpu")
+    again = train(tmp_path / "timed" / "recipe.toml", pictures, tmp_path / "again", device="cpu")
     for name in ("resume", "best_model"):
         first, second = weights(run, name), weights(again, name)
         assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def test_where_not_one_step_fits_it_says_so_and_how_long_one_takes(pictures, tiny, tmp_path, slow, capsys):
-    run = loop.train(tiny("training.validate=0"), pictures, tmp_path / "run", minutes=0.01, device="cpu")
+    run = train(tiny("training.validate=0"), pictures, tmp_path / "run", minutes=0.01, device="cpu")
     said = capsys.readouterr().err
     assert "not one step fits into 0.6 s on this machine" in said and "one is taken, about " in said
     assert run.record["steps"] == 1 and "1 step of " in said and "fit into 0.6" not in said
@@ -72,11 +73,11 @@ def test_a_machine_that_becomes_slower_finishes_earlier_and_says_so(
         slow.step = 1.5
 
     monkeypatch.setattr(loop, "settle", then_slower)
-    run = loop.train(tiny("training.validate=0"), pictures, tmp_path / "run", minutes=0.4, device="cpu")
+    run = train(tiny("training.validate=0"), pictures, tmp_path / "run", minutes=0.4, device="cpu")
     assert slow.now[0] - 1000 <= 26
     assert run.record["steps"] == run.record["step"] < run.record["steps_settled"]
     assert "the time is nearly up" in capsys.readouterr().err and run.record["status"] == "finished"
-    assert loop.resume(run.folder, device="cpu").record["step"] == run.record["step"], "it is finished"
+    assert resume(run.folder, device="cpu").record["step"] == run.record["step"], "it is finished"
 
 
 @pytest.mark.slow
@@ -90,10 +91,10 @@ def test_an_interrupted_run_of_minutes_goes_on_to_the_steps_it_settled_on(pictur
 
     monkeypatch.setattr(loop, "look", stopping)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(tiny("training.validate=0"), pictures, tmp_path / "run", minutes=0.4, device="cpu")
+        train(tiny("training.validate=0"), pictures, tmp_path / "run", minutes=0.4, device="cpu")
     monkeypatch.setattr(loop, "look", look)
-    run = loop.resume(tmp_path / "run", device="cpu")
-    whole = loop.train(tmp_path / "run" / "recipe.toml", pictures, tmp_path / "whole", device="cpu")
+    run = resume(tmp_path / "run", device="cpu")
+    whole = train(tmp_path / "run" / "recipe.toml", pictures, tmp_path / "whole", device="cpu")
     assert run.record["step"] == run.recipe.training["steps"] > 4
     first, second = weights(run), weights(whole)
     assert all(torch.equal(first[k], second[k]) for k in first)
@@ -101,13 +102,13 @@ def test_an_interrupted_run_of_minutes_goes_on_to_the_steps_it_settled_on(pictur
 
 def test_minutes_extend_a_finished_run(pictures, tiny_run, tmp_path, slow):
     shutil.copytree(tiny_run, tmp_path / "run")
-    run = loop.resume(tmp_path / "run", data=pictures, minutes=0.3, device="cpu")
+    run = resume(tmp_path / "run", data=pictures, minutes=0.3, device="cpu")
     assert slow.now[0] - 1000 <= 18 and run.record["step"] == run.record["steps"] > 12
 
 
 def test_what_is_coming_is_said_once_after_the_first_steps(pictures, tiny, tmp_path, slow, capsys):
     slow.step = 8.0
-    loop.train(tiny("training.steps=40", "training.validate=20"), pictures, tmp_path / "run", device="cpu")
+    train(tiny("training.steps=40", "training.validate=20"), pictures, tmp_path / "run", device="cpu")
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "on this machine" in line)
     found = re.fullmatch(r"40 steps, about (\d+) min on this machine; --minutes (\d) would do about (\d+)", line)
     assert found and found[1] in ("5", "6") and found[2] == "1" and 1 <= int(found[3]) < 8
@@ -119,5 +120,5 @@ def test_what_is_coming_is_said_once_after_the_first_steps(pictures, tiny, tmp_p
 )  # fmt: skip
 def test_a_budget_is_given_in_one_way(pictures, tiny, tmp_path, given):
     with pytest.raises(Fault) as caught:
-        loop.train(tiny(), pictures, tmp_path / "run", device="cpu", **given)
+        train(tiny(), pictures, tmp_path / "run", device="cpu", **given)
     assert caught.value.exit == 2 and not (tmp_path / "run").exists()

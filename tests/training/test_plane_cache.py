@@ -16,8 +16,9 @@ from pseudohealthy.cli import parse
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
 from pseudohealthy.preprocessing.canvas import Canvas
-from pseudohealthy.training import loop, plane_cache
+from pseudohealthy.training import plane_cache
 from pseudohealthy.training.plane_store import PlaneStore
+from pseudohealthy.workflows.train import resume, train
 
 CANVAS = Canvas(size=16, normalise="range", value_range=(0, 255), foreground="all")
 
@@ -33,7 +34,7 @@ def stamp(store: PlaneStore) -> int:
 
 
 def test_a_run_holds_no_image_and_the_cache_no_test_image(pictures, tiny, cache, tmp_path):
-    run = loop.train(tiny("training.steps=1"), pictures, tmp_path / "run", device="cpu")
+    run = train(tiny("training.steps=1"), pictures, tmp_path / "run", device="cpu")
     assert not list(run.folder.rglob("*.npy")) and not list(pictures.rglob("*.npy"))
     (folder,) = cache.iterdir()
     assert set(PlaneStore.open(folder).index["split"]) == {"train", "val"}
@@ -43,17 +44,17 @@ def test_a_run_holds_no_image_and_the_cache_no_test_image(pictures, tiny, cache,
 
 
 def test_resume_cuts_the_planes_again_where_they_are_gone(pictures, tiny, cache, tmp_path):
-    loop.train(tiny("training.steps=1"), pictures, tmp_path / "run", device="cpu")
+    train(tiny("training.steps=1"), pictures, tmp_path / "run", device="cpu")
     shutil.rmtree(cache)
-    assert loop.resume(tmp_path / "run", steps=2, device="cpu").record["step"] == 2 and len(list(cache.iterdir())) == 1
-    loop.resume(tmp_path / "run", steps=3, device="cpu", cache=tmp_path / "mine")
+    assert resume(tmp_path / "run", steps=2, device="cpu").record["step"] == 2 and len(list(cache.iterdir())) == 1
+    resume(tmp_path / "run", steps=3, device="cpu", cache=tmp_path / "mine")
     assert len(list((tmp_path / "mine").iterdir())) == 1
 
 
 def test_a_run_with_planes_inside_goes_on_and_its_card_says_so(pictures, tiny, cache, tmp_path):
-    run = loop.train(tiny("training.steps=1"), pictures, tmp_path / "run", device="cpu")
+    run = train(tiny("training.steps=1"), pictures, tmp_path / "run", device="cpu")
     shutil.copytree(next(cache.iterdir()), run.folder / "planes" / "0123456789ab")
-    loop.resume(run.folder, steps=2, device="cpu")
+    resume(run.folder, steps=2, device="cpu")
     assert "holds every image it was trained and tested on" in (run.folder / "MODEL_CARD.md").read_text()
 
 

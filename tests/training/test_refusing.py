@@ -10,7 +10,7 @@ import pytest
 from pseudohealthy.errors import Fault
 from pseudohealthy.runs.run import Run
 from pseudohealthy.training import loop, trainer
-from pseudohealthy.training.loop import train
+from pseudohealthy.workflows.train import train
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:

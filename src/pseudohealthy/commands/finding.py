@@ -100,7 +100,7 @@ class Detect(Command):
     """where it is written which series is which file; default OUT.key.csv beside --out, never inside it"""
 
     def run(self) -> int:
-        from pseudohealthy.detection.worker import detect
+        from pseudohealthy.workflows.detect import detect
 
         result = detect(
             self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, calls=self.calls,

@@ -48,8 +48,8 @@ class Evaluate(Command):
     """write into --out although something lies there"""
 
     def run(self) -> int:
-        from pseudohealthy.evaluation.measure import evaluate
         from pseudohealthy.runs.run import Run
+        from pseudohealthy.workflows.evaluate import evaluate
 
         run = replace(Run.open(self.run_folder), which=self.weights)
         result = evaluate(run, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
@@ -94,7 +94,7 @@ class Compare(Command):
     """write into --out although something lies there"""
 
     def run(self) -> int:
-        from pseudohealthy.evaluation.compare import compare
+        from pseudohealthy.workflows.compare import compare
 
         result = compare(self.runs, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
                          limit=self.limit, case=self.case, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
@@ -143,7 +143,7 @@ class Sweep(Command):
     """write into --out although something lies there"""
 
     def run(self) -> int:
-        from pseudohealthy.evaluation.sweep import sweep
+        from pseudohealthy.workflows.sweep import sweep
 
         result = sweep(self.run_folder, self.data, self.over, self.out, split=self.split, protocol=self.protocol,
                        metric=self.metric, plot=self.plot, device=self.device, batch=self.batch, limit=self.limit,

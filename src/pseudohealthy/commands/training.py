@@ -136,7 +136,7 @@ class Train(Command):
         return [field for field in needed if field not in given]
 
     def run(self) -> int:
-        from pseudohealthy.training import loop
+        from pseudohealthy.workflows import train
 
         if self.resume is not None:
             if self.recipe or self.out or self.batch or self.seed is not None or self.pseudonymise:
@@ -146,14 +146,14 @@ class Train(Command):
                     "only --data, --steps, --epochs, --minutes, --cache and --set go with it",
                     exit=USAGE,
                 )
-            done = loop.resume(
+            done = train.resume(
                 self.resume, data=self.data, steps=self.steps, epochs=self.epochs,
                 minutes=self.minutes, settings=self.set, device=self.device, sink=self.track,
                 cache=self.cache,
             )  # fmt: skip
         else:
             assert self.recipe and self.data and self.out  # `lacks`
-            done = loop.train(
+            done = train.train(
                 self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs,
                 minutes=self.minutes, batch=self.batch, seed=self.seed, settings=self.set,
                 device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,

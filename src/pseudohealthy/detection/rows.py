@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pseudohealthy.detection.finding import NEEDS
 from pseudohealthy.errors import SOME_FAILED, Fault
-from pseudohealthy.io.atomic import atomic, write_json
 from pseudohealthy.progress import say
 
 COLUMNS = (
     "case_id", "score", "score_sd", "healthy_percentile", "healthy_cases", "volume_ml_above", "n_regions", "threshold",
     "threshold_source", "status", "warnings", "seconds",
 )  # fmt: skip
-MOST_SHOWN = 5000  # rows of report.html; a browser opens them in seconds, and findings.csv has all
 
 
 @dataclass
@@ -77,35 +74,3 @@ def say_left_out(result: Detections) -> None:
 
 def blank(case_id: str) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | {"case_id": case_id}
-
-
-def write_results(result: Detections, made: dict[str, Any], validation_scores: Sequence[float], left: int = 0) -> None:
-    """findings.csv, findings.json and report.html. left: inputs that an interruption left undone."""
-    import csv
-
-    from pseudohealthy.io.table import harmless_cell
-    from pseudohealthy.report.page import write_report
-
-    with atomic(result.folder / "findings.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        for row in result.rows:
-            writer.writerow(
-                {k: harmless_cell(v) if isinstance(v, str) else ("" if v is None else v) for k, v in row.items()}
-            )
-    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    said = {"made": made, "findings": result.rows, "finished": when}
-    write_json(result.folder / "findings.json", said | ({"not_done": left} if left else {}))
-    counts = {s: sum(row["status"] == s for row in result.rows) for s in ("ok", "warn", "failed", "skipped")}
-    summary = {k: v for k, v in (counts | {"interrupted, not done": left}).items() if v}
-    write_report(
-        result.folder,
-        title=f"Findings of {made['run']}",
-        rows=result.rows,
-        summary=summary,
-        panels=result.panels,
-        pages=result.pages,
-        most=MOST_SHOWN,
-        validation_scores=validation_scores,
-        provenance=made,
-    )

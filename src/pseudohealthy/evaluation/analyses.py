@@ -40,9 +40,9 @@ from pseudohealthy.evaluation.intensity import (
 from pseudohealthy.evaluation.measure import batches, evenly, measure, readable
 from pseudohealthy.evaluation.protocols import strict
 from pseudohealthy.evaluation.records import CaseResult
+from pseudohealthy.evaluation.restoration import TwinErrors
 from pseudohealthy.evaluation.sweep import Watched
 from pseudohealthy.io.atomic import write_json, write_text
-from pseudohealthy.metrics.restoration import TwinErrors
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.report import analysis_plots, plots
 from pseudohealthy.runs.run import Run, provenance

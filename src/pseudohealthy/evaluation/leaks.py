@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.evaluation import leaks
 from pseudohealthy.progress import say
 from pseudohealthy.runs.pseudonyms import namer
 from pseudohealthy.runs.run import Run
@@ -56,3 +57,13 @@ def refuse(run: Run, chosen: Sequence[Case], *, what: str, splits: Sequence[str]
 def _said(note: str) -> list[str]:
     say(f"warning: {note}")
     return [note]
+
+
+def refuse_leaks(run: Run, test: list[Case], allow: bool) -> list[str]:
+    """Fault LEAK when a test patient is one the run was trained or validated on; where allowed, a note that says so."""
+    return leaks.refuse(run, test, what="test", splits=("train", "val", ""), allow=allow)
+
+
+def refuse_trained(run: Run, chosen: list[Case], allow: bool) -> list[str]:
+    """Fault LEAK when a validation patient is one the run was trained on; where allowed, a note that says so."""
+    return leaks.refuse(run, chosen, what="validation", splits=("train",), allow=allow)

@@ -7,7 +7,6 @@ deeper ones go on from it. Weights and cases are read once.
 
 from __future__ import annotations
 
-import itertools
 import time
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,21 +17,18 @@ from typing import Any, Literal
 import numpy as np
 
 from pseudohealthy.data.labels import HEALTHY
-from pseudohealthy.data.load import load
-from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.data.manifest import Case
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
-from pseudohealthy.evaluation import leaks, protocols
-from pseudohealthy.evaluation.measure import evenly, measure, refuse_leaks
+from pseudohealthy.evaluation import protocols
+from pseudohealthy.evaluation.measure import measure
 from pseudohealthy.evaluation.records import HEADINGS, CaseResult, Record
+from pseudohealthy.evaluation.restoration import TwinErrors
 from pseudohealthy.evaluation.sharing import Common, Replay, Watched
-from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.io.tiles import tiled
 from pseudohealthy.metrics import bootstrap
-from pseudohealthy.metrics.restoration import TwinErrors
 from pseudohealthy.metrics.thresholds import Threshold, healthy_quantile
-from pseudohealthy.progress import Progress, say
-from pseudohealthy.restorers.changes import same_network
+from pseudohealthy.progress import Progress
 from pseudohealthy.runs.recipe import toml_value
 from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import literal
@@ -101,84 +97,6 @@ class Sweep:
         return sweep_tables.save(self, Path(folder), made or {})
 
 
-def sweep(
-    run: Run | Path | str,
-    data: Path | str | Manifest,
-    over: Sequence[str],
-    out: Path | str | None = None,
-    *,
-    split: str = "val",
-    protocol: str = "strict",
-    metric: str = "",
-    plot: Plot = "auto",
-    device: str = "auto",
-    batch: int = 32,
-    allow_leak: bool = False,
-    limit: int = 0,
-    resamples: int = bootstrap.RESAMPLES,
-    overwrite: bool = False,
-) -> Sweep:
-    """Measure a run under every combination of settings; the command ``sweep``.
-
-    over: "KEY=V1,V2,..." each, KEY in restorer.* or map.*, values as in TOML. split: "val", or "test" to see how much a
-    choice on the test data would flatter (an oracle: never a result). protocol: as in `evaluate`; one that tunes a
-    threshold on validation cases tunes it on the cases it measures. metric: what the best setting is chosen by (default:
-    voxel average precision, else plane or image AUROC, or the protocol's first figure, else false positives in health).
-    plot: of two axes, "lines" over the first with one line for each value of the second, or a "heat" map; "auto" takes
-    lines for the protocol wolleb, whose figure 4 that is. limit: at most so many cases, evenly spread. The threshold of each setting is the run's quantile of its healthy cases here; none on test.
-    Raises `Fault` USAGE (exit 2) for a setting that changes the network or is none, LEAK for patients trained on.
-    """
-    if split not in ("val", "test"):
-        raise Fault("USAGE", f"there is no split '{split}' to choose on", "use val or test", exit=USAGE)
-    protocols.find(protocol)
-    run = run if isinstance(run, Run) else Run.open(run)
-    axes = parsed(over)
-    result = Sweep(run.name, split, axes, resamples=resamples, protocol=protocol, plot=plot)
-    places = list(itertools.product(*(range(len(values)) for _, values in axes)))
-    if len(places) > MOST:
-        raise Fault("USAGE", f"{len(places)} settings", f"sweep at most {MOST} at a time", exit=USAGE)
-    for place in places:
-        same_network(run.recipe, result.settings(place))
-    manifest = data if isinstance(data, Manifest) else load(Path(data))
-    chosen = list(manifest.split(split))
-    if not chosen:
-        raise Fault("NO_CASES", f"the manifest has no {split} case", f"give some cases split = {split}", exit=NO_INPUT)
-    result.notes += refuse_trained(run, chosen, allow_leak) if split == "val" else refuse_leaks(run, chosen, allow_leak)
-    if split == "test":
-        result.notes.append("chosen on test: an oracle choice, which flatters; no result")
-    chosen = evenly(chosen, limit)
-    folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
-    groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
-    common = Common(run)
-    for place in places:
-        groups.setdefault(tuple(t for t in result.settings(place) if t.startswith("restorer.")), []).append(place)
-    shown = exemplar(chosen)
-    with Progress("sweeping", len(groups) * len(chosen)) as bar:
-        for group in groups.values():
-            measured(result, run, group, chosen, shown, device, batch, bar, common)
-    result.records = {place: result.records[place] for place in places}
-    known = {name.split("@")[0] for name in result.metrics()} | set(result.metrics())
-    if metric and metric not in known:
-        raise Fault(
-            "METRIC", f"'{metric}' was not measured here", f"use one of: {', '.join(sorted(known))}", exit=USAGE
-        )
-    headline = PREFERRED if protocol == "strict" else ("dice_otsu_per_slice_mean", *HEADINGS)
-    usual = (*headline, "healthy_false_positive_share")
-    result.metric = metric or next((name for name in usual if name in known), "")
-    if not result.metric:
-        raise Fault("METRIC", f"the {split} cases have neither labels nor masks", "label some of them", exit=NO_INPUT)
-    if not known & set(headline):
-        why = (f"no anomalous {split} case: AUROC needs both labels" if protocol == "strict" else
-               f"no {split} case has what the protocol {protocol} measures")  # fmt: skip
-        result.notes.append(f"{why}; what is shown is how quiet the maps are on healthy cases, which is best for a method "
-                            "that sees nothing")  # fmt: skip
-    result.notes = list(dict.fromkeys(result.notes))
-    if folder is not None:
-        result.save(folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256})
-        say(f"report: {folder / 'report.html'}")
-    return result
-
-
 def parsed(over: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Axes from "KEY=V1,V2" texts; values as TOML texts. Fault USAGE."""
     found: dict[str, list[str]] = {}
@@ -197,11 +115,6 @@ def parsed(over: Sequence[str]) -> list[tuple[str, list[str]]]:
     if not found:
         raise Fault("USAGE", "sweep needs --over KEY=V1,V2,...", "such as --over map.smooth=0,1.5,3", exit=USAGE)
     return list(found.items())
-
-
-def refuse_trained(run: Run, chosen: list[Case], allow: bool) -> list[str]:
-    """Fault LEAK when a validation patient is one the run was trained on; where allowed, a note that says so."""
-    return leaks.refuse(run, chosen, what="validation", splits=("train",), allow=allow)
 
 
 def exemplar(chosen: list[Case]) -> str:

@@ -31,10 +31,10 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
 
     from pseudohealthy import datasets, io
     from pseudohealthy.data.load import load
-    from pseudohealthy.detection.worker import detect
-    from pseudohealthy.evaluation.measure import evaluate
     from pseudohealthy.io.atomic import write_json
     from pseudohealthy.report.first_page import first_page, known
+    from pseudohealthy.workflows.detect import detect
+    from pseudohealthy.workflows.evaluate import evaluate
 
     begun, out = time.monotonic(), Path(out)
     clear(out)
@@ -130,14 +130,14 @@ def clear(out: Path) -> None:
 def timed_training(recipe: str, data: Path, run: Path, seconds: float, device: str) -> None:
     """Train for about `seconds`: a few steps to learn this machine's speed, then the run is extended. A slow or busy
     machine takes longer: at least two steps for each of the seconds, since after half as many nothing is found."""
-    from pseudohealthy.training import loop
+    from pseudohealthy.workflows.train import resume, train
 
     trial = 12
     settings = ["training.validation_planes=64", "training.validate=250"]
-    loop.train(recipe, data, run, steps=trial, device=device, settings=settings)
+    train(recipe, data, run, steps=trial, device=device, settings=settings)
     history = json.loads((run / "training_history.json").read_text(encoding="utf-8"))
     least = max(2 * trial, round(2 * seconds))
-    loop.resume(run, steps=int(np.clip(seconds / history[-1]["step_seconds"], least, 2000)), device=device)
+    resume(run, steps=int(np.clip(seconds / history[-1]["step_seconds"], least, 2000)), device=device)
 
 
 def head_scans(out: Path) -> dict[Path, np.ndarray]:
