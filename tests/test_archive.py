@@ -16,6 +16,8 @@ from pseudohealthy import archive, io
 from pseudohealthy.errors import Fault
 from pseudohealthy.phantoms import dicom_series, head, nifti
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
     with open(folder / "findings.csv", newline="", encoding="utf-8") as file:

@@ -16,6 +16,8 @@ from pseudohealthy.domain import ALPHA, FEWEST, Domain, Verdict
 from pseudohealthy.errors import Fault
 from pseudohealthy.run import Run
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 EXAMPLES = sorted((models.examples("brain-t1") / "test" / "good").glob("*.png"))
 
 

@@ -22,6 +22,8 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.finding import Finding
 from pseudohealthy.io import Source
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 @pytest.fixture
 def ray():

@@ -16,6 +16,8 @@ from pseudohealthy.commands.finding import Detect
 from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted([*(DOCS / "methods").glob("*.md"), *(DOCS / "how-to").glob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)

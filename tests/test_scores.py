@@ -7,6 +7,8 @@ import torch
 
 from pseudohealthy.scores import largest_region_mass, mid_line, mirror_residual, mirrored
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def test_one_bleed_counts_more_than_many_specks_of_the_same_sum():
     maps = torch.zeros(3, 16, 16)

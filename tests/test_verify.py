@@ -18,6 +18,8 @@ from pseudohealthy.run import Run
 from pseudohealthy.training import checkpoint
 from pseudohealthy.verify import AGREES, DIFFERS, UNCHECKED, Verification, verify
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 def results(found: Verification) -> dict[str, str]:
     return {check.what: check.result for check in found.checks}

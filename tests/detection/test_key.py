@@ -18,6 +18,8 @@ from pseudohealthy.detection import key
 from pseudohealthy.errors import Fault
 from pseudohealthy.phantoms import dicom_series, head
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 SURNAME = "ID1_SURNAME_FORENAME-Head-CT"
 
 

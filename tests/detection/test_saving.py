@@ -18,6 +18,8 @@ from pseudohealthy.io import dicom_out
 from pseudohealthy.io.atomic import together, write_text
 from pseudohealthy.phantoms import dicom_series, head
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 EVERY = ("volumes", "nifti", "dicom-seg", "dicom-map", "dicom-sc", "panel", "html", "json")
 
 

@@ -28,6 +28,8 @@ from pseudohealthy.evaluation.spool import Spool
 from pseudohealthy.report import comparison
 from pseudohealthy.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 @pytest.fixture(scope="module")
 def runs(tiny_run: Path, tiny, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

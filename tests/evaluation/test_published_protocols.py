@@ -21,6 +21,8 @@ from pseudohealthy.evaluation.records import Box, Place
 from pseudohealthy.evaluation.thresholds import Threshold
 from pseudohealthy.report.page import evaluation_report
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 SHAPE = (6, 50, 50)
 SETTING = Setting(resamples=100)
 

@@ -21,6 +21,8 @@ from pseudohealthy.evaluation.records import covered
 from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.restorers.baselines import CONTROLS
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 @pytest.fixture(scope="module")
 def measured(tiny_run: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:

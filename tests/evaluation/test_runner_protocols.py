@@ -14,6 +14,8 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.runner import evaluate
 from pseudohealthy.phantoms import head, nifti
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 def manifest(folder, rows):
     columns = list(dict.fromkeys(name for row in rows for name in row))

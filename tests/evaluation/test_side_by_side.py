@@ -36,6 +36,8 @@ from pseudohealthy.restorers.conditioned import Conditioned
 from pseudohealthy.run import Run
 from pseudohealthy.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 CANVAS = Canvas(size=8)
 SMALL = {
     "name": "conditioned", "levels": 50, "depths": [25], "noise": "gaussian", "encoder": {"layers": [1], "width": 8, "outputs": 16},

@@ -20,6 +20,8 @@ from pseudohealthy.restorers.base import Restoration
 from pseudohealthy.run import Run
 from pseudohealthy.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 @pytest.fixture(scope="module")
 def labelled(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -12,6 +12,8 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.training import checkpoint, loop, pace
 from pseudohealthy.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def weights(run, name="resume"):
     return checkpoint.load(run.folder / f"{name}.safetensors")[0]

@@ -19,6 +19,8 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.planes import PlaneStore
 from pseudohealthy.training import loop, plane_cache
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 CANVAS = Canvas(size=16, normalise="range", value_range=(0, 255), foreground="all")
 
 
