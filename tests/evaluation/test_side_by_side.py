@@ -36,7 +36,7 @@ from pseudohealthy.restorers.conditioned import Conditioned
 from pseudohealthy.run import Run
 from pseudohealthy.training.loop import train
 
-pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 CANVAS = Canvas(size=8)
 SMALL = {
