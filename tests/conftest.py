@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
 from blobs import SIDE, picture
+from forked import Server
 
 if TYPE_CHECKING:
     from pseudohealthy.runs.recipe import Recipe
@@ -137,6 +139,70 @@ def ct_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     canvas = {"size": 32, "normalise": "window", "windows": ["brain"], "foreground": "head-ct"}
     recipe = Recipe("heads", canvas=canvas, restorer={"name": "identity"}, training={"batch": 2})
     return train(recipe, root, tmp_path_factory.mktemp("runs") / "ct", device="cpu").folder
+
+
+@pytest.fixture(scope="session")
+def program() -> Iterator[Callable[..., Any]]:
+    """Start ``pseudohealthy ARGUMENTS`` as a process of its own that need not import again; see forked.py."""
+    with Server() as server:
+        yield server.start
+
+
+@pytest.fixture(params=["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
+def in_two_processes(request, program) -> Callable[..., subprocess.CompletedProcess]:
+    """Run ``pseudohealthy ARGUMENTS`` in two processes that share the work, with torchrun's environment or by torchrun."""
+
+    def by_torchrun(*arguments: object) -> subprocess.CompletedProcess:
+        line = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "pseudohealthy",
+        ]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [*line, *map(str, arguments)], capture_output=True, text=True, timeout=500, env=environment
+        )
+
+    def forked(*arguments: object) -> subprocess.CompletedProcess:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks = [program(*arguments, RANK=rank, LOCAL_RANK=rank, **world) for rank in "01"]
+        out, err = zip(*(rank.communicate(500) for rank in ranks), strict=True)
+        return subprocess.CompletedProcess(arguments, max(abs(r.returncode) for r in ranks), "".join(out), "".join(err))
+
+    return forked if request.param == "forked" else by_torchrun
+
+
+@pytest.fixture(scope="module")
+def unpainted() -> Iterator[None]:
+    """Figures are made but not drawn, their files hold a few pixels: for tests that look at no picture."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def save(self: Figure, to: Any, **_: object) -> None:
+        Image.new("RGBA", (4, 4)).save(to, "png")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Bootstraps of 100 draws: for files of tests that look at no interval."""
+    from pseudohealthy.evaluation import bootstrap
+
+    weights = bootstrap.weights
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "weights", lambda patients, n=100, *more: weights(patients, min(n, 100), *more))
+        yield
 
 
 @pytest.fixture

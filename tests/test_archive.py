@@ -18,6 +18,8 @@ from pseudohealthy.detection import worker
 from pseudohealthy.errors import Fault
 from pseudohealthy.workflows.detect import detect
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
     with open(folder / "findings.csv", newline="", encoding="utf-8") as file:

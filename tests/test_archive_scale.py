@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import psutil
 import pytest
@@ -22,6 +22,8 @@ from pseudohealthy.detection import worker
 from pseudohealthy.detection.finding import Finding
 from pseudohealthy.errors import BAD_OUTPUT, Fault
 from pseudohealthy.workflows.detect import MOST_SHOWN, detect, write_results
+
+pytestmark = pytest.mark.usefixtures("unpainted")
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "archive_scale.py"
 
@@ -35,25 +37,25 @@ def archive_scale() -> ModuleType:
     return module
 
 
-def scale(run: Path, count: int, kills: int, limit: float) -> dict:
-    line = [sys.executable, BENCHMARK, str(count), "--run", run, "--kills", str(kills), "--json"]
-    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=limit,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
-    assert done.stdout, done.stderr[-2000:]
-    return json.loads(done.stdout)
-
-
-def test_sixty_inputs_killed_and_resumed(tiny_run):
-    found = scale(tiny_run, 60, 1, 500)
+def test_thirty_inputs_killed_and_resumed(tiny_run, tmp_path, monkeypatch, program):
+    benchmark = archive_scale()
+    started = SimpleNamespace(Popen=lambda line, **_: program(*line[3:]))  # without python -m pseudohealthy
+    monkeypatch.setattr(benchmark, "subprocess", started)
+    monkeypatch.setattr(os, "killpg", os.kill)
+    found = benchmark.measure(30, tmp_path, ["json"], 1, tiny_run, [])
     assert found["wrong"] == []
     first, second = found["legs"]
-    assert first["exit"] == -9 and 0 < first["cases"] < 60 and first["cases"] + second["cases"] == 60
+    assert first["exit"] == -9 and 0 < first["cases"] < 30 and first["cases"] + second["cases"] == 30
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_thousand_inputs_killed_twice_in_flat_memory(tiny_run):
-    found = scale(tiny_run, 1000, 2, 3500)
+    line = [sys.executable, BENCHMARK, "1000", "--run", tiny_run, "--kills", "2", "--json"]
+    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=3500,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.stdout, done.stderr[-2000:]
+    found = json.loads(done.stdout)
     assert found["wrong"] == []
     grown = [leg["mb_per_1000"] for leg in found["legs"] if leg["mb_per_1000"] is not None]
     assert grown and max(grown) < 20, "MB per 1,000 cases"

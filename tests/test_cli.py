@@ -14,6 +14,8 @@ from blobs import picture
 from pseudohealthy.__main__ import main
 from pseudohealthy.evaluation.compare import Comparison
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 @pytest.fixture
 def said(capsys):
@@ -43,16 +45,17 @@ def one_line(text: str, code: str) -> str:
 
 
 # -- the process -------------------------------------------------------------------------------------------------------
-def test_it_is_a_program(command, tiny_run, png, tmp_path):
+def test_it_is_a_program(command, program, tiny_run, png, tmp_path):
     done = command("detect", tiny_run, png, "--out", tmp_path / "out", "--device", "cpu", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["exit"] == 0 and result["findings"][0]["case_id"] == "case"
     assert (tmp_path / "out" / "case" / "panel.png").is_file()
-    failed = command("detect", tiny_run, tmp_path / "absent", "--out", tmp_path / "other")
-    assert failed.returncode == 3 and failed.stdout == "" and "Traceback" not in failed.stderr
-    assert len(failed.stderr.strip().splitlines()) == 1
-    one_line(failed.stderr, "NOT_FOUND")
+    failed = program("detect", tiny_run, tmp_path / "absent", "--out", tmp_path / "other")
+    out, err = failed.communicate(60)
+    assert failed.returncode == 3 and out == "" and "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    one_line(err, "NOT_FOUND")
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("detect", "--help"), ("train", "--help"), ("--version",), ()])

@@ -17,6 +17,8 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.runs.run import Run
 from pseudohealthy.workflows.detect import detect
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 EXAMPLES = sorted((models.examples("brain-t1") / "test" / "good").glob("*.png"))
 
 

@@ -23,6 +23,8 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.io import Source
 from pseudohealthy.workflows.detect import detect
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 @pytest.fixture
 def ray():

@@ -17,6 +17,8 @@ from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
 from pseudohealthy.runs import recipe
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted([*(DOCS / "methods").glob("*.md"), *(DOCS / "how-to").glob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)

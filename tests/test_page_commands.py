@@ -37,6 +37,8 @@ from pseudohealthy.settings import settable
 from small import NETWORKS
 from test_howto import typed
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 TESTS = Path(__file__).resolve().parent
 DOCS = TESTS.parent / "docs"
 PAGES = [*sorted((DOCS / "methods").glob("*.md")), DOCS / "claims.md"]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,8 @@ from pseudohealthy.anomalies.phantoms import dicom_series, head
 from pseudohealthy.detection import finding, worker
 from pseudohealthy.errors import Fault
 from pseudohealthy.workflows import detect as workflow
+
+pytestmark = pytest.mark.usefixtures("unpainted")
 
 
 @pytest.fixture
@@ -114,14 +113,9 @@ def test_overwrite_removes_earlier_cases_and_nothing_else(tiny_run, inputs, tmp_
     assert (out / "photos" / "panel.png").read_text() == "mine"
 
 
-@pytest.mark.slow
-def test_shares_of_several_processes_make_one_table(tiny_run, inputs, tmp_path):
+def test_shares_of_several_processes_make_one_table(tiny_run, inputs, tmp_path, in_two_processes):
     detect(tiny_run, inputs, tmp_path / "one")
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudohealthy",
-            "detect", tiny_run, inputs, "--out", tmp_path / "two", "--device", "cpu", "--batch", "1"]  # fmt: skip
-    done = subprocess.run(
-        list(map(str, line)), capture_output=True, text=True, timeout=400, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    done = in_two_processes("detect", tiny_run, inputs, "--out", tmp_path / "two", "--device", "cpu", "--batch", "1")
     assert table(tmp_path / "two") == table(tmp_path / "one"), done.stderr[-2000:]
     assert done.stdout.count("inputs:") == 1, "one process speaks"
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,59 +29,70 @@ from pseudohealthy.runs.run import Run
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 PLAIN = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
-WAYS = {
-    "two threads": {"OMP_NUM_THREADS": "2"},
-    "three threads": {"OMP_NUM_THREADS": "3"},
-    "AVX2": AVX2,
-    "SSE4.1": PLAIN,
-}
+PROCESSES = {"AVX2": AVX2, "SSE4.1": PLAIN, "two threads": {"OMP_NUM_THREADS": "2"}}  # environment of a process
+THREADS = {"one thread here": 1, "two threads here": 2, "three threads here": 3}
+TORCHRUN = {"torchrun 1": 1, "torchrun 2": 2}
+QUICK = ("two threads here", "SSE4.1")
+WAYS = [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in (*THREADS, *PROCESSES, *TORCHRUN)]
 ONE_STEP, WALK = 1e-4, 1e-3  # of the map's range
 DETECT = """
-import sys
+import hashlib, sys
+import torch
 from pseudohealthy.__main__ import main
-words = sys.argv[1:]
-runs, inputs, out = words[:2], words[2:4], words[4]
-for run, path in zip(runs, inputs):
-    code = main(["detect", run, path, "--out", f"{out}/{run.rsplit('/')[-1]}", "--kinds", "volumes", "--precision", "fp32",
-                 "--device", "cpu", "--quiet"])
-    assert not code, code
+from pseudohealthy.diffusion.noise import Draw
+
+def detect(words):
+    runs, inputs, out = words[:2], words[2:4], words[4]
+    for run, path in zip(runs, inputs):
+        code = main(["detect", run, path, "--out", f"{out}/{run.rsplit('/')[-1]}", "--kinds", "volumes", "--precision",
+                     "fp32", "--device", "cpu", "--quiet"])
+        assert not code, code
+
+def noise():
+    like, made = torch.zeros(3, 1, 100, 101), []
+    for kind in ("gaussian", "simplex"):
+        made += [Draw(7, [("plane", i) for i in range(3)], kind).noise(x) for x in (like, like[..., :3])]
+    return hashlib.md5(b"".join(field.numpy().tobytes() for field in made)).hexdigest()
 """
-
-
-def detected(words: list, more: dict[str, str], processes: int = 0) -> None:
-    """The program in processes of its own."""
-    start = [sys.executable, "-c", DETECT]
-    if processes:
-        script = Path(words[-1]).parent / f"detect-{processes}.py"
-        script.parent.mkdir(parents=True, exist_ok=True)
-        script.write_text(DETECT)
-        start = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={processes}",
-            str(script),
-        ]
-    done = subprocess.run([*start, *map(str, words)], env={**os.environ, **more}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+TO_ITS_END = "\ndetect(sys.argv[1:])\nprint(noise())\n"
+here: dict[str, Any] = {}
+exec(DETECT, here)
 
 
 @pytest.fixture(scope="module")
-def ways(tiny_run, tmp_path_factory):
-    """Maps (first example of brain-t1, a picture by a walk) and rows by way of running."""
+def detected(tiny_run, tmp_path_factory):
+    """Detect in one way, once: (case, run) -> map and row of an example of brain-t1 and of a picture by a walk, and the noise."""
     root = tmp_path_factory.mktemp("same")
     Image.fromarray(picture(np.random.default_rng(5), bright=True)[0]).save(root / "blob.png")
     example = sorted((models.examples("brain-t1") / "test" / "bad").glob("*.png"))[0]
-    words = ["brain-t1", tiny_run, example, root / "blob.png"]
-    started = {"one thread": ({"OMP_NUM_THREADS": "1"}, 0)} | {way: (more, 0) for way, more in WAYS.items()}
-    started |= {"torchrun 1": ({}, 1), "torchrun 2": ({}, 2)}
-    found = {}
-    for way, (more, processes) in started.items():
-        out = root / way.replace(" ", "-")
-        detected([*words, out], more, processes)
-        found[way] = [read_out(out / Path(run).name, path.stem) for run, path in zip(words[:2], words[2:], strict=True)]
-    return found
+
+    @functools.cache
+    def run(way: str) -> tuple[list, str]:
+        words = [*map(str, ("brain-t1", tiny_run, example, root / "blob.png", root / way.replace(" ", "-")))]
+        if way in THREADS:
+            torch.set_num_threads(THREADS[way])
+            try:
+                here["detect"](words)
+                noise = here["noise"]()
+            finally:
+                torch.set_num_threads(1)
+        else:
+            script = root / "detect.py"
+            script.write_text(DETECT + TO_ITS_END)
+            start = (
+                ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={TORCHRUN[way]}"]
+                if way in TORCHRUN
+                else []
+            )
+            done = subprocess.run(
+                [sys.executable, *start, script, *words], env=os.environ | PROCESSES.get(way, {}), capture_output=True, text=True
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr[-2000:]
+            (noise,) = set(re.findall(r"\b[0-9a-f]{32}\b", done.stdout))
+        cases = zip(words[:2], words[2:4], strict=True)
+        return [read_out(Path(words[4]) / Path(name).name, Path(path).stem) for name, path in cases], noise
+
+    return run
 
 
 def read_out(folder: Path, case: str) -> tuple[np.ndarray, dict[str, str]]:
@@ -87,26 +101,15 @@ def read_out(folder: Path, case: str) -> tuple[np.ndarray, dict[str, str]]:
     return read(folder / case / "anomaly_map.tiff").voxels, row
 
 
-@pytest.mark.parametrize("way", [*WAYS, "torchrun 1", "torchrun 2"])
-def test_threads_instructions_and_processes_change_no_finding(way, ways):
-    for (one, first), (other, second), share in zip(ways["one thread"], ways[way], (ONE_STEP, WALK), strict=True):
+@pytest.mark.parametrize("way", WAYS)
+def test_threads_instructions_and_processes_change_no_finding_and_no_bit_of_the_noise(way, detected):
+    (usual, noise), (found, other_noise) = detected("one thread here"), detected(way)
+    for (one, first), (other, second), share in zip(usual, found, (ONE_STEP, WALK), strict=True):
         assert np.abs(one - other).max() <= share * np.ptp(one)
         assert float(first["score"]) == pytest.approx(float(second["score"]), rel=share)
         assert float(first["score_sd"] or 0) == pytest.approx(float(second["score_sd"] or 0), rel=0.01)
         assert first["n_regions"] == second["n_regions"]
-
-
-def test_noise_has_the_same_bits_everywhere(tmp_path):
-    made = ("import hashlib, torch\nfrom pseudohealthy.diffusion.noise import Draw\n"
-            "like = torch.zeros(3, 1, 100, 101)\n"
-            "for kind in ('gaussian', 'simplex'):\n"
-            "    fields = [Draw(7, [('plane', i) for i in range(3)], kind).noise(x) for x in (like, like[..., :3])]\n"
-            "    print(hashlib.md5(b''.join(f.numpy().tobytes() for f in fields)).hexdigest())\n")  # fmt: skip
-    said = {
-        subprocess.run([sys.executable, "-c", made], env={**os.environ, **more}, capture_output=True, check=True).stdout
-        for more in ({"OMP_NUM_THREADS": "1"}, *WAYS.values())
-    }
-    assert len(said) == 1
+    assert noise == other_noise
 
 
 def test_the_numbers_are_those_of_torch():

@@ -8,6 +8,8 @@ import torch
 from pseudohealthy.maps.regions import largest_region_mass
 from pseudohealthy.restorers.symmetry import mid_line, mirror_residual, mirrored
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def test_one_bleed_counts_more_than_many_specks_of_the_same_sum():
     maps = torch.zeros(3, 16, 16)

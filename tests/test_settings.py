@@ -343,7 +343,7 @@ def carried_out_or_refused(made: Recipe) -> None:
 
 
 @given(changed())
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_value_of_any_setting_is_carried_out_or_refused(made):
     carried_out_or_refused(made)
 

@@ -18,6 +18,8 @@ from pseudohealthy.runs.run import Run
 from pseudohealthy.workflows.detect import detect
 from pseudohealthy.workflows.verify import AGREES, DIFFERS, UNCHECKED, Verification, verify
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 def results(found: Verification) -> dict[str, str]:
     return {check.what: check.result for check in found.checks}

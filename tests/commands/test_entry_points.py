@@ -25,6 +25,8 @@ from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import settable
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 NAME = "brain-t1"
 EXAMPLES = models.examples(NAME)
 SCAN = EXAMPLES / "test" / "bad" / "IXI002.png"
@@ -167,10 +169,10 @@ def test_info_says_what_is_there(said):
     assert all(word in out for word in ("models", NAME, "restorers", "protocols", "extra serve"))
 
 
-def test_debug_keeps_the_exit_code(tmp_path):
-    line = [sys.executable, "-m", "pseudohealthy", "detect", NAME, "absent", "--out", "o", "--debug"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 3 and "Traceback" in done.stderr and "error[NOT_FOUND]" in done.stderr
+def test_debug_keeps_the_exit_code(tmp_path, program):
+    child = program("detect", NAME, "absent", "--out", "o", "--debug", cwd=tmp_path)
+    _, errors = child.communicate(60)
+    assert child.returncode == 3 and "Traceback" in errors and "error[NOT_FOUND]" in errors
 
 
 def test_python_refuses_empty_paths_as_the_program_does(tmp_path, monkeypatch):

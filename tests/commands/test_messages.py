@@ -27,7 +27,7 @@ FOREIGN = {"--raw": "of gdcmconv", "--porcelain": "of git", "--flag": "any, in d
 MODULES = {"training.loop"}  # a name of Python, not a setting
 
 
-def texts() -> Iterator[tuple[str, str]]:
+def texts_of_source() -> Iterator[tuple[str, str]]:
     """(place, text) of every text that is no docstring."""
     for path in sorted(SOURCE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -37,7 +37,6 @@ def texts() -> Iterator[tuple[str, str]]:
                 yield f"{path.relative_to(SOURCE)}:{node.lineno}", node.value
 
 
-TEXTS = list(texts())
 FLAGS = {flag for cls in COMMANDS.values() for flag in flags_of(cls)} | {"--help", "--version"}
 
 
@@ -49,29 +48,34 @@ def keys(cls: Any, section: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
+def texts() -> list[tuple[str, str]]:
+    return list(texts_of_source())
+
+
+@pytest.fixture(scope="module")
 def settings() -> set[str]:
     found = {"restorer.name"}.union(*(keys(restorer_class(name), "restorer") for name in WHERE))
     named = (Canvas, "canvas"), (Budget, "training"), (AnomalyMap, "map")
     return found.union({"canvas.preprocess"}, *(keys(cls, section) for cls, section in named))
 
 
-def test_there_are_texts_to_look_at():
-    assert len(TEXTS) > 3000 and any("--threshold" in text for _, text in TEXTS)
+def test_there_are_texts_to_look_at(texts):
+    assert len(texts) > 3000 and any("--threshold" in text for _, text in texts)
 
 
-def test_every_flag_that_is_named_exists():
-    named = {(place, flag) for place, text in TEXTS for flag in FLAG.findall(text)}
+def test_every_flag_that_is_named_exists(texts):
+    named = {(place, flag) for place, text in texts for flag in FLAG.findall(text)}
     assert {found for found in named if found[1] not in FLAGS and found[1] not in FOREIGN} == set()
 
 
-def test_every_setting_that_is_named_exists(settings):
-    named = {(place, "".join(found.groups())) for place, text in TEXTS for found in SETTING.finditer(text)}
+def test_every_setting_that_is_named_exists(texts, settings):
+    named = {(place, "".join(found.groups())) for place, text in texts for found in SETTING.finditer(text)}
     assert {found for found in named if found[1] not in settings | MODULES} == set()
     assert len(named) > 20
 
 
-def test_every_command_that_is_named_exists():
-    named = {(place, word) for place, text in TEXTS for word in COMMAND.findall(text)}
+def test_every_command_that_is_named_exists(texts):
+    named = {(place, word) for place, text in texts for word in COMMAND.findall(text)}
     words = {*COMMANDS, "anomaly", "for", "pseudohealthy"}  # a DICOM label; in scripts of shells
     assert {found for found in named if found[1] not in words} == set()
 

@@ -20,6 +20,8 @@ from pseudohealthy.detection import worker
 from pseudohealthy.signals import PAUSE, Stop
 from pseudohealthy.workflows.detect import detect, write_results
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 MANY = 300  # pictures: far more than are done before the signal comes
 
 
@@ -31,12 +33,16 @@ def inputs(tmp_path_factory) -> Path:
     return folder
 
 
-def stopped(words: list, out: Path, *, pattern: str, seconds: float, signals: list[int], more: tuple[str, ...] = ()):
-    """The program, sent signals `seconds` after a file of this pattern is there (now, without one)."""
+def process(*words: object, more: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """The program, its imports included."""
     line = [sys.executable, *more, "-m", "pseudohealthy", *map(str, words)]
-    child = subprocess.Popen(
+    return subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+
+
+def stopped(child, out: Path, *, pattern: str, seconds: float, signals: list[int]) -> tuple[int, str]:
+    """Exit code and last words of a process that is sent signals `seconds` after a file of this pattern is there."""
     end = time.monotonic() + 120
     while pattern and not list(out.glob(pattern)) and child.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
@@ -69,9 +75,10 @@ def rows(out: Path) -> list[str]:
         pytest.param("*", [signal.SIGTERM], id="while the first inputs are read"),
     ],
 )
-def test_rows_so_far_one_line_and_exit_130(tiny_run, inputs, tmp_path, pattern, signals):
+def test_rows_so_far_one_line_and_exit_130(tiny_run, inputs, tmp_path, pattern, signals, program):
     out = tmp_path / "out"
-    code, said = stopped(words(tiny_run, inputs, out), out, pattern=pattern, seconds=0.05, signals=signals)
+    child = program(*words(tiny_run, inputs, out))
+    code, said = stopped(child, out, pattern=pattern, seconds=0.05, signals=signals)
     assert code == 130, said
     done = sorted(path.parent.name for path in out.glob("*/case.json"))
     assert sorted(rows(out)) == done and len(done) < MANY
@@ -81,10 +88,13 @@ def test_rows_so_far_one_line_and_exit_130(tiny_run, inputs, tmp_path, pattern, 
     assert (out / "report.html").is_file() and not list(out.rglob(".tmp*"))
 
 
-@pytest.mark.parametrize("seconds", [0.5, 1.5, 3.0])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0.5, marks=pytest.mark.slow), 1.5, pytest.param(3.0, marks=pytest.mark.slow)]
+)
 def test_while_the_program_loads_it_ends_with_a_word_and_leaves_nothing(tiny_run, inputs, tmp_path, seconds):
     out = tmp_path / "out"
-    code, said = stopped(words(tiny_run, inputs, out), out, pattern="", seconds=seconds, signals=[signal.SIGTERM])
+    child = process(*words(tiny_run, inputs, out))
+    code, said = stopped(child, out, pattern="", seconds=seconds, signals=[signal.SIGTERM])
     assert code == 130 and said.count("error[INTERRUPTED]") == 1 and "Traceback" not in said
     assert not out.exists() or (out / "findings.csv").is_file()
 
@@ -93,9 +103,8 @@ def test_while_the_program_loads_it_ends_with_a_word_and_leaves_nothing(tiny_run
 def test_ranks_of_torchrun_leave_the_rows_of_all(tiny_run, inputs, tmp_path):
     out = tmp_path / "out"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    _, said = stopped(
-        words(tiny_run, inputs, out), out, pattern="*/case.json", seconds=1, signals=[signal.SIGTERM], more=torchrun
-    )
+    child = process(*words(tiny_run, inputs, out), more=torchrun)
+    _, said = stopped(child, out, pattern="*/case.json", seconds=1, signals=[signal.SIGTERM])
     assert "error[INTERRUPTED]: stopped; " in said and said.count("error[INTERRUPTED]") == 1
     assert sorted(rows(out)) == sorted(path.parent.name for path in out.glob("*/case.json"))
 

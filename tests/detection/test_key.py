@@ -18,6 +18,8 @@ from pseudohealthy.detection import key, worker
 from pseudohealthy.errors import Fault
 from pseudohealthy.workflows import detect as workflow
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 SURNAME = "ID1_SURNAME_FORENAME-Head-CT"
 
 

@@ -18,6 +18,8 @@ from pseudohealthy.io import dicom_write
 from pseudohealthy.io.atomic import together, write_text
 from pseudohealthy.workflows.detect import detect
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 EVERY = ("volumes", "nifti", "dicom-seg", "dicom-map", "dicom-sc", "panel", "html", "json")
 
 

@@ -13,6 +13,8 @@ from pseudohealthy.evaluation.analyses import analyse, contrast, divergence, hea
 from pseudohealthy.evaluation.records import CaseResult
 from pseudohealthy.restorers.apply import Applied
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 def case(number: int, label: int, lesion: float = 0.0, size: int = 10, health: float = 0.1) -> CaseResult:
     truth = np.zeros(100, bool)

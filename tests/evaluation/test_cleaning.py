@@ -9,6 +9,8 @@ from skimage.measure import label, regionprops
 
 from pseudohealthy.maps import volume_filters
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 @pytest.mark.parametrize("shape", [(9, 20, 24), (1, 30, 30), (4, 8, 8)])
 def test_the_median_of_the_box_is_the_median_of_the_volume(shape):

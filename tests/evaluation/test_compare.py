@@ -28,6 +28,8 @@ from pseudohealthy.workflows.compare import compare
 from pseudohealthy.workflows.evaluate import evaluate
 from pseudohealthy.workflows.train import train
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 @pytest.fixture(scope="module")
 def runs(tiny_run: Path, tiny, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

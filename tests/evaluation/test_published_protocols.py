@@ -21,6 +21,8 @@ from pseudohealthy.metrics.thresholds import Threshold
 from pseudohealthy.report import plots
 from pseudohealthy.report.page import evaluation_report
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 SHAPE = (6, 50, 50)
 SETTING = Setting(resamples=100)
 

@@ -21,6 +21,8 @@ from pseudohealthy.evaluation.records import covered
 from pseudohealthy.restorers.controls import CONTROLS
 from pseudohealthy.workflows.evaluate import evaluate
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 @pytest.fixture(scope="module")
 def measured(tiny_run: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:

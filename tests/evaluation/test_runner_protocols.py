@@ -14,6 +14,8 @@ from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
 from pseudohealthy.workflows.evaluate import evaluate
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 def manifest(folder, rows):
     columns = list(dict.fromkeys(name for row in rows for name in row))

@@ -36,6 +36,8 @@ from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
 from pseudohealthy.workflows.train import train
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 CANVAS = Canvas(size=8)
 SMALL = {
     "name": "conditioned", "levels": 50, "depths": [25], "noise": "gaussian", "encoder": {"layers": [1], "width": 8, "outputs": 16},

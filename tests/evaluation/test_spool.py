@@ -12,6 +12,8 @@ from pseudohealthy.evaluation import measure
 from pseudohealthy.evaluation.map_store import Spool
 from pseudohealthy.workflows.evaluate import evaluate
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 def test_every_array_comes_back_as_it_was_and_cannot_be_changed():
     rng, spool = np.random.default_rng(0), Spool(in_memory=100, block=4096)

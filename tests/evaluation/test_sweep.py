@@ -21,6 +21,8 @@ from pseudohealthy.workflows.evaluate import evaluate
 from pseudohealthy.workflows.sweep import sweep
 from pseudohealthy.workflows.train import train
 
+pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
+
 
 @pytest.fixture(scope="module")
 def labelled(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

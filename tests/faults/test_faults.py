@@ -7,6 +7,8 @@ import pytest
 from faults.scoring import BEST, Done, Row, Trial, fails, works
 from faults.stage import Stage, play, table
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 ROWS = table()
 # What is not reached yet, with its cause; every other row scores 2.
 SHORT: dict[str, int] = {}

@@ -15,6 +15,8 @@ from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 DDPM = {"width": 8, "multipliers": [1, 1, 2], "blocks": 1, "attention": [2], "groups": 4, "eps": 1e-6,
         "embedding_order": "sin-cos", "frequency_shift": 1, "pad_end": True}  # fmt: skip
 SMALL = {"width": 8, "multipliers": (1, 2), "blocks": 1, "groups": 4}

@@ -24,6 +24,8 @@ from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 SMALL = ["canvas.size=32", "restorer.depth=4"]
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import Tensor
 
 from pseudohealthy.restorers import patched
 from pseudohealthy.restorers.patched import Box, Patched
+
+heavy = () if os.environ.get("PSEUDOHEALTHY_PARITY") else pytest.mark.slow
 
 
 class Stored:
@@ -54,37 +58,42 @@ def corners(box: Box) -> list[int]:
     return [box.left, box.top, box.right, box.bottom]
 
 
-@torch.no_grad()
-def test_patch_inference(parity, monkeypatch):
-    case = parity("pddpm_patch_inference")
-    for run in case.runs:
-        a = case.tensors(run["name"])
-        overlap = {"cut": "cut", "avg": "average"}[run["agg_overlap"]] if run["overlap"] else "none"
-        one_field = run["noise"] == "simplex"
-        quirks = "published" if one_field else "none"
-        settings = {"patch": run["patch_size"], "overlap": overlap, "noise": "simplex" if one_field else "gaussian"}
-        model = restorer(case, a["x"], **settings, depths=(run["t"] + 1,), quirks=quirks)
-        grid = model.grid(*a["x"].shape[-2:])
-        assert [corners(box) for box, _ in grid] == a["boxes"].tolist()
-        if overlap == "cut":
-            assert [corners(cell) for _, cell in grid] == a["boxes_cut"].tolist()
-        stored = fields(a)
-        if one_field:
-            monkeypatch.setattr(patched, "shared_fields", lambda draw, like, *_, f=stored: f.pop(0).to(like.dtype))
-        images = 2 * a["x"] - 1
-        healthy = (model.restore(images, Stored(stored)).healthy + 1) / 2
-        assert not stored
-        expected = a["reconstruction_intended"] if run.get("defective") else a["reconstruction"]
-        case.close(healthy, expected, "reconstruction")
-        if not run.get("defective"):
-            case.close((a["x"] - healthy).abs(), a["residual"], "residual", atol=1e-5)
+RUNS = ["p32_rect_gauss", "p60_overlap_cut"]
+RUNS += [pytest.param(name, marks=heavy) for name in ("p48_simplex", "p60_overlap_avg", "p40_truncated")]
 
-        # One loss per patch call: the mean over the whole image and all slices.
-        model.published, every = True, fields(a) * (len(grid) if one_field else 1)
-        t = torch.full((len(images),), run["t"] + 1)
-        for (box, _), field, loss in zip(grid, every, a["patch_losses"], strict=True):
-            noise = field.to(images.dtype).expand_as(images)
-            case.close(model.patch_loss(images, noise, t, [box] * len(images)).mean(), loss, "loss")
+
+@pytest.mark.parametrize("name", RUNS)
+@torch.no_grad()
+def test_patch_inference(parity, monkeypatch, name):
+    case = parity("pddpm_patch_inference")
+    (run,) = (run for run in case.runs if run["name"] == name)
+    a = case.tensors(run["name"])
+    overlap = {"cut": "cut", "avg": "average"}[run["agg_overlap"]] if run["overlap"] else "none"
+    one_field = run["noise"] == "simplex"
+    quirks = "published" if one_field else "none"
+    settings = {"patch": run["patch_size"], "overlap": overlap, "noise": "simplex" if one_field else "gaussian"}
+    model = restorer(case, a["x"], **settings, depths=(run["t"] + 1,), quirks=quirks)
+    grid = model.grid(*a["x"].shape[-2:])
+    assert [corners(box) for box, _ in grid] == a["boxes"].tolist()
+    if overlap == "cut":
+        assert [corners(cell) for _, cell in grid] == a["boxes_cut"].tolist()
+    stored = fields(a)
+    if one_field:
+        monkeypatch.setattr(patched, "shared_fields", lambda draw, like, *_, f=stored: f.pop(0).to(like.dtype))
+    images = 2 * a["x"] - 1
+    healthy = (model.restore(images, Stored(stored)).healthy + 1) / 2
+    assert not stored
+    expected = a["reconstruction_intended"] if run.get("defective") else a["reconstruction"]
+    case.close(healthy, expected, "reconstruction")
+    if not run.get("defective"):
+        case.close((a["x"] - healthy).abs(), a["residual"], "residual", atol=1e-5)
+
+    # One loss per patch call: the mean over the whole image and all slices.
+    model.published, every = True, fields(a) * (len(grid) if one_field else 1)
+    t = torch.full((len(images),), run["t"] + 1)
+    for (box, _), field, loss in zip(grid, every, a["patch_losses"], strict=True):
+        noise = field.to(images.dtype).expand_as(images)
+        case.close(model.patch_loss(images, noise, t, [box] * len(images)).mean(), loss, "loss")
 
 
 def test_patch_training_loss_and_gradients(parity):

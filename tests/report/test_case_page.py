@@ -230,7 +230,7 @@ def slide(browser: Browser, position: int) -> str:
 
 
 @needs_chromium
-@pytest.mark.parametrize("kind", ["niivue", "canvas", "plane"])
+@pytest.mark.parametrize("kind", [pytest.param("niivue", marks=pytest.mark.slow), "canvas", "plane"])
 def test_offline_in_a_browser_the_page_draws_and_the_slider_counts(tmp_path, kind):
     one = finding((1, 48, 40), affine=None, name=HOSTILE) if kind == "plane" else finding(name=HOSTILE)
     page = case_page(one, tmp_path / "case.html", truth=one.mask)

@@ -24,6 +24,8 @@ from pseudohealthy.workflows.train import train
 from pseudohealthy.workflows.verify import AGREES, UNCHECKED, verify
 from small import small_recipe
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 SIDE, DEPTH = 32, 7
 CPU = torch.device("cpu")
 

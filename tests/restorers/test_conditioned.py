@@ -18,6 +18,8 @@ from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
 from pseudohealthy.workflows.train import train
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 NETWORK = {"width": 8, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
 ENCODER_SETTINGS = {"layers": (1, 1), "width": 8, "outputs": 16}
 

@@ -24,7 +24,7 @@ IDENTITY_AT_FIRST = {
     "guided": "as ddim, and an untrained classifier pulls nowhere",
 }
 NOT_YET_BELOW_THE_TEMPLATE = {"fanogan": "a generator that has played for seconds draws one blob much like another"}
-QUICK = ("autoencoder", "consensus", "ddpm", "spark")  # a few seconds each
+QUICK = ("autoencoder", "ddpm", "spark")  # a few seconds each
 
 
 def small(name: str) -> Restorer:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -17,26 +13,16 @@ from pseudohealthy.runs.run import Run
 from pseudohealthy.training import loop
 from pseudohealthy.workflows.train import open_planes, train
 
+pytestmark = pytest.mark.usefixtures("unpainted")
 
-def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures, tiny, tmp_path):
+
+def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures, tiny, tmp_path, in_two_processes):
     recipe = tiny("training.steps=6", "training.validate=3", "training.batch=8", "training.augment=affine")
     one = train(recipe, pictures, tmp_path / "one", device="cpu")
     (tmp_path / "recipe.toml").write_text(recipe.toml())
-    line = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "pseudohealthy",
-    ]
-    line += ["train", tmp_path / "recipe.toml", "--data", pictures, "--out", tmp_path / "two", "--device", "cpu"]
-    done = subprocess.run(
-        [str(word) for word in line],
-        capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = in_two_processes(
+        "train", tmp_path / "recipe.toml", "--data", pictures, "--out", tmp_path / "two", "--device", "cpu"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     two = Run.open(tmp_path / "two")
     assert two.record["processes"] == 2 and two.record["status"] == "finished"
@@ -50,14 +36,11 @@ def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures
 
 
 @pytest.mark.slow
-def test_what_is_not_shared_is_done_by_the_first_process(pictures, tiny_run, tmp_path):
+def test_what_is_not_shared_is_done_by_the_first_process(pictures, tiny_run, tmp_path, in_two_processes, command):
     """evaluate and the others: two processes write what one does, and none finds the folder taken."""
-    words = ["-m", "pseudohealthy", "evaluate", tiny_run, "--data", pictures, "--device", "cpu", "--out"]
-    for start, out in ((["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], "two"), ([], "one")):
-        line = [str(word) for word in (sys.executable, *start, *words, tmp_path / out)]
-        done = subprocess.run(
-            line, capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+    words = ["evaluate", tiny_run, "--data", pictures, "--device", "cpu", "--out"]
+    for start, out in ((in_two_processes, "two"), (command, "one")):
+        done = start(*words, tmp_path / out)
         assert done.returncode == 0, done.stderr[-2000:]
         assert (done.stdout + done.stderr).count("report: ") == 1
     assert (tmp_path / "two/cases.csv").read_text() == (tmp_path / "one/cases.csv").read_text()

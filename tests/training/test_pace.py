@@ -14,6 +14,8 @@ from pseudohealthy.training import loop, pace
 from pseudohealthy.training.trainer import Trainer
 from pseudohealthy.workflows.train import resume, train
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def weights(run, name="resume"):
     return checkpoint.load(run.folder / f"{name}.safetensors")[0]

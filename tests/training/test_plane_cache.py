@@ -20,6 +20,8 @@ from pseudohealthy.training import plane_cache
 from pseudohealthy.training.plane_store import PlaneStore
 from pseudohealthy.workflows.train import resume, train
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 CANVAS = Canvas(size=16, normalise="range", value_range=(0, 255), foreground="all")
 
 
