@@ -197,7 +197,7 @@ def unpainted() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def few_resamples() -> Iterator[None]:
     """Bootstraps of 100 draws: for files of tests that look at no interval."""
-    from pseudohealthy.evaluation import bootstrap
+    from pseudohealthy.metrics import bootstrap
 
     weights = bootstrap.weights
     with pytest.MonkeyPatch.context() as patch:

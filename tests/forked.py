@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-IMPORTED = ("archive", "cli", "detector", "evaluation.runner", "report.panel", "training.finish", "training.loop")
+IMPORTED = ("cli", "report.panel", "workflows.detect", "workflows.evaluate", "workflows.train")
 LIBRARIES = ("matplotlib.backends.backend_agg", "matplotlib.figure", "PIL.Image")
 
 
