@@ -66,7 +66,7 @@ resolve: venv
 
 # docs/commands.md: every command and flag, as the program itself reads them.
 commands: venv
-	@$(BIN)/python -m pseudohealthy.commands.helping docs/commands.md
+	@$(BIN)/python tests/commands_page.py > docs/commands.md
 
 # The tables of docs/results.md from docs/rows, then the site into build/site: strict, nothing fetched by its pages.
 docs: venv

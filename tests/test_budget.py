@@ -100,7 +100,7 @@ for blocked in ("nibabel", "pydicom", "highdicom"):
 from pseudohealthy.restorers import WHERE, restorer_class
 for name in WHERE:
     restorer_class(name)
-for module in ("training.loop", "training.finish", "training.validation", "diffusion", "networks", "detector"):
+for module in ("training.loop", "training.finish", "training.validation", "diffusion", "networks", "detection.detector"):
     importlib.import_module(f"pseudohealthy.{module}")
 """
     )

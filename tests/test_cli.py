@@ -254,7 +254,7 @@ def test_evaluate_analyses_on_request(said, tiny_run, pictures, tmp_path):
 def test_compare_analyses_on_request_and_not_else(said, tiny_run, pictures, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("pseudohealthy.workflows.compare.compare", lambda *_, **__: Comparison())
-    monkeypatch.setattr("pseudohealthy.evaluation.analyses.analyse_runs", lambda *words, **_: asked.append(words))
+    monkeypatch.setattr("pseudohealthy.workflows.analyse.analyse_runs", lambda *words, **_: asked.append(words))
     words = ("compare", tiny_run, "--data", pictures, "--data", pictures, "--out", tmp_path / "out", "--json")
     assert said(*words)[0] == 0 and asked == []
     assert said(*words, "--analyses")[0] == 0 and asked == [((tiny_run,), (pictures, pictures), tmp_path / "out")]

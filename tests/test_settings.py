@@ -23,6 +23,7 @@ from pseudohealthy import settings as module
 from pseudohealthy.detection.detector import threshold_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.interop import pretrained
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.preprocessing.canvas import Canvas
@@ -290,7 +291,7 @@ def three_steps(made: Recipe) -> None:
     images, foreground = fitted(canvas, budget.batch)
     torch.manual_seed(budget.seed)
     model = found.make_restorer().train()
-    model.begin()
+    pretrained.begin(model)
     optimisers = {part: torch.optim.AdamW(model.get_submodule(part).parameters(), lr=budget.rate, betas=budget.betas,
                                           weight_decay=budget.weight_decay) for part in model.parts()}  # fmt: skip
     for step in range(3):

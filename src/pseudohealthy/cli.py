@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pseudohealthy.commands import helping, mistakes, reading
-from pseudohealthy.commands.base import Command
+from pseudohealthy.commands.base import COMMANDS, Command
 from pseudohealthy.commands.completing import Completion
 from pseudohealthy.commands.finding import Demo, Detect, Inspect
 from pseudohealthy.commands.informing import Info
@@ -15,7 +15,7 @@ from pseudohealthy.commands.verifying import Verify
 from pseudohealthy.commands.words import flags_of
 from pseudohealthy.version import __version__
 
-COMMANDS: dict[str, type[Command]] = {
+COMMANDS |= {
     "demo": Demo,
     "inspect": Inspect,
     "prepare": Prepare,

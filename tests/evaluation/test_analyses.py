@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pseudohealthy.evaluation.analyses import analyse, contrast, divergence, healthy_in, strata, with_contrast
+from pseudohealthy.evaluation.analyses import contrast, divergence, healthy_in, strata, with_contrast
 from pseudohealthy.evaluation.records import CaseResult
 from pseudohealthy.restorers.apply import Applied
+from pseudohealthy.workflows.analyse import analyse
 
 pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
 

@@ -15,6 +15,7 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.protocols import CaseResult, strict
 from pseudohealthy.evaluation.records import Record, summarise
 from pseudohealthy.metrics.thresholds import Threshold, healthy_quantile
+from pseudohealthy.report import evaluation_tables
 
 CONTROL = "control: mean intensity"
 THRESHOLD = Threshold(2.5, "healthy-quantile", {"quantile": 0.99, "n_patients": 9})
@@ -184,7 +185,7 @@ def test_contradictions_are_refused():
 def test_the_table_lists_methods_above_controls_and_marks_the_best(both):
     evaluation = both[1]
     console = Console(width=200, no_color=True, file=io.StringIO())
-    console.print(evaluation.table())
+    console.print(evaluation_tables.table(evaluation))
     text = console.file.getvalue()
     assert text.index("ddpm") < text.index(CONTROL)
     best = by_metric(evaluation)["image_auroc"].value
@@ -205,7 +206,7 @@ def test_what_is_saved_can_be_read_back_and_is_harmless_in_a_spreadsheet(tmp_pat
         if case.case_id == "case0":
             case.case_id = "=cmd|' /C calc'!A0"
     evaluation = strict(given, thresholds=THRESHOLD, score_thresholds=Threshold(1.0, "given"), resamples=50)
-    names = {path.name for path in evaluation.save(tmp_path / "out")}
+    names = {path.name for path in evaluation_tables.save(evaluation, tmp_path / "out")}
     assert names == {"metrics.json", "cases.csv", "roc.png", "precision_recall.png", "scores.png"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     stored = [Record.from_dict(row) for row in json.loads((tmp_path / "out" / "metrics.json").read_text())]

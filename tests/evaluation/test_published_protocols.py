@@ -18,7 +18,7 @@ from pseudohealthy.evaluation.protocols.boxes import FROC_RATES, froc, healthy_r
 from pseudohealthy.evaluation.records import Box, Place
 from pseudohealthy.maps import volume_filters
 from pseudohealthy.metrics.thresholds import Threshold
-from pseudohealthy.report import plots
+from pseudohealthy.report import evaluation_tables, plots
 from pseudohealthy.report.page import evaluation_report
 
 pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
@@ -312,7 +312,7 @@ def test_classes_are_in_table_json_csv_and_page(by_class, tmp_path):
 
     from rich.console import Console
 
-    by_class.save(tmp_path)
+    evaluation_tables.save(by_class, tmp_path)
     stored = {
         entry["metric"]: entry
         for entry in json.loads((tmp_path / "metrics.json").read_text())
@@ -325,7 +325,7 @@ def test_classes_are_in_table_json_csv_and_page(by_class, tmp_path):
     assert (row["boxes"], row["images"], row["box_recall_covered"]) == (2, 2, 0.5)
     assert row["box_f1_covered_low"] <= row["box_f1_covered"] <= row["box_f1_covered_high"]
     console = Console(width=100, file=StringIO())
-    console.print(by_class.table())
+    console.print(evaluation_tables.table(by_class))
     lines = console.file.getvalue().splitlines()
     (line,) = (line for line in lines if line.strip().startswith("Frac."))
     assert line.split()[:4] == ["Frac.", "ddpm", "3", "3"] and "1.000" in line
@@ -350,7 +350,7 @@ def test_the_forest_plot_has_panels_for_every_class(by_class, tmp_path, monkeypa
 def test_figures_without_classes_have_no_table_of_classes(tmp_path):
     rng = np.random.default_rng(9)
     result = measure("thor-wrist", [picture(rng, n, [Box(5, 6, 15, 18)] if n % 2 else []) for n in range(6)], SETTING)
-    result.save(tmp_path)
+    evaluation_tables.save(result, tmp_path)
     assert value(result, "box_recall_covered").value == 1 and not (tmp_path / "classes.csv").exists()
     assert "by class" not in evaluation_report(tmp_path, result, {}).read_text()
 

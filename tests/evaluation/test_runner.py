@@ -18,6 +18,7 @@ from pseudohealthy.detection.detector import load as detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.records import covered
+from pseudohealthy.report import evaluation_tables
 from pseudohealthy.restorers.controls import CONTROLS
 from pseudohealthy.workflows.evaluate import evaluate
 
@@ -183,7 +184,7 @@ def test_figures_over_fewer_cases_say_so_on_screen_and_in_the_report(tiny_run, p
     known = total - len(masks) + 1
     said = f"{known} of {total} cases have voxel figures"
     console = Console(width=200, file=StringIO())
-    console.print(result.table())
+    console.print(evaluation_tables.table(result))
     assert said in console.file.getvalue() and "no reference mask" in console.file.getvalue()
     page = (out / "report.html").read_text()
     assert page.count(said) == 2 and "no reference mask" in page

@@ -14,7 +14,6 @@ from PIL import Image
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.evaluation import conditioning as swapping
-from pseudohealthy.evaluation.analyses import analyse_runs
 from pseudohealthy.evaluation.compare import OnCanvases
 from pseudohealthy.evaluation.examples import examples, to_show
 from pseudohealthy.evaluation.intensity import (
@@ -34,6 +33,7 @@ from pseudohealthy.restorers.apply import Applied
 from pseudohealthy.restorers.conditioned import Conditioned
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
+from pseudohealthy.workflows.analyse import analyse_runs
 from pseudohealthy.workflows.train import train
 
 pytestmark = pytest.mark.usefixtures("few_resamples")

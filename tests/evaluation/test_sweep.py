@@ -15,6 +15,7 @@ import torch
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.sweep import Replay, Sweep, parsed
+from pseudohealthy.report import sweep_tables
 from pseudohealthy.restorers.base import Restoration
 from pseudohealthy.runs.run import Run
 from pseudohealthy.workflows.evaluate import evaluate
@@ -125,7 +126,7 @@ def test_without_anomalies_the_figures_are_of_health_and_it_says_why(tiny_run, p
 def test_a_choice_on_test_says_so(tiny_run, pictures):
     result = sweep(tiny_run, pictures, ["map.smooth=0,3"], device="cpu", split="test", resamples=20)
     assert any("chosen on test" in note and "oracle" in note for note in result.notes)
-    assert "chosen on test" in result.text() and "on test" in result.text().splitlines()[-1]
+    assert "chosen on test" in sweep_tables.text(result) and "on test" in sweep_tables.text(result).splitlines()[-1]
 
 
 def test_patients_trained_on_are_refused(tiny_run, pictures, tmp_path):
@@ -193,7 +194,7 @@ def test_wolleb_is_drawn_as_lines_of_its_two_figures_unless_asked_otherwise(as_w
         plots, "sweep", lambda p, a, f, t, **k: drawn.append((list(f), k["lines"])) or real(p, a, f, t, **k)
     )
     for plot in ("auto", "heat", "lines"):
-        replace(result, plot=plot).save(tmp_path / plot)
+        sweep_tables.save(replace(result, plot=plot), tmp_path / plot, {})
     names = ["Dice, mean per diseased slice @ otsu", "voxel AUROC, mean per diseased slice"]
     assert drawn == [(names, True), (names, False), (names, True)]
     assert not replace(result, protocol="strict").lines and replace(result, protocol="strict", plot="lines").lines

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pseudohealthy.evaluation.protocols import CaseResult, strict
 from pseudohealthy.metrics.thresholds import Threshold
-from pseudohealthy.report import page
+from pseudohealthy.report import evaluation_tables, page
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -160,7 +160,7 @@ def test_pictures_are_embedded_while_there_is_room_and_linked_beyond(tmp_path, m
 
 def test_the_metrics_stand_with_their_intervals_and_controls_below(tmp_path):
     result = evaluation()
-    result.save(tmp_path / "out")
+    evaluation_tables.save(result, tmp_path / "out")
     html = page.evaluation_report(tmp_path / "out", result, {"run": "demo"}).read_text("utf-8")
     [auroc] = [r for r in result.records if r.metric == "image_auroc" and r.method == "ddpm"]
     table = html.split('id="metrics"')[1].split("</table>")[0]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, Fault
+from pseudohealthy.interop.pretrained import begin
 from pseudohealthy.networks.spark import ENCODER
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.conditioned import Conditioned
@@ -131,7 +132,7 @@ def test_training_begins_with_the_pretrained_encoder_except_its_last_layer(tmp_p
     spark = pretrained(tmp_path / "spark.safetensors")
     model = restorer(encoder_weights=str(tmp_path / "spark.safetensors"))
     last = model.model.encoder.fc.weight.clone()
-    model.begin()
+    begin(model)
     own, other = model.model.encoder.state_dict(), spark.model.sparse_encoder.sp_cnn.state_dict()
     assert all(torch.equal(own[name], other[name]) for name in own if not name.startswith("fc."))
     assert torch.equal(model.model.encoder.fc.weight, last)
@@ -166,7 +167,7 @@ def test_a_file_that_is_not_this_encoder_is_refused_not_skipped(make, tmp_path):
     path = tmp_path / "spark.safetensors"
     make(path)
     with pytest.raises(Fault) as fault:
-        restorer(encoder_weights=str(path)).begin()
+        begin(restorer(encoder_weights=str(path)))
     assert fault.value.exit == BAD_MODEL and fault.value.code.startswith("CHECKPOINT_")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import Fault
+from pseudohealthy.interop import pretrained
 from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
@@ -236,10 +237,10 @@ def test_symmetry_leaves_what_both_halves_have_in_the_twin():
 
 def test_a_training_starts_from_given_weights_and_an_opened_run_does_not(monkeypatch):
     asked = []
-    monkeypatch.setattr(ct, "start_from", lambda module, path: asked.append((type(module), path)))
+    monkeypatch.setattr(pretrained, "start_from", lambda module, path: asked.append((type(module), path)))
     model = restorer(architecture="unet", network={**NETWORK, "groups": 4}, weights="faces")
     assert not asked
-    model.begin()
+    pretrained.begin(model)
     assert asked == [(UNet, "faces")]
     assert isinstance(restorer(weights="faces").denoiser.network, CtUNet)
 

@@ -13,6 +13,7 @@ from pseudohealthy import progress
 from pseudohealthy.commands.words import Arg, words_of
 from pseudohealthy.errors import USAGE, Fault
 
+COMMANDS: dict[str, type[Command]] = {}  # by name, in the order of the help; `cli` fills it
 DEVICE = re.compile(r"auto|cpu|(cuda|mps)(:\d+)?")
 
 

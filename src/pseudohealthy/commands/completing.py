@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pseudohealthy.commands import kinds
-from pseudohealthy.commands.base import Command
+from pseudohealthy.commands.base import COMMANDS, Command
 from pseudohealthy.commands.helping import ALONE, first
 from pseudohealthy.commands.words import Arg, Word, words_of
 
@@ -21,8 +21,6 @@ class Completion(Command):
     """which shell; fish takes it by `pseudohealthy completion fish | source`"""
 
     def run(self) -> int:
-        from pseudohealthy.cli import COMMANDS
-
         text = {"bash": bash, "zsh": zsh, "fish": fish}[self.shell](COMMANDS)
         self.show({"shell": self.shell, "script": text}, text, asked=True)
         return 0

@@ -169,12 +169,3 @@ def rows(words: Iterable[Word]) -> list[str]:
 def escaped(text: str) -> str:
     """Text in which nothing is a mark of the page."""
     return text.replace("<", "&lt;").replace("|", "&#124;").replace("*", "\\*")
-
-
-if __name__ == "__main__":  # make commands
-    import sys
-    from pathlib import Path
-
-    from pseudohealthy.cli import COMMANDS
-
-    Path(sys.argv[1]).write_text(page(COMMANDS), encoding="utf-8")

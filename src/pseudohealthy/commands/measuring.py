@@ -55,7 +55,7 @@ class Evaluate(Command):
         result = evaluate(run, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
                           limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite, resample_mask=self.resample_mask)  # fmt: skip
         if self.analyses:
-            from pseudohealthy.evaluation.analyses import analyse
+            from pseudohealthy.workflows.analyse import analyse
 
             analyse(run, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
         if self.json:
@@ -63,7 +63,9 @@ class Evaluate(Command):
         elif not self.quiet:
             from rich.console import Console
 
-            Console(width=None if sys.stdout.isatty() else 200).print(result.table())
+            from pseudohealthy.report.evaluation_tables import table
+
+            Console(width=None if sys.stdout.isatty() else 200).print(table(result))
         return SOME_FAILED if any(note.startswith("error[") for note in result.notes) else 0
 
 
@@ -99,7 +101,7 @@ class Compare(Command):
         result = compare(self.runs, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
                          limit=self.limit, case=self.case, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
         if self.analyses:
-            from pseudohealthy.evaluation.analyses import analyse_runs
+            from pseudohealthy.workflows.analyse import analyse_runs
 
             analyse_runs(self.runs, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
         if self.json:
@@ -143,15 +145,12 @@ class Sweep(Command):
     """write into --out although something lies there"""
 
     def run(self) -> int:
+        from pseudohealthy.report import sweep_tables
         from pseudohealthy.workflows.sweep import sweep
 
         result = sweep(self.run_folder, self.data, self.over, self.out, split=self.split, protocol=self.protocol,
                        metric=self.metric, plot=self.plot, device=self.device, batch=self.batch, limit=self.limit,
                        allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
-        if self.json:
-            from pseudohealthy.report.sweep_tables import rows
-
-            self.show({"best": result.settings(result.best), "metric": result.metric, "settings": rows(result)})
-        else:
-            self.show(None, result.text(), asked=True)
+        said = {"best": result.settings(result.best), "metric": result.metric, "settings": sweep_tables.rows(result)}
+        self.show(said, sweep_tables.text(result), asked=True)
         return 0

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,12 +62,6 @@ class Comparison:
     histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     examples: dict[str, Example] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-    def save(self, folder: Path | str, made: Mapping[str, Any] | None = None) -> list[Path]:
-        """comparison.csv, .json, .tex and .png, panel.png, curves.png (where runs have a validation ROC-AUC), report.html."""
-        from pseudohealthy.report import comparison_tables
-
-        return comparison_tables.save(self, Path(folder), made or {})
 
 
 def one_protocol(name: str) -> protocols.Protocol:

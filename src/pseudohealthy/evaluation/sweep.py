@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -83,18 +82,6 @@ class Sweep:
     def lines(self) -> bool:
         """Whether two axes are drawn as lines; by default where the protocol is Wolleb's, whose figure 4 that is."""
         return self.plot == "lines" or (self.plot == "auto" and self.protocol.startswith("wolleb"))
-
-    def text(self) -> str:
-        """A table, the best setting and how to keep it."""
-        from pseudohealthy.report import sweep_tables
-
-        return sweep_tables.text(self)
-
-    def save(self, folder: Path | str, made: Mapping[str, Any] | None = None) -> list[Path]:
-        """sweep.csv, sweep.json, sweep.png, strip.png and report.html."""
-        from pseudohealthy.report import sweep_tables
-
-        return sweep_tables.save(self, Path(folder), made or {})
 
 
 def parsed(over: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -8,6 +8,7 @@ by how often. Everything else must fit: shapes, and the settings that shapes do 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,28 @@ from torch import Tensor, nn
 from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.interop import diffusers
 from pseudohealthy.models import folder_of
+from pseudohealthy.networks.resnet import ResNet
+from pseudohealthy.networks.spark import ENCODER
 from pseudohealthy.networks.unet import Attention, UNet
 from pseudohealthy.progress import say
+from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.run import Run
 
 FIRST, LAST = ("input_blocks.0.0", "init_conv"), ("out.2", "final.2")  # of `UNet`, of `CtUNet`
 SETTINGS = ("stem", "learned_variance", "embedding_order", "frequency_shift", "pad_end")
+
+
+def begin(restorer: Restorer) -> None:
+    """Before the first step of a new training: every network of `Restorer.starts` takes the weights it is to start from.
+
+    An encoder takes those of a "spark" run, any other network what `start_from` takes. Faults as there.
+    """
+    for network, where in restorer.starts():
+        if where and isinstance(network, ResNet):
+            network.load_state_dict(encoder_of(Path(where), network.state_dict()))
+        else:
+            start_from(network, where)
 
 
 def start_from(module: nn.Module, path: Path | str) -> None:
@@ -110,3 +126,16 @@ def shares(n: int, m: int) -> Tensor:
     """(m, n): 1 where one of n channels goes into one of m, taken in turn."""
     old, new = torch.arange(n)[None], torch.arange(m)[:, None]
     return (old % m == new if n > m else new % n == old).float()
+
+
+def encoder_of(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict for an encoder shaped like `expected` from the weights file of a "spark" run; its last layer is kept.
+
+    Fault CHECKPOINT_* (exit 5) where the file is missing, damaged, or has not exactly this encoder's parameters.
+    """
+    tensors, _, _ = checkpoint.load(path)
+    prefix = f"model.{ENCODER}"
+    found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    found |= {key: value for key, value in expected.items() if key.startswith("fc.")}  # has not been pretrained
+    checkpoint.compare(path, {key: tuple(value.shape) for key, value in found.items()}, expected)
+    return found

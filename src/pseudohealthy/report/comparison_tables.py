@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, Record, summarise
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.table import write_table
-from pseudohealthy.report import example, plots
+from pseudohealthy.report import evaluation_tables, example, plots
 from pseudohealthy.report.page import write_report
 from pseudohealthy.runs.run import provenance
 
@@ -78,7 +78,7 @@ def printed(result: Comparison) -> Any:
     for data, evaluation in result.evaluations.items():
         rivals = {record.against for record in evaluation.records if record.against}
         shown = [r for r in evaluation.records if not r.is_control or r.method in rivals or not rivals]
-        parts += [Text(data, style="bold"), replace(evaluation, records=shown, notes=[]).table()]
+        parts += [Text(data, style="bold"), evaluation_tables.table(replace(evaluation, records=shown, notes=[]))]
     costs = Table("method", "calls", "s/case", "peak MB", "parameters", "channels", "steps", "planes seen", "training s",
                   "best val. ROC-AUC", "best val. loss", box=None)  # fmt: skip
     for row in rows(result):

@@ -102,8 +102,9 @@ class Restorer(nn.Module):
     def fits(self, batch: int) -> None:
         """Fault RECIPE (exit 2) where the method cannot be trained on so many images at a time."""
 
-    def begin(self) -> None:
-        """Called once, before the first step of a new training: weights to start from. Not when a run is opened."""
+    def starts(self) -> tuple[tuple[nn.Module, str], ...]:
+        """Networks that a new training starts from given weights, and where these lie ("" for none)."""
+        return ()
 
     def loss(self, batch: Batch, part: str) -> Tensor:
         """Per-item loss (B,) of one part."""

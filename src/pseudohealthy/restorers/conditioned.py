@@ -7,7 +7,6 @@ contrast and scanner pass it, a lesion should not.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated, Literal
 
 from torch import Tensor, nn
@@ -21,7 +20,6 @@ from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
 from pseudohealthy.restorers.patched import shared_fields
 from pseudohealthy.restorers.ranges import Depths, Draws, Levels, levels_fit
-from pseudohealthy.restorers.spark import encoder_of
 from pseudohealthy.settings import File, build
 
 
@@ -88,11 +86,8 @@ class Conditioned(Restorer):
     def parts(self) -> tuple[str, ...]:
         return ("model",)
 
-    def begin(self) -> None:
-        if not self.encoder_weights:
-            return
-        state = self.model.encoder.state_dict()
-        self.model.encoder.load_state_dict(encoder_of(Path(self.encoder_weights), state))
+    def starts(self) -> tuple[tuple[nn.Module, str], ...]:
+        return ((self.model.encoder, self.encoder_weights),)
 
     def loss(self, batch: Batch, part: str) -> Tensor:
         """Mean absolute error of the clean estimate at a random level."""

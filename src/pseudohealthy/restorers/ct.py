@@ -12,13 +12,12 @@ from functools import partial
 from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.interop.pretrained import start_from
 from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
@@ -113,8 +112,8 @@ class CtPatched(Restorer):
     def parts(self) -> tuple[str, ...]:
         return ("denoiser",)
 
-    def begin(self) -> None:
-        start_from(self.denoiser.network, self.weights)
+    def starts(self) -> tuple[tuple[nn.Module, str], ...]:
+        return ((self.denoiser.network, self.weights),)
 
     def grid(self, height: int, width: int) -> list[Box]:
         """Windows row by row, spread evenly from border to border, as many as the stride needs.

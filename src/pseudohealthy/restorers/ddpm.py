@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample, walk
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.interop.pretrained import start_from
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
@@ -100,8 +99,8 @@ class Ddpm(Restorer):
     def parts(self) -> tuple[str, ...]:
         return ("denoiser",)
 
-    def begin(self) -> None:
-        start_from(self.denoiser.network, self.weights)
+    def starts(self) -> tuple[tuple[nn.Module, str], ...]:
+        return ((self.denoiser.network, self.weights),)
 
     def loss(self, batch: Batch, part: str) -> Tensor:
         """Mean squared error between the network's output and its target at a random level (Ho et al., eq. 14)."""

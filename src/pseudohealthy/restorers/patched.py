@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw, Key
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.interop.pretrained import start_from
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
@@ -117,8 +116,8 @@ class Patched(Restorer):
     def parts(self) -> tuple[str, ...]:
         return ("denoiser",)
 
-    def begin(self) -> None:
-        start_from(self.denoiser.network, self.weights)
+    def starts(self) -> tuple[tuple[nn.Module, str], ...]:
+        return ((self.denoiser.network, self.weights),)
 
     def spans(self, length: int) -> list[tuple[int, int, int, int]]:
         """(start, end) of every box along one axis, and (start, end) of what it gives to the stitched image."""

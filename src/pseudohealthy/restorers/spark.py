@@ -5,8 +5,6 @@ A restorer in its own right as well: every cell of the image is painted from the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -16,9 +14,8 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.networks.ranges import Channels, Size, norms_fit
 from pseudohealthy.networks.resnet import ResNet
-from pseudohealthy.networks.spark import ENCODER, Spark, cell_errors
+from pseudohealthy.networks.spark import Spark, cell_errors
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
-from pseudohealthy.runs import checkpoint
 from pseudohealthy.settings import Range, check
 
 
@@ -92,16 +89,3 @@ class MaskedPretraining(Restorer):
 
     def network_calls(self) -> int:
         return len(self.maskings())
-
-
-def encoder_of(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict for an encoder shaped like `expected` from the weights file of a "spark" run; its last layer is kept.
-
-    Fault CHECKPOINT_* (exit 5) where the file is missing, damaged, or has not exactly this encoder's parameters.
-    """
-    tensors, _, _ = checkpoint.load(path)
-    prefix = f"model.{ENCODER}"
-    found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    found |= {key: value for key, value in expected.items() if key.startswith("fc.")}  # has not been pretrained
-    checkpoint.compare(path, {key: tuple(value.shape) for key, value in found.items()}, expected)
-    return found

@@ -20,6 +20,7 @@ from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.devices import precision_of
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import INTERNAL, NO_INPUT, USAGE, Fault
+from pseudohealthy.interop import pretrained
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.processes import World
 from pseudohealthy.progress import say
@@ -55,7 +56,7 @@ class Trainer:
         torch.manual_seed(self.budget.seed)
         self.restorer: Restorer = run.recipe.make_restorer()
         if not (run.folder / "resume.safetensors").is_file():
-            self.restorer.begin()
+            pretrained.begin(self.restorer)
         label = None if self.restorer.uses_labels else HEALTHY
         self.rows = store.select("train", label)
         if self.restorer.uses_labels and len(store.select("train", ANOMALOUS)) == 0:

@@ -29,6 +29,7 @@ from pseudohealthy.evaluation.restoration import sentences
 from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.metrics import bootstrap
 from pseudohealthy.progress import say
+from pseudohealthy.report import comparison_tables
 from pseudohealthy.runs.run import Run
 
 
@@ -100,6 +101,6 @@ def compare(
         result.costs |= {(name, label): cost for label, cost in costs.items()}
         result.against_best[name] = against_best(protocol, evaluation, test, labels, setting)
     if folder is not None:
-        result.save(folder, {"data": {name: manifest.sha256 for name, manifest in sets.items()}})
+        comparison_tables.save(result, folder, {"data": {name: manifest.sha256 for name, manifest in sets.items()}})
         say(f"report: {folder / 'report.html'}")
     return result

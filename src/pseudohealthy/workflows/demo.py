@@ -18,6 +18,7 @@ import numpy as np
 from pseudohealthy import progress
 from pseudohealthy.errors import BAD_OUTPUT, Fault
 from pseudohealthy.progress import duration, say
+from pseudohealthy.report import evaluation_tables
 
 MARK = "demo.json"  # what a demo folder holds, so that only such a folder is ever written over
 
@@ -51,7 +52,7 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
     timed_training("digits-splotch", out / "digits", out / "run-digits", 60 * minutes / 2, device)
     say("3/5 evaluation on 200 clean and 200 splotched digits that were not trained on, beside the trivial controls")
     result = evaluate(out / "run-digits", load(out / "digits"), out / "evaluation", device=device, batch=64)
-    console.print(result.table())
+    console.print(evaluation_tables.table(result))
     cells = {case.root / case.image: case.mask for case in load(out / "digits").split("test") if case.label}
     drawn = {path: io.read_mask(cells[path], out / "digits", io.read(path)) for path in list(cells)[:6]}
     folder = out / "findings-digits"

@@ -19,6 +19,7 @@ from pseudohealthy.evaluation.records import CONTROL
 from pseudohealthy.evaluation.restoration import TwinErrors, sentences
 from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.progress import duration, say
+from pseudohealthy.report import evaluation_tables
 from pseudohealthy.report.page import evaluation_report
 from pseudohealthy.restorers.controls import control_restorers
 from pseudohealthy.runs.run import Run
@@ -105,7 +106,7 @@ def evaluate(
                         f"{duration(time.perf_counter() - begun)} with all controls")  # fmt: skip
     result.notes += detector.canvas.limits()
     if folder is not None:
-        result.save(folder)
+        evaluation_tables.save(result, folder)
         evaluation_report(
             folder, result, detector.made() | {"data": manifest.root.name, "manifest_sha256": manifest.sha256}
         )

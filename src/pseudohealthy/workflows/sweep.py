@@ -18,6 +18,7 @@ from pseudohealthy.evaluation.sweep import MOST, PREFERRED, Plot, Sweep, exempla
 from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.metrics import bootstrap
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.report import sweep_tables
 from pseudohealthy.runs.changes import same_network
 from pseudohealthy.runs.run import Run
 
@@ -95,6 +96,6 @@ def sweep(
                             "that sees nothing")  # fmt: skip
     result.notes = list(dict.fromkeys(result.notes))
     if folder is not None:
-        result.save(folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256})
+        sweep_tables.save(result, folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256})
         say(f"report: {folder / 'report.html'}")
     return result
