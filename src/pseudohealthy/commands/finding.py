@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.words import Arg
+from pseudohealthy.detection.outputs import KINDS, OUTPUTS
 
 
 @dataclass(kw_only=True)
@@ -60,12 +61,7 @@ class Detect(Command):
     """NIfTI, DICOM, PNG, JPEG, TIFF, NumPy or zip files, or folders of those; "t1.nii|t2.nii" are channels of one image"""
     out: Annotated[Path, Arg(metavar="DIR", kind="out")]
     """folder for findings and report"""
-    kinds: tuple[Literal["volumes", "panel", "html", "json", "nifti", "dicom-seg", "dicom-map", "dicom-sc"], ...] = (
-        "volumes",
-        "panel",
-        "html",
-        "json",
-    )
+    kinds: Annotated[tuple[str, ...], Arg(choices=tuple(OUTPUTS))] = KINDS
     """what to write per case; the dicom kinds need DICOM inputs and stay in their study, with its patient"""
     layout: Literal["cases", "bids"] = "cases"
     """a folder per case, or BIDS derivative names for inputs named like sub-01_T1w.nii.gz"""

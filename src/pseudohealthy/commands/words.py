@@ -31,6 +31,7 @@ class Arg:
             "out". Completion offers it, and swapped words are told apart by it.
         least, most: bounds of a number, both allowed.
         above: a number has to be greater than this.
+        choices: the only values, where a table elsewhere says which (else `Literal` says it).
     """
 
     metavar: str = ""
@@ -41,6 +42,7 @@ class Arg:
     least: float | None = None
     most: float | None = None
     above: float | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _word(field: str, hint: Any, default: Any, said: str) -> Word:
     hint = _without_none(hint)
     many = typing.get_origin(hint) is tuple
     hint = _without_none(typing.get_args(hint)[0]) if many else hint
-    choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+    choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else arg.choices
     return Word(field, str if choices else hint, default, said, tuple(choices), many, arg)
 
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pseudohealthy.detection.bids import Bids
 from pseudohealthy.detection.domain import Verdict
-from pseudohealthy.detection.output_layout import places, relative
+from pseudohealthy.detection.output_layout import places
+from pseudohealthy.detection.outputs import DICOM, KINDS, OUTPUTS, Target, split, writer
 from pseudohealthy.detection.ranks import rank
+from pseudohealthy.detection.truth import Known, beside
 from pseudohealthy.errors import USAGE, Fault, one_line
-from pseudohealthy.io.atomic import together, write_json, write_text
+from pseudohealthy.io.atomic import together
 from pseudohealthy.io.dicom import DicomOrigin
 from pseudohealthy.io.names import unnamed
 from pseudohealthy.io.scan import Scan
 
-if TYPE_CHECKING:
-    from pseudohealthy.detection.truth import Known
-
-KINDS = ("volumes", "panel", "html", "json")
-DICOM_KINDS = ("dicom-seg", "dicom-map", "dicom-sc")
-EVERY_KIND = (*KINDS, "nifti", *DICOM_KINDS)
-# What an input must have for a kind, where not every input has it
-NEEDS = {**dict.fromkeys(DICOM_KINDS, "a DICOM series"), "nifti": "a place in the patient"}
 MOST_REGIONS = 20
 REGIONS_ORDER = "the most conspicuous first: by excess, the sum over a region of what the map exceeds the threshold by"
 
@@ -198,80 +192,25 @@ class Finding:
     def _write(
         self, folder: Path, kinds: Sequence[str], layout: str | Bids, truth: np.ndarray | None
     ) -> dict[str, Path]:
-        from pseudohealthy import io
-        from pseudohealthy.io.hashing import sha256
-        from pseudohealthy.report.case_page import case_page
-        from pseudohealthy.report.panel import panel
-
-        place = places(folder, self.case_id, layout, self.scan)
         # The DICOM source comes first: what had to be repaired in it is a warning that the other kinds show
-        source = self._dicom_source() if set(kinds) & set(DICOM_KINDS) else None
-        paths: dict[str, Path] = {}
-        if "volumes" in kinds or "nifti" in kinds:
-            for name, array, dtype in (
-                ("pseudo_healthy", self.healthy, None),
-                ("anomaly_map", self.map, np.float32),
-                ("anomaly_mask", self.mask, None),
-            ):
-                stem = place.stems[name]
-                paths[name] = io.write_volume(array, self.scan, place.volumes, stem, dtype=dtype)
-        if "panel" in kinds:
-            paths["panel"] = panel(self, place.case / "panel.png", window=self.window, truth=truth)
-        if source is not None:
-            paths |= self._save_dicom(place.case, kinds, paths.get("panel"), source)
-        if "html" in kinds:
-            files = {name: path.name for name, path in paths.items() if path.is_file()}
-            drawn = paths.get("panel")
-            page = place.case / "case.html"
-            report = relative(folder / "report.html", place.case) if self.hashes else ""  # a command writes one
-            paths["html"] = case_page(self, page, truth=truth, picture=drawn, files=files, report=report)
-        if "json" in kinds:
-            if len(self.plane_scores) > 1:
-                paths["slices"] = write_text(place.case / "slices.csv", self.slices())
-            hashes = {name: sha256([path]) for name, path in paths.items()}
-            said = self.describe({name: relative(path, place.case) for name, path in paths.items()})
-            said |= {**self.hashes, "outputs_sha256": hashes}
-            said |= {} if truth is None else {"truth": self.beside(truth).as_dict()}
-            paths["case"] = write_json(place.case / "case.json", said)
-        return paths
+        source = self._dicom_source() if any(OUTPUTS[kind].needs == DICOM for kind in kinds) else None
+        to = Target(folder, places(folder, self.case_id, layout, self.scan), truth, source)
+        for kind in OUTPUTS:
+            if kind in kinds:
+                to.paths |= writer(kind)(self, to)
+        return to.paths
 
     def _dicom_source(self) -> Any:
         """The headers of the source, repaired; what was repaired is a warning of the case, once."""
-        from pseudohealthy.io import dicom_source
+        from pseudohealthy.io import dicom_source  # pydicom and highdicom: only for inputs that need them
 
         made = dicom_source.read(self.scan)
         notes = [unnamed(note, self.scan.unnamed) for note in made.notes]
         self.warnings += [note for note in notes if note not in self.warnings]
         return made
 
-    def _save_dicom(self, folder: Path, kinds: Sequence[str], drawn: Path | None, source: Any) -> dict[str, Path]:
-        from pseudohealthy.io import dicom_write
-
-        paths: dict[str, Path] = {}
-        if "dicom-seg" in kinds:
-            path = folder / "anomaly_mask.dcm"
-            paths["dicom_seg"] = dicom_write.write_segmentation(self.mask, self.scan, path, source)
-        if "dicom-map" in kinds:
-            path = folder / "anomaly_map.dcm"
-            paths["dicom_map"] = dicom_write.write_map(self.map, self.scan, path, source)
-        if "dicom-sc" in kinds:
-            from PIL import Image
-
-            from pseudohealthy.report.panel import panel
-
-            shown = drawn or panel(self, folder / ".panel.png", window=self.window)
-            with Image.open(shown) as picture:
-                pixels = np.array(picture.convert("RGB"))
-            if drawn is None:
-                shown.unlink()
-            path = folder / "panel.dcm"
-            paths["dicom_sc"] = dicom_write.write_capture(pixels, self.scan, path, source)
-        return paths
-
     def beside(self, truth: np.ndarray) -> Known:
         """What the finding is worth beside a reference (D, H, W) bool."""
-        from pseudohealthy.detection.truth import beside
-
         return beside(self.scan.voxels[0], self.healthy[0], self.mask, truth)
 
     def slices(self) -> str:
@@ -311,38 +250,10 @@ class Finding:
         }
 
 
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Fault KIND (exit 2) for a kind that does not exist."""
-    unknown = [kind for kind in kinds if kind not in EVERY_KIND]
-    if unknown:
-        raise Fault(
-            "KIND",
-            f"there is no output kind '{unknown[0]}'",
-            f"one of: {', '.join(EVERY_KIND)}",
-            exit=USAGE,
-        )
-
-
 def split_kinds(kinds: Sequence[str], scan: Scan) -> tuple[list[str], dict[str, str]]:
     """The kinds that a finding of this scan can be written as, and what it would need for the others.
 
     Raises Fault KIND (exit 2) for a kind that does not exist, and where none is left.
     """
-    check_kinds(kinds)
-    dicom = isinstance(scan.origin, DicomOrigin)
-    return _split(kinds, dicom, scan.kind == "nifti" or scan.affine is not None)
-
-
-def check_some(kinds: Sequence[str], formats: Collection[str]) -> None:
-    """Fault KIND (exit 2) where inputs of these formats (`Source.kind`) can have none of the kinds."""
-    _split(kinds, "dicom" in formats, "dicom" in formats or "nifti" in formats)
-
-
-def _split(kinds: Sequence[str], dicom: bool, placed: bool) -> tuple[list[str], dict[str, str]]:
-    lacking = {kind: not (placed if kind == "nifti" else dicom) for kind in NEEDS}
-    left_out = {kind: NEEDS[kind] for kind in kinds if lacking.get(kind)}
-    possible = [kind for kind in kinds if kind not in left_out]
-    if kinds and not possible:
-        found = ", ".join(f"{kind} needs {reason}" for kind, reason in left_out.items())
-        raise Fault("KIND", f"nothing to write: {found}", "add volumes to --kinds", exit=USAGE)
-    return possible, left_out
+    placed = scan.kind == "nifti" or scan.affine is not None
+    return split(kinds, dicom=isinstance(scan.origin, DicomOrigin), placed=placed)

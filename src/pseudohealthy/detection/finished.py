@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy.detection.outputs import OUTPUTS
 from pseudohealthy.io.atomic import plain
 from pseudohealthy.io.hashing import sha256
 
 # Everything `Finding.save` may leave in a case's folder; nothing else there is ever removed
-WRITTEN = {"panel.png", "panel.dcm", "slices.csv", "case.json", "case.html"} | {
-    stem + suffix
-    for stem in ("pseudo_healthy", "anomaly_map", "anomaly_mask")
-    for suffix in (".nii.gz", ".png", ".tiff", ".npy", ".dcm")
+WRITTEN = {
+    name if "." in name else name + suffix
+    for output in OUTPUTS.values()
+    for name in output.files
+    for suffix in (".nii.gz", ".png", ".tiff", ".npy")
 }
 TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}")  # as `atomic` and `together` name them
 

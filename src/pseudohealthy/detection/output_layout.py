@@ -10,6 +10,7 @@ from typing import Any
 
 from pseudohealthy.detection import bids
 from pseudohealthy.detection.bids import NAME, Bids, Input
+from pseudohealthy.detection.outputs import IMAGES
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.scan import Scan
@@ -17,7 +18,7 @@ from pseudohealthy.version import __version__
 
 LAYOUTS = ("cases", "bids")
 SUFFIXES = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "PDT2", "inplaneT1", "inplaneT2", "angio", "T1rho")
-STEMS = {name: name for name in ("pseudo_healthy", "anomaly_map", "anomaly_mask")}
+STEMS = {name: name for name in IMAGES}
 DESCRIPTIONS = {
     "pseudo_healthy": "The image restored to its healthy twin by a generative model; research use only.",
     "anomaly_map": "How far the image is from its healthy twin, voxel by voxel; no probability; research use only.",

@@ -15,9 +15,10 @@ from pseudohealthy import io, progress
 from pseudohealthy.detection import finished
 from pseudohealthy.detection.bids import Bids
 from pseudohealthy.detection.detector import Detector
-from pseudohealthy.detection.finding import KINDS, Finding, split_kinds
+from pseudohealthy.detection.finding import Finding, split_kinds
 from pseudohealthy.detection.interrupted import unforeseen
 from pseudohealthy.detection.output_layout import places
+from pseudohealthy.detection.outputs import KINDS
 from pseudohealthy.detection.rows import Detections, blank
 from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, Fault
 from pseudohealthy.io.hashing import sha256

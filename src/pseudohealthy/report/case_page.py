@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pseudohealthy.detection.output_layout import relative
 from pseudohealthy.io.atomic import write_text
 from pseudohealthy.report.case_volumes import counts, display, presets, thresholds
 from pseudohealthy.report.panel import orientation, starting_window
@@ -26,10 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pseudohealthy.detection.finding import Finding
+    from pseudohealthy.detection.outputs import Target
 
 LIBRARY = "niivue-0.69.0.umd.js.gz"
 MEGABYTES = 9.5  # of a page, so that it can be mailed
 VIEWS = ("axial", "coronal", "sagittal")
+
+
+def save(finding: Finding, to: Target) -> dict[str, Path]:
+    """case.html of a case, with links to what was written before; see `detection.outputs`."""
+    case = to.place.case
+    files = {name: path.name for name, path in to.paths.items() if path.is_file()}
+    report = relative(to.folder / "report.html", case) if finding.hashes else ""  # a command writes one
+    drawn = to.paths.get("panel")
+    return {"html": case_page(finding, case / "case.html", truth=to.truth, picture=drawn, files=files, report=report)}
 
 
 def case_page(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pseudohealthy.detection.truth import removed, twin_text
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.tiles import tiled
 
@@ -19,10 +20,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from pseudohealthy.detection.finding import Finding
+    from pseudohealthy.detection.outputs import Target
 
 MASK_COLOUR, TRUTH_COLOUR = "#E69F00", "#56B4E9"  # Okabe-Ito orange and sky blue: apart for every colour vision
 FILLED = 0.4  # of a stored window's greys by the foreground; a window that cuts both ends is filled entirely
 Letters = tuple[str, str, str, str]
+
+
+def save(finding: Finding, to: Target) -> dict[str, Path]:
+    """panel.png of a case; see `detection.outputs`."""
+    return {"panel": panel(finding, to.place.case / "panel.png", window=finding.window, truth=to.truth)}
 
 
 def panel(
@@ -37,8 +44,6 @@ def panel(
 
     window: (low, high); by default as `starting_window` says.
     """
-    from pseudohealthy.detection.truth import removed, twin_text
-
     scan = finding.scan
     letters = orientation(scan.affine) if scan.affine is not None else None
     spacing = scan.spacing

@@ -1,0 +1,73 @@
+"""Writers of a finding that draw nothing: its volumes, its DICOM objects and its description; see `outputs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pseudohealthy import io
+from pseudohealthy.detection.finding import Finding
+from pseudohealthy.detection.output_layout import relative
+from pseudohealthy.detection.outputs import Target, writer
+from pseudohealthy.io.atomic import write_json, write_text
+from pseudohealthy.io.hashing import sha256
+
+
+def volumes(finding: Finding, to: Target) -> dict[str, Path]:
+    """Healthy twin, map and mask on the input's grid and in its type; NIfTI where it has a place in the patient."""
+    images = {
+        "pseudo_healthy": (finding.healthy, None),
+        "anomaly_map": (finding.map, np.float32),
+        "anomaly_mask": (finding.mask, None),
+    }
+    place = to.place
+    return {
+        name: io.write_volume(array, finding.scan, place.volumes, place.stems[name], dtype=dtype)
+        for name, (array, dtype) in images.items()
+        if name not in to.paths  # volumes and nifti of one input are the same files
+    }
+
+
+def segmentation(finding: Finding, to: Target) -> dict[str, Path]:
+    """The mask as a DICOM segmentation."""
+    from pseudohealthy.io import dicom_write
+
+    path = to.place.case / "anomaly_mask.dcm"
+    return {"dicom_seg": dicom_write.write_segmentation(finding.mask, finding.scan, path, to.source)}
+
+
+def parametric_map(finding: Finding, to: Target) -> dict[str, Path]:
+    """The map as a DICOM parametric map."""
+    from pseudohealthy.io import dicom_write
+
+    path = to.place.case / "anomaly_map.dcm"
+    return {"dicom_map": dicom_write.write_map(finding.map, finding.scan, path, to.source)}
+
+
+def capture(finding: Finding, to: Target) -> dict[str, Path]:
+    """The panel as a DICOM secondary capture; where no panel is asked for it is drawn and removed."""
+    from PIL import Image
+
+    from pseudohealthy.io import dicom_write
+
+    drawn = to.paths.get("panel")
+    shown = drawn or writer("panel")(finding, to)["panel"]
+    with Image.open(shown) as picture:
+        pixels = np.array(picture.convert("RGB"))
+    if drawn is None:
+        shown.unlink()
+    path = to.place.case / "panel.dcm"
+    return {"dicom_sc": dicom_write.write_capture(pixels, finding.scan, path, to.source)}
+
+
+def description(finding: Finding, to: Target) -> dict[str, Path]:
+    """case.json with the hashes of every other file, and of several planes slices.csv."""
+    case, paths = to.place.case, dict(to.paths)
+    if len(finding.plane_scores) > 1:
+        paths["slices"] = write_text(case / "slices.csv", finding.slices())
+    hashes = {name: sha256([path]) for name, path in paths.items()}
+    said = finding.describe({name: relative(path, case) for name, path in paths.items()})
+    said |= {**finding.hashes, "outputs_sha256": hashes}
+    said |= {} if to.truth is None else {"truth": finding.beside(to.truth).as_dict()}
+    return paths | {"case": write_json(case / "case.json", said)}
