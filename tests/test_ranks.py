@@ -28,7 +28,7 @@ def test_a_percentile_is_told_with_the_number_it_ranks_among(percentile, count, 
 
 
 def test_the_model_card_says_how_small_p_can_be():
-    from pseudohealthy.training.finish import ranked
+    from pseudohealthy.training.model_card import ranked
 
     (line,) = ranked({"case_scores": [0.1] * 26})
     assert "26 healthy validation scans" in line and line.endswith("0.037")

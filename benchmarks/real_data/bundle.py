@@ -34,7 +34,8 @@ from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.processes import World
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.run import Run, provenance
-from pseudohealthy.training.finish import file_hashes, fingerprint, finish
+from pseudohealthy.training.fingerprint import fingerprint
+from pseudohealthy.training.finish import file_hashes, finish
 from pseudohealthy.training.loop import Trainer
 from pseudohealthy.training.plane_store import PlaneStore
 from pseudohealthy.workflows.train import open_planes, resume

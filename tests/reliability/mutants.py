@@ -90,7 +90,7 @@ MUTANTS = {
         "self.inside + within.sum() * found.shape[-3]", "self.inside + within.sum()",
         "tests/restorers/test_apply.py"),
     "thinning": Mutant(
-        "only the first values of a map reach the threshold", "training/finish.py",
+        "only the first values of a map reach the threshold", "training/threshold.py",
         ".numpy()[::share])", ".numpy()[: len(maps)])", "tests/training/test_thinning.py"),
     "latent-processes": Mutant(
         "statistics of codes are summed over processes, not averaged", "restorers/latent.py",

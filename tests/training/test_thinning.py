@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pseudohealthy.maps.anomaly_map import AnomalyMap
-from pseudohealthy.training import finish
+from pseudohealthy.training import finish, threshold
+from pseudohealthy.training.threshold import healthy_values
 
 
 def test_values_are_thinned_evenly(monkeypatch):
@@ -22,10 +23,10 @@ def test_values_are_thinned_evenly(monkeypatch):
     monkeypatch.setattr(
         finish.watch, "applied", lambda _, group, model: [SimpleNamespace(maps=maps[part], score=0.0) for part in group]
     )
-    whole, _ = finish.healthy_values(trainer, None, rows)
+    whole, _ = healthy_values(trainer, None, rows)
     assert len(whole) == 16 * 32 * 32
-    monkeypatch.setattr(finish, "VALUES", 16 * 32 * 32 // 10)
-    some, scores = finish.healthy_values(trainer, None, rows)
+    monkeypatch.setattr(threshold, "VALUES", 16 * 32 * 32 // 10)
+    some, scores = healthy_values(trainer, None, rows)
     assert len(some) == pytest.approx(len(whole) / 10, rel=0.01) and len(scores) == 4
     for quantile in (0.1, 0.5, 0.99):
         assert np.quantile(some, quantile) == pytest.approx(np.quantile(whole, quantile), abs=0.01)

@@ -1,9 +1,16 @@
-"""What a run folder holds, in plain sentences: whoever hands it on must know whose images and ids go with it."""
+"""MODEL_CARD.md: what a run is and what its folder holds; whoever hands it on must know whose images and ids go with it."""
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
+from pseudohealthy.detection.ranks import p_value
 from pseudohealthy.runs.pseudonyms import RECORD
 from pseudohealthy.runs.run import Run
+
+if TYPE_CHECKING:
+    from pseudohealthy.training.trainer import Trainer
 
 PICTURES = "diagnostics_epoch_*.png"
 
@@ -27,3 +34,52 @@ def holdings(run: Run) -> list[str]:
         "- `fingerprint.json` has blurred thumbnails of 32 px, means of training planes, to tell scans of another kind.",
         "- Everything else is numbers: weights, thresholds, statistics. Weights can hold what they were trained on.",
     ]  # fmt: skip
+
+
+def left_out(run: Run) -> list[str]:
+    """The line of the model card about cases that could not be read."""
+    failed, cases = run.record.get("cases_failed", 0), run.record.get("cases", 0)
+    return [f"- Left out: {failed} of {cases} cases, which could not be read (split.csv names them)"] if failed else []
+
+
+def ranked(threshold: dict) -> list[str]:
+    """The line of the model card about the healthy scans that scores are ranked among."""
+    if not (count := len(threshold.get("case_scores") or ())):
+        return ["- Ranks: none, no healthy validation scan was there"]
+    scans = f"{count} healthy validation scan{'s' * (count != 1)}"
+    return [f"- Ranks: a score is told beside those of {scans}, so its p is never below {p_value(count, count):.2g}"]
+
+
+def model_card(trainer: Trainer, threshold: dict) -> str:
+    """MODEL_CARD.md: what the model is, on what it was trained, how its threshold was set, what it must not be used for."""
+    run, index = trainer.run, trainer.store.index
+    counts = {
+        s: (int((index["split"] == s).sum()), int(index.loc[index["split"] == s, "patient_id"].nunique()))
+        for s in ("train", "val")
+    }
+    lines = [
+        f"# {run.recipe.name}",
+        "",
+        "**Research use only. Not a medical device; not for diagnosis.**",
+        "",
+        f"- What it is: {run.recipe.summary or run.recipe.name}",
+        f"- Source: {run.recipe.source or 'own recipe'}",
+        f"- Method: `{run.recipe.restorer['name']}`, {run.record.get('parameters', 0):,} parameters, "
+        f"{run.record.get('network_calls', 0)} network calls an image",
+        f"- Trained on: {counts['train'][0]:,} planes of {counts['train'][1]:,} patients ({len(trainer.rows):,} used), "
+        f"{trainer.step:,} step{'s' * (trainer.step != 1)} of {trainer.budget.batch}",
+        *left_out(run),
+        f"- Validated on: {counts['val'][0]:,} planes of {counts['val'][1]:,} patients",
+        f"- Threshold: {threshold['value']} ({threshold['source']}, quantile {threshold['quantile']}, "
+        f"{threshold['n_patients']} patients, {threshold['detail'].get('population', 'none')})",
+        *ranked(threshold),
+        f"- Weights: {run.record.get('weights')}, sha256 {run.record.get('weights_sha256')}",
+        f"- Canvas: `{json.dumps(run.recipe.canvas, default=list)}`",
+        "",
+        "A map shows what differs from the training population: unusual anatomy, another scanner or another preparation",
+        "light up like disease, and disease that resembles health does not. Generative models can memorise training",
+        "images: do not share weights trained on private data without asking whoever is responsible for them.",
+        "",
+        *holdings(run),
+    ]
+    return "\n".join(lines) + "\n"

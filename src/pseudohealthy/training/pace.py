@@ -17,7 +17,8 @@ import torch
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.io.atomic import write_text
 from pseudohealthy.progress import duration, say
-from pseudohealthy.training import finish, validation
+from pseudohealthy.training import validation
+from pseudohealthy.training.threshold import validation_cases
 
 if TYPE_CHECKING:
     from pseudohealthy.training.trainer import Trainer
@@ -58,7 +59,7 @@ class Pace:
     def finishing(self, every: int) -> float:
         """Of the threshold, of the method and of the trivial controls."""
         model = self.trainer.average
-        planes = sum(map(len, finish.validation_cases(self.trainer.store, model)))
+        planes = sum(map(len, validation_cases(self.trainer.store, model)))
         slower = self.pause(every) / self.expected_pause(every)
         controls = CONTROLS * (model.size / 128) ** 2
         calls = model.network_calls() * self.call * min(max(slower, 0.5), 3.0)

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
@@ -298,3 +300,26 @@ def merged(
         [1 if 1 in some else None if None in some else 0 for some in parts],
         rows[weights.argmax(axis=1)],
     )
+
+
+def spread_out(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` rows, evenly spread, always the same."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+
+
+def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+PLANES = 20_000  # healthy planes that the statistics look at, evenly spread
+
+
+def healthy_statistics(store: PlaneStore) -> tuple[Tensor, Tensor]:
+    """Mean and spread (C, S, S) of healthy training planes in [-1, 1]."""
+    rows = spread_out(store.select("train", HEALTHY), PLANES)
+    total = square = torch.zeros(())
+    for part in chunks(rows, 256):
+        images = store.images(part).double()
+        total, square = total + images.sum(0), square + images.square().sum(0)
+    mean = total / len(rows)
+    return mean.float(), (square / len(rows) - mean.square()).clamp(min=0).sqrt().float()

@@ -28,8 +28,9 @@ from pseudohealthy.restorers.base import Batch, Restorer
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.budget import Budget
 from pseudohealthy.runs.run import Run
-from pseudohealthy.training import finish, plane_store
+from pseudohealthy.training import plane_store
 from pseudohealthy.training.augment import augment
+from pseudohealthy.training.plane_store import healthy_statistics
 
 PREVIOUS = "resume-previous.safetensors"
 
@@ -71,7 +72,7 @@ class Trainer:
                 "choose a multiple",
                 exit=USAGE,
             )
-        mean, spread = finish.healthy_statistics(store)
+        mean, spread = healthy_statistics(store)
         self.restorer.healthy_mean.copy_(mean)
         self.restorer.healthy_spread.copy_(spread)
         self.restorer.to(world.device)

@@ -16,6 +16,7 @@ from pseudohealthy.io.tiles import tiled
 from pseudohealthy.progress import say
 from pseudohealthy.restorers.apply import Applied, How, Stack, apply, keys
 from pseudohealthy.restorers.base import Batch, Restorer
+from pseudohealthy.training.plane_store import chunks, spread_out
 
 if TYPE_CHECKING:
     from pseudohealthy.runs.budget import Budget
@@ -162,15 +163,6 @@ def auroc(healthy: np.ndarray, anomalous: np.ndarray) -> float:
 
     scores = np.concatenate([healthy, anomalous])
     return float(curves.auroc(scores, np.repeat([HEALTHY, ANOMALOUS], [len(healthy), len(anomalous)])))
-
-
-def spread_out(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` rows, evenly spread, always the same."""
-    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
-
-
-def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 def epoch_of(trainer: Trainer) -> int:
