@@ -192,9 +192,9 @@ def test_leaks_are_told_in_sentences(tmp_path):
     manifest = Manifest([Case(i, p, s, 0, f, root=tmp_path) for i, p, s, f in rows], tmp_path)
     found = check(manifest)
     assert found == [
-        "1 case id(s) occur more than once: a.",
-        "2 image(s) occur more than once, 2 of them in different splits: a, a = c.",
-        "1 patient(s) are in both train and test: p1.",
+        "1 case id occurs more than once: a.",
+        "2 images occur more than once, 2 of them in different splits: a, a = c.",
+        "1 patient is in both train and test: p1.",
     ]
     with pytest.raises(Fault) as caught:
         require_clean(manifest)
@@ -227,14 +227,14 @@ def test_copies_are_left_out_only_where_split_and_label_agree(tmp_path, capsys):
 
 def test_missing_files_are_counted_and_the_first_named(tmp_path):
     manifest = cases_of(tmp_path, 14)
-    assert check(manifest)[0].startswith("14 file(s)") and check(manifest)[0].endswith("9.png and 4 more.")
+    assert check(manifest)[0].startswith("14 files") and check(manifest)[0].endswith("9.png and 4 more.")
     with pytest.raises(Fault) as caught:
         require_clean(manifest)
     assert (caught.value.code, caught.value.exit) == ("MISSING", 3)
     touch(tmp_path, *(f"{i}.png" for i in range(14)))
     require_clean(manifest)
     pattern = Manifest([Case("s", "s", "test", 1, "?.png#1", mask="z*.png", root=tmp_path)], tmp_path)
-    assert check(pattern) == ["1 file(s) named in the manifest do not exist: z*.png."]
+    assert check(pattern) == ["1 file named in the manifest does not exist: z*.png."]
 
 
 def test_splits_follow_patients_sites_and_the_seed(tmp_path):
@@ -277,7 +277,7 @@ def test_patients_with_an_anomaly_can_validate_beside_healthy_ones_and_never_tra
     assert shares == {"val": 12, "test": 12}  # two cases each
     assert {c.split for c in split if c.patient_id == "p12"} == {"test"}, "nobody knows whether that one is ill"
     assert check(split) == [
-        f"80 file(s) named in the manifest do not exist: {', '.join(f'{i}.png' for i in range(10))} and 70 more."
+        f"80 files named in the manifest do not exist: {', '.join(f'{i}.png' for i in range(10))} and 70 more."
     ]
     assert [c.split for c in split if c.patient_id not in ill] == [c.split for c in plain if c.patient_id not in ill]
     assert assign_splits(manifest, seed=6, anomalous_in_val=True).sha256 != split.sha256
@@ -305,7 +305,7 @@ def test_published_splits_leak_and_are_caught(shared):
             for number, row in enumerate(csv.DictReader(stream)):
                 cases.append(Case(f"{split}{number}", row["img_name"], split, 0, row["img_path"][1:], root=lists))
     report = check(Manifest(cases, lists))
-    assert report[1].startswith("9 patient(s) are in both train and test: IXI")
+    assert report[1].startswith("9 patients are in both train and test: IXI")
 
 
 def test_equal_names_in_two_splits_are_told_how_to_be_two_patients(tmp_path):

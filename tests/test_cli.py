@@ -74,7 +74,7 @@ def test_wrong_usage_ends_with_2(said, arguments):
 # -- detect ------------------------------------------------------------------------------------------------------------
 def test_detect_writes_the_files_of_the_contract_and_says_where(said, tiny_run, png, tmp_path):
     code, out, err = said("detect", tiny_run, png, "--out", tmp_path / "out", "--device", "cpu")
-    assert code == 0 and "1 of 1 inputs" in out and "report.html" in err
+    assert code == 0 and "1 of 1 input: " in out and "report.html" in err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "case",
         "findings.csv",
@@ -238,7 +238,9 @@ def test_compare_needs_runs_and_data_and_one_protocol(said, tiny_run, pictures, 
 def test_sweep_says_which_setting_is_best_and_how_to_keep_it(said, tiny_run, pictures, tmp_path):
     words = ("sweep", tiny_run, "--data", pictures, "--device", "cpu", "--over", "map.smooth=0,2")
     code, out, _ = said(*words, "--out", tmp_path / "a")
-    assert code == 0 and "train --resume tiny --set map.smooth=" in out.splitlines()[-1]
+    assert code == 0 and f"train --resume {tiny_run} --set map.smooth=" in out.splitlines()[-1]
+    report = (tmp_path / "a" / "report.html").read_text()
+    assert "train --resume PATH/tiny --set map.smooth=" in report and str(tiny_run) not in report
     code, out, _ = said(*words, "--out", tmp_path / "b", "--over", "map.erode=0", "--json")
     found = json.loads(out)
     assert code == 0 and len(found["settings"]) == 2 and found["best"][1] == "map.erode=0"

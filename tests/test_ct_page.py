@@ -244,6 +244,18 @@ def test_weights_that_are_not_there_are_one_line_and_nothing_is_written(
     assert said.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+def test_best_model_is_never_another_file_and_the_default_takes_what_is_there(tiny_run, pictures, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("recipe.toml", "run.json", "last.safetensors", "threshold.json"):
+        (run / name).write_bytes((tiny_run / name).read_bytes())
+    words = ["evaluate", str(run), "--data", str(pictures), "--out", str(tmp_path / "out"), "--limit", "2"]
+    assert main([*words, "--weights", "best_model"]) == 5
+    said = capsys.readouterr().err
+    assert "run 'run' has no best_model.safetensors" in said and not (tmp_path / "out").exists()
+    assert main(words) == 0 and (tmp_path / "out" / "metrics.json").is_file()
+
+
 def test_other_weights_have_no_stored_threshold_and_their_own_figures(tiny_run, pictures, tmp_path):
     from pseudohealthy.runs import checkpoint
     from pseudohealthy.workflows.evaluate import evaluate

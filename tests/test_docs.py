@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from pseudohealthy.detection.rows import COLUMNS
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)|<(?:img|a)\s[^>]*(?:src|href)=\"([^\"]+)\"")
@@ -64,3 +66,12 @@ def test_no_file_names_a_folder_of_the_machine_it_was_written_on():
             continue
         found += [f"{path.relative_to(ROOT)}: {match.group(0)}" for match in MACHINE.finditer(text)]
     assert found == []
+
+
+def test_the_page_names_every_column_of_the_findings_in_order():
+    """The contract fixes some; what is added says so."""
+    text = (ROOT / "docs" / "get-started.md").read_text(encoding="utf-8")
+    table = re.search(r"\| column of findings\.csv .*?\n\n", text, flags=re.DOTALL)[0]
+    rows = [line.split("|")[1:3] for line in table.strip().splitlines()[2:]]
+    assert tuple(name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)) == COLUMNS
+    assert {cell.strip(" `") for cell, what in rows if "(added)" in what} == {"score_sd", "healthy_cases"}

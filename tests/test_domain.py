@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from pseudohealthy import models
+from pseudohealthy import io, models
 from pseudohealthy.detection.detector import Detector, load
 from pseudohealthy.detection.domain import ALPHA, FEWEST, Domain, Verdict
 from pseudohealthy.errors import Fault
@@ -51,6 +51,8 @@ def changed(case, change):
         (lambda t: t.rot90(-1, (-2, -1)), "turned by 90 degrees clockwise"),
         (lambda t: t.flip(-2), "upside down"),
         (lambda t: t.rot90(2, (-2, -1)), "upside down"),
+        (lambda t: t.flip(-1).rot90(1, (-2, -1)), "turned by 90 degrees counter-clockwise"),
+        (lambda t: t.flip(-1).rot90(-1, (-2, -1)), "turned by 90 degrees clockwise"),
         (lambda t: t if t.dtype == torch.bool else -t, ""),
     ],
 )
@@ -58,6 +60,23 @@ def test_how_a_scan_lies_is_said(domain, change, reason):
     verdicts = [domain.judge(*changed(case, change)) for case in heads(8, 2)]
     assert all(verdict.out for verdict in verdicts)
     assert {verdict.turned for verdict in verdicts} == {reason}
+
+
+@pytest.mark.parametrize(
+    "degrees, turned",
+    [(90, "turned by 90 degrees counter-clockwise"), (-90, "turned by 90 degrees clockwise"), (20, ""), (-15, "")],
+)
+def test_a_head_is_called_turned_the_way_it_was(degrees, turned, tmp_path):
+    run = Run.open("brain-t1")
+    seen, canvas = Domain.from_json(run.read_json("fingerprint.json")["domain"]), run.recipe.make_canvas()
+    verdicts = []
+    for path in EXAMPLES:
+        for side, image in enumerate((Image.open(path), ImageOps.mirror(Image.open(path)))):
+            image.rotate(degrees, expand=degrees % 90 == 0).save(tmp_path / f"{side}-{path.name}")
+            fitted = canvas.fit(io.read(tmp_path / f"{side}-{path.name}"))
+            verdicts.append(seen.judge(fitted.planes, fitted.foreground))
+    assert all(verdict.out for verdict in verdicts)
+    assert {verdict.turned for verdict in verdicts} == {turned}
 
 
 def test_planes_that_are_all_alike_are_learnt_without_a_word_of_the_clustering(recwarn):
@@ -161,6 +180,9 @@ def test_the_warning_comes_first_everywhere_and_strict_refuses(tmp_path):
     rows = {row["case_id"]: row for row in strict.rows}
     assert rows["usual"]["status"] == "ok" and rows["turned"]["status"] == "failed" and strict.exit == 4
     assert rows["turned"]["warnings"].startswith("OUT_OF_DOMAIN: ") and not (tmp_path / "strict" / "turned").exists()
+    page = (tmp_path / "strict" / "report.html").read_text()
+    assert "OUT_OF_DOMAIN: 1 of 2 scans is unlike what the run was trained on and was refused (turned)" in page
+    assert "do not trust" not in page.split("<table")[0]  # there is no map and no score
 
 
 def test_a_run_without_a_check_cannot_be_strict(tiny_run):

@@ -73,7 +73,10 @@ def test_a_thousand_specks_are_not_all_listed():
     specks = np.zeros((1, 80, 80))
     specks[0, ::2, ::2] = 1
     speckled = finding(Scan.from_array(np.random.default_rng(0).random((80, 80))), specks)
-    assert len(speckled.regions) == MOST_REGIONS
+    assert len(speckled.regions) == MOST_REGIONS and speckled.n_regions == 1600
+    assert speckled.row()["n_regions"] == 1600 and "1,600 regions above" in str(speckled), (
+        "all are counted, as by the viewer"
+    )
 
 
 # -- for people ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import USAGE, Fault
 
 # What other programs call a setting of ours
@@ -294,7 +295,7 @@ def listed(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     inner = [args[0]] * len(values) if len(args) == 2 and args[1] is Ellipsis else list(args)
     if len(inner) != len(values):
-        raise refusal(where, value, f"{len(inner)} values")
+        raise refusal(where, value, f"{many(len(inner), 'value')}")
     return tuple(coerce(v, h, where) for v, h in zip(values, inner, strict=True))
 
 
@@ -350,7 +351,7 @@ def words(hint: Any) -> str:
         return either(args)
     if origin is tuple:
         inner = words(args[0])
-        return f"each {inner}" if args[-1] is Ellipsis else f"{len(args)} values, each {inner}"
+        return f"each {inner}" if args[-1] is Ellipsis else f"{many(len(args), 'value')}, each {inner}"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(words(arg) for arg in args if arg is not type(None))
     simple = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes", dict: "a table"}

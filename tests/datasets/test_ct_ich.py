@@ -87,7 +87,7 @@ def test_slices_of_another_size_are_named(table, tmp_path):
     "change, words",
     [
         (lambda rows: rows[1:], "without label or the reverse, first 069_11.jpg"),
-        (lambda rows: [*rows, rows[0]], "1 file.s. twice"),
+        (lambda rows: [*rows, rows[0]], "1 file twice"),
         (lambda rows: [rows[0] | {"any_hemorrhage": 1}, *rows[1:]], "contradict"),
         (lambda rows: [rows[0] | {"slice": 3}, *rows[1:]], "is not its patient_slice"),
         (lambda rows: [rows[0] | {"fracture": ""}, *rows[1:]], "contradict"),

@@ -102,5 +102,5 @@ def test_the_leak_check_sees_patients_of_both_adapters(shared, tmp_path):
     trained = prepare("ct-ich", shared / "data" / "ct-ich", tmp_path / "a", fractions=(1.0, 0.0, 0.0))
     masks = prepare("ct-masks", shared / "data" / "ct-masks", tmp_path / "b")
     found = leaks(Manifest([*trained, *masks], tmp_path))
-    assert "3 patient(s) are in both train and test: ctich-079, ctich-080, ctich-081." in found
+    assert "3 patients are in both train and test: ctich-079, ctich-080, ctich-081." in found
     assert len(masks) == 49 and "ctich-10199" not in {c.case_id for c in masks} and check(load(tmp_path / "b")) == []

@@ -304,7 +304,7 @@ def test_wolleb_slices_are_divided_by_patient_with_the_published_test(tmp_path, 
     assert Counter((c.split, c.label) for c in manifest) == {
         ("train", 0): 18, ("train", 1): 18, ("val", 0): 2, ("val", 1): 2, ("test", 0): 2, ("test", 1): 1}  # fmt: skip
     said = capsys.readouterr().err
-    assert "1 patient(s) are in training and testing as published, e.g. brats_train_003" in said
+    assert "1 patient is in training and testing as published, e.g. brats_train_003" in said
     assert (
         "training slices, validation among them: 20 healthy (paper: 5,598; -5,578), 20 diseased (paper: 10,607; -10,587)"
     ) in said

@@ -147,7 +147,7 @@ def test_atlas_takes_images_with_masks_by_subject_and_cohort(tmp_path, capsys):
     assert [c.case_id for c in cases[:2]] == ["sub-r001s001_ses-1", "sub-r001s001_ses-2"]
     assert len({c.patient_id for c in cases}) == 3 and [c.site for c in cases] == ["R001", "R001", "R005", "R009"]
     assert {(c.split, c.label) for c in cases} == {("test", ANOMALOUS)} and cases[2].mask == ""
-    assert "1 cases without mask" in capsys.readouterr().err and read(cases[3])[1].sum() == 3
+    assert "1 case without mask" in capsys.readouterr().err and read(cases[3])[1].sum() == 3
 
 
 @pytest.mark.parametrize(

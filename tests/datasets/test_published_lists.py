@@ -62,8 +62,8 @@ def test_the_leaks_of_the_lists_are_said_without_any_image(data_dir, tmp_path, c
     assert "IXI_train_fold0: 5 rows of 4 scans, repeated: IXI001-Guys-0001." in found
     assert "IXI_test: 4 rows of 3 scans, repeated: IXI006-Guys-0006." in found
     assert any(line.startswith("avail_t2: 5 rows of 4 scans") for line in found)
-    assert any(line.startswith("IXI_train_fold0 and IXI_test: 1 subjects and 1 scans in both") for line in found)
-    assert any(line.startswith("IXI_train_fold0 and IXI_val_fold0: 1 subjects") for line in found)
+    assert any(line.startswith("IXI_train_fold0 and IXI_test: 1 subject and 1 scan in both") for line in found)
+    assert any(line.startswith("IXI_train_fold0 and IXI_val_fold0: 1 subject") for line in found)
 
 
 def test_the_manifest_is_clean_and_the_lists_as_published_are_not(data_dir, tmp_path):
@@ -72,7 +72,7 @@ def test_the_manifest_is_clean_and_the_lists_as_published_are_not(data_dir, tmp_
     assert leaks(clean) == [] and (where["IXI001"], where["IXI003"], where["IXI006"]) == ("test", "val", "test")
     assert Counter(c.split for c in clean) == {"train": 2, "val": 3, "test": 5}
     whole = prepare("behrendt", data_dir, tmp_path / "whole", clean=False)
-    assert len(whole) == 14 and "1 patient(s) are in both train and test: IXI001." in leaks(whole)
+    assert len(whole) == 14 and "1 patient is in both train and test: IXI001." in leaks(whole)
 
 
 def test_folds_and_modality(data_dir, tmp_path):
@@ -89,7 +89,7 @@ def test_folds_and_modality(data_dir, tmp_path):
 def test_a_diseased_scan_in_a_training_list_is_said(data_dir, tmp_path):
     behrendt_list(data_dir / "splits", "IXI_train_fold1", ["IXI008-HH-0008"], label=1)
     prepare("behrendt", data_dir, tmp_path / "out")
-    assert "IXI_train_fold1: 1 diseased scan(s) in a training list: IXI008-HH-0008." in findings(tmp_path / "out")
+    assert "IXI_train_fold1: 1 diseased scan in a training list: IXI008-HH-0008." in findings(tmp_path / "out")
 
 
 def test_where_images_exist_the_others_are_left_out(data_dir, tmp_path, capsys):
@@ -134,9 +134,9 @@ def wrist_lists(tmp_path):
 def test_wrist_leaks_and_findings_in_healthy_lists(wrist_lists, tmp_path):
     manifest = prepare("thor-lists", wrist_lists, tmp_path / "out")
     found = findings(tmp_path / "out")
-    assert "train_normal and test_normal: 1 subjects and 0 scans in both, 1 rows of test_normal: 0002." in found
-    assert "train_normal: 1 scans of this healthy list are listed in boneanomaly, too." in found
-    assert "test_normal: 1 scans of this healthy list are listed in boneanomaly, too." in found
+    assert "train_normal and test_normal: 1 subject and 0 scans in both, 1 row of test_normal: 0002." in found
+    assert "train_normal: 1 scan of this healthy list is listed in boneanomaly, too." in found
+    assert "test_normal: 1 scan of this healthy list is listed in boneanomaly, too." in found
     assert "boneanomaly: 4 rows of 3 scans, repeated: 0005_a." in found
     assert not any("text" in line for line in found)
     assert leaks(manifest) == [] and [c.case_id for c in manifest.split("train")] == ["0003_a"]
@@ -173,7 +173,7 @@ def test_boxes_of_one_radiograph_are_united_and_each_is_listed(wrist_lists, draw
     )
     assert cases["0006_a"].mask == "", "its mask was not drawn"
     said = capsys.readouterr().err
-    assert "boxes: 2 boneanomaly" in said and "1 images of a finding have no box" in said
+    assert "boxes: 2 boneanomaly" in said and "1 image of a finding has no box" in said
 
 
 def test_boxes_can_come_from_the_annotations_of_the_data_set(wrist_lists, drawn, tmp_path, capsys):
@@ -194,7 +194,7 @@ def test_boxes_can_come_from_the_annotations_of_the_data_set(wrist_lists, drawn,
         cases["0005_a"].extra["boxes"] == "12 5 18 15 fracture" and cases["0006_a"].extra["boxes"] == "0 0 30 20 metal"
     )
     said = capsys.readouterr().err
-    assert "boxes: 1 fracture, 1 metal" in said and "1 images of the healthy lists have an annotated finding" in said
+    assert "boxes: 1 fracture, 1 metal" in said and "1 image of the healthy lists has an annotated finding" in said
     assert cases["0004_a"].label == HEALTHY and cases["0004_a"].extra["boxes"] == ""
 
 

@@ -179,7 +179,7 @@ def test_missing_surplus_and_unlabelled_files_are_counted(source, tmp_path, caps
     source.lines += rows("ID_fffffffff", 0)
     manifest = prepare("rsna", source.save(), tmp_path / "out")
     said = capsys.readouterr().err
-    assert "1 without file" in said and "1 files without label" in said and "1 unlabelled" in said
+    assert "1 without file" in said and "1 file without label" in said and "1 unlabelled" in said
     case = next(c for c in manifest if c.patient_id == f"ID_{30:08x}")
     assert (case.label, case.split, case.extra["plane_labels"]) == (None, "test", "0||0")
 
@@ -187,7 +187,7 @@ def test_missing_surplus_and_unlabelled_files_are_counted(source, tmp_path, caps
 def test_images_listed_twice_alike_are_dropped_with_a_note(source, tmp_path, capsys):
     source.lines += source.lines[1:7]
     assert len(prepare("rsna", source.save(), tmp_path / "out")) == 16
-    assert "6 surplus rows of 1 image(s)" in capsys.readouterr().err
+    assert "6 surplus rows of 1 image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

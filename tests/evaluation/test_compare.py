@@ -24,6 +24,7 @@ from pseudohealthy.evaluation.map_store import Spool
 from pseudohealthy.evaluation.peak import Peak
 from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place
 from pseudohealthy.report import comparison_tables
+from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.workflows.compare import compare
 from pseudohealthy.workflows.evaluate import evaluate
 from pseudohealthy.workflows.train import train
@@ -173,6 +174,23 @@ def test_several_protocols_and_leaks_are_refused_before_anything_is_written(tiny
     assert "LEAK" in mine and not any(r.caveat for r in allowed.evaluations["data"].records if r.is_control)
     table = {row["method"]: row for row in comparison_tables.rows(allowed)}
     assert "LEAK" in table["ddpm"]["caveat"] and table["control: identity"]["caveat"] == ""
+
+
+def test_runs_that_take_different_images_are_named_with_what_each_takes(tiny_run, pictures, tmp_path):
+    for key, value, code, took in (
+        ("channels", 2, "CHANNELS", "2 channels"),
+        ("plane", "sagittal", "PLANE", "sagittal planes"),
+    ):
+        other = tmp_path / f"other-{key}"
+        shutil.copytree(tiny_run, other)
+        recipe = Recipe.load(other / "recipe.toml")
+        recipe.canvas[key] = value
+        (other / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
+        with pytest.raises(Fault) as caught:
+            compare([tiny_run, other], pictures, tmp_path / "deep" / "out", device="cpu")
+        assert (caught.value.code, caught.value.exit) == (code, 2)
+        assert f"'{other.name}'" in caught.value.message and took in caught.value.message
+        assert f"'{tiny_run.name}'" in caught.value.message and not (tmp_path / "deep").exists()
 
 
 def test_what_a_run_costs_is_said_where_no_figure_is_defined(tiny_run, pictures):

@@ -143,7 +143,7 @@ def test_cases_without_a_reference_or_a_label_are_named_and_left_out():
     evaluation = strict(given, thresholds=THRESHOLD, resamples=50)
     assert by_metric(evaluation)["dice_pooled"].n_cases == 29
     assert by_metric(evaluation)["image_auroc"].n_cases == 29
-    assert any("1 case(s) have a map but no reference" in note for note in evaluation.notes)
+    assert any("1 case has a map but no reference" in note for note in evaluation.notes)
 
 
 def test_without_a_threshold_only_the_oracle_dice_is_given():

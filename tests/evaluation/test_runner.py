@@ -17,7 +17,7 @@ from pseudohealthy.data.load import load
 from pseudohealthy.detection.detector import load as detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.evaluation import Evaluation
-from pseudohealthy.evaluation.records import covered
+from pseudohealthy.evaluation.records import Record, covered, number
 from pseudohealthy.report import evaluation_tables
 from pseudohealthy.restorers.controls import CONTROLS
 from pseudohealthy.workflows.evaluate import evaluate
@@ -192,3 +192,18 @@ def test_figures_over_fewer_cases_say_so_on_screen_and_in_the_report(tiny_run, p
     assert stored["image_auroc"] == total and stored["voxel_auroc_pooled"] == known
     whole = evaluate(tiny_run, pictures, device="cpu", controls=False)
     assert not whole.unmarked() and not covered(whole.records)
+
+
+@pytest.mark.parametrize(
+    "value, ci95, said",
+    [
+        (0.873, (0.81, 0.92), "0.873 [0.81, 0.92]"),
+        (0.9992, (0.9964, 1.0), "0.999 [0.996, 1.000]"),
+        (0.0041, (0.0002, 0.0044), "0.004 [0.000, 0.004]"),
+        (0.5, None, "0.500"),
+    ],
+)
+def test_a_figure_never_lies_outside_of_its_own_interval(value, ci95, said):
+    words = dict.fromkeys(("unit", "protocol", "mask", "grid", "postprocessing", "method"), "")
+    counts = {"n_patients": 4, "n_cases": 4, "prevalence": 0.5, "threshold_source": None}
+    assert number(Record(metric="image_auroc", value=value, ci95=ci95, **words, **counts)) == said

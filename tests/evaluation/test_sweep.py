@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pseudohealthy.errors import Fault
+from pseudohealthy.evaluation import sweep as sweeping
 from pseudohealthy.evaluation.sweep import Replay, Sweep, parsed
 from pseudohealthy.report import sweep_tables
 from pseudohealthy.restorers.base import Restoration
@@ -212,6 +213,23 @@ def test_a_protocol_without_a_diseased_case_says_so_and_an_unknown_one_is_refuse
 def test_a_threshold_tuned_on_the_measured_cases_is_named(tiny_run, labelled):
     result = sweep(tiny_run, labelled, ["map.smooth=0,3"], device="cpu", protocol="behrendt", resamples=20)
     assert any("which flatters" in note for note in result.notes)
+
+
+def test_a_metric_that_is_not_there_is_refused_after_the_first_settings_and_leaves_no_folder(
+    tiny_run, pictures, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(sweeping, "measured", lambda *given, keep=sweeping.measured: seen.append(1) or keep(*given))
+    given = {"metric": "dicee", "device": "cpu", "resamples": 10}
+    for out in (tmp_path / "deep" / "out", None):
+        with pytest.raises(Fault, match="'dicee' was not measured here"):
+            sweep(tiny_run, pictures, ["restorer.draws=1,2,3", "map.smooth=0,1"], out, **given)
+    assert len(seen) == 2 and not (tmp_path / "deep").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    with pytest.raises(Fault, match="'dicee' was not measured here"):
+        sweep(tiny_run, pictures, ["map.smooth=0"], tmp_path / "mine", overwrite=True, **given)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 def test_values_are_toml_and_bare_words_are_text():

@@ -59,7 +59,7 @@ def c2(stage: Stage) -> Iterator[Trial]:
 @row("C3", "listed files are missing", "all named (first 10 and a count), exit 3")
 def c3(stage: Stage) -> Iterator[Trial]:
     lines = sound() + [f"m{k},m{k},train,0,gone{k}.png," for k in range(13)]
-    yield refused(stage, listed(stage.folder, lines), "MISSING", "13 file(s)", "gone9.png", "and 3 more", exit=3)
+    yield refused(stage, listed(stage.folder, lines), "MISSING", "13 files", "gone9.png", "and 3 more", exit=3)
 
 
 @row("C4", "the same id, file or content twice", "error DUPLICATE with a list; --dedupe")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import re
 import struct
 import tracemalloc
 from pathlib import Path
@@ -326,6 +327,30 @@ def test_n23_masks_on_another_grid_are_refused_with_both_grids(tmp_path, data):
         save(tmp_path / "mask.nii", np.ones(shape, np.uint8), affine)
         with pytest.raises(Fault, match=r"GRID_MISMATCH.*24 x 22 x 20 voxels of .* against"):
             io.read_mask("mask.nii", tmp_path, scan)
+
+
+def test_n23_a_refused_mask_is_described_as_it_lies_beside_the_image(tmp_path):
+    """Of a mask that lacks a slab, only the slab differs, whichever way image and mask are stored."""
+    affine = np.diag([3.0, 2, 6, 1])
+    scan = io.read(save(tmp_path / "x.nii", np.random.default_rng(0).random(SHAPE).astype(np.float32), affine))
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[3:5, 4:7, 5:9] = 1
+    lacking = affine.copy()
+    lacking[0, 3] = 6  # two of its first axis
+    turned = lacking[:, [2, 0, 1, 3]]
+    seen = []
+    for values, where in ((mask[2:], lacking), (mask[2:].transpose(2, 0, 1), turned)):
+        save(tmp_path / "mask.nii", values, where)
+        with pytest.raises(Fault, match="GRID_MISMATCH") as caught:
+            io.read_mask("mask.nii", tmp_path, scan)
+        seen.append(caught.value.message)
+    assert seen[0] == seen[1]
+    image, beside = re.findall(r"(\d+) x (\d+) x (\d+) voxels of (\S+ x \S+ x \S+) mm", seen[0])
+    assert image[3] == beside[3] and sum(a != b for a, b in zip(image[:3], beside[:3], strict=True)) == 1
+    mask[0, 0, 0] = 1
+    save(tmp_path / "mask.nii", np.pad(mask, 1), affine + np.outer([3, 2, 6, 0], [0, 0, 0, -1]))
+    io.read_mask("mask.nii", tmp_path, scan, resample=True)
+    assert any("changed by +0 %" in text for text in scan.warnings), "never -0"
 
 
 def test_n23_on_request_a_mask_of_another_grid_is_read_at_the_nearest_voxel(tmp_path, data):

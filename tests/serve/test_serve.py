@@ -488,6 +488,16 @@ def test_files_that_are_no_scans_are_no_cases(line):
     assert job.count == 1 and job.findings[0]["case_id"] == "a"
 
 
+def test_scans_that_the_run_is_not_meant_for_are_told_in_the_row_of_several(line, run_folder):
+    rows = [{"case_id": "good", "score": 1.0, "status": "ok", "warnings": ""},
+            {"case_id": "hand", "score": 9.0, "status": "warn", "warnings": "OUT_OF_DOMAIN: unlike"}]  # fmt: skip
+    jobs, job = line(f"os.makedirs(found); json.dump({{'findings': {rows}}}, open(found + '/findings.json', 'w'))")
+    told = "OUT_OF_DOMAIN: 1 of 2 scans is unlike what the run was trained on; do not trust its map and score (hand)"
+    assert settled(jobs, job).foreign == told
+    page = known(TestClient(started(run_folder, jobs.folder.parent), base_url=HOME)).get("/queue").text
+    assert told in page, "after a restart, too"
+
+
 def test_what_was_refused_stands_in_the_row_with_its_reason(line, run_folder):
     rows = [{"case_id": "good", "score": 1.0, "status": "ok"},
             {"case_id": "half", "status": "failed", "warnings": "TRUNCATED: half a file"},

@@ -158,7 +158,8 @@ def test_sigterm_saves_exits_130_and_the_run_goes_on(pictures, tiny, tmp_path, s
     _, errors = process.communicate(timeout=400)
     last = errors.strip().splitlines()[-1]
     assert process.returncode == 130
-    assert last.startswith("error[INTERRUPTED]: stopped at step") and "train --resume" in last
+    assert last.startswith("error[INTERRUPTED]: stopped at step")
+    assert last.endswith(f"go on with: pseudohealthy train --resume {tmp_path / 'run'}")
     assert "Traceback" not in errors
     stopped = Run.open(tmp_path / "run")
     assert stopped.record["status"] == "interrupted" and 5 <= stopped.record["step"] < 20

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.words import Arg
+from pseudohealthy.counts import many
 from pseudohealthy.detection.outputs import KINDS, OUTPUTS
 
 
@@ -110,6 +111,6 @@ class Detect(Command):
         done = [row for row in result.rows if row["status"] in ("ok", "warn")]
         self.show(
             {"findings": result.rows, "exit": result.exit},
-            f"{len(done)} of {len(result.rows)} inputs: {result.folder / 'findings.csv'}",
+            f"{len(done)} of {many(len(result.rows), 'input')}: {result.folder / 'findings.csv'}",
         )
         return result.exit

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.words import Arg
+from pseudohealthy.counts import many
 
 
 @dataclass(kw_only=True)
@@ -33,6 +34,6 @@ class Cache(Command):
         lines = [f"{folder}: {len(found)} kept, {size}"]
         for one in found:
             used = time.strftime("%Y-%m-%d", time.localtime(one.used))
-            lines.append(f"  {one.name}  {one.planes:8,} planes  {one.bytes / 1e6:10,.2f} MB  used {used}")
+            lines.append(f"  {one.name}  {many(one.planes, 'plane'):>15}  {one.bytes / 1e6:10,.2f} MB  used {used}")
         self.show(told, "\n".join(lines + ["clear them with --clear"] * bool(found)))
         return 0

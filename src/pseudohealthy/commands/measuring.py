@@ -38,8 +38,9 @@ class Evaluate(Command):
     """at most so many test cases, evenly spread"""
     allow_leak: bool = False
     """also evaluate patients the run was trained on; every figure is then optimistic"""
-    weights: Annotated[str, Arg(metavar="WHICH")] = "best_model"
-    """which of the run's weights: best_model, best_model_loss, last, or a file of the same recipe"""
+    weights: Annotated[str, Arg(metavar="WHICH")] = ""
+    """which of the run's weights: best_model, best_model_loss, last, or a file of the same recipe; default: best_model, of
+    a run that has none last"""
     analyses: bool = False
     """also: are healthy images left alone, intensities and contrast, conditioning, cases, sites and sizes (analyses.html)"""
     resample_mask: bool = False

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.words import Arg
+from pseudohealthy.counts import many
 
 
 @dataclass(kw_only=True)
@@ -38,5 +39,7 @@ class Serve(Command):
         """The address, token included, whether or not --quiet."""
         self.show({"address": address, "out": str(self.out)})
         print(
-            "" if self.json else f"serving {len(self.runs)} run(s) at {address} (Ctrl-C ends it)\n", end="", flush=True
+            "" if self.json else f"serving {many(len(self.runs), 'run')} at {address} (Ctrl-C ends it)\n",
+            end="",
+            flush=True,
         )

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pseudohealthy.commands.base import Command
 from pseudohealthy.commands.words import Arg
+from pseudohealthy.counts import many
 from pseudohealthy.errors import SOME_FAILED, USAGE, Fault
 
 
@@ -57,7 +58,7 @@ class Prepare(Command):
         published = out / "published_leaks.txt"  # already said by the adapter
         listed = published.read_text(encoding="utf-8").splitlines() if self.check and published.is_file() else []
         shown = out / "manifest.csv" if self.out else self.dataset
-        lines = [f"{shown}: {len(manifest)} cases", *(f"  {k}: {v}" for k, v in counts.items())]
+        lines = [f"{shown}: {many(len(manifest), 'case')}", *(f"  {k}: {v}" for k, v in counts.items())]
         self.show(
             {"cases": len(manifest), "counts": counts, "problems": [*listed, *problems]}, "\n".join([*lines, *problems])
         )
@@ -160,7 +161,9 @@ class Train(Command):
                 cache=self.cache, pseudonymise=self.pseudonymise,
             )  # fmt: skip
         failed, cases = done.record.get("cases_failed", 0), done.record.get("cases", 0)
-        what = f"; {failed} of {cases} cases could not be read and were left out, see split.csv" if failed else ""
+        what = (
+            f"; {failed} of {many(cases, 'case')} could not be read and were left out, see split.csv" if failed else ""
+        )
         self.show(done.record, f"run: {done.folder}{what}")
         return SOME_FAILED if failed else 0
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.data.paths import cell_files, resolved
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
@@ -25,7 +26,7 @@ def require_clean(manifest: Manifest) -> None:
     if gone := missing(manifest):
         raise Fault("MISSING", " ".join(gone).rstrip("."), "correct the paths or fetch the files", exit=NO_INPUT)
     if found := leaks(manifest):
-        across = any("are in both" in text or re.search(r"[1-9]\d* of them in different", text) for text in found)
+        across = any(" in both " in text or re.search(r"[1-9]\d* of them in different", text) for text in found)
         code = "LEAK" if across else "DUPLICATE"
         cure = "list each image once and keep every patient in one split"
         root = manifest.root
@@ -40,7 +41,7 @@ def leaks(manifest: Manifest) -> list[str]:
     found = []
     ids = Counter(case.case_id for case in manifest)
     if again := [name for name, count in ids.items() if count > 1]:
-        found.append(f"{len(again)} case id(s) occur more than once: {_first(again)}.")
+        found.append(f"{many(len(again), 'case id occurs', 'case ids occur')} more than once: {_first(again)}.")
     same: dict[object, list[Case]] = defaultdict(list)
     for case in manifest:
         same[(resolved(case.root), case.image)].append(case)
@@ -50,14 +51,15 @@ def leaks(manifest: Manifest) -> list[str]:
         pairs = [" = ".join(dict.fromkeys(case.case_id for case in group)) for group in twice]
         across = sum(len({case.split for case in group} - {""}) > 1 for group in twice)
         found.append(
-            f"{len(twice)} image(s) occur more than once, {across} of them in different splits: {_first(pairs)}."
+            f"{many(len(twice), 'image occurs', 'images occur')} more than once, {across} of them in different splits: {_first(pairs)}."
         )
     where: dict[str, set[str]] = defaultdict(set)
     for case in manifest:
         where[case.patient_id].add(case.split)
     for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
         if shared := sorted(patient for patient, splits in where.items() if {one, other} <= splits):
-            found.append(f"{len(shared)} patient(s) are in both {one} and {other}: {_first(shared)}.")
+            who = many(len(shared), "patient is", "patients are")
+            found.append(f"{who} in both {one} and {other}: {_first(shared)}.")
     return found
 
 
@@ -82,7 +84,8 @@ def missing(manifest: Manifest) -> list[str]:
     """Files that are named and not there: one sentence with the first ten."""
     exists = lru_cache(maxsize=None)(Path.exists)
     gone = [path.name for path in dict.fromkeys(path for case in manifest for path in case.files()) if not exists(path)]
-    return [f"{len(gone)} file(s) named in the manifest do not exist: {_first(gone)}."] if gone else []
+    lacking = "file named in the manifest does", "files named in the manifest do"
+    return [f"{many(len(gone), *lacking)} not exist: {_first(gone)}."] if gone else []
 
 
 def _same_content(cases: list[Case]) -> list[list[Case]]:

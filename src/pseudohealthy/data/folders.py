@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
@@ -110,7 +111,7 @@ def _apart(found: list[tuple[str, str, Path]], called: dict[Path, str]) -> list[
     by_ending = naming.distinct(ids, [ending])
     made = naming.distinct(by_ending, [lambda place: f"{by_ending[place]}-{naming.digest(found[place][2].as_posix())}"])
     if changed := [new for new, old in zip(made, ids, strict=True) if new != old]:
-        say(f"{len(changed)} images share a name with another; they are called {', '.join(changed[:4])}")
+        say(f"{many(len(changed), 'image')} share a name with another; they are called {', '.join(changed[:4])}")
     return made
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.checks import without_copies
 from pseudohealthy.data.folders import read_folders
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
@@ -72,7 +73,7 @@ def _read_csv(path: Path) -> Manifest:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) > len(header):
-            raise _bad_row(path, number, f"{len(cells)} cells under {len(header)} columns")
+            raise _bad_row(path, number, f"{many(len(cells), 'cell')} under {many(len(header), 'column')}")
         row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
         row = {name: row.get(name, "") for name in header}
         cases.append(_case(path, number, row, root, roots))

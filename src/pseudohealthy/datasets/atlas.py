@@ -19,6 +19,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.data.splits import assign_splits
@@ -58,11 +59,11 @@ def prepare(
             bar.advance()
     for cohort in sorted({cohort for cohort, _ in masked}):
         if masked[cohort, True] and masked[cohort, False]:
-            raise Fault("LAYOUT", f"{len(masked[cohort, False])} case(s) of {cohort} without lesion mask",
+            raise Fault("LAYOUT", f"{many(len(masked[cohort, False]), 'case')} of {cohort} without lesion mask",
                         "fetch it again", case=masked[cohort, False][0])  # fmt: skip
     manifest = assign_splits(Manifest(cases, out), seed=seed, fractions=fractions)
     say(
-        f"atlas: {len({case.site for case in manifest})} cohorts, {sum(not case.mask for case in manifest)} cases without mask"
+        f"atlas: {many(len({case.site for case in manifest}), 'cohort')}, {many(sum(not case.mask for case in manifest), 'case')} without mask"
     )
     say_counts("atlas", manifest)
     manifest.save(Path(out) / "manifest.csv")

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import USAGE, Fault
@@ -60,7 +61,7 @@ def prepare(
 def repeats(name: str, entries: Sequence[str]) -> list[str]:
     """A sentence where a list holds an entry more than once."""
     twice = [entry for entry, count in Counter(entries).items() if count > 1]
-    found = f"{name}: {len(entries)} rows of {len(set(entries))} scans, repeated: {_some(twice)}."
+    found = f"{name}: {many(len(entries), 'row')} of {many(len(set(entries)), 'scan')}, repeated: {_some(twice)}."
     return [found] if twice else []
 
 
@@ -71,7 +72,7 @@ def overlap(
     both = sorted(set(subjects[one]) & set(subjects[other]))
     same = len(set(files[one]) & set(files[other]))
     rows = sum(subject in both for subject in subjects[other]) if both else 0
-    found = f"{one} and {other}: {len(both)} subjects and {same} scans in both, {rows} rows of {other}: {_some(both)}."
+    found = f"{one} and {other}: {many(len(both), 'subject')} and {many(same, 'scan')} in both, {many(rows, 'row')} of {other}: {_some(both)}."
     return [found] if both else []
 
 
@@ -93,7 +94,7 @@ def written(cases: list[Case], roots: Sequence[Path], out: Path, *, clean: bool)
         say("none of the listed images is below the folder: the manifest names files to come")
     kept = [case for case in cases if root is None or (root / case.image).is_file()]
     if len(kept) < len(cases):
-        say(f"{len(cases) - len(kept)} of {len(cases)} listed images are not there and left out")
+        say(f"{len(cases) - len(kept)} of {many(len(cases), 'listed image')} are not there and left out")
     if clean:
         before = len(kept)
         kept = _cleaned(kept)
@@ -125,7 +126,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
     if not rows or not set(rows[0]) >= _NEEDED:
         raise Fault("LAYOUT", f"{path.name} lacks a column of {', '.join(sorted(_NEEDED))}", "fetch it again")
     if odd := [row for row in rows if row["label"] not in ("0", "1") or not row["img_path"]]:
-        raise Fault("LAYOUT", f"{path.name}: {len(odd)} row(s) without label 0 or 1 or without path", "fetch it again")
+        raise Fault(
+            "LAYOUT", f"{path.name}: {many(len(odd), 'row')} without label 0 or 1 or without path", "fetch it again"
+        )
     return rows
 
 
@@ -144,7 +147,7 @@ def _findings(lists: Mapping[str, list[dict[str, str]]], available: Path) -> lis
                 found += overlap(one, other, scans, subjects)
         if ill := [row for row in lists[one] if "_train" in one and row["label"] == "1"]:
             found.append(
-                f"{one}: {len(ill)} diseased scan(s) in a training list: {_some([_stem(row) for row in ill])}."
+                f"{one}: {many(len(ill), 'diseased scan')} in a training list: {_some([_stem(row) for row in ill])}."
             )
     return found
 

@@ -19,6 +19,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.checks import leaks
 from pseudohealthy.data.folders import read_folders
 from pseudohealthy.data.labels import ANOMALOUS
@@ -46,7 +47,7 @@ def prepare(source: Path, out: Path, *, seed: int = 0, val: float = 0.15, patien
     bad = [case for case in cases if case.label == ANOMALOUS]
     without = [case for case in bad if not case.mask]
     if 0 < len(without) < len(bad):
-        raise Fault("LAYOUT", f"{len(without)} of {len(bad)} anomalous images have no mask", "fetch them",
+        raise Fault("LAYOUT", f"{len(without)} of {many(len(bad), 'anomalous image')} have no mask", "fetch them",
                     case=without[0].case_id)  # fmt: skip
     manifest = Manifest(cases, out)
     say_counts("bmad", manifest)

@@ -26,6 +26,7 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.data.splits import assign_splits
@@ -91,7 +92,7 @@ def prepare(
         + (", ".join(f"{v}: {n}" for v, n in sorted(seen.items())) or "none")
     )
     if empty:
-        say(f"brats: {empty} mask(s) are empty; their cases still count as anomalous")
+        say(f"brats: {many(empty, 'mask is', 'masks are')} empty; such cases still count as anomalous")
     say_counts("brats", manifest)
     if any(slices.values()):
         counts = Counter[tuple[str, int]]()
@@ -159,7 +160,7 @@ def _all_or_none(found: dict[str, dict[str, Path]]) -> None:
         folders[next(iter(files.values())).parents[1]]["seg" in files].append(name)
     for masked in folders.values():
         if masked[True] and masked[False]:
-            raise Fault("LAYOUT", f"{len(masked[False])} case(s) without mask among {len(masked[True])} with one",
+            raise Fault("LAYOUT", f"{many(len(masked[False]), 'case')} without mask among {len(masked[True])} with one",
                         "fetch the mask or move the case away", case=masked[False][0])  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.data.splits import assign_splits
@@ -150,7 +151,7 @@ def require_files(name: str, cases: list[Case], partial: bool) -> list[Case]:
     there = [case for case in cases if (case.root / case.image).is_file()]
     gone = len(cases) - len(there)
     if gone and (not partial or not there):
-        raise Fault("MISSING", f"{gone} of {len(cases)} listed images are not there", "fetch them, or take what is there with partial=True")  # fmt: skip
+        raise Fault("MISSING", f"{gone} of {many(len(cases), 'listed image')} are not there", "fetch them, or take what is there with partial=True")  # fmt: skip
     if gone:
         say(f"{name}: {gone} listed images are not there and left out")
     if not there:
@@ -184,5 +185,5 @@ def say_counts(name: str, manifest: Manifest, left: Counter[str] | None = None) 
     """One line: cases, patients and what was left out, why."""
     count = Counter(case.label for case in manifest)
     text = f"{name}: {count[HEALTHY]} healthy, {count[ANOMALOUS]} anomalous"
-    text += (f", {count[None]} without label" if count[None] else "") + f"; {len(manifest.patients)} patients"
+    text += (f", {count[None]} without label" if count[None] else "") + f"; {many(len(manifest.patients), 'patient')}"
     say(text + (f"; left out: {', '.join(f'{n} {why}' for why, n in left.most_common())}" if left else ""))

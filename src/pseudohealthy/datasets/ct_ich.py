@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.data.splits import assign_splits
@@ -79,8 +80,8 @@ def prepare(
     slices = sum(map(len, patients.values()))
     bleeding = sum(case.extra["plane_labels"].count("1") for case in cases)
     broken = sum(case.extra["plane_fractures"].count("1") for case in cases)
-    say(f"{slices} slices of {len(cases)} patients: {bleeding} with haemorrhage in "
-        f"{sum(case.label == ANOMALOUS for case in cases)} patients, {broken} with a fracture")  # fmt: skip
+    say(f"{many(slices, 'slice')} of {many(len(cases), 'patient')}: {bleeding} with haemorrhage in "
+        f"{many(sum(case.label == ANOMALOUS for case in cases), 'patient')}, {broken} with a fracture")  # fmt: skip
     return manifest
 
 
@@ -125,9 +126,11 @@ def _labelled(source: Path) -> list[dict[str, str]]:
             raise Fault("LAYOUT", f"labels.csv: the labels of {row['file']} contradict one another", "fetch it again")
     listed = {row["file"] for row in rows}
     if len(listed) < len(rows):
-        raise Fault("LAYOUT", f"labels.csv lists {len(rows) - len(listed)} file(s) twice", "list each once")
+        raise Fault("LAYOUT", f"labels.csv lists {many(len(rows) - len(listed), 'file')} twice", "list each once")
     if odd := sorted(listed ^ {path.name for path in folder.glob("*.jpg")}):
-        raise Fault("LAYOUT", f"{len(odd)} slice(s) without label or the reverse, first {odd[0]}", "fetch them again")
+        raise Fault(
+            "LAYOUT", f"{many(len(odd), 'slice')} without label or the reverse, first {odd[0]}", "fetch them again"
+        )
     return rows
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import Fault
@@ -59,7 +60,7 @@ def prepare(source: Path, out: Path, *, seed: int = 0, ct_ich: Path | str | None
             cases.append(_case(source, image, mask, patient, None, slices[image.stem]))
     if pairs:
         patients = sorted({name[:3] for name in slices.values()})
-        say(f"ctich_mini: {len(slices)} of {len(pairs)} slices are slices of CT-ICH patients {', '.join(patients) or '-'}, "
+        say(f"ctich_mini: {len(slices)} of {many(len(pairs), 'slice')} are slices of CT-ICH patients {', '.join(patients) or '-'}, "
             f"the others are left out; a run trained on ct-ich may have seen these patients")  # fmt: skip
     if not cases:
         raise Fault("LAYOUT", "neither bhsd_mini nor ctich_mini with images and masks", "give the folder above them")
@@ -72,7 +73,9 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
     images = {path.stem: path for path in sorted(folder.glob("images/*")) if path.suffix in (".png", ".jpg")}
     masks = {path.stem: path for path in sorted(folder.glob("masks/*.png"))}
     if odd := sorted(images.keys() ^ masks.keys()):
-        raise Fault("LAYOUT", f"{len(odd)} image(s) without mask or the reverse, first {odd[0]}", "fetch them again")
+        raise Fault(
+            "LAYOUT", f"{many(len(odd), 'image')} without mask or the reverse, first {odd[0]}", "fetch them again"
+        )
     return [(images[stem], masks[stem]) for stem in images]
 
 

@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.datasets.chexpert import divide, read_table, require_files, say_counts
@@ -105,7 +106,7 @@ def counted(listed: Sequence[Case]) -> str:
         (case.patient_id, case.extra.get("study_number") or "".join(case.case_id.split("_")[2:3])) for case in listed
     }
     patients = {case.patient_id for case in listed}
-    return (f"grazpedwri: the table lists {len(listed):,} images of {len(studies):,} studies of {len(patients):,} patients "
+    return (f"grazpedwri: the table lists {many(len(listed), 'image')} of {len(studies):,} studies of {many(len(patients), 'patient')} "
             "(published: 20,327, 10,643 and 6,091; the 10,643 X-rays of THOR's paper are the studies)")  # fmt: skip
 
 

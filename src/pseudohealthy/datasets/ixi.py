@@ -22,6 +22,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import SPLITS, Case, Manifest
 from pseudohealthy.data.splits import assign_splits
@@ -104,8 +105,8 @@ def _described(manifest: Manifest, source: Path) -> Manifest:
     disagree = [s for s in scanned & told.keys() if any(len(values) > 1 for values in told[s].values())]
     doubled = [s for s in scanned if times[s] > 1]
     say(
-        f"ixi: {len(scanned & told.keys())} of {len(scanned)} subjects are in the table, {len(doubled)} of them more than "
-        f"once ({len(disagree)} with rows that disagree: left blank); {len(told.keys() - scanned)} rows' subjects have no scan"
+        f"ixi: {len(scanned & told.keys())} of {many(len(scanned), 'subject')} are in the table, {len(doubled)} of them more than "
+        f"once ({len(disagree)} with rows that disagree: left blank); subjects of the table without a scan: {len(told.keys() - scanned)}"
     )
     none = {"age": "", "sex": ""}
     return Manifest([replace(c, extra={**c.extra, **single.get(c.patient_id, none)}) for c in manifest], manifest.root)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.data.splits import assign_splits
@@ -51,7 +52,7 @@ def _stack(folder: Path) -> tuple[str, str]:
             if slices != masks:
                 raise Fault(
                     "LAYOUT",
-                    f"{len(slices ^ masks)} slice(s) without mask or the reverse",
+                    f"{many(len(slices ^ masks), 'slice')} without mask or the reverse",
                     "fetch it again",
                     case=folder.name,
                 )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.data.splits import assign_splits
@@ -71,7 +72,9 @@ def prepare(
             mask=cells["mask"], brain_mask=cells.get("brain", ""), root=source,
         )  # fmt: skip
     if not cases:
-        found = f"none of {len(without)} patient(s) has {modality}" if without else "no folder patientNN with images"
+        found = (
+            f"none of {many(len(without), 'patient')} has {modality}" if without else "no folder patientNN with images"
+        )
         raise Fault("LAYOUT", found, "give the folder of the patients, with the images outside raw/")
     if without:
         say(f"mslub: no {modality} of {', '.join(without)}; left out")

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import SPLITS, Case, Manifest
 from pseudohealthy.data.splits import assign_splits
@@ -83,8 +84,8 @@ def prepare(
     files = _files(source)
     if not files.keys() & labels.keys():
         raise Fault("LAYOUT", "no image of the table is in the folder", f"give the folder that holds {FOLDERS[0]}")
-    say(f"{len(files)} files, {len(labels)} labelled images: {len(labels.keys() - files.keys())} without file, "
-        f"{len(files.keys() - labels.keys())} files without label")  # fmt: skip
+    say(f"{many(len(files), 'file')}, {many(len(labels), 'labelled image')}: {len(labels.keys() - files.keys())} without file, "
+        f"{many(len(files.keys() - labels.keys()), 'file')} without label")  # fmt: skip
     slices = _read(files, labels)
     stacks = _stacks(slices)
     cases = [case for case, _, _ in stacks]
@@ -107,12 +108,12 @@ def prepare(
     manifest = Manifest(chosen + cases, out)
     manifest.save(out / "manifest.csv")
     uneven = sum(not even for _, _, even in stacks)
-    say(f"{len(manifest)} cases of {len(manifest.patients)} patients, {uneven} of them without regular slice distances; "
+    say(f"{many(len(manifest), 'case')} of {many(len(manifest.patients), 'patient')}, {uneven} of them without regular slice distances; "
         f"slices: {_counted(manifest)}")  # fmt: skip
     for name in SPLITS:
         part = manifest.split(name)
         bleeding = len(_patients(part.cases, ANOMALOUS))
-        say(f"{name}: {len(part.patients)} patients, {bleeding} with haemorrhage; slices: {_counted(part)}")
+        say(f"{name}: {many(len(part.patients), 'patient')}, {bleeding} with haemorrhage; slices: {_counted(part)}")
         if name != "train" and not {"0", "1"} <= _words(part).keys():
             lost = "the training will have no ROC-AUC" if name == "val" else "nothing can be ranked in it"
             say(f"warning: the split {name} does not hold slices of both classes: {lost}")
@@ -154,7 +155,9 @@ def read_labels(table: Path) -> dict[str, int]:
         if stated[-1] != max(stated[:-1]):
             raise _bad(table, f"'any' of {image} is not the union of its subtypes")
     if again:
-        say(f"{table.name}: {again.total()} surplus rows of {len(again)} image(s) listed twice, identical, dropped")
+        say(
+            f"{table.name}: {many(again.total(), 'surplus row')} of {many(len(again), 'image')} listed twice, identical, dropped"
+        )
     return {image: stated[-1] for image, stated in seen.items()}
 
 
@@ -277,7 +280,7 @@ def _drawn(stacks: list[tuple[Case, list[_Slice]]], source: Path, count: int, se
         raise Fault("BAD_SETTING", found, "give a number from 1, and data with healthy slices", exit=USAGE)
     if count > len(pool):
         say(
-            f"warning: num_samples is {count}, and the training patients have {len(pool)} healthy slices: all are taken"
+            f"warning: num_samples is {count}, and the training patients have {many(len(pool), 'healthy slice')}: all are taken"
         )
     order = sorted(np.random.default_rng(seed).permutation(len(pool))[:count].tolist())
     return [

@@ -35,6 +35,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.datasets import grazpedwri
@@ -96,7 +97,9 @@ def prepare(source: Path, out: Path, *, seed: int = 0, clean: bool = True, annot
         manifest = Manifest([_with_boxes(case, out, kinds, boxes_of) for case in manifest], out)
         _say_boxes(manifest)
         if boxes_of and (ill := sum(case.label == HEALTHY and bool(_annotated(case, boxes_of)) for case in manifest)):
-            say(f"thor-lists: {ill:,} images of the healthy lists have an annotated finding")
+            say(
+                f"thor-lists: {many(ill, 'image')} of the healthy lists {'has' if ill == 1 else 'have'} an annotated finding"
+            )
         manifest.save(out / "manifest.csv")
     return manifest
 
@@ -146,7 +149,9 @@ def _findings(lists: dict[str, list[str]]) -> list[str]:
                 found += overlap(one, other, lists, subjects)
             ill = set(lists[one]) & set(lists[other])
             if _label(one) == HEALTHY and _label(other) == ANOMALOUS and ill:
-                found.append(f"{one}: {len(ill)} scans of this healthy list are listed in {other}, too.")
+                found.append(
+                    f"{one}: {many(len(ill), 'scan')} of this healthy list {'is' if len(ill) == 1 else 'are'} listed in {other}, too."
+                )
     return found
 
 
@@ -246,5 +251,5 @@ def _say_boxes(manifest: Manifest) -> None:
     counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common()) or "none"
     say(f"thor-lists: boxes: {counts}")
     if without:
-        say(f"thor-lists: {without:,} images of a finding have no box, so protocol thor-wrist does not measure them: draw the "
+        say(f"thor-lists: {many(without, 'image')} of a finding {'has' if without == 1 else 'have'} no box, so protocol thor-wrist does not measure them: draw the "
             "masks that the _ann lists name, or give --set annotations=FOLDER of GRAZPEDWRI-DX")  # fmt: skip

@@ -21,6 +21,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.datasets.chexpert import divide, say_counts
@@ -90,7 +91,9 @@ def _slice(folder: Path) -> tuple[str, str, dict[str, Path]]:
             files[match[2]] = path
             places.add((match[1], match[3]))
     if len(places) != 1:
-        raise Fault("LAYOUT", f"{len(places)} slices in one folder", "keep one slice a folder", case=folder.name)
+        raise Fault(
+            "LAYOUT", f"{many(len(places), 'slice')} in one folder", "keep one slice a folder", case=folder.name
+        )
     return *places.pop(), files
 
 
@@ -104,7 +107,9 @@ def _divided(name: str, cases: list[Case], out: Path, seed: int, val: float) -> 
     manifest = Manifest(done, out)
     shared = set(manifest.split("test").patients) & {case.patient_id for case in training}
     if shared:
-        say(f"{name}: {len(shared)} patient(s) are in training and testing as published, e.g. {min(shared)}")
+        say(
+            f"{name}: {many(len(shared), 'patient is', 'patients are')} in training and testing as published, e.g. {min(shared)}"
+        )
     say_counts(name, manifest)
     manifest.save(Path(out) / "manifest.csv")
     return manifest

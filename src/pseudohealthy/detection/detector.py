@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.detection.domain import Domain, Verdict
 from pseudohealthy.detection.finding import Finding
 from pseudohealthy.devices import pick_device, precision_of
@@ -93,18 +94,18 @@ class Detector:
         self.stored = run.read_json("threshold.json") or {}
         recorded = run.record.get("weights_sha256")
         unlike = self.weights_sha256 and recorded not in (None, self.weights_sha256)
-        if unlike and run.which != "best_model":
+        if unlike and not run.usual:
             self.stored = {}  # threshold and healthy scores are of other weights
         elif self.stored and unlike:
             say(f"note: the stored threshold of '{run.name}' was set for earlier weights: its training was extended "
-                f"and is not done; go on with: pseudohealthy train --resume {run.folder.name}")  # fmt: skip
+                f"and is not done; go on with: {run.going_on}")  # fmt: skip
         self.fingerprint = run.read_json("fingerprint.json") or {}
         self.domain = Domain.from_json(self.fingerprint["domain"]) if "domain" in self.fingerprint else None
         self.choice = self._choice(threshold)
         self.strict_domain = strict_domain
         if strict_domain and (self.domain is None or not self.domain.strict):
             cases = 0 if self.domain is None else len(self.domain.scores)
-            found = f"the domain check of run '{run.name}' rests on {cases} healthy validation cases, too few to refuse a scan"
+            found = f"the domain check of run '{run.name}' rests on {many(cases, 'healthy validation case')}, too few to refuse a scan"
             raise Fault("DOMAIN", found, "leave --strict-domain out, or train with 49 or more", exit=BAD_MODEL)
 
     def check_standard(self, restorer: Restorer, trained: AnomalyMap) -> None:

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pseudohealthy.counts import many
+
 ALPHA = 0.02  # share of healthy cases like those of the run that are called out of domain
 SIZE = 32  # side of the thumbnails that are compared
 AROUND = 3  # their pixels on each side whose mean is taken off: structure is compared, not shading
@@ -30,8 +32,16 @@ LEVELS = np.linspace(0.02, 0.98, 25)  # quantiles of the grey values
 NARROW = 0.02  # least spread of a quantile, in a range of 2
 BETTER = 0.03  # in correlation: how much better a plane must fit as it lies than turned
 FEWEST = 10  # healthy cases that a limit needs
-LIES = ("turned by 90 degrees clockwise", "upside down", "turned by 90 degrees counter-clockwise")
+RIGHT, OVER, LEFT = "turned by 90 degrees clockwise", "upside down", "turned by 90 degrees counter-clockwise"
 TURNS = [(quarters, flipped) for flipped in (False, True) for quarters in (1, 2, 3)]  # left and right may be exchanged
+LIES = (
+    RIGHT,
+    OVER,
+    LEFT,
+    LEFT,
+    OVER,
+    RIGHT,
+)  # how what each of the TURNS sets upright lies: a flip mirrors the quarter
 PARTS = ("pictures", "outlines", "quantiles", "spreads", "middle", "scale")
 CHECKS = ("outline", "appearance", "orientation", "grey values")
 
@@ -69,7 +79,7 @@ class Verdict:
     def found(self) -> str:
         """What is unlike the training planes, and how rare that is."""
         above = "than any" if self.p * (self.cases + 1) < 1.5 else "than nearly all"
-        ranked = f"more so {above} of {self.cases} healthy cases, p = {self.p:.2g}"
+        ranked = f"more so {above} of {many(self.cases, 'healthy case')}, p = {self.p:.2g}"
         return f"unlike what the run was trained on: {self.reason} ({ranked})"
 
     @property
@@ -144,7 +154,13 @@ class Domain:
     @property
     def one_way(self) -> bool:
         """Do nearly all training planes fit best as they lie? Digits, say, do not: their turns are not worth a word."""
-        return bool(self.middle[2] + self.scale[2] < -BETTER)
+        return bool(2 * self.clear > BETTER)
+
+    @property
+    def clear(self) -> float:
+        """How much better, in correlation, a plane must fit turned than as it lies to be called so: a head that is turned
+        by 20 degrees fits upside down a little better."""
+        return -(self.middle[2] + self.scale[2]).item() / 2
 
     @property
     def limited(self) -> bool:
@@ -155,8 +171,9 @@ class Domain:
         """One distance a check, the mean over planes with foreground; and how the case lies, where another way would fit."""
         apart, turns = self.compared(*looked_at(planes, foreground))
         found, best = apart.mean(1), turns.mean(1)
-        fits = self.one_way and best.max() > 1 - found[1] and 1 - best.max() < self.middle[1] + 2 * self.scale[1]
-        return found, LIES[int(best.argmax()) % 3] if fits else ""
+        better = best.max() + found[1] - 1  # at least half of what nearly all training planes lose when they are turned
+        fits = self.one_way and better > self.clear and 1 - best.max() < self.middle[1] + 2 * self.scale[1]
+        return found, LIES[int(best.argmax())] if fits else ""
 
     def compared(self, pictures: Tensor, outlines: Tensor, grey: Tensor) -> tuple[Tensor, Tensor]:
         """Of each plane: distances by check (4, N), and how well it would fit if it were turned (6, N)."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.detection.bids import Bids
 from pseudohealthy.detection.domain import Verdict
 from pseudohealthy.detection.output_layout import places
@@ -23,7 +24,9 @@ from pseudohealthy.io.names import unnamed
 from pseudohealthy.io.scan import Scan
 
 MOST_REGIONS = 20
-REGIONS_ORDER = "the most conspicuous first: by excess, the sum over a region of what the map exceeds the threshold by"
+REGIONS_ORDER = (
+    "the most conspicuous first: by excess, the sum over a region of what the map exceeds the threshold by; at most 20"
+)
 
 
 @dataclass(repr=False)
@@ -76,18 +79,28 @@ class Finding:
         """The percentile in words, with the number of healthy scans and p; empty where the run has none."""
         return rank(self.healthy_percentile, self.healthy_cases)
 
-    @cached_property
+    @property
+    def n_regions(self) -> int:
+        """Connected regions of the mask (26-connectivity), all of them."""
+        return self._parts[1]
+
+    @property
     def regions(self) -> list[dict[str, Any]]:
-        """Connected regions of the mask (26-connectivity), the most conspicuous first, at most 20.
+        """Connected regions of the mask (26-connectivity), the most conspicuous first, the first 20; `n_regions` counts all.
 
         Conspicuous is what exceeds the threshold by much or over a large part: excess, the sum over the region's voxels
         of map - threshold. A large region barely above the threshold therefore stands behind a small glaring one.
         """
+        return self._parts[0]
+
+    @cached_property
+    def _parts(self) -> tuple[list[dict[str, Any]], int]:
+        """`regions` and `n_regions`."""
         from scipy import ndimage
 
         labels, count = ndimage.label(self.mask, structure=np.ones((3, 3, 3)))
         if not count:
-            return []
+            return [], 0
         index = np.arange(1, count + 1)
         sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
         excess = ndimage.sum_labels(self.map.astype(np.float64) - float(self.threshold or 0), labels, index)
@@ -108,7 +121,7 @@ class Finding:
                 region["volume_ml"] = round(float(sizes[i] * ml), 4)
                 region["peak_mm"] = [round(float(v), 2) for v in (affine @ [plane, row, column, 1])[:3]]
             found.append(region)
-        return found
+        return found, int(count)
 
     @property
     def notes(self) -> list[str]:
@@ -121,7 +134,7 @@ class Finding:
 
     def __repr__(self) -> str:
         count = len(self.warnings)
-        warned = f"{count or 'no'} warning{'s' * (count != 1)}"
+        warned = many(count, "warning") if count else "no warnings"
         return f"<Finding {self.case_id}: score {self.score:.3g}, {warned}>"
 
     def _scored(self) -> str:
@@ -132,12 +145,11 @@ class Finding:
         if self.threshold is None:
             return "no threshold, so nothing is marked"
         limit = f"the threshold {self.threshold:.3g} ({self.threshold_source})"
-        count, ml = len(self.regions), self.volume_ml_above
+        count, ml = self.n_regions, self.volume_ml_above
         if not count:
             return f"nothing above {limit}"
-        many = f"{count}{' or more' * (count == MOST_REGIONS)} region{'s' * (count > 1)}"
-        size = f"{np.count_nonzero(self.mask)} voxels" if ml is None else f"{ml:.3g} ml"
-        return f"{many} above {limit}, {size} in all"
+        size = f"{many(int(np.count_nonzero(self.mask)), 'voxel')}" if ml is None else f"{ml:.3g} ml"
+        return f"{many(count, 'region')} above {limit}, {size} in all"
 
     def _warned(self) -> str:
         said = [*self.warnings, *self.notes]
@@ -152,7 +164,7 @@ class Finding:
             "healthy_percentile": None if self.healthy_percentile is None else round(self.healthy_percentile, 2),
             "healthy_cases": None if self.healthy_percentile is None else self.healthy_cases,
             "volume_ml_above": None if self.volume_ml_above is None else round(self.volume_ml_above, 4),
-            "n_regions": len(self.regions),
+            "n_regions": self.n_regions,
             "threshold": self.threshold,
             "threshold_source": self.threshold_source,
             "status": "warn" if self.warnings else "ok",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pseudohealthy.counts import many
+
 
 def p_value(below: int, count: int) -> float:
     """(1 + healthy cases that score as high or higher) / (count + 1), the case itself counted among them (conformal
@@ -25,15 +27,15 @@ def rank(percentile: float | None, count: int | None, what: str = "healthy scan"
         count: healthy cases; None where it was not stored.
         what: one healthy case is called.
     """
-    if percentile is None:
+    if percentile is None or percentile != percentile:  # NaN: as where there is no score
         return ""
     if not count:
         return f"above {percentile:.0f} % of an unknown number of {what}s"
     below = min(round(percentile * (count + 1) / 100), count)
-    p, whats = p_value(below, count), f"{what}{'s' * (count != 1)}"
+    p, among = p_value(below, count), many(count, what)
     if below == count:
-        return f"above {f'all {count}' if count > 1 else 'the one'} {whats} (p <= {p:.2g})"
-    return f"above {below or 'none'} of {count} {whats} (p = {p:.2g})"
+        return f"above {f'all {among}' if count > 1 else f'the one {what}'} (p <= {p:.2g})"
+    return f"above {f'{below:,}' if below else 'none'} of {among} (p = {p:.2g})"
 
 
 def rank_of(row: Mapping[str, Any], what: str = "healthy scan") -> str:

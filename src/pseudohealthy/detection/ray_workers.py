@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudohealthy import progress
+from pseudohealthy.counts import many
 from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.signals import STOP
@@ -137,7 +138,10 @@ def work(
                 if getattr(error, "actor_init_failed", False) or lost_in_a_row > LOST_IN_A_ROW:
                     cure = "see that run, inputs and package are on every node, with enough memory"
                     raise Fault("ENGINE", "workers cannot start or do not stay", cure, exit=RESOURCE) from None
-                say(f"warning: a worker was lost with {len(task)} inputs in hand; another takes them", error=True)
+                say(
+                    f"warning: a worker was lost with {many(len(task), 'input')} in hand; another takes over",
+                    error=True,
+                )
                 for source in task:
                     tries[source.case_id] += 1
                     if tries[source.case_id] < TRIES:

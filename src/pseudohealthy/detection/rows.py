@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pseudohealthy.counts import many
 from pseudohealthy.detection.outputs import OUTPUTS
 from pseudohealthy.errors import SOME_FAILED, Fault
 from pseudohealthy.progress import say
@@ -68,8 +69,8 @@ def say_left_out(result: Detections) -> None:
     """One line for each kind that some inputs cannot have."""
     for kind, cases in result.left_out.items():
         names = ", ".join(cases[:3]) + (", ..." if len(cases) > 3 else "")
-        many = f"{len(cases)} case{'s' * (len(cases) > 1)} without {OUTPUTS[kind].needs}"
-        say(f"left out: {kind} of {many} ({names})")
+        without = f"{many(len(cases), 'case')} without {OUTPUTS[kind].needs}"
+        say(f"left out: {kind} of {without} ({names})")
 
 
 def blank(case_id: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy.counts import many
+
 STILL = (
     0.75,
     1.5,
@@ -31,11 +33,11 @@ class Known:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, shares to four places."""
         rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
-        return rounded | {"twin_still_shows_it": still_shows(self.removed)}
+        return rounded | {"twin_still_shows_it": still_shows(rounded["removed"])}
 
     def text(self) -> str:
         """ "found, 71 % of it marked; 2 regions elsewhere"."""
-        where = f"{self.elsewhere or 'no'} region{'s' * (self.elsewhere != 1)}"
+        where = many(self.elsewhere, "region") if self.elsewhere else "no regions"
         if not self.lesions:
             return f"healthy, {where} marked all the same" if self.elsewhere else "healthy, nothing marked"
         aside = f"; {where} elsewhere" if self.elsewhere else ""
@@ -69,7 +71,8 @@ def removed(image: np.ndarray, twin: np.ndarray, truth: np.ndarray) -> float | N
     to see; 0: as before; below 0: more than before; above 1: the step is reversed. Anatomy has steps of its own: of 100
     lesions drawn into the healthy example slices of brain-t1 (`phantoms.lesion`), the slices as they were before read 1.04
     in the median, 6 % below 0.75 and 3 % above 1.5. A rim that reaches into bone or air is ruled by them. None without a
-    reference, and where it covers a plane or the image has no step there.
+    reference, and where it covers a plane or the image has no step there. To four places, so that what a file keeps and
+    what is said of it stand on one side of `STILL`.
 
     Args:
         image, twin: (D, H, W) in the same units.
@@ -88,7 +91,7 @@ def removed(image: np.ndarray, twin: np.ndarray, truth: np.ndarray) -> float | N
     if not within:
         return None
     before, after = np.concatenate(within, 1).mean(1) - np.concatenate(around, 1).mean(1)
-    return float(1 - after / before) if before else None
+    return round(float(1 - after / before), 4) if before else None
 
 
 def still_shows(share: float | None) -> bool | None:
@@ -101,12 +104,24 @@ def twin_text(share: float | None, what: str = "lesion") -> str:
     if share is None:
         return ""
     if share > STILL[1]:
-        return f"the {what} is there in reverse: {percent(share)} of its contrast removed"
+        return f"the {what} is there in reverse: {removed_text(share)} of its contrast removed"
     if still_shows(share):
-        return f"the {what} is still there: {percent(share) if share > 0 else 'nothing'} of its contrast removed"
-    return f"{percent(share)} of the {what}'s contrast removed"
+        return f"the {what} is still there: {removed_text(share)} of its contrast removed"
+    return f"{removed_text(share)} of the {what}'s contrast removed"
+
+
+def removed_text(share: float) -> str:
+    """The share of a lesion's contrast that was removed, in whole percent on its own side of the lines of `STILL`."""
+    if share <= 0:
+        return "nothing"
+    line = 100 * STILL[share > 1]
+    if round(100 * share) == line and 100 * share != line:
+        return f"{'over' if 100 * share > line else 'under'} {line:.0f} %"
+    return percent(share)
 
 
 def percent(share: float) -> str:
-    """ "71 %"; a share above none never reads 0."""
-    return "under 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+    """ "71 %"; a share above none never reads 0, one below all never 100."""
+    if 0 < share < 0.005 or 0.995 <= share < 1:
+        return "under 1 %" if share < 0.5 else "over 99 %"
+    return f"{100 * share:.0f} %"

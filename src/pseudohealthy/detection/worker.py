@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from pseudohealthy import io, progress
+from pseudohealthy.counts import many
 from pseudohealthy.detection import finished
 from pseudohealthy.detection.bids import Bids
 from pseudohealthy.detection.detector import Detector
@@ -100,7 +101,9 @@ def unfinished(sources: Sequence[io.Source], job: Job, result: Detections, bar: 
         result.take_over(said, case)
         bar.advance()
     if len(todo) < len(sources):
-        say(f"{len(sources) - len(todo)} of {len(sources)} cases are finished already")
+        say(
+            f"{len(sources) - len(todo)} of {many(len(sources), 'case')} {'is' if len(sources) - len(todo) == 1 else 'are'} finished already"
+        )
     return todo
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pseudohealthy import io
+from pseudohealthy.counts import many
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
@@ -70,6 +71,27 @@ def one_protocol(name: str) -> protocols.Protocol:
         raise Fault("PROTOCOL", f"'{name}' names several protocols, whose figures mean different things",
                     "make one comparison per protocol", exit=USAGE)  # fmt: skip
     return protocols.find(name)[0]
+
+
+def refuse_unlike(runs: Mapping[str, Run]) -> None:
+    """Fault where runs cannot take the same images: CHANNELS, PLANE (exit 2), with what each takes."""
+    canvases = {label: run.recipe.make_canvas() for label, run in runs.items()}
+    for code, takes, cure in (
+        (
+            "CHANNELS",
+            {label: many(c.inputs, "channel") for label, c in canvases.items()},
+            "compare runs of like images",
+        ),
+        ("PLANE", {label: f"{c.plane} planes" for label, c in canvases.items()}, "compare runs of one canvas.plane"),
+    ):
+        if len(set(takes.values())) > 1:
+            said = ", ".join(f"{called(runs[label], label)} {what}" for label, what in takes.items())
+            raise Fault(code, f"the runs take different images: {said}", cure, exit=USAGE)
+
+
+def called(run: Run, label: str) -> str:
+    """A run by its folder, and by what the table calls it where that is something else."""
+    return f"'{run.name}'" if label == run.name else f"'{run.name}' ({label})"
 
 
 def method_names(runs: Sequence[Run]) -> list[str]:
@@ -140,10 +162,6 @@ def measured(
     peaks: dict[str, float | None] = {}
     first = next(iter(methods.values()))
     canvases = list(dict.fromkeys(detector.canvas for detector in methods.values()))
-    if len(cuts := dict.fromkeys(canvas.plane for canvas in canvases)) > 1:
-        raise Fault(
-            "PLANE", f"the runs look at {' and '.join(cuts)} planes", "compare runs of one canvas.plane", exit=USAGE
-        )
     with Progress(f"comparing on {name}", len(chosen)) as bar:
         for group in batches(on_canvases(readable(chosen, first, notes, bar), canvases, notes, bar), batch):
             found = []
@@ -162,7 +180,7 @@ def measured(
             bar.advance(len(group))
     read = len({result.case_id for result in results})
     if not read:
-        raise Fault("NO_INPUT", f"none of {len(chosen)} cases of {name} could be read", notes[0] if notes else "",
+        raise Fault("NO_INPUT", f"none of {many(len(chosen), 'case')} of {name} could be read", notes[0] if notes else "",
                     exit=NO_INPUT)  # fmt: skip
     return results, twins, {k: {"seconds_per_case": seconds[k] / read, "peak_mb": peaks[k]} for k in methods}
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.detection.detector import Detector
@@ -254,6 +255,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], data: str) -> str:
         cells = [row["planes"], f"{row['contrast']:g}", row["run"], cell(row, "kl"), cell(row, "l1")]
         cells += [cell(row, f"{figure}_less_{first}", "+") for figure in ("kl", "l1")] if several else []
         lines.append(f"| {' | '.join(text.replace('|', '/') for text in cells)} |")
-    sizes = {row["planes"]: f"{row['n_planes']} planes {row['planes']} of {row['n_patients']} patients" for row in rows}
+    sizes = {
+        row["planes"]: f"{many(row['n_planes'], 'plane')} {row['planes']} of {many(row['n_patients'], 'patient')}"
+        for row in rows
+    }
     told = f"Test split of `{data}`, healthy tissue: {'; '.join(sizes.values())}. Contrast c: the image is x^c, x in [0, 1]; "
     return "\n".join(lines) + f"\n\n{told}[95 % interval over patients]. A twin equal to its image has 0.\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.evaluation import leaks
@@ -45,10 +46,12 @@ def refuse(run: Run, chosen: Sequence[Case], *, what: str, splits: Sequence[str]
             raise
         return _said(f"LEAK: {fault.message}; whether {what} patients were trained on is not known")
     if found and not allow:
-        raise Fault("LEAK", f"{len(found)} {what} patient(s) were in this run's {of} data, first {found[0]}",
+        raise Fault("LEAK", f"{many(len(found), f'{what} patient was', f'{what} patients were')} in this run's {of} data, first {found[0]}",
                     "take other patients, or add --allow-leak and say so", exit=USAGE)  # fmt: skip
     return (
-        _said(f"LEAK: {len(found)} {what} patient(s) were in the training data; every figure is optimistic")
+        _said(
+            f"LEAK: {many(len(found), f'{what} patient was', f'{what} patients were')} in the training data; every figure is optimistic"
+        )
         if found
         else []
     )

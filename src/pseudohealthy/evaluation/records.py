@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 
@@ -270,10 +271,13 @@ def class_rank(kind: str) -> tuple[int, str]:
 
 
 def number(record: Record, *, signed: bool = False) -> str:
-    """``0.873 [0.81, 0.92]``"""
+    """``0.873 [0.81, 0.92]``; the interval to three places, too, where the value would lie outside of what two say."""
     sign = "+" if signed else ""
-    ci = "" if record.ci95 is None else f" [{record.ci95[0]:{sign}.2f}, {record.ci95[1]:{sign}.2f}]"
-    return f"{record.value:{sign}.3f}{ci}"
+    if record.ci95 is None:
+        return f"{record.value:{sign}.3f}"
+    low, high = record.ci95
+    places = 2 if round(low, 2) <= round(record.value, 3) <= round(high, 2) else 3
+    return f"{record.value:{sign}.3f} [{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
 
 
 def context(records: Sequence[Record]) -> str:
@@ -283,7 +287,7 @@ def context(records: Sequence[Record]) -> str:
     first = max(records, key=lambda record: record.n_cases)
     fewer = covered(records)
     return (
-        f"{first.n_cases} cases of {first.n_patients} patients{'; ' + fewer if fewer else ''}; "
+        f"{many(first.n_cases, 'case')} of {many(first.n_patients, 'patient')}{'; ' + fewer if fewer else ''}; "
         f"protocol {first.protocol}; mask: {first.mask}; "
         f"grid: {first.grid}; post-processing: {first.postprocessing}; "
         "[95 % interval over patients]; * best of a column"

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.detection.detector import Detector
@@ -58,6 +59,7 @@ class Sweep:
     resamples: int = bootstrap.RESAMPLES
     protocol: str = "strict"
     plot: Plot = "auto"
+    going_on: str = ""  # how the run is trained on, by its path: for the screen alone
 
     def settings(self, place: tuple[int, ...]) -> list[str]:
         """``key=value`` texts of a place."""
@@ -82,6 +84,30 @@ class Sweep:
     def lines(self) -> bool:
         """Whether two axes are drawn as lines; by default where the protocol is Wolleb's, whose figure 4 that is."""
         return self.plot == "lines" or (self.plot == "auto" and self.protocol.startswith("wolleb"))
+
+
+def chosen_by(result: Sweep, metric: str) -> str:
+    """The metric that the best setting is chosen by. Fault METRIC where it, or any, was not measured."""
+    known = {name.split("@")[0] for name in result.metrics()} | set(result.metrics())
+    if metric and metric not in known:
+        raise Fault(
+            "METRIC", f"'{metric}' was not measured here", f"use one of: {', '.join(sorted(known))}", exit=USAGE
+        )
+    found = metric or next((name for name in (*headline(result), "healthy_false_positive_share") if name in known), "")
+    if not found:
+        what = f"the {result.split} cases have neither labels nor masks"
+        raise Fault("METRIC", what, "label some of them", exit=NO_INPUT)
+    if not known & set(headline(result)):
+        why = (f"no anomalous {result.split} case: AUROC needs both labels" if result.protocol == "strict" else
+               f"no {result.split} case has what the protocol {result.protocol} measures")  # fmt: skip
+        result.notes.append(f"{why}; what is shown is how quiet the maps are on healthy cases, which is best for a method "
+                            "that sees nothing")  # fmt: skip
+    return found
+
+
+def headline(result: Sweep) -> tuple[str, ...]:
+    """What the best setting is chosen by unless something is asked for, the first that was measured."""
+    return PREFERRED if result.protocol == "strict" else ("dice_otsu_per_slice_mean", *HEADINGS)
 
 
 def parsed(over: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -144,7 +170,9 @@ def measured(
     result.notes += notes
     read = len(found[places[0]])
     if not read:
-        raise Fault("NO_INPUT", f"none of {len(chosen)} cases could be read", notes[0] if notes else "", exit=NO_INPUT)
+        raise Fault(
+            "NO_INPUT", f"none of {many(len(chosen), 'case')} could be read", notes[0] if notes else "", exit=NO_INPUT
+        )
     for place, detector in detectors.items():
         result.records[place] = figures(found[place], detector, result)
         result.seconds[place] = (restoring + spent[place]) / read

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
@@ -113,7 +114,7 @@ def joined(before: tuple[Run, State, dict[str, Any]], imported: Imported, record
     run, tensors, known = before
     recipe = copy.deepcopy(run.recipe)
     if recipe.canvas["channels"] != imported.canvas["channels"]:
-        raise Fault("CHECKPOINT_MISMATCH", f"{file.name} takes {imported.canvas['channels']} channel(s), the network in "
+        raise Fault("CHECKPOINT_MISMATCH", f"{file.name} takes {many(imported.canvas['channels'], 'channel')}, the network in "
                     f"'{run.name}' {recipe.canvas['channels']}", "import the two networks of one model", exit=BAD_MODEL)  # fmt: skip
     recipe.name, recipe.summary = "imported-wolleb", "imported weights: wolleb and wolleb-classifier"
     # The classifier alone knows the size of its images.

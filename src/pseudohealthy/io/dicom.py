@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import RESOURCE, USAGE, Fault
 from pseudohealthy.io.dicom_frames import frame_heads, is_enhanced
 from pseudohealthy.io.dicom_grid import REGULAR, Slice, located, regular_step, without_copies
@@ -243,7 +244,7 @@ def _chosen(heads: list[Head], item: int | None, path: Path) -> list[Head]:
     parts = volumes(heads)
     if item is None and len(parts) > 1:
         names = ", ".join(labels(parts)[:5]) + (", ..." if len(parts) > 5 else "")
-        found = f"{path.name} holds {len(parts)} volumes: {names}"
+        found = f"{path.name} holds {many(len(parts), 'volume')}: {names}"
         raise Fault("SEVERAL", found, f"name one as {path.name}#0 to #{len(parts) - 1}", exit=USAGE)
     if item is not None and not 0 <= item < len(parts):
         raise Fault("ITEM", f"volume {item} of {len(parts)}", "counting starts at 0", exit=USAGE)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.dicom_header import number, numbers, parallel
 from pseudohealthy.io.dicom_pixels import rescaled
@@ -91,7 +92,7 @@ def _doubled(slices: list[Slice], a: Slice, b: Slice) -> Fault:
     positions = np.array([s.position for s in slices])
     if np.ptp(positions, axis=0).max() <= COPY and (len(slices) > 2 or not positions.any()):
         where = ", ".join(f"{v:g}" for v in positions[0])
-        found = f"all {len(slices)} slices lie at one position ({where})"
+        found = f"all {many(len(slices), 'slice')} lie at one position ({where})"
         return Fault("NO_GEOMETRY", found, "export the series with its geometry")
     found = (
         f"{a.name} and {b.name} lie at one position with different pixels, and no attribute tells their volumes apart"
@@ -132,7 +133,7 @@ def _irregular(positions: np.ndarray, gaps: np.ndarray, normal: np.ndarray) -> F
         missing = positions[at] + (positions[at + 1] - positions[at]) / whole[at]
         where = f"{axis}={missing['xyz'.index(axis)]:.1f}"
         count = int((whole - 1).sum())
-        found = f"{count} slice{'s' * (count > 1)} missing at {where} mm (slices are {usual:.3g} mm apart)"
+        found = f"{many(count, 'slice')} missing at {where} mm (slices are {usual:.3g} mm apart)"
         return Fault("GAP", found, "add the missing slices or split the series")
     distances = f"{gaps.min():.3g} to {gaps.max():.3g} mm"
     return Fault("IRREGULAR", f"slice distances vary from {distances}", "resample or split the series yourself")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io import names
 from pseudohealthy.io.bounded import blank
@@ -88,7 +89,7 @@ def _why(found: Survey) -> str:
     rows = found.left_out()
     reasons = [f"{name}: {reason}" for name, reason in rows[:3]] + ([found.aside()] if found.beside else [])
     count = len(found.skipped) + found.beside.total()
-    return f" ({count} file{'s' * (count > 1)} left out; {'; '.join(reasons)})" if count else ""
+    return f" ({many(count, 'file')} left out; {'; '.join(reasons)})" if count else ""
 
 
 def split_item(given: Path | str) -> tuple[Path, int | None]:

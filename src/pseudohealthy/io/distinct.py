@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io import names
 from pseudohealthy.io.names import safe
@@ -76,7 +77,7 @@ def _apart(sources: list[Source], ids: list[str]) -> list[str]:
     changed = [new for new, old in zip(made, ids, strict=True) if new != old]
     if changed:
         more = ", ..." if len(changed) > 4 else ""
-        say(f"{len(changed)} inputs share a name with another; they are called {', '.join(changed[:4])}{more}")
+        say(f"{many(len(changed), 'input')} share a name with another; they are called {', '.join(changed[:4])}{more}")
     return made
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.scan import Scan
 
@@ -121,7 +122,7 @@ def _instances(values: np.ndarray, labels: np.ndarray) -> bool:
 
 
 def _no_mask(labels: np.ndarray, why: str) -> Fault:
-    return Fault("MASK_VALUES", f"a mask of {len(labels)} values: {_shown(labels)}: {why}", CURE)
+    return Fault("MASK_VALUES", f"a mask of {many(len(labels), 'value')}: {_shown(labels)}: {why}", CURE)
 
 
 def _cut(values: np.ndarray, labels: np.ndarray, lossy: bool, scan: Scan) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pseudohealthy.errors import BAD_OUTPUT, Fault
@@ -72,3 +74,28 @@ def release(folder: Path) -> None:
     handle = _claimed.pop((info.st_dev, info.st_ino), None)
     if handle is not None:
         os.close(handle)
+
+
+@contextmanager
+def output_folder(out: Path | str | None, *, overwrite: bool = False) -> Iterator[Path | None]:
+    """`prepare_folder` for what is written at the end; None for None. Where a Fault comes first, folders that were made for
+    it go away again."""
+    if out is None:
+        yield None
+        return
+    folder = Path(out)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield prepare_folder(folder, overwrite=overwrite)
+    except Fault:
+        remove_empty(missing)
+        raise
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders, innermost first, as far as nothing lies in them."""
+    for path in folders:
+        if not path.is_dir() or any(path.iterdir()):
+            return
+        release(path)
+        path.rmdir()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import REFUSED, RESOURCE, Fault
 from pseudohealthy.io import tiff
 from pseudohealthy.io.atomic import atomic
@@ -216,7 +217,7 @@ def _grey(
     if channel is not None and (array.ndim > 2 or channel):
         return _channel(array, channel)
     if array.ndim > 2 and array.shape[-1] != 3:
-        found = f"a picture of {array.shape[-1]} channels"
+        found = f"a picture of {many(array.shape[-1], 'channel')}"
         raise Fault("CHANNELS", found, "name one as FILE#0, FILE#1, ...", exit=2)
     if mask:
         return drawn(array, alpha, warnings)

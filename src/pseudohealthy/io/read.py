@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.io.discover import Source, discover, kind_of, split_item
 from pseudohealthy.io.mask import marked
@@ -77,7 +78,7 @@ def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), 
     """
     mask = _item(spec, root, True, plane="native" if scan.affine is not None else "axial")
     if mask.shape[0] > 1:
-        raise Fault("GRID_MISMATCH", f"the mask has {mask.shape[0]} channels", "give one mask")
+        raise Fault("GRID_MISMATCH", f"the mask has {many(mask.shape[0], 'channel')}", "give one mask")
     values = mask.voxels[0]
     for text in (w for w in mask.warnings if w.startswith("MASK_") and w not in scan.warnings):
         scan.warnings.append(text)
@@ -98,7 +99,7 @@ def only(path: Path | str) -> Source:
         names = ", ".join(s.case_id for s in sources[:5]) + (", ..." if len(sources) > 5 else "")
         what = "INPUT" if any(s.origin for s in sources) else Path(path).name
         cure = f"name one of them, as {what}#0 to #{len(sources) - 1}"
-        raise Fault("SEVERAL", f"{what} holds {len(sources)} scans: {names}", cure, exit=USAGE)
+        raise Fault("SEVERAL", f"{what} holds {many(len(sources), 'scan')}: {names}", cure, exit=USAGE)
     return sources[0]
 
 
@@ -245,10 +246,9 @@ def _nearest(values: np.ndarray, affine: np.ndarray, scan: Scan) -> np.ndarray |
     lost = 1 - (found > 0).sum() * abs(np.linalg.det(scan.affine)) / max((values > 0).sum(), 1) / abs(
         np.linalg.det(affine)
     )
-    grids = f"{describe_grid(values.shape, affine)} onto {describe_grid(scan.shape[1:], scan.affine)}"
-    scan.warnings.append(
-        f"MASK_RESAMPLED to the nearest voxel: {grids}; its marked volume changed by {-100 * lost:+.0f} %"
-    )
+    grids = f"{describe_grid(*_lying_as(scan, values.shape, affine))} onto {describe_grid(scan.shape[1:], scan.affine)}"
+    changed = round(-100 * lost) or 0  # never -0
+    scan.warnings.append(f"MASK_RESAMPLED to the nearest voxel: {grids}; its marked volume changed by {changed:+d} %")
     return found
 
 
@@ -259,5 +259,23 @@ def _require_same_grid(scan: Scan, shape: tuple[int, ...], affine: np.ndarray | 
 
 
 def _mismatch(scan: Scan, shape: tuple[int, ...], affine: np.ndarray | None, what: str) -> None:
+    if scan.affine is not None and affine is not None:
+        shape, affine = _lying_as(scan, shape, affine)
     grids = f"{describe_grid(scan.shape[1:], scan.affine)} against {describe_grid(shape, affine)}"
     raise Fault("GRID_MISMATCH", f"image and {what} lie on different grids: {grids}", "resample one onto the other")
+
+
+def _lying_as(scan: Scan, shape: Sequence[int], affine: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of the same grid with its axes in the order and direction of the scan's, so that a message shows
+    what really differs; as they are where no axes answer each other."""
+    assert scan.affine is not None
+    change = np.linalg.inv(affine) @ scan.affine
+    axes = np.abs(change[:3, :3]).argmax(axis=0)
+    if sorted(axes) != [0, 1, 2]:
+        return tuple(shape), affine
+    turned = np.eye(4)
+    turned[:3, :3] = 0
+    for a, axis in enumerate(axes):
+        forward = change[axis, a] > 0
+        turned[axis, a], turned[axis, 3] = (1, 0) if forward else (-1, shape[axis] - 1)
+    return tuple(shape[axis] for axis in axes), affine @ turned

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pseudohealthy.counts import many
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -62,7 +64,7 @@ class Survey:
         """(name, reason) of what is not read: by file, and among DICOM files by reason alone."""
         rows = [(item.path.name, item.reason) for item in self.skipped if not item.hidden]
         hidden = Counter(item.reason for item in self.skipped if item.hidden)
-        files = [f"{count} file{'s' * (count > 1)}: {reason}" for reason, count in hidden.items()]
+        files = [f"{many(count, 'file')}: {reason}" for reason, count in hidden.items()]
         return rows + [(f"left-out-{number}", text) for number, text in enumerate(files, 1)]
 
     def aside(self) -> str:

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import BAD_OUTPUT, REFUSED, Fault
 from pseudohealthy.io.bounded import looks_like
 
@@ -99,7 +100,7 @@ def _extract(archive: zipfile.ZipFile, path: Path, target: Path) -> None:
         raise Fault("ARCHIVE", f"{path.name}: it is encrypted", "unpack it, and give the folder", exit=REFUSED)
     limit = min(MAX_BYTES, max(FREE, MAX_RATIO * path.stat().st_size))
     if len(members) > MAX_MEMBERS:
-        raise refuse(f"{len(members)} files, the limit is {MAX_MEMBERS}")
+        raise refuse(f"{many(len(members), 'file')}, the limit is {MAX_MEMBERS}")
     if sum(m.file_size for m in members) > limit:
         raise refuse(f"it would expand beyond {limit} bytes")
     for member in {m.compress_type: m for m in members}.values():

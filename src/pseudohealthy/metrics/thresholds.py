@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.metrics.curves import curve
 
@@ -38,7 +39,7 @@ class Threshold:
         quantile, patients = self.detail.get("quantile"), self.detail.get("n_patients")
         facts = [self.source if quantile is None else f"{self.source} {quantile:g}"]
         if patients is not None:
-            facts.append(f"{patients} patient{'s' if patients != 1 else ''}")
+            facts.append(many(patients, "patient"))
         return f"{self.value:.4g} ({', '.join(facts)})"
 
     def as_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.preprocessing import resampling
 from pseudohealthy.preprocessing.foreground import METHODS, foreground
@@ -147,6 +148,11 @@ class Canvas:
         for window in self.windows:
             window_range(window)
 
+    @property
+    def inputs(self) -> int:
+        """Channels of an image; windows are cut out of one."""
+        return 1 if self.normalise == "window" else self.channels
+
     def fit(self, scan: Scan, mask: np.ndarray | None = None, brain_mask: np.ndarray | None = None) -> Fitted:
         """Scan (C, D, H, W) -> planes (D, C, S, S). ``mask`` and ``brain_mask`` are bool (D, H, W) on the scan's grid;
         a brain mask takes the place of the computed foreground. Raises Fault CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE,
@@ -155,15 +161,9 @@ class Canvas:
         import torch
 
         voxels = np.asarray(scan.voxels, dtype=np.float32)
-        expected = 1 if self.normalise == "window" else self.channels
-        if voxels.shape[0] != expected:
-            raise Fault(
-                "CHANNELS",
-                f"the image has {voxels.shape[0]} channel(s), the model takes {expected}",
-                "choose a run trained on such images",
-                exit=USAGE,
-                case=scan.name,
-            )
+        if voxels.shape[0] != self.inputs:
+            found = f"the image has {many(voxels.shape[0], 'channel')}, the model takes {self.inputs}"
+            raise Fault("CHANNELS", found, "choose a run trained on such images", exit=USAGE, case=scan.name)
         self._check_plane(scan)
         inside = foreground(voxels, self.foreground) if brain_mask is None else np.asarray(brain_mask, dtype=bool)
         low, high = self._levels(scan, voxels, inside)

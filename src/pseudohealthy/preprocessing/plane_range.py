@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import USAGE, Fault
 
 SLICES_IN = ("planes", "share", "mm")
@@ -31,6 +32,6 @@ def chosen(slices: tuple[float, ...], unit: str, inside: np.ndarray, spacing: fl
     if not keep.any() and unit == "share":
         keep[np.abs(at - (first + last) / 2).argmin()] = True
     if not keep.any():
-        raise Fault("SLICES", f"none of {count} planes lies in canvas.slices {first:g} to {last:g} ({unit})",
+        raise Fault("SLICES", f"none of {many(count, 'plane')} lies in canvas.slices {first:g} to {last:g} ({unit})",
                     "set canvas.slices for such volumes, or leave this one out", exit=USAGE)  # fmt: skip
     return keep

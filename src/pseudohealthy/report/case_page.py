@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.detection.output_layout import relative
 from pseudohealthy.io.atomic import write_text
 from pseudohealthy.report.case_volumes import counts, display, presets, thresholds
@@ -171,8 +172,8 @@ def _facts(finding: Finding) -> dict[str, str]:
 
 def _region(region: Mapping[str, Any], volume: bool) -> str:
     if not volume:
-        return f"row {region['row'] + 1}, column {region['column'] + 1}: {region['voxels']} pixels, peak {region['peak']:.3g}"
-    size = f"{region['volume_ml']:.3g} ml" if "volume_ml" in region else f"{region['voxels']} voxels"
+        return f"row {region['row'] + 1}, column {region['column'] + 1}: {many(region['voxels'], 'pixel')}, peak {region['peak']:.3g}"
+    size = f"{region['volume_ml']:.3g} ml" if "volume_ml" in region else f"{many(region['voxels'], 'voxel')}"
     return f"plane {region['plane'] + 1}: {size}, peak {region['peak']:.3g}"
 
 

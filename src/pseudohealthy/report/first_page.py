@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pseudohealthy.counts import many
 from pseudohealthy.detection.ranks import p_value
 from pseudohealthy.detection.rows import Detections
-from pseudohealthy.detection.truth import STILL, Known, percent, twin_text
+from pseudohealthy.detection.truth import STILL, Known, percent, removed_text, twin_text
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.records import number
 from pseudohealthy.report.page import write_report
@@ -194,9 +195,8 @@ def _names(rows: Sequence[Row], about: Callable[[Row], str] | None = None) -> st
 
 def _regions(row: Row) -> str:
     count = row["truth"]["elsewhere"]
-    return f"{count} region{'s' * (count != 1)}"
+    return many(count, "region")
 
 
 def _removed(row: Row) -> str:
-    share = row["truth"]["removed"]
-    return percent(share) if share > 0 else "nothing"
+    return removed_text(row["truth"]["removed"])

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.detection.ranks import rank_of
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, covered, number, summarise
@@ -99,7 +100,7 @@ def write_report(
     ordered = sorted(rows, key=_urgency)
     if most is not None and len(ordered) > most:
         told = "failed ones, warnings, then by score; the table beside this page has all"
-        notes = [*notes, f"the first {most} of {len(ordered)} rows are shown: {told}"]
+        notes = [*notes, f"the first {most} of {many(len(ordered), 'row')} are shown: {told}"]
         ordered = ordered[:most]
         here = {str(row["case_id"]) for row in ordered}
         panels = {case: path for case, path in (panels or {}).items() if case in here}
@@ -113,7 +114,7 @@ def write_report(
     anchors = {case: f"picture-{index}" for index, (case, source) in enumerate(sources) if source}
     page = environment.from_string((files / "report.html.j2").read_text("utf-8")).render(
         title=title,
-        foreign=_foreign(ordered),
+        foreign=foreign(ordered),
         csp=_policy(style, script),
         style=_ours(style),
         script=_ours(script),
@@ -170,7 +171,7 @@ def evaluation_report(
     rows = [row for row in evaluation.rows if not str(row["method"]).startswith(CONTROL)]
     notes = [line for line in (evaluation.unmarked(), *evaluation.notes) if line]
     if len(rows) > most:
-        notes.append(f"the first {most} of {len(rows)} rows are shown here; cases.csv has all")
+        notes.append(f"the first {most} of {many(len(rows), 'row')} are shown here; cases.csv has all")
     facts: dict[str, Any] = {
         "cases": len({row["case_id"] for row in evaluation.rows}),
         "patients": len({row["patient_id"] for row in evaluation.rows}),
@@ -256,15 +257,18 @@ def _is_foreign(row: Mapping[str, Any]) -> bool:
     return any(code in str(row.get("warnings", "")) for code in ("OUT_OF_DOMAIN", "OOD_"))  # the latter of older runs
 
 
-def _foreign(rows: Sequence[Mapping[str, Any]]) -> str:
+def foreign(rows: Sequence[Mapping[str, Any]]) -> str:
     """The first line of a report with scans that its run is not meant for; empty where there is none."""
-    names = [str(row.get("case_id")) for row in rows if _is_foreign(row)]
+    found = [row for row in rows if _is_foreign(row)]
+    names = [str(row.get("case_id")) for row in found]
     if not names:
         return ""
     said = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    many = f"{len(names)} of {len(rows)} scans {'are' if len(names) > 1 else 'is'}"
-    whose = "their maps and scores" if len(names) > 1 else "its map and score"
-    return f"OUT_OF_DOMAIN: {many} unlike what the run was trained on; do not trust {whose} ({said})"
+    which = f"{len(names)} of {many(len(rows), 'scan')} {'are' if len(names) > 1 else 'is'}"
+    advice = f"; do not trust {'their maps and scores' if len(names) > 1 else 'its map and score'}"
+    if all(_kind(row) == "failed" for row in found):  # --strict-domain: there are none
+        advice = f" and {'were' if len(names) > 1 else 'was'} refused"
+    return f"OUT_OF_DOMAIN: {which} unlike what the run was trained on{advice} ({said})"
 
 
 def _about(*said: str | None) -> str:

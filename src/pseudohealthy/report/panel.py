@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.detection.truth import removed, twin_text
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.tiles import tiled
@@ -128,7 +129,7 @@ def mosaic(
     figure.set_facecolor("white")
     axes = figure.subplots(1, 4)
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": aspect, "interpolation": "nearest"}
-    several = f", {len(image)} channels" if len(image) > 1 else ""
+    several = f", {many(len(image), 'channel')}" if len(image) > 1 else ""
     for place, volume, name in ((axes[0], image, f"input{several}"), (axes[1], healthy, twin)):
         place.imshow(tiled(_scaled(volume[:, plane], windows)), **grey)
         place.set_title(name, fontsize=10)

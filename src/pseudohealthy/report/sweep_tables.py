@@ -122,14 +122,14 @@ def text(result: Sweep) -> str:
         ])  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     shown = ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*shown, *result.notes, keep_it(result)])
+    return "\n".join([*shown, *result.notes, keep_it(result, result.going_on)])
 
 
-def keep_it(result: Sweep) -> str:
-    """The best setting as the words that make it the run's own."""
+def keep_it(result: Sweep, going_on: str = "") -> str:
+    """The best setting as the words that make it the run's own; files do not tell the path of the run."""
     best = result.settings(result.best)
     quoted = " ".join(f"'{setting}'" if set(setting) & set('[]"* ') else setting for setting in best)
-    line = f"pseudohealthy train --resume {result.run} --set {quoted}"
+    line = f"{going_on or f'pseudohealthy train --resume PATH/{result.run}'} --set {quoted}"
     if models.find(result.run):  # it stays as it is
         line = f"pseudohealthy detect {result.run} INPUT... --out DIR --set {quoted}"
     return f"best {result.metric} on {result.split}; keep it: {line}"

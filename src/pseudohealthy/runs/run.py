@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ class Run:
     folder: Path
     recipe: Recipe
     record: dict[str, Any] = field(default_factory=dict)  # run.json
-    which: str = "best_model"  # of its weights: one of WEIGHTS, or a file
+    which: str = ""  # of its weights: one of WEIGHTS, or a file; "": best_model, of a run that has none last
 
     @classmethod
     def create(cls, folder: Path | str, recipe: Recipe, *, overwrite: bool = False, **record: Any) -> Run:
@@ -83,6 +84,16 @@ class Run:
         return self.folder.resolve().name
 
     @property
+    def usual(self) -> bool:
+        """Whether it restores with the weights that its threshold was set for."""
+        return self.which in ("", "best_model")
+
+    @property
+    def going_on(self) -> str:
+        """The line that goes on with it, by the path it was opened with; for the screen, since paths may name people."""
+        return f"pseudohealthy train --resume {shlex.quote(str(self.folder))}"
+
+    @property
     def recipe_sha256(self) -> str:
         return hashlib.sha256(self.recipe.toml().encode()).hexdigest()
 
@@ -111,17 +122,17 @@ class Run:
             ) from None
 
     def weights(self) -> Path:
-        """The weights that restore: those of `which`; best_model where nothing else is asked for, else the last ones.
+        """The weights that restore: those of `which`; where nothing is asked for best_model, else the last ones.
 
         Fault CHECKPOINT_MISSING (exit 5).
         """
-        names = {"best_model": WEIGHTS[::2]}.get(self.which, (self.which,) if self.which in WEIGHTS else ())
+        names = (self.which,) if self.which in WEIGHTS else () if self.which else WEIGHTS[::2]
         paths = [self.folder / f"{name}.safetensors" for name in names] or [Path(self.which)]
         for path in paths:
             if path.is_file():
                 return path
         found, cure = f"run '{self.name}' has no weights yet", "train it first"
-        if self.which != "best_model":
+        if self.which:
             found = f"run '{self.name}' has no {paths[0].name}" if names else f"no file named {self.which}"
             cure = f"give {', '.join(WEIGHTS)}, or a .safetensors file with weights of this recipe"
         raise Fault("CHECKPOINT_MISSING", found, cure, exit=BAD_MODEL)
@@ -133,7 +144,7 @@ class Run:
         restorer = self.recipe.make_restorer()
         tensors, _, sha256 = checkpoint.load(weights or self.weights(), expected=restorer.state_dict())
         recorded = self.record.get("weights_sha256")
-        own = weights is None and self.which == "best_model"
+        own = weights is None and self.usual
         if own and self.record.get("status") == "finished" and recorded not in (None, sha256):
             raise Fault("CHECKPOINT_CORRUPT", f"the weights of '{self.name}' are not those of its run.json (sha256)",
                         "restore them from a copy", exit=BAD_MODEL)  # fmt: skip

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from pseudohealthy.counts import many
 from pseudohealthy.detection.ranks import rank_of
 from pseudohealthy.errors import Fault
 from pseudohealthy.progress import duration
@@ -48,6 +49,7 @@ class App:
             "size": _size,
             "quoted": lambda text: quote(str(text)),
             "clock": duration,
+            "many": many,
             "sentences": _sentences,
             "rank": rank_of,
         }

@@ -27,6 +27,7 @@ from typing import Any
 from pseudohealthy.errors import SOME_FAILED, Fault
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.progress import say
+from pseudohealthy.report.page import foreign
 from pseudohealthy.runs.run import now
 
 ID = re.compile(r"[0-9a-f]{32}")
@@ -62,6 +63,7 @@ class Job:
     findings: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     beside: str = ""
+    foreign: str = ""  # the warning of scans that the run is not meant for
     done: int = 0  # inputs, while it runs
     total: int = 0
     left: str = ""  # as detect estimates: "45 s", "12 min"
@@ -271,7 +273,7 @@ class Jobs:
         if len(poor) > NAMED:
             job.refused.append(f"and {len(poor) - NAMED} more, see the report")
         rows = [row for row in rows if row.get("status") != "skipped"]  # files that are no scans are no cases
-        job.count = len(rows)
+        job.count, job.foreign = len(rows), foreign(rows)
         job.findings = [{key: row.get(key) for key in keys} for row in rows[:SHOWN]]
         for row in job.findings:
             row["page"] = (found / str(row["case_id"]) / "case.html").is_file()

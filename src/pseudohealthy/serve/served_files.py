@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.models import folder_of
 from pseudohealthy.runs.run import Run
@@ -106,7 +107,7 @@ def knows(run: Run, record: dict[str, Any]) -> str:
     data = Path(str(record["data"])).name if record.get("data") else ""
     if not data:
         return "images like those it was trained on, which are not recorded"
-    planes = f", {record['planes']:,} healthy planes" if isinstance(record.get("planes"), int) else ""
+    planes = f", {many(record['planes'], 'healthy plane')}" if isinstance(record.get("planes"), int) else ""
     return f"images like those of {data}{planes}"
 
 

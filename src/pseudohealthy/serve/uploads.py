@@ -12,6 +12,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from pseudohealthy.counts import many
 from pseudohealthy.io.discover import kind_of
 
 FILES = 20_000  # of one upload, as of a DICOM series
@@ -57,7 +58,7 @@ def title(folder: Path, files: list[str]) -> str:
     if not private:
         return files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     what = {"dicom": "DICOM", "zip": "zip"}[private]
-    return f"a {what} file" if len(files) == 1 else f"{len(files)} files ({what})"
+    return f"a {what} file" if len(files) == 1 else f"{many(len(files), 'file')} ({what})"
 
 
 class Receiver:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.io import hashing
@@ -76,7 +77,7 @@ def finish(trainer: Trainer) -> None:
     write_text(run.folder / "MODEL_CARD.md", model_card(trainer, threshold))
     if threshold["value"] is not None:
         say(f"threshold {threshold['value']:.4g}: {threshold['quantile']:.4g} quantile of "
-            f"{threshold['detail']['n_planes']} healthy validation planes of {threshold['n_patients']} patients")  # fmt: skip
+            f"{many(threshold['detail']['n_planes'], 'healthy validation plane')} of {many(threshold['n_patients'], 'patient')}")  # fmt: skip
 
 
 def file_hashes(run: Run) -> dict[str, str]:

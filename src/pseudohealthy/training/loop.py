@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.errors import INTERRUPTED, Fault
 from pseudohealthy.processes import World
 from pseudohealthy.progress import Progress, say
@@ -54,7 +55,7 @@ def ending(run: Run) -> Iterator[None]:
     except KeyboardInterrupt:
         run.note(status="interrupted", stopped=now())
         found = "stopped while the threshold was set; the weights are saved"
-        raise Fault("INTERRUPTED", found, f"go on with: pseudohealthy train --resume {run.folder.name}",
+        raise Fault("INTERRUPTED", found, f"go on with: {run.going_on}",
                     exit=INTERRUPTED) from None  # fmt: skip
 
 
@@ -64,8 +65,8 @@ def announce(trainer: Trainer, total: int) -> None:
     parameters = sum(p.numel() for p in trainer.restorer.parameters())
     run.note(status="running", steps=total, planes=len(trainer.rows), parameters=parameters,
              precision=str(trainer.precision).removeprefix("torch."), device=world.device.type, processes=world.size)  # fmt: skip
-    amount = f"{total:,} step{'s' * (total != 1)} of {trainer.budget.batch}"
-    say(f"{run.recipe.name}: {parameters:,} parameters, {len(trainer.rows):,} planes, {amount}")
+    amount = f"{many(total, 'step')} of {trainer.budget.batch}"
+    say(f"{run.recipe.name}: {parameters:,} parameters, {many(len(trainer.rows), 'plane')}, {amount}")
 
 
 def steps(trainer: Trainer, begun: float, tracker: trackers.Sink) -> None:
@@ -99,7 +100,7 @@ def steps(trainer: Trainer, begun: float, tracker: trackers.Sink) -> None:
                 if world.first:
                     trainer.run.note(status="interrupted", step=trainer.step, stopped=now())
                 raise Fault("INTERRUPTED", f"stopped at step {trainer.step}, state saved",
-                            f"go on with: pseudohealthy train --resume {trainer.run.folder.name}", exit=INTERRUPTED)  # fmt: skip
+                            f"go on with: {trainer.run.going_on}", exit=INTERRUPTED)  # fmt: skip
     tracker.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from pseudohealthy.counts import many
 from pseudohealthy.detection.ranks import p_value
 from pseudohealthy.runs.pseudonyms import RECORD
 from pseudohealthy.runs.run import Run
@@ -39,14 +40,18 @@ def holdings(run: Run) -> list[str]:
 def left_out(run: Run) -> list[str]:
     """The line of the model card about cases that could not be read."""
     failed, cases = run.record.get("cases_failed", 0), run.record.get("cases", 0)
-    return [f"- Left out: {failed} of {cases} cases, which could not be read (split.csv names them)"] if failed else []
+    return (
+        [f"- Left out: {failed} of {many(cases, 'case')}, which could not be read (split.csv names them)"]
+        if failed
+        else []
+    )
 
 
 def ranked(threshold: dict) -> list[str]:
     """The line of the model card about the healthy scans that scores are ranked among."""
     if not (count := len(threshold.get("case_scores") or ())):
         return ["- Ranks: none, no healthy validation scan was there"]
-    scans = f"{count} healthy validation scan{'s' * (count != 1)}"
+    scans = many(count, "healthy validation scan")
     return [f"- Ranks: a score is told beside those of {scans}, so its p is never below {p_value(count, count):.2g}"]
 
 
@@ -66,12 +71,12 @@ def model_card(trainer: Trainer, threshold: dict) -> str:
         f"- Source: {run.recipe.source or 'own recipe'}",
         f"- Method: `{run.recipe.restorer['name']}`, {run.record.get('parameters', 0):,} parameters, "
         f"{run.record.get('network_calls', 0)} network calls an image",
-        f"- Trained on: {counts['train'][0]:,} planes of {counts['train'][1]:,} patients ({len(trainer.rows):,} used), "
-        f"{trainer.step:,} step{'s' * (trainer.step != 1)} of {trainer.budget.batch}",
+        f"- Trained on: {many(counts['train'][0], 'plane')} of {many(counts['train'][1], 'patient')} ({len(trainer.rows):,} used), "
+        f"{many(trainer.step, 'step')} of {trainer.budget.batch}",
         *left_out(run),
-        f"- Validated on: {counts['val'][0]:,} planes of {counts['val'][1]:,} patients",
+        f"- Validated on: {many(counts['val'][0], 'plane')} of {many(counts['val'][1], 'patient')}",
         f"- Threshold: {threshold['value']} ({threshold['source']}, quantile {threshold['quantile']}, "
-        f"{threshold['n_patients']} patients, {threshold['detail'].get('population', 'none')})",
+        f"{many(threshold['n_patients'], 'patient')}, {threshold['detail'].get('population', 'none')})",
         *ranked(threshold),
         f"- Weights: {run.record.get('weights')}, sha256 {run.record.get('weights_sha256')}",
         f"- Canvas: `{json.dumps(run.recipe.canvas, default=list)}`",

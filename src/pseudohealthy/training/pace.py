@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.io.atomic import write_text
 from pseudohealthy.progress import duration, say
@@ -95,7 +96,7 @@ class Pace:
         count = total - self.trainer.step + len(self.steps)
         whole = self.left(total) + sum(self.steps)
         shorter = [minutes for minutes in ROUND if 180 * minutes <= whole]
-        text = f"{count:,} step{'s' * (count > 1)}, about {duration(whole)} on this machine"
+        text = f"{many(count, 'step')}, about {duration(whole)} on this machine"
         if shorter:
             text += f"; --minutes {shorter[-1]} would do about {self.fits(60 * shorter[-1])[0]:,}"
         say(text)
@@ -140,7 +141,7 @@ def told(steps: int, seconds: float, over: float) -> str:
         return (f"not one step fits into {duration(seconds)} on this machine, validation and threshold included; "
                 f"one is taken, about {duration(over)} from here")  # fmt: skip
     verb = "fits" if steps == 1 else "fit"
-    return (f"{steps:,} step{'s' * (steps > 1)} {verb} into {duration(seconds)} on this machine, "
+    return (f"{many(steps, 'step')} {verb} into {duration(seconds)} on this machine, "
             "validation and threshold included")  # fmt: skip
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, USAGE, Fault
@@ -178,7 +179,7 @@ def build_cache(
         raise Fault("OUTPUT", f"cannot write the planes: {error.strerror or type(error).__name__}",
                     "free some space or choose another folder", exit=BAD_OUTPUT) from error  # fmt: skip
     if row == 0:
-        raise Fault("NO_INPUT", f"none of {len(manifest)} case(s) gave a plane" + (f": {faults[0]}" if faults else ""),
+        raise Fault("NO_INPUT", f"none of {many(len(manifest), 'case')} gave a plane" + (f": {faults[0]}" if faults else ""),
                     "see the messages above", exit=USAGE if exits == {USAGE} else NO_INPUT)  # fmt: skip
     for name, used in (("masks.npy", any_mask), ("exact.npy", any_exact)):
         if not used:
@@ -220,7 +221,7 @@ def plane_labels(case: Case, count: int) -> list[int | None] | None:
         return None
     words = text.split("|")
     if len(words) != count or not set(words) <= {"", "0", "1"}:
-        raise Fault("PLANE_LABELS", f"{len(words)} plane labels for {count} planes",
+        raise Fault("PLANE_LABELS", f"{many(len(words), 'plane label')} for {many(count, 'plane')}",
                     "one of 0, 1 or blank for each plane, joined by |", exit=USAGE)  # fmt: skip
     return [int(word) if word else None for word in words]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pseudohealthy.errors import INTERRUPTED, Fault
-from pseudohealthy.io.output_folder import prepare_folder, release
+from pseudohealthy.io.output_folder import prepare_folder, remove_empty
 from pseudohealthy.runs.run import WRITTEN
 
 SAVED = "resume.safetensors"  # from here on there is something to go on with
@@ -70,12 +70,3 @@ def remove(path: Path) -> None:
         path.rmdir()
     else:
         path.unlink()
-
-
-def remove_empty(folders: list[Path]) -> None:
-    """Remove folders, innermost first, as far as nothing lies in them."""
-    for path in folders:
-        if not path.is_dir() or any(path.iterdir()):
-            return
-        release(path)
-        path.rmdir()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.io.atomic import atomic
@@ -92,7 +93,7 @@ def fewer_ranked(budget: Budget, model: Restorer, most: int, healthy: int, anoma
     calls = model.network_calls()
     scarce = " or ".join(name for name, count in (("healthy", healthy), ("anomalous", anomalous)) if count <= most)
     scarce = f"the validation split has no more {scarce} ones; " if scarce else ""
-    return (f"{taken}{scarce}a plane takes {calls:,} network call{'s' * (calls != 1)}, and a validation may take about a "
+    return (f"{taken}{scarce}a plane takes {many(calls, 'network call')}, and a validation may take about a "
             "fifth of the training; --set training.eval_samples=N takes N of each")  # fmt: skip
 
 

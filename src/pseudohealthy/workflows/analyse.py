@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.detection.detector import Detector
@@ -81,7 +82,10 @@ def analyse(
             bar.advance(len(group))
     if not found:
         raise Fault(
-            "NO_INPUT", f"none of {len(chosen)} test cases could be read", notes[0] if notes else "", exit=NO_INPUT
+            "NO_INPUT",
+            f"none of {many(len(chosen), 'test case')} could be read",
+            notes[0] if notes else "",
+            exit=NO_INPUT,
         )
     images, restored = (torch.cat(parts).numpy() for parts in tissue)
     means = healthy_in(found)

@@ -21,12 +21,13 @@ from pseudohealthy.evaluation.compare import (
     method_names,
     methods_of,
     one_protocol,
+    refuse_unlike,
 )
 from pseudohealthy.evaluation.example import Example, check_named
 from pseudohealthy.evaluation.leaks import refuse_leaks
 from pseudohealthy.evaluation.measure import evenly, scored_by, wanted
 from pseudohealthy.evaluation.restoration import sentences
-from pseudohealthy.io.output_folder import prepare_folder
+from pseudohealthy.io.output_folder import output_folder
 from pseudohealthy.metrics import bootstrap
 from pseudohealthy.progress import say
 from pseudohealthy.report import comparison_tables
@@ -73,34 +74,37 @@ def compare(
             result.notes += [f"{name}, {label}: {note}" for note in leaks]
             caveats[name, label] = " ".join(leaks)
     check_named(case, [one for m in sets.values() for one in evenly(list(m.split("test")), limit)])
-    folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
-    methods, thresholds = methods_of(dict(zip(labels, opened, strict=True)), device, batch)
-    for label, detector in methods.items():
-        result.facts[label] = facts(detector, training=label in labels)
-    result.notes += [f"{label}: {note}" for label in labels for note in methods[label].outdated()]
-    for label, run in zip(labels, opened, strict=True):
-        result.histories[label] = run.read_json("training_history.json") or []
-    for name, manifest in sets.items():
-        notes: list[str] = []
-        example = result.examples[name] = Example(case)
-        test, twins, costs = measured(methods, evenly(list(manifest.split("test")), limit), batch, notes, name, example)
-        validation = wanted(list(manifest.split("val")), chosen.validation, limit)
-        tuning = measured(methods, validation, batch, notes, f"{name}, validation")[0] if validation else []
-        setting = protocols.Setting(
-            thresholds=thresholds, validation=tuning, mask=MASK, postprocessing=OWN, resamples=resamples
-        )
-        evaluation = result.evaluations[name] = protocols.measure(protocol, test, setting)
-        restored = twins.records(OWN)
-        sets_of_planes = {scored_by(methods[label])["plane_set"] for label in labels}
-        stated = {**scored_by(methods[labels[0]]), "plane_set": "; ".join(sorted(sets_of_planes))}
-        evaluation.records = [
-            replace(record, caveat=caveats.get((name, record.method), ""), **stated)
-            for record in [*evaluation.records, *restored]
-        ]
-        evaluation.notes += notes + sentences(restored)
-        result.costs |= {(name, label): cost for label, cost in costs.items()}
-        result.against_best[name] = against_best(protocol, evaluation, test, labels, setting)
-    if folder is not None:
-        comparison_tables.save(result, folder, {"data": {name: manifest.sha256 for name, manifest in sets.items()}})
-        say(f"report: {folder / 'report.html'}")
-    return result
+    refuse_unlike(dict(zip(labels, opened, strict=True)))
+    with output_folder(out, overwrite=overwrite) as folder:
+        methods, thresholds = methods_of(dict(zip(labels, opened, strict=True)), device, batch)
+        for label, detector in methods.items():
+            result.facts[label] = facts(detector, training=label in labels)
+        result.notes += [f"{label}: {note}" for label in labels for note in methods[label].outdated()]
+        for label, run in zip(labels, opened, strict=True):
+            result.histories[label] = run.read_json("training_history.json") or []
+        for name, manifest in sets.items():
+            notes: list[str] = []
+            example = result.examples[name] = Example(case)
+            test, twins, costs = measured(
+                methods, evenly(list(manifest.split("test")), limit), batch, notes, name, example
+            )
+            validation = wanted(list(manifest.split("val")), chosen.validation, limit)
+            tuning = measured(methods, validation, batch, notes, f"{name}, validation")[0] if validation else []
+            setting = protocols.Setting(
+                thresholds=thresholds, validation=tuning, mask=MASK, postprocessing=OWN, resamples=resamples
+            )
+            evaluation = result.evaluations[name] = protocols.measure(protocol, test, setting)
+            restored = twins.records(OWN)
+            sets_of_planes = {scored_by(methods[label])["plane_set"] for label in labels}
+            stated = {**scored_by(methods[labels[0]]), "plane_set": "; ".join(sorted(sets_of_planes))}
+            evaluation.records = [
+                replace(record, caveat=caveats.get((name, record.method), ""), **stated)
+                for record in [*evaluation.records, *restored]
+            ]
+            evaluation.notes += notes + sentences(restored)
+            result.costs |= {(name, label): cost for label, cost in costs.items()}
+            result.against_best[name] = against_best(protocol, evaluation, test, labels, setting)
+        if folder is not None:
+            comparison_tables.save(result, folder, {"data": {name: manifest.sha256 for name, manifest in sets.items()}})
+            say(f"report: {folder / 'report.html'}")
+        return result

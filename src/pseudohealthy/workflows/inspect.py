@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy import io
+from pseudohealthy.counts import many
 from pseudohealthy.data import manifest
 from pseudohealthy.data.checks import check
 from pseudohealthy.data.load import load
@@ -76,7 +77,9 @@ def inspect(
         counts = Counter(
             (case.split or "no split", {0: "healthy", 1: "anomalous", None: "unknown"}[case.label]) for case in manifest
         )
-        found.notes.append(f"{path.name}: a data set of {len(manifest)} cases of {len(manifest.patients)} patients")
+        found.notes.append(
+            f"{path.name}: a data set of {many(len(manifest), 'case')} of {many(len(manifest.patients), 'patient')}"
+        )
         found.notes += [f"  {split}, {label}: {count}" for (split, label), count in sorted(counts.items())]
         found.notes += [f"warning: {problem}" for problem in check(manifest)]
         sample = list(manifest)
@@ -88,7 +91,7 @@ def inspect(
         reasons = Counter(item.reason for item in under.skipped)
         if any(source.origin for source in under.sources):  # an archive may have named it after a patient
             found.path = "INPUT"
-        found.notes.append(f"{found.path}: {len(under.sources)} inputs, {len(under.skipped)} skipped")
+        found.notes.append(f"{found.path}: {many(len(under.sources), 'input')}, {len(under.skipped)} skipped")
         found.notes += [f"  skipped {count}: {reason}" for reason, count in reasons.most_common()]
         found.notes += [f"  beside them: {under.aside()}"] if under.beside else []
         if key_file and extend_key(key_file, under.sources):

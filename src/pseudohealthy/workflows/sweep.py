@@ -12,10 +12,9 @@ from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import protocols
 from pseudohealthy.evaluation.leaks import refuse_leaks, refuse_trained
 from pseudohealthy.evaluation.measure import evenly
-from pseudohealthy.evaluation.records import HEADINGS
 from pseudohealthy.evaluation.sharing import Common
-from pseudohealthy.evaluation.sweep import MOST, PREFERRED, Plot, Sweep, exemplar, measured, parsed
-from pseudohealthy.io.output_folder import prepare_folder
+from pseudohealthy.evaluation.sweep import MOST, Plot, Sweep, chosen_by, exemplar, measured, parsed
+from pseudohealthy.io.output_folder import output_folder
 from pseudohealthy.metrics import bootstrap
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.report import sweep_tables
@@ -55,7 +54,7 @@ def sweep(
     protocols.find(protocol)
     run = run if isinstance(run, Run) else Run.open(run)
     axes = parsed(over)
-    result = Sweep(run.name, split, axes, resamples=resamples, protocol=protocol, plot=plot)
+    result = Sweep(run.name, split, axes, resamples=resamples, protocol=protocol, plot=plot, going_on=run.going_on)
     places = list(itertools.product(*(range(len(values)) for _, values in axes)))
     if len(places) > MOST:
         raise Fault("USAGE", f"{len(places)} settings", f"sweep at most {MOST} at a time", exit=USAGE)
@@ -69,33 +68,19 @@ def sweep(
     if split == "test":
         result.notes.append("chosen on test: an oracle choice, which flatters; no result")
     chosen = evenly(chosen, limit)
-    folder = prepare_folder(out, overwrite=overwrite) if out is not None else None
-    groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
-    common = Common(run)
-    for place in places:
-        groups.setdefault(tuple(t for t in result.settings(place) if t.startswith("restorer.")), []).append(place)
-    shown = exemplar(chosen)
-    with Progress("sweeping", len(groups) * len(chosen)) as bar:
-        for group in groups.values():
-            measured(result, run, group, chosen, shown, device, batch, bar, common)
-    result.records = {place: result.records[place] for place in places}
-    known = {name.split("@")[0] for name in result.metrics()} | set(result.metrics())
-    if metric and metric not in known:
-        raise Fault(
-            "METRIC", f"'{metric}' was not measured here", f"use one of: {', '.join(sorted(known))}", exit=USAGE
-        )
-    headline = PREFERRED if protocol == "strict" else ("dice_otsu_per_slice_mean", *HEADINGS)
-    usual = (*headline, "healthy_false_positive_share")
-    result.metric = metric or next((name for name in usual if name in known), "")
-    if not result.metric:
-        raise Fault("METRIC", f"the {split} cases have neither labels nor masks", "label some of them", exit=NO_INPUT)
-    if not known & set(headline):
-        why = (f"no anomalous {split} case: AUROC needs both labels" if protocol == "strict" else
-               f"no {split} case has what the protocol {protocol} measures")  # fmt: skip
-        result.notes.append(f"{why}; what is shown is how quiet the maps are on healthy cases, which is best for a method "
-                            "that sees nothing")  # fmt: skip
-    result.notes = list(dict.fromkeys(result.notes))
-    if folder is not None:
-        sweep_tables.save(result, folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256})
-        say(f"report: {folder / 'report.html'}")
-    return result
+    with output_folder(out, overwrite=overwrite) as folder:
+        groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+        common = Common(run)
+        for place in places:
+            groups.setdefault(tuple(t for t in result.settings(place) if t.startswith("restorer.")), []).append(place)
+        shown = exemplar(chosen)
+        with Progress("sweeping", len(groups) * len(chosen)) as bar:
+            for group in groups.values():
+                measured(result, run, group, chosen, shown, device, batch, bar, common)
+                result.metric = chosen_by(result, metric)  # refused after the first settings, not after the last
+        result.records = {place: result.records[place] for place in places}
+        result.notes = list(dict.fromkeys(result.notes))
+        if folder is not None:
+            sweep_tables.save(result, folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256})
+            say(f"report: {folder / 'report.html'}")
+        return result

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.checks import require_clean
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.load import load
@@ -164,6 +165,6 @@ def open_planes(run: Run, manifest: Manifest, world: World, cache: Path | None =
     masks = store.masks(rows)
     if masks is not None and len(marked := rows[masks.flatten(1).any(1).numpy()]):
         named = list(dict.fromkeys(store.index["case_id"].iloc[marked].astype(str)))
-        raise Fault("UNHEALTHY_IN_TRAIN", f"{len(named)} training case(s) of label 0 have marked voxels: {', '.join(named[:10])}",
+        raise Fault("UNHEALTHY_IN_TRAIN", f"{many(len(named), 'training case')} of label 0 {'has' if len(named) == 1 else 'have'} marked voxels: {', '.join(named[:10])}",
                     "label them 1, or empty their masks", exit=USAGE)  # fmt: skip
     return store

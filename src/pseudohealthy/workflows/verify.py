@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from pseudohealthy import io, models
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Manifest
@@ -153,7 +154,7 @@ def _manifest(run: Run, data: Path | str | None, found: Verification) -> Manifes
         found.add("list of cases", None, f"{fault.code}: the data are not where they were; name them with --data")
         return None
     same = manifest.sha256 == recorded
-    found.add("list of cases", same, f"{len(manifest)} cases, sha256 {manifest.sha256[:12]}")
+    found.add("list of cases", same, f"{many(len(manifest), 'case')}, sha256 {manifest.sha256[:12]}")
     return manifest if same else None
 
 
@@ -190,7 +191,7 @@ def _validation_case(
             return
         rows = store.select("val", HEALTHY)
         if len(rows) != kept["planes"]:
-            found.add(what, False, f"{len(rows)} planes instead of {kept['planes']}: its file has changed")
+            found.add(what, False, f"{many(len(rows), 'plane')} instead of {kept['planes']}: its file has changed")
             return
         places = store.index["plane"].to_numpy()[rows].tolist()
         stack = Stack.whole(store.images(rows), store.foreground(rows), places)
@@ -234,7 +235,7 @@ def verify_outputs(folder: Path, data: Path | str | None, run: Path | str | None
             wrong = _changed(folder, *said[name])
             files = said[name][1].get("outputs_sha256") or {}
             score = row.get("score") == said[name][1].get("score")
-            found.add(f"case {name}", not wrong and score, wrong or (f"{len(files)} files" if score else
+            found.add(f"case {name}", not wrong and score, wrong or (f"{many(len(files), 'file')}" if score else
                       "findings.json and case.json give different scores"))  # fmt: skip
             sound += [] if wrong else [said[name]]
     _restored_case(folder, sound, data, run, device, found)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Frame, Setting, pooled, row, run
 from pseudohealthy.evaluation.records import CaseResult, Place
@@ -73,7 +74,10 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
     published = frame.setting.published
     known = [_cleaned(case, published) for case in group if case.map is not None and case.truth is not None]
     if len(known) < len(group):
-        frame.note(f"{len(group) - len(known)} case(s) without a map or a reference mask are not measured")
+        left = len(group) - len(known)
+        frame.note(
+            f"{many(left, 'case')} without a map or a reference mask {'is' if left == 1 else 'are'} not measured"
+        )
     if not known:
         return
     reference = np.asarray([np.count_nonzero(case.pair[1]) for case in known])

@@ -14,6 +14,7 @@ from math import ceil, floor
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Frame, Setting, patients, run
@@ -210,7 +211,10 @@ def _measure_wrist(frame: Frame, group: list[CaseResult]) -> None:
 def _annotated(frame: Frame, group: list[CaseResult]) -> list[CaseResult]:
     known = [case for case in group if case.boxes is not None and case.map is not None and len(case.on_grid()[0]) == 1]
     if len(known) < len(group):
-        frame.note(f"{len(group) - len(known)} case(s) without boxes, or with more than one plane, are not measured")
+        left = len(group) - len(known)
+        frame.note(
+            f"{many(left, 'case')} without boxes, or with more than one plane, {'is' if left == 1 else 'are'} not measured"
+        )
     return known
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Frame, Setting, Thresholds, counts, pooled, run
@@ -58,7 +59,9 @@ def measure(frame: Frame, group: list[CaseResult]) -> None:
     known = [case for case in group if case.map is not None and case.truth is not None]
     without = sum(case.map is not None and case.truth is None for case in group)
     if without:
-        frame.note(f"{without} case(s) have a map but no reference mask and are not in the voxel figures")
+        frame.note(
+            f"{many(without, 'case has', 'cases have')} a map but no reference mask and no part in the voxel figures"
+        )
     if not known:
         return
     voxel_scores(frame, known)

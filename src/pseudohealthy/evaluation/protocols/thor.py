@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Frame, Setting, run
 from pseudohealthy.evaluation.records import CaseResult
@@ -40,7 +41,10 @@ def best_per_image(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> 
 def _measure(frame: Frame, group: list[CaseResult]) -> None:
     known = [case for case in group if case.map is not None and case.truth is not None and np.any(case.truth)]
     if len(known) < len(group):
-        frame.note(f"{len(group) - len(known)} case(s) without a lesion in the reference are not measured")
+        left = len(group) - len(known)
+        frame.note(
+            f"{many(left, 'case')} without a lesion in the reference {'is' if left == 1 else 'are'} not measured"
+        )
     chosen: dict[str, list[tuple[CaseResult, np.ndarray, np.ndarray]]] = {band: [] for band in BANDS}
     for case in known:
         values, truth, place = case.on_grid()

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from pseudohealthy.counts import many
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Frame, Setting, run
 from pseudohealthy.evaluation.records import CaseResult
@@ -34,7 +35,9 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
     known = [case for case in group if case.map is not None and case.truth is not None and np.any(case.truth)]
     left = len(group) - len(known)
     if left:
-        frame.note(f"{left} case(s) without a map or without a lesion in the reference are not measured")
+        frame.note(
+            f"{many(left, 'case')} without a map or without a lesion in the reference {'is' if left == 1 else 'are'} not measured"
+        )
     if not known:
         return
     sums, voxels, lesion = np.zeros((len(known), 4)), 0, 0

@@ -76,7 +76,8 @@ const connect = (codes, level) => { // union and find; returns the regions, the 
   return found.filter(Boolean).sort((a, b) => b.excess - a.excess);
 };
 
-const sized = (voxels) => (data.ml === null ? `${voxels} ${data.unit}` : `${Number((voxels * data.ml).toPrecision(3))} ml`);
+const counted = (count, several) => `${count} ${count === 1 ? several.replace(/s$/, "") : several}`;
+const sized = (voxels) => (data.ml === null ? counted(voxels, data.unit) : `${Number((voxels * data.ml).toPrecision(3))} ml`);
 const told = (region) => { // as the page was written, but for the peak: a code knows only what it is above
   const [plane, row, column] = native([Math.floor(region.at / width / height), Math.floor(region.at / width) % height, region.at % width]);
   const about = area > 1 ? "about " : "", peak = `peak above ${number(data.thresholds[region.code - 1])}`;
@@ -318,8 +319,8 @@ const strip = () => {
 const threshold = () => {
   const count = data.counts[state.level], many = regions.filter((region) => !hidden?.[region.name]).length;
   $("level").textContent = `> ${number(data.thresholds[state.level])}`;
-  $("above").textContent = data.ml === null ? `${count} ${data.unit} above` : `${(count * data.ml).toFixed(2)} ml above (${count} ${data.unit})`;
-  $("many").textContent = hidden ? `${many} of ${regions.length} regions shown` : `in ${many} region${many === 1 ? "" : "s"}`;
+  $("above").textContent = data.ml === null ? `${counted(count, data.unit)} above` : `${(count * data.ml).toFixed(2)} ml above (${counted(count, data.unit)})`;
+  $("many").textContent = hidden ? `${many} of ${counted(regions.length, "regions")} shown` : `in ${counted(many, "regions")}`;
   const bar = $("bar").getContext("2d");
   for (let x = 0; x < 120; x++) {
     const code = x / 120 * ceiling();
