@@ -78,6 +78,7 @@ check: venv
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest tests/test_budget.py tests/test_docs.py tests/test_rows.py tests/test_site.py
 
 format: venv
