@@ -41,27 +41,27 @@ MUTANTS = {
         "published steps count from 0, levels from 1", "diffusion/schedule.py",
         "return published_index + 1", "return published_index", "tests/diffusion/test_schedule.py"),
     "threshold-split": Mutant(
-        "the threshold is taken from training cases", "training/finish.py",
+        "the threshold is taken from training cases", "training/threshold.py",
         'rows = store.select("val", HEALTHY)', 'rows = store.select("train", HEALTHY)',
         "tests/training/test_loop.py::test_the_threshold_is_a_quantile_of_healthy_patients_and_says_so"),
     "patient-split": Mutant(
         "leaks between splits are looked for by image instead of by patient", "data/checks.py",
-        "where[case.patient_id].add(case.split)", "where[case.case_id].add(case.split)", "tests/test_cases.py"),
+        "where[case.patient_id].add(case.split)", "where[case.case_id].add(case.split)", "tests/data/test_manifest.py"),
     "map-sign": Mutant(
         "twin less image instead of image less twin", "maps/anomaly_map.py",
         "return smooth(images.float() - healthy.float(), self.smooth)",
-        "return smooth(healthy.float() - images.float(), self.smooth)", "tests/test_maps.py"),
+        "return smooth(healthy.float() - images.float(), self.smooth)", "tests/maps/test_anomaly_map.py"),
     "axis-order": Mutant(
         "rows are resampled with the matrix of the columns", "preprocessing/canvas.py",
         "down, along = ((resampling.coverage if coverage", "along, down = ((resampling.coverage if coverage",
-        "tests/test_canvas.py"),
+        "tests/preprocessing/test_canvas.py"),
     "dice-empty": Mutant(
         "Dice of an empty reference counts as 0", "metrics/curves.py",
-        "        return None\n    return 2 * np", "        return 0.0\n    return 2 * np", "tests/evaluation/test_curves.py"),
+        "        return None\n    return 2 * np", "        return 0.0\n    return 2 * np", "tests/metrics/test_curves.py"),
     "auroc-ties": Mutant(
         "ties count as lost instead of half", "metrics/curves.py",
         "above = np.dot(passed, self.fp_above) + np.dot(passed, self.fp)", "above = 2 * np.dot(passed, self.fp)",
-        "tests/evaluation/test_curves.py"),
+        "tests/metrics/test_curves.py"),
     "ema-swapped": Mutant(
         "the average keeps what it should forget", "training/trainer.py",
         "weight = 1 - self.budget.ema_at(self.step)", "weight = self.budget.ema_at(self.step)",
@@ -74,13 +74,13 @@ MUTANTS = {
         "os.fsync(file.fileno())", "pass", "tests/reliability/test_killed_writes.py"),
     "score-above": Mutant(
         "a voxel at the threshold counts as anomalous", "detection/finding.py",
-        "return self.map > self.threshold if", "return self.map >= self.threshold if", "tests/test_finding.py"),
+        "return self.map > self.threshold if", "return self.map >= self.threshold if", "tests/detection/test_finding.py"),
     "domain-limit": Mutant(
         "a case is out of domain only below the limit", "detection/domain.py",
-        "return self.p <= self.limit", "return self.p < self.limit", "tests/test_domain.py"),
+        "return self.p <= self.limit", "return self.p < self.limit", "tests/detection/test_domain.py"),
     "domain-margin": Mutant(
         "the coarse check has ten times its margin", "detection/detector.py",
-        "margin = 0.1 * (high - low) + 0.01", "margin = 1.0 * (high - low) + 0.01", "tests/test_detector.py"),
+        "margin = 0.1 * (high - low) + 0.01", "margin = 1.0 * (high - low) + 0.01", "tests/detection/test_detector.py"),
     "worst-plane": Mutant(
         "a method's own score of a volume is that of its worst plane", "restorers/apply.py",
         "return float(own[case.counted].mean())", "return float(own[case.counted].max())",
@@ -103,10 +103,10 @@ MUTANTS = {
     "cuda-gaussian": Mutant(
         "on CUDA the filter runs twice along the columns", "maps/filters.py",
         "kernel.view(1, 1, 1, -1) if axis == -1 else", "kernel.view(1, 1, -1, 1) if axis == -1 else",
-        "tests/test_maps.py"),
+        "tests/maps/test_anomaly_map.py"),
     "hash-unchecked": Mutant(
         "a changed output passes its hash", "workflows/verify.py",
-        "if hashing.sha256([path]) != digest:", "if not digest:", "tests/test_verify.py"),
+        "if hashing.sha256([path]) != digest:", "if not digest:", "tests/workflows/test_verify.py"),
 }  # fmt: skip
 
 

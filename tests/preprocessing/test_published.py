@@ -12,7 +12,7 @@ from pseudohealthy.io.scan import Scan
 from pseudohealthy.preprocessing.published import PUBLISHED, expanded
 from pseudohealthy.runs.recipe import Recipe
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "preprocessing.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "preprocessing.md"
 RECIPES = {
     "behrendt": ("pddpm-ixi", "cddpm-ixi", "ddpm-ixi", "spark-ixi"), "thor": ("thor-atlas",),
     "wolleb": ("wolleb-brats",), "anoddpm": ("anoddpm-nfbs",),

@@ -25,7 +25,7 @@ from pseudohealthy.workflows.detect import MOST_SHOWN, detect, write_results
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
-BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "archive_scale.py"
+BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "archive_scale.py"
 
 
 def archive_scale() -> ModuleType:
