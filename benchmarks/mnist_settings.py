@@ -18,8 +18,8 @@ import torch
 
 from pseudohealthy import io
 from pseudohealthy.anomalies.phantoms import splotch
-from pseudohealthy.data import manifest
 from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps.anomaly_map import AnomalyMap
@@ -60,7 +60,7 @@ def main() -> None:
         print(f"{pixel:8.4f}  {auroc:11.4f}  {depths!s:10}  {draws:5}  {kind:8}  {smooth:6}  {gate:4}  {after:12}")
 
 
-def validation_digits(manifest: manifest.Manifest, canvas, count: int) -> tuple[torch.Tensor, np.ndarray]:
+def validation_digits(manifest: Manifest, canvas, count: int) -> tuple[torch.Tensor, np.ndarray]:
     """Clean, then splotched validation digits on the canvas, and their masks (False for clean ones)."""
     rng = np.random.default_rng(7)
     chosen = list(manifest.split("val"))[: 2 * count]

@@ -274,17 +274,17 @@ def r10(stage: Stage) -> Iterator[Trial]:
     adapted="no retries: the file fails by name at once, the others are read",
 )
 def r11(stage: Stage) -> Iterator[Trial]:
-    from pseudohealthy.detection import worker
+    from pseudohealthy.workflows import detect as workflow
 
     for number in range(2):
         png(stage.folder / "in" / f"{number}.png", number)
-    prepare = worker.prepare_folder
+    prepare = workflow.prepare_folder
 
     def vanish(*words: object, **more: object) -> object:
         (stage.folder / "in" / "1.png").unlink()
         return prepare(*words, **more)  # type: ignore[arg-type]
 
-    with mock.patch.object(worker, "prepare_folder", vanish):
+    with mock.patch.object(workflow, "prepare_folder", vanish):
         done = stage.detect(stage.folder / "in", run=stage.tiny)
     yield fails(
         done, "UNREADABLE", "1.png", exit=4, **{"the other is read": rows_of(done).get("0", {}).get("status") == "ok"}

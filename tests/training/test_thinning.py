@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pseudohealthy.maps.anomaly_map import AnomalyMap
-from pseudohealthy.training import finish, threshold
+from pseudohealthy.training import threshold
 from pseudohealthy.training.threshold import healthy_values
 
 
@@ -21,7 +21,9 @@ def test_values_are_thinned_evenly(monkeypatch):
     store = SimpleNamespace(foreground=lambda part: torch.ones(len(part), 32, 32, dtype=torch.bool))
     trainer = SimpleNamespace(run=SimpleNamespace(recipe=recipe), store=store)
     monkeypatch.setattr(
-        finish.watch, "applied", lambda _, group, model: [SimpleNamespace(maps=maps[part], score=0.0) for part in group]
+        threshold.validation,
+        "applied",
+        lambda _, group, model: [SimpleNamespace(maps=maps[part], score=0.0) for part in group],
     )
     whole, _ = healthy_values(trainer, None, rows)
     assert len(whole) == 16 * 32 * 32

@@ -11,9 +11,9 @@ import numpy as np
 
 from pseudohealthy import io
 from pseudohealthy.counts import many
-from pseudohealthy.data import manifest
 from pseudohealthy.data.checks import check
 from pseudohealthy.data.load import load
+from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.detection.key import extend as extend_key
 from pseudohealthy.detection.key import place as place_of_key
 from pseudohealthy.errors import NO_INPUT, SOME_FAILED, Fault
@@ -116,7 +116,7 @@ def inspect(
     return found
 
 
-def as_manifest(path: Path) -> manifest.Manifest | None:
+def as_manifest(path: Path) -> Manifest | None:
     """The manifest or folder layout at `path`, None where it is neither (then it is plain input)."""
     if io.split_item(path)[1] is not None or (path.is_file() and path.suffix.lower() != ".csv"):
         return None
