@@ -2,7 +2,7 @@
 
 A worker has one task in hand, so what is in flight is bounded by the number of workers. What a lost worker had in hand is
 given out again one input at a time, to see which of them it was; cases that it finished are kept (by the hashes of
-`resume`, where json is among the kinds), and an input that loses its worker three times is a failed row. Without
+`finished`, where json is among the kinds), and an input that loses its worker three times is a failed row. Without
 RAY_ADDRESS a cluster is started on this machine for the length of the command: bound to 127.0.0.1, without dashboard and
 usage statistics. A cluster of several machines needs the package on all of them, and run, inputs and output under the
 same paths. `ray` (extra `ray`) is imported here alone.
@@ -88,7 +88,7 @@ def work(
     bar: Progress,
     workers: int | None = None,
 ) -> None:
-    """As `archive.work`, on `workers` processes: by default one per GPU, on CPUs one per four cores.
+    """As `worker.work`, on `workers` processes: by default one per GPU, on CPUs one per four cores.
 
     Fault ENGINE (exit 7) where workers cannot start, or are lost one after the other whatever they are given.
     """

@@ -34,7 +34,7 @@ OVERLAP = ("cuda", "mps")  # on the CPU a thread beside the network slows it by 
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with every input, whoever does it; request: its sha256, as in `resume`."""
+    """What is done with every input, whoever does it; request: its sha256, as in `finished`."""
 
     folder: Path
     request: str

@@ -62,10 +62,10 @@ def detect(
 
     inputs: files and folders as `io.discover` takes them. calls: network calls of a walk back instead of the recipe's;
     levels is its former name. settings: of restoring and of the map instead of the run's, ``restorer.draws=4``.
-    resume_finished: cases that the same request finished in `out` are not done again (see `resume`). overwrite: what an
+    resume_finished: cases that the same request finished in `out` are not done again (see `detection.finished`). overwrite: what an
     earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
     process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
-    DICOM series that does not say. engine: "plain", here, or "ray", on `workers` processes of a cluster (see `engines`).
+    DICOM series that does not say. engine: "plain", here, or "ray", on `workers` processes of a cluster (see `detection.ray_workers`).
     precision: "auto" (bf16 where the processor computes in it), "fp32" or "bf16".
     names: of DICOM cases, by "series" or by "path"; key: the file outside `out` that says which series is which file, by
     default OUT.key.csv beside it (see `detection.key`).
