@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from pseudohealthy.detection.rows import COLUMNS
+from pseudohealthy.detection.finding import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -73,5 +73,5 @@ def test_the_page_names_every_column_of_the_findings_in_order():
     text = (ROOT / "docs" / "get-started.md").read_text(encoding="utf-8")
     table = re.search(r"\| column of findings\.csv .*?\n\n", text, flags=re.DOTALL)[0]
     rows = [line.split("|")[1:3] for line in table.strip().splitlines()[2:]]
-    assert tuple(name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)) == COLUMNS
+    assert tuple(name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)) == tuple(COLUMNS)
     assert {cell.strip(" `") for cell, what in rows if "(added)" in what} == {"score_sd", "healthy_cases"}

@@ -577,7 +577,7 @@ def test_stopped_while_its_threshold_is_set_it_says_how_to_go_on(tiny_run, tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.finish, "finish", stopped)
-        with pytest.raises(Fault, match="--resume run") as caught:
+        with pytest.raises(Fault, match=f"--resume {tmp_path}/run") as caught:
             resume(tmp_path / "run", data=data, device="cpu")
     assert (caught.value.code, caught.value.exit) == ("INTERRUPTED", 130)
     run = Run.open(tmp_path / "run")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -157,20 +157,7 @@ class Finding:
 
     def row(self) -> dict[str, Any]:
         """The case's line of findings.csv."""
-        return {
-            "case_id": self.case_id,
-            "score": round(self.score, 6),
-            "score_sd": None if self.score_sd is None else round(self.score_sd, 6),
-            "healthy_percentile": None if self.healthy_percentile is None else round(self.healthy_percentile, 2),
-            "healthy_cases": None if self.healthy_percentile is None else self.healthy_cases,
-            "volume_ml_above": None if self.volume_ml_above is None else round(self.volume_ml_above, 4),
-            "n_regions": self.n_regions,
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
-            "status": "warn" if self.warnings else "ok",
-            "warnings": "; ".join([*self.warnings, *self.notes]),
-            "seconds": round(self.seconds, 3),
-        }
+        return {name: value(self) for name, value in COLUMNS.items()}
 
     def save(
         self,
@@ -260,6 +247,28 @@ class Finding:
             "left_out": self.left_out,
             "outputs": outputs or {},
         }
+
+
+# Columns of findings.csv, in their order, and what a finding says under each
+COLUMNS: dict[str, Callable[[Finding], Any]] = {
+    "case_id": lambda found: found.case_id,
+    "score": lambda found: round(found.score, 6),
+    "score_sd": lambda found: rounded(found.score_sd, 6),
+    "healthy_percentile": lambda found: rounded(found.healthy_percentile, 2),
+    "healthy_cases": lambda found: None if found.healthy_percentile is None else found.healthy_cases,
+    "volume_ml_above": lambda found: rounded(found.volume_ml_above, 4),
+    "n_regions": lambda found: found.n_regions,
+    "threshold": lambda found: found.threshold,
+    "threshold_source": lambda found: found.threshold_source,
+    "status": lambda found: "warn" if found.warnings else "ok",
+    "warnings": lambda found: "; ".join([*found.warnings, *found.notes]),
+    "seconds": lambda found: round(found.seconds, 3),
+}
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """The value to so many digits; None stays None."""
+    return None if value is None else round(value, digits)
 
 
 def split_kinds(kinds: Sequence[str], scan: Scan) -> tuple[list[str], dict[str, str]]:

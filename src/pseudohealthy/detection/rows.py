@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy.counts import many
+from pseudohealthy.detection.finding import COLUMNS
 from pseudohealthy.detection.outputs import OUTPUTS
 from pseudohealthy.errors import SOME_FAILED, Fault
 from pseudohealthy.progress import say
-
-COLUMNS = (
-    "case_id", "score", "score_sd", "healthy_percentile", "healthy_cases", "volume_ml_above", "n_regions", "threshold",
-    "threshold_source", "status", "warnings", "seconds",
-)  # fmt: skip
 
 
 @dataclass

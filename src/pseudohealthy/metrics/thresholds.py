@@ -56,6 +56,11 @@ class Threshold:
             ) from error
 
 
+def observed_quantile(values: np.ndarray, q: float) -> float:
+    """The observed value that at most 1 - q of the values (N,), N > 0, exceed; never an interpolated one."""
+    return float(np.quantile(values, q, method="higher"))
+
+
 def healthy_quantile(values: np.ndarray, q: float, *, n_patients: int | None = None) -> Threshold:
     """The ``q`` quantile (0..1) of scores of healthy validation voxels, planes or cases; no anomaly is needed.
 
@@ -68,7 +73,7 @@ def healthy_quantile(values: np.ndarray, q: float, *, n_patients: int | None = N
     detail: dict[str, Any] = {"quantile": float(q), "n_values": int(values.size)}
     if n_patients is not None:
         detail["n_patients"] = int(n_patients)
-    return Threshold(float(np.quantile(values, q, method="higher")), "healthy-quantile", detail)
+    return Threshold(observed_quantile(values, q), "healthy-quantile", detail)
 
 
 def validation(scores: np.ndarray, labels: np.ndarray, *, n_patients: int | None = None) -> Threshold:

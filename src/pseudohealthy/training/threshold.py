@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.metrics.thresholds import observed_quantile
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.apply import NOISE_KEY, at_once
 from pseudohealthy.restorers.base import Restorer
@@ -138,8 +139,8 @@ def healthy_values(
 
 
 def quantile_of(values: np.ndarray, quantile: float) -> float | None:
-    """The observed value that at most 1 - quantile of the values exceed."""
-    return float(np.quantile(values, quantile, method="higher")) if len(values) else None
+    """`observed_quantile` of healthy values; None where there is none."""
+    return observed_quantile(values, quantile) if len(values) else None
 
 
 def grouped(items: list[np.ndarray], size: int) -> list[list[np.ndarray]]:

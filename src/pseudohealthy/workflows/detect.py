@@ -14,11 +14,12 @@ from pseudohealthy import io, processes
 from pseudohealthy.detection import bids, finished, interrupted, ray_workers
 from pseudohealthy.detection.bids import Bids
 from pseudohealthy.detection.detector import Detector
+from pseudohealthy.detection.finding import COLUMNS
 from pseudohealthy.detection.key import extend as extend_key
 from pseudohealthy.detection.key import place as place_of_key
 from pseudohealthy.detection.output_layout import LAYOUTS
 from pseudohealthy.detection.outputs import KINDS, check_kinds, check_some
-from pseudohealthy.detection.rows import COLUMNS, Detections, blank, say_left_out
+from pseudohealthy.detection.rows import Detections, blank, say_left_out
 from pseudohealthy.detection.worker import Job, unfinished, work
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.atomic import atomic, write_json
