@@ -219,7 +219,10 @@ def test_a_metric_that_is_not_there_is_refused_after_the_first_settings_and_leav
     tiny_run, pictures, tmp_path, monkeypatch
 ):
     seen = []
-    monkeypatch.setattr(sweeping, "measured", lambda *given, keep=sweeping.measured: seen.append(1) or keep(*given))
+    measured = sweeping.measured
+    monkeypatch.setattr(
+        "pseudohealthy.workflows.sweep.measured", lambda *given: seen.append(1) or measured(*given)
+    )
     given = {"metric": "dicee", "device": "cpu", "resamples": 10}
     for out in (tmp_path / "deep" / "out", None):
         with pytest.raises(Fault, match="'dicee' was not measured here"):
