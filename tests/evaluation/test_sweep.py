@@ -220,9 +220,7 @@ def test_a_metric_that_is_not_there_is_refused_after_the_first_settings_and_leav
 ):
     seen = []
     measured = sweeping.measured
-    monkeypatch.setattr(
-        "pseudohealthy.workflows.sweep.measured", lambda *given: seen.append(1) or measured(*given)
-    )
+    monkeypatch.setattr("pseudohealthy.workflows.sweep.measured", lambda *given: seen.append(1) or measured(*given))
     given = {"metric": "dicee", "device": "cpu", "resamples": 10}
     for out in (tmp_path / "deep" / "out", None):
         with pytest.raises(Fault, match="'dicee' was not measured here"):

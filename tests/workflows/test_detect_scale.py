@@ -89,7 +89,8 @@ def test_the_report_shows_the_most_urgent_rows_and_the_table_has_all(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert page.count("<tr class=") == MOST_SHOWN and ">broken<" in page and ">c9<" not in page
     assert (
-        f"the first {MOST_SHOWN} of {len(rows)} rows are shown" in page and "the table beside this page has all" in page
+        f"the first {MOST_SHOWN:,} of {len(rows):,} rows are shown" in page
+        and "the table beside this page has all" in page
     )
     assert len((tmp_path / "findings.csv").read_text().splitlines()) == len(rows) + 1
 

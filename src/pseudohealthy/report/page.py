@@ -100,7 +100,7 @@ def write_report(
     ordered = sorted(rows, key=_urgency)
     if most is not None and len(ordered) > most:
         told = "failed ones, warnings, then by score; the table beside this page has all"
-        notes = [*notes, f"the first {most} of {many(len(ordered), 'row')} are shown: {told}"]
+        notes = [*notes, f"the first {most:,} of {many(len(ordered), 'row')} are shown: {told}"]
         ordered = ordered[:most]
         here = {str(row["case_id"]) for row in ordered}
         panels = {case: path for case, path in (panels or {}).items() if case in here}
@@ -171,7 +171,7 @@ def evaluation_report(
     rows = [row for row in evaluation.rows if not str(row["method"]).startswith(CONTROL)]
     notes = [line for line in (evaluation.unmarked(), *evaluation.notes) if line]
     if len(rows) > most:
-        notes.append(f"the first {most} of {many(len(rows), 'row')} are shown here; cases.csv has all")
+        notes.append(f"the first {most:,} of {many(len(rows), 'row')} are shown here; cases.csv has all")
     facts: dict[str, Any] = {
         "cases": len({row["case_id"] for row in evaluation.rows}),
         "patients": len({row["patient_id"] for row in evaluation.rows}),
