@@ -12,6 +12,7 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.training import loop, pace
 from pseudohealthy.training.trainer import Trainer
+from pseudohealthy.workflows import train as workflow
 from pseudohealthy.workflows.train import resume, train
 
 pytestmark = pytest.mark.usefixtures("unpainted")
@@ -35,7 +36,7 @@ def slow(monkeypatch):
         return look(*given)
 
     slow = type("Slow", (), {"step": 0.5, "now": now})
-    for module in (pace, loop):
+    for module in (pace, loop, workflow):
         monkeypatch.setattr(module, "time", type("Clock", (), {"monotonic": staticmethod(lambda: now[0])}))
     monkeypatch.setattr(Trainer, "advance", step)
     monkeypatch.setattr(loop, "look", looked)
