@@ -153,16 +153,8 @@ def in_two_processes(request, program) -> Callable[..., subprocess.CompletedProc
     """Run ``pseudohealthy ARGUMENTS`` in two processes that share the work, with torchrun's environment or by torchrun."""
 
     def by_torchrun(*arguments: object) -> subprocess.CompletedProcess:
-        line = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "pseudohealthy",
-        ]
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudohealthy"]
+        line = [sys.executable, *launch]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(
             [*line, *map(str, arguments)], capture_output=True, text=True, timeout=500, env=environment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def many(count: int, one: str, several: str = "") -> str:
-    """ " "1 plane", "1,200 planes", "0 planes".
+    """The count with what is counted: "1 plane", "1,200 planes", "0 planes".
 
     Args:
         count: how many.

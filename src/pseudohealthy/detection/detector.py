@@ -1,4 +1,4 @@
-"""A run made ready: scan in, finding out; and the command that does so for everything it is given."""
+"""A run made ready: scan in, finding out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from pseudohealthy import io
 from pseudohealthy.counts import many
 from pseudohealthy.detection.domain import Domain, Verdict
 from pseudohealthy.detection.finding import Finding
@@ -20,6 +21,7 @@ from pseudohealthy.devices import pick_device, precision_of
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.metrics.thresholds import otsu
 from pseudohealthy.networks.precision import for_inference
 from pseudohealthy.preprocessing.canvas import Fitted
 from pseudohealthy.progress import say
@@ -136,8 +138,6 @@ class Detector:
     def __call__(self, scan: Any) -> Finding:
         """The finding of one scan. Faults as the readers raise them."""
         if not isinstance(scan, Scan):
-            from pseudohealthy import io
-
             scan = io.read(scan, plane=self.canvas.plane)
         return next(self.stream([scan]))
 
@@ -221,8 +221,6 @@ class Detector:
         if self.choice == "stored":
             return float(self.stored["value"]), str(self.stored["source"])
         if self.choice == "otsu":
-            from pseudohealthy.metrics.thresholds import otsu
-
             return otsu(native).value, "otsu"
         return float(self.choice), "given"
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.counts import many
+from pseudohealthy.metrics.lesions import compare_regions
 
 STILL = (
     0.75,
@@ -54,8 +55,6 @@ def beside(image: np.ndarray, twin: np.ndarray, mask: np.ndarray, truth: np.ndar
         image, twin: (D, H, W) in the same units.
         mask, truth: (D, H, W) bool, what is marked and what is to be.
     """
-    from pseudohealthy.metrics.lesions import compare_regions
-
     truth = np.asarray(truth, dtype=bool)
     parts = compare_regions(mask, truth)
     marked = float(mask[truth].mean()) if truth.any() else None

@@ -10,6 +10,7 @@ import numpy as np
 
 from pseudohealthy import models
 from pseudohealthy.evaluation.records import HEADINGS
+from pseudohealthy.evaluation.sweep import name_of
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.io.table import write_table
 from pseudohealthy.report import plots
@@ -78,8 +79,6 @@ def metrics(result: Sweep) -> list[str]:
 
 def rows(result: Sweep) -> list[dict[str, Any]]:
     """One dict per setting: its values, figures with the ends of their intervals, costs."""
-    from pseudohealthy.evaluation.sweep import name_of
-
     found = []
     for place, records in result.records.items():
         row: dict[str, Any] = {key: values[i] for (key, values), i in zip(result.axes, place, strict=True)}

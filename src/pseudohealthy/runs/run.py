@@ -18,6 +18,7 @@ from pseudohealthy import models
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.output_folder import prepare_folder
+from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.version import __version__
 
@@ -139,8 +140,6 @@ class Run:
 
     def restorer(self, weights: Path | None = None):
         """(restorer with its weights, sha256 of the weights); eval mode, no gradients."""
-        from pseudohealthy.runs import checkpoint
-
         restorer = self.recipe.make_restorer()
         tensors, _, sha256 = checkpoint.load(weights or self.weights(), expected=restorer.state_dict())
         recorded = self.record.get("weights_sha256")

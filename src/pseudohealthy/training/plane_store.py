@@ -25,6 +25,8 @@ from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, USAGE, Fault
+from pseudohealthy.io import read_image, read_mask
+from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.preprocessing.canvas import Canvas, Fitted
 from pseudohealthy.preprocessing.resampling import triangle
 
@@ -184,8 +186,6 @@ def build_cache(
     for name, used in (("masks.npy", any_mask), ("exact.npy", any_exact)):
         if not used:
             (folder / name).unlink()
-    from pseudohealthy.io.atomic import write_json, write_text
-
     write_text(folder / "index.csv", rows.getvalue())
     write_json(known, {"key": key, "manifest": manifest.sha256, "canvas": asdict(canvas), "faults": faults})
     if progress:
@@ -194,8 +194,6 @@ def build_cache(
 
 
 def _fit(case: Case, canvas: Canvas) -> tuple[Fitted, list[int | None], np.ndarray]:
-    from pseudohealthy.io import read_image, read_mask
-
     scan = read_image(case.image, case.root, plane=canvas.plane)
     apart = case.values("mask_ignore") + case.values("mask_background")
     mask = read_mask(case.mask, case.root, scan, ignore=apart) if case.mask else None

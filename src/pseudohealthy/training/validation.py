@@ -14,6 +14,7 @@ from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.tiles import tiled
+from pseudohealthy.metrics import curves
 from pseudohealthy.progress import say
 from pseudohealthy.restorers.apply import Applied, How, Stack, apply, keys
 from pseudohealthy.restorers.base import Batch, Restorer
@@ -160,8 +161,6 @@ def plane_scores(trainer: Trainer, rows: np.ndarray) -> np.ndarray:
 
 def auroc(healthy: np.ndarray, anomalous: np.ndarray) -> float:
     """Area under the ROC curve."""
-    from pseudohealthy.metrics import curves
-
     scores = np.concatenate([healthy, anomalous])
     return float(curves.auroc(scores, np.repeat([HEALTHY, ANOMALOUS], [len(healthy), len(anomalous)])))
 
@@ -210,8 +209,6 @@ def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarra
 
 def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -> None:
     """eval_scores_epoch_N.png: histogram of validation scores by label, and their ROC curve."""
-    from pseudohealthy.metrics import curves
-
     fig = figure(figsize=(8, 3.4), layout="constrained")
     left, right = fig.subplots(1, 2, width_ratios=(3, 2))
     edges = np.histogram_bin_edges(np.concatenate(list(scores.values())), bins=30)
