@@ -47,6 +47,7 @@ class Stop(contextlib.ContextDecorator):
 
     def __init__(self) -> None:
         self.seen, self.holding, self.depth, self.last = False, False, 0, -PAUSE
+        self.later: threading.Timer | None = None  # brings a signal back that met an import
         self.before: dict[int, Any] = {}
 
     def handle(self, number: int, frame: FrameType | None) -> None:
@@ -54,9 +55,9 @@ class Stop(contextlib.ContextDecorator):
         if self.holding or time.monotonic() - self.last < PAUSE:
             return
         if importing(frame):
-            again = threading.Timer(AGAIN, signal.raise_signal, [number])
-            again.daemon = True
-            again.start()
+            self.later = threading.Timer(AGAIN, signal.raise_signal, [number])
+            self.later.daemon = True
+            self.later.start()
             return
         self.last = time.monotonic()
         raise KeyboardInterrupt
@@ -64,6 +65,7 @@ class Stop(contextlib.ContextDecorator):
     def check(self) -> None:
         """End here if a signal came: a library may have swallowed the interruption."""
         if self.seen and not self.holding:
+            self.last = time.monotonic()
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
@@ -98,6 +100,10 @@ class Stop(contextlib.ContextDecorator):
     def __exit__(self, *_: object) -> None:
         self.depth -= 1
         if not self.depth:
+            if self.later:  # else it would come when nobody catches it, and the exit code were the signal's
+                self.later.cancel()
+                self.later.join()
+                self.later = None
             for number, handler in self.before.items():
                 signal.signal(number, handler)
             self.before.clear()

@@ -186,6 +186,25 @@ def test_a_rank_that_is_gone_costs_no_row(tiny_run, pictures, tmp_path, monkeypa
     assert sorted(row["case_id"] for row in result.rows) == sorted(row["case_id"] for row in found.rows)
 
 
+def test_a_signal_that_met_an_import_is_not_left_to_whoever_comes_after(monkeypatch):
+    """The program has ended its work by then, and its exit code would be the signal's."""
+    from pseudohealthy import signals
+
+    after = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: after.append(number))
+    try:
+        stop = Stop()
+        with pytest.raises(KeyboardInterrupt), stop:
+            with monkeypatch.context() as patch:
+                patch.setattr(signals, "importing", lambda frame: True)
+                signal.raise_signal(signal.SIGTERM)
+            stop.check()
+        time.sleep(2 * signals.AGAIN)
+        assert after == []
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_imports_are_never_interrupted_and_twice_in_a_row_is_once(monkeypatch, tmp_path):
     stop = Stop()
     with stop:
