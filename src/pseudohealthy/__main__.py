@@ -58,7 +58,10 @@ def run() -> None:
     code = INTERRUPTED
     try:
         with STOP:
-            code = main()
+            try:
+                code = main()
+            finally:
+                STOP.leave()
     except KeyboardInterrupt:  # before there was a command, or after it
         print("error[INTERRUPTED]: stopped", file=sys.stderr)
     except Exception as error:

@@ -77,6 +77,11 @@ class Stop(contextlib.ContextDecorator):
         finally:
             self.holding = False
 
+    def leave(self) -> None:
+        """The process ends now, and no further signal changes that: Python's own end would fail half way."""
+        self.holding = True
+        self.before = dict.fromkeys(self.before, signal.SIG_IGN)
+
     def install(self) -> None:
         """Take the signals; again after a library has taken them for itself."""
         numbers = [signal.SIGTERM, signal.SIGINT]

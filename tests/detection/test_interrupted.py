@@ -205,6 +205,27 @@ def test_a_signal_that_met_an_import_is_not_left_to_whoever_comes_after(monkeypa
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_signal_that_comes_while_python_itself_ends_changes_nothing(tmp_path):
+    """As torch's libraries do, something of the end runs Python code, and a signal meets it."""
+    (tmp_path / "late.py").write_text(
+        "import atexit, signal, sys\n"
+        "atexit.register(lambda: [signal.raise_signal(getattr(signal, name)) for name in ('SIGINT', 'SIGTERM')])\n"
+        "from pseudohealthy import __main__ as program\n"
+        "code = int(sys.argv.pop())\n"
+        "def main():\n"
+        "    if code == 130: signal.raise_signal(signal.SIGINT)\n"
+        "    return code\n"
+        "def caught():\n"
+        "    try: return main()\n"
+        "    except KeyboardInterrupt: return 130\n"
+        "program.main = caught\n"
+        "program.run()\n"
+    )
+    for code in (0, 130):
+        end = subprocess.run([sys.executable, tmp_path / "late.py", str(code)], capture_output=True, text=True)
+        assert (end.returncode, end.stderr) == (code, "")
+
+
 def test_imports_are_never_interrupted_and_twice_in_a_row_is_once(monkeypatch, tmp_path):
     stop = Stop()
     with stop:
