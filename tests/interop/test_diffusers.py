@@ -113,8 +113,9 @@ def test_the_celebahq_network_has_its_published_size_and_is_the_recipe_s():
     assert {key: recipe.restorer["network"][key] for key in written_down} == written_down
 
 
+@pytest.mark.services
 def test_against_diffusers_itself(tmp_path):
-    theirs = pytest.importorskip("diffusers")
+    theirs = pytest.importorskip("diffusers", reason="not installed: diffusers (pip install diffusers)")
     torch.manual_seed(0)
     model = theirs.UNet2DModel(
         sample_size=16, in_channels=2, out_channels=2, norm_num_groups=8, block_out_channels=(16, 32, 48), layers_per_block=2,
