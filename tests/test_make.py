@@ -35,6 +35,19 @@ def test_the_suite_asks_nobody_else_and_every_command_lists_what_it_skips():
     assert "-m services" in recipe("test-services")
 
 
+def test_pages_and_code_name_targets_that_are_there():
+    places = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]  # fmt: skip
+    named = {
+        (target, path.name)
+        for path in places
+        if path.name != "CHANGELOG.md"  # tells of what was
+        for target in re.findall(r"(?:`|^|^\$ )make ([a-z][a-z-]*)\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    targets = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, flags=re.MULTILINE))
+    assert sorted(pair for pair in named if pair[0] not in targets) == []
+    assert {target for target, _ in named} >= {"demo", "check", "test", "test-services", "bench", "mutants"}
+
+
 def test_services_end_within_half_an_hour():
     limit, session = map(int, re.findall(r"timeout (\d+)", recipe("test-services").splitlines()[-1]))
     assert limit + session <= 30 * 60

@@ -286,4 +286,4 @@ def test_the_command_makes_a_run_that_detects(tmp_path):
     assert main(["import-weights", "diffusers", str(folder), "--out", str(out), "--set", "restorer.depths=[3]"]) == 0
     assert Run.open(out).record["status"] == "imported"
     finding = load(out, threshold=0.5)(np.random.default_rng(0).random((3, 1, 20, 20), dtype=np.float32))
-    assert finding.healthy.shape == (3, 1, 20, 20) and np.isfinite(finding.map).all()
+    assert finding.healthy.shape == (3, 1, 20, 20) and finding.map.shape == (1, 20, 20) and finding.map.max() > 0
