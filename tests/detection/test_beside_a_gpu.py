@@ -49,7 +49,7 @@ def threads(monkeypatch) -> set[str]:
 
 
 def test_rows_and_files_are_those_without_a_thread(inputs, threads, monkeypatch, tiny_run, tmp_path):
-    how = {"kinds": ["volumes", "json"], "batch": 1}
+    how = {"kinds": ["volumes", "json"], "batch": 1, "precision": "fp32"}
     found = detect(tiny_run, [inputs], tmp_path / "beside", **how)
     assert found.exit == 4 and threads and threading.main_thread().name not in threads
     monkeypatch.setattr(worker, "OVERLAP", ())
