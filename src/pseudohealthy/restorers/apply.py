@@ -102,7 +102,8 @@ def apply(restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], how: How
     places = [place for case in cases for place in case.places]
     healthy = planes.clone()
     readings: list[tuple[Tensor, Own]] = []  # as restored, then with each group of draws left out
-    for rows in foreground.flatten(1).any(1).nonzero()[:, 0].split(at_once(restorer, how.batch)):
+    shown = foreground.flatten(1).any(1).nonzero()[:, 0]
+    for rows in shown.split(at_once(restorer, how.batch)) if len(shown) else ():  # split gives one part of nothing
         images = planes[rows].to(how.device, memory_format=torch.channels_last)
         inside = foreground[rows].to(how.device)
         draw = Draw(how.seed, keys([places[i] for i in rows.tolist()]))
