@@ -84,8 +84,10 @@ RECIPES = st.builds(
         "value_range": st.tuples(st.floats(-1e6, 0), st.floats(1e-3, 1e6)), "normalise": st.just("range"),
     }),
     restorer=st.fixed_dictionaries({"name": st.just("ddpm")}, optional={
-        "levels": st.integers(2, 1000), "depths": st.lists(st.integers(1, 1000), min_size=1, max_size=3).map(tuple),
-        "network": st.fixed_dictionaries({}, optional={"width": st.integers(4, 32).map(lambda half: 2 * half), "groups": st.integers(1, 8)}),
+        "diffusion": st.fixed_dictionaries({}, optional={"levels": st.integers(2, 1000)}),
+        "walk": st.fixed_dictionaries({}, optional={
+            "start_levels": st.lists(st.integers(1, 1000), min_size=1, max_size=3).map(tuple)}),
+        "network": st.fixed_dictionaries({}, optional={"width": st.integers(4, 32).map(lambda half: 2 * half), "block": st.just({"groups": 4})}),
     }),
     training=st.fixed_dictionaries({}, optional={"rate": numbers(1e-6, 1), "steps": st.integers(0, 10**9), "seed": st.integers(0, 2**63 - 1)}),
     map=st.fixed_dictionaries({}, optional={"smooth": numbers(1e-6, 100), "share": st.floats(1e-3, 1), "kind": st.just("squared")}),

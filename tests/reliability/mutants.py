@@ -35,7 +35,7 @@ MUTANTS = {
         "noise = (x - a * clean) / s", "noise = (x + a * clean) / s", "tests/diffusion/test_sampler.py"),
     "last-step-noise": Mutant(
         "noise is added on the step to level 0, too", "diffusion/sampler.py",
-        "downwards = eta > 0 and 0 < then < now", "downwards = eta > 0 and 0 <= then < now",
+        "if not 0 < then < now:", "if not 0 <= then < now:",
         "tests/diffusion/test_sampler.py"),
     "level-off-by-one": Mutant(
         "published steps count from 0, levels from 1", "diffusion/schedule.py",
@@ -100,7 +100,7 @@ MUTANTS = {
         "statistics of codes are summed over processes, not averaged", "restorers/latent.py",
         "found /= dist.get_world_size()", "found /= 1", "tests/restorers/test_latent.py"),
     "cuda-attention": Mutant(
-        "on CUDA keys and queries change places", "networks/unet.py",
+        "on CUDA keys and queries change places", "networks/blocks.py",
         "out = (F.scaled_dot_product_attention if qkv.is_cuda else by_rows)(q, k, v)",
         "out = F.scaled_dot_product_attention(k, q, v) if qkv.is_cuda else by_rows(q, k, v)",
         "tests/networks/test_unet.py"),
