@@ -35,10 +35,11 @@ from pseudohealthy.evaluation.measure import (
     stored_thresholds,
 )
 from pseudohealthy.evaluation.peak import Peak
-from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place, Record
+from pseudohealthy.evaluation.records import CONTROL, CaseResult, Place, Record, merit
 from pseudohealthy.evaluation.restoration import TwinErrors
 from pseudohealthy.evaluation.sharing import Watched
 from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.table import shown_in
 from pseudohealthy.metrics.thresholds import Threshold
 from pseudohealthy.preprocessing.canvas import Canvas, Fitted
 from pseudohealthy.progress import Progress, say
@@ -235,8 +236,10 @@ def against_best(
     best: dict[str, str] = {}
     value: dict[str, float] = {}
     for record in evaluation.records:
-        if record.metric in HEADINGS and record.method in runs and record.value > value.get(record.metric, -np.inf):
-            best[record.metric], value[record.metric] = record.method, record.value
+        if not shown_in(record.metric, "table") or record.against or record.method not in runs:
+            continue
+        if merit(record) > value.get(record.metric, -np.inf):
+            best[record.metric], value[record.metric] = record.method, merit(record)
     found: list[Record] = []
     for rival in dict.fromkeys(best.values()) if len(runs) > 1 else ():
         stand_in = f"{CONTROL} {rival}"

@@ -22,11 +22,12 @@ from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import protocols
 from pseudohealthy.evaluation.measure import measure
-from pseudohealthy.evaluation.records import HEADINGS, CaseResult, Record
+from pseudohealthy.evaluation.records import CaseResult, Record, family_of, merit
 from pseudohealthy.evaluation.restoration import TwinErrors
 from pseudohealthy.evaluation.sharing import Common, Replay, Watched
 from pseudohealthy.io.tiles import tiled
 from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.table import METRICS, names, shown_in
 from pseudohealthy.metrics.thresholds import Threshold, healthy_quantile
 from pseudohealthy.progress import Progress
 from pseudohealthy.runs.recipe import toml_value
@@ -34,9 +35,7 @@ from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import literal
 
 MOST = 400  # settings: beyond, the grid is a mistake
-PREFERRED = ("voxel_average_precision_pooled", "plane_auroc", "image_auroc")
-LOWER_IS_BETTER = ("healthy_residual_mean", "healthy_false_positive_share")
-
+QUIET = "healthy_false_positive_share"  # what is chosen by where nothing anomalous was measured
 
 Plot = Literal["auto", "lines", "heat"]
 
@@ -71,14 +70,13 @@ class Sweep:
     @property
     def best(self) -> tuple[int, ...]:
         """The place with the best `metric`; the first of equals."""
-        sign = -1 if self.metric in LOWER_IS_BETTER else 1
         values = {place: self.value(place, self.metric) for place in self.records}
-        return max((p for p, r in values.items() if r is not None), key=lambda p: sign * values[p].value)  # type: ignore[union-attr]
+        return max((p for p, r in values.items() if r is not None), key=lambda p: merit(values[p]))  # type: ignore[arg-type]
 
     def metrics(self) -> list[str]:
         """Names of the figures that stand in the table: headline metrics and those of healthy cases."""
         names = dict.fromkeys(name_of(r) for group in self.records.values() for r in group)
-        return [name for name in names if name.split("@")[0] in (*HEADINGS, *LOWER_IS_BETTER)]
+        return [name for name in names if shown_in(name, "table", "sweep")]
 
     @property
     def lines(self) -> bool:
@@ -93,7 +91,7 @@ def chosen_by(result: Sweep, metric: str) -> str:
         raise Fault(
             "METRIC", f"'{metric}' was not measured here", f"use one of: {', '.join(sorted(known))}", exit=USAGE
         )
-    found = metric or next((name for name in (*headline(result), "healthy_false_positive_share") if name in known), "")
+    found = metric or next((name for name in (*headline(result), QUIET) if name in known), "")
     if not found:
         what = f"the {result.split} cases have neither labels nor masks"
         raise Fault("METRIC", what, "label some of them", exit=NO_INPUT)
@@ -107,7 +105,7 @@ def chosen_by(result: Sweep, metric: str) -> str:
 
 def headline(result: Sweep) -> tuple[str, ...]:
     """What the best setting is chosen by unless something is asked for, the first that was measured."""
-    return PREFERRED if result.protocol == "strict" else ("dice_otsu_per_slice_mean", *HEADINGS)
+    return protocols.find(result.protocol)[0].chooses or tuple(names("table"))
 
 
 def parsed(over: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -245,13 +243,13 @@ def quiet(healthy: list[CaseResult], patients: list[str], q: float, words: str, 
     if len(patients) > 1:
         one, other = ([c for c in healthy if (c.patient_id in patients[::2]) is first] for first in (True, False))
         threshold = healthy_quantile(np.concatenate([np.asarray(c.map) for c in one]), q, n_patients=len(patients[::2]))
-        parts.append(("healthy_false_positive_share", sums(other, lambda m: (m > threshold.value).sum()), threshold))
+        parts.append((QUIET, sums(other, lambda m: (m > threshold.value).sum()), threshold))
     found = []
     for metric, (total, size, count), used in parts:
         drawn = bootstrap.ratio_of_sums(bootstrap.weights(len(total), result.resamples), total, size)
         found.append(Record(
             metric=metric, value=float(total.sum() / size.sum()), ci95=bootstrap.percentile(drawn) if len(total) > 1 else None,
-            unit="voxel", protocol="strict", threshold_source=used.source if used else None,
+            unit=METRICS[metric].unit, protocol="strict", threshold_source=used.source if used else None,
             mask="foreground", grid="native", postprocessing=words, n_patients=len(total), n_cases=count,
             prevalence=0.0, method=result.run, threshold=used.value if used else None,
         ))  # fmt: skip
@@ -260,5 +258,5 @@ def quiet(healthy: list[CaseResult], patients: list[str], q: float, words: str, 
 
 def name_of(record: Record) -> str:
     """Metric, with ``@source`` where its threshold has one that is not in the name."""
-    plain = record.threshold_source is None or record.metric in LOWER_IS_BETTER or "oracle" in record.metric
+    plain = record.threshold_source in (None, "oracle") or family_of(record) == "health"
     return record.metric if plain else f"{record.metric}@{record.threshold_source}"
