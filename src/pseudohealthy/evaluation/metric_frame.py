@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation, Figure
 from pseudohealthy.evaluation.records import CONTROL, CaseResult, Record, class_of, merit
 from pseudohealthy.metrics import bootstrap, table
 from pseudohealthy.metrics.curves import Curve, curve, region_curve
@@ -43,13 +43,6 @@ class Setting:
     postprocessing: str = "none"
     resamples: int = bootstrap.RESAMPLES
     seed: int = 0
-
-
-@dataclass
-class Figure:
-    record: Record
-    drawn: np.ndarray | None  # the value of every resample
-    cases: tuple[str, ...]  # which cases it is about; equal cases mean equal patients and paired resamples
 
 
 @dataclass
@@ -244,26 +237,22 @@ def run(
     if not by_method:
         raise Fault("NO_CASES", "no case to evaluate", "check the split and the manifest")
     evaluation = Evaluation()
-    measured: dict[str, dict[str, Figure]] = {}
     for method, group in by_method.items():
         if len({case.case_id for case in group}) < len(group):
             raise Fault("DUPLICATE_CASE", f"a case comes twice for {method}", "give each case its own id", exit=USAGE)
         frame = Frame(method, evaluation, setting)
         measure(frame, group)
-        measured[method] = frame.figures
+        evaluation.figures[method] = frame.figures
         evaluation.records += [figure.record for figure in frame.figures.values()]
         evaluation.rows += frame.rows or [row(case, frame.threshold) for case in group]
     found = [
         difference
         for method in by_method
         if not method.startswith(CONTROL)
-        for difference in _differences(method, measured, evaluation.notes)
+        for difference in _differences(method, evaluation)
     ]
     evaluation.notes = told_once(evaluation.notes, list(by_method))
-    corrected = bootstrap.holm([np.nan if one.p_value is None else one.p_value for one in found])
-    evaluation.records += [
-        replace(one, p_holm=None if one.p_value is None else p) for one, p in zip(found, corrected, strict=True)
-    ]
+    evaluation.records += corrected(found)
     return evaluation
 
 
@@ -335,33 +324,46 @@ def _of(thresholds: Thresholds, method: str) -> Threshold | None:
     return (thresholds or {}).get(method)
 
 
-def _differences(method: str, measured: dict[str, dict[str, Figure]], notes: list[str]) -> list[Record]:
-    """``<metric>_difference`` of a method minus the best control, on the same cases, from the same resamples.
+def _differences(method: str, evaluation: Evaluation) -> list[Record]:
+    """Of a method to the best control in each metric.
 
     The best control is picked on these very cases, which favours the control, never the method.
     """
     records = []
-    for metric, figure in measured[method].items():
-        rivals = [found[metric] for name, found in measured.items() if name.startswith(CONTROL) and metric in found]
+    for metric, figure in evaluation.figures[method].items():
+        controls = [figures for name, figures in evaluation.figures.items() if name.startswith(CONTROL)]
+        rivals = [figures[metric] for figures in controls if metric in figures]
         if not table.shown_in(metric, "table") or not rivals:
             continue
         best = max(rivals, key=lambda rival: merit(rival.record))
         if best.cases != figure.cases:
-            notes.append(f"{method}: {metric} is not compared with {best.record.method}: measured on other cases")
+            rival = best.record.method
+            evaluation.notes.append(f"{method}: {metric} is not compared with {rival}: measured on other cases")
             continue
-        ci95, p_value = None, float("nan")
-        if figure.record.n_patients > 1 and figure.drawn is not None and best.drawn is not None:
-            ci95, _ = bootstrap.paired_difference(figure.drawn, best.drawn)
-            p_value = bootstrap.two_sided(figure.drawn, best.drawn)
-        records.append(
-            replace(
-                figure.record,
-                metric=f"{metric}_difference",
-                value=figure.record.value - best.record.value,
-                ci95=ci95,
-                threshold=None,
-                against=best.record.method,
-                p_value=p_value if np.isfinite(p_value) else None,
-            )
-        )
+        records.append(difference(figure, best))
     return records
+
+
+def difference(figure: Figure, rival: Figure) -> Record:
+    """``<metric>_difference``: a figure minus a rival's, on the same cases, from the same resamples."""
+    ci95, p_value = None, float("nan")
+    if figure.record.n_patients > 1 and figure.drawn is not None and rival.drawn is not None:
+        ci95, _ = bootstrap.paired_difference(figure.drawn, rival.drawn)
+        p_value = bootstrap.two_sided(figure.drawn, rival.drawn)
+    return replace(
+        figure.record,
+        metric=f"{figure.record.metric}_difference",
+        value=figure.record.value - rival.record.value,
+        ci95=ci95,
+        threshold=None,
+        against=rival.record.method,
+        p_value=p_value if np.isfinite(p_value) else None,
+    )
+
+
+def corrected(differences: Sequence[Record]) -> list[Record]:
+    """The same with p-values corrected for all of them being looked at (Holm 1979)."""
+    adjusted = bootstrap.holm([np.nan if one.p_value is None else one.p_value for one in differences])
+    return [
+        replace(one, p_holm=None if one.p_value is None else p) for one, p in zip(differences, adjusted, strict=True)
+    ]

@@ -7,9 +7,10 @@ deeper ones go on from it. Weights and cases are read once.
 
 from __future__ import annotations
 
+import copy
 import time
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,17 +20,18 @@ from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.detection.detector import Detector
+from pseudohealthy.diffusion.encoding_cache import Encodings
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import protocols
-from pseudohealthy.evaluation.measure import measure
+from pseudohealthy.evaluation.measure import Reading, Readings, case_results, stacks_of
 from pseudohealthy.evaluation.records import CaseResult, Record, family_of, merit
-from pseudohealthy.evaluation.restoration import TwinErrors
-from pseudohealthy.evaluation.sharing import Common, Replay, Watched
 from pseudohealthy.io.tiles import tiled
 from pseudohealthy.metrics import bootstrap
 from pseudohealthy.metrics.table import METRICS, names, shown_in
 from pseudohealthy.metrics.thresholds import Threshold, healthy_quantile
 from pseudohealthy.progress import Progress
+from pseudohealthy.restorers.apply import Applied
+from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.runs.recipe import toml_value
 from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import literal
@@ -134,61 +136,66 @@ def exemplar(chosen: list[Case]) -> str:
     return marked[len(marked) // 2].case_id
 
 
+def under(run: Run, trained: Restorer, settings: Sequence[str], encodings: Encodings) -> Restorer:
+    """The trained restorer under other settings, with the very same weights; what it encodes it shares with others."""
+    restorer = copy.deepcopy(run.recipe).set(settings).checked().make_restorer()
+    restorer.load_state_dict(trained.state_dict(), assign=True)
+    if hasattr(restorer, "encodings"):
+        restorer.encodings = encodings
+    return restorer.eval().requires_grad_(False)
+
+
 def measured(
-    result: Sweep, run: Run, places: list[tuple[int, ...]], chosen: list[Case], shown: str, device: str, batch: int,
-    bar: Progress, common: Common,
-) -> None:  # fmt: skip
+    result: Sweep,
+    run: Run,
+    restorer: Restorer,
+    places: list[tuple[int, ...]],
+    cases: Readings,
+    shown: str,
+    device: str,
+    bar: Progress,
+) -> None:
     """All map settings under one group of restorer settings: restored once, read by each."""
-    restorer = common.restorer(result.settings(places[0]))
-    how: dict[str, Any] = {"device": device, "batch": batch, "threshold": 0.0, "restorer": restorer}
-    detectors = {place: Watched(run, settings=result.settings(place), **how) for place in places}
+    how: dict[str, Any] = {"device": device, "batch": cases.planes, "threshold": 0.0, "restorer": restorer}
+    detectors = {place: Detector(run, settings=result.settings(place), **how) for place in places}
     for detector in detectors.values():
         detector.check_standard(restorer, run.recipe.make_map())
     first = detectors[places[0]]
-    replay = Replay(restorer)
-    for detector in detectors.values():
-        detector.restorer = replay  # type: ignore[assignment]
     found: dict[tuple[int, ...], list[CaseResult]] = {place: [] for place in places}
     notes: list[str] = []
     spent = dict.fromkeys(places, 0.0)
-    restoring = 0.0
-    for group in common.batches(chosen, first, notes, bar, batch):
-        replay.forget()
+    for group in cases.batches(first, notes, bar):
+        begun = time.perf_counter()
+        stacks = stacks_of(first, group)
+        parts = [part.kept() for part in first.restorations(stacks)]
+        restoring = time.perf_counter() - begun
         for place, detector in detectors.items():
             begun = time.perf_counter()
-            made = bool(replay.kept)
-            replay.rewind()
-            found[place] += measure("; ".join(result.settings(place)), detector, group, TwinErrors())
-            if made:
-                spent[place] += time.perf_counter() - begun
-            else:
-                restoring += time.perf_counter() - begun
-            result.columns += strip_of(place, detector, group, shown)
+            said = detector.read(stacks, parts)
+            found[place] += case_results("; ".join(result.settings(place)), detector, group, said)
+            spent[place] += restoring + time.perf_counter() - begun
+            result.columns += strip_of(place, group, said, shown)
         bar.advance(len(group))
     result.notes += notes
     read = len(found[places[0]])
     if not read:
-        raise Fault(
-            "NO_INPUT", f"none of {many(len(chosen), 'case')} could be read", notes[0] if notes else "", exit=NO_INPUT
-        )
+        what = f"none of {many(len(cases.chosen), 'case')} could be read"
+        raise Fault("NO_INPUT", what, notes[0] if notes else "", exit=NO_INPUT)
     for place, detector in detectors.items():
         result.records[place] = figures(found[place], detector, result)
-        result.seconds[place] = (restoring + spent[place]) / read
-        result.network_calls[place] = detector.restorer.network_calls()
+        result.seconds[place] = spent[place] / read
+        result.network_calls[place] = restorer.network_calls()
 
 
-def strip_of(place: tuple[int, ...], detector: Watched, group: Iterable[tuple], shown: str) -> list[tuple]:
+def strip_of(place: tuple[int, ...], group: Sequence[Reading], said: Sequence[Applied], shown: str) -> list[tuple]:
     """(place, input, twin, map) of the exemplar's plane with most reference, where the group holds it; the map (S, S), the
     others with their channels side by side."""
-    start = 0
-    for case, _, fitted, *_ in group:
+    for (case, _, fitted, *_), one in zip(group, said, strict=True):
         if case.case_id == shown:
             weight = fitted.foreground if fitted.mask is None or not fitted.mask.any() else fitted.mask
             plane = int(weight.flatten(1).sum(1).argmax())
-            healthy, maps = detector.last
-            twin = healthy[start + plane].numpy()
-            return [(place, tiled(fitted.planes[plane].numpy()), tiled(twin), maps[start + plane].numpy())]
-        start += len(fitted.planes)
+            pictures = (tiled(part[plane].numpy()) for part in (fitted.planes, one.healthy))
+            return [(place, *pictures, one.maps[plane].numpy())]
     return []
 
 

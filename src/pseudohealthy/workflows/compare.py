@@ -103,7 +103,7 @@ def compare(
             ]
             evaluation.notes += notes + sentences(restored)
             result.costs |= {(name, label): cost for label, cost in costs.items()}
-            result.against_best[name] = against_best(protocol, evaluation, test, labels, setting)
+            result.against_best[name] = against_best(evaluation, labels)
         if folder is not None:
             comparison_tables.save(result, folder, {"data": {name: manifest.sha256 for name, manifest in sets.items()}})
             say(f"report: {folder / 'report.html'}")

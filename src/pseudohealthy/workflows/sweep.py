@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Manifest
+from pseudohealthy.diffusion.encoding_cache import Encodings
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import protocols
 from pseudohealthy.evaluation.leaks import refuse_leaks, refuse_trained
-from pseudohealthy.evaluation.measure import evenly
-from pseudohealthy.evaluation.sharing import Common
-from pseudohealthy.evaluation.sweep import MOST, Plot, Sweep, chosen_by, exemplar, measured, parsed
+from pseudohealthy.evaluation.measure import Readings, evenly
+from pseudohealthy.evaluation.sweep import MOST, Plot, Sweep, chosen_by, exemplar, measured, parsed, under
 from pseudohealthy.io.output_folder import output_folder
 from pseudohealthy.metrics import bootstrap
 from pseudohealthy.progress import Progress, say
@@ -70,13 +70,14 @@ def sweep(
     chosen = evenly(chosen, limit)
     with output_folder(out, overwrite=overwrite) as folder:
         groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
-        common = Common(run)
+        (trained, _), encodings, cases = run.restorer(), Encodings(), Readings(chosen, batch)
         for place in places:
             groups.setdefault(tuple(t for t in result.settings(place) if t.startswith("restorer.")), []).append(place)
         shown = exemplar(chosen)
         with Progress("sweeping", len(groups) * len(chosen)) as bar:
             for group in groups.values():
-                measured(result, run, group, chosen, shown, device, batch, bar, common)
+                restorer = under(run, trained, result.settings(group[0]), encodings)
+                measured(result, run, restorer, group, cases, shown, device, bar)
                 result.metric = chosen_by(result, metric)  # refused after the first settings, not after the last
         result.records = {place: result.records[place] for place in places}
         result.notes = list(dict.fromkeys(result.notes))
