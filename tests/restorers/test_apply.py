@@ -258,6 +258,16 @@ def test_draws_are_left_out_of_what_was_restored_and_of_nothing_that_is_kept():
     assert plain.score_sd is None and plain.score == found.score, "the estimates of single draws take too much memory"
 
 
+def test_a_case_without_foreground_is_read_without_anything_restored(monkeypatch):
+    restorer = OwnScores(size=16, channels=1)
+    monkeypatch.setattr(restorer, "restore", lambda *_: pytest.fail("restored"))
+    (case,) = volumes_of(1)
+    (found,) = apply(restorer, AnomalyMap(), [case], How(seed=0, device=CPU))
+    assert (
+        torch.equal(found.healthy, case.planes) and found.score == 0 and not found.maps.any() and not found.judged.any()
+    )
+
+
 def test_a_long_volume_is_read_while_it_is_restored():
     """One batch at a time is in memory."""
     order: list[str] = []

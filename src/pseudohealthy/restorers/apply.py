@@ -126,7 +126,8 @@ def restorations(restorer: Restorer, cases: Sequence[Stack], how: How) -> Iterat
     """
     planes, foreground = _together(cases)
     places = [place for case in cases for place in case.places]
-    for rows in foreground.flatten(1).any(1).nonzero()[:, 0].split(at_once(restorer, how.batch)):
+    shown = foreground.flatten(1).any(1).nonzero()[:, 0]
+    for rows in shown.split(at_once(restorer, how.batch)) if len(shown) else ():  # split gives one part of nothing
         images = planes[rows].to(how.device, memory_format=torch.channels_last)
         draw = Draw(how.seed, keys([places[i] for i in rows.tolist()]))
         restoration = restore_planes(restorer, images, draw, how.precision)
