@@ -68,7 +68,7 @@ class Split:
                         parts.setdefault((level, draws), []).append(smooth(found[:, :draws].mean(1), SIGMA).half())
                 for level, steps in WALKS:
                     x = model.denoiser.noised(images, draw.fork("walk").noise(images), level)
-                    x = sample(model.denoiser, x, walk(level, 0, steps), eta=0.0, draw=draw, clip=True).float()
+                    x = sample(model.denoiser, x, walk(level, 0, steps), clip=True).float()
                     parts.setdefault(("walk", level, steps), []).append(images - x)
                 for level, steps in ENCODED:  # as `restorers.ddim`
                     back = walk(level, 0, steps)

@@ -32,8 +32,8 @@ TINY = {
     "summary": "for tests",
     "canvas": {"size": SIDE, "normalise": "range", "value_range": [0, 255], "foreground": "all"},
     "restorer": {
-        "name": "ddpm", "levels": 50, "depths": [15], "steps": 3, "eta": 0.0, "draws": 2,
-        "network": {"width": 8, "multipliers": [1, 2], "blocks": 1, "scale_shift": True, "groups": 4},
+        "name": "ddpm", "diffusion": {"levels": 50}, "walk": {"start_levels": [15], "calls": 3, "eta": 0.0, "draws": 2},
+        "network": {"width": 8, "multipliers": [1, 2], "blocks": 1, "block": {"scale_shift": True, "groups": 4}},
     },
     "training": {"steps": 12, "batch": 4, "rate": 2e-3, "ema": 0.9, "validate": 4, "precision": "fp32"},
     "map": {"smooth": 0.7, "quantile": 0.95},

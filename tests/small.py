@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,10 +11,13 @@ if TYPE_CHECKING:
     from pseudohealthy.runs.recipe import Recipe
 
 SIZE, CHANNELS = 16, 1
-SETTINGS: dict[str, Any] = {"levels": 40, "max_level": 0, "depths": (8,), "depth": 8, "steps": 3, "draws": 1}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "diffusion": {"levels": 40},
+    "walk": {"start_levels": (8,), "calls": 3, "draws": 1},
+}
 NETWORKS: dict[str, dict[str, Any]] = {
-    "UNet": {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4},
-    "Classifier": {"width": 16, "multipliers": (1, 2), "blocks": 1, "groups": 4},
+    "UNet": {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}},
+    "Classifier": {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"groups": 4}},
     "ConvAutoencoder": {"width": 8, "latent": 8},
     "CtUNet": {"width": 16, "multipliers": (1, 2), "blocks": 1, "dropout": 0.0},
     "ResNet": {"width": 8, "layers": (1,), "outputs": 8},
@@ -24,12 +28,25 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 # Where the names above do not fit a method.
 OWN: dict[str, dict[str, Any]] = {
-    "ct-patched": {"patch": 8, "stride": 4},
-    "patched": {"patch": 8, "overlap": "average", "stride": 4},
+    "ct-patched": {
+        "windows": {"side": 8, "stride": 4},
+        "network": {"ct": NETWORKS["CtUNet"], "unet": NETWORKS["UNet"]},
+    },
+    "patched": {"patches": {"side": 8, "overlap": "average", "stride": 4}},
     "spark": {"decoder_width": 32},
-    "thor": {"harmonise": (4,), "perceptual": "none"},
-    "stitched": {"repaint": 4, "repaint_steps": 2, "repeats": 2, "perceptual": "none"},
+    "thor": {"harmonise": {"levels": (4,)}, "perceptual": {"trunk": "none"}},
+    "stitched": {"repaint": {"level": 4, "calls": 2, "repeats": 2}, "perceptual": {"trunk": "none"}},
 }
+
+
+def merged(*tables: dict[str, Any]) -> dict[str, Any]:
+    """Tables of settings over one another, the later ones uppermost, tables within them as well."""
+    found: dict[str, Any] = {}
+    for table in tables:
+        for key, value in table.items():
+            both = isinstance(value, dict) and isinstance(found.get(key), dict)
+            found[key] = merged(found[key], value) if both else value
+    return found
 
 
 def small_recipe(name: str) -> Recipe:
@@ -39,12 +56,16 @@ def small_recipe(name: str) -> Recipe:
 
     cls = restorer_class(name)
     keys = Recipe("test", restorer={"name": name}).resolved().restorer
-    settings = {k: v for k, v in SETTINGS.items() if k in keys}
+    settings: dict[str, Any] = {
+        table: {key: value for key, value in given.items() if key in keys[table]}
+        for table, given in SETTINGS.items()
+        if table in keys
+    }
     settings |= {
         k: dict(NETWORKS[network.__name__]) for k, network in cls.nested.items() if network.__name__ in NETWORKS
     }
     canvas = {"size": SIZE, "channels": CHANNELS, "normalise": "unit"}
-    return Recipe("test", canvas=canvas, restorer={"name": name, **settings | OWN.get(name, {})})
+    return Recipe("test", canvas=canvas, restorer={"name": name, **copy.deepcopy(merged(settings, OWN.get(name, {})))})
 
 
 class OnGPU(torch.Tensor):

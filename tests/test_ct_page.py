@@ -27,6 +27,7 @@ from pseudohealthy.data.load import load
 from pseudohealthy.datasets.rsna import SUBTYPES
 from pseudohealthy.interop import diffusers
 from pseudohealthy.runs.budget import Budget
+from pseudohealthy.runs.migration import leaves
 from pseudohealthy.runs.recipe import Recipe
 from test_howto import names_what_exists, typed
 
@@ -37,22 +38,27 @@ VECTOR = Path(__file__).parent / "interop" / "vectors" / "unet2d_ddpm.npz"  # a 
 SHAPE = (3, 32, 32)  # slices, rows and columns of a made-up study
 SMALL = ["canvas.size=32", "training.precision=fp32"]
 ONCE = ["training.validate=2"]
-PATCHES = ["restorer.patch=16", "restorer.stride=16"]
+PATCHES = ["restorer.windows.side=16", "restorer.windows.stride=16"]
 FACES = json.loads(str(np.load(VECTOR)["config"]))
-FACES_NETWORK = [f"restorer.network.{key}={json.dumps(value)}" for key, value in diffusers.unet_settings(FACES).items()
-                 if "channels" not in key and value is not None]  # fmt: skip
+FACES_NETWORK = [f"{'.'.join(path)}={json.dumps(value)}" for path, value in leaves(diffusers.unet_settings(FACES))
+                 if path != ("channels",)]  # fmt: skip
 SCRATCH_NETWORK = ["width=16", "multipliers=[1,2]", "blocks=1", "dropout=0.0"]
 # What is put behind a training's line, by recipe: a budget, and images and networks of a size that tests can train.
 SHORT = {
-    "ct-pddpm": [*SMALL, *PATCHES, *(f"restorer.ct_network.{text}" for text in SCRATCH_NETWORK)],
-    "ct-pddpm-pretrained": [*SMALL, *ONCE, *PATCHES, *FACES_NETWORK],
+    "ct-pddpm": [*SMALL, *PATCHES, *(f"restorer.network.ct.{text}" for text in SCRATCH_NETWORK)],
+    "ct-pddpm-pretrained": [*SMALL, *ONCE, *PATCHES, *(f"restorer.network.unet.{text}" for text in FACES_NETWORK)],
     "ct-ddpm-poster": [
         *SMALL,
         *ONCE,
-        "restorer.steps=2",
-        *(f"restorer.network.{t}" for t in [*SCRATCH_NETWORK, "groups=8"]),
+        "restorer.walk.calls=2",
+        *(f"restorer.network.{t}" for t in [*SCRATCH_NETWORK[:-1], "block.dropout=0.0", "block.groups=8"]),
     ],
-    "ct-ddpm-poster-pretrained": [*SMALL, *ONCE, "restorer.steps=2", *FACES_NETWORK],
+    "ct-ddpm-poster-pretrained": [
+        *SMALL,
+        *ONCE,
+        "restorer.walk.calls=2",
+        *(f"restorer.network.{text}" for text in FACES_NETWORK),
+    ],
 }
 
 

@@ -55,7 +55,7 @@ def test_every_line_parses_and_names_what_exists(line):
     "line", ["train qiuck --data d --out o", "train quick --data d --out o --set map.smoth=1", "prepare lgh s --out o",
              "prepare lgg s --out o --set healthy=slice", "evaluate r --data d --out o --protocol strickt",
              "sweep r --data d --out o --over restorer.deep=1",
-             "sweep r --data d --out o --over restorer.depth=1 --protocol wolle", "sweep r --data d --out o --over a=1 --plot line", "detekt r i --out o", "detect r i --out o --kinds dicom"],
+             "sweep r --data d --out o --over restorer.walk.start_levels=1 --protocol wolle", "sweep r --data d --out o --over a=1 --plot line", "detekt r i --out o", "detect r i --out o --kinds dicom"],
 )  # fmt: skip
 def test_a_wrong_line_would_be_noticed(line):
     with pytest.raises((recipe.Fault, AssertionError)):

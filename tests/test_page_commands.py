@@ -9,7 +9,9 @@ docs/ct.md has a test of its own.
 
 from __future__ import annotations
 
+import copy
 import csv
+import functools
 import importlib.util
 import json
 import re
@@ -32,9 +34,10 @@ from pseudohealthy.commands.training import Prepare, Train
 from pseudohealthy.networks.perceptual import Perceptual
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers import restorer_class
+from pseudohealthy.runs.migration import leaves
 from pseudohealthy.runs.recipe import Recipe, toml_value
-from pseudohealthy.settings import settable
-from small import NETWORKS
+from pseudohealthy.settings import ranges, settable, tables
+from small import NETWORKS, merged
 from test_howto import typed
 
 pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
@@ -112,19 +115,25 @@ def shortened(command: Train) -> Train:
     recipe = Recipe.load(command.recipe or "").set(command.set)
     cls = restorer_class(recipe.restorer["name"])
     published = recipe.restorer.get("quirks") == "published"
-    keys = settable(cls)
-    found = ["restorer.steps=2"] if "steps" in keys and not published else []
-    found += ["restorer.draws=2"] if "draws" in keys else []
+    keys = ranges(cls, "restorer")
+    found = ["restorer.walk.calls=2"] if "restorer.walk.calls" in keys and not published else []
+    found += ["restorer.walk.draws=2"] if "restorer.walk.draws" in keys else []
     if not recipe.canvas.get("preprocess") and recipe.canvas["size"] > 64:
         found.append("canvas.size=64")
-    if "ct_network" in cls.nested:  # 4 windows of a slice instead of 49
-        found += ["restorer.patch=32", "restorer.stride=32", *(["restorer.depths=[2]"] if published else [])]
-    for key, network in cls.nested.items():
-        small = dict(NETWORKS.get(network.__name__, {}))
-        small |= {"attention": ()} if "attention" in settable(network) else {}
+    if "restorer.windows.side" in keys:  # 4 windows of a slice instead of 49
+        found += ["restorer.windows.side=32", "restorer.windows.stride=32"]
+        found += ["restorer.walk.start_levels=[2]"] if published else []
+    networks = {
+        f"{key}.{name}": inner for key, cls in cls.nested.items() for name, inner in tables(cls).items()
+    } | cls.nested
+    for key, network in networks.items():
+        small = copy.deepcopy(NETWORKS.get(network.__name__, {}))
+        if "attention" in settable(network):
+            given = functools.reduce(lambda table, name: table.get(name, {}), key.split("."), recipe.restorer)
+            headed = given.get("attention", {}).get("head_channels")
+            small = merged(small, {"attention": {"at": ()} | ({"head_channels": 16} if headed else {})})
         small |= {"stem": 4} if network is UNet else {}
-        small |= {"head_channels": 16} if recipe.restorer.get(key, {}).get("head_channels") else {}
-        found += [f"restorer.{key}.{name}={toml_value(value)}" for name, value in small.items()]
+        found += [f"restorer.{key}.{'.'.join(path)}={toml_value(value)}" for path, value in leaves(small)]
     given = [text.partition("=")[0] for text in command.set]
     found = [text for text in found if text.partition("=")[0] not in given]
     return replace(command, steps=2, batch=2, epochs=None, set=(*command.set, *found))

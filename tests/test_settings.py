@@ -8,6 +8,7 @@ import resource
 import shutil
 import tempfile
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,12 +27,13 @@ from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.interop import pretrained
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.marks import Choice, Length, Range, words
 from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.restorers import WHERE, restorer_class
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.runs.budget import Budget
 from pseudohealthy.runs.recipe import Recipe
-from pseudohealthy.settings import Choice, Length, Range, coerce, words
+from pseudohealthy.settings import coerce
 from pseudohealthy.workflows.train import train
 from settings_page import page
 from small import small_recipe
@@ -125,17 +127,17 @@ def test_what_a_range_takes(hint, good, bad):
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
-        ("restorer.draws=0", "1 to 1000"), ("restorer.depths=[5000]", "restorer.levels = 40"),
-        ("restorer.depths=[]", "1 to 32 values"), ("restorer.depths=[0]", "1 to"), ("restorer.levels=1", "from 2"),
-        ("restorer.max_level=41", "restorer.levels = 40"), ("restorer.eta=nan", "0 to 1"), ("restorer.eta=inf", "0 to 1"),
-        ("restorer.order=3", "1 or 2"), ("restorer.steps=-1", "from 0"), ("restorer.octaves=0", "1 to 8"),
-        ("restorer.frequency=0", "1 to 4096"), ("restorer.target=3", "noise, clean or velocity"),
-        ("restorer.network.groups=7", "16 channels"), ("restorer.network.width=0", "even"),
+        ("restorer.walk.draws=0", "1 to 1000"), ("restorer.walk.start_levels=[5000]", "restorer.diffusion.levels = 40"),
+        ("restorer.walk.start_levels=[]", "1 to 32 values"), ("restorer.walk.start_levels=[0]", "1 to"), ("restorer.diffusion.levels=1", "from 2"),
+        ("restorer.diffusion.max_level=41", "restorer.diffusion.levels = 40"), ("restorer.walk.eta=nan", "0 to 1"), ("restorer.walk.eta=inf", "0 to 1"),
+        ("restorer.walk.order=3", "1 or 2"), ("restorer.walk.calls=-1", "from 0"), ("restorer.diffusion.octaves=0", "1 to 8"),
+        ("restorer.diffusion.frequency=0", "1 to 4096"), ("restorer.diffusion.target=3", "noise, clean or velocity"),
+        ("restorer.network.block.groups=7", "16 channels"), ("restorer.network.width=0", "even"),
         ("restorer.network.width=15", "even"), ("restorer.network.multipliers=[]", "1 to 10 values"),
         ("restorer.network.multipliers=[1,1,1,1,1,1]", "32 divides"), ("restorer.network.stem=3", "6 divides"),
-        ("restorer.network.attention=[3]", "1, 2, 4"), ("restorer.network.dropout=1", "below 1"),
-        ("restorer.network.blocks=0", "1 to 32"), ("restorer.network.eps=0", "0.1"), ("restorer.network=3", "a table"),
-        ("restorer.network.head_channels=5", "32 channels"),
+        ("restorer.network.attention.at=[3]", "1, 2, 4"), ("restorer.network.block.dropout=1", "below 1"),
+        ("restorer.network.blocks=0", "1 to 32"), ("restorer.network.block.eps=0", "0.1"), ("restorer.network=3", "a table"),
+        ("restorer.network.attention.head_channels=5", "32 channels"),
         ("canvas.size=0", "4 to 2048"), ("canvas.size=17", "2 divides"), ("canvas.margin=-4", "0 to 1"),
         ("canvas.channels=0", "1 to 64"), ("canvas.percentiles=[9, 3]", "rising"), ("canvas.percentiles=[1]", "2 values"),
         ("canvas.value_range=[1, 1]", "rising"), ("canvas.slices=[1]", "no or 2 values"), ("canvas.plane=side", "axial"),
@@ -151,21 +153,22 @@ def test_what_a_range_takes(hint, good, bad):
 )  # fmt: skip
 def test_a_setting_out_of_range_is_refused_by_name_with_its_range(assignment, said):
     key = assignment.partition("=")[0]
-    within = {"canvas.size": "", "restorer.network.multipliers": "restorer.network", "restorer.network.stem": "stem"}
+    within = {"canvas.size": "", "restorer.network.multipliers": "restorer.network", "restorer.network.stem": "stem",
+              "restorer.network.block.groups": "[restorer.network] groups", "restorer.network.attention.head_channels": "attention.head_channels"}  # fmt: skip
     refused(lambda: recipe(assignment).checked(), within.get(key, key), said)
 
 
 @pytest.mark.parametrize(
     ("method", "assignment", "said"),
     [
-        ("thor", "restorer.sigma=-1", "restorer.sigma = -1"), ("thor", "restorer.sigma=0", "above 0"),
-        ("thor", "restorer.side=4", "odd"), ("thor", "restorer.harmonise=[9]", "restorer.depth = 8"),
-        ("thor", "restorer.depth=41", "restorer.levels = 40"), ("consensus", "restorer.sigma=-1", "0 to 64"),
-        ("stitched", "restorer.repaint=40", "1 to 39"), ("stitched", "restorer.repeats=0", "1 to 100"),
-        ("guided", "restorer.depth=41", "restorer.levels = 40"), ("guided", "restorer.scale=-1", "0 to 10000"),
-        ("guided", "restorer.classifier.heads=0", "1 to 64"), ("patched", "restorer.patch=17", "canvas.size = 16"),
-        ("patched", "restorer.stride=9", "restorer.stride = 9"), ("ct-patched", "restorer.patch=32", "canvas.size = 16"),
-        ("ct-patched", "restorer.ct_network.heads=3", "heads = 3"), ("conditioned", "restorer.encoder.layers=[]", "1 to 4"),
+        ("thor", "restorer.harmonise.sigma=-1", "restorer.harmonise.sigma = -1"), ("thor", "restorer.harmonise.sigma=0", "above 0"),
+        ("thor", "restorer.harmonise.side=4", "odd"), ("thor", "restorer.harmonise.levels=[9]", "restorer.walk.start_levels = 8"),
+        ("thor", "restorer.walk.start_levels=41", "restorer.diffusion.levels = 40"), ("consensus", "restorer.sigma=-1", "0 to 64"),
+        ("stitched", "restorer.repaint.level=40", "1 to 39"), ("stitched", "restorer.repaint.repeats=0", "1 to 100"),
+        ("guided", "restorer.walk.start_levels=41", "restorer.diffusion.levels = 40"), ("guided", "restorer.guidance.scale=-1", "0 to 10000"),
+        ("guided", "restorer.classifier.attention.heads=0", "1 to 64"), ("patched", "restorer.patches.side=17", "canvas.size = 16"),
+        ("patched", "restorer.patches.stride=9", "restorer.patches.stride = 9"), ("ct-patched", "restorer.windows.side=32", "canvas.size = 16"),
+        ("ct-patched", "restorer.network.ct.heads=3", "heads = 3"), ("conditioned", "restorer.encoder.layers=[]", "1 to 4"),
         ("autoencoder", "restorer.network.width=12", "multiple of 8"), ("autoencoder", "restorer.network.levels=6", "32 divides"),
         ("latent", "restorer.autoencoder.levels=5", "2 divides"), ("spark", "restorer.hidden=1", "below 1"),
         ("spark", "canvas.size=18", "canvas.size = 18"), ("fanogan", "canvas.size=20", "size 20"),
@@ -179,7 +182,8 @@ def test_so_is_one_of_any_method(method, assignment, said):
 
 def test_costs_that_no_machine_bears_are_refused_before_memory_is_taken():
     refused(
-        lambda: recipe("restorer.draws=1000", "restorer.depths=[40,39,38,37,36,35,34,33]").checked(), "network calls"
+        lambda: recipe("restorer.walk.draws=1000", "restorer.walk.start_levels=[40,39,38,37,36,35,34,33]").checked(),
+        "network calls",
     )
     refused(lambda: recipe("restorer.network.width=1024", "restorer.network.multipliers=[32]").checked(), "parameters")
 
@@ -197,14 +201,14 @@ def test_python_calls_are_checked_alike():
     refused(lambda: Canvas(size=0), "canvas.size = 0", "4 to 2048")
     refused(lambda: AnomalyMap(quantile=1.5), "map.quantile = 1.5")
     refused(lambda: Budget(batch=0), "training.batch = 0")
-    refused(lambda: Ddpm(size=16, channels=1, draws=0), "Ddpm.draws = 0")
+    refused(lambda: Ddpm(size=16, channels=1, walk={"draws": 0}), "Ddpm.walk.draws = 0")
     refused(lambda: UNet(width=7), "UNet.width = 7")
     refused(lambda: Recipe("x", restorer={"name": ["ddpm"]}).resolved(), "restorer.name")
 
 
 def test_a_number_of_thousands_of_digits_is_refused_in_one_line():
     digits = "0x" + "f" * 5000
-    refused(lambda: recipe(f"restorer.draws={digits}").checked(), "restorer.draws", "thousands of digits")
+    refused(lambda: recipe(f"restorer.walk.draws={digits}").checked(), "restorer.walk.draws", "thousands of digits")
     refused(lambda: recipe(f"training.rate={digits}").checked(), "training.rate")
 
 
@@ -255,11 +259,11 @@ def all_settings(method: str) -> dict[str, Any]:
     """Annotation of every setting, by its name."""
     found: dict[str, Any] = {}
 
-    def gather(cls: Any, where: str) -> None:
-        nested = getattr(cls, "nested", {})
-        for key in module.settable(cls):
+    def gather(cls: Any, where: str, hidden: Iterable[str] = ()) -> None:
+        nested = module.tables(cls)
+        for key in module.settable(cls, hidden):
             if key in nested:
-                gather(nested[key], f"{where}.{key}")
+                gather(nested[key], f"{where}.{key}", module.hidden_in(cls, key))
             else:
                 found[f"{where}.{key}"] = module.hints(cls.__init__)[key]
 
@@ -421,7 +425,7 @@ def test_a_detector_needs_a_batch(tiny_run):
     from pseudohealthy.detection.detector import load
 
     refused(lambda: load(tiny_run, device="cpu", batch=0), "batch = 0")
-    refused(lambda: load(tiny_run, device="cpu", settings=["restorer.draws=0"]), "restorer.draws = 0")
+    refused(lambda: load(tiny_run, device="cpu", settings=["restorer.draws=0"]), "restorer.walk.draws = 0")
     refused(lambda: load(tiny_run, device="cpu", settings=["map.median=17"]), "map.median = 17")
 
 
@@ -429,8 +433,8 @@ def test_all_values_of_a_sweep_are_checked_before_the_first_is_tried(tiny_run, t
     from pseudohealthy.workflows.sweep import sweep
 
     for over in (
-        "restorer.depths=5,51",
-        "restorer.draws=1,0",
+        "restorer.walk.start_levels=5,51",
+        "restorer.walk.draws=1,0",
         "map.quantile=0.9,1.5",
         "map.median=3,17",
         "map.smooth=0,nan",

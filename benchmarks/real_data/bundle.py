@@ -1,7 +1,7 @@
 """Trains the model that comes with the package, and puts it where the package looks for it. Ten minutes on two cores.
 
     python benchmarks/real_data/bundle.py IXI_SLICES OUT [--steps 1200] [--export src/pseudohealthy/models/brain-t1]
-    python benchmarks/real_data/bundle.py IXI_SLICES OUT --recalibrate [--set restorer.draws=16] [--export ...]
+    python benchmarks/real_data/bundle.py IXI_SLICES OUT --recalibrate [--set restorer.walk.draws=16] [--export ...]
     python benchmarks/real_data/bundle.py IXI_SLICES OUT --domain [--export ...]
 
 IXI_SLICES: the folder of mid-axial IXI T1 slices, as `prepare ixi-lesions` takes it. OUT gets the data, the run and its

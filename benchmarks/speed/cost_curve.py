@@ -3,7 +3,7 @@
     python benchmarks/speed/cost_curve.py RUN DATA [--steps 2 3 5 10 25] [--limit 5] [--seeds 0] [--out FILE]
 
 RUN is a trained guided, thor, ddim or ddpm run, DATA its manifest with masks; only its split "val" is looked at. Every row
-has the run's own weights; what differs is `restorer.steps` and `restorer.order`. Planes that hold nothing to
+has the run's own weights; what differs is `restorer.walk.calls` and `restorer.walk.order`. Planes that hold nothing to
 detect cost as much as others, so seconds are of a case.
 """
 
@@ -44,7 +44,7 @@ def main() -> None:
     given = arguments(__doc__, more=more)
     report = Report("cost", given.out)
     steps, orders = (",".join(map(str, values)) for values in (given.steps, given.orders))
-    over = [f"restorer.steps={steps}", f"restorer.order={orders}", *given.over]
+    over = [f"restorer.walk.calls={steps}", f"restorer.walk.order={orders}", *given.over]
     with Load() as load:
         result = sweep(given.run, given.data, over, device="cpu", limit=given.limit, resamples=500)
     for place in sorted(result.records, key=lambda p: (result.network_calls[p], p)):

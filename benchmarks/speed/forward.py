@@ -24,11 +24,17 @@ from pseudohealthy.networks.unet import UNet
 
 # side: (settings, batches)
 NETWORKS: dict[int, tuple[dict, tuple[int, ...]]] = {
-    32: ({"width": 64, "multipliers": (1, 2, 4), "blocks": 2, "attention": (4,)}, (1, 8, 16)),
-    64: ({"width": 32, "multipliers": (1, 2, 4, 4), "blocks": 1, "attention": (8,)}, (1, 8, 16)),
-    128: ({"width": 128, "multipliers": (1, 2, 2), "blocks": 1, "attention": (2, 4)}, (1, 4)),  # THOR's
+    32: ({"width": 64, "multipliers": (1, 2, 4), "blocks": 2, "attention": {"at": (4,)}}, (1, 8, 16)),
+    64: ({"width": 32, "multipliers": (1, 2, 4, 4), "blocks": 1, "attention": {"at": (8,)}}, (1, 8, 16)),
+    128: ({"width": 128, "multipliers": (1, 2, 2), "blocks": 1, "attention": {"at": (2, 4)}}, (1, 4)),  # THOR's
     256: (
-        {"width": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (16,), "learned_variance": True},
+        {
+            "width": 128,
+            "multipliers": (1, 1, 2, 2, 4, 4),
+            "blocks": 2,
+            "attention": {"at": (16,)},
+            "learned_variance": True,
+        },
         (1,),
     ),  # Wolleb's
 }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.maps.morphology import harmonic_mean
-from pseudohealthy.networks import unet
+from pseudohealthy.networks import blocks
 from pseudohealthy.restorers.ct import CtPatched
 from pseudohealthy.restorers.ddpm import Ddpm
 from pseudohealthy.restorers.guided import Guided
@@ -27,13 +27,13 @@ from pseudohealthy.restorers.thor import Thor
 @contextmanager
 def plainly(model: nn.Module) -> Iterator[None]:
     """Within: contiguous layout, attention without blocks, parameters with gradients."""
-    kept = unet.fast_layout, unet.QUERY_ROWS
-    unet.fast_layout, unet.QUERY_ROWS = torch.Tensor.contiguous, 10**9  # type: ignore[assignment]
+    kept = blocks.fast_layout, blocks.QUERY_ROWS
+    blocks.fast_layout, blocks.QUERY_ROWS = torch.Tensor.contiguous, 10**9  # type: ignore[assignment]
     model.requires_grad_(True)
     try:
         yield
     finally:
-        unet.fast_layout, unet.QUERY_ROWS = kept
+        blocks.fast_layout, blocks.QUERY_ROWS = kept
         model.requires_grad_(False)
 
 

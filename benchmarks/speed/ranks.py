@@ -37,7 +37,7 @@ def main() -> None:
         data = made.heads(folder / "data", 8, shape=(16, 64, 64), split="train")
         shutil.rmtree(data / "train" / "bad")
         several = {count: made.heads(folder / f"cases{count}", count, shape=(16, 64, 64)) for count in CASES}
-        run = made.untrained("anoddpm-nfbs-small", folder / "run", "restorer.noise=gaussian", "canvas.plane=axial")
+        run = made.untrained("anoddpm-nfbs-small", folder / "run", "restorer.diffusion.noise=gaussian", "canvas.plane=axial")
         for kind, sizes in (("training", STEPS), ("detection", CASES)):
             spent: dict[tuple[int, int], float] = {}
             loads = []
@@ -47,7 +47,7 @@ def main() -> None:
                     if kind == "training":
                         settings = [f"training.steps={size}", "training.validate=1000", "training.batch=16"]
                         words = ["train", "anoddpm-nfbs-small", "--data", data, "--set", *settings,
-                                 "restorer.noise=gaussian", "canvas.plane=axial", "--out", out]  # fmt: skip
+                                 "restorer.diffusion.noise=gaussian", "canvas.plane=axial", "--out", out]  # fmt: skip
                     else:
                         words = ["detect", run.folder, several[size] / "val", "--out", out, "--kinds", "json"]
                     spent[size, ranks], foreign = command(ranks, *words)

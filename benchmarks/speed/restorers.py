@@ -25,15 +25,15 @@ from pseudohealthy.runs.recipe import Recipe
 
 # name: recipe, settings. The published sizes walk few of their levels: cost is the same at each.
 METHODS = {
-    "guided": ("wolleb-brats-small", ("restorer.steps=5",)),
+    "guided": ("wolleb-brats-small", ("restorer.walk.calls=5",)),
     "guided, published size": (
         "wolleb-brats",
-        ("restorer.steps=1", "restorer.quirks=none", "restorer.data_range=signed"),
+        ("restorer.walk.calls=1", "restorer.quirks=none", "restorer.guidance.data_range=signed"),
     ),
-    "thor": ("thor-atlas-small", ("restorer.steps=7",)),
-    "thor, published size": ("thor-atlas", ("restorer.steps=3", "restorer.eta=0.0", "restorer.quirks=none")),
+    "thor": ("thor-atlas-small", ("restorer.walk.calls=7",)),
+    "thor, published size": ("thor-atlas", ("restorer.walk.calls=3", "restorer.walk.eta=0.0", "restorer.quirks=none")),
     "patched": ("pddpm-ixi-small", ()),
-    "ct-patched": ("ct-pddpm-small", ("restorer.symmetry=false",)),  # which acts on the twin, afterwards
+    "ct-patched": ("ct-pddpm-small", ("restorer.reading.symmetry=false",)),  # which acts on the twin, afterwards
     "ddpm": ("anoddpm-nfbs-small", ()),
     "consensus": ("quick", ()),
 }

@@ -20,8 +20,8 @@ from paired import Load, Report, arguments
 from pseudohealthy import progress
 from pseudohealthy.workflows.sweep import sweep
 
-SCALES = "restorer.scale=1,3,10,30,100"
-DEPTHS = "restorer.depth=5,10,15,20,25"
+SCALES = "restorer.guidance.scale=1,3,10,30,100"
+DEPTHS = "restorer.walk.start_levels=5,10,15,20,25"
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         folder = Path(name)
         data = made.heads(folder / "data", given.cases, shape=(8, 64, 64))
         run = made.untrained(
-            "wolleb-brats-small", folder / "run", "canvas.channels=1", "restorer.steps=0", "restorer.depth=25"
+            "wolleb-brats-small", folder / "run", "canvas.channels=1", "restorer.walk.calls=0", "restorer.walk.start_levels=25"
         )
 
         def seconds(over: Sequence[str]) -> tuple[float, float]:
@@ -43,8 +43,8 @@ def main() -> None:
                 sweep(run, data, over, device="cpu", resamples=2000)
             return load.seconds, load.foreign
 
-        seconds(["restorer.depth=5"])  # warm-up
-        one = {depth: seconds(["restorer.scale=10", f"restorer.depth={depth}"]) for depth in (5, 15, 25)}
+        seconds(["restorer.walk.start_levels=5"])  # warm-up
+        one = {depth: seconds(["restorer.guidance.scale=10", f"restorer.walk.start_levels={depth}"]) for depth in (5, 15, 25)}
         grid, foreign = seconds([SCALES, DEPTHS])
         naive = 25 * sum(spent for spent, _ in one.values()) / 3
         report.add("one setting, deepest (25 levels each way)", one[25][0], "s", one[25][1], middle=one[15][0])

@@ -1,12 +1,15 @@
-"""A signature is a configuration: the settings, their types and their ranges are those of the constructor that takes them.
+"""A signature is a configuration: settings, types and ranges are those of the constructor that takes them.
 
     def __init__(self, *, draws: Annotated[int, Range(1, 1000)] = 1): ...
 
-From this one declaration a recipe, a flag and a Python call are checked, and the range is shown where settings are listed.
+From this one declaration a recipe, a flag and a Python call are checked, and the range is shown where settings are
+listed. A parameter whose type is a dataclass is a table of settings, and its default gives the method's own defaults;
+so is one that the class names in ``nested``, as {"network": UNet}.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -16,11 +19,11 @@ import tomllib
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pseudohealthy.counts import many
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.marks import Mark, declared, shown, words
 
 # What other programs call a setting of ours
 SYNONYMS = {
@@ -29,132 +32,51 @@ SYNONYMS = {
 }  # fmt: skip
 
 
-class Mark:
-    """Something an annotation says of a value beyond its type."""
-
-    def holds(self, value: Any) -> bool:
-        """Whether the value, of the annotated type already, may be taken."""
-        raise NotImplementedError  # abstract
-
-    def words(self, kind: str) -> str:
-        """What may be given, in words; `kind` says the type."""
-        raise NotImplementedError  # abstract
+# -- what may be set -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Range(Mark):
-    """Numbers from `low` to `high`.
+def settable(cls: Any, hidden: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
+    """Keyword parameters a recipe may set: all but those the canvas or the restorer dictates (``dictated``).
 
     Args:
-        open: which of the two ends do not belong to it.
-        step: only every so many numbers from `low` on, such as odd ones.
-        also: further values, such as 0 for none.
+        hidden: further names that may not be set, by what holds the class as a table.
     """
-
-    low: float
-    high: float
-    open: Literal["", "low", "high", "both"] = ""
-    step: int = 0
-    also: tuple[float, ...] = ()
-
-    def holds(self, value: Any) -> bool:
-        if value in self.also:
-            return True
-        above = value > self.low or (value == self.low and self.open not in ("low", "both"))
-        below = value < self.high or (value == self.high and self.open not in ("high", "both"))
-        return above and below and not (self.step and (value - self.low) % self.step)
-
-    def words(self, kind: str) -> str:
-        if self.step == 2:
-            kind = "an odd number" if self.low % 2 else "an even number"
-        elif self.step:
-            kind = f"a multiple of {self.step}"
-        low = ("above " if self.open in ("low", "both") else "from ") + plain(self.low)
-        high = ("below " if self.open in ("high", "both") else "to ") + plain(self.high)
-        joint = " and " if self.open == "both" else ", up " if self.open == "low" else " "
-        joint = " and " if self.open == "high" else joint
-        return "".join(f"{plain(value)}, or " for value in self.also) + f"{kind} {low}{joint}{high}"
+    dictated = {"self", *getattr(cls, "dictated", ()), *hidden}
+    parameters = inspect.signature(cls.__init__).parameters
+    return {key: parameter for key, parameter in parameters.items() if key not in dictated}
 
 
-@dataclass(frozen=True, init=False)
-class Choice(Mark):
-    """One of a few values, where a table elsewhere says which (else `Literal` says it)."""
-
-    values: tuple[Any, ...]
-
-    def __init__(self, *values: Any):
-        object.__setattr__(self, "values", values)
-
-    def holds(self, value: Any) -> bool:
-        return value in self.values
-
-    def words(self, kind: str) -> str:
-        return either(self.values)
+def tables(cls: Any) -> dict[str, Any]:
+    """The settings that are tables, and the class whose signature each table is."""
+    typed = {key: hint for key, hint in hints(cls.__init__).items() if is_table(hint)}
+    return typed | getattr(cls, "nested", {})
 
 
-@dataclass(frozen=True)
-class Length(Mark):
-    """How many values a list has: from `low` to `high`, or one of `also`."""
-
-    low: int
-    high: int
-    also: tuple[int, ...] = ()
-
-    def holds(self, value: Any) -> bool:
-        return self.low <= len(value) <= self.high or len(value) in self.also
-
-    def words(self, kind: str) -> str:
-        many = f"{self.low} to {self.high}" if self.low < self.high else str(self.low)
-        return "".join(f"{count or 'no'} or " for count in self.also) + f"{many} values, {kind}"
+def hidden_in(cls: Any, table: str) -> set[str]:
+    """Settings of a table that this class dictates: ``dictated = ("walk.draws",)``."""
+    return {key.removeprefix(f"{table}.") for key in getattr(cls, "dictated", ()) if key.startswith(f"{table}.")}
 
 
-@dataclass(frozen=True)
-class Aside(Mark):
-    """Takes whatever the marks before it take; a rule about the value, said beside its range."""
-
-    says: str
-
-    def holds(self, value: Any) -> bool:
-        return True
-
-    def words(self, kind: str) -> str:
-        return f"{kind}; {self.says}"
+def default_of(cls: Any, key: str) -> dict[str, Any]:
+    """What a table holds where nothing is set, as far as it differs from the table's own signature."""
+    default = inspect.signature(cls.__init__).parameters[key].default
+    return dict(fields_of(default) if dataclasses.is_dataclass(default) else default)
 
 
-@dataclass(frozen=True)
-class Text(Mark):
-    """Free text: what it says."""
-
-    says: str
-
-    def holds(self, value: Any) -> bool:
-        return len(value) <= 4096 and value.isprintable()
-
-    def words(self, kind: str) -> str:
-        return self.says
+def fields_of(thing: Any) -> dict[str, Any]:
+    """The fields of a dataclass, tables within it as they are."""
+    return {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
 
 
-class File(Text):
-    """The path of a file or folder that a training starts from; "" for none. It is read then only."""
+def is_table(hint: Any) -> bool:
+    """Whether settings of this type stand in a table of their own."""
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
-def plain(value: float) -> str:
-    """A number as one types it."""
-    return str(value) if isinstance(value, int) else f"{value:g}"
-
-
-def either(values: Iterable[Any]) -> str:
-    """a, b or c."""
-    *most, last = (f"{value}" for value in values)
-    return f"{', '.join(most)} or {last}" if most else last
-
-
-def shown(value: Any) -> str:
-    """A value in a message; a number of thousands of digits has no decimal form."""
-    try:
-        return repr(list(value) if isinstance(value, tuple) else value)
-    except ValueError:
-        return "a number of thousands of digits"
+@functools.lru_cache(maxsize=256)
+def hints(init: Hashable) -> dict[str, Any]:
+    """The annotations of a constructor, with what they say beyond the type."""
+    return typing.get_type_hints(init, include_extras=True)
 
 
 # -- checking ------------------------------------------------------------------------------------------------------
@@ -165,72 +87,87 @@ def build(cls: Any, settings: dict[str, Any], where: str, **given: Any) -> Any:
 
     Raises Fault RECIPE (exit 2), also for settings that the constructor finds to contradict one another.
     """
-    checked_settings = check(cls, settings, where)
+    values, known = check(cls, settings, where), hints(cls.__init__)
+    for key, value in values.items():
+        if is_table(known.get(key)):
+            values[key] = filled(cls.__init__, key, value, f"{where}.{key}")
     try:
-        return cls(**checked_settings, **given)
+        return cls(**values, **given)
     except ValueError as error:
-        found, _, cure = str(error).partition(": ")
-        named = found.partition(" = ")[0] in settable(cls)
-        found = f"{where}.{found}" if named else f"[{where}] {found}"
-        raise Fault("RECIPE", found, cure or "correct the recipe", exit=USAGE) from None
+        named = str(error).partition(" = ")[0].partition(".")[0] in settable(cls)
+        raise contradiction(error, f"{where}." if named else f"[{where}] ") from None
 
 
-def check(cls: Any, settings: dict[str, Any], where: str) -> dict[str, Any]:
+def check(cls: Any, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()) -> dict[str, Any]:
     """The settings in the signature's types: lists become tuples, whole numbers become floats.
 
     Raises Fault RECIPE (exit 2) for an unknown name, a wrong type or a value out of range.
     """
-    parameters, nested = settable(cls), getattr(cls, "nested", {})
+    parameters, nested = settable(cls, hidden), tables(cls)
     result = {}
     for key, value in settings.items():
         if key not in parameters:
-            raise unknown_key(key, parameters, f"{where}.")
+            below = (
+                f"{table}.{name}" for table in nested.keys() & parameters.keys() for name in settable(nested[table])
+            )
+            raise unknown_key(key, [*parameters, *sorted(below)], f"{where}.")
         if key not in nested:
             result[key] = coerce(value, hints(cls.__init__).get(key, Any), f"{where}.{key}")
         elif isinstance(value, dict):
-            result[key] = check(nested[key], value, f"{where}.{key}")
+            result[key] = check(nested[key], value, f"{where}.{key}", hidden_in(cls, key))
         else:
             raise refusal(f"{where}.{key}", value, f"a table [{where}.{key}]")
     return result
 
 
-def complete(cls: Any, settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """`check` plus the signature's defaults, nested tables included."""
-    found, nested = check(cls, settings, where), getattr(cls, "nested", {})
+def complete(cls: Any, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()) -> dict[str, Any]:
+    """`check` plus the signature's defaults, tables included."""
+    found, nested = check(cls, settings, where, hidden), tables(cls)
     result = {}
-    for key, parameter in settable(cls).items():
+    for key, parameter in settable(cls, hidden).items():
         if key in nested:
-            result[key] = complete(nested[key], found.get(key, {}), f"{where}.{key}")
+            dictated = hidden_in(cls, key)
+            own = {name: value for name, value in default_of(cls, key).items() if name not in dictated}
+            result[key] = complete(nested[key], own | found.get(key, {}), f"{where}.{key}", dictated)
         elif key in found or parameter.default is not inspect.Parameter.empty:
             result[key] = found.get(key, parameter.default)
     return result
 
 
-def settable(cls: Any) -> dict[str, inspect.Parameter]:
-    """Keyword parameters a recipe may set: all but those the canvas or the restorer dictates (``dictated``)."""
-    dictated = getattr(cls, "dictated", ())
-    parameters = inspect.signature(cls.__init__).parameters
-    return {k: p for k, p in parameters.items() if k not in ("self", *dictated)}
-
-
-@functools.lru_cache(maxsize=256)
-def hints(init: Hashable) -> dict[str, Any]:
-    """The annotations of a constructor, with what they say beyond the type."""
-    return typing.get_type_hints(init, include_extras=True)
-
-
 def checked(init: Any) -> Any:
     """A constructor that refuses settings out of their ranges by name, for calls from Python.
 
-    Positional arguments are objects, not settings, and are passed on.
+    A table may be given as a dict of what differs from the default. Positional arguments are objects, not settings,
+    and are passed on.
     """
 
     @functools.wraps(init)
     def within(self: Any, *args: Any, **given: Any) -> None:
         known, name = hints(init), type(self).__name__
-        init(self, *args, **{k: coerce(v, known.get(k, Any), f"{name}.{k}") for k, v in given.items()})
+        for key, value in given.items():
+            if is_table(known.get(key)) and isinstance(value, dict):
+                given[key] = filled(init, key, value, f"{name}.{key}")
+            else:
+                given[key] = coerce(value, known.get(key, object), f"{name}.{key}")
+        init(self, *args, **given)
 
     return within
+
+
+def filled(init: Any, key: str, settings: dict[str, Any], where: str) -> Any:
+    """The table `key` of a constructor: its default, with these settings in the place of the default's."""
+    cls, default = hints(init)[key], inspect.signature(init).parameters[key].default
+    values = check(cls, settings, where)
+    try:
+        return dataclasses.replace(default, **values)
+    except ValueError as error:
+        raise contradiction(error, f"{where}.") from None
+
+
+def contradiction(error: ValueError, where: str) -> Fault:
+    """The fault of settings that contradict one another, from an error that says "what was found: what to do"."""
+    found, _, cure = str(error).partition(": ")
+    return Fault("RECIPE", f"{where}{found}", cure or "correct the recipe", exit=USAGE)
 
 
 def check_fields(
@@ -326,8 +263,10 @@ def number(value: Any, kind: type, where: str) -> Any:
 def unknown_key(key: str, known: Iterable[str], where: str) -> Fault:
     """The fault of a key that is not there, with the one that was probably meant."""
     known = list(known)
-    near = [SYNONYMS[key]] if SYNONYMS.get(key) in known else difflib.get_close_matches(key, known, n=1)
-    cure = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known) or 'none'}"
+    last = {name.rpartition(".")[2]: name for name in reversed(known)}  # of those of several tables, the first
+    near = [SYNONYMS[key]] if SYNONYMS.get(key) in last else difflib.get_close_matches(key, last, n=1)
+    shown_keys = ", ".join(name for name in known if "." not in name)
+    cure = f"did you mean '{last[near[0]]}'?" if near else f"known keys: {shown_keys or 'none'}"
     return Fault("RECIPE", f"the recipe key {where + key!r} is unknown", cure, exit=USAGE)
 
 
@@ -339,51 +278,23 @@ def refusal(where: str, value: Any, wanted: str, why: str = "cannot be used") ->
 # -- telling -------------------------------------------------------------------------------------------------------
 
 
-def words(hint: Any) -> str:
-    """What a setting takes, in words, from its annotation."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        text = words(args[0])
-        for mark in (mark for mark in args[1:] if isinstance(mark, Mark)):
-            text = mark.words(text)
-        return text
-    if origin is Literal:
-        return either(args)
-    if origin is tuple:
-        inner = words(args[0])
-        return f"each {inner}" if args[-1] is Ellipsis else f"{many(len(args), 'value')}, each {inner}"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(words(arg) for arg in args if arg is not type(None))
-    simple = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes", dict: "a table"}
-    return simple.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-def undeclared(cls: Any, where: str) -> Iterator[str]:
+def undeclared(cls: Any, where: str, hidden: Iterable[str] = ()) -> Iterator[str]:
     """Settings whose annotation says no range and needs one: numbers, texts and lists without a mark."""
-    for key in settable(cls):
-        if key in getattr(cls, "nested", {}):
-            yield from undeclared(cls.nested[key], f"{where}.{key}")
+    nested = tables(cls)
+    for key in settable(cls, hidden):
+        if key in nested:
+            yield from undeclared(nested[key], f"{where}.{key}", hidden_in(cls, key))
         elif not declared(hints(cls.__init__).get(key, Any)):
             yield f"{where}.{key}"
 
 
-def declared(hint: Any) -> bool:
-    """Whether every value of the annotated type may be taken, or a mark says which."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        inside = typing.get_origin(args[0]) is not tuple or declared(args[0])
-        return inside and any(isinstance(mark, Mark) for mark in args[1:])
-    if origin in (tuple, typing.Union, types.UnionType):
-        return all(declared(arg) for arg in args if arg not in (Ellipsis, type(None)))
-    return hint is bool or origin is Literal
-
-
-def ranges(cls: Any, where: str) -> dict[str, str]:
+def ranges(cls: Any, where: str, hidden: Iterable[str] = ()) -> dict[str, str]:
     """What every setting takes, in words, by its name as in ``--set``."""
     found: dict[str, str] = {}
-    for key in settable(cls):
-        if key in getattr(cls, "nested", {}):
-            found |= ranges(cls.nested[key], f"{where}.{key}")
+    nested = tables(cls)
+    for key in settable(cls, hidden):
+        if key in nested:
+            found |= ranges(nested[key], f"{where}.{key}", hidden_in(cls, key))
         else:
             found[f"{where}.{key}"] = words(hints(cls.__init__).get(key, Any))
     return found

@@ -23,7 +23,7 @@ from pseudohealthy.runs import recipe as recipes
 from pseudohealthy.runs.changes import walked
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
-from pseudohealthy.settings import settable
+from pseudohealthy.settings import ranges
 
 pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
 
@@ -57,18 +57,18 @@ def test_detect_says_that_calls_do_not_apply_and_the_cure_it_names_works(said):
     for flag in ("--levels", "--calls"):
         code, _, err = said("detect", NAME, SCAN, "--out", "out", flag, 5)
         assert code == 2 and err.startswith("error[USAGE]: --calls does not apply")
-        assert "--set restorer.draws=N" in err and err.count("\n") == 1
+        assert "--set restorer.walk.draws=N" in err and err.count("\n") == 1
     code, out, err = said(
-        "detect", NAME, SCAN, "--out", "out", "--set", "restorer.draws=1", "--kinds", "json", "--json"
+        "detect", NAME, SCAN, "--out", "out", "--set", "restorer.walk.draws=1", "--kinds", "json", "--json"
     )
-    assert code == 0 and "without restorer.draws=1" in err
+    assert code == 0 and "without restorer.walk.draws=1" in err
     case = json.loads(Path("out/IXI002/case.json").read_text())
-    assert case["made"]["settings"] == ["restorer.draws=1"] and case["made"]["network_calls"] == 3
+    assert case["made"]["settings"] == ["restorer.walk.draws=1"] and case["made"]["network_calls"] == 3
     assert json.loads(out)["exit"] == 0
 
 
 @pytest.mark.parametrize(
-    "setting", ["restorer.levels=9", "canvas.size=8", "restorer.name=ddim", "restorer.network.width=8"]
+    "setting", ["restorer.diffusion.levels=9", "canvas.size=8", "restorer.name=ddim", "restorer.network.width=8"]
 )
 def test_detect_refuses_settings_of_another_network(said, setting):
     code, _, err = said("detect", NAME, SCAN, "--out", "out", "--set", setting)
@@ -78,14 +78,14 @@ def test_detect_refuses_settings_of_another_network(said, setting):
 @pytest.mark.parametrize("name", recipes.names())
 def test_calls_apply_to_every_method_that_walks_and_to_no_other(name):
     recipe = Recipe.load(name)
-    known = settable(restorer_class(recipe.restorer["name"]))
-    if "steps" in known:
-        assert walked(recipe, 3) == "restorer.steps=3"
+    known = ranges(restorer_class(recipe.restorer["name"]), "restorer")
+    if "restorer.walk.calls" in known:
+        assert walked(recipe, 3) == "restorer.walk.calls=3"
         return
     with pytest.raises(Fault) as caught:
         walked(recipe, 3)
     assert caught.value.exit == 2 and "does not apply" in caught.value.message
-    assert ("restorer.draws" in caught.value.cure) == ("draws" in known)
+    assert ("restorer.walk.draws" in caught.value.cure) == ("restorer.walk.draws" in known)
 
 
 def test_calls_change_the_walk_of_a_run(said, tiny_run, pictures):
@@ -93,7 +93,7 @@ def test_calls_change_the_walk_of_a_run(said, tiny_run, pictures):
     words = ("detect", tiny_run, scan, "--kinds", "json", "--device", "cpu")
     assert said(*words, "--out", "a", "--calls", 5)[0] == 0
     made = json.loads((Path("a") / scan.stem / "case.json").read_text())["made"]
-    assert made["settings"] == ["restorer.steps=5"] and made["network_calls"] == 10  # two draws
+    assert made["settings"] == ["restorer.walk.calls=5"] and made["network_calls"] == 10  # two draws
 
 
 def test_verify_and_sweep_take_the_name(said):

@@ -17,7 +17,7 @@ from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.restorers import WHERE, restorer_class
 from pseudohealthy.runs.budget import Budget
-from pseudohealthy.settings import settable
+from pseudohealthy.settings import settable, tables
 
 SOURCE = Path(pseudohealthy.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]\b")
@@ -42,7 +42,7 @@ FLAGS = {flag for cls in COMMANDS.values() for flag in flags_of(cls)} | {"--help
 
 def keys(cls: Any, section: str) -> set[str]:
     """Every setting of a class, those of its nested tables included."""
-    nested = getattr(cls, "nested", {})
+    nested = tables(cls)
     found = {f"{section}.{key}" for key in settable(cls)} | {f"{section}.{key}" for key in nested}
     return found.union(*(keys(inner, f"{section}.{key}") for key, inner in nested.items()))
 

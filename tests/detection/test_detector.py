@@ -184,10 +184,10 @@ def test_the_case_score_of_a_volume_is_taken_over_all_its_planes(tiny_run):
 
 # -- settings ----------------------------------------------------------------------------------------------------------
 def test_settings_change_this_detector_only_and_are_recorded(tiny_run):
-    usual, quick = detector(tiny_run), detector(tiny_run, settings=["restorer.steps=1"])
+    usual, quick = detector(tiny_run), detector(tiny_run, settings=["restorer.walk.calls=1"])
     assert usual.restorer.network_calls() == 6 and quick.restorer.network_calls() == 2
-    assert quick.made()["settings"] == ["restorer.steps=1"] and quick.made()["network_calls"] == 2
-    assert Run.open(tiny_run).recipe.restorer["steps"] == 3
+    assert quick.made()["settings"] == ["restorer.walk.calls=1"] and quick.made()["network_calls"] == 2
+    assert Run.open(tiny_run).recipe.restorer["walk"]["calls"] == 3
     with pytest.raises(Fault) as caught:
         detector(tiny_run, settings=["restorer.stepps=1"])
     assert caught.value.exit == 2

@@ -9,7 +9,7 @@ import torch
 
 from pseudohealthy.diffusion.denoiser import Estimate
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.diffusion.sampler import sample, walk
+from pseudohealthy.diffusion.sampler import ancestral, ddim, sample, second_order, walk
 from pseudohealthy.diffusion.schedule import Schedule
 
 MEAN, VARIANCE = 0.3, 0.25
@@ -33,7 +33,7 @@ def data(size=150, seed=0):
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_sampling_all_levels_gives_the_data_distribution(eta):
-    x = run((data(200) - MEAN) / VARIANCE**0.5, walk(1000, 0, 1000), eta=eta, draw=Draw(1, ["x"]))
+    x = run((data(200) - MEAN) / VARIANCE**0.5, walk(1000, 0, 1000), step=ancestral(Draw(1, ["x"]), eta))
     assert x.mean().item() == pytest.approx(MEAN, abs=1e-2)
     assert x.var().item() == pytest.approx(VARIANCE, abs=1e-2)
 
@@ -45,15 +45,15 @@ def test_deterministic_encoding_and_decoding_give_the_image_back():
 
 
 @pytest.mark.parametrize(
-    ("steps", "ddim", "ancestral"), [(10, 0.219, 0.189), (25, 0.235, 0.218), (50, 0.245, 0.233), (250, 0.248, 0.245)]
+    ("steps", "without", "noisy"), [(10, 0.219, 0.189), (25, 0.235, 0.218), (50, 0.245, 0.233), (250, 0.248, 0.245)]
 )
-def test_skipping_levels_shrinks_contrast_by_the_known_amount_and_second_order_does_not(steps, ddim, ancestral):
+def test_skipping_levels_shrinks_contrast_by_the_known_amount_and_second_order_does_not(steps, without, noisy):
     a, s = LINEAR.at(250, torch.zeros(1, 1, 1, 1))
-    noisy = a * data(400) + s * torch.randn(1, 1, 400, 400, generator=torch.Generator().manual_seed(5))
+    x = a * data(400) + s * torch.randn(1, 1, 400, 400, generator=torch.Generator().manual_seed(5))
     levels = walk(250, 0, steps)
-    assert run(noisy, levels).var().item() == pytest.approx(ddim, abs=4e-3)
-    assert run(noisy, levels, eta=1.0, draw=Draw(2, ["x"])).var().item() == pytest.approx(ancestral, abs=4e-3)
-    assert run(noisy, levels, order=2).var().item() == pytest.approx(0.25, abs=4e-3)
+    assert run(x, levels).var().item() == pytest.approx(without, abs=4e-3)
+    assert run(x, levels, step=ancestral(Draw(2, ["x"]))).var().item() == pytest.approx(noisy, abs=4e-3)
+    assert run(x, levels, step=second_order()).var().item() == pytest.approx(0.25, abs=4e-3)
 
 
 @pytest.mark.parametrize("variance", ["posterior", "large", "learned"])
@@ -66,7 +66,8 @@ def test_eta_one_is_the_textbook_ancestral_step(variance):
         estimate = exact(x, now)
         return Estimate(estimate.clean, estimate.noise, v)
 
-    got = sample(denoise, x, [t, t - 1], eta=1.0, draw=lambda like: z, clip=False, variance=variance, schedule=LINEAR)
+    step = ancestral(lambda like: z, variance=variance)
+    got = sample(denoise, x, [t, t - 1], step=step, clip=False, schedule=LINEAR)
     # Ho et al. 2020, equations 6 and 7; Nichol & Dhariwal 2021, equation 15
     beta, bar, before = (float(q) for q in (LINEAR.beta[t], LINEAR.alpha_bar[t], LINEAR.alpha_bar[t - 1]))
     mean = before**0.5 * beta / (1 - bar) * clean + (1 - beta) ** 0.5 * (1 - before) / (1 - bar) * x
@@ -85,8 +86,8 @@ def test_no_noise_is_added_on_the_last_step_or_upwards():
         raise AssertionError("noise was drawn")
 
     x = data(8)
-    sample(exact, x, [1, 0], eta=1.0, draw=forbidden, schedule=LINEAR)
-    sample(exact, x, walk(0, 100, 5), eta=1.0, draw=forbidden, schedule=LINEAR)
+    sample(exact, x, [1, 0], step=ancestral(forbidden), schedule=LINEAR)
+    sample(exact, x, walk(0, 100, 5), step=ancestral(forbidden), schedule=LINEAR)
 
 
 def test_clipping_bounds_the_clean_estimate_and_the_noise_follows():
@@ -120,12 +121,10 @@ def test_the_condition_reaches_the_denoiser_and_the_callback_sees_every_level():
     assert labels == [1, 1] and levels == [20, 10]
 
 
-def test_what_is_missing_is_named():
-    x = data(2)
-    with pytest.raises(ValueError, match="draw"):
-        sample(exact, x, [20, 10], eta=1.0, schedule=LINEAR)
-    with pytest.raises(ValueError, match="learned"):
-        sample(exact, x, [20, 10], eta=1.0, draw=torch.randn_like, variance="learned", schedule=LINEAR)
+def test_a_variance_that_the_network_has_not_learned_is_named():
+    for variance, wrong in (("learned", "no learned variance"), ("small", "unknown variance 'small'")):
+        with pytest.raises(ValueError, match=wrong):
+            sample(exact, data(2), [20, 10], step=ancestral(torch.randn_like, variance=variance), schedule=LINEAR)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +151,8 @@ def test_the_error_of_skipped_levels_falls_with_the_order(start, stop):
     x = on_the_way(torch.linspace(-1, 1, 101, dtype=torch.float64)[None, None, None], 0, start)
 
     def error(steps, order):
-        return (run(x, walk(start, stop, steps), order=order) - on_the_way(x, start, stop)).abs().max().item()
+        step = second_order() if order == 2 else ddim
+        return (run(x, walk(start, stop, steps), step=step) - on_the_way(x, start, stop)).abs().max().item()
 
     for order, falls in ((1, 2.0), (2, 4.0)):
         assert error(20, order) / error(40, order) == pytest.approx(falls, rel=0.15)
@@ -162,11 +162,8 @@ def test_the_error_of_skipped_levels_falls_with_the_order(start, stop):
 
 def test_encoding_and_decoding_an_image_with_few_steps_of_second_order():
     x = data(32)
-    errors = [(run(run(x, walk(0, 250, 20), order=n), walk(250, 0, 20), order=n) - x).abs().mean() for n in (1, 2)]
+    errors = []
+    for made in (lambda: ddim, second_order):
+        latent = run(x, walk(0, 250, 20), step=made())
+        errors.append((run(latent, walk(250, 0, 20), step=made()) - x).abs().mean())
     assert errors[1] < errors[0] / 10
-
-
-def test_second_order_is_for_steps_without_noise():
-    for settings in ({"order": 2, "eta": 1.0}, {"order": 3}):
-        with pytest.raises(ValueError, match="order"):
-            run(data(2), [10, 0], draw=Draw(0, ["x"]), **settings)

@@ -27,7 +27,7 @@ from pseudohealthy.workflows.train import train
 @pytest.fixture(scope="module")
 def compared(tiny_run: Path, tiny, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     folder = tmp_path_factory.mktemp("example")
-    other = tiny("canvas.size=24", "restorer.steps=2", "training.steps=2", "training.validate=2")
+    other = tiny("canvas.size=24", "restorer.walk.calls=2", "training.steps=2", "training.validate=2")
     runs = [tiny_run, train(other, pictures, folder / "large", device="cpu").folder]
     return compare(runs, pictures, folder / "out", device="cpu", resamples=20, batch=3), folder / "out"
 

@@ -39,10 +39,7 @@ from pseudohealthy.workflows.train import train
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 CANVAS = Canvas(size=8)
-SMALL = {
-    "name": "conditioned", "levels": 50, "depths": [25], "noise": "gaussian", "encoder": {"layers": [1], "width": 8, "outputs": 16},
-    "network": {"width": 8, "multipliers": [1, 2], "blocks": 1, "scale_shift": True, "groups": 4},
-}  # fmt: skip
+SMALL = {"name": "conditioned", "diffusion": {"levels": 50, "noise": "gaussian"}, "walk": {"start_levels": [25]}, "encoder": {"layers": [1], "width": 8, "outputs": 16}, "network": {"width": 8, "multipliers": [1, 2], "blocks": 1, "block": {"scale_shift": True, "groups": 4}}}  # fmt: skip
 
 
 class Method:
@@ -194,8 +191,8 @@ def test_without_a_conditioned_run_there_is_no_experiment():
 
 def test_a_run_of_too_many_calls_from_full_noise_is_left_out(tiny_run):
     run = Run.open(tiny_run)
-    assert swapping.at_deepest(Detector(run, device="cpu", threshold=0.0)).restorer.depths == (50,)
-    slow = Detector(run, device="cpu", threshold=0.0, settings=["restorer.draws=100"])
+    assert swapping.at_deepest(Detector(run, device="cpu", threshold=0.0)).restorer.walk.start_levels == (50,)
+    slow = Detector(run, device="cpu", threshold=0.0, settings=["restorer.walk.draws=100"])
     assert swapping.at_deepest(slow) is None
 
 

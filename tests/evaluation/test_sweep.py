@@ -37,7 +37,7 @@ def labelled(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def swept(tiny_run, labelled, tmp_path_factory) -> tuple[Sweep, Path]:
     out = tmp_path_factory.mktemp("sweep") / "out"
-    over = ["map.smooth=0,2", "restorer.depths=[5],[15]"]
+    over = ["map.smooth=0,2", "restorer.walk.start_levels=[5],[15]"]
     return sweep(tiny_run, labelled, over, out, device="cpu", resamples=50), out
 
 
@@ -45,7 +45,7 @@ def test_every_file_is_there_and_can_be_read(swept):
     result, out = swept
     assert {path.name for path in out.iterdir()} == {"sweep.csv", "sweep.json", "sweep.png", "strip.png", "report.html"}
     table = list(csv.DictReader((out / "sweep.csv").open()))
-    assert [(row["map.smooth"], row["restorer.depths"]) for row in table] == [
+    assert [(row["map.smooth"], row["restorer.walk.start_levels"]) for row in table] == [
         ("0", "[5]"), ("0", "[15]"), ("2", "[5]"), ("2", "[15]"),
     ]  # fmt: skip
     assert [row["best"] for row in table].count("True") == 1
@@ -62,7 +62,9 @@ def test_a_setting_gives_what_evaluate_gives_for_a_run_with_it(swept, tiny_run, 
     text = (tmp_path / "run" / "recipe.toml").read_text().replace("smooth = 0.7", f"smooth = {smooth}")
     (tmp_path / "run" / "recipe.toml").write_text(text)
     plain = evaluate(tmp_path / "run", pictures, device="cpu", controls=False)
-    place = next(p for p in result.records if result.settings(p) == [f"map.smooth={smooth}", "restorer.depths=[15]"])
+    place = next(
+        p for p in result.records if result.settings(p) == [f"map.smooth={smooth}", "restorer.walk.start_levels=[15]"]
+    )
     for metric in ("image_auroc", "voxel_auroc_pooled", "voxel_average_precision_pooled", "dice_oracle_pooled"):
         wanted = next(r for r in plain.records if r.metric == metric)
         found = result.value(place, metric)
@@ -80,17 +82,22 @@ def test_map_settings_share_one_restoration(tiny_run, pictures, monkeypatch):
 def test_the_depth_of_thor_is_swept_below_its_harmonised_levels(tiny, pictures, labelled, tmp_path):
     """THOR's sensitivity analysis over T, as the page of the method shows it: the list stays as it is."""
     recipe = tiny()
-    network = {"width": 8, "multipliers": [1, 2], "blocks": 1, "scale_shift": True, "groups": 4}
-    recipe.restorer = {"name": "thor", "steps": 2, "eta": 0.0, "perceptual": "none", "network": network}
+    network = {"width": 8, "multipliers": [1, 2], "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
+    recipe.restorer = {
+        "name": "thor",
+        "walk": {"calls": 2, "eta": 0.0},
+        "perceptual": {"trunk": "none"},
+        "network": network,
+    }
     run = train(recipe, pictures, tmp_path / "run", steps=1, device="cpu")
-    result = sweep(run, labelled, ["restorer.depth=100,200,300,350"], device="cpu", limit=4, resamples=20)
+    result = sweep(run, labelled, ["restorer.walk.start_levels=100,200,300,350"], device="cpu", limit=4, resamples=20)
     assert {result.settings(place)[0]: calls for place, calls in result.network_calls.items()} == {
-        "restorer.depth=100": 3, "restorer.depth=200": 6, "restorer.depth=300": 5, "restorer.depth=350": 8}  # fmt: skip
+        "restorer.walk.start_levels=100": 3, "restorer.walk.start_levels=200": 6, "restorer.walk.start_levels=300": 5, "restorer.walk.start_levels=350": 8}  # fmt: skip
     words = [next(iter(records)).postprocessing for records in result.records.values()]
     levels = [re.search(r"harmonic mean over levels ?([\d, ]*\d)?", text)[1] for text in words]
     assert levels == ["50", "150, 50", "150, 50", None], "the default list is not spelt out"
-    with pytest.raises(Fault, match=r"at least one of them below restorer\.depth = 50"):
-        sweep(run, labelled, ["restorer.depth=50"], device="cpu")
+    with pytest.raises(Fault, match=r"give at least one below restorer\.walk\.start_levels = 50"):
+        sweep(run, labelled, ["restorer.walk.start_levels=50"], device="cpu")
 
 
 def test_without_anomalies_the_figures_are_of_health_and_it_says_why(tiny_run, pictures, tmp_path):
@@ -122,7 +129,7 @@ def test_patients_trained_on_are_refused(tiny_run, pictures, tmp_path):
     "over, word",
     [
         (["restorer.network.width=8,16"], "changes the network"),
-        (["restorer.levels=10"], "changes the network"),
+        (["restorer.diffusion.levels=10"], "changes the network"),
         (["restorer.name=ddim"], "changes the network"),
         (["canvas.size=32"], "new training"),
         (["map.smooth"], "no axis"),
@@ -142,7 +149,7 @@ def test_what_cannot_be_swept_is_refused_in_one_line(tiny_run, pictures, tmp_pat
 @pytest.fixture(scope="module")
 def as_wolleb(tiny_run, labelled, tmp_path_factory) -> tuple[Sweep, Path]:
     out = tmp_path_factory.mktemp("wolleb") / "out"
-    over = ["restorer.depths=[5],[15],[25]", "map.smooth=0,2"]
+    over = ["restorer.walk.start_levels=[5],[15],[25]", "map.smooth=0,2"]
     return sweep(tiny_run, labelled, over, out, device="cpu", protocol="wolleb", resamples=20), out
 
 
@@ -153,7 +160,7 @@ def test_another_protocol_measures_what_evaluate_measures_under_it(as_wolleb, ti
     text = (tmp_path / "run" / "recipe.toml").read_text().replace("smooth = 0.7", "smooth = 2")
     (tmp_path / "run" / "recipe.toml").write_text(text)
     plain = evaluate(tmp_path / "run", pictures, device="cpu", controls=False, protocol="wolleb")
-    place = next(p for p in result.records if result.settings(p) == ["restorer.depths=[15]", "map.smooth=2"])
+    place = next(p for p in result.records if result.settings(p) == ["restorer.walk.start_levels=[15]", "map.smooth=2"])
     for metric in ("dice_otsu_per_slice_mean", "voxel_auroc_per_slice_mean"):
         wanted = next(r for r in plain.records if r.metric == metric)
         assert result.value(place, metric).value == pytest.approx(wanted.value, abs=1e-6)
@@ -203,7 +210,7 @@ def test_a_metric_that_is_not_there_is_refused_after_the_first_settings_and_leav
     given = {"metric": "dicee", "device": "cpu", "resamples": 10}
     for out in (tmp_path / "deep" / "out", None):
         with pytest.raises(Fault, match="'dicee' was not measured here"):
-            sweep(tiny_run, pictures, ["restorer.draws=1,2,3", "map.smooth=0,1"], out, **given)
+            sweep(tiny_run, pictures, ["restorer.walk.draws=1,2,3", "map.smooth=0,1"], out, **given)
     assert len(seen) == 2 and not (tmp_path / "deep").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("kept")
@@ -213,10 +220,10 @@ def test_a_metric_that_is_not_there_is_refused_after_the_first_settings_and_leav
 
 
 def test_values_are_toml_and_bare_words_are_text():
-    assert parsed(["map.smooth=0, 1.5", "map.kind=absolute,positive", "restorer.depths=[5],[5, 9]"]) == [
+    assert parsed(["map.smooth=0, 1.5", "map.kind=absolute,positive", "restorer.walk.start_levels=[5],[5, 9]"]) == [
         ("map.smooth", ["0", "1.5"]),
         ("map.kind", ['"absolute"', '"positive"']),
-        ("restorer.depths", ["[5]", "[5, 9]"]),
+        ("restorer.walk.start_levels", ["[5]", "[5, 9]"]),
     ]
 
 
@@ -236,6 +243,6 @@ def test_cases_and_weights_are_read_once_for_all_settings(tiny_run, pictures, mo
     image, restorer = io.read_image, Run.restorer
     monkeypatch.setattr(io, "read_image", lambda *a, **k: read.append(a[0]) or image(*a, **k))
     monkeypatch.setattr(Run, "restorer", lambda self: weights.append(1) or restorer(self))
-    result = sweep(tiny_run, pictures, ["restorer.depths=[5],[10],[15]"], device="cpu", resamples=20)
+    result = sweep(tiny_run, pictures, ["restorer.walk.start_levels=[5],[10],[15]"], device="cpu", resamples=20)
     assert len(weights) == 1 and len(read) == len(set(read)) > 1
     assert len({result.value(place, "healthy_residual_mean").value for place in result.records}) == 3

@@ -174,7 +174,7 @@ def k8(stage: Stage) -> Iterator[Trial]:
     from pseudohealthy.networks.classifier import Classifier
 
     torch.manual_seed(0)
-    shape = {"width": 32, "multipliers": (1, 1), "blocks": 1, "attention": (2,)}
+    shape = {"width": 32, "multipliers": (1, 1), "blocks": 1, "attention": {"at": (2,)}}
     torch.save(Classifier(in_channels=1, size=32, **shape).state_dict(), stage.folder / "classifier.pt")
     done, out = imports(stage, stage.folder / "classifier.pt", "wolleb")
     yield fails(done, "CHECKPOINT_MISMATCH", "wolleb", exit=5, **{"no run": not out.exists()})
@@ -231,7 +231,7 @@ def k11(stage: Stage) -> Iterator[Trial]:
     yield rejected(stage, changed_run(stage, "exchanged", exchange), "CHECKPOINT_CORRUPT", "sha256")
 
 
-OUT_OF_RANGE = ("restorer.draws=0", "restorer.depths=[5000]", "restorer.levels=1", "restorer.network.groups=7",
+OUT_OF_RANGE = ("restorer.walk.draws=0", "restorer.walk.start_levels=[5000]", "restorer.diffusion.levels=1", "restorer.network.block.groups=7",
                 "canvas.margin=-4", "canvas.size=0", "map.quantile=1.5", "training.rate=nan")  # fmt: skip
 
 
@@ -256,8 +256,10 @@ def k12(stage: Stage) -> Iterator[Trial]:
     recipe, out = stage.folder / "r.toml", stage.out() / "deep"
     recipe.write_text((stage.root / "tiny.toml").read_text().replace("steps = 12", "steps = -1"))
     yield named(stage.run("train", recipe, "--data", stage.pictures, "--out", out), "training.steps", out)
-    over = "--over", "restorer.draws=1,0"
-    yield named(stage.run("sweep", stage.tiny, "--data", stage.pictures, *over, "--out", out), "restorer.draws", out)
+    over = "--over", "restorer.walk.draws=1,0"
+    yield named(
+        stage.run("sweep", stage.tiny, "--data", stage.pictures, *over, "--out", out), "restorer.walk.draws", out
+    )
     yield named(stage.run("detect", changed_run(stage, "edited", edit), stage.pictures, "--out", out), "draws", out, 5)
 
 

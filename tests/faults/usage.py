@@ -60,7 +60,7 @@ def u5(stage: Stage) -> Iterator[Trial]:
     yield typed(stage, "detect r i --out o --engine rya", "did you mean ray?")
     yield typed(stage, "detect r i --out a --out b", "given twice")
     yield typed(stage, "detect r i --out o --batch 0", "--batch is '0'")
-    yield typed(stage, "train quick --set restorer.draws 4", "--set restorer.draws=4", code="RECIPE")
+    yield typed(stage, "train quick --set restorer.walk.draws 4", "--set restorer.walk.draws=4", code="RECIPE")
 
 
 @row("U6", "calls of a method that does not walk", "exit 2, what applies instead")
@@ -68,5 +68,5 @@ def u6(stage: Stage) -> Iterator[Trial]:
     scan = png(stage.folder / "scan.png", 100)
     for flag in ("--calls", "--levels"):
         line = f"detect brain-t1 {scan} --out {stage.out()} {flag} 5"
-        yield typed(stage, line, "does not apply", "--set restorer.draws=N")
+        yield typed(stage, line, "does not apply", "--set restorer.walk.draws=N")
     yield typed(stage, f"detect {stage.ct} {scan} --out {stage.out()} --calls 5", "does not apply", "leave it out")

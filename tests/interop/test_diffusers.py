@@ -20,6 +20,7 @@ from pseudohealthy.interop.weights import import_weights
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
+from small import merged
 
 VECTORS = Path(__file__).parent / "vectors"
 CELEBAHQ = {
@@ -74,14 +75,20 @@ def test_a_run_answers_as_diffusers_did(case, tmp_path):
     assert run.record["check"]["data_range"] in ("signed", "unit", "undecided")
 
 
-@pytest.mark.parametrize("option", ["pad_end", "frequency_shift", "embedding_order", "eps", "heads"])
+@pytest.mark.parametrize(
+    "option", ["block.pad_end", "time.frequency_shift", "time.order", "block.eps", "attention.head_channels"]
+)
 def test_every_option_shows_in_the_answer(option):
     """So that the test above would see it lost."""
-    config, weights, x, t, out = vector("default" if option == "heads" else "ddpm")
+    config, weights, x, t, out = vector("default" if "heads" in option or "head_" in option else "ddpm")
     settings = diffusers.unet_settings(config)
-    neutral = {"pad_end": False, "frequency_shift": 0, "embedding_order": "cos-sin", "eps": 1e-2, "heads": 1}
-    changed = settings | {option: neutral[option]} | ({"head_channels": None} if option == "heads" else {})
-    network = UNet(**changed).eval()
+    neutral = {
+        "block": {"pad_end": False, "eps": 1e-2},
+        "time": {"frequency_shift": 0, "order": "cos-sin"},
+        "attention": {"head_channels": None},
+    }
+    table, key = option.split(".")
+    network = UNet(**merged(settings, {table: {key: neutral[table][key]}})).eval()
     network.load_state_dict(diffusers.convert(weights, settings))
     with torch.no_grad():
         assert (network(x, t) - out).abs().max() > 1e-3
@@ -109,8 +116,9 @@ def test_the_celebahq_network_has_its_published_size_and_is_the_recipe_s():
         network, ours = UNet(**settings), recipe.make_restorer().denoiser.network
     assert sum(p.numel() for p in network.parameters()) == 113_673_219
     assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
-    written_down = {key: settings[key] for key in ("eps", "embedding_order", "frequency_shift", "pad_end")}
-    assert {key: recipe.restorer["network"][key] for key in written_down} == written_down
+    theirs, ours = merged({}, settings), recipe.restorer["network"]
+    assert ours["time"] == theirs["time"] and ours["block"].items() <= theirs["block"].items()
+    assert {*ours["block"]} == {"eps", "pad_end"}
 
 
 def test_against_diffusers_itself(tmp_path):
@@ -138,27 +146,32 @@ def test_against_diffusers_itself(tmp_path):
 @pytest.mark.parametrize(
     ("change", "settings"),
     [
-        ({}, {"schedule": "linear", "levels": 1000, "target": "noise", "clip": True, "variance": "posterior"}),
+        ({}, {"schedule": "linear", "levels": 1000, "betas": [1e-4, 0.02], "target": "noise", "clip": True, "variance": "posterior"}),
         ({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 400}, {"schedule": "cosine", "levels": 400}),
-        ({"beta_start": 2e-4, "beta_end": 0.04, "num_train_timesteps": 500}, {"schedule": "linear", "levels": 500}),
+        ({"beta_start": 2e-4, "beta_end": 0.04, "num_train_timesteps": 500}, {"schedule": "linear", "levels": 500, "betas": [1e-4, 0.02]}),
+        ({"num_train_timesteps": 500}, {"levels": 500, "betas": [5e-5, 0.01]}),
+        ({"beta_start": 1e-3, "beta_end": 0.01}, {"schedule": "linear", "betas": [1e-3, 0.01]}),
         ({"prediction_type": "v_prediction", "clip_sample": False}, {"target": "velocity", "clip": False}),
         ({"prediction_type": "sample", "variance_type": "fixed_large"}, {"target": "clean", "variance": "large"}),
         ({"predict_epsilon": False}, {"target": "clean"}),  # before there was prediction_type
     ],
-)
+)  # fmt: skip
 def test_the_scheduler_s_configuration_is_the_restorer_s(change, settings, tmp_path):
     config, weights, *_ = vector("ddpm")
     folder = written(tmp_path / "model", config, weights, LINEAR | change)
     for path in (folder, folder / "unet"):
         imported = diffusers.read_folder(path)
-        assert settings.items() <= imported.restorer.items() and not imported.notes
+        assert (
+            settings.items() <= (imported.restorer["diffusion"] | imported.restorer["walk"]).items()
+            and not imported.notes
+        )
 
 
 def test_without_a_scheduler_the_run_says_what_was_assumed(tmp_path):
     config, weights, *_ = vector("ddpm")
     folder = written(tmp_path / "model", config | {"sample_size": None}, weights, pipeline=False)
     run = import_weights("diffusers", folder, tmp_path / "run", settings=["canvas.size=32"])
-    assert run.recipe.restorer["schedule"] == "linear" and run.recipe.canvas["size"] == 32
+    assert run.recipe.restorer["diffusion"]["schedule"] == "linear" and run.recipe.canvas["size"] == 32
     assert any("no scheduler_config.json" in note for note in run.record["notes"])
     assert any("canvas.size" in note for note in run.record["notes"])
 
@@ -198,7 +211,7 @@ def test_an_option_that_we_have_not_is_refused_by_name(change, said, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"beta_schedule": "scaled_linear"}, {"num_train_timesteps": 500}, {"trained_betas": [0.1]}, {"variance_type": "learned"},
+    [{"beta_schedule": "scaled_linear"}, {"beta_end": 1.5}, {"trained_betas": [0.1]}, {"variance_type": "learned"},
      {"rescale_betas_zero_snr": True}, {"prediction_type": "flow_prediction"}, {"beta_schedule": None}],
 )  # fmt: skip
 def test_a_noise_schedule_that_we_have_not_is_refused(change, tmp_path):
@@ -282,7 +295,10 @@ def test_the_command_makes_a_run_that_detects(tmp_path):
     config, weights, *_ = vector("ddpm")
     folder = written(tmp_path / "model", config, weights, LINEAR)
     out = tmp_path / "run"
-    assert main(["import-weights", "diffusers", str(folder), "--out", str(out), "--set", "restorer.depths=[3]"]) == 0
+    assert (
+        main(["import-weights", "diffusers", str(folder), "--out", str(out), "--set", "restorer.walk.start_levels=[3]"])
+        == 0
+    )
     assert Run.open(out).record["status"] == "imported"
     finding = load(out, threshold=0.5)(np.random.default_rng(0).random((3, 1, 20, 20), dtype=np.float32))
     assert finding.healthy.shape == (3, 1, 20, 20) and np.isfinite(finding.map).all()

@@ -14,12 +14,12 @@ from pseudohealthy.networks.unet import UNet
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
+from small import merged
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
-DDPM = {"width": 8, "multipliers": [1, 1, 2], "blocks": 1, "attention": [2], "groups": 4, "eps": 1e-6,
-        "embedding_order": "sin-cos", "frequency_shift": 1, "pad_end": True}  # fmt: skip
-SMALL = {"width": 8, "multipliers": (1, 2), "blocks": 1, "groups": 4}
+DDPM = {"width": 8, "multipliers": [1, 1, 2], "blocks": 1, "attention": {"at": [2]}, "block": {"groups": 4, "eps": 1e-6, "pad_end": True}, "time": {"order": "sin-cos", "frequency_shift": 1}}  # fmt: skip
+SMALL = {"width": 8, "multipliers": (1, 2), "blocks": 1, "block": {"groups": 4}}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_folder_its_run_and_its_weights_file_give_the_published_answer(folder,
     _, _, x, t, out = vector("ddpm")
     run = import_weights("diffusers", folder, tmp_path / "run").folder
     for path in (folder, folder / "unet", run, run / "best_model.safetensors", str(run)):
-        network = UNet(in_channels=3, out_channels=3, **DDPM)
+        network = UNet(channels=3, **DDPM)
         start_from(network, path)
         with torch.no_grad():
             torch.testing.assert_close(network.eval()(x, t), out, rtol=1e-5, atol=1e-5)
@@ -63,7 +63,7 @@ def test_a_folder_its_run_and_its_weights_file_give_the_published_answer(folder,
 def test_with_other_channels_a_grey_image_gets_the_same_answer(old, new, options, tmp_path):
     """Averaged over the channels: exact to fewer that divide, and to one."""
     path, restorer = saved_run(tmp_path / "run", {"name": "ddpm", "network": SMALL | options}, channels=old)
-    network = UNet(in_channels=new, out_channels=new, **SMALL, **options)
+    network = UNet(channels=new, **SMALL, **options)
     start_from(network, path)
     grey = torch.randn(2, 1, 16, 16)
     with torch.no_grad():
@@ -79,9 +79,8 @@ def test_with_other_channels_a_grey_image_gets_the_same_answer(old, new, options
 
 
 def test_learned_variances_are_adapted_apart_from_the_estimate(tmp_path):
-    restorer = {"name": "guided", "network": SMALL, "classifier": {"width": 8, "multipliers": [1, 2], "blocks": 1,
-                "attention": [2], "head_channels": 8}}  # fmt: skip
-    path, module = saved_run(tmp_path / "run", restorer | {"conditional": False}, channels=2)
+    restorer = {"name": "guided", "network": SMALL, "classifier": {"width": 8, "multipliers": [1, 2], "blocks": 1, "attention": {"at": [2], "head_channels": 8}}}  # fmt: skip
+    path, module = saved_run(tmp_path / "run", restorer | {"guidance": {"conditional": False}}, channels=2)
     network = UNet(learned_variance=True, **SMALL)
     start_from(network, path)
     old = module.denoiser.network.out[2].bias
@@ -91,16 +90,17 @@ def test_learned_variances_are_adapted_apart_from_the_estimate(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("eps", 1e-5), ("frequency_shift", 0), ("pad_end", False), ("embedding_order", "cos-sin"), ("heads", 2)],
-)
+    [("block.eps", 1e-5), ("time.frequency_shift", 0), ("block.pad_end", False), ("time.order", "cos-sin"), ("attention.heads", 2)],
+)  # fmt: skip
 def test_the_same_weights_with_another_setting_are_refused_by_name(name, value, folder):
-    network = UNet(in_channels=3, out_channels=3, **DDPM | {name: value})
-    assert f"of 'model' has {name}" in refused(network, folder)
+    table, key = name.split(".")
+    network = UNet(channels=3, **merged(DDPM, {table: {key: value}}))
+    assert f"of 'model' has {'heads' if key == 'heads' else name}" in refused(network, folder)
 
 
 def test_the_order_of_one_head_is_no_difference(folder):
     for order in ("legacy", "new"):
-        start_from(UNet(in_channels=3, out_channels=3, **DDPM, attention_order=order), folder)
+        start_from(UNet(channels=3, **merged(DDPM, {"attention": {"order": order}})), folder)
 
 
 def test_no_path_is_no_start():
@@ -111,9 +111,9 @@ def test_no_path_is_no_start():
 
 
 def test_other_shapes_are_refused_in_one_line(folder, tmp_path):
-    assert "wanted" in refused(UNet(in_channels=3, out_channels=3, **DDPM | {"width": 16}), folder)
-    assert "missing label_emb" in refused(UNet(in_channels=3, out_channels=3, classes=2, **DDPM), folder)
-    assert "stem" in refused(UNet(in_channels=3, out_channels=3, stem=2, **DDPM), folder)
+    assert "wanted" in refused(UNet(channels=3, **DDPM | {"width": 16}), folder)
+    assert "missing label_emb" in refused(UNet(channels=3, classes=2, **DDPM), folder)
+    assert "stem" in refused(UNet(channels=3, stem=2, **DDPM), folder)
     assert "neither a run nor" in refused(UNet(**DDPM), tmp_path / "nothing", "RUN_MISSING")
     assert "neither a run nor" in refused(UNet(**DDPM), "google/ddpm-ema-celebahq-256", "RUN_MISSING")
     path, _ = saved_run(tmp_path / "other", {"name": "autoencoder"})

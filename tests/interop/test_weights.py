@@ -23,10 +23,11 @@ from pseudohealthy.networks.classifier import Classifier
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.runs.run import Run
+from small import merged
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
-SMALL = ["canvas.size=32", "restorer.depth=4"]
+SMALL = ["canvas.size=32", "restorer.walk.start_levels=4"]
 
 
 def filled(network):
@@ -39,13 +40,13 @@ def filled(network):
 
 @pytest.fixture(scope="module")
 def unet():
-    shape = {"in_channels": 2, "out_channels": 2, "learned_variance": True, "classes": 2}
-    return filled(UNet(width=32, multipliers=(1, 1, 2), blocks=1, attention=(4,), **shape))
+    shape = {"channels": 2, "learned_variance": True, "classes": 2}
+    return filled(UNet(width=32, multipliers=(1, 1, 2), blocks=1, attention={"at": (4,)}, **shape))
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    shape = {"width": 32, "multipliers": (1, 1, 2), "blocks": 2, "attention": (2, 4), "head_channels": 32}
+    shape = {"width": 32, "multipliers": (1, 1, 2), "blocks": 2, "attention": {"at": (2, 4), "head_channels": 32}}
     return filled(Classifier(in_channels=2, size=32, **shape))
 
 
@@ -72,10 +73,12 @@ def test_both_orders_of_wolleb_s_files_give_the_same_run(unet, classifier, saved
     for name, order in {"a": sorted(files), "b": sorted(files, reverse=True)}.items():
         for system in order:
             guess = ["canvas.size=64"] if system == order[0] == "wolleb" else []  # its classifier will know better
-            run = import_weights(system, files[system], tmp_path / name, settings=["restorer.depth=4", *guess])
+            run = import_weights(
+                system, files[system], tmp_path / name, settings=["restorer.walk.start_levels=4", *guess]
+            )
         runs.append(run)
     assert runs[0].recipe.restorer == runs[1].recipe.restorer and runs[0].recipe.canvas == runs[1].recipe.canvas
-    assert runs[0].recipe.canvas["size"] == 32 and runs[0].recipe.restorer["scale"] == 100
+    assert runs[0].recipe.canvas["size"] == 32 and runs[0].recipe.restorer["guidance"]["scale"] == 100
     x, t = torch.rand(1, 2, 32, 32), torch.tensor([7])
     for run in runs:
         restorer, _ = Run.open(run.folder).restorer()
@@ -86,7 +89,9 @@ def test_both_orders_of_wolleb_s_files_give_the_same_run(unet, classifier, saved
 
 def test_a_diffusion_model_alone_restores_without_guidance(unet, saved, tmp_path):
     run = import_weights("wolleb", saved(unet.state_dict()), tmp_path / "run", settings=SMALL)
-    assert run.recipe.restorer["scale"] == 0 and any("without guidance" in note for note in run.record["notes"])
+    assert run.recipe.restorer["guidance"]["scale"] == 0 and any(
+        "without guidance" in note for note in run.record["notes"]
+    )
     with pytest.raises(Fault, match="threshold"):
         load(run.folder)
     finding = load(run.folder, threshold=0.5)(np.random.default_rng(0).random((2, 1, 40, 40), dtype=np.float32))
@@ -101,7 +106,7 @@ def test_a_classifier_alone_is_no_detector(classifier, saved, tmp_path):
 
 def test_networks_of_different_channels_do_not_join(unet, saved, tmp_path):
     import_weights("wolleb", saved(unet.state_dict()), tmp_path / "run", settings=SMALL)
-    other = Classifier(in_channels=1, size=32, width=32, multipliers=(1, 1), blocks=1, attention=(2,))
+    other = Classifier(in_channels=1, size=32, width=32, multipliers=(1, 1), blocks=1, attention={"at": (2,)})
     with pytest.raises(Fault, match=r"takes 1 channel.* 2"):
         import_weights("wolleb-classifier", saved(other.state_dict(), "c.pt"), tmp_path / "run")
 
@@ -114,26 +119,27 @@ def lightning(schedule, network, encoder=None):
     return {"state_dict": state, "epoch": 3}
 
 
-PATCHED = {"width": 32, "multipliers": (1, 2), "blocks": 1, "head_channels": 64, "attention_order": "new",
-           "scale_shift": True, "residual_sampling": True}  # fmt: skip
+PATCHED = {"width": 32, "multipliers": (1, 2), "blocks": 1, "attention": {"head_channels": 64, "order": "new"}, "block": {"scale_shift": True, "residual_sampling": True}}  # fmt: skip
 
 
 def test_pddpm(saved, tmp_path):
     network = filled(UNet(**PATCHED))
     file = saved(lightning(Schedule("cosine", 1000), network))
-    run = import_weights("pddpm", file, tmp_path / "run", settings=["canvas.size=32", "restorer.patch=16"])
+    run = import_weights("pddpm", file, tmp_path / "run", settings=["canvas.size=32", "restorer.patches.side=16"])
     x = torch.rand(1, 1, 32, 32)
     assert torch.equal(run.restorer()[0].denoiser.network(x, 5), network(x, 5))
-    assert run.recipe.restorer["schedule"] == "cosine" and run.record["check"]["answer"] == "clean"
+    assert run.recipe.restorer["diffusion"]["schedule"] == "cosine" and run.record["check"]["answer"] == "clean"
 
 
 def test_cddpm_with_its_encoder(saved, tmp_path):
     network, eye = filled(UNet(**PATCHED, vector=12)), filled(ResNet(layers=(1, 2), width=8, outputs=12))
     file = saved(lightning(Schedule("linear", 200), network, eye))
-    run = import_weights("cddpm", file, tmp_path / "run", settings=["canvas.size=32", "restorer.depths=[50]"])
+    run = import_weights(
+        "cddpm", file, tmp_path / "run", settings=["canvas.size=32", "restorer.walk.start_levels=[50]"]
+    )
     restorer, x = run.restorer()[0], torch.rand(1, 1, 32, 32)
     assert torch.equal(restorer.model.encoder(x), eye(x))
-    assert restorer.model.denoiser.schedule.steps == 200 and run.recipe.restorer["schedule"] == "linear"
+    assert restorer.model.denoiser.schedule.steps == 200 and run.recipe.restorer["diffusion"]["schedule"] == "linear"
     alone = saved(lightning(Schedule("linear", 200), network), "alone.pt")
     assert "encoder is missing" in refused("CHECKPOINT_MISMATCH", "cddpm", alone, tmp_path / "other")
 
@@ -147,7 +153,7 @@ def test_reference_weights_answer_as_published(system, shared, saved, tmp_path):
         "thor": {"model_weights": state, "epoch": 3, "optimizer_weights": {"step": 1}},
         "anoddpm": {"ema": state, "model_state_dict": {k: v * 0 for k, v in state.items()}, "n_epoch": 3},
     }[system]
-    heads = ["restorer.network.head_channels=64"] if system == "thor" else []
+    heads = ["restorer.network.attention.head_channels=64"] if system == "thor" else []
     run = import_weights(system, saved(wrapped), tmp_path / "run", settings=["canvas.size=32", *heads])
     name = "run0." if "run0.x" in arrays else "0."
     x, t = (torch.from_numpy(arrays[f"{name}{key}"]) for key in ("x", "t"))
@@ -171,11 +177,9 @@ def test_a_thor_network_that_learned_twice_the_noise_less_one_is_mended(shared, 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"in_channels": 4, "out_channels": 4, "width": 128, "multipliers": [1, 1, 2, 2, 4, 4], "blocks": 2,
-         "attention": [16], "classes": 2, "learned_variance": True},
-        {"width": 128, "multipliers": [1, 2, 2], "blocks": 3, "attention": [], "scale_shift": True,
-         "residual_sampling": True, "vector": 512},
-        {"width": 32, "multipliers": [1], "blocks": 1, "attention": [1], "middle_attention": False},
+        {"channels": 4, "width": 128, "multipliers": [1, 1, 2, 2, 4, 4], "blocks": 2, "attention": {"at": [16]}, "classes": 2, "learned_variance": True},
+        {"width": 128, "multipliers": [1, 2, 2], "blocks": 3, "attention": {"at": []}, "block": {"scale_shift": True, "residual_sampling": True}, "vector": 512},
+        {"width": 32, "multipliers": [1], "blocks": 1, "attention": {"at": [1], "middle": False}},
     ],
 )  # fmt: skip
 def test_settings_of_a_unet_are_in_its_shapes(settings):
@@ -183,22 +187,21 @@ def test_settings_of_a_unet_are_in_its_shapes(settings):
         state = UNet(**settings).state_dict()
         found = adm.unet_settings(state)
         again = UNet(**found).state_dict()
-    assert {key: found[key] for key in settings} == settings
+    assert merged(found, settings) == found
     assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in state.items()}
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"in_channels": 4, "size": 256, "width": 32, "multipliers": [1, 1, 2, 2, 4, 4], "blocks": 4,
-         "attention": [8, 16, 32], "head_channels": 64},
-        {"in_channels": 1, "size": 64, "width": 32, "multipliers": [1, 1], "blocks": 1, "attention": [2], "head_channels": 32},
+        {"in_channels": 4, "size": 256, "width": 32, "multipliers": [1, 1, 2, 2, 4, 4], "blocks": 4, "attention": {"at": [8, 16, 32], "head_channels": 64}},
+        {"in_channels": 1, "size": 64, "width": 32, "multipliers": [1, 1], "blocks": 1, "attention": {"at": [2], "head_channels": 32}},
     ],
 )  # fmt: skip
 def test_settings_of_a_classifier_are_in_its_shapes(settings):
     with torch.device("meta"):
         found = adm.classifier_settings(Classifier(**settings).state_dict())
-    assert {key: found[key] for key in settings} == settings
+    assert merged(found, settings) == found
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------

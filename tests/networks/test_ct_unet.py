@@ -16,7 +16,7 @@ TINY = {"width": 16, "multipliers": (1, 2, 2), "blocks": 1}
     [
         ({}, 30_883_905),
         ({"quirks": "published"}, 30_022_849),
-        ({"quirks": "published", "in_channels": 3, "out_channels": 3}, 30_025_155),
+        ({"quirks": "published", "channels": 3}, 30_025_155),
         ({"quirks": "published", "multipliers": (1, 2, 4)}, 7_854_017),
     ],
 )
@@ -65,7 +65,7 @@ def test_attention_is_that_of_the_textbook():
 
 @torch.no_grad()
 def test_the_stem_keeps_the_shape_at_half_the_resolution_and_time_matters():
-    network = CtUNet(in_channels=3, out_channels=3, stem=2, **TINY).eval()
+    network = CtUNet(channels=3, stem=2, **TINY).eval()
     x, seen = torch.randn(2, 3, 32, 32), []
     network.init_conv.register_forward_hook(lambda module, given, output: seen.append(output.shape))
     out = network(x, torch.tensor([1, 900]))

@@ -16,7 +16,7 @@ from pseudohealthy.networks.precision import PackedConv2d, for_inference, keep_b
 from pseudohealthy.networks.unet import UNet
 
 SMALL = {"width": 16, "multipliers": (1, 2), "blocks": 1}
-THREE = {"in_channels": 3, "out_channels": 3}
+THREE = {"channels": 3}
 # oneDNN packs bf16 weights with AVX-512 only (or with AVX2_VNNI_2, where it is not asked here).
 LACKING = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX", "AVX2")
 LACKING |= os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ("SSE41", "AVX", "AVX2", "AVX2_VNNI")
@@ -40,7 +40,7 @@ def packed(network) -> bool:
 
 @pytest.mark.parametrize(
     "network",
-    [UNet(**SMALL, attention=(2,), classes=2), CtUNet(**SMALL, dropout=0.0), Classifier(**SMALL, size=16)],
+    [UNet(attention={"at": (2,)}, classes=2, **SMALL), CtUNet(**SMALL, dropout=0.0), Classifier(**SMALL, size=16)],
     ids=["unet", "ct-unet", "classifier"],
 )
 def test_kept_weights_give_the_same_to_the_bit(network):
@@ -78,7 +78,7 @@ def test_packed_bf16_weights_give_the_same_up_to_rounding(kind, side, batch):
 @pytest.mark.parametrize("batch", [1, 5])
 def test_packed_float32_weights_give_the_same_up_to_rounding(kind, options, side, batch):
     network = small(kind, **options)
-    flat = torch.full((batch, options.get("in_channels", 1), side, side), -1.0)
+    flat = torch.full((batch, options.get("channels", 1), side, side), -1.0)
     flat[-1, :, side // 4 : side // 2, side // 4 : side // 2] = 0.5
     for x in (torch.randn(flat.shape), flat):
         with torch.no_grad():

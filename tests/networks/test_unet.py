@@ -9,19 +9,31 @@ import pytest
 import torch
 
 from pseudohealthy.errors import Fault
+from pseudohealthy.networks.blocks import QUERY_ROWS, Attention, Stage, attend, timestep_embedding
 from pseudohealthy.networks.classifier import Classifier
-from pseudohealthy.networks.unet import QUERY_ROWS, Attention, Stage, UNet, attend, timestep_embedding
+from pseudohealthy.networks.unet import UNet
 from small import OnGPU
 
-WOLLEB = {"width": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (16,)}
+WOLLEB = {"width": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": {"at": (16,)}}
 WOLLEB |= {"classes": 2, "learned_variance": True}
-PDDPM = {"width": 128, "multipliers": (1, 2, 2), "blocks": 3, "head_channels": 64, "attention_order": "new"}
-PDDPM |= {"scale_shift": True, "residual_sampling": True}
-DDPM = {"width": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (16,), "eps": 1e-6}
-DDPM |= {"embedding_order": "sin-cos", "frequency_shift": 1, "pad_end": True}
-CLASSIFIER = {"size": 256, "width": 32, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 4, "attention": (8, 16, 32)}
-CLASSIFIER |= {"head_channels": 64}
-SMALL = {"width": 16, "multipliers": (1, 2), "blocks": 1, "attention": (2,)}
+PDDPM = {"width": 128, "multipliers": (1, 2, 2), "blocks": 3, "attention": {"head_channels": 64, "order": "new"}}
+PDDPM |= {"block": {"scale_shift": True, "residual_sampling": True}}
+DDPM = {
+    "width": 128,
+    "multipliers": (1, 1, 2, 2, 4, 4),
+    "blocks": 2,
+    "attention": {"at": (16,)},
+    "block": {"eps": 1e-6, "pad_end": True},
+}
+DDPM |= {"time": {"order": "sin-cos", "frequency_shift": 1}}
+CLASSIFIER = {
+    "size": 256,
+    "width": 32,
+    "multipliers": (1, 1, 2, 2, 4, 4),
+    "blocks": 4,
+    "attention": {"at": (8, 16, 32), "head_channels": 64},
+}
+SMALL = {"width": 16, "multipliers": (1, 2), "blocks": 1, "attention": {"at": (2,)}}
 
 
 def on_meta(network, **settings):
@@ -33,14 +45,14 @@ def on_meta(network, **settings):
 @pytest.mark.parametrize(
     ("network", "settings", "count"),
     [
-        (UNet, {**WOLLEB, "in_channels": 4, "out_channels": 4}, 113_681_160),
+        (UNet, {"channels": 4, **WOLLEB}, 113_681_160),
         (UNet, WOLLEB, 113_670_786),
-        (Classifier, {**CLASSIFIER, "in_channels": 4}, 5_452_962),
+        (Classifier, {"in_channels": 4, **CLASSIFIER}, 5_452_962),
         (Classifier, CLASSIFIER, 5_452_098),
         (UNet, PDDPM, 37_513_857),
         (UNet, {**PDDPM, "vector": 512}, 44_068_481),
-        (UNet, {**PDDPM, "scale_shift": False}, 34_493_313),
-        (UNet, {**DDPM, "in_channels": 3, "out_channels": 3}, 113_673_219),
+        (UNet, {**PDDPM, "block": {"residual_sampling": True}}, 34_493_313),
+        (UNet, {"channels": 3, **DDPM}, 113_673_219),
     ],
     ids=["wolleb", "wolleb-1ch", "classifier", "classifier-1ch", "pddpm", "cddpm", "pddpm-baseline", "ddpm-celebahq"],
 )
@@ -50,12 +62,15 @@ def test_published_parameter_counts(network, settings, count):
 
 @pytest.mark.parametrize(
     ("network", "settings", "file"),
-    [(UNet, {**WOLLEB, "out_channels": 4}, "wolleb_unet_keys"), (Classifier, CLASSIFIER, "wolleb_classifier_keys")],
+    [
+        (UNet, WOLLEB | {"channels": 4}, "wolleb_unet_keys"),
+        (Classifier, CLASSIFIER | {"in_channels": 4}, "wolleb_classifier_keys"),
+    ],
 )
 def test_published_parameter_names_and_shapes(network, settings, file, shared: Path):
     lines = (shared / "reference" / f"{file}.txt").read_text().splitlines()
     published = dict(line.split(" ", 1) for line in lines)
-    own = {k: str(tuple(v.shape)) for k, v in on_meta(network, **settings, in_channels=4).state_dict().items()}
+    own = {k: str(tuple(v.shape)) for k, v in on_meta(network, **settings).state_dict().items()}
     assert own == published
 
 
@@ -73,24 +88,24 @@ def trained(network):
     [
         {},
         {"stem": 2},
-        {"scale_shift": True, "residual_sampling": True, "head_channels": 8},
-        {"attention_order": "new", "heads": 2, "middle_attention": False},
-        {"embedding_order": "sin-cos", "learned_variance": True, "stem": 2},
-        {"embedding_order": "sin-cos", "frequency_shift": 1, "pad_end": True, "eps": 1e-6},
+        {"block": {"scale_shift": True, "residual_sampling": True}, "attention": {"at": (2,), "head_channels": 8}},
+        {"attention": {"at": (2,), "order": "new", "heads": 2, "middle": False}},
+        {"time": {"order": "sin-cos"}, "learned_variance": True, "stem": 2},
+        {"time": {"order": "sin-cos", "frequency_shift": 1}, "block": {"pad_end": True, "eps": 1e-6}},
     ],
 )
 def test_output_has_the_image_s_shape_and_items_do_not_mix(options):
-    network = trained(UNet(in_channels=2, out_channels=3, **SMALL, **options))
+    network = trained(UNet(channels=2, **SMALL | options))
     x, t = torch.randn(3, 2, 16, 24), torch.tensor([0, 10, 999])
     with torch.no_grad():
         out = network(x, t)
         alone = network(x[1:2], 10)
-    assert out.shape == (3, 6 if options.get("learned_variance") else 3, 16, 24) and out.is_contiguous()
+    assert out.shape == (3, 4 if options.get("learned_variance") else 2, 16, 24) and out.is_contiguous()
     assert torch.allclose(out[1:2], alone, atol=1e-5)
 
 
 def test_a_fresh_network_puts_out_zero_and_trains_everywhere():
-    network = UNet(**SMALL, classes=2, dropout=0.1)
+    network = UNet(classes=2, block={"dropout": 0.1}, **SMALL)
     x = torch.randn(2, 1, 16, 16)
     assert network(x, 5, label=0).abs().max() == 0
     loss = trained(network).train()(x, torch.tensor([3, 900]), label=torch.tensor([0, 1])).square().mean()
@@ -114,9 +129,11 @@ def test_the_condition_matters_and_must_be_given_exactly_where_there_is_one():
             network(x, 1, **condition)
 
 
-@pytest.mark.parametrize("options", [{"stem": 2}, {"scale_shift": True, "residual_sampling": True}, {"pad_end": True}])
+@pytest.mark.parametrize(
+    "options", [{"stem": 2}, {"block": {"scale_shift": True, "residual_sampling": True}}, {"block": {"pad_end": True}}]
+)
 def test_bfloat16_autocast_stays_close(options):
-    network = trained(UNet(**SMALL, **options))
+    network = trained(UNet(**SMALL | options))
     x = torch.randn(2, 1, 16, 16)
     with torch.no_grad():
         full = network(x, 300)
@@ -136,9 +153,9 @@ def test_chunked_attention_is_plain_attention(order):
     assert torch.allclose(attend(qkv, heads, order), plain, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"residual_sampling": True}, {"pad_end": True}])
+@pytest.mark.parametrize("options", [{"block": {"residual_sampling": True}}, {"block": {"pad_end": True}}])
 def test_both_memory_layouts_agree(options):
-    network = trained(UNet(**SMALL, **options))
+    network = trained(UNet(**SMALL | options))
     x = torch.randn(2, 1, 16, 16)
     contiguous = network(x, 7).detach()
     with torch.no_grad():
@@ -153,7 +170,9 @@ def test_the_slowest_wave_of_ddpm_s_time_embedding_is_a_ten_thousandth():
 
 @pytest.mark.parametrize("size", [16, (16, 24)])
 def test_the_classifier_is_built_for_one_image_size(size):
-    network = Classifier(in_channels=2, size=size, classes=3, width=16, multipliers=(1, 2), blocks=1, attention=(2,))
+    network = Classifier(
+        in_channels=2, size=size, classes=3, width=16, multipliers=(1, 2), blocks=1, attention={"at": (2,)}
+    )
     x = torch.randn(2, 2, *((size, size) if isinstance(size, int) else size))
     assert network(x, torch.tensor([1, 999])).shape == (2, 3)
     with pytest.raises(ValueError, match="built for"):
@@ -164,11 +183,11 @@ def test_the_classifier_is_built_for_one_image_size(size):
     ("build", "message"),
     [
         (lambda: UNet(**SMALL, classes=2, vector=3), "not on both"),
-        (lambda: UNet(**SMALL, head_channels=5), "head_channels = 5"),
-        (lambda: UNet(**SMALL, frequency_shift=2), "give 0 or 1"),
-        (lambda: UNet(**SMALL | {"groups": 7}), "groups = 7"),
+        (lambda: UNet(**SMALL | {"attention": {"head_channels": 5}}), "head_channels = 5"),
+        (lambda: UNet(time={"frequency_shift": 2}, **SMALL), "give 0 or 1"),
+        (lambda: UNet(**SMALL | {"block": {"groups": 7}}), "groups = 7"),
         (lambda: UNet(**SMALL | {"width": 7}), "an even number"),
-        (lambda: UNet(**SMALL, pad_end=True, residual_sampling=True), "not of residual_sampling"),
+        (lambda: UNet(block={"pad_end": True, "residual_sampling": True}, **SMALL), "not of residual_sampling"),
         (lambda: Classifier(size=30, width=16, multipliers=(1, 2, 2)), "sides that 4 divides"),
         (lambda: UNet(**SMALL, stem=2)(torch.zeros(1, 1, 16, 18), 1), "sides that 4 divides"),
     ],
@@ -181,10 +200,15 @@ def test_impossible_settings_are_refused(build, message):
 @pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"scale_shift": True, "residual_sampling": True}, {"attention_order": "new", "heads": 2}, {"stem": 2}],
+    [
+        {},
+        {"block": {"scale_shift": True, "residual_sampling": True}},
+        {"attention": {"at": (2,), "order": "new", "heads": 2}},
+        {"stem": 2},
+    ],
 )
 def test_inference_gives_what_training_computes_and_half_precision_stays_channels_last(options, channels):
-    network = trained(UNet(**{**SMALL, **options}, in_channels=channels, out_channels=channels))
+    network = trained(UNet(channels=channels, **{**SMALL, **options}))
     x, t = torch.randn(2, channels, 16, 16), torch.tensor([3, 900])
     plain, given, layouts = network(x, t), x.clone(), []
     with torch.no_grad():
@@ -202,8 +226,8 @@ def test_inference_gives_what_training_computes_and_half_precision_stays_channel
 
 
 def test_checkpointing_gives_the_same_gradients_and_keeps_less():
-    settings = {"width": 16, "multipliers": (1, 2), "blocks": 2, "attention": (2,), "dropout": 0.1}
-    plain, lean = UNet(**settings), UNet(**settings, checkpointing=True)
+    settings = {"width": 16, "multipliers": (1, 2), "blocks": 2, "attention": {"at": (2,)}, "block": {"dropout": 0.1}}
+    plain, lean = UNet(**settings), UNet(**settings | {"block": {"dropout": 0.1, "checkpointing": True}})
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.05) if not parameter.any() else None
     lean.load_state_dict(plain.state_dict())

@@ -47,8 +47,7 @@ def test_anoddpm_partial_diffusion(parity, network, stored):
     for run in case.runs:
         a = case.tensors(run["name"])
         noise = "simplex" if run["noise"] == "simplex" else "gaussian"
-        restorer = Ddpm(size=a["x"].shape[-1], channels=1, network=own, noise=noise, depths=(run["lam"],),
-                        variance="large", quirks="published").eval()  # fmt: skip
+        restorer = Ddpm(size=a["x"].shape[-1], channels=1, network=own, diffusion={"noise": noise}, walk={"start_levels": (run["lam"],), "variance": "large"}, quirks="published").eval()  # fmt: skip
         restorer.denoiser.network.load_state_dict(net.state_dict())
         case.close(restorer.denoiser.noised(a["x"], a["noise_000"], run["lam"]), a["x_lambda"], "out")
         healthy = restorer.restore(a["x"], stored(a)).healthy

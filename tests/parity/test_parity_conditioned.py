@@ -54,13 +54,12 @@ def fields(arrays: dict[str, Tensor]) -> list[Tensor]:
 
 def restorer(case, arrays: dict[str, Tensor], **settings) -> Conditioned:
     c = case.info["unet"]
-    network = {
-        "width": c["base"], "multipliers": tuple(c["mult"]), "blocks": c["res_blocks"], "scale_shift": True,
-        "head_channels": c["head_channels"], "attention_order": "new", "residual_sampling": True,
-    }  # fmt: skip
+    network = {"width": c["base"], "multipliers": tuple(c["mult"]), "blocks": c["res_blocks"], "block": {"scale_shift": True, "residual_sampling": True}, "attention": {"head_channels": c["head_channels"], "order": "new"}}  # fmt: skip
     encoder = {"layers": (1,), "width": 8, "outputs": c["cond_dim"]}
     channels, size = arrays["x"].shape[1], arrays["x"].shape[-1]
-    made = Conditioned(size=size, channels=channels, network=network, encoder=encoder, clip=False, **settings)
+    made = Conditioned(
+        size=size, channels=channels, network=network, encoder=encoder, **{"walk": {"clip": False}, **settings}
+    )
     weights = {k.removeprefix("model."): v for k, v in case.weights().items() if k.startswith("model.")}
     made.model.denoiser.network.load_state_dict(weights)
     made.model.encoder = Given(arrays["cond"])  # type: ignore[assignment]
@@ -75,7 +74,8 @@ def test_reconstruction(parity, monkeypatch):
         depths = tuple(t + 1 for t in run["t"])
         one_field = run["noise"] == "simplex"
         quirks = "published" if one_field else "none"
-        model = restorer(case, a, depths=depths, noise="simplex" if one_field else "gaussian", quirks=quirks)
+        model = restorer(case, a, quirks=quirks, walk={"start_levels": depths, "clip": False},
+                         diffusion={"noise": "simplex" if one_field else "gaussian"})  # fmt: skip
         stored = fields(a)
         if one_field:
             monkeypatch.setattr(conditioned, "shared_fields", lambda draw, like, *_, f=stored: f.pop(0).to(like.dtype))
@@ -94,7 +94,7 @@ def test_training_loss_and_gradients(parity):
     case = parity("cddpm_reconstruct")
     for name in case.info["loss_runs"]:
         a = case.tensors(name)
-        model = restorer(case, a, noise="gaussian")
+        model = restorer(case, a, diffusion={"noise": "gaussian"})
         batch = conditioned.Batch(2 * a["x"] - 1, torch.ones(0), None, Stored(fields(a), a["t"]))  # type: ignore[arg-type]
         loss = model.loss(batch, "model").mean()
         case.close(loss, a["loss"], "loss")
@@ -129,10 +129,7 @@ def test_encoder_forward(parity):
 
 
 def test_parameter_counts():
-    network = {
-        "width": 128, "multipliers": (1, 2, 2), "blocks": 3, "head_channels": 64, "attention_order": "new",
-        "scale_shift": True, "residual_sampling": True,
-    }  # fmt: skip
+    network = {"width": 128, "multipliers": (1, 2, 2), "blocks": 3, "attention": {"head_channels": 64, "order": "new"}, "block": {"scale_shift": True, "residual_sampling": True}}  # fmt: skip
     with torch.device("meta"):
         model = Conditioned(size=96, channels=1, network=network).model
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}

@@ -44,7 +44,7 @@ def settings(c):
 
 
 def network(c) -> CtUNet:
-    return CtUNet(in_channels=c["in_ch"], out_channels=c["in_ch"], quirks="published", **settings(c))
+    return CtUNet(channels=c["in_ch"], quirks="published", **settings(c))
 
 
 def fields(arrays) -> list[Tensor]:
@@ -114,7 +114,7 @@ def test_ct_losses_schedule_and_noising(parity):
 def restorer(case, images: Tensor, **options) -> CtPatched:
     network = {**settings(case.info["unet"]), "dropout": 0.0}
     channels, size = images.shape[1], images.shape[-1]
-    made = CtPatched(size=size, channels=channels, ct_network=network, quirks="published", **options)
+    made = CtPatched(size=size, channels=channels, network={"ct": network}, quirks="published", **options)
     made.denoiser.network.load_state_dict(case.weights())
     return made.eval()
 
@@ -141,8 +141,8 @@ def test_ct_sliding_window_map_and_score(parity):
     a = case.tensors("score")
     said = re.search(r"window (\d+), stride (\d+), t=(\d+)", case.info["conventions"]["score"][0])
     patch, stride, step = map(int, said.groups())
-    options = {"patch": patch, "stride": stride, "depths": (Schedule.level(step),)}
-    model, stored = restorer(case, a["x"], **options, score="published"), fields(a)
+    options = {"windows": {"side": patch, "stride": stride}, "walk": {"start_levels": (Schedule.level(step),)}}
+    model, stored = restorer(case, a["x"], **options, reading={"score": "published"}), fields(a)
     assert len(model.grid(*a["x"].shape[-2:])) == len(stored)
     found = model.restore(a["x"], Stored(stored))
     assert not stored

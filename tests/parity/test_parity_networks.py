@@ -27,14 +27,12 @@ def factors(size: int, resolutions: str) -> tuple[int, ...]:
 
 def wolleb_unet(c):
     return UNet(
-        in_channels=c["in_channels"],
-        out_channels=c["in_channels"],
+        channels=c["in_channels"],
         learned_variance=True,
         width=c["base"],
         multipliers=multipliers(c["mult"]),
         blocks=c["res_blocks"],
-        attention=factors(c["image_size"], c["attention_resolutions"]),
-        heads=c["num_heads"],
+        attention={"at": factors(c["image_size"], c["attention_resolutions"]), "heads": c["num_heads"]},
         classes=2 if c["class_cond"] else 0,
     )
 
@@ -46,8 +44,7 @@ def wolleb_classifier(c):
         width=c.get("base") or c["width"],
         multipliers=multipliers(c["mult"]),
         blocks=c["depth"],
-        attention=factors(c["image_size"], c["attention_resolutions"]),
-        head_channels=c["head_channels"],
+        attention={"at": factors(c["image_size"], c["attention_resolutions"]), "head_channels": c["head_channels"]},
     )
 
 
@@ -56,10 +53,8 @@ def patched_unet(c):
         width=c["base"],
         multipliers=multipliers(c["mult"]),
         blocks=c["res_blocks"],
-        head_channels=c["head_channels"],
-        attention_order="new",
-        scale_shift=True,
-        residual_sampling=True,
+        attention={"head_channels": c["head_channels"], "order": "new"},
+        block={"scale_shift": True, "residual_sampling": True},
         vector=c.get("cond_dim", 0),
     )
 

@@ -42,12 +42,9 @@ def fields(arrays: dict[str, Tensor]) -> list[Tensor]:
 
 def restorer(case, images: Tensor, **settings) -> Patched:
     c = case.info["unet"]
-    network = {
-        "width": c["base"], "multipliers": tuple(c["mult"]), "blocks": c["res_blocks"], "scale_shift": True,
-        "head_channels": c["head_channels"], "attention_order": "new", "residual_sampling": True,
-    }  # fmt: skip
+    network = {"width": c["base"], "multipliers": tuple(c["mult"]), "blocks": c["res_blocks"], "block": {"scale_shift": True, "residual_sampling": True}, "attention": {"head_channels": c["head_channels"], "order": "new"}}  # fmt: skip
     channels, size = images.shape[1], images.shape[-1]
-    made = Patched(size=size, channels=channels, network=network, clip=False, **settings)
+    made = Patched(size=size, channels=channels, network=network, **{"walk": {"clip": False}, **settings})
     weights = {k.removeprefix("model."): v for k, v in case.weights().items() if k.startswith("model.")}
     made.denoiser.network.load_state_dict(weights)
     return made.eval()
@@ -71,8 +68,12 @@ def test_patch_inference(parity, monkeypatch, name):
     overlap = {"cut": "cut", "avg": "average"}[run["agg_overlap"]] if run["overlap"] else "none"
     one_field = run["noise"] == "simplex"
     quirks = "published" if one_field else "none"
-    settings = {"patch": run["patch_size"], "overlap": overlap, "noise": "simplex" if one_field else "gaussian"}
-    model = restorer(case, a["x"], **settings, depths=(run["t"] + 1,), quirks=quirks)
+    settings = {
+        "patches": {"side": run["patch_size"], "overlap": overlap},
+        "diffusion": {"noise": "simplex" if one_field else "gaussian"},
+        "walk": {"start_levels": (run["t"] + 1,), "clip": False},
+    }
+    model = restorer(case, a["x"], **settings, quirks=quirks)
     grid = model.grid(*a["x"].shape[-2:])
     assert [corners(box) for box, _ in grid] == a["boxes"].tolist()
     if overlap == "cut":
@@ -113,9 +114,6 @@ def test_patch_training_loss_and_gradients(parity):
 @pytest.mark.parametrize(("scale_shift", "parameters"), [(True, 37_513_857), (False, 34_493_313)])
 def test_parameter_count(scale_shift, parameters):
     """pDDPM, and the DDPM baseline of the same repository, which is not the same network."""
-    network = {
-        "width": 128, "multipliers": (1, 2, 2), "blocks": 3, "head_channels": 64, "attention_order": "new",
-        "scale_shift": scale_shift, "residual_sampling": True,
-    }  # fmt: skip
+    network = {"width": 128, "multipliers": (1, 2, 2), "blocks": 3, "attention": {"head_channels": 64, "order": "new"}, "block": {"scale_shift": scale_shift, "residual_sampling": True}}  # fmt: skip
     with torch.device("meta"):
         assert sum(p.numel() for p in Patched(size=96, channels=1, network=network).parameters()) == parameters

@@ -82,8 +82,7 @@ def test_thor_inference(parity, network, stored):
         a = case.tensors(run["name"])
         net, settings = network(interop, state, head_channels=case.info["unet"]["num_head_channels"])
         own = {k: v for k, v in settings.items() if k not in UNet.dictated}
-        restorer = Thor(size=a["x"].shape[-1], channels=1, network=own, noise=run["noise"], depth=run["T_test"],
-                        harmonise=tuple(run["t_harmonization"]), perceptual="none", quirks="published").eval()  # fmt: skip
+        restorer = Thor(size=a["x"].shape[-1], channels=1, network=own, diffusion={"noise": run["noise"]}, walk={"start_levels": run["T_test"]}, harmonise={"levels": tuple(run["t_harmonization"])}, perceptual={"trunk": "none"}, quirks="published").eval()  # fmt: skip
         restorer.denoiser.network.load_state_dict(net.state_dict())
         restorer.perceptual = Stub()
         steps = run["t_visualization"]

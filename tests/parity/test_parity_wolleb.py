@@ -31,20 +31,11 @@ class Stored:
     __call__ = noise
 
 
-def restorer(unet, classifier, **settings):
+def restorer(unet, classifier, start=500, **guidance):
     c, k = unet, classifier
-    network = {
-        "width": c["base"], "multipliers": multipliers(c["mult"]), "blocks": c["res_blocks"], "heads": c["num_heads"],
-        "attention": factors(c["image_size"], c["attention_resolutions"]),
-    }  # fmt: skip
-    noisy = {
-        "width": k["base"], "multipliers": multipliers(k["mult"]), "blocks": k["depth"],
-        "attention": factors(k["image_size"], k["attention_resolutions"]), "head_channels": k["head_channels"],
-    }  # fmt: skip
-    return Guided(
-        size=c["image_size"], channels=c["in_channels"], network=network, classifier=noisy, data_range="unit",
-        conditional=c["class_cond"], quirks="published", **settings,
-    )  # fmt: skip
+    network = {"width": c["base"], "multipliers": multipliers(c["mult"]), "blocks": c["res_blocks"], "attention": {"heads": c["num_heads"], "at": factors(c["image_size"], c["attention_resolutions"])}}  # fmt: skip
+    noisy = {"width": k["base"], "multipliers": multipliers(k["mult"]), "blocks": k["depth"], "attention": {"at": factors(k["image_size"], k["attention_resolutions"]), "head_channels": k["head_channels"]}}  # fmt: skip
+    return Guided(size=c["image_size"], channels=c["in_channels"], network=network, classifier=noisy, walk={"start_levels": start}, quirks="published", guidance={"data_range": "unit", "conditional": c["class_cond"], **guidance})  # fmt: skip
 
 
 def loaded(model, case, unet, classifier=None):
@@ -68,7 +59,7 @@ def test_guided_ddim(parity, name):
     run = next(r for r in case.runs if r["name"] == name)
     a = case.tensors(name)
     weights = run["unet_weights"], f"weights_classifier_{name}.safetensors"
-    model = loaded(restorer(run["unet"], run["classifier"], depth=run["L"], scale=run["s"]), case, *weights)
+    model = loaded(restorer(run["unet"], run["classifier"], run["L"], scale=run["s"]), case, *weights)
     x = a["x"] * 2 - 1
 
     level = int(a["grad_t"]) + 1
@@ -100,8 +91,10 @@ def test_guided_ddim(parity, name):
 def test_ddpm_ablation(parity):
     case = parity("wolleb_ddpm_ablation")
     a, info = case.tensors(), case.info
-    settings = {"depth": info["noise_level"], "scale": info["s"], "sampler": "ddpm"}
-    model = loaded(restorer(info["unet"], info["classifier"], **settings), case, *info["weight_files"])
+    settings = {"scale": info["s"], "sampler": "ddpm"}
+    model = loaded(
+        restorer(info["unet"], info["classifier"], info["noise_level"], **settings), case, *info["weight_files"]
+    )
     out = unit(model.restore(a["x"] * 2 - 1, Stored(a)))
     case.close(out, a["out"], "out")
     case.close((a["x"] - out).abs().sum(1), a["anomaly_map"], "out")

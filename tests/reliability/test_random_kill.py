@@ -37,7 +37,7 @@ run()
 def whole(pictures, tiny, tmp_path_factory) -> tuple[Run, Path]:
     """The unbroken run, and its recipe as a file."""
     folder = tmp_path_factory.mktemp("whole")
-    recipe = tiny(f"training.steps={STEPS}", f"training.validate={EVERY}", "restorer.network.dropout=0.1",
+    recipe = tiny(f"training.steps={STEPS}", f"training.validate={EVERY}", "restorer.network.block.dropout=0.1",
                   "training.augment=affine", "training.decay=cosine")  # fmt: skip
     (folder / "recipe.toml").write_text(recipe.toml())
     return train(recipe, pictures, folder / "run", device="cpu"), folder / "recipe.toml"

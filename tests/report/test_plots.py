@@ -111,7 +111,7 @@ def test_a_sweep_is_drawn_over_any_number_of_axes(tmp_path, sizes):
 
 
 def test_a_sweep_of_two_axes_as_lines_has_a_line_for_each_value_of_the_second(tmp_path):
-    axes = [("restorer.scale", ["0", "10", "100"]), ("restorer.depth", ["150", "500"])]
+    axes = [("restorer.guidance.scale", ["0", "10", "100"]), ("restorer.walk.start_levels", ["150", "500"])]
     values = np.stack([np.linspace(0, 0.5, 6).reshape(3, 2) + d for d in (0, -0.02, 0.02)])
     found = colours(plots.sweep(tmp_path / "lines.png", axes, {"Dice": values, "AUROC": values}, lines=True))
     first, second, third = (tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in plots.METHOD_COLOURS[:3])

@@ -54,8 +54,7 @@ def heads(tmp_path_factory):
 def recipe(**more) -> Recipe:
     made = {
         "canvas": {"size": SIDE, "normalise": "range", "value_range": [0, 255], "foreground": "nonzero"},
-        "restorer": {"name": "ddpm", "levels": 10, "depths": [4], "steps": 2, "draws": 3, "network": {
-            "width": 8, "multipliers": [1], "blocks": 1, "attention": [], "middle_attention": False, "groups": 4}},
+        "restorer": {"name": "ddpm", "diffusion": {"levels": 10}, "walk": {"start_levels": [4], "calls": 2, "draws": 3}, "network": {"width": 8, "multipliers": [1], "blocks": 1, "attention": {"at": [], "middle": False}, "block": {"groups": 4}}},
         "training": {"steps": 3, "batch": 4, "precision": "fp32"}, "map": {"share": 0.1},
     }  # fmt: skip
     for section, values in more.items():
@@ -188,7 +187,7 @@ def test_the_spread_is_of_the_size_that_other_seeds_show(run):
 
 
 def test_one_draw_or_no_noise_has_no_spread(run):
-    finding = Detector(run, device="cpu", settings=["restorer.draws=1"])(
+    finding = Detector(run, device="cpu", settings=["restorer.walk.draws=1"])(
         Scan.from_array(volume(np.random.default_rng(7)))
     )
     assert finding.score_sd is None and finding.row()["score_sd"] is None
@@ -197,7 +196,7 @@ def test_one_draw_or_no_noise_has_no_spread(run):
 def test_fewer_planes_go_together_where_each_is_drawn_many_times():
     from pseudohealthy.restorers.apply import COPIES, at_once
 
-    assert [at_once(small_recipe("ddpm").set([f"restorer.draws={n}"]).make_restorer(), 32) for n in (1, 32, 100, 1000)] == [
+    assert [at_once(small_recipe("ddpm").set([f"restorer.walk.draws={n}"]).make_restorer(), 32) for n in (1, 32, 100, 1000)] == [
         32, 32, COPIES // 100, 1]  # fmt: skip
     assert at_once(small_recipe("identity").make_restorer(), 32) == 32
 

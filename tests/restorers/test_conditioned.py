@@ -18,17 +18,22 @@ from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
 from pseudohealthy.workflows.train import train
+from small import merged
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
-NETWORK = {"width": 8, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
+NETWORK = {"width": 8, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
 ENCODER_SETTINGS = {"layers": (1, 1), "width": 8, "outputs": 16}
 
 
 def restorer(**settings) -> Conditioned:
     torch.manual_seed(0)
     made = Conditioned(
-        size=16, channels=1, network=NETWORK, encoder=ENCODER_SETTINGS, **{"noise": "gaussian", **settings}
+        size=16,
+        channels=1,
+        network=NETWORK,
+        encoder=ENCODER_SETTINGS,
+        **merged({"diffusion": {"noise": "gaussian"}}, settings),
     )
     for parameter in made.parameters():
         if parameter.abs().max() == 0:
@@ -58,7 +63,7 @@ def draw(count: int = 3) -> Draw:
 
 @torch.no_grad()
 def test_the_encoder_sees_the_clean_image_from_0_to_1_once():
-    model = restorer(draws=2)
+    model = restorer(walk={"draws": 2})
     model.model.encoder = spy = Spy(model.model.encoder)  # type: ignore[assignment]
     model.restore(images(), draw())
     ((seen, _),) = spy.seen
@@ -76,9 +81,9 @@ def test_the_vector_of_an_image_changes_its_restoration():
 @torch.no_grad()
 @pytest.mark.parametrize("quirks", ["none", "published"])
 def test_estimates_take_the_vector_of_any_image_and_the_noise_of_their_own(quirks):
-    model, x = restorer(draws=2, clip=False, noise="simplex", quirks=quirks), images()
+    model, x = restorer(walk={"draws": 2, "clip": False}, diffusion={"noise": "simplex"}, quirks=quirks), images()
     own, other = model.model.context(x), model.model.context(x.flip(0))
-    found = [model.estimates(x, own, depth, draw()) for depth in model.depths]
+    found = [model.estimates(x, own, depth, draw()) for depth in model.walk.start_levels]
     torch.testing.assert_close(torch.stack(found).mean((0, 2)), model.restore(x, draw()).healthy)
     assert found[0].shape == (3, 2, 1, 16, 16) and model.fields(x, 250, draw()).shape == (6, 1, 16, 16)
     swapped = model.estimates(x, other, 250, draw())
@@ -88,7 +93,7 @@ def test_estimates_take_the_vector_of_any_image_and_the_noise_of_their_own(quirk
 @torch.no_grad()
 @pytest.mark.parametrize("quirks", ["none", "published"])
 def test_each_level_has_its_own_noise_and_each_slice_too_unless_published(quirks):
-    model = restorer(noise="simplex", clip=False, quirks=quirks)
+    model = restorer(diffusion={"noise": "simplex"}, walk={"clip": False}, quirks=quirks)
     model.model.denoiser.network = spy = Spy(lambda x: x)
     found = model.restore(torch.zeros(3, 1, 16, 16), draw())
     torch.testing.assert_close(found.healthy, torch.stack(found.trail).mean(0))
@@ -102,7 +107,7 @@ def test_each_level_has_its_own_noise_and_each_slice_too_unless_published(quirks
 @torch.no_grad()
 def test_draws_are_averaged_before_levels():
     def spread(draws: int) -> float:
-        model = restorer(draws=draws, depths=(500,), clip=False)
+        model = restorer(walk={"draws": draws, "start_levels": (500,), "clip": False})
         model.model.denoiser.network = Spy(lambda x: x)
         return model.restore(torch.zeros(1, 1, 16, 16), draw(1)).healthy.std().item()
 
@@ -178,8 +183,7 @@ def test_a_trained_run_does_without_the_file_it_started_from(tmp_path, pictures)
     first = train(
         Recipe("spark", canvas=canvas, restorer=spark, training=training), pictures, tmp_path / "a", device="cpu"
     )
-    settings = {"name": "conditioned", "network": NETWORK, "encoder": ENCODER_SETTINGS, "depths": [500],
-                "encoder_weights": str(first.weights())}  # fmt: skip
+    settings = {"name": "conditioned", "network": NETWORK, "encoder": ENCODER_SETTINGS, "walk": {"start_levels": [500]}, "encoder_weights": str(first.weights())}  # fmt: skip
     # A rate of (almost) nothing: what the run holds is what it began with.
     recipe = Recipe("cddpm", canvas=canvas, restorer=settings, training=training | {"rate": 1e-12})
     run = train(recipe, pictures, tmp_path / "b", device="cpu")

@@ -13,8 +13,9 @@ from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.consensus import Consensus
 from pseudohealthy.workflows.train import train
+from small import merged
 
-TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
+TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
 SIZE = 24
 
 
@@ -31,7 +32,7 @@ class Inventive(nn.Module):
 
 
 def consensus(detail=0.2, **settings) -> Consensus:
-    settings = {"depths": (300, 400), "draws": 4, "calibration": "pixel"} | settings
+    settings = merged({"walk": {"start_levels": (300, 400), "draws": 4}, "calibration": "pixel"}, settings)
     restorer = Consensus(size=SIZE, channels=1, network=TINY, **settings).eval()
     restorer.denoiser.network = Inventive(restorer.denoiser.schedule, detail)
     return restorer
@@ -60,7 +61,7 @@ def restore(restorer, x):
 
 def test_more_draws_agree_better_on_what_is_healthy():
     x = torch.zeros(2, 1, SIZE, SIZE)
-    error = [restore(consensus(draws=n), x).healthy.std().item() for n in (1, 4, 16)]
+    error = [restore(consensus(walk={"draws": n}), x).healthy.std().item() for n in (1, 4, 16)]
     assert error[0] > 1.5 * error[1] > 2 * error[2]
 
 
@@ -69,7 +70,7 @@ def test_smoothing_before_the_magnitude_silences_detail_and_keeps_a_lesion():
     x[..., 8:14, 8:14] = 0.3
     contrast = {}
     for sigma in (0.0, 1.5):
-        found = restore(consensus(sigma=sigma, draws=1, calibration="none"), x).map[0]
+        found = restore(consensus(sigma=sigma, walk={"draws": 1}, calibration="none"), x).map[0]
         contrast[sigma] = (found[9:13, 9:13].mean() / found[18:, 18:].mean()).item()
     assert contrast[1.5] > 1.5 * contrast[0.0]
 
@@ -182,7 +183,12 @@ def test_the_report_says_whether_it_was_calibrated():
 def test_a_finished_run_is_calibrated_on_patients_that_do_not_set_its_threshold(tiny, pictures, tmp_path):
     recipe = tiny()
     network = recipe.restorer["network"]
-    recipe.restorer = {"name": "consensus", "depths": (200,), "draws": 2, "calibration": "pixel", "network": network}
+    recipe.restorer = {
+        "name": "consensus",
+        "walk": {"start_levels": (200,), "draws": 2},
+        "calibration": "pixel",
+        "network": network,
+    }
     run = train(recipe, pictures, tmp_path / "run", steps=2, device="cpu")
     model, sha256 = run.restorer()
     assert model.calibration_planes == 4 and run.read_json("threshold.json")["n_patients"] == 4  # of 8 healthy ones

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from pseudohealthy.restorers import ct
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.ct import CtPatched
 from pseudohealthy.restorers.patched import Box, masks
+from small import merged
 
 NETWORK = {"width": 16, "multipliers": (1, 2), "blocks": 1}
 
@@ -35,8 +38,10 @@ class Answer(nn.Module):
 
 
 def restorer(function=None, *, size: int = 32, channels: int = 1, **options) -> CtPatched:
-    options = {"patch": 16, "stride": 8, "ct_network": NETWORK, **options}
-    side = size if options["patch"] <= size else 64  # no patch is larger than the canvas; the images here may be
+    options = merged({"windows": {"side": 16, "stride": 8}, "network": {"ct": NETWORK}}, options)
+    side = (
+        size if options["windows"]["side"] <= size else 64
+    )  # no patch is larger than the canvas; the images here may be
     made = CtPatched(size=side, channels=channels, **options)
     if function is not None:
         made.denoiser.network = Answer(function)
@@ -55,9 +60,9 @@ def draw(count: int = 1) -> Draw:
 def tilings(draw):
     height, width, patch = (draw(st.integers(1, most)) for most in (40, 40, 48))
     context = draw(st.sampled_from([0, patch, patch + 7]))
-    network = {"ct_network": {**NETWORK, "multipliers": (1,)}}  # any side will do
+    network = {"network": {"ct": {**NETWORK, "multipliers": (1,)}}}  # any side will do
     stride = draw(st.integers(max(1, patch // 4), patch))
-    return height, width, {"patch": patch, "stride": stride, "context": context, **network}
+    return height, width, {"windows": {"side": patch, "stride": stride, "context": context}, **network}
 
 
 @torch.no_grad()
@@ -66,7 +71,7 @@ def tilings(draw):
 def test_every_pixel_is_the_networks_answer_and_a_perfect_network_is_the_identity(tiling):
     height, width, options = tiling
     truth = image(height, width)
-    same = restorer(lambda x: x, draws=2, depths=(500, 250), **options)
+    same = restorer(lambda x: x, walk={"draws": 2, "start_levels": (500, 250)}, **options)
     same.denoiser.noised = lambda clean, noise, t: clean
     torch.testing.assert_close(same.restore(truth, draw()).healthy, truth)
     other = restorer(lambda x: torch.full_like(x, 0.9), **options)
@@ -75,7 +80,7 @@ def test_every_pixel_is_the_networks_answer_and_a_perfect_network_is_the_identit
 
 @torch.no_grad()
 def test_the_published_windows_leave_a_border_that_the_stride_misses():
-    model = restorer(lambda x: torch.zeros_like(x), quirks="published", score="published", size=28)
+    model = restorer(lambda x: torch.zeros_like(x), quirks="published", reading={"score": "published"}, size=28)
     found, truth = model.restore(image(28, 36), draw()), image(28, 36)
     assert {(box.top, box.left) for box in model.grid(28, 36)} == {(y, x) for y in (0, 8) for x in (0, 8, 16)}
     assert torch.equal(found.healthy[..., 24:, :], truth[..., 24:, :]) and not found.map[:, 24:].any()
@@ -86,7 +91,7 @@ def test_the_published_windows_leave_a_border_that_the_stride_misses():
 
 @torch.no_grad()
 def test_the_published_grid_is_49_windows_and_its_only_noise_lies_in_one_of_them():
-    model = restorer(lambda x: x, size=256, patch=64, stride=32)
+    model = restorer(lambda x: x, size=256, windows={"side": 64, "stride": 32})
     assert model.network_calls() == 49
     assert sorted({box.top for box in model.grid(256, 256)}) == list(range(0, 193, 32))
     truth, model = image(32, 32, 2), restorer(lambda x: x)
@@ -99,7 +104,7 @@ def test_the_published_grid_is_49_windows_and_its_only_noise_lies_in_one_of_them
 
 @torch.no_grad()
 def test_with_a_context_the_network_sees_only_what_lies_about_the_window():
-    truth, model = image(32, 48), restorer(lambda x: x, patch=8, stride=8, context=16)
+    truth, model = image(32, 48), restorer(lambda x: x, windows={"side": 8, "stride": 8, "context": 16})
     model.denoiser.noised = lambda clean, noise, t: clean + 5
     model.restore(truth, draw())
     (seen,) = model.denoiser.network.seen
@@ -115,9 +120,9 @@ def test_with_a_context_the_network_sees_only_what_lies_about_the_window():
 def test_windows_at_once_and_the_batch_change_no_result():
     truth = image(32, 32, 3)
     torch.manual_seed(0)
-    whole = restorer(draws=2)
+    whole = restorer(walk={"draws": 2})
     found = whole.restore(truth, draw(3)).healthy
-    parts = restorer(draws=2, windows=5)
+    parts = restorer(walk={"draws": 2}, windows={"at_once": 5})
     parts.load_state_dict(whole.state_dict())
     torch.testing.assert_close(parts.restore(truth, draw(3)).healthy, found, atol=1e-5, rtol=1e-5)
     alone = parts.restore(truth[1:2], Draw(0, [1])).healthy
@@ -130,7 +135,7 @@ def test_a_window_of_air_is_its_own_twin_and_costs_nothing_and_changes_no_other(
     truth[0, :, 20:, 20:] = 0.5
     truth[1, :, :16, :16] = -0.9995  # air with rounding errors
     torch.manual_seed(0)
-    model, calls = restorer(stride=16), []
+    model, calls = restorer(windows={"stride": 16}), []
     model.denoiser.network.register_forward_hook(lambda module, given, output: calls.append(len(output)))
     found = model.restore(truth, draw(2)).healthy
     assert sum(calls) == 1
@@ -155,7 +160,7 @@ def test_the_loss_is_mse_and_ssim_of_the_window_alone():
 def test_training_windows_lie_anywhere_and_whole_and_levels_stop_where_told():
     boxes = restorer().training_boxes(Draw(0, list(range(2000))), 32, 48)
     assert {box.top for box in boxes} == set(range(17)) and {box.left for box in boxes} == set(range(33))
-    model, levels = restorer(max_level=200), []
+    model, levels = restorer(diffusion={"max_level": 200}), []
     model.patch_loss = lambda images, noise, t, boxes: levels.extend(t.tolist())
     x = image(32, 32, 1000)
     model.loss(Batch(x, x[:, 0] > -1, None, draw(1000)), "denoiser")
@@ -186,10 +191,9 @@ def test_published_means_its_network_its_schedule_and_its_ssim():
 @torch.no_grad()
 def test_the_published_score_counts_errors_of_windows_and_air_and_so_the_size_of_the_head():
     """Two windows that err in opposite directions: their mean is right, their errors are not."""
-    model = restorer(lambda x: x + torch.tensor([0.2, -0.2]).repeat(len(x))[: len(x), None, None, None],
-                     score="published", stride=16, patch=16, clip=False)  # fmt: skip
+    model = restorer(lambda x: x + torch.tensor([0.2, -0.2]).repeat(len(x))[: len(x), None, None, None], reading={"score": "published"}, windows={"stride": 16, "side": 16}, walk={"clip": False})  # fmt: skip
     model.denoiser.noised = lambda clean, noise, t: clean
-    model.draws = 2
+    model.walk = replace(model.walk, draws=2)
     truth = image(16, 16)
     found = model.restore(truth, draw())
     torch.testing.assert_close(found.healthy, truth)
@@ -199,7 +203,7 @@ def test_the_published_score_counts_errors_of_windows_and_air_and_so_the_size_of
     for side in (8, 16):  # nothing is wrong with either but their size
         head = torch.full((1, 1, 32, 32), -1.0)
         head[..., :side, :side] = 0.2
-        wrong = restorer(lambda x: torch.where(x > -0.9, x + 0.1, x), score="published")
+        wrong = restorer(lambda x: torch.where(x > -0.9, x + 0.1, x), reading={"score": "published"})
         wrong.denoiser.noised = lambda clean, noise, t: clean
         scores.append(wrong.restore(head, draw()).score.item())
     assert scores[1] == pytest.approx(4 * scores[0], rel=1e-4)
@@ -211,11 +215,12 @@ def test_depths_and_draws_are_averaged():
     truth = torch.zeros(1, 1, 32, 32)
 
     def spread(**options) -> float:
-        return restorer(lambda x: x, stride=16, clip=False, **options).restore(truth, draw()).healthy.std().item()
+        made = restorer(lambda x: x, windows={"stride": 16}, walk={"clip": False, **options})
+        return made.restore(truth, draw()).healthy.std().item()
 
     assert spread(draws=16) == pytest.approx(spread() / 4, rel=0.15)
-    assert spread(depths=(151,) * 2) == pytest.approx(spread())  # noise belongs to the level
-    assert spread(depths=(151, 152)) < 0.8 * spread()
+    assert spread(start_levels=(151,) * 2) == pytest.approx(spread())  # noise belongs to the level
+    assert spread(start_levels=(151, 152)) < 0.8 * spread()
 
 
 @torch.no_grad()
@@ -226,7 +231,7 @@ def test_symmetry_leaves_what_both_halves_have_in_the_twin():
     truth[..., 20:24, 22:26] = 0.6  # a bleed
     residuals = []
     for symmetry in (False, True):
-        model = restorer(lambda x: x.clamp(max=0), symmetry=symmetry)
+        model = restorer(lambda x: x.clamp(max=0), reading={"symmetry": symmetry})
         model.denoiser.noised = lambda clean, noise, t: clean
         residuals.append((truth - model.restore(truth, draw()).healthy)[0, 0])
     plain, less = residuals
@@ -238,17 +243,17 @@ def test_symmetry_leaves_what_both_halves_have_in_the_twin():
 def test_a_training_starts_from_given_weights_and_an_opened_run_does_not(monkeypatch):
     asked = []
     monkeypatch.setattr(pretrained, "start_from", lambda module, path: asked.append((type(module), path)))
-    model = restorer(architecture="unet", network={**NETWORK, "groups": 4}, weights="faces")
+    model = restorer(network={"architecture": "unet", "unet": {**NETWORK, "block": {"groups": 4}}, "weights": "faces"})
     assert not asked
     pretrained.begin(model)
     assert asked == [(UNet, "faces")]
-    assert isinstance(restorer(weights="faces").denoiser.network, CtUNet)
+    assert isinstance(restorer(network={"weights": "faces"}).denoiser.network, CtUNet)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"patch": 65}, {"stride": 0}, {"stride": 17}, {"context": 8}, {"windows": 0}, {"depths": ()}, {"depths": (0,)}, {"draws": 0},
-     {"max_level": 100}, {"max_level": 1001}, {"symmetry": True, "score": "published"}],
+    [{"windows": {"side": 65}}, {"windows": {"stride": 0}}, {"windows": {"stride": 17}}, {"windows": {"context": 8}}, {"windows": {"at_once": 0}}, {"walk": {"start_levels": ()}}, {"walk": {"start_levels": (0,)}}, {"walk": {"draws": 0}},
+     {"diffusion": {"max_level": 100}}, {"diffusion": {"max_level": 1001}}, {"reading": {"symmetry": True, "score": "published"}}],
 )  # fmt: skip
 def test_settings_that_contradict_each_other_are_refused(wrong):
     with pytest.raises(Fault, match="RECIPE"):

@@ -16,8 +16,14 @@ from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.guided import Guided
 
 LINEAR = Schedule("linear", 1000)
-TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
-NOISY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "head_channels": 8, "groups": 4}
+TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
+NOISY = {
+    "width": 8,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "attention": {"at": (2,), "head_channels": 8},
+    "block": {"groups": 4},
+}
 
 
 def guided(size=8, channels=1, **settings):
@@ -79,7 +85,7 @@ def images(mean, count=2):
 
 def test_healthy_is_0_and_is_what_networks_are_asked_for():
     assert HEALTHY == 0
-    model = exact(depth=20, scale=1.0)
+    model = exact(walk={"start_levels": 20}, guidance={"scale": 1.0})
     model.restore(images(0.4), draw(2))
     assert set(model.denoiser.network.labels) == {HEALTHY}
     assert len(model.denoiser.network.labels) + len(model.classifier.asked) == model.network_calls() == 60
@@ -87,33 +93,40 @@ def test_healthy_is_0_and_is_what_networks_are_asked_for():
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 def test_guidance_turns_a_diseased_image_into_a_healthy_one(sampler):
-    model = exact(depth=500, scale=1.0, sampler=sampler)
+    model = exact(walk={"start_levels": 500}, guidance={"scale": 1.0, "sampler": sampler})
     twins = model.restore(images(0.4), draw(2)).healthy
     assert twins.flatten(1).mean(1).sub(-0.4).abs().max() < 0.1
     assert (model.classifier(twins, torch.zeros(2, dtype=torch.long)).argmax(1) == HEALTHY).all()
 
 
 def test_without_guidance_the_image_comes_back():
-    model = exact(depth=500, scale=0.0)
+    model = exact(walk={"start_levels": 500}, guidance={"scale": 0.0})
     assert (model.restore(images(0.4), draw(2)).healthy - images(0.4)).abs().max() < 0.02
     assert not model.classifier.asked and model.network_calls() == 1000
 
 
 def test_a_healthy_image_stays_as_it_is():
-    twins = exact(depth=500, scale=1.0).restore(images(-0.4), draw(2)).healthy
+    twins = exact(walk={"start_levels": 500}, guidance={"scale": 1.0}).restore(images(-0.4), draw(2)).healthy
     assert (twins - images(-0.4)).abs().max() < 0.02
 
 
 def test_more_guidance_means_more_change():
     changes = [
-        (images(0.4) - exact(depth=300, scale=s, steps=50).restore(images(0.4), draw(2)).healthy).mean().item()
+        (
+            images(0.4)
+            - exact(walk={"start_levels": 300, "calls": 50}, guidance={"scale": s})
+            .restore(images(0.4), draw(2))
+            .healthy
+        )
+        .mean()
+        .item()
         for s in (0.0, 0.3, 1.0)
     ]
     assert abs(changes[0]) < 0.05 < changes[1] < changes[2]
 
 
 def test_skipping_levels_tells_the_classifier_the_true_level():
-    model = exact(depth=500, scale=1.0, steps=5)
+    model = exact(walk={"start_levels": 500, "calls": 5}, guidance={"scale": 1.0})
     model.restore(images(0.4), draw(2))
     assert [t[0] for t in model.classifier.asked] == [499, 399, 299, 199, 99]
     assert model.network_calls() == 15
@@ -122,7 +135,10 @@ def test_skipping_levels_tells_the_classifier_the_true_level():
 @pytest.mark.parametrize(("size", "channels", "data_range"), [(8, 1, "signed"), (12, 2, "unit"), (16, 4, "unit")])
 def test_any_size_and_channels_and_an_item_does_not_depend_on_its_batch(size, channels, data_range):
     for sampler in ("ddim", "ddpm"):
-        settings = {"depth": 6, "scale": 5.0, "sampler": sampler, "data_range": data_range}
+        settings = {
+            "walk": {"start_levels": 6},
+            "guidance": {"scale": 5.0, "sampler": sampler, "data_range": data_range},
+        }
         model = guided(size, channels, **settings)
         x = torch.rand(3, channels, size, size) * 2 - 1
         together = model.restore(x, draw(3)).healthy
@@ -132,7 +148,10 @@ def test_any_size_and_channels_and_an_item_does_not_depend_on_its_batch(size, ch
 
 
 def test_ddim_is_deterministic_and_the_published_noise_is_not():
-    calm, published = guided(depth=6, scale=0.0), guided(depth=6, scale=0.0, quirks="published")
+    calm, published = (
+        guided(walk={"start_levels": 6}, guidance={"scale": 0.0}),
+        guided(walk={"start_levels": 6}, guidance={"scale": 0.0}, quirks="published"),
+    )
     x = torch.rand(1, 1, 8, 8)
     assert torch.equal(calm.restore(x, draw(1)).healthy, calm.restore(x, draw(1, 5)).healthy)
     assert not torch.equal(published.restore(x, draw(1)).healthy, published.restore(x, draw(1, 5)).healthy)
@@ -141,7 +160,12 @@ def test_ddim_is_deterministic_and_the_published_noise_is_not():
 def test_the_aligned_round_trip_is_several_times_closer_than_the_published_one():
     x = images(0.4, 8)
     error = {
-        quirks: (exact(depth=500, scale=0.0, quirks=quirks).restore(x, draw(8)).healthy - x).square().mean().sqrt()
+        quirks: (
+            exact(walk={"start_levels": 500}, guidance={"scale": 0.0}, quirks=quirks).restore(x, draw(8)).healthy - x
+        )
+        .square()
+        .mean()
+        .sqrt()
         for quirks in ("none", "published")
     }
     assert error["none"] < 0.005 and error["published"] > 2 * error["none"]
@@ -151,7 +175,14 @@ def test_the_ablation_starts_at_its_own_level_and_the_published_one_at_500():
     """From a depth of 20 little is lost; a state of level 500 walked back as if it were of level 20 is lost."""
     x = images(0.4, 8)
     error = {
-        quirks: (exact(depth=20, scale=0.0, sampler="ddpm", quirks=quirks).restore(x, draw(8)).healthy - x).abs().mean()
+        quirks: (
+            exact(walk={"start_levels": 20}, guidance={"scale": 0.0, "sampler": "ddpm"}, quirks=quirks)
+            .restore(x, draw(8))
+            .healthy
+            - x
+        )
+        .abs()
+        .mean()
         for quirks in ("none", "published")
     }
     assert error["none"] < 0.1 < 0.4 < error["published"]
@@ -159,7 +190,10 @@ def test_the_ablation_starts_at_its_own_level_and_the_published_one_at_500():
 
 def test_unit_range_estimates_stay_in_it_and_the_published_ones_do_not():
     x = torch.full((1, 1, 8, 8), -3.0)
-    model, published = (exact(depth=9, data_range="unit", quirks=q, means=(0.1, 0.4)) for q in ("none", "published"))
+    model, published = (
+        exact(walk={"start_levels": 9}, guidance={"data_range": "unit"}, quirks=q, means=(0.1, 0.4))
+        for q in ("none", "published")
+    )
     assert model.estimate(x, 300, label=0).clean.min() == 0
     assert published.estimate(x, 300, label=0).clean.min() < -0.01
 
@@ -193,9 +227,16 @@ def test_an_unlabelled_plane_is_refused():
         guided().loss(batch([0, -1]), "classifier")
 
 
-@pytest.mark.parametrize("settings", [{"depth": 0}, {"depth": 1001}, {"depth": 1000, "quirks": "published"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"walk": {"start_levels": 0}},
+        {"walk": {"start_levels": 1001}},
+        {"walk": {"start_levels": 1000}, "quirks": "published"},
+    ],
+)
 def test_a_depth_outside_the_schedule_is_refused(settings):
-    with pytest.raises(Fault, match=r"\.depth = "):
+    with pytest.raises(Fault, match=r"walk\.start_levels = "):
         Guided(size=8, channels=1, network=TINY, classifier=NOISY, **settings)
 
 
@@ -207,8 +248,8 @@ def test_scales_and_depths_that_share_encodings_give_what_each_gives_alone():
     x, shared = images(0.2), Encodings()
     for depth in (6, 12):
         for scale in (0.0, 5.0):
-            alone = guided(depth=depth, scale=scale)
-            together = guided(depth=depth, scale=scale)
+            alone = guided(walk={"start_levels": depth}, guidance={"scale": scale})
+            together = guided(walk={"start_levels": depth}, guidance={"scale": scale})
             together.encodings = shared
             assert torch.equal(together.restore(x, draw(2)).healthy, alone.restore(x, draw(2)).healthy)
     assert sum(map(len, shared.kept.values())) == 2, "one encoding for each depth, none for each scale"
@@ -216,8 +257,8 @@ def test_scales_and_depths_that_share_encodings_give_what_each_gives_alone():
 
 def test_second_order_comes_nearer_to_every_level_with_as_few_calls():
     x = images(0.4)
-    fine = exact(depth=250, scale=1.0).restore(x, draw(2)).healthy
-    few = [exact(depth=250, scale=1.0, steps=10, order=order) for order in (1, 2)]
+    fine = exact(walk={"start_levels": 250}, guidance={"scale": 1.0}).restore(x, draw(2)).healthy
+    few = [exact(walk={"start_levels": 250, "calls": 10, "order": order}, guidance={"scale": 1.0}) for order in (1, 2)]
     errors = [(model.restore(x, draw(2)).healthy - fine).abs().mean() for model in few]
     assert errors[1] < errors[0] / 2
     assert few[0].network_calls() == few[1].network_calls()
@@ -225,4 +266,4 @@ def test_second_order_comes_nearer_to_every_level_with_as_few_calls():
 
 def test_second_order_is_refused_for_the_random_sampler():
     with pytest.raises(Fault, match="order"):
-        guided(order=2, sampler="ddpm")
+        guided(walk={"order": 2}, guidance={"sampler": "ddpm"})

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.latent import Latent
+from small import merged
 
 SIZE = 16
-NETWORK = {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
+NETWORK = {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
 
 
 class Knowing(nn.Module):
@@ -28,7 +29,7 @@ class Knowing(nn.Module):
 
 def latent(**settings) -> Latent:
     torch.manual_seed(0)
-    settings = {"depths": (100, 200), "steps": 5, "eta": 0.0, "draws": 2} | settings
+    settings = merged({"walk": {"start_levels": (100, 200), "calls": 5, "eta": 0.0, "draws": 2}}, settings)
     restorer = Latent(size=SIZE, channels=1, network=NETWORK, autoencoder={"width": 8, "levels": 3}, **settings)
     restorer.code_mean.fill_(0.3)
     restorer.code_square.fill_(0.25)
@@ -48,7 +49,9 @@ def restore(restorer: Latent, x: Tensor) -> Tensor:
     return restorer.restore(x, Draw(0, list(range(len(x))))).healthy
 
 
-@pytest.mark.parametrize("settings", [{}, {"eta": 1.0, "steps": 0, "depths": (30,)}, {"steps": 1}, {"kind": "ae"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"walk": {"eta": 1.0, "calls": 0, "start_levels": (30,)}}, {"walk": {"calls": 1}}, {"kind": "ae"}]
+)
 def test_with_a_perfect_denoiser_the_twin_is_the_image_itself_however_blurred_the_autoencoder(settings):
     restorer, x = latent(**settings), images()
     restorer.denoiser.network = Knowing(restorer.denoiser.schedule, restorer.standard(codes(restorer, x)).detach())

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import Fault
 from pseudohealthy.restorers.stitched import Stitched
+from small import merged
 
-TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
+TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
 SIZE, HEALTHY = 64, -0.4
 
 
@@ -28,7 +29,14 @@ class Exact(nn.Module):
 
 
 def stitched(**settings) -> Stitched:
-    settings = {"depth": 20, "repaint": 6, "repeats": 2, "perceptual": "none"} | settings
+    settings = merged(
+        {
+            "walk": {"start_levels": 20},
+            "repaint": {"level": 6, "repeats": 2},
+            "perceptual": {"trunk": "none"},
+        },
+        settings,
+    )
     restorer = Stitched(size=SIZE, channels=1, network=TINY, **settings).eval()
     restorer.denoiser.network = Exact(restorer.denoiser.schedule)
     return restorer
@@ -64,7 +72,7 @@ def test_without_a_threshold_each_image_gives_up_its_most_suspicious_twentieth()
 
 
 def test_every_call_is_counted():
-    for settings in ({}, {"repaint_steps": 3, "steps": 5, "eta": 0.0}, {"repeats": 1}):
+    for settings in ({}, {"repaint": {"calls": 3}, "walk": {"calls": 5, "eta": 0.0}}, {"repaint": {"repeats": 1}}):
         restorer = stitched(**settings)
         restore(restorer, lesioned())
         assert restorer.denoiser.network.calls == restorer.network_calls()
@@ -75,6 +83,6 @@ def test_the_report_names_the_distance():
 
 
 def test_settings_that_cannot_work_are_refused():
-    for settings in ({"side": 4}, {"repeats": 0}, {"repaint": 0}):
+    for settings in ({"side": 4}, {"repaint": {"repeats": 0}}, {"repaint": {"level": 0}}):
         with pytest.raises(Fault):
             stitched(**settings)

@@ -21,8 +21,9 @@ from pseudohealthy.restorers.stitched import Stitched
 from pseudohealthy.restorers.thor import Thor
 from pseudohealthy.workflows.evaluate import evaluate
 from pseudohealthy.workflows.train import train
+from small import merged
 
-TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "groups": 4}
+TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
 HEALTHY = -0.4  # what the exact denoiser below believes every pixel of a healthy image to be
 
 
@@ -40,8 +41,8 @@ class Exact(nn.Module):
 
 
 def thor(quirks="none", size=48, **settings) -> Thor:
-    settings = {"depth": 30, "harmonise": (20, 10)} | settings
-    restorer = Thor(size=size, channels=1, network=TINY, perceptual="none", quirks=quirks, **settings).eval()
+    settings = merged({"walk": {"start_levels": 30}, "harmonise": {"levels": (20, 10)}}, settings)
+    restorer = Thor(size=size, channels=1, network=TINY, perceptual={"trunk": "none"}, quirks=quirks, **settings).eval()
     restorer.denoiser.network = Exact(restorer.denoiser.schedule)
     return restorer
 
@@ -114,8 +115,8 @@ def test_a_harmonised_level_is_asked_about_again_and_the_published_code_does_not
 
 
 def test_skipped_levels_never_skip_a_harmonisation():
-    restorer = thor(steps=4, eta=0.0)
-    assert restorer.walk(30) == [30, 23, 20, 15, 10, 8, 0]
+    restorer = thor(walk={"calls": 4, "eta": 0.0})
+    assert restorer.levels(30) == [30, 23, 20, 15, 10, 8, 0]
     restore(restorer, lesioned())
     assert restorer.denoiser.network.asked.count(20) == restorer.denoiser.network.asked.count(10) == 2
 
@@ -131,7 +132,7 @@ def test_dark_pixels_stay_dark_and_the_published_code_turns_them_grey():
     """Images live in [-1, 1]; the released code clips its blend at 0, which is mid-grey there."""
     dark = {}
     for quirks in ("none", "published"):
-        restorer = thor(quirks, harmonise=(1,))
+        restorer = thor(quirks, harmonise={"levels": (1,)})
         restorer.denoiser.network = Echo()
         dark[quirks] = restore(restorer, lesioned()).healthy[..., 40:, 40:].mean()
     assert dark["none"] == pytest.approx(HEALTHY, abs=0.03)
@@ -173,7 +174,10 @@ def test_a_healthy_image_scores_low_and_in_the_published_code_every_image_peaks(
     healthy += 0.02 * torch.randn(healthy.shape, generator=torch.Generator().manual_seed(0))
     ratio = {}
     for quirks in ("none", "published"):
-        peak = [restore(thor(quirks, depth=12, harmonise=(10,)), x).map.max() for x in (healthy, lesioned())]
+        peak = [
+            restore(thor(quirks, walk={"start_levels": 12}, harmonise={"levels": (10,)}), x).map.max()
+            for x in (healthy, lesioned())
+        ]
         ratio[quirks] = float(peak[0] / peak[1])
     assert ratio["none"] < 0.05
     assert ratio["published"] > 0.5
@@ -189,8 +193,7 @@ def test_simplex_fields_belong_to_images_and_the_published_code_shares_one():
 def real(quirks) -> Thor:
     """With a network that answers in earnest, so that the noise matters."""
     torch.manual_seed(0)
-    restorer = Thor(size=48, channels=1, network=TINY, perceptual="none", quirks=quirks, noise="simplex", depth=6,
-                    harmonise=(3,)).eval()  # fmt: skip
+    restorer = Thor(size=48, channels=1, network=TINY, perceptual={"trunk": "none"}, quirks=quirks, diffusion={"noise": "simplex"}, walk={"start_levels": 6}, harmonise={"levels": (3,)}).eval()  # fmt: skip
     with torch.no_grad():
         for parameter in restorer.parameters():
             if parameter.abs().max() == 0:
@@ -201,7 +204,7 @@ def real(quirks) -> Thor:
 @pytest.mark.parametrize("method", [Thor, Stitched, Consensus])
 def test_waves_can_be_matched_to_the_lesions_wherever_simplex_noise_can_be_chosen(method):
     waves = {"octaves": 2, "frequency": 16.0, "standardise": True}
-    restorer = method(size=16, channels=1, network=TINY, noise="simplex", **waves)
+    restorer = method(size=16, channels=1, network=TINY, diffusion={"noise": "simplex", **waves})
     draw = restorer.noisy(Draw(0, [0]))
     assert draw.kind == "simplex" and waves.items() <= draw.settings.items()
 
@@ -211,16 +214,17 @@ def test_the_report_names_the_distance():
     assert "released code" in thor("published").describe()
 
 
-def test_listed_levels_that_are_not_below_the_depth_are_left_out():
-    """So depth is swept with one list; at the paper's depth the list is the paper's."""
+def test_listed_levels_that_are_not_below_the_start_are_left_out():
+    """So the start is swept with one list; at the paper's start the list is the paper's."""
     defaults = inspect.signature(Thor.__init__).parameters
-    assert (defaults["depth"].default, defaults["harmonise"].default) == (350, (300, 150, 50))
+    assert defaults["walk"].default.start_levels == (350,) and defaults["harmonise"].default.levels == (300, 150, 50)
     visited = {
-        depth: thor(depth=depth, harmonise=(50, 300, 150)).harmonise for depth in (51, 100, 151, 300, 301, 350, 700)
+        depth: thor(walk={"start_levels": depth}, harmonise={"levels": (50, 300, 150)}).harmonised
+        for depth in (51, 100, 151, 300, 301, 350, 700)
     }
     assert visited == {51: (50,), 100: (50,), 151: (150, 50), 300: (150, 50), 301: (300, 150, 50),
                        350: (300, 150, 50), 700: (300, 150, 50)}  # fmt: skip
-    swept = thor(depth=15)
+    swept = thor(walk={"start_levels": 15})
     restore(swept, lesioned())
     assert swept.denoiser.network.asked == [*range(15, 9, -1), *range(10, 0, -1)]
     assert len(swept.denoiser.network.asked) == swept.network_calls()
@@ -228,23 +232,23 @@ def test_listed_levels_that_are_not_below_the_depth_are_left_out():
 
 
 def test_the_published_code_blends_where_its_walk_begins(monkeypatch):
-    """Its loop looks a level up in the list whatever the depth, so also at the first one, and never above."""
+    """Its loop looks a level up in the list whatever the start, so also at the first one, and never above."""
     noised = []
     monkeypatch.setattr(thor_published, "region", lambda maps, side: noised.append(1) or region(maps, side))
     for depth, times in ((20, 2), (15, 1), (30, 2)):
         noised.clear()
-        restore(thor("published", depth=depth), lesioned())
+        restore(thor("published", walk={"start_levels": depth}), lesioned())
         assert len(noised) == times
 
 
 def test_settings_that_cannot_work_are_refused():
     for settings in (
-        {"harmonise": (30,)},
-        {"harmonise": ()},
-        {"depth": 10},
-        {"harmonise": (20, 20)},
-        {"side": 12},
-        {"quirks": "published", "steps": 5},
+        {"harmonise": {"levels": (30,)}},
+        {"harmonise": {"levels": ()}},
+        {"walk": {"start_levels": 10}},
+        {"harmonise": {"levels": (20, 20)}},
+        {"harmonise": {"side": 12}},
+        {"quirks": "published", "walk": {"calls": 5}},
     ):
         with pytest.raises(Fault) as caught:
             thor(**settings)
@@ -270,8 +274,7 @@ def test_weights_that_answer_twice_the_noise_less_one_are_repaired():
 def test_a_run_says_that_the_distance_was_a_stand_in(tiny, pictures, tmp_path):
     recipe = tiny()
     network = recipe.restorer["network"]
-    recipe.restorer = {"name": "thor", "depth": 30, "harmonise": (20,), "steps": 2, "eta": 0.0, "perceptual": "none",
-                       "network": network}  # fmt: skip
+    recipe.restorer = {"name": "thor", "walk": {"start_levels": 30, "calls": 2, "eta": 0.0}, "harmonise": {"levels": (20,)}, "perceptual": {"trunk": "none"}, "network": network}  # fmt: skip
     run = train(recipe, pictures, tmp_path / "run", steps=1, device="cpu")
     result = evaluate(run, pictures, device="cpu", controls=False, limit=4)
     words = [record.postprocessing for record in result.records if record.metric != "l1_ratio"]  # of twins, not of maps

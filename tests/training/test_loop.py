@@ -124,7 +124,7 @@ def test_the_threshold_is_a_quantile_of_healthy_patients_and_says_so(tiny_run):
 
 
 def test_it_learns(pictures, tiny, tmp_path):
-    recipe = tiny("training.steps=45", "training.rate=0.01", "training.validate=15", "restorer.levels=20")
+    recipe = tiny("training.steps=45", "training.rate=0.01", "training.validate=15", "restorer.diffusion.levels=20")
     run = train(recipe, pictures, tmp_path / "run", device="cpu")
     losses = [entry["validation_loss"] for entry in json.loads((run.folder / "training_history.json").read_text())]
     assert losses[-1] < 0.8 * losses[0]
@@ -132,7 +132,9 @@ def test_it_learns(pictures, tiny, tmp_path):
 
 # -- interruption ----------------------------------------------------------------------------------------------------
 def test_resumed_after_kill_9_it_equals_the_uninterrupted_run_bit_for_bit(pictures, tiny, tmp_path, start):
-    recipe = tiny("training.steps=20", "training.validate=5", "restorer.network.dropout=0.1", "training.augment=affine")
+    recipe = tiny(
+        "training.steps=20", "training.validate=5", "restorer.network.block.dropout=0.1", "training.augment=affine"
+    )
     whole = train(recipe, pictures, tmp_path / "whole", device="cpu")
     process = start(recipe, pictures, tmp_path / "killed")
     wait_for((tmp_path / "killed" / "resume.safetensors").is_file, process)
@@ -217,7 +219,7 @@ def test_resuming_a_finished_run_changes_no_weights(tiny_run, tmp_path):
 def test_a_trained_run_is_retuned_with_a_new_threshold_and_the_same_weights(tiny_run, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run")
     data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
-    settings = ["map.kind=squared", "restorer.draws=1"]
+    settings = ["map.kind=squared", "restorer.walk.draws=1"]
     again = resume(tmp_path / "run", data=data, settings=settings, device="cpu")
     assert equal(weights(tiny_run, "best_model"), weights(again, "best_model"))
     assert Run.open(again.folder).recipe.map["kind"] == "squared" and again.record["network_calls"] == 3

@@ -43,7 +43,7 @@ def refused(recipe, data: Path, out: Path, **options) -> Fault:
     return caught.value
 
 
-WRONG = [("restorer.draws=0", 2), ("map.median=17", 2), ("canvas.size=15", 2), ("canvas.channels=2", 2),
+WRONG = [("restorer.walk.draws=0", 2), ("map.median=17", 2), ("canvas.size=15", 2), ("canvas.channels=2", 2),
          ("restorer.weights=nowhere", 2), ("training.batch=0", 2)]  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def test_a_finished_run_is_not_touched_unless_asked_and_survives_a_refused_overw
     assert contents(out) == before
     for data, recipe in (
         (unreadable, tiny()),
-        (pictures, tiny("restorer.draws=0")),
+        (pictures, tiny("restorer.walk.draws=0")),
         (pictures, tiny("canvas.channels=2")),
     ):
         refused(recipe, data, out, overwrite=True)

@@ -276,7 +276,7 @@ def test_kinds_levels_and_threshold(tiny_run, tmp_path):
     detect(tiny_run, [tmp_path / "in"], tmp_path / "out", kinds=["json"], threshold="0.125", levels=1, device="cpu")
     assert [path.name for path in (tmp_path / "out" / "a").iterdir()] == ["case.json"]
     said = json.loads((tmp_path / "out" / "a" / "case.json").read_text())
-    assert said["threshold"] == 0.125 and said["made"]["settings"] == ["restorer.steps=1"]
+    assert said["threshold"] == 0.125 and said["made"]["settings"] == ["restorer.walk.calls=1"]
     assert (tmp_path / "out" / "report.html").is_file()
 
 

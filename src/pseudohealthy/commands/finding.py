@@ -71,7 +71,7 @@ class Detect(Command):
     calls: Annotated[int | None, Arg(aliases=("levels",), least=1)] = None
     """network calls of a walk back, instead of the recipe's; only for methods that walk"""
     set: Annotated[tuple[str, ...], Arg(metavar="SECTION.KEY=VALUE")] = ()
-    """settings of restoring (restorer.*) and of the map (map.*) instead of the run's, such as restorer.draws=4; the
+    """settings of restoring (restorer.*) and of the map (map.*) instead of the run's, such as restorer.walk.draws=4; the
     stored threshold was set without them"""
     batch: Annotated[int, Arg(least=1)] = 32
     """planes restored at once; changes speed and memory only"""

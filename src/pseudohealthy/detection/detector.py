@@ -21,6 +21,7 @@ from pseudohealthy.devices import pick_device, precision_of
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps.anomaly_map import AnomalyMap
+from pseudohealthy.marks import Range
 from pseudohealthy.metrics.thresholds import otsu
 from pseudohealthy.networks.precision import for_inference
 from pseudohealthy.preprocessing.canvas import Fitted
@@ -28,7 +29,7 @@ from pseudohealthy.progress import say
 from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Part, Stack, read, restorations
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.runs.run import Run
-from pseudohealthy.settings import Range, coerce
+from pseudohealthy.settings import coerce
 
 OLD = ("OLD_SCORES: threshold and healthy percentile were computed the old way ({}), by an older version or under other "
        "settings; train --resume makes them anew")  # fmt: skip
@@ -62,7 +63,7 @@ class Detector:
 
     threshold: a number, "stored" (the run's healthy quantile) or "otsu" (per case; always finds something).
     batch: planes restored at once; neither it nor the order of cases changes a result. precision: "auto", "bf16", "fp32".
-    settings: changes to the run's recipe, ``section.key=value``, such as "restorer.steps=10"; they are part of `made`.
+    settings: changes to the run's recipe, ``section.key=value``, such as "restorer.walk.calls=10"; they are part of `made`.
     strict_domain: refuse a scan that is unlike those the run was trained on, instead of warning of it.
     """
 

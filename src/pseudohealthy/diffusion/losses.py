@@ -1,21 +1,38 @@
-"""The hybrid loss of a denoiser with learned variance: squared error plus the variational bound.
+"""Weights of the loss by noise level, and the hybrid loss of a denoiser with learned variance.
 
-Nichol & Dhariwal 2021, "Improved denoising diffusion probabilistic models", equations 4 to 7, 15 and 16; the likelihood
+The hybrid loss is the squared error plus the variational bound: Nichol & Dhariwal 2021, "Improved denoising diffusion probabilistic models", equations 4 to 7, 15 and 16; the likelihood
 of the last step as in Ho et al. 2020, equation 13. This is what Wolleb et al. 2022 train with.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser
+from .denoiser import Denoiser, Target
 from .schedule import Schedule
 
+Weighting = Literal["none", "min-snr", "p2"]
+
+MIN_SNR = 5.0  # the paper's gamma
 GREYS = 255  # steps between the ends of the data's range: 8-bit images
+
+
+def weight(schedule: Schedule, t: Tensor, target: Target, weighting: Literal["min-snr", "p2"], like: Tensor) -> Tensor:
+    """What the squared error of the target counts for at levels t (B,) in 1..T, typed like `like` (B,).
+
+    Both papers weight the error of the clean image by a function of snr = a^2 / s^2: min(snr, 5) ("min-snr", Hang et
+    al., ICCV 2023, section 3.4) or snr / (1 + snr) = a^2 ("p2", Choi et al., CVPR 2022, equation 8 with k = gamma = 1).
+    An error of the noise is snr times one of the clean image, an error of the velocity 1 / s^2 times.
+    """
+    a, s = schedule.at(t, like)
+    snr = a**2 / s**2
+    clean = snr.clamp(max=MIN_SNR) if weighting == "min-snr" else a**2
+    of_target = {"clean": torch.ones_like(snr), "noise": 1 / snr, "velocity": s**2}[target]
+    return clean * of_target
 
 
 def hybrid(

@@ -1,4 +1,8 @@
-"""The one loop that moves images along noise levels: downwards restores, upwards encodes."""
+"""The one loop that moves images along noise levels, and the three steps it can take.
+
+Downwards restores, upwards encodes. Letters as in the papers: x the state, x0 its clean estimate, eps its noise;
+(a, s) are `signal` and `sigma` of the level where the state is, (b, r) of the level to which it goes.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from .denoiser import Estimate
 from .schedule import Schedule
 
 Edit = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+Step = Callable[[Schedule, Tensor, Estimate, int, int], Tensor]  # (table, x, estimate, now, then) -> the next state
+Variance = Literal["posterior", "large", "learned"]
 
 
 def walk(start: int, stop: int, steps: int) -> list[int]:
@@ -24,88 +30,114 @@ def walk(start: int, stop: int, steps: int) -> list[int]:
     return [start, *(start + math.floor((stop - start) * i / steps + 0.5) for i in range(1, steps + 1))]
 
 
+def ddim(table: Schedule, x: Tensor, estimate: Estimate, now: int, then: int) -> Tensor:
+    """The deterministic step, down or up (Song et al. 2021, DDIM, equation 12 with sigma = 0)."""
+    b, r = coefficients(table, then)
+    return b * estimate.clean + r * estimate.noise
+
+
+def ancestral(draw: Callable[[Tensor], Tensor], eta: float = 1.0, variance: Variance = "posterior") -> Step:
+    """The step that adds fresh noise on the way down (DDIM, equations 12 and 16; with eta 1 it is Ho et al. 2020).
+
+    The step to level 0 and steps upwards add none.
+
+    Args:
+        draw: fresh noise like its argument, for example a `Draw`.
+        eta: share of the posterior's spread that is fresh; 0 is `ddim`.
+        variance: of the fresh noise: the posterior's, beta ("large"), or between them as the network says ("learned").
+    """
+
+    def step(table: Schedule, x: Tensor, estimate: Estimate, now: int, then: int) -> Tensor:
+        if not 0 < then < now:
+            return ddim(table, x, estimate, now, then)
+        (a, s), (b, r) = coefficients(table, now), coefficients(table, then)
+        fresh = eta * r / s * math.sqrt(1 - (a / b) ** 2)
+        mean = b * estimate.clean + math.sqrt(max(r**2 - fresh**2, 0.0)) * estimate.noise
+        return mean + spread(variance, fresh, eta * math.sqrt(1 - (a / b) ** 2), estimate.spread) * draw(x)
+
+    return step
+
+
+def second_order() -> Step:
+    """The step that also looks at the estimate before: at equal calls skipped levels cost several times less error.
+
+    Downwards the clean image is extrapolated in the logarithm of signal to noise (DPM-Solver++(2M), Lu et al. 2022,
+    algorithm 2), upwards the noise in the ratio of noise to signal (Adams-Bashforth), in which level 0 is not
+    infinitely far away. The other of the two follows from x. The first step, and the one to level 0, is `ddim`'s, as
+    in the paper. One step remembers one walk: make it anew for another.
+    """
+    before: list[tuple[int, Estimate]] = []
+
+    def step(table: Schedule, x: Tensor, estimate: Estimate, now: int, then: int) -> Tensor:
+        ahead = extrapolated(table, x, before[-1], (now, estimate), then) if before else estimate
+        before[:] = [(now, estimate)]
+        return ddim(table, x, ahead, now, then)
+
+    return step
+
+
+def extrapolated(
+    table: Schedule, x: Tensor, before: tuple[int, Estimate], now: tuple[int, Estimate], then: int
+) -> Estimate:
+    """The estimate of state x for a second-order step to level `then`, from (level, estimate) before and now."""
+    (was, first), (level, found) = before, now
+    (a0, s0), (a, s), (b, r) = (coefficients(table, t) for t in (was, level, then))
+    if then > level:
+        noise = found.noise + (r / b - s / a) / (s / a - s0 / a0) / 2 * (found.noise - first.noise)
+        return Estimate((x - s * noise) / a, noise)
+    clean = found.clean
+    if r > 0 and s0 > 0:
+        weight = math.log(b * s / (r * a)) / math.log(a * s0 / (s * a0)) / 2
+        clean = clean + weight * (clean - first.clean)
+    return Estimate(clean, (x - a * clean) / s)
+
+
 @torch.no_grad()
 def sample(
     denoise: Callable[..., Estimate],
     x: Tensor,
     levels: Sequence[int],
     *,
-    eta: float = 0.0,
-    order: int = 1,
-    draw: Callable[[Tensor], Tensor] | None = None,
+    step: Step = ddim,
     edit: Edit | None = None,
     clip: bool = True,
-    variance: Literal["posterior", "large", "learned"] = "posterior",
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
     schedule: Schedule | None = None,
     **condition: Any,
 ) -> Tensor:
     """Move x (B, C, H, W) from ``levels[0]`` through every level to ``levels[-1]``; returns the last state.
 
-    denoise: a `Denoiser`, or any callable (x, level, **condition) -> `Estimate` (then give its `schedule`).
-    eta: 0 is DDIM (Song et al. 2021, equation 12), 1 ancestral DDPM (Ho et al. 2020). Noise is only ever added on
-        the way down, never on the step to level 0; steps upwards are the deterministic DDIM encoding.
-    order: 1, or 2 for two-step steps that also look at the estimate before: at equal calls the error of skipped levels
-        is several times smaller, in both directions, and falls with the square of their number (see `ahead`). For eta 0.
-    draw: fresh noise like its argument, for example a `Draw`; needed when eta > 0 and a level goes down.
-    edit: (clean, noise, x, now) -> (clean, noise), applied to every estimate after clipping and not clipped again.
-    clip: clamp the clean estimate to [-1, 1] and let the noise follow.
-    variance: of the added noise when eta > 0: "posterior" (fixed-small), "large" (beta) or "learned" (`spread`).
-    callback: called with (now, x, clean) before each step.
-    Skipping levels with eta = 1 shrinks contrast even with a perfect denoiser; prefer eta = 0 there, and order = 2.
+    Skipping levels with `ancestral` shrinks contrast even with a perfect denoiser; prefer `second_order` there.
+
+    Args:
+        denoise: a `Denoiser`, or any callable (x, level, **condition) -> `Estimate` (then give its `schedule`).
+        step: `ddim`, ``ancestral(draw)`` or ``second_order()``.
+        edit: (clean, noise, x, now) -> (clean, noise), applied to every estimate after clipping, not clipped again.
+        clip: clamp the clean estimate to [-1, 1] and let the noise follow.
+        callback: called with (now, x, clean) before each step.
     """
-    if order not in (1, 2) or (order == 2 and eta > 0):
-        raise ValueError(f"order {order} with eta {eta:g}: choose 1, or 2 for steps without noise (eta 0)")
-    before: tuple[int, Tensor, Tensor] | None = None
     table = schedule if schedule is not None else denoise.schedule  # type: ignore[attr-defined]
     for now, then in pairwise(levels):
         estimate = denoise(x, now, **condition)
         clean, noise = estimate.clean, estimate.noise
-        a, s, b, r = (float(v) for v in (table.signal[now], table.sigma[now], table.signal[then], table.sigma[then]))
         if clip and now > 0:
+            a, s = coefficients(table, now)
             clean = clean.clamp(-1, 1)
             noise = (x - a * clean) / s
         if edit is not None:
             clean, noise = edit(clean, noise, x, now)
         if callback is not None:
             callback(now, x, clean)
-        if order == 2:
-            found = now, clean, noise
-            if before is not None:
-                clean, noise = ahead(table, before, found, then, x)
-            before = found
-        downwards = eta > 0 and 0 < then < now
-        fresh = eta * r / s * math.sqrt(1 - (a / b) ** 2) if downwards else 0.0
-        state = b * clean + math.sqrt(max(r**2 - fresh**2, 0.0)) * noise
-        if downwards:
-            if draw is None:
-                raise ValueError("eta > 0 adds noise on the way down: give draw")
-            state = state + _spread(variance, fresh, eta * math.sqrt(1 - (a / b) ** 2), estimate.spread) * draw(x)
-        x = state
+        x = step(table, x, Estimate(clean, noise, estimate.spread), now, then)
     return x
 
 
-def ahead(
-    table: Schedule, before: tuple[int, Tensor, Tensor], now: tuple[int, Tensor, Tensor], then: int, x: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(clean, noise) of state x for a second-order step to level `then`, from (level, clean, noise) before and now.
-
-    Downwards the clean image is extrapolated in the logarithm of signal to noise (DPM-Solver++(2M), Lu et al. 2022,
-    algorithm 2), upwards the noise in the ratio of noise to signal (Adams-Bashforth), in which level 0 is not infinitely
-    far away. The other of the two follows from x. The step to level 0 is of first order, as in the paper.
-    """
-    (was, clean0, noise0), (level, clean, noise) = before, now
-    (a0, s0), (a, s), (b, r) = ((float(table.signal[i]), float(table.sigma[i])) for i in (was, level, then))
-    if then > level:
-        noise = noise + (r / b - s / a) / (s / a - s0 / a0) / 2 * (noise - noise0)
-        return (x - s * noise) / a, noise
-    if r > 0 and s0 > 0:
-        weight = math.log(b * s / (r * a)) / math.log(a * s0 / (s * a0)) / 2
-        clean = clean + weight * (clean - clean0)
-    return clean, (x - a * clean) / s
+def coefficients(table: Schedule, level: int) -> tuple[float, float]:
+    """How much signal and how much noise a state holds at this level."""
+    return float(table.signal[level]), float(table.sigma[level])
 
 
-def _spread(variance: str, small: float, large: float, v: Tensor | None) -> float | Tensor:
+def spread(variance: Variance, small: float, large: float, v: Tensor | None) -> float | Tensor:
     """Standard deviation of the added noise, between the posterior's (`small`) and beta's (`large`)."""
     if variance == "posterior":
         return small

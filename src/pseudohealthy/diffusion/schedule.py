@@ -17,11 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+BETAS = (1e-4, 0.02)  # first and last beta of the linear schedule (Ho et al. 2020, section 4)
+
 
 class Schedule:
     """Tables of a variance-preserving diffusion, float64 on the CPU, all of length ``steps + 1`` (index = level).
 
-    kind: "linear" (betas from `start` to `end`, rescaled by 1000 / steps) or "cosine" (`offset` is the paper's s).
+    kind: "linear" (from the first to the last of `betas`, rescaled by 1000 / steps) or "cosine" (`offset` is the
+        paper's s).
     floor: lower clip of the cosine betas; 0 is the published formula, 1e-4 what the patched CT code uses.
     Raises ValueError for an unknown kind or fewer than one step.
     """
@@ -31,15 +34,14 @@ class Schedule:
         kind: Literal["linear", "cosine"] = "linear",
         steps: int = 1000,
         *,
-        start: float = 1e-4,
-        end: float = 0.02,
+        betas: tuple[float, float] = BETAS,
         offset: float = 0.008,
         floor: float = 0.0,
     ):
         if steps < 1:
             raise ValueError(f"a schedule needs at least one step, got {steps}")
         if kind == "linear":
-            beta = np.linspace(start, end, steps) * (1000 / steps)
+            beta = np.linspace(*betas, steps) * (1000 / steps)
             beta = np.minimum(beta, 0.999)  # short schedules would otherwise pass 1
         elif kind == "cosine":
             angle = (np.arange(steps + 1) / steps + offset) / (1 + offset) * math.pi / 2

@@ -130,22 +130,22 @@ def told(
     denoiser, device = model.model.denoiser, detector.device
     depth = max(1, round(share * denoiser.schedule.steps))
     images = images.to(device)
-    noised = denoiser.noised(images, model.fields(images, depth, draw)[:: model.draws], depth).cpu()
+    noised = denoiser.noised(images, model.fields(images, depth, draw)[:: model.walk.draws], depth).cpu()
     twins = []
     with torch.autocast(device.type, torch.bfloat16, enabled=detector.precision == torch.bfloat16):
         for condition in conditions:
             context = model.model.context(condition.to(device))
             estimates = model.estimates(images, context, depth, draw)
-            twins.append(averaged([estimates], model.clip).healthy.float().cpu())
+            twins.append(averaged([estimates], model.walk.clip).healthy.float().cpu())
     return noised, twins
 
 
 def at_deepest(detector: Detector) -> Detector | None:
     """The run made to start from its highest level of noise; None where its method has no such setting, or would take more
     than `MOST_CALLS`."""
-    levels = detector.run.recipe.restorer.get("max_level") or detector.run.recipe.restorer.get("levels")
+    diffusion = getattr(detector.restorer, "diffusion", None)
     try:
-        settings = [*detector.settings, f"restorer.depths=[{levels}]"]
+        settings = [*detector.settings, f"restorer.walk.start_levels=[{diffusion.highest if diffusion else 0}]"]
         deepest = Detector(
             detector.run, device=str(detector.device), batch=detector.batch, threshold=0.0, settings=settings
         )

@@ -15,11 +15,11 @@ State = Mapping[str, Tensor]
 
 
 def unet_settings(state: State) -> dict[str, Any]:
-    """Settings of our `UNet`, channels, classes and vector included, but heads and attention order.
+    """Settings of our `UNet`, channels, classes and vector included, but heads and their order.
 
     Raises KeyError where a layer that every such network has is missing, ValueError where the levels are uneven.
     """
-    width, in_channels = state["input_blocks.0.0.weight"].shape[:2]
+    width, channels = state["input_blocks.0.0.weight"].shape[:2]
     # In every level of the decoder but the last, one stage ends with what doubles the size.
     doubling = {key.split(".")[1] for key in state if key.startswith("output_blocks.") and is_doubling(key)}
     levels = len(doubling) + 1
@@ -33,17 +33,16 @@ def unet_settings(state: State) -> dict[str, Any]:
     elif "label_emb.0.weight" in state:
         conditions["vector"] = state["label_emb.0.weight"].shape[1]
     out = state["out.2.weight"].shape[0]
+    multipliers, attended = levels_of(state, firsts, width)
     return {
-        "in_channels": in_channels,
-        "out_channels": in_channels,
-        "width": width,
-        **levels_of(state, firsts, width),
-        "blocks": per_level - 1,
-        "middle_attention": "middle_block.1.norm.weight" in state,
-        "scale_shift": scale_shift(state),
-        "residual_sampling": not any(key.endswith(".op.weight") for key in state),
-        "learned_variance": out == 2 * in_channels,
+        "channels": channels,
+        "learned_variance": out == 2 * channels,
         **conditions,
+        "width": width,
+        "multipliers": multipliers,
+        "blocks": per_level - 1,
+        "attention": {"at": attended, "middle": "middle_block.1.norm.weight" in state},
+        "block": block_settings(state),
     }
 
 
@@ -54,32 +53,31 @@ def classifier_settings(state: State) -> dict[str, Any]:
     size of the pooling agree. KeyError and ValueError as of `unet_settings`.
     """
     width, in_channels = state["input_blocks.0.0.weight"].shape[:2]
-    count, attended = stages(state), [i for i in range(1, stages(state)) if f"input_blocks.{i}.1.norm.weight" in state]
+    count, stands = stages(state), [i for i in range(1, stages(state)) if f"input_blocks.{i}.1.norm.weight" in state]
     changes = [i for i in range(1, count) if f"input_blocks.{i}.0.skip_connection.weight" in state]
     side = math.isqrt(state["out.2.positional_embedding"].shape[1] - 1)
     fitting = []
     for per_level in range(2, count + 1):
         firsts = range(1, 1 + count, per_level)
         blocks = [range(first, first + per_level - 1) for first in firsts]
-        whole = [i for level in blocks for i in level if level.start in attended]
-        if count % per_level == 0 and set(changes) <= set(firsts) and attended == whole:
+        whole = [i for level in blocks for i in level if level.start in stands]
+        if count % per_level == 0 and set(changes) <= set(firsts) and stands == whole:
             fitting.append((per_level, firsts[: count // per_level]))
     if not fitting:
-        raise ValueError(f"{count} stages with attention in {attended} make no levels")
+        raise ValueError(f"{count} stages with attention in {stands} make no levels")
     per_level, firsts = min(fitting, key=lambda found: (found[0] != 5, found[0]))  # published: 4 blocks and one down
-    found = levels_of(state, firsts, width)
-    seen = [m for level, m in enumerate(found["multipliers"]) if 2**level in found["attention"]]
-    channels = [width * m for m in (found["multipliers"][-1], *seen)]
+    multipliers, attended = levels_of(state, firsts, width)
+    seen = [m for level, m in enumerate(multipliers) if 2**level in attended]
+    channels = [width * m for m in (multipliers[-1], *seen)]
     return {
         "in_channels": in_channels,
         "size": side * 2 ** (len(firsts) - 1),
         "classes": state["out.2.c_proj.weight"].shape[0],
         "width": width,
-        **found,
+        "multipliers": multipliers,
         "blocks": per_level - 1,
-        "head_channels": math.gcd(64, *channels),
-        "scale_shift": scale_shift(state),
-        "residual_sampling": not any(key.endswith(".op.weight") for key in state),
+        "attention": {"at": attended, "head_channels": math.gcd(64, *channels)},
+        "block": block_settings(state),
     }
 
 
@@ -106,14 +104,17 @@ def is_doubling(key: str) -> bool:
     return place[0] in "12" and place[1:] in (".conv.weight", ".in_layers.2.weight")
 
 
-def levels_of(state: State, firsts: Iterable[int], width: int) -> dict[str, Any]:
-    """Multipliers and attention, from the first block of each level."""
+def levels_of(state: State, firsts: Iterable[int], width: int) -> tuple[list[int], list[int]]:
+    """Multipliers, and the factors with attention, from the first block of each level."""
+    multipliers = [state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] // width for i in firsts]
+    return multipliers, [2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.norm.weight" in state]
+
+
+def block_settings(state: State) -> dict[str, bool]:
+    """What shapes and names tell of the blocks."""
+    first = "input_blocks.1.0."
+    twice = 2 * state[f"{first}out_layers.3.weight"].shape[0]
     return {
-        "multipliers": [state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] // width for i in firsts],
-        "attention": [2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.norm.weight" in state],
+        "scale_shift": state[f"{first}emb_layers.1.weight"].shape[0] == twice,
+        "residual_sampling": not any(key.endswith(".op.weight") for key in state),
     }
-
-
-def scale_shift(state: State) -> bool:
-    block = "input_blocks.1.0."
-    return state[f"{block}emb_layers.1.weight"].shape[0] == 2 * state[f"{block}out_layers.3.weight"].shape[0]

@@ -28,22 +28,21 @@ def convert(state: Mapping[str, Any], *, heads: int = 2) -> tuple[dict[str, Any]
     state = state.get("ema", state.get("model_state_dict", state))
     if "time_embedding.1.weight" not in state or "down.0.0.weight" not in state:
         raise Fault("CHECKPOINT_MISMATCH", "this is no AnoDDPM state dict", "name the system it is of", exit=BAD_MODEL)
-    width, in_channels = state["down.0.0.weight"].shape[:2]
+    width, channels = state["down.0.0.weight"].shape[:2]
     # In every decoder level but the last one, one stage ends with a second residual block that doubles the size.
     doubling = {key.split(".")[1] for key in state if re.match(r"up\.\d+\.[12]\.in_layers\.", key)}
     levels = len(doubling) + 1
     per_level = len({key.split(".")[1] for key in state if key.startswith("down.")}) // levels
     firsts = range(1, 1 + levels * per_level, per_level)
+    attended = tuple(2**level for level, i in enumerate(firsts) if f"down.{i}.1.norm.weight" in state)
     settings = {
-        "in_channels": in_channels,
-        "out_channels": state["out.2.weight"].shape[0],
+        "channels": channels,
         "width": width,
         "multipliers": tuple(state[f"down.{i}.0.out_layers.3.weight"].shape[0] // width for i in firsts),
         "blocks": per_level - 1,
-        "attention": tuple(2**level for level, i in enumerate(firsts) if f"down.{i}.1.norm.weight" in state),
-        "heads": heads,
-        "residual_sampling": True,
-        "embedding_order": "sin-cos",
+        "attention": {"at": attended, "heads": heads},
+        "block": {"residual_sampling": True},
+        "time": {"order": "sin-cos"},
     }
     return settings, {renamed(key): value for key, value in state.items()}
 

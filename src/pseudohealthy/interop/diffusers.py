@@ -8,7 +8,6 @@ the scheduler's configuration. diffusers itself is not needed. Published size, g
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,7 +81,7 @@ def read_folder(path: Path) -> Imported:
             raise ValueError("its pipeline restores codes of an autoencoder, not images")
         config = parsed(model / "config.json")
         settings, restorer = unet_settings(config), {"name": "ddpm"}
-        canvas = {"channels": settings["in_channels"]} | image_size(config.get("sample_size"))
+        canvas = {"channels": settings["channels"]} | image_size(config.get("sample_size"))
         if scheduler is not None:
             restorer |= schedule(parsed(scheduler))
         else:
@@ -139,22 +138,27 @@ def unet_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if head is not None and any(c % head for c in heads):
         raise ValueError(f"attention_head_dim = {head} does not divide {heads} channels")
     return {
-        "in_channels": config.get("in_channels", 3),
-        "out_channels": config.get("out_channels", 3),
+        "channels": config.get("in_channels", 3),
         "width": channels[0],
         "multipliers": tuple(c // channels[0] for c in channels),
         "blocks": config.get("layers_per_block", 2),
-        "attention": tuple(2**level for level, seen in enumerate(attended) if seen),
-        "middle_attention": middle,
-        "head_channels": head,  # None is one head
-        "attention_order": "new",
-        "scale_shift": scale_shift,
-        "groups": groups,
-        "eps": float(config.get("norm_eps", 1e-5)),
-        "dropout": float(config.get("dropout", 0.0)),
-        "embedding_order": "cos-sin" if found["flip_sin_to_cos"] else "sin-cos",
-        "frequency_shift": found["freq_shift"],
-        "pad_end": found["downsample_padding"] == 0,
+        "attention": {
+            "at": tuple(2**level for level, seen in enumerate(attended) if seen),
+            "middle": middle,
+            **({"head_channels": head} if head else {}),  # none says one head
+            "order": "new",
+        },
+        "block": {
+            "scale_shift": scale_shift,
+            "groups": groups,
+            "eps": float(config.get("norm_eps", 1e-5)),
+            "dropout": float(config.get("dropout", 0.0)),
+            "pad_end": found["downsample_padding"] == 0,
+        },
+        "time": {
+            "order": "cos-sin" if found["flip_sin_to_cos"] else "sin-cos",
+            "frequency_shift": found["freq_shift"],
+        },
     }
 
 
@@ -178,22 +182,26 @@ def schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     kind, levels = config.get("beta_schedule"), config.get("num_train_timesteps", 1000)
     betas = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
     # Our linear betas are scaled to end as noisy with fewer levels, theirs are taken as given.
-    ours = kind == "linear" and all(
-        math.isclose(b * levels / 1000, o) for b, o in zip(betas, (1e-4, 0.02), strict=True)
-    )
+    scaled = [float(f"{beta * levels / 1000:.12g}") for beta in betas]
+    ours = kind == "linear" and 0 < scaled[0] <= scaled[1] < 1
     if not (ours or kind == "squaredcos_cap_v2") or config.get("trained_betas") or config.get("rescale_betas_zero_snr"):
         raise ValueError(f"its noise schedule ({config.get('_class_name')}, {kind}, {betas[0]} to {betas[1]} over {levels}) "
-                         "is neither DDPM's linear one nor squaredcos_cap_v2")  # fmt: skip
+                         "is neither linear nor squaredcos_cap_v2")  # fmt: skip
     predicted = config.get("prediction_type", "epsilon" if config.get("predict_epsilon", True) else "sample")
     variance = config.get("variance_type", "fixed_small")
     if predicted not in TARGETS or variance not in VARIANCES:
         raise ValueError(f"prediction_type = {predicted}, variance_type = {variance} is not supported")
     return {
-        "schedule": "linear" if ours else "cosine",
-        "levels": levels,
-        "target": TARGETS[predicted],
-        "clip": config.get("clip_sample", True) and config.get("clip_sample_range", 1.0) == 1,
-        "variance": VARIANCES[variance],
+        "diffusion": {
+            "schedule": "linear" if ours else "cosine",
+            "levels": levels,
+            **({"betas": scaled} if ours else {}),
+            "target": TARGETS[predicted],
+        },
+        "walk": {
+            "clip": config.get("clip_sample", True) and config.get("clip_sample_range", 1.0) == 1,
+            "variance": VARIANCES[variance],
+        },
     }
 
 
@@ -202,9 +210,9 @@ def convert(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[st
     former = re.compile(rf"\.({'|'.join(FORMER)})\.(weight|bias)$")
     theirs = {former.sub(lambda m: f".{FORMER[m[1]]}.{m[2]}", key): value for key, value in state.items()}
     levels, ours = len(settings["multipliers"]), {}
-    attended = [2 ** (levels - 1 - level) in settings["attention"] for level in range(levels)]
+    attended = [2 ** (levels - 1 - level) in settings["attention"]["at"] for level in range(levels)]
     for key, value in theirs.items():
-        place, _, kind = renamed(key, settings["blocks"], attended, settings["middle_attention"]).rpartition(".")
+        place, _, kind = renamed(key, settings["blocks"], attended, settings["attention"]["middle"]).rpartition(".")
         if place.endswith((".to_k", ".to_v")):
             continue
         if place.endswith(".to_q"):

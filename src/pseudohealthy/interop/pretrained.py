@@ -9,6 +9,7 @@ by how often. Everything else must fit: shapes, and the settings that shapes do 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ from torch import Tensor, nn
 from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.interop import diffusers
 from pseudohealthy.models import folder_of
+from pseudohealthy.networks.blocks import Attention
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.spark import ENCODER
-from pseudohealthy.networks.unet import Attention, UNet
+from pseudohealthy.networks.unet import UNet
 from pseudohealthy.progress import say
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.run import Run
 
 FIRST, LAST = ("input_blocks.0.0", "init_conv"), ("out.2", "final.2")  # of `UNet`, of `CtUNet`
-SETTINGS = ("stem", "learned_variance", "embedding_order", "frequency_shift", "pad_end")
+SETTINGS = ("stem", "learned_variance")
 
 
 def begin(restorer: Restorer) -> None:
@@ -85,7 +87,7 @@ def source(module: nn.Module, path: Path) -> tuple[nn.Module, dict[str, Tensor]]
         imported = diffusers.read_folder(path)
         channels = imported.canvas["channels"]
         with torch.device("meta"):
-            network = UNet(in_channels=channels, out_channels=channels, **imported.restorer["network"])
+            network = UNet(channels=channels, **imported.restorer["network"])
         return network, dict(imported.parts["denoiser.network"])
     raise Fault("RUN_MISSING", f"'{path.name}' is neither a run nor a diffusers folder",
                 "name one; import-weights makes a run of published weights", exit=BAD_MODEL)  # fmt: skip
@@ -94,13 +96,16 @@ def source(module: nn.Module, path: Path) -> tuple[nn.Module, dict[str, Tensor]]
 def unseen(network: nn.Module) -> dict[str, Any]:
     """Settings that change what weights do and not their shapes."""
     found = {name: getattr(network, name) for name in SETTINGS if hasattr(network, name)}
+    if isinstance(network, UNet):
+        found |= {f"time.{name}": value for name, value in asdict(network.time).items()}
+        found["block.pad_end"] = network.pad_end
     norms = [part for part in network.modules() if isinstance(part, nn.GroupNorm)]
-    found |= {"eps": norms[0].eps, "groups": max(norm.num_groups for norm in norms)} if norms else {}
+    found |= {"block.eps": norms[0].eps, "block.groups": max(norm.num_groups for norm in norms)} if norms else {}
     for place, part in network.named_modules():
         if isinstance(part, Attention):
             found[f"heads in {place}"] = part.heads
             if part.heads > 1:  # one head has no order
-                found["attention_order"] = part.order
+                found["attention.order"] = part.order
     return found
 
 

@@ -59,11 +59,10 @@ def wolleb(state: State) -> Imported:
         raise ValueError("its output has no variance channels")
     restorer = {
         "name": "guided",
-        "data_range": "unit",
-        "conditional": "classes" in settings,
+        "guidance": {"data_range": "unit", "conditional": "classes" in settings},
         "network": network(settings),
     }
-    return Imported({"size": 256, "channels": settings["in_channels"]}, restorer, {"denoiser.network": state})
+    return Imported({"size": 256, "channels": settings["channels"]}, restorer, {"denoiser.network": state})
 
 
 def wolleb_classifier(state: State) -> Imported:
@@ -77,8 +76,9 @@ def wolleb_classifier(state: State) -> Imported:
 
 def anoddpm_unet(state: State) -> Imported:
     settings, tensors = anoddpm.convert(state)
-    restorer = {"name": "ddpm", "noise": "simplex", "max_level": 800, "depths": [250], "network": network(settings)}
-    return Imported({"size": 256, "channels": settings["in_channels"]}, restorer, {"denoiser.network": tensors})
+    restorer = {"name": "ddpm", "diffusion": {"noise": "simplex", "max_level": 800}, "walk": {"start_levels": [250]},
+                "network": network(settings)}  # fmt: skip
+    return Imported({"size": 256, "channels": settings["channels"]}, restorer, {"denoiser.network": tensors})
 
 
 def thor_unet(state: State) -> Imported:
@@ -89,14 +89,14 @@ def thor_unet(state: State) -> Imported:
     if distance:
         parts["perceptual"] = distance
     restorer = {"name": "thor", "network": network(settings)}
-    return Imported({"size": 128, "channels": settings["in_channels"]}, restorer, parts)
+    return Imported({"size": 128, "channels": settings["channels"]}, restorer, parts)
 
 
 def pddpm(state: State) -> Imported:
     buffers, inner = diffusion(state)
-    settings = adm.unet_settings(inner) | attention(inner)
-    restorer = {"name": "patched", **schedule(buffers), "network": network(settings)}
-    canvas = {"size": 96, "channels": settings["in_channels"], "percentiles": [1, 99]}
+    settings = published(inner)
+    restorer = {"name": "patched", "diffusion": schedule(buffers), "network": network(settings)}
+    canvas = {"size": 96, "channels": settings["channels"], "percentiles": [1, 99]}
     return Imported(canvas, restorer, {"denoiser.network": inner})
 
 
@@ -109,10 +109,10 @@ def cddpm(state: State) -> Imported:
     }
     if not eye:
         raise ValueError("its encoder is missing")
-    settings, seen = adm.unet_settings(inner) | attention(inner), adm.resnet_settings(eye)
-    restorer = {"name": "conditioned", **schedule(buffers), "network": network(settings),
+    settings, seen = published(inner), adm.resnet_settings(eye)
+    restorer = {"name": "conditioned", "diffusion": schedule(buffers), "network": network(settings),
                 "encoder": {key: seen[key] for key in ("layers", "width", "outputs")}}  # fmt: skip
-    canvas = {"size": 96, "channels": settings["in_channels"], "percentiles": [1, 99]}
+    canvas = {"size": 96, "channels": settings["channels"], "percentiles": [1, 99]}
     return Imported(canvas, restorer, {"model.denoiser.network": inner, "model.encoder": eye})
 
 
@@ -137,12 +137,12 @@ def schedule(buffers: State) -> dict[str, Any]:
     raise ValueError("its schedule is neither cosine nor linear")
 
 
-def attention(state: State) -> dict[str, Any]:
-    """Heads of 64 channels in the new order, as published; shapes do not tell."""
-    return {
-        "head_channels": math.gcd(64, state["middle_block.0.out_layers.3.weight"].shape[0]),
-        "attention_order": "new",
-    }
+def published(state: State) -> dict[str, Any]:
+    """Settings of our `UNet`, with heads of 64 channels in the new order as published: shapes do not tell."""
+    settings = adm.unet_settings(state)
+    heads = math.gcd(64, state["middle_block.0.out_layers.3.weight"].shape[0])
+    settings["attention"] |= {"head_channels": heads, "order": "new"}
+    return settings
 
 
 SYSTEMS = {

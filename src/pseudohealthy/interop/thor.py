@@ -37,21 +37,17 @@ def convert(state: Mapping[str, Any], *, head_channels: int | None = None) -> tu
     def count(pattern: str) -> int:
         return len({match[0] for key in theirs if (match := re.match(pattern, key))})
 
-    width, in_channels = theirs["conv_in.weight"].shape[:2]
+    width, channels = theirs["conv_in.weight"].shape[:2]
     levels, blocks = count(r"down_blocks\.\d+\."), count(r"down_blocks\.0\.resnets\.\d+\.")
     widths = [theirs[f"down_blocks.{i}.resnets.0.conv2.weight"].shape[0] for i in range(levels)]
     attended = [i for i in range(levels) if f"down_blocks.{i}.attentions.0.norm.weight" in theirs]
     settings = {
-        "in_channels": in_channels,
-        "out_channels": theirs["out.2.weight"].shape[0],
+        "channels": channels,
         "width": width,
         "multipliers": tuple(w // width for w in widths),
         "blocks": blocks,
-        "attention": tuple(2**i for i in attended),
-        "heads": 1,
-        "head_channels": head_channels,
-        "attention_order": "new",
-        "eps": 1e-6,
+        "attention": {"at": tuple(2**i for i in attended), "head_channels": head_channels, "order": "new"},
+        "block": {"eps": 1e-6},
     }
     ups = [levels - 1 - i for i in attended]
     ours: dict[str, Tensor] = {}

@@ -31,7 +31,7 @@ from pseudohealthy.restorers.conditioned import Conditioned
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run, now
-from pseudohealthy.settings import settable
+from pseudohealthy.settings import ranges
 
 BEST, WAITING = "best_model.safetensors", "classifier.safetensors"  # the latter: a classifier without its denoiser
 DENOISER, CLASSIFIER = "denoiser.network", "classifier"
@@ -44,7 +44,7 @@ def import_weights(
 
     system: wolleb, wolleb-classifier, anoddpm, thor, pddpm or cddpm; or diffusers, whose `file` is the folder of a model
         or a pipeline, or its id on the Hugging Face hub (fetched, where huggingface_hub is installed). settings: ``section.key=value`` texts for what a
-        file does not say (canvas.normalise, restorer.network.heads). Wolleb's two files go into one run, in any order;
+        file does not say (canvas.normalise, restorer.network.attention.heads). Wolleb's two files go into one run, in any order;
         until then the run restores without guidance, or, with the classifier alone, not at all.
     Fault CHECKPOINT_* (exit 5) for a file that is damaged, unsafe, of another system or not finite.
     """
@@ -62,7 +62,7 @@ def import_weights(
         if before is not None:
             recipe, overwrite = joined(before, imported, record, file), True
         elif system == "wolleb":
-            recipe.restorer["scale"] = 0.0  # nothing to guide with yet
+            recipe.restorer.setdefault("guidance", {})["scale"] = 0.0  # nothing to guide with yet
     restorer = copy.deepcopy(recipe).set(settings).make_restorer()
     for path, tensors in imported.parts.items():
         fill(restorer, path, tensors, file)
@@ -119,7 +119,8 @@ def joined(before: tuple[Run, State, dict[str, Any]], imported: Imported, record
     recipe.name, recipe.summary = "imported-wolleb", "imported weights: wolleb and wolleb-classifier"
     # The classifier alone knows the size of its images.
     recipe.canvas |= {} if CLASSIFIER in known else imported.canvas
-    recipe.restorer |= imported.restorer | {"scale": 100.0}
+    guidance = recipe.restorer.get("guidance", {}) | imported.restorer.get("guidance", {}) | {"scale": 100.0}
+    recipe.restorer |= imported.restorer | {"guidance": guidance}
     imported.parts[next(iter(known))] = tensors
     record |= known
     return recipe
@@ -144,17 +145,18 @@ def examine(system: str, restorer: Restorer, recipe: Recipe) -> tuple[Findings, 
             found = probe(denoiser, restorer.channels, restorer.size, **given)
         else:
             notes.append("the weights answer 2 noise - 1, not the noise: restorations will be far too bright")
-    known = settable(type(restorer))
-    if "data_range" in known and found.data_range != "undecided":
-        recipe.restorer["data_range"] = found.data_range
+    known = ranges(type(restorer), "restorer")
+    if "restorer.guidance.data_range" in known and found.data_range != "undecided":
+        recipe.restorer["guidance"]["data_range"] = found.data_range
     elif found.data_range == "unit":
         notes.append(
             "the weights were trained on images in [0, 1], this method gives [-1, 1]: expect biased restorations"
         )
-    if "noise" in known and found.noise != "undecided":
-        recipe.restorer["noise"] = found.noise
+    if "restorer.diffusion.noise" in known and found.noise != "undecided":
+        recipe.restorer.setdefault("diffusion", {})["noise"] = found.noise
         if system == "thor" and found.noise == "simplex":
-            recipe.restorer |= {"depth": 250, "harmonise": [200, 150, 100, 50]}  # the paper's, for this noise
+            the_papers = {"walk": {"start_levels": [250]}, "harmonise": {"levels": [200, 150, 100, 50]}}
+            recipe.restorer |= the_papers
     if system.startswith("wolleb"):
         notes.append("label 0 is taken as healthy: weights of the released CheXpert loader have it the other way round")
     return found, notes

@@ -13,7 +13,8 @@ from torch import Tensor
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.maps.filters import median, smooth
 from pseudohealthy.maps.regions import largest_region_mass
-from pseudohealthy.settings import Range, check_fields
+from pseudohealthy.marks import Range
+from pseudohealthy.settings import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.ranges import Channels, Size, Width8
-from pseudohealthy.settings import Range, checked
+from pseudohealthy.settings import checked
 
 GROUPS = 8
 WIDEST = 8  # the residual networks stop doubling their channels at this multiple of the width

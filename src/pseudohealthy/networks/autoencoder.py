@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.ranges import Channels, Size, Stem, Width8
-from pseudohealthy.settings import Range, checked
+from pseudohealthy.settings import checked
 
 
 def _block(channels: int, out: int) -> nn.Sequential:

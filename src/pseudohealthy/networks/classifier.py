@@ -3,7 +3,7 @@
 Dhariwal & Nichol 2021 (`EncoderUNetModel`), same parameter names; published by Wolleb et al. 2022 as
 
     Classifier(in_channels=4, size=256, width=32, multipliers=(1, 1, 2, 2, 4, 4), blocks=4,
-               attention=(8, 16, 32), head_channels=64)                                            5,452,962
+               attention={"at": (8, 16, 32), "head_channels": 64})                                5,452,962
 """
 
 from __future__ import annotations
@@ -13,24 +13,19 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pseudohealthy.networks.ranges import (
-    Blocks,
-    Channels,
-    Eps,
-    Factors,
-    Groups,
-    HeadChannels,
-    Heads,
-    Multipliers,
-    Share,
-    Size,
-    Stem,
-    Width,
-    groups_fit,
+from pseudohealthy.marks import Range
+from pseudohealthy.networks.blocks import (
+    AttentionSettings,
+    BlockSettings,
+    Style,
+    attend,
+    encoder,
+    middle,
+    timestep_embedding,
+    unfolded,
 )
-from pseudohealthy.settings import Range, checked
-
-from .unet import Style, attend, encoder, middle, timestep_embedding, unfolded
+from pseudohealthy.networks.ranges import Blocks, Channels, Multipliers, Size, Stem, Width, groups_fit
+from pseudohealthy.settings import checked
 
 
 class AttentionPool(nn.Module):
@@ -52,12 +47,17 @@ class AttentionPool(nn.Module):
 class Classifier(nn.Module):
     """Logits of a noisy image at its noise level.
 
-    size: side of the image, or (height, width); the pooling learns positions, so it is fixed here.
-    attention: downsampling factors with attention (counted after the stem). The other settings as in `UNet`.
-    Raises ValueError where the channels do not split into heads, or the sides are not divided by the levels.
+    Args:
+        size: side of the image, or (height, width); the pooling learns positions, so it is fixed here.
+
+    Raises:
+        ValueError: where the channels do not split into heads, or the sides are not divided by the levels.
     """
 
-    dictated: ClassVar = ("in_channels", "size", "classes")  # by the method
+    # By the method, and what the encoder has not
+    dictated: ClassVar = (
+        "in_channels", "size", "classes", "attention.middle", "attention.order", "block.pad_end", "block.checkpointing",
+    )  # fmt: skip
 
     @checked
     def __init__(
@@ -69,14 +69,8 @@ class Classifier(nn.Module):
         width: Width = 32,
         multipliers: Multipliers = (1, 2, 2, 4),
         blocks: Blocks = 2,
-        attention: Factors = (8,),
-        heads: Heads = 1,
-        head_channels: HeadChannels | None = 32,
-        scale_shift: bool = True,
-        residual_sampling: bool = True,
-        groups: Groups = 32,
-        eps: Eps = 1e-5,
-        dropout: Share = 0.0,
+        attention: AttentionSettings = AttentionSettings(at=(8,), head_channels=32),
+        block: BlockSettings = BlockSettings(scale_shift=True, residual_sampling=True),
         stem: Stem = 1,
     ):
         super().__init__()
@@ -87,18 +81,15 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"image of {self.size[0]} x {self.size[1]}: choose sides that {factor} divides (stem and multipliers)"
             )
-        groups_fit(groups, width)
-        style = Style(4 * width, heads, head_channels, "legacy", scale_shift, groups, eps, dropout)
+        groups_fit(block.groups, width)
+        style = Style(4 * width, attention, block)
         widths = [width * m for m in multipliers]
 
         self.time_embed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
-        self.input_blocks, _ = encoder(in_channels * stem**2, widths, blocks, attention, residual_sampling, style)
-        self.middle_block = middle(widths[-1], True, style)
-        if widths[-1] % (head_channels or heads):
-            how = f"head_channels = {head_channels}" if head_channels else f"heads = {heads}"
-            raise ValueError(f"{how} of {widths[-1]} channels: give a divisor")
+        self.input_blocks, _ = encoder(in_channels * stem**2, widths, blocks, style)
+        self.middle_block = middle(widths[-1], style)
         places = (self.size[0] // factor) * (self.size[1] // factor)
-        pool = AttentionPool(places, widths[-1], widths[-1] // head_channels if head_channels else heads, classes)
+        pool = AttentionPool(places, widths[-1], attention.heads_of(widths[-1]), classes)
         self.out = nn.Sequential(style.norm(widths[-1]), nn.SiLU(), pool)
 
     def forward(self, x: Tensor, t: int | Tensor) -> Tensor:

@@ -3,7 +3,7 @@ convolutions, attention in the middle only. Parameter names are those of its che
 
     CtUNet()                                   README's channel plan              30,883,905
     CtUNet(quirks="published")                 the network as the code runs it    30,022,849 (README: "~14M")
-    CtUNet(in_channels=3, out_channels=3, quirks="published")                     30,025,155
+    CtUNet(channels=3, quirks="published")                                        30,025,155
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pseudohealthy.networks.blocks import active, added, attend, timestep_embedding, unfolded
 from pseudohealthy.networks.ranges import Blocks, Channels, Heads, Multipliers, Share, Stem, Width
-from pseudohealthy.networks.unet import active, added, attend, timestep_embedding, unfolded
 from pseudohealthy.settings import checked
 
 
@@ -87,14 +87,13 @@ class CtUNet(nn.Module):
     Raises ValueError for heads that do not divide the deepest channels, or an image side that the levels do not.
     """
 
-    dictated: ClassVar = ("in_channels", "out_channels", "quirks")  # by the method
+    dictated: ClassVar = ("channels", "quirks")  # by the method
 
     @checked
     def __init__(
         self,
         *,
-        in_channels: Channels = 1,
-        out_channels: Channels = 1,
+        channels: Channels = 1,
         width: Width = 64,
         multipliers: Multipliers = (1, 2, 4, 8),
         blocks: Blocks = 2,
@@ -110,14 +109,14 @@ class CtUNet(nn.Module):
         )  # must divide the sides of the image
         widths = [width * m for m in multipliers]
 
-        def level(channels: int, out: int) -> Level:
-            inputs = [channels, *[out] * (blocks - 1)]
+        def level(width: int, out: int) -> Level:
+            inputs = [width, *[out] * (blocks - 1)]
             return Level(CtBlock(c, out, embedding, dropout) for c in inputs)
 
         self.time_embed = nn.Sequential(
             Sinusoids(width), nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        self.init_conv = nn.Conv2d(in_channels * stem**2, width, 3, padding=1)
+        self.init_conv = nn.Conv2d(channels * stem**2, width, 3, padding=1)
         self.down_blocks = nn.ModuleList(level(a, b) for a, b in zip([width, *widths], widths, strict=False))
         self.down_samples = nn.ModuleList(nn.Conv2d(c, c, 3, stride=2, padding=1) for c in widths[:-1])
         self.mid_block1 = CtBlock(widths[-1], widths[-1], embedding, dropout)
@@ -126,14 +125,13 @@ class CtUNet(nn.Module):
         skips = [width, *widths[:-1]] if self.published else widths
         outs = [width, *widths[:-1]][::-1]
         self.up_blocks = nn.ModuleList(
-            level(channels + skip, out)
-            for channels, skip, out in zip([widths[-1], *outs], skips[::-1], outs, strict=False)
+            level(below + skip, out) for below, skip, out in zip([widths[-1], *outs], skips[::-1], outs, strict=False)
         )
         self.up_samples = nn.ModuleList(nn.ConvTranspose2d(c, c, 4, stride=2, padding=1) for c in outs[:-1])
-        self.final = nn.Sequential(norm(width), nn.SiLU(), nn.Conv2d(width, out_channels * stem**2, 3, padding=1))
+        self.final = nn.Sequential(norm(width), nn.SiLU(), nn.Conv2d(width, channels * stem**2, 3, padding=1))
 
     def forward(self, x: Tensor, t: int | Tensor) -> Tensor:
-        """Output (B, out_channels, H, W) for x (B, in_channels, H, W) at 0-based steps t, an int or (B,)."""
+        """Output (B, channels, H, W) for x (B, channels, H, W) at 0-based steps t, an int or (B,)."""
         emb = self.time_embed(torch.as_tensor(t, device=x.device).expand(len(x)))
         h = self.init_conv(unfolded(x, self.stem, 1 if self.published else len(self.down_blocks)))
         skips = [h] if self.published else []

@@ -11,14 +11,18 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pseudohealthy.errors import BAD_MODEL, Fault
+from pseudohealthy.marks import File
 from pseudohealthy.networks.ssim import ssim_map
+from pseudohealthy.settings import checked
+
+LpipsWeights = Annotated[str, File("the path of LPIPS weights or of a folder with them, or nothing")]
 
 SCALES = (1, 2, 4)  # of the stand-in, in pixels
 
@@ -101,7 +105,8 @@ class Perceptual(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, trunk: Literal["squeeze", "alex", "vgg", "none"] = "squeeze", weights: str = ""):
+    @checked
+    def __init__(self, trunk: Literal["squeeze", "alex", "vgg", "none"] = "squeeze", weights: LpipsWeights = ""):
         super().__init__()
         self.trunk = trunk
         if trunk == "none":

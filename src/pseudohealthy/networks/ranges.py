@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.settings import Choice, Length, Range
+from pseudohealthy.marks import Choice, Length, Range
 
 Size = Annotated[int, Range(4, 2048)]  # side of the square, model pixels
 Channels = Annotated[int, Range(1, 64)]  # of an image

@@ -14,8 +14,9 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pseudohealthy.marks import Length, Range
 from pseudohealthy.networks.ranges import Channels, Share
-from pseudohealthy.settings import Length, Range, checked
+from pseudohealthy.settings import checked
 
 EXPANSION = 4  # output channels of a bottleneck per inner channel
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from pseudohealthy.counts import many
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+from pseudohealthy.marks import Choice, Length, Range, Text, either
 from pseudohealthy.preprocessing import resampling
 from pseudohealthy.preprocessing.foreground import METHODS, foreground
 from pseudohealthy.preprocessing.plane_range import SLICES_IN, chosen
-from pseudohealthy.settings import Choice, Length, Range, Text, check_fields, either
+from pseudohealthy.settings import check_fields
 
 if TYPE_CHECKING:
     import torch

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.diffusion.schedule import Schedule
+from pseudohealthy.marks import File
 from pseudohealthy.networks.ranges import Channels, Size, norms_fit, side_fits
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
+from pseudohealthy.restorers.noising import Diffusion, OneStep
 from pseudohealthy.restorers.patched import shared_fields
-from pseudohealthy.restorers.ranges import Depths, Draws, Levels, levels_fit
-from pseudohealthy.settings import File, build
+from pseudohealthy.settings import build
 
 
 class EncodedDenoiser(nn.Module):
@@ -37,15 +37,15 @@ class EncodedDenoiser(nn.Module):
 
 @register("conditioned")
 class Conditioned(Restorer):
-    """Noise to each of `depths`, estimate the clean image in one step given the encoder's vector of the input, average.
+    """Noise to each start level, estimate the clean image in one step given the encoder's vector of the input, average.
 
-    encoder: the ResNet; its vector passes two layers, is concatenated to the time embedding and, with
-        network.scale_shift, scales and shifts the features of every residual block (paper, section 3.2).
-    encoder_weights: weights file of a "spark" run with the same encoder, from which training starts; read then only,
-        a trained run does without it.
-    schedule, levels, target, noise, standardise: as of "ddpm". depths: the published ensemble t = 250, 500, 750, with
-        noise of its own for each. draws: noise draws that are averaged at each. clip: keep the estimate in [-1, 1].
-    quirks: "published" has one float16 simplex field for all slices of a call.
+    Args:
+        encoder: the ResNet; its vector passes two layers, is concatenated to the time embedding and, with
+            network.scale_shift, scales and shifts the features of every residual block (paper, section 3.2).
+        encoder_weights: weights file of a "spark" run with the same encoder, from which training starts; read then
+            only, a trained run does without it.
+        walk: the published ensemble starts at 250, 500 and 750, with noise of its own for each.
+        quirks: "published" has one float16 simplex field for all slices of a call.
     """
 
     paper = "Behrendt et al., Guided Reconstruction with Conditioned Diffusion Models, Comput. Biol. Med. 2025"
@@ -59,26 +59,19 @@ class Conditioned(Restorer):
         network: dict = {},  # noqa: B006 (read only)
         encoder: dict = {},  # noqa: B006 (read only)
         encoder_weights: Annotated[str, File("the weights file of a `spark` run, or nothing")] = "",
-        schedule: Literal["linear", "cosine"] = "cosine",
-        levels: Levels = 1000,
-        target: Literal["noise", "clean", "velocity"] = "clean",
-        noise: Literal["gaussian", "simplex"] = "simplex",
-        standardise: bool = False,
-        depths: Depths = (250, 500, 750),
-        draws: Draws = 1,
-        clip: bool = True,
+        diffusion: Diffusion = Diffusion(schedule="cosine", target="clean", noise="simplex"),
+        walk: OneStep = OneStep(start_levels=(250, 500, 750)),
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
-        levels_fit("depths", depths, levels, "levels")
+        walk.fits(diffusion)
         eye = build(ResNet, encoder, "restorer.encoder", in_channels=channels)
-        shape = {"in_channels": channels, "out_channels": channels, "vector": eye.outputs}
+        shape = {"channels": channels, "vector": eye.outputs}
         net = build(UNet, network, "restorer.network", **shape)
-        self.model = EncodedDenoiser(eye, Denoiser(net, Schedule(schedule, levels), target=target))
+        self.model = EncodedDenoiser(eye, diffusion.denoiser(net))
         side_fits(net, size, "restorer.network")
-        self.encoder_weights = encoder_weights
-        self.noise, self.standardise, self.depths, self.draws, self.clip = noise, standardise, depths, draws, clip
-        self.shared = quirks == "published" and noise == "simplex"
+        self.encoder_weights, self.diffusion, self.walk = encoder_weights, diffusion, walk
+        self.shared = quirks == "published" and diffusion.noise == "simplex"
 
     def fits(self, batch: int) -> None:
         norms_fit(batch * math.ceil(self.size / self.model.encoder.factor) ** 2, "restorer.encoder")
@@ -92,43 +85,42 @@ class Conditioned(Restorer):
     def loss(self, batch: Batch, part: str) -> Tensor:
         """Mean absolute error of the clean estimate at a random level."""
         images, draw = batch.images, batch.draw
-        t = draw.integers(1, self.model.denoiser.schedule.steps + 1).to(images.device)
+        t = self.diffusion.drawn_levels(draw, images)
         if self.shared:
             noise = shared_fields(draw, images, ("training", draw.keys[0]))
         else:
-            noise = self.noisy(draw).noise(images)
+            noise = self.diffusion.noisy(draw).noise(images)
         noised = self.model.denoiser.noised(images, noise, t)
         clean = self.model.denoiser(noised, t, vector=self.model.context(images)).clean
-        return (clean - images).float().abs().flatten(1).mean(1)
+        errors = (clean - images).float().abs().flatten(1).mean(1)
+        return self.diffusion.weighted(errors, self.model.denoiser.schedule, t)
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         context = self.model.context(images)
-        return averaged([self.estimates(images, context, depth, draw) for depth in self.depths], self.clip)
+        starts = self.walk.start_levels
+        found = [self.estimates(images, context, start, draw) for start in starts]
+        return averaged(found, self.walk.clip)
 
-    def estimates(self, images: Tensor, context: Tensor, depth: int, draw: Draw) -> Tensor:
+    def estimates(self, images: Tensor, context: Tensor, level: int, draw: Draw) -> Tensor:
         """Clean estimates (B, draws, C, S, S) of images noised to one level.
 
         Args:
             images: (B, C, S, S) in [-1, 1]; they are noised.
             context: (B, outputs), `EncodedDenoiser.context` of these images, or of others (paper, figure 3).
-            depth: noise level, 1..levels.
+            level: noise level, 1..levels.
             draw: noise of the B images.
         """
-        copied, vector = (one.repeat_interleave(self.draws, 0) for one in (images, context))
-        noised = self.model.denoiser.noised(copied, self.fields(images, depth, draw), depth)
-        clean = self.model.denoiser(noised, depth, vector=vector).clean.float()
-        return clean.unflatten(0, (-1, self.draws))
+        copied, vector = (one.repeat_interleave(self.walk.draws, 0) for one in (images, context))
+        noised = self.model.denoiser.noised(copied, self.fields(images, level, draw), level)
+        clean = self.model.denoiser(noised, level, vector=vector).clean.float()
+        return clean.unflatten(0, (-1, self.walk.draws))
 
-    def fields(self, images: Tensor, depth: int, draw: Draw) -> Tensor:
+    def fields(self, images: Tensor, level: int, draw: Draw) -> Tensor:
         """The noise of each image and draw at one level, (B draws, C, S, S)."""
         if self.shared:
-            return shared_fields(draw, images, f"depth {depth}", self.draws).repeat(len(images), 1, 1, 1)
-        noise = self.noisy(draw.fork(f"depth {depth}")).repeat(self.draws)
-        return noise.noise(images.repeat_interleave(self.draws, 0))
-
-    def noisy(self, draw: Draw) -> Draw:
-        """The same stream, giving this method's kind of noise."""
-        return draw.of_kind(self.noise, **({"standardise": self.standardise} if self.noise == "simplex" else {}))
+            return shared_fields(draw, images, f"depth {level}", self.walk.draws).repeat(len(images), 1, 1, 1)
+        noise = self.diffusion.noisy(draw.fork(f"depth {level}")).repeat(self.walk.draws)
+        return noise.noise(images.repeat_interleave(self.walk.draws, 0))
 
     def network_calls(self) -> int:
-        return self.draws * len(self.depths) + 1  # the encoder counts as one
+        return self.walk.draws * len(self.walk.start_levels) + 1  # the encoder counts as one

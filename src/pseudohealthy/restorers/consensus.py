@@ -18,27 +18,28 @@ from torch import Tensor
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.maps.filters import smooth
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import FLOOR, Batch, HealthyResiduals, Restoration, register
 from pseudohealthy.restorers.ddpm import Ddpm
-from pseudohealthy.restorers.ranges import Depths, Draws, Frequency, Levels, MaxLevel, Octaves, Sigma
-from pseudohealthy.settings import Range
+from pseudohealthy.restorers.noising import Diffusion, OneStep, Walk
+from pseudohealthy.restorers.ranges import Sigma, Weights
 
 
 @register("consensus")
 class Consensus(Ddpm):
-    """Mean of one-step estimates from `depths`, `draws` each; trained like "ddpm".
+    """Mean of one-step estimates from the start levels, some draws each; trained like "ddpm".
 
-    sigma: Gaussian smoothing of the signed residual, model pixels. side: of the residual that counts: "both",
-        "brighter" or "darker" than healthy.
-    calibration: what healthy residuals the residual is measured in: those of the same "pixel" (where images lie alike
-        and lesions are not where health varies most), of the "level" as a whole, or "none".
-    floor: spread, as a fraction of that of all pixels together, below which no pixel is trusted (background never
-        varies in healthy images).
+    Args:
+        sigma: Gaussian smoothing of the signed residual, model pixels.
+        side: of the residual that counts: "both", "brighter" or "darker" than healthy.
+        calibration: what healthy residuals the residual is measured in: those of the same "pixel" (where images lie
+            alike and lesions are not where health varies most), of the "level" as a whole, or "none".
+        floor: spread, as a fraction of that of all pixels together, below which no pixel is trusted (background never
+            varies in healthy images).
     """
 
     paper = "own"
-    dictated = ("size", "channels", "steps", "eta", "variance", "quirks")
 
     def __init__(
         self,
@@ -46,29 +47,20 @@ class Consensus(Ddpm):
         size: Size,
         channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
-        schedule: Literal["linear", "cosine"] = "linear",
-        levels: Levels = 1000,
-        target: Literal["noise", "clean", "velocity"] = "noise",
-        noise: Literal["gaussian", "simplex"] = "gaussian",
-        standardise: bool = False,
-        octaves: Octaves = 6,
-        frequency: Frequency = 64.0,
-        max_level: MaxLevel = 0,
-        depths: Depths = (100, 250, 400),
-        draws: Draws = 8,
-        clip: bool = True,
+        weights: Weights = "",
+        diffusion: Diffusion = Diffusion(),
+        walk: OneStep = OneStep(start_levels=(100, 250, 400), draws=8),
         sigma: Sigma = 1.5,
         side: Literal["both", "brighter", "darker"] = "both",
         calibration: Literal["pixel", "level", "none"] = "level",
         floor: Annotated[float, Range(0, 10, open="low")] = FLOOR,
     ):
-        super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
-                         noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
-                         max_level=max_level, depths=depths, steps=1, eta=0.0, draws=draws, clip=clip)  # fmt: skip
+        once = Walk(walk.start_levels, walk.draws, walk.clip, calls=1, eta=0.0)
+        super().__init__(size=size, channels=channels, network=network, weights=weights, diffusion=diffusion, walk=once)
         self.sigma, self.side, self.calibration, self.floor = sigma, side, calibration, floor
         # One for each level, in place of the residual's
-        self.register_buffer("residual_mean", torch.zeros(len(depths), channels, size, size))
-        self.register_buffer("residual_spread", torch.ones(len(depths), channels, size, size))
+        self.register_buffer("residual_mean", torch.zeros(len(walk.start_levels), channels, size, size))
+        self.register_buffer("residual_spread", torch.ones(len(walk.start_levels), channels, size, size))
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         restored = super().restore(images, draw)
@@ -103,8 +95,9 @@ class Consensus(Ddpm):
         return residuals.fill(self, self.calibration, self.floor)
 
     def describe(self) -> str:
-        words = (f"signed residual of the mean of {self.draws * len(self.depths)} one-step estimates from levels "
-                 f"{', '.join(map(str, self.depths))}, smoothed by sigma {self.sigma:g} px")  # fmt: skip
+        starts = self.walk.start_levels
+        words = (f"signed residual of the mean of {self.walk.draws * len(starts)} one-step estimates from levels "
+                 f"{', '.join(map(str, starts))}, smoothed by sigma {self.sigma:g} px")  # fmt: skip
         planes = int(self.calibration_planes)
         if planes:
             words += f", in spreads (by {self.calibration}) of {planes} healthy validation planes"

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.maps.filters import smooth
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.autoencoder import ConvAutoencoder
 from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
 from pseudohealthy.restorers.ranges import Sigma, Weight
-from pseudohealthy.settings import Range, build
+from pseudohealthy.settings import build
 
 
 @register("cevae")

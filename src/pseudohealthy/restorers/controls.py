@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import REGISTRY, Restoration, Restorer, register
-from pseudohealthy.settings import Range
 
 
 def brightness(images: Tensor) -> Tensor:

@@ -8,106 +8,148 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.diffusion.schedule import Schedule
-from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.ct_unet import CtUNet
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
+from pseudohealthy.restorers.noising import Diffusion, OneStep
 from pseudohealthy.restorers.patched import Box
-from pseudohealthy.restorers.ranges import (
-    Depths,
-    Draws,
-    Levels,
-    MaxLevel,
-    Square,
-    Weight,
-    Weights,
-    highest,
-    levels_fit,
-    patch_fits,
-)
+from pseudohealthy.restorers.ranges import Square, Weight, Weights, patch_fits
 from pseudohealthy.restorers.symmetry import mirror_residual
-from pseudohealthy.settings import Range, build
+from pseudohealthy.settings import build, check_fields, checked
 
 EMPTY = -0.999  # a window no brighter than this is air: nothing to restore
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which squares of the slice are noised, and what the network sees of their surroundings.
+
+    Args:
+        side, stride: side and step of the windows, model pixels, at most the side of the image.
+        context: side of the square about a window that the network sees, always; 0 is the whole image, as published.
+        at_once: how many go through the network at once.
+    """
+
+    side: Square = 64
+    stride: Square = 32
+    context: Annotated[int, Range(0, 2048)] = 0
+    at_once: Annotated[int, Range(1, 4096)] = 64
+
+    def __post_init__(self) -> None:
+        check_fields(self, "Windows.{}".format)
+        if self.stride > self.side or (self.context and self.context < self.side):
+            raise ValueError(
+                f"stride = {self.stride}, side = {self.side} and context = {self.context}: "
+                "give a stride of at most the side, and a context of at least it or 0"
+            )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the windows become one map and one score.
+
+    Args:
+        symmetry: the twin keeps what both halves of the head have in common (`mirror_residual`).
+        score: "map" reads map and score off the residual as for every method. "published": map and score are the
+            absolute errors of the windows, averaged over all pixels, background included (they grow with the area of
+            tissue).
+    """
+
+    symmetry: bool = False
+    score: Literal["map", "published"] = "map"
+
+    def __post_init__(self) -> None:
+        check_fields(self, "Reading.{}".format)
+        if self.symmetry and self.score == "published":
+            raise ValueError(
+                "symmetry = true changes the residual, which score = published does not use: choose one of them"
+            )
+
+
+class CtNetwork:
+    """The network of the windows: its kind, and the settings of either kind.
+
+    Args:
+        architecture: "ct" (settings in `ct`) or "unet" (in `unet`).
+        weights: a run or a diffusers folder whose network training starts from; read then only. "" starts from scratch.
+    """
+
+    nested: ClassVar[dict[str, Any]] = {"ct": CtUNet, "unet": UNet}
+
+    @checked
+    def __init__(
+        self,
+        *,
+        architecture: Literal["ct", "unet"] = "ct",
+        ct: dict = {},  # noqa: B006 (read only)
+        unet: dict = {},  # noqa: B006 (read only)
+        weights: Weights = "",
+    ):
+        self.where = f"restorer.network.{architecture}"
+        self.kind, self.settings = (CtUNet, ct) if architecture == "ct" else (UNet, unet)
+        self.weights = weights
+
+    def made(self, channels: int, quirks: str) -> CtUNet | UNet:
+        """The network of images with so many channels."""
+        given = {"quirks": quirks} if self.kind is CtUNet else {}
+        return build(self.kind, self.settings, self.where, channels=channels, **given)
 
 
 @register("ct-patched")
 class CtPatched(Restorer):
     """Estimate every window of a sliding grid in one step and average the estimates where windows overlap.
 
-    architecture: "ct" (settings in `ct_network`) or "unet" (in `network`). weights: a run or a diffusers folder whose
-        network training starts from; read then only. "" starts from scratch.
-    patch, stride: side and step of the windows, model pixels, at most the side of the image.
-    context: side of the square about a window that the network sees, always; 0 is the whole image, as published.
-    levels, max_level: of the cosine schedule (s = 0.008), and the highest that training draws; 0 is all of them.
-    depths, draws: noise levels (the published 0-based step 150 is level 151) and noise draws that are averaged.
-    ssim_weight: of 1 - SSIM beside the mean squared error (1 in the README, 0.1 in the authors' last code).
-    clip: keep each estimate in [-1, 1]. windows: how many go through the network at once.
-    symmetry: the twin keeps what both halves of the head have in common (`mirror_residual`).
-    score: "map" reads map and score off the residual as for every method. "published": map and score are the absolute
-        errors of the windows, averaged over all pixels, background included (they grow with the area of tissue).
-    quirks: "published" has the network as executed (`CtUNet`), betas of at least 1e-4, estimates clamped before the
-        loss (no gradient beyond the range), SSIM constants for range 1 with zero padding, and works on empty windows.
-    Windows of air (all pixels <= -0.999) are otherwise their own twins and cost nothing.
+    The schedule is the cosine (s = 0.008), and the network answers with the clean window. Windows of air (all pixels
+    <= -0.999) are their own twins and cost nothing.
+
+    Args:
+        walk: the published 0-based step 150 is level 151.
+        ssim_weight: of 1 - SSIM beside the mean squared error (1 in the README, 0.1 in the authors' last code).
+        quirks: "published" has the network as executed (`CtUNet`), betas of at least 1e-4, estimates clamped before the
+            loss (no gradient beyond the range), SSIM constants for range 1 with zero padding, and works on empty
+            windows.
     """
 
     paper = "Loevlie et al., CT hemorrhage detection with patched diffusion models, 2025; Behrendt et al., MIDL 2023"
-    nested = {"ct_network": CtUNet, "network": UNet}
+    nested = {"network": CtNetwork}
+    dictated = (
+        "size", "channels", "diffusion.schedule", "diffusion.betas", "diffusion.target",
+        "diffusion.noise", "diffusion.standardise", "diffusion.octaves", "diffusion.frequency",
+    )  # fmt: skip
 
     def __init__(
         self,
         *,
         size: Size,
         channels: Channels,
-        architecture: Literal["ct", "unet"] = "ct",
-        ct_network: dict = {},  # noqa: B006 (read only)
         network: dict = {},  # noqa: B006 (read only)
-        weights: Weights = "",
-        patch: Square = 64,
-        stride: Square = 32,
-        context: Annotated[int, Range(0, 2048)] = 0,
-        levels: Levels = 1000,
-        max_level: MaxLevel = 0,
-        depths: Depths = (151,),
-        draws: Draws = 1,
+        diffusion: Diffusion = Diffusion(schedule="cosine", target="clean"),
+        walk: OneStep = OneStep(start_levels=(151,)),
+        windows: Windows = Windows(),
         ssim_weight: Weight = 1.0,
-        clip: bool = True,
-        windows: Annotated[int, Range(1, 4096)] = 64,
-        symmetry: bool = False,
-        score: Literal["map", "published"] = "map",
+        reading: Reading = Reading(),
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
-        max_level = highest(max_level, levels)
-        patch_fits(patch, size)
-        levels_fit("depths", depths, max_level, "max_level")
-        if stride > patch or (context and context < patch):
-            raise Fault("RECIPE", f"restorer.stride = {stride}, patch = {patch} and context = {context}",
-                        "give a stride of at most the patch, and a context of at least it or 0", exit=USAGE)  # fmt: skip
-        if symmetry and score == "published":
-            raise Fault("RECIPE", "restorer.symmetry changes the residual, which restorer.score = published does not use",
-                        "choose one of them", exit=USAGE)  # fmt: skip
-        self.published, sides = quirks == "published", {"in_channels": channels, "out_channels": channels}
-        if architecture == "ct":
-            net = build(CtUNet, ct_network, "restorer.ct_network", quirks=quirks, **sides)
-        else:
-            net = build(UNet, network, "restorer.network", **sides)
-        self.denoiser = Denoiser(net, Schedule("cosine", levels, floor=1e-4 if self.published else 0), target="clean")
-        side_fits(net, min(context or size, size), f"restorer.{'ct_network' if architecture == 'ct' else 'network'}")
-        self.weights, self.max_level, self.depths, self.draws = weights, max_level, depths, draws
-        self.patch, self.stride, self.context, self.windows = patch, stride, context, windows
-        self.ssim_weight, self.clip, self.symmetry, self.own_map = ssim_weight, clip, symmetry, score == "published"
+        patch_fits("windows", windows.side, size)
+        walk.fits(diffusion)
+        self.published, kind = quirks == "published", build(CtNetwork, network, "restorer.network")
+        net = kind.made(channels, quirks)
+        self.denoiser = diffusion.denoiser(net, floor=1e-4 if self.published else 0.0)
+        side_fits(net, min(windows.context or size, size), kind.where)
+        self.weights, self.diffusion, self.walk, self.windows = kind.weights, diffusion, walk, windows
+        self.ssim_weight, self.symmetry, self.own_map = ssim_weight, reading.symmetry, reading.score == "published"
 
     def parts(self) -> tuple[str, ...]:
         return ("denoiser",)
@@ -120,21 +162,21 @@ class CtPatched(Restorer):
 
         As published they start at multiples of the stride, and a border that is left over is never looked at.
         """
-        side = min(self.patch, height, width)
+        side = min(self.windows.side, height, width)
         spread = steps if self.published else spans
-        rows, columns = (spread(n, side, min(self.stride, side)) for n in (height, width))
+        rows, columns = (spread(n, side, min(self.windows.stride, side)) for n in (height, width))
         return [Box(*row, *column) for row in rows for column in columns]
 
     def training_boxes(self, draw: Draw, height: int, width: int) -> list[Box]:
         """One whole window per item, at any offset."""
-        side = min(self.patch, height, width)
+        side = min(self.windows.side, height, width)
         tops, lefts = (draw.integers(0, n - side + 1).tolist() for n in (height, width))
         return [Box(y, y + side, x, x + side) for y, x in zip(tops, lefts, strict=True)]
 
     def loss(self, batch: Batch, part: str) -> Tensor:
         """MSE + `ssim_weight` (1 - SSIM) of the clean estimate in one noised window per item."""
         images, draw = batch.images, batch.draw
-        t = draw.integers(1, self.max_level + 1).to(images.device)
+        t = self.diffusion.drawn_levels(draw, images)
         boxes = self.training_boxes(draw, *images.shape[-2:])
         side = boxes[0].bottom - boxes[0].top
         return self.patch_loss(images, draw.noise(images.new_empty(()).expand(*images.shape[:2], side, side)), t, boxes)
@@ -146,13 +188,14 @@ class CtPatched(Restorer):
         if self.published:
             estimate = estimate.clamp(-1, 1)
         likeness = ssim(estimate, truth, **({"data_range": 1.0, "border": "zeros"} if self.published else {}))
-        return (estimate - truth).square().flatten(1).mean(1) + self.ssim_weight * (1 - likeness)
+        errors = (estimate - truth).square().flatten(1).mean(1) + self.ssim_weight * (1 - likeness)
+        return self.diffusion.weighted(errors, self.denoiser.schedule, t)
 
     def estimate(self, images: Iterable[Tensor], boxes: Sequence[Box], patches: Tensor, t: int | Tensor) -> Tensor:
         """Clean estimates (N, C, patch, patch) of noised patches that stand in boxes of otherwise clean images."""
         seen, places = [], []
         for image, box, patch in zip(images, boxes, patches, strict=True):
-            view = surroundings(box, self.context, *image.shape[-2:])
+            view = surroundings(box, self.windows.context, *image.shape[-2:])
             seen.append(view.cut(image).clone())
             places.append(Box(box.top - view.top, box.bottom - view.top, box.left - view.left, box.right - view.left))
             places[-1].cut(seen[-1]).copy_(patch)
@@ -160,7 +203,9 @@ class CtPatched(Restorer):
         return torch.stack([place.cut(part) for place, part in zip(places, clean, strict=True)])
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        twins, errors = zip(*(self.slid(images, d, draw.fork(f"depth {d}")) for d in self.depths), strict=True)
+        starts = self.walk.start_levels
+        slid = (self.slid(images, start, draw.fork(f"depth {start}")) for start in starts)
+        twins, errors = zip(*slid, strict=True)
         found, wrong = averaged(twins), averaged(errors)
         read = self.read(images, found, wrong)
         pairs = zip(found.without, wrong.without, strict=True)
@@ -180,20 +225,20 @@ class CtPatched(Restorer):
         residual = mirror_residual(images - found.healthy, images, sigma=images.shape[-1] / 64)
         return Restoration(images - residual, found.trail)
 
-    def slid(self, images: Tensor, depth: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    def slid(self, images: Tensor, start: int, draw: Draw) -> tuple[Tensor, Tensor]:
         """Twins (B, draws, C, H, W) and absolute errors (B, draws, 1, H, W) from one-step estimates of all windows."""
-        boxes = self.grid(*images.shape[-2:])
-        truth = torch.stack([box.cut(images) for box in boxes], 1)[:, None].expand(-1, self.draws, *[-1] * 4)
+        boxes, draws = self.grid(*images.shape[-2:]), self.walk.draws
+        truth = torch.stack([box.cut(images) for box in boxes], 1)[:, None].expand(-1, draws, *[-1] * 4)
         copies, one = truth.shape[:3], truth.shape[3:]
-        noise = draw.repeat(self.draws * len(boxes)).noise(images.new_empty(()).expand(copies.numel(), *one))
-        noised = self.denoiser.noised(truth, noise.reshape(truth.shape), depth)
+        noise = draw.repeat(draws * len(boxes)).noise(images.new_empty(()).expand(copies.numel(), *one))
+        noised = self.denoiser.noised(truth, noise.reshape(truth.shape), start)
         estimates = truth.clone()
         busy = torch.ones(copies, dtype=torch.bool) if self.published else truth.amax((3, 4, 5)).cpu() > EMPTY
-        for part in busy.nonzero().split(self.windows):
+        for part in busy.nonzero().split(self.windows.at_once):
             item, copy, window = part.unbind(1)
             at = [boxes[i] for i in window.tolist()]
-            clean = self.estimate([images[i] for i in item.tolist()], at, noised[item, copy, window], depth)
-            estimates[item, copy, window] = clean.clamp(-1, 1) if self.clip else clean
+            clean = self.estimate([images[i] for i in item.tolist()], at, noised[item, copy, window], start)
+            estimates[item, copy, window] = clean.clamp(-1, 1) if self.walk.clip else clean
         errors = (truth - estimates).abs().mean(3, keepdim=True)  # (B, draws, windows, 1, patch, patch)
         nothing = torch.zeros_like(images[:, :1])
         return stitched(estimates, boxes, images), stitched(errors, boxes, nothing)
@@ -203,7 +248,7 @@ class CtPatched(Restorer):
 
     def network_calls(self) -> int:
         """Of an image without empty windows."""
-        return self.draws * len(self.depths) * len(self.grid(self.size, self.size))
+        return self.walk.draws * len(self.walk.start_levels) * len(self.grid(self.size, self.size))
 
 
 def spans(length: int, side: int, stride: int) -> list[tuple[int, int]]:

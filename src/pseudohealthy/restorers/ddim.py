@@ -10,28 +10,43 @@ from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.sampler import sample, walk
+from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import Restoration, register
 from pseudohealthy.restorers.ddpm import Ddpm
+from pseudohealthy.restorers.noising import Diffusion, Walk
+from pseudohealthy.restorers.ranges import Weights
 
 
 @register("ddim")
 class Ddim(Ddpm):
-    """Encode to each of `depths` in `steps` network calls (0: every level) and decode in as many; no noise is drawn.
+    """Encode to each start level in as many network calls as the walk has, and decode in as many; no noise is drawn.
 
-    Trained like "ddpm"; `eta`, `draws`, `variance` and the noise of the way up have no meaning here and are refused.
+    Trained like "ddpm". What is said of noise on the way, `walk.eta`, `walk.draws` and `walk.variance`, has no meaning
+    here and is refused.
     """
 
     paper = "Song et al., DDIM, ICLR 2021; Wolleb et al., MICCAI 2022 (without classifier)"
-    dictated = ("size", "channels", "eta", "draws", "variance", "quirks")
+    dictated = ("size", "channels", "walk.eta", "walk.draws", "walk.variance")
+
+    def __init__(
+        self,
+        *,
+        size: Size,
+        channels: Channels,
+        network: dict = {},  # noqa: B006 (read only)
+        weights: Weights = "",
+        diffusion: Diffusion = Diffusion(),
+        walk: Walk = Walk(eta=0.0),
+    ):
+        super().__init__(size=size, channels=channels, network=network, weights=weights, diffusion=diffusion, walk=walk)
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        trail = []
-        for depth in self.depths:
-            back = self.walk(depth)
+        trail, step = [], self.walk.step
+        for start in self.walk.start_levels:
+            back = self.levels(start)
             # Clipping would break the inversion upwards; downwards it keeps the decoder on the data's range.
-            latent = sample(self.denoiser, images, back[::-1], order=self.order, clip=False)
-            down = walk(depth, 0, len(back) - 1)
-            trail.append(sample(self.denoiser, latent, down, order=self.order, clip=self.clip))
+            latent = sample(self.denoiser, images, back[::-1], step=step(), clip=False)
+            trail.append(self.walk.down(self.denoiser, latent, walk(start, 0, len(back) - 1)))
         return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
 
     def network_calls(self) -> int:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.adversarial import Critic, Generator, frozen, gradient_penalty
 from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
 from pseudohealthy.restorers.ranges import Weight
-from pseudohealthy.settings import Range, build
+from pseudohealthy.settings import build
 
 
 @register("fanogan")

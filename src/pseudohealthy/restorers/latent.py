@@ -12,15 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.diffusion.sampler import sample, walk
-from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.networks.autoencoder import ConvAutoencoder
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
-from pseudohealthy.restorers.ranges import Calls, Depths, Draws, Eta, Levels, Weight, levels_fit
+from pseudohealthy.restorers.noising import Diffusion, Walk
+from pseudohealthy.restorers.ranges import Weight
 from pseudohealthy.settings import build
 
 SLOWEST = 0.01  # weight of one batch in the running statistics of the code, once the first hundred have been seen
@@ -28,20 +26,27 @@ SLOWEST = 0.01  # weight of one batch in the running statistics of the code, onc
 
 @register("latent")
 class Latent(Restorer):
-    """Encode, noise the code to `depths`, denoise, average the codes, decode once.
+    """Encode, noise the code to the start levels, denoise, average the codes, decode once.
 
-    autoencoder: the first stage; with `levels` = 3 its code has a quarter of the side, with 4 an eighth. code: channels
-        of the code. kind: "vae" (KL to a standard normal, weighted by `beta`) or "ae" (no penalty).
-    network: the denoiser of the code, which it sees with mean 0 and spread 1 per channel: running statistics, learnt
-        while training and fixed in use. It learns on the code as it is at that step; the encoder does not learn from it.
-    against: what the restored code's image is compared with. "reconstruction": the twin is the image plus what changed
-        between the decoded code before and after, so that what the autoencoder blurs is no anomaly (and what it cannot
-        encode cannot be found); "image": the twin is the decoded code itself.
-    schedule, levels, target, depths, steps, eta, draws: as of "ddpm". Codes are never clipped.
+    Args:
+        autoencoder: the first stage; with `levels` = 3 its code has a quarter of the side, with 4 an eighth.
+        code: channels of the code.
+        kind: "vae" (KL to a standard normal, weighted by `beta`) or "ae" (no penalty).
+        network: the denoiser of the code, which it sees with mean 0 and spread 1 per channel: running statistics,
+            learnt while training and fixed in use. It learns on the code as it is at that step; the encoder does not
+            learn from it.
+        walk: of the code. Codes are never clipped.
+        against: what the restored code's image is compared with. "reconstruction": the twin is the image plus what
+            changed between the decoded code before and after, so that what the autoencoder blurs is no anomaly (and
+            what it cannot encode cannot be found); "image": the twin is the decoded code itself.
     """
 
     paper = "Rombach et al., Latent Diffusion Models, CVPR 2022"
     nested = {"network": UNet, "autoencoder": ConvAutoencoder}
+    dictated = (
+        "size", "channels", "walk.clip",
+        "diffusion.noise", "diffusion.standardise", "diffusion.octaves", "diffusion.frequency",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -53,24 +58,19 @@ class Latent(Restorer):
         code: Channels = 4,
         kind: Literal["ae", "vae"] = "vae",
         beta: Weight = 1e-6,
-        schedule: Literal["linear", "cosine"] = "linear",
-        levels: Levels = 1000,
-        target: Literal["noise", "clean", "velocity"] = "noise",
-        depths: Depths = (250,),
-        steps: Calls = 0,
-        eta: Eta = 1.0,
-        draws: Draws = 1,
+        diffusion: Diffusion = Diffusion(),
+        walk: Walk = Walk(clip=False),
         against: Literal["reconstruction", "image"] = "reconstruction",
     ):
         super().__init__(size=size, channels=channels)
         shape = {"channels": channels, "size": size, "kind": kind, "spatial": code}
         self.autoencoder = build(ConvAutoencoder, autoencoder, "restorer.autoencoder", **shape)
-        net = build(UNet, network, "restorer.network", in_channels=code, out_channels=code)
-        self.denoiser = Denoiser(net, Schedule(schedule, levels), target=target)
+        net = build(UNet, network, "restorer.network", channels=code)
+        self.denoiser = diffusion.denoiser(net)
         side_fits(net, self.autoencoder.shape[-1], "restorer.network of the code")
-        levels_fit("depths", depths, levels, "levels")
+        walk.fits(diffusion)
         self.beta, self.against = beta, against
-        self.depths, self.steps, self.eta, self.draws = depths, steps, eta, draws
+        self.diffusion, self.walk = diffusion, walk
         self.register_buffer("code_mean", torch.zeros(code, 1, 1))
         self.register_buffer("code_square", torch.ones(code, 1, 1))  # mean square
         self.register_buffer("code_batches", torch.tensor(0))
@@ -93,10 +93,11 @@ class Latent(Restorer):
             if self.training:
                 self.follow(code)
         code = self.standard(code)
-        t = batch.draw.integers(1, self.denoiser.schedule.steps + 1).to(code.device)
+        t = self.diffusion.drawn_levels(batch.draw, code)
         noise = batch.draw.noise(code)
         error = self.denoiser.raw(self.denoiser.noised(code, noise, t), t) - self.denoiser.target_of(code, noise, t)
-        return error.float().square().flatten(1).mean(1)
+        errors = error.float().square().flatten(1).mean(1)
+        return self.diffusion.weighted(errors, self.denoiser.schedule, t)
 
     def follow(self, code: Tensor) -> None:
         """Move the statistics towards those of one more batch of codes (B, K, s, s), over all processes."""
@@ -128,17 +129,16 @@ class Latent(Restorer):
         return Restoration(healthy=(images.float() + after - before).clamp(-1, 1))
 
     def restored(self, code: Tensor, draw: Draw) -> Tensor:
-        """The healthy code (B, K, s, s): the mean over depths and draws."""
-        start, found = self.standard(code).repeat_interleave(self.draws, 0), []
-        for depth in self.depths:
-            noise = draw.fork(f"depth {depth}").repeat(self.draws)
-            x = self.denoiser.noised(start, noise(start), depth)
-            x = sample(self.denoiser, x, self.walk(depth), eta=self.eta, draw=noise, clip=False)
-            found.append(x.float().unflatten(0, (-1, self.draws)).mean(1))
+        """The healthy code (B, K, s, s): the mean over start levels and draws."""
+        draws = self.walk.draws
+        code, found = self.standard(code).repeat_interleave(draws, 0), []
+        for start in self.walk.start_levels:
+            noise = draw.fork(f"depth {start}").repeat(draws)
+            x = self.denoiser.noised(code, noise(code), start)
+            x = self.walk.down(self.denoiser, x, self.walk.levels(start), noise)
+            found.append(x.float().unflatten(0, (-1, draws)).mean(1))
         return torch.stack(found).mean(0) * self.spread() + self.code_mean
 
-    def walk(self, depth: int) -> list[int]:
-        return walk(depth, 0, min(self.steps or depth, depth))
-
     def network_calls(self) -> int:
-        return 1 + self.draws * sum(len(self.walk(depth)) - 1 for depth in self.depths)  # one for the autoencoder
+        walks = sum(len(self.walk.levels(start)) - 1 for start in self.walk.start_levels)
+        return 1 + self.walk.draws * walks  # one for the autoencoder

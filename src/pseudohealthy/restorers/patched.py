@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw, Key
-from pseudohealthy.diffusion.schedule import Schedule
-from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.ranges import Channels, Size, side_fits
 from pseudohealthy.networks.ssim import ssim
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, averaged, register
-from pseudohealthy.restorers.ranges import Depths, Draws, Levels, Square, Weight, Weights, levels_fit, patch_fits
-from pseudohealthy.settings import Range, build
+from pseudohealthy.restorers.noising import Diffusion, OneStep
+from pseudohealthy.restorers.ranges import Square, Weight, Weights, patch_fits
+from pseudohealthy.settings import build, check_fields
 
 PIXELS = 2**18  # of the images in one network call: 28 of 96 x 96, about 1 GB of activations at width 128
 
@@ -56,21 +56,44 @@ def shared_fields(draw: Draw, like: Tensor, key: Key, count: int = 1) -> Tensor:
     return own.noise(like[:1].expand(count, -1, -1, -1)).half().to(like.dtype)
 
 
+@dataclass(frozen=True)
+class Patches:
+    """Which squares of the image are noised, and how their estimates are put together.
+
+    Args:
+        side: of the square, model pixels.
+        stride: of the grid where boxes overlap; 0 is the side.
+        overlap: "none" (boxes lie side by side, the last is cut off at the border), or whole boxes spread evenly from
+            border to border, as many as the stride needs, where "cut" gives each pixel to the first box that has it
+            and "average" to all of them alike.
+        sampling: training draws a box of that grid ("grid", the published fixed sampling) or any whole one ("random").
+    """
+
+    side: Square = 48
+    stride: Annotated[int, Range(0, 2048)] = 0
+    overlap: Literal["none", "cut", "average"] = "none"
+    sampling: Literal["grid", "random"] = "grid"
+
+    def __post_init__(self) -> None:
+        check_fields(self, "Patches.{}".format)
+        if self.stride > self.side or (self.stride and self.overlap == "none"):
+            raise ValueError(
+                f"stride = {self.stride} with side = {self.side} and overlap = {self.overlap}: "
+                "give at most the side, and 0 where boxes do not overlap"
+            )
+
+
 @register("patched")
 class Patched(Restorer):
     """Estimate every patch of a grid in one step, the rest of the image clean; each patch may differ from the input.
 
-    patch: side of the square, model pixels. stride: of the grid where boxes overlap; 0 is the patch.
-    overlap: "none" (boxes lie side by side, the last is cut off at the border), or whole boxes spread evenly from border
-        to border, as many as the stride needs, where "cut" gives each pixel to the first box that has it and "average"
-        to all of them alike.
-    sampling: training draws a box of that grid ("grid", the published fixed sampling) or any whole one ("random").
-    weights, schedule, levels, target, noise, standardise: as of "ddpm". depths, draws: levels and noises, averaged.
-    objective: of the clean estimate inside the patch, "l1" or "mse+ssim" (MSE + `ssim_weight` (1 - SSIM)).
-    clip: keep the clean estimate in [-1, 1].
-    quirks: "published" has one float16 simplex field for all slices and patches of a call, a loss diluted by the clean
-        surroundings, random boxes that overhang the border, and "cut" by cells of a grid without overlap, which leaves
-        strips of input between three boxes a side. (The published "average" is wrong and not reproduced.)
+    Args:
+        weights: a run or a diffusers folder whose network training starts from; read then only.
+        objective: of the clean estimate inside the patch, "l1" or "mse+ssim" (MSE + `ssim_weight` (1 - SSIM)).
+        quirks: "published" has one float16 simplex field for all slices and patches of a call, a loss diluted by the
+            clean surroundings, random boxes that overhang the border, and "cut" by cells of a grid without overlap,
+            which leaves strips of input between three boxes a side. (The published "average" is wrong and not
+            reproduced.)
     """
 
     paper = "Behrendt et al., Patched Diffusion Models for Unsupervised Anomaly Detection in Brain MRI, MIDL 2023"
@@ -83,35 +106,25 @@ class Patched(Restorer):
         channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
         weights: Weights = "",
-        patch: Square = 48,
-        stride: Annotated[int, Range(0, 2048)] = 0,
-        overlap: Literal["none", "cut", "average"] = "none",
-        sampling: Literal["grid", "random"] = "grid",
-        schedule: Literal["linear", "cosine"] = "cosine",
-        levels: Levels = 1000,
-        target: Literal["noise", "clean", "velocity"] = "clean",
-        noise: Literal["gaussian", "simplex"] = "simplex",
-        standardise: bool = False,
-        depths: Depths = (500,),
-        draws: Draws = 1,
+        diffusion: Diffusion = Diffusion(schedule="cosine", target="clean", noise="simplex"),
+        walk: OneStep = OneStep(start_levels=(500,)),
+        patches: Patches = Patches(),
         objective: Literal["l1", "mse+ssim"] = "l1",
         ssim_weight: Weight = 1.0,
-        clip: bool = True,
         quirks: Literal["none", "published"] = "none",
     ):
         super().__init__(size=size, channels=channels)
-        patch_fits(patch, size)
-        levels_fit("depths", depths, levels, "levels")
-        if stride > patch or (stride and overlap == "none"):
-            raise Fault("RECIPE", f"restorer.stride = {stride} with patch = {patch} and overlap = {overlap}",
-                        "give at most the patch, and 0 where boxes do not overlap", exit=USAGE)  # fmt: skip
-        net = build(UNet, network, "restorer.network", in_channels=channels, out_channels=channels)
-        self.denoiser = Denoiser(net, Schedule(schedule, levels), target=target)
+        patch_fits("patches", patches.side, size)
+        walk.fits(diffusion)
+        net = build(UNet, network, "restorer.network", channels=channels)
         side_fits(net, size, "restorer.network")
-        self.patch, self.stride, self.overlap, self.sampling = patch, stride or patch, overlap, sampling
-        self.noise, self.standardise, self.depths, self.draws = noise, standardise, depths, draws
-        self.objective, self.ssim_weight, self.clip, self.weights = objective, ssim_weight, clip, weights
-        self.published, self.shared = quirks == "published", quirks == "published" and noise == "simplex"
+        self.denoiser = diffusion.denoiser(net)
+        self.patch, self.stride = patches.side, patches.stride or patches.side
+        self.overlap, self.sampling = patches.overlap, patches.sampling
+        self.diffusion, self.walk, self.weights = diffusion, walk, weights
+        self.objective, self.ssim_weight = objective, ssim_weight
+        self.published = quirks == "published"
+        self.shared = self.published and diffusion.noise == "simplex"
 
     def parts(self) -> tuple[str, ...]:
         return ("denoiser",)
@@ -151,10 +164,10 @@ class Patched(Restorer):
 
     def loss(self, batch: Batch, part: str) -> Tensor:
         images, draw = batch.images, batch.draw
-        t = draw.integers(1, self.denoiser.schedule.steps + 1).to(images.device)
+        t = self.diffusion.drawn_levels(draw, images)
         boxes = self.training_boxes(draw, *images.shape[-2:])
         key = ("training", draw.keys[0])
-        noise = shared_fields(draw, images, key) if self.shared else self.noisy(draw).noise(images)
+        noise = shared_fields(draw, images, key) if self.shared else self.diffusion.noisy(draw).noise(images)
         return self.patch_loss(images, noise, t, boxes)
 
     def patch_loss(self, images: Tensor, noise: Tensor, t: Tensor, boxes: Sequence[Box]) -> Tensor:
@@ -164,6 +177,7 @@ class Patched(Restorer):
         clean = self.denoiser(noised, t).clean.float()
         patches = ((box.cut(a)[None], box.cut(b)[None]) for box, a, b in zip(boxes, clean, images, strict=True))
         losses = torch.cat([self.distance(a, b) for a, b in patches])
+        losses = self.diffusion.weighted(losses, self.denoiser.schedule, t)
         # Over the whole image as published, what lies outside the patch adds zeros.
         return losses * inside.float().mean((1, 2, 3)) if self.published else losses
 
@@ -173,21 +187,26 @@ class Patched(Restorer):
         return (clean - images).square().flatten(1).mean(1) + self.ssim_weight * (1 - ssim(clean, images))
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        return averaged([self.stitched(images, depth, draw.fork(f"depth {depth}")) for depth in self.depths], self.clip)
+        starts = self.walk.start_levels
+        found = [self.stitched(images, start, draw.fork(f"depth {start}")) for start in starts]
+        return averaged(found, self.walk.clip)
 
-    def stitched(self, images: Tensor, depth: int, draw: Draw) -> Tensor:
-        """One-step estimates of all patches from `depth`, put together: (B, draws, C, H, W)."""
+    def stitched(self, images: Tensor, start: int, draw: Draw) -> Tensor:
+        """One-step estimates of all patches from level `start`, put together: (B, draws, C, H, W)."""
         boxes, cells = zip(*self.grid(*images.shape[-2:]), strict=True)
-        copies = (len(images), self.draws, len(boxes))
+        draws = self.walk.draws
+        copies = (len(images), draws, len(boxes))
         clean = images[:, None, None].expand(*copies, *images.shape[1:])
         if self.shared:
-            noise = shared_fields(draw, images, f"depth {depth}", self.draws)[None, :, None].expand_as(clean)
+            noise = shared_fields(draw, images, f"depth {start}", draws)[None, :, None].expand_as(clean)
         else:
-            noise = self.noisy(draw).repeat(self.draws * len(boxes)).noise(clean.flatten(0, 2)).reshape(clean.shape)
+            noise = (
+                self.diffusion.noisy(draw).repeat(draws * len(boxes)).noise(clean.flatten(0, 2)).reshape(clean.shape)
+            )
         inside = masks(boxes, *images.shape[-2:]).to(images.device).expand(*copies, -1, -1, -1)
-        mixed = torch.where(inside, self.denoiser.noised(clean, noise, depth), clean).flatten(0, 2)
+        mixed = torch.where(inside, self.denoiser.noised(clean, noise, start), clean).flatten(0, 2)
         at_once = max(1, PIXELS // (images.shape[-2] * images.shape[-1]))
-        estimate = torch.cat([self.denoiser(part, depth).clean for part in mixed.split(at_once)]).float()
+        estimate = torch.cat([self.denoiser(part, start).clean for part in mixed.split(at_once)]).float()
         patches = torch.where(inside, estimate.reshape(clean.shape), clean)  # (B, draws, boxes, C, H, W)
         total, count = torch.zeros_like(patches[:, :, 0]), torch.zeros_like(images[:1, None])
         for index, cell in enumerate(cells):
@@ -195,9 +214,5 @@ class Patched(Restorer):
             cell.cut(count).add_(1)
         return total / count
 
-    def noisy(self, draw: Draw) -> Draw:
-        """The same stream, giving this method's kind of noise."""
-        return draw.of_kind(self.noise, **({"standardise": self.standardise} if self.noise == "simplex" else {}))
-
     def network_calls(self) -> int:
-        return self.draws * len(self.depths) * len(self.grid(self.size, self.size))
+        return self.walk.draws * len(self.walk.start_levels) * len(self.grid(self.size, self.size))

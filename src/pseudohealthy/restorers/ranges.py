@@ -6,15 +6,17 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.settings import Aside, File, Length, Range
+from pseudohealthy.marks import Aside, File, Length, Range
 
 HIGHEST = 10_000  # noise levels; published are 1000 and 4000
 
 Levels = Annotated[int, Range(2, HIGHEST)]
 MaxLevel = Annotated[int, Range(0, HIGHEST)]  # 0: all
 Level = Annotated[int, Range(1, HIGHEST)]
-Depths = Annotated[tuple[Annotated[int, Range(1, HIGHEST)], ...], Length(1, 32)]
-Harmonised = Annotated[Depths, Aside("those not below `depth` are left out, at least one must remain")]
+StartLevels = Annotated[tuple[Annotated[int, Range(1, HIGHEST)], ...], Length(1, 32)]
+Harmonised = Annotated[StartLevels, Aside("those not below the start are left out, at least one must remain")]
+Beta = Annotated[float, Range(0, 1, open="both")]
+Betas = tuple[Beta, Beta]
 Calls = Annotated[int, Range(0, HIGHEST)]  # of a walk; 0: every level
 Draws = Annotated[int, Range(1, 1000)]
 Eta = Annotated[float, Range(0, 1)]
@@ -25,7 +27,6 @@ Side = Annotated[int, Range(1, 127, step=2)]  # of a square that is centred on a
 Square = Annotated[int, Range(1, 2048)]  # model pixels
 Weight = Annotated[float, Range(0, 10_000)]  # of a part of a loss
 Weights = Annotated[str, File("the path of a run or of a diffusers folder, or nothing")]
-LpipsWeights = Annotated[str, File("the path of LPIPS weights or of a folder with them, or nothing")]
 
 
 def levels_fit(key: str, levels: Iterable[int], most: int, named: str) -> None:
@@ -36,14 +37,8 @@ def levels_fit(key: str, levels: Iterable[int], most: int, named: str) -> None:
         raise Fault("RECIPE", found, f"give levels from 1 to {most}", exit=USAGE)
 
 
-def highest(max_level: int, levels: int) -> int:
-    """The highest level that training draws. Fault RECIPE (exit 2) where there is no such level."""
-    levels_fit("max_level", [max_level], levels, "levels")
-    return max_level or levels
-
-
-def patch_fits(patch: int, size: int) -> None:
-    """Fault RECIPE (exit 2) where a patch is larger than the image."""
-    if patch > size:
-        found = f"restorer.patch = {patch} is larger than canvas.size = {size}"
-        raise Fault("RECIPE", found, f"give a patch of 1 to {size} pixels", exit=USAGE)
+def patch_fits(table: str, side: int, size: int) -> None:
+    """Fault RECIPE (exit 2) where the squares of a table of settings are larger than the image."""
+    if side > size:
+        found = f"restorer.{table}.side = {side} is larger than canvas.size = {size}"
+        raise Fault("RECIPE", found, f"give a side of 1 to {size} pixels", exit=USAGE)

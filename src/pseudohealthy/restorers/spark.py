@@ -12,11 +12,12 @@ from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.ranges import Channels, Size, norms_fit
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.spark import Spark, cell_errors
 from pseudohealthy.restorers.base import Batch, Restoration, Restorer, register
-from pseudohealthy.settings import Range, check
+from pseudohealthy.settings import check
 
 
 @register("spark")

@@ -7,48 +7,61 @@ painting is RePaint's (Lugmayr et al., CVPR 2022).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.diffusion.sampler import sample, walk
+from pseudohealthy.diffusion.sampler import walk as walked
 from pseudohealthy.maps.morphology import dilate
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.perceptual import Perceptual
 from pseudohealthy.networks.ranges import Channels, Size
+from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers.base import Restoration, register
 from pseudohealthy.restorers.ddpm import Ddpm
-from pseudohealthy.restorers.ranges import (
-    Calls,
-    Eta,
-    Frequency,
-    Level,
-    Levels,
-    LpipsWeights,
-    MaxLevel,
-    Octaves,
-    Side,
-    levels_fit,
-)
-from pseudohealthy.settings import Range
+from pseudohealthy.restorers.noising import Diffusion, Walk
+from pseudohealthy.restorers.ranges import Calls, Level, Side, Weights, levels_fit
+from pseudohealthy.settings import build, check_fields
+
+
+@dataclass(frozen=True)
+class Repaint:
+    """How the masked region is painted anew.
+
+    Args:
+        level: noise level from which it is painted.
+        calls: levels visited on the way down from there; 0 for all.
+        repeats: times that each of them is painted, noised again in between.
+    """
+
+    level: Level = 50
+    calls: Calls = 0
+    repeats: Annotated[int, Range(1, 100)] = 5
+
+    def __post_init__(self) -> None:
+        check_fields(self, "Repaint.{}".format)
 
 
 @register("stitched")
 class Stitched(Ddpm):
-    """Restore from `depth`, mask where that differs, then paint the masked region from level `repaint`.
+    """Restore from the start level, mask where that differs, then paint the masked region anew.
 
-    Trained like "ddpm". threshold: of the suspicion |x - x0| / its 95th percentile (at most 1) times the perceptual
-        distance; 0.13 is the published one (5 % false positives in health), 0 takes each image's 95th percentile.
-    side: of the dilation of the mask, pixels. repaint_steps: levels visited on the way down from `repaint`, 0 for all;
-        repeats: times that each of them is painted, noised again in between.
-    perceptual, perceptual_weights: see `Perceptual`.
-    The map is the residual against the painted image, times the suspicion.
+    Trained like "ddpm". The map is the residual against the painted image, times the suspicion.
+
+    Args:
+        threshold: of the suspicion |x - x0| / its 95th percentile (at most 1) times the perceptual distance; 0.13 is
+            the published one (5 % false positives in health), 0 takes each image's 95th percentile.
+        side: of the dilation of the mask, model pixels.
+        perceptual: see `Perceptual`.
     """
 
     paper = "Bercea et al., AutoDDPM, ICML IMLH 2023"
-    dictated = ("size", "channels", "depths", "draws", "variance", "quirks")
+    nested = {"network": UNet, "perceptual": Perceptual}
+    dictated = ("size", "channels", "walk.draws", "walk.variance")
 
     def __init__(
         self,
@@ -56,34 +69,20 @@ class Stitched(Ddpm):
         size: Size,
         channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
-        schedule: Literal["linear", "cosine"] = "linear",
-        levels: Levels = 1000,
-        target: Literal["noise", "clean", "velocity"] = "noise",
-        noise: Literal["gaussian", "simplex"] = "gaussian",
-        standardise: bool = False,
-        octaves: Octaves = 6,
-        frequency: Frequency = 64.0,
-        max_level: MaxLevel = 0,
-        depth: Level = 200,
-        steps: Calls = 0,
-        eta: Eta = 1.0,
-        clip: bool = True,
+        weights: Weights = "",
+        diffusion: Diffusion = Diffusion(),
+        walk: Walk = Walk(start_levels=(200,)),
         threshold: Annotated[float, Range(0, 1)] = 0.13,
         side: Side = 3,
-        repaint: Level = 50,
-        repaint_steps: Calls = 0,
-        repeats: Annotated[int, Range(1, 100)] = 5,
-        perceptual: Literal["squeeze", "alex", "vgg", "none"] = "squeeze",
-        perceptual_weights: LpipsWeights = "",
+        repaint: Repaint = Repaint(),
+        perceptual: dict = {},  # noqa: B006 (read only)
     ):
-        levels_fit("depth", [depth], max_level or levels, "max_level" if max_level else "levels")
-        super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
-                         noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
-                         max_level=max_level, depths=(depth,), steps=steps, eta=eta, clip=clip)  # fmt: skip
-        levels_fit("repaint", [repaint], levels - 1, "levels - 1")
-        self.threshold, self.side, self.repeats = threshold, side, repeats
-        self.repaint = walk(repaint, 0, repaint_steps or repaint)
-        self.perceptual = Perceptual(perceptual, perceptual_weights)
+        super().__init__(size=size, channels=channels, network=network, weights=weights, diffusion=diffusion, walk=walk)
+        walk.start()  # refuses several
+        levels_fit("repaint.level", [repaint.level], diffusion.levels - 1, "diffusion.levels - 1")
+        self.threshold, self.side, self.repeats = threshold, side, repaint.repeats
+        self.repaint = walked(repaint.level, 0, repaint.calls or repaint.level)
+        self.perceptual = build(Perceptual, perceptual, "restorer.perceptual")
 
     @torch.no_grad()
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
@@ -113,7 +112,7 @@ class Stitched(Ddpm):
         signal = self.denoiser.schedule.signal
         for now, then in pairwise(self.repaint):
             for repeat in range(self.repeats):
-                inside = sample(self.denoiser, x, [now, then], eta=self.eta, draw=draw, clip=self.clip)
+                inside = self.walk.down(self.denoiser, x, [now, then], draw)
                 outside = self.denoiser.noised(images, draw.noise(images), then) if then else images
                 x = mask * inside.float() + (1 - mask) * outside
                 if repeat + 1 < self.repeats:  # back up, so that the next pass sees both parts of this one

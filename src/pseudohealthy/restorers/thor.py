@@ -7,55 +7,81 @@ map marks, the image itself takes its place, and the walk goes on from there.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.diffusion.sampler import sample
+from pseudohealthy.diffusion.schedule import BETAS
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.maps.morphology import gaussian, harmonic_mean, peak_normalised, region
+from pseudohealthy.marks import Range
 from pseudohealthy.networks.perceptual import Perceptual
 from pseudohealthy.networks.ranges import Channels, Size
+from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers import thor_published
 from pseudohealthy.restorers.base import Restoration, register
 from pseudohealthy.restorers.ddpm import Ddpm
-from pseudohealthy.restorers.ranges import (
-    Calls,
-    Eta,
-    Frequency,
-    Harmonised,
-    Level,
-    Levels,
-    LpipsWeights,
-    MaxLevel,
-    Octaves,
-    Side,
-    levels_fit,
-)
-from pseudohealthy.settings import Range
+from pseudohealthy.restorers.noising import Diffusion, Walk
+from pseudohealthy.restorers.ranges import Harmonised, Side, Weights
+from pseudohealthy.settings import build, check_fields
+
+
+@dataclass(frozen=True)
+class Harmonise:
+    """Where and how the walk is pulled back to the image.
+
+    Args:
+        levels: visited however few calls the walk has; the paper's are (300, 150, 50) for Gaussian noise from 350, and
+            (200, 150, 100, 50) for simplex noise from 250. Those that are not below the start are left out, as they lie
+            above where the walk begins: so the start can be swept with the list as it is (the released code does so
+            too), and at 350 the list is the paper's. At least one must be left.
+        sigma: Gaussian smoothing of the perceptual distance, model pixels.
+        side: of closing and dilation, model pixels.
+    """
+
+    levels: Harmonised = (300, 150, 50)
+    sigma: Annotated[float, Range(0, 64, open="low")] = 2.0
+    side: Side = 13
+
+    def __post_init__(self) -> None:
+        check_fields(self, "Harmonise.{}".format)
+        if len(set(self.levels)) < len(self.levels):
+            raise ValueError(f"levels = {list(self.levels)} repeat themselves: give different ones")
+
+    def below(self, start: int) -> tuple[int, ...]:
+        """The levels that are visited from `start`, the highest first. Fault RECIPE (exit 2) where there is none."""
+        found = tuple(sorted((level for level in self.levels if level < start), reverse=True))
+        if not found:
+            raise Fault(
+                "RECIPE",
+                f"restorer.harmonise.levels = {list(self.levels)}",
+                f"give at least one below restorer.walk.start_levels = {start}",
+                exit=USAGE,
+            )
+        return found
 
 
 @register("thor")
 class Thor(Ddpm):
-    """Noise to `depth`; on the way back, harmonise with the image at the levels `harmonise`.
+    """Noise to the start level; on the way back, harmonise with the image at a few levels.
 
-    Trained like "ddpm". depth, harmonise: the paper's 350 and (300, 150, 50) for Gaussian noise, 250 and
-        (200, 150, 100, 50) for simplex noise; these levels are visited however few `steps` there are. Listed levels
-        that are not below `depth` are left out, as they lie above where the walk begins: so depth can be swept with the
-        list as it is (the released code does so too), and at 350 the list is the paper's. At least one must be left.
-        order: as of "ddpm", anew from every harmonised level.
-    perceptual, perceptual_weights: see `Perceptual`. sigma: Gaussian smoothing of the perceptual distance, pixels.
-    side: of closing and dilation, pixels.
-    quirks: "none" is the paper: the map is |x - x0| times the perceptual distance; its closed and dilated, normalised
-        form w blends ``w x0 + (1 - w) x``; the blend is noised with the first noise to the current level, from which
-        the walk goes on; the final map is the harmonic mean over the harmonised levels. "published" repeats the
-        released code, see `thor_published`.
+    Trained like "ddpm". The paper starts at 350 with Gaussian noise, at 250 with simplex noise. An order of 2 begins
+    anew from every harmonised level.
+
+    Args:
+        perceptual: see `Perceptual`.
+        quirks: "none" is the paper: the map is |x - x0| times the perceptual distance; its closed and dilated,
+            normalised form w blends ``w x0 + (1 - w) x``; the blend is noised with the first noise to the current
+            level, from which the walk goes on; the final map is the harmonic mean over the harmonised levels.
+            "published" repeats the released code, see `thor_published`.
     """
 
     paper = "Bercea et al., THOR, MICCAI 2024"
-    dictated = ("size", "channels", "depths", "draws")
+    nested = {"network": UNet, "perceptual": Perceptual}
+    dictated = ("size", "channels", "walk.draws", "walk.variance")
 
     def __init__(
         self,
@@ -63,45 +89,23 @@ class Thor(Ddpm):
         size: Size,
         channels: Channels,
         network: dict = {},  # noqa: B006 (read only)
-        schedule: Literal["linear", "cosine"] = "linear",
-        levels: Levels = 1000,
-        target: Literal["noise", "clean", "velocity"] = "noise",
-        noise: Literal["gaussian", "simplex"] = "gaussian",
-        standardise: bool = False,
-        octaves: Octaves = 6,
-        frequency: Frequency = 64.0,
-        max_level: MaxLevel = 0,
-        depth: Level = 350,
-        harmonise: Harmonised = (300, 150, 50),
-        steps: Calls = 0,
-        eta: Eta = 1.0,
-        order: Literal[1, 2] = 1,
-        clip: bool = True,
-        perceptual: Literal["squeeze", "alex", "vgg", "none"] = "squeeze",
-        perceptual_weights: LpipsWeights = "",
-        sigma: Annotated[float, Range(0, 64, open="low")] = 2.0,
-        side: Side = 13,
+        weights: Weights = "",
+        diffusion: Diffusion = Diffusion(),
+        walk: Walk = Walk(start_levels=(350,)),
+        harmonise: Harmonise = Harmonise(),
+        perceptual: dict = {},  # noqa: B006 (read only)
         quirks: Literal["none", "published"] = "none",
     ):
-        levels_fit("depth", [depth], max_level or levels, "max_level" if max_level else "levels")
-        super().__init__(size=size, channels=channels, network=network, schedule=schedule, levels=levels, target=target,
-                         noise=noise, standardise=standardise, octaves=octaves, frequency=frequency,
-                         max_level=max_level, depths=(depth,), steps=steps, eta=eta, order=order, clip=clip)  # fmt: skip
-        below = [level for level in harmonise if level < depth]
-        if not below or len(set(harmonise)) < len(harmonise):
-            raise Fault(
-                "RECIPE",
-                f"restorer.harmonise = {list(harmonise)}",
-                f"give different levels, at least one of them below restorer.depth = {depth}",
-                exit=USAGE,
-            )
-        if quirks == "published" and ((target, schedule, levels, steps) != ("noise", "linear", 1000, 0) or depth > 999):
+        super().__init__(size=size, channels=channels, network=network, weights=weights, diffusion=diffusion, walk=walk)
+        self.start = walk.start()
+        self.harmonised = harmonise.below(self.start)
+        self.left_out = tuple(sorted({*harmonise.levels} - {*self.harmonised}, reverse=True))
+        kind = (diffusion.target, diffusion.schedule, diffusion.levels, diffusion.betas, walk.calls)
+        if quirks == "published" and (kind != ("noise", "linear", 1000, BETAS, 0) or self.start > 999):
             raise Fault("RECIPE", "restorer.quirks = published is another loop",
-                        "leave target, schedule, levels and steps at their defaults, and depth below 1000", exit=USAGE)  # fmt: skip
-        self.depth, self.harmonise = depth, tuple(sorted(below, reverse=True))
-        self.left_out = tuple(sorted(set(harmonise) - set(below), reverse=True))
-        self.perceptual = Perceptual(perceptual, perceptual_weights)
-        self.sigma, self.side, self.quirks = sigma, side, quirks
+                        "leave target, schedule, levels, betas and calls at their defaults, and start below 1000", exit=USAGE)  # fmt: skip
+        self.perceptual = build(Perceptual, perceptual, "restorer.perceptual")
+        self.sigma, self.side, self.quirks = harmonise.sigma, harmonise.side, quirks
 
     @torch.no_grad()
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
@@ -109,19 +113,18 @@ class Thor(Ddpm):
             return thor_published.restore(self, images, self.noisy(draw))
         copies = self.noisy(draw)
         first = copies.noise(images)
-        x = self.denoiser.noised(images, first, self.depth)
-        maps, trail, levels = [], [], self.walk(self.depth)
-        settings: dict[str, Any] = {"eta": self.eta, "order": self.order, "draw": copies, "clip": self.clip}
-        for level in self.harmonise:
+        x = self.denoiser.noised(images, first, self.start)
+        maps, trail, levels = [], [], self.levels(self.start)
+        for level in self.harmonised:
             here = levels.index(level)
-            x = sample(self.denoiser, x, levels[: here + 1], **settings)
+            x = self.walk.down(self.denoiser, x, levels[: here + 1], copies)
             clean = self.denoiser(x, level).clean.float()
-            clean = clean.clamp(-1, 1) if self.clip else clean
+            clean = clean.clamp(-1, 1) if self.walk.clip else clean
             maps.append(self.difference(images, clean))
             trail.append(clean)
             x = self.denoiser.noised(self.blend(images, clean, maps[-1]), first, level)
             levels = levels[here:]
-        x = sample(self.denoiser, x, levels, **settings)
+        x = self.walk.down(self.denoiser, x, levels, copies)
         return Restoration(healthy=x.float(), trail=trail, map=harmonic_mean(torch.stack(maps))[:, 0])
 
     def difference(self, images: Tensor, clean: Tensor) -> Tensor:
@@ -135,16 +138,16 @@ class Thor(Ddpm):
         weight = region(peak_normalised(difference), self.side)
         return (weight * clean + (1 - weight) * images).clamp(-1, 1)
 
-    def walk(self, depth: int) -> list[int]:
-        return sorted({*super().walk(depth), *self.harmonise}, reverse=True)
+    def levels(self, start: int) -> list[int]:
+        return sorted({*super().levels(start), *self.harmonised}, reverse=True)
 
     def network_calls(self) -> int:
         if self.quirks == "published":
-            return self.depth + 1
+            return self.start + 1
         # A harmonised level is asked about twice: for the blend, and again from the blend.
-        return len(self.walk(self.depth)) - 1 + len(self.harmonise)
+        return len(self.levels(self.start)) - 1 + len(self.harmonised)
 
     def describe(self) -> str:
-        visited = f" {', '.join(map(str, self.harmonise))}" if self.left_out else ""
+        visited = f" {', '.join(map(str, self.harmonised))}" if self.left_out else ""
         words = f"|x - x0| x {self.perceptual.description}, harmonic mean over levels{visited}"
         return f"{words} as in the released code" if self.quirks == "published" else words

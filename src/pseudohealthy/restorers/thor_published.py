@@ -35,11 +35,11 @@ def restore(thor: Thor, images: Tensor, draw: Draw, every: int = EVERY) -> Resto
     """The published loop for images (B, C, S, S) in [-1, 1]; `draw` gives thor's kind of noise."""
     beta = torch.linspace(1e-4, 0.02, 1000, device=images.device)
     product = torch.cumprod(1 - beta, 0)
-    start, blended = thor.depth, (*thor.left_out, *thor.harmonise)  # unlike the paper's walk also at `start` itself
+    start, blended = thor.start, (*thor.left_out, *thor.harmonised)  # unlike the paper's walk also at `start` itself
 
     def noise() -> Tensor:
         field = draw.noise(images)
-        return field[:1].expand_as(field) if thor.noise == "simplex" else field
+        return field[:1].expand_as(field) if thor.diffusion.noise == "simplex" else field
 
     def noised(clean: Tensor, t: int) -> Tensor:
         return product[t].sqrt() * clean + (1 - product[t]).sqrt() * first

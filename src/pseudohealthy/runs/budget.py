@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pseudohealthy.settings import Range, check_fields
+from pseudohealthy.marks import Range
+from pseudohealthy.settings import check_fields
 
 Steps = Annotated[int, Range(0, 1_000_000_000)]
 Epochs = Annotated[float, Range(0, 1_000_000, open="low")]

@@ -6,20 +6,15 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.restorers import restorer_class
+from pseudohealthy.runs.migration import renamed
 from pseudohealthy.runs.recipe import Recipe
-from pseudohealthy.settings import settable
+from pseudohealthy.settings import ranges
 
-TRAINED = (
-    "name",
-    "levels",
-    "schedule",
-    "target",
-    "learned_variance",
-)  # of a restorer: its weights know no others
+# Of a restorer: its weights know no others
+TRAINED = ("name", *(f"diffusion.{key}" for key in ("levels", "schedule", "betas", "target")))
 
 
 def changes(recipe: Recipe, calls: int | None, settings: Sequence[str]) -> list[str]:
@@ -41,25 +36,24 @@ def changes(recipe: Recipe, calls: int | None, settings: Sequence[str]) -> list[
 def walked(recipe: Recipe, calls: int) -> str:
     """The setting that gives a walk so many network calls. Fault USAGE where there is no walk."""
     name = recipe.restorer["name"]
-    known = settable(restorer_class(name))
-    if "steps" in known:
-        return f"restorer.steps={calls}"
+    known = ranges(restorer_class(name), "restorer")
+    if "restorer.walk.calls" in known:
+        return f"restorer.walk.calls={calls}"
     message = f"--calls does not apply to '{name}', which does not walk"
-    if "draws" not in known:
+    if "restorer.walk.draws" not in known:
         raise Fault("USAGE", message, "leave it out", exit=USAGE)
-    now = recipe.restorer.get("draws", known["draws"].default)
-    why = f"its calls follow from the noise draws, now {now}"
-    raise Fault("USAGE", message, f"{why}: use --set restorer.draws=N, or leave it out", exit=USAGE)
+    why = f"its calls follow from the noise draws, now {recipe.resolved().restorer['walk']['draws']}"
+    raise Fault("USAGE", message, f"{why}: use --set restorer.walk.draws=N, or leave it out", exit=USAGE)
 
 
 def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
     """Fault where the settings are wrong, or those of another network or another training."""
-    nested = restorer_class(recipe.restorer["name"]).nested
+    method = recipe.restorer["name"]
+    networks = restorer_class(method).nested
     for text in settings:
-        section, key, *rest = text.partition("=")[0].split(".")
-        table = nested.get(key) if rest else None
-        network = isinstance(table, type) and issubclass(table, nn.Module)
-        if section == "restorer" and (key in TRAINED or network):
+        section, *path = text.partition("=")[0].strip().split(".")
+        key = ".".join(renamed(method, tuple(path)))
+        if section == "restorer" and (key in TRAINED or key.partition(".")[0] in networks):
             raise another(text)
     changed = copy.deepcopy(recipe).set(settings).checked()
     with torch.device("meta"):

@@ -10,12 +10,15 @@ import difflib
 import json
 import tomllib
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.settings import File, build, complete, hints, literal, ranges, refusal, shown, unknown_key
+from pseudohealthy.marks import File, shown
+from pseudohealthy.runs.migration import migrated, renamed
+from pseudohealthy.settings import build, complete, hints, literal, ranges, refusal, tables, unknown_key
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 SECTIONS = ("canvas", "restorer", "training", "map")
@@ -74,14 +77,20 @@ class Recipe:
             if not isinstance(content.get(key, ""), str):
                 raise refusal(key, content[key], "text in quotes")
         content["name"] = name or content.get("name", "custom")
-        return cls(**content)
+        return cls(**content | {"restorer": migrated(content.get("restorer", {}))})
 
     def set(self, assignments: typing.Iterable[str]) -> Recipe:
         """Apply ``section.key=value`` texts (TOML values; bare words are strings); returns self."""
-        given: dict[str, str] = {}
+        assignments, given = list(assignments), dict[str, str]()
+        named = [
+            text.partition("=")[2].strip() for text in assignments if text.partition("=")[0].strip() == "restorer.name"
+        ]
+        method = named[-1].strip("\"'") if named else str(self.restorer.get("name"))
         for text in assignments:
             key, equals, value = text.partition("=")
             section, *path = key.strip().split(".")
+            if section == "restorer" and path:
+                path = list(renamed(method, tuple(path)))
             if not equals or section not in SECTIONS or not path:
                 raise Fault(
                     "RECIPE",
@@ -89,7 +98,7 @@ class Recipe:
                     f"write SECTION.KEY=VALUE with SECTION one of {', '.join(SECTIONS)}",
                     exit=USAGE,
                 )
-            name, value = key.strip(), value.strip()
+            name, value = ".".join((section, *path)), value.strip()
             if given.setdefault(name, value) != value:
                 found = f"{name} is given twice, as {given[name]} and as {value}"
                 raise Fault("RECIPE", found, "give it once", exit=USAGE)
@@ -178,11 +187,9 @@ class Recipe:
 
     def require_files(self) -> None:
         """Fault RECIPE (exit 2) where a file or folder that a training starts from is not there."""
-        known = hints(self.class_of("restorer").__init__)
-        for key, value in self.restorer.items():
-            wanted = any(isinstance(mark, File) for mark in typing.get_args(known.get(key)))
-            if wanted and value and not there(value):
-                found = f"restorer.{key} = {shown(value)}: there is no such file or folder"
+        for key, value in files_of(self.class_of("restorer"), self.restorer, "restorer"):
+            if value and not there(value):
+                found = f"{key} = {shown(value)}: there is no such file or folder"
                 raise Fault("RECIPE", found, 'name one that is there, or "" for none', exit=USAGE)
 
     def takes(self) -> dict[str, str]:
@@ -235,6 +242,16 @@ def limited(restorer: Any) -> None:
     ):  # fmt: skip
         if wrong:
             raise Fault("RECIPE", f"[restorer] would have {found}", cure, exit=USAGE)
+
+
+def files_of(cls: Any, settings: dict[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    """The settings that name a file or folder, by their names as in ``--set``."""
+    known, nested = hints(cls.__init__), tables(cls)
+    for key, value in settings.items():
+        if key in nested and isinstance(value, dict):
+            yield from files_of(nested[key], value, f"{where}.{key}")
+        elif any(isinstance(mark, File) for mark in typing.get_args(known.get(key))):
+            yield f"{where}.{key}", value
 
 
 def there(path: str) -> bool:

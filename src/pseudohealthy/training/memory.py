@@ -132,8 +132,8 @@ def cure(trainer: Trainer, fits: int) -> str:
     batch = (
         f"--batch (now {trainer.budget.batch}; {fits} would fit)" if fits else f"--batch (now {trainer.budget.batch})"
     )
-    network = trainer.run.recipe.restorer.get("network", {})
-    spare = ", or set restorer.network.checkpointing=true" if network.get("checkpointing") is False else ""
+    block = trainer.run.recipe.restorer.get("network", {}).get("block", {})
+    spare = ", or set restorer.network.block.checkpointing=true" if block.get("checkpointing") is False else ""
     return f"lower {batch} or canvas.size (now {trainer.restorer.size}){spare}"
 
 

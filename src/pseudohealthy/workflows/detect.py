@@ -62,7 +62,7 @@ def detect(
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
 
     inputs: files and folders as `io.discover` takes them. calls: network calls of a walk back instead of the recipe's;
-    levels is its former name. settings: of restoring and of the map instead of the run's, ``restorer.draws=4``.
+    levels is its former name. settings: of restoring and of the map instead of the run's, ``restorer.walk.draws=4``.
     resume_finished: cases that the same request finished in `out` are not done again (see `detection.finished`). overwrite: what an
     earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
     process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
