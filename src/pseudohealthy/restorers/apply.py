@@ -185,7 +185,8 @@ def _together(cases: Sequence[Stack]) -> tuple[Tensor, Tensor]:
 
 def at_once(restorer: Restorer, batch: int) -> int:
     """Planes restored together: fewer of a method that draws many noises for each, which takes the memory of as many."""
-    return max(1, min(batch, COPIES // getattr(restorer, "draws", 1)))
+    walk = getattr(restorer, "walk", None)
+    return max(1, min(batch, COPIES // (walk.draws if walk else 1)))
 
 
 def scored(amap: AnomalyMap, case: Stack, healthy: Tensor, readings: Sequence[tuple[Tensor, Own]]) -> Applied:
