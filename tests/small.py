@@ -6,8 +6,10 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from pseudohealthy.restorers.base import Batch, Restorer
     from pseudohealthy.runs.recipe import Recipe
 
 SIZE, CHANNELS = 16, 1
@@ -49,7 +51,7 @@ def merged(*tables: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def small_recipe(name: str) -> Recipe:
+def small_recipe(name: str, channels: int = CHANNELS) -> Recipe:
     """The recipe of a method with tiny networks, on images of 16 x 16."""
     from pseudohealthy.restorers import restorer_class
     from pseudohealthy.runs.recipe import Recipe
@@ -64,11 +66,61 @@ def small_recipe(name: str) -> Recipe:
     settings |= {
         k: dict(NETWORKS[network.__name__]) for k, network in cls.nested.items() if network.__name__ in NETWORKS
     }
-    canvas = {"size": SIZE, "channels": CHANNELS, "normalise": "unit"}
+    canvas = {"size": SIZE, "channels": channels, "normalise": "unit"}
     return Recipe("test", canvas=canvas, restorer={"name": name, **copy.deepcopy(merged(settings, OWN.get(name, {})))})
+
+
+def build(name: str, channels: int = CHANNELS) -> Restorer:
+    """The method with tiny networks, weights drawn (zero-initialised layers, too) from a fixed seed."""
+    restorer = recipe_of(name, channels).make_restorer()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in restorer.parameters():
+            if parameter.abs().max() == 0:
+                parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+        restorer.healthy_mean.fill_(-0.3)
+        restorer.healthy_spread.fill_(0.2)
+    return restorer.eval()
+
+
+def recipe_of(name: str, channels: int = CHANNELS) -> Recipe:
+    torch.manual_seed(0)
+    return small_recipe(name, channels)
+
+
+def images(count: int, seed: int = 0, channels: int = CHANNELS) -> Tensor:
+    """Smooth pictures in [-1, 1], no two alike."""
+    noise = torch.randn(count, channels, SIZE // 4, SIZE // 4, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(noise, size=(SIZE, SIZE), mode="bicubic").clamp(-1, 1)
+
+
+def batch_of(restorer: Restorer, count: int, channels: int = CHANNELS) -> Batch:
+    from pseudohealthy.diffusion.noise import Draw
+    from pseudohealthy.restorers.base import Batch
+
+    x = images(count, channels=channels)
+    labels = torch.arange(count) % 2 if restorer.uses_labels else None
+    return Batch(x, x[:, 0] > -0.5, labels, Draw(0, [("train", i) for i in range(count)]))
+
+
+def restored(restorer: Restorer, x: Tensor, keys: list[int]) -> dict[str, Tensor]:
+    """Every tensor of a restoration, by name."""
+    from pseudohealthy.diffusion.noise import Draw
+
+    with torch.no_grad():
+        found = restorer.restore(x, Draw(5, [("case", key) for key in keys]))
+    named = {"healthy": found.healthy, "map": found.map, "score": found.score}
+    return {k: v for k, v in named.items() if v is not None} | {f"trail{i}": v for i, v in enumerate(found.trail)}
 
 
 class OnGPU(torch.Tensor):
     """A tensor of the CPU that takes the branches of CUDA: ``values.as_subclass(OnGPU)``."""
 
     is_cuda = True  # type: ignore[assignment]
+
+
+def on_gpu(value: Any) -> Any:
+    """A tensor or a network on the GPU; where there is none, the CPU's, whose tensors take the branches of CUDA."""
+    if torch.cuda.is_available():
+        return value.cuda()
+    return value.as_subclass(OnGPU) if isinstance(value, Tensor) else value

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pseudohealthy import devices
+from pseudohealthy import devices, processes
+from pseudohealthy.evaluation.peak import Peak
+from pseudohealthy.training import memory
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -59,3 +61,39 @@ def test_a_gpu_that_emulates_bf16_gets_fp32(monkeypatch, native):
     supported = lambda including_emulation=True: native or including_emulation  # noqa: E731
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert (devices.precision_of("auto", CUDA) == torch.bfloat16) == native
+
+
+# -- branches of a GPU, with what decides put in its place ---------------------------------------------------------------
+@pytest.mark.gpu
+def test_memory_of_a_gpu_is_what_its_driver_says_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3_000, 8_000))
+    assert memory.available(CUDA) == 3_000 != memory.available(CPU)
+
+
+@pytest.mark.gpu
+def test_a_peak_on_a_gpu_is_what_its_allocator_held_beyond_what_it_held_before(monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: done.append("reset"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: done.append("waited"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5e6)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 12.5e6)
+    with Peak(CUDA) as peak:
+        assert done == ["reset"]
+    assert peak.megabytes == 7.5 and done == ["reset", "waited"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("objects, expected", [(True, "cuda:1"), (False, "cuda:3")])
+def test_more_processes_than_gpus_may_share_inputs_but_no_training(monkeypatch, objects, expected):
+    """The fourth process on two GPUs takes the second one for its inputs; a training asks for its own, and torch refuses."""
+    taken, groups = [], []
+    for key, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(processes.progress, "quiet", False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: taken.append(str(device)))
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda kind, **_: groups.append(kind))
+    world = processes.join("cuda", objects=objects)
+    assert (world.rank, world.size, str(world.device)) == (3, 4, expected) and taken == [expected]
+    assert groups == ["gloo" if objects else "nccl"] and processes.progress.quiet == objects

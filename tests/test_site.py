@@ -36,6 +36,7 @@ def test_what_counts_as_fetching(page, fetches):
     assert bool(FETCHED.search(page)) == fetches
 
 
+@pytest.mark.services
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
     pytest.importorskip("material", reason="mkdocs-material is not installed: pip install 'pseudohealthy[docs]'")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from outside import executable, needs
 from pseudohealthy.anomalies.phantoms import head, nifti
 from pseudohealthy.detection import bids
 from pseudohealthy.detection.output_layout import places
@@ -186,11 +187,11 @@ def test_a_source_in_a_zip_is_not_linked(detected, tmp_path):
     assert "DatasetLinks" not in json.loads((derivative / "dataset_description.json").read_text())
 
 
+@needs("bids-validator-deno")
 def test_the_bids_validator_finds_no_error(derivative):
-    program = shutil.which("bids-validator-deno") or shutil.which("bids-validator")
-    if program is None:
-        pytest.skip("bids-validator is not installed (pip install bids-validator-deno)")
-    said = subprocess.run([program, str(derivative), "--json"], capture_output=True, text=True, timeout=300)
+    said = subprocess.run(
+        [str(executable("bids-validator-deno")), str(derivative), "--json"], capture_output=True, text=True, timeout=300
+    )
     issues = json.loads(said.stdout)["issues"]
     issues = issues["issues"] if isinstance(issues, dict) and "issues" in issues else issues["errors"]
     assert [i for i in issues if i.get("severity", "error") == "error"] == []

@@ -183,6 +183,7 @@ def test_what_is_not_the_inputs_ends_the_command(rehearsed, tiny_run, tmp_path, 
     assert (tmp_path / "out" / "findings.csv").is_file()
 
 
+@pytest.mark.services
 def test_rows_and_outputs_are_those_of_the_plain_engine_bit_for_bit(ray, tiny_run, tmp_path):
     inputs = make(tmp_path / "in", 6)
     (inputs / "broken.png").write_bytes(b"no picture")
@@ -196,6 +197,7 @@ def test_rows_and_outputs_are_those_of_the_plain_engine_bit_for_bit(ray, tiny_ru
     assert table(tmp_path / "ray") == table(tmp_path / "plain") and len(again.faults) == 1, "one request for both"
 
 
+@pytest.mark.services
 @pytest.mark.slow
 def test_a_worker_killed_midway_loses_nothing_and_nothing_is_done_twice(ray, tiny_run, tmp_path):
     count = 60

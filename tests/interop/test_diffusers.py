@@ -121,8 +121,9 @@ def test_the_celebahq_network_has_its_published_size_and_is_the_recipe_s():
     assert {*ours["block"]} == {"eps", "pad_end"}
 
 
+@pytest.mark.services
 def test_against_diffusers_itself(tmp_path):
-    theirs = pytest.importorskip("diffusers")
+    theirs = pytest.importorskip("diffusers", reason="not installed: diffusers (pip install diffusers)")
     torch.manual_seed(0)
     model = theirs.UNet2DModel(
         sample_size=16, in_channels=2, out_channels=2, norm_num_groups=8, block_out_channels=(16, 32, 48), layers_per_block=2,
@@ -301,4 +302,4 @@ def test_the_command_makes_a_run_that_detects(tmp_path):
     )
     assert Run.open(out).record["status"] == "imported"
     finding = load(out, threshold=0.5)(np.random.default_rng(0).random((3, 1, 20, 20), dtype=np.float32))
-    assert finding.healthy.shape == (3, 1, 20, 20) and np.isfinite(finding.map).all()
+    assert finding.healthy.shape == (3, 1, 20, 20) and finding.map.shape == (1, 20, 20) and finding.map.max() > 0

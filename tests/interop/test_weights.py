@@ -95,7 +95,7 @@ def test_a_diffusion_model_alone_restores_without_guidance(unet, saved, tmp_path
     with pytest.raises(Fault, match="threshold"):
         load(run.folder)
     finding = load(run.folder, threshold=0.5)(np.random.default_rng(0).random((2, 1, 40, 40), dtype=np.float32))
-    assert finding.healthy.shape == (2, 1, 40, 40) and np.isfinite(finding.map).all()
+    assert finding.healthy.shape == (2, 1, 40, 40) and finding.map.shape == (1, 40, 40) and finding.map.max() > 0
 
 
 def test_a_classifier_alone_is_no_detector(classifier, saved, tmp_path):

@@ -17,7 +17,7 @@ from pseudohealthy.restorers.base import Batch, Restorer
 from pseudohealthy.restorers.controls import HealthyMean, Identity, Intensity
 from pseudohealthy.runs.run import Run
 from pseudohealthy.workflows.train import resume
-from small import OnGPU
+from small import on_gpu
 
 
 @pytest.fixture
@@ -74,8 +74,11 @@ def test_smooth_is_scipys_gaussian(sigma):
     assert smooth(x, 0) is x
 
 
-def test_smoothing_far_beyond_the_image_still_works():
-    assert torch.isfinite(smooth(torch.rand(1, 1, 10, 10), 30.0)).all()
+def test_smoothing_far_beyond_the_image_leaves_its_mean_nearly_everywhere():
+    images = torch.rand(2, 1, 10, 10, generator=torch.Generator().manual_seed(0))
+    got = smooth(images, 30.0)
+    assert (got - images.mean((2, 3), keepdim=True)).abs().max() < 0.05
+    assert (got[0] - got[1]).abs().max() > 1e-3, "each image its own"
 
 
 @pytest.mark.parametrize("side", [3, 5])
@@ -196,9 +199,8 @@ def test_an_existing_run_is_standardised_by_resuming_it(tiny_run, pictures, tmp_
     assert again.read_json("threshold.json")["value"] == before["value"]
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("sigma", [0.7, 2.0])
 def test_the_filter_of_cuda_is_that_of_the_cpu(sigma):
     images = torch.rand(2, 3, 12, 17, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(
-        smooth(images.as_subclass(OnGPU), sigma).as_subclass(torch.Tensor), smooth(images, sigma)
-    )
+    torch.testing.assert_close(smooth(on_gpu(images), sigma).cpu().as_subclass(torch.Tensor), smooth(images, sigma))

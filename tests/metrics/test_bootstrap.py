@@ -110,10 +110,10 @@ def test_the_same_seed_gives_the_same_draws_and_undefined_resamples_are_left_out
 def test_two_thousand_resamples_of_millions_of_voxels_are_quick():
     maps, truths = cohort(np.random.default_rng(11), 100, 50_000)
     _, binned = histograms(maps, truths)
-    start = time.perf_counter()
+    start = time.process_time()
     drawn = binned.resampled(bootstrap.weights(100))
     assert len(drawn["auroc"]) == 2000 and np.isfinite(drawn["average_precision"]).all()
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_holm_equals_its_definition_and_keeps_the_order():

@@ -103,11 +103,11 @@ def test_ten_million_scores_take_seconds_and_few_bytes_each():
     scores = rng.random(10_000_000, dtype=np.float32)
     labels = rng.random(10_000_000, dtype=np.float32) < 0.02
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     found = curve(scores, labels)
     summary = found.auroc, found.average_precision, found.best_dice()
-    seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert summary[0] == pytest.approx(0.5, abs=0.01)
-    assert seconds < 6  # 1e8 in under 60 s
+    assert seconds < 6  # of the processor; 1e8 in under 60 s
     assert peak < 3.5 * 4 * len(scores)  # 1e8 in under 1.4 GB beside the scores and labels

@@ -238,6 +238,7 @@ def test_real_slices_keep_their_head(shared):
 
     root = shared / "data" / "lgg-flair"
     patients = sorted(path.name for path in root.iterdir() if path.is_dir())[::11]
+    assert patients
     for patient in patients:
         scan = read_image(f"{patient}/???.png", root)
         tumour = read_mask(f"{patient}/???_mask.png", root, scan)

@@ -119,7 +119,7 @@ def test_real_pictures_and_series_keep_their_brain_and_lose_their_table(shared):
     for path in sorted((shared / "data" / "ct-ich" / "images").glob("*.jpg"))[20::160]:
         values = np.asarray(Image.open(path).convert("L"), dtype=np.float32)
         brain, whole = mask(values, "brain-ct"), mask(values, "head-png")
-        assert not (brain & ~whole).any() or (brain & ~whole).sum() < 0.01 * whole.sum()
+        assert (brain & ~whole).sum() < 0.01 * whole.sum()
         assert not whole[[0, -1]].any() and not whole[:, [0, -1]].any()
         shares.append(brain.mean())
     assert 0.05 < np.median(shares) < 0.4

@@ -85,6 +85,10 @@ MUTANTS = {
         "a method's own score of a volume is that of its worst plane", "restorers/apply.py",
         "return float(own[case.counted].mean())", "return float(own[case.counted].max())",
         "tests/restorers/test_apply.py"),
+    "empty-case": Mutant(
+        "a method is given the no planes of a case that shows nothing", "restorers/apply.py",
+        "if len(shown) else ()", "or ()",
+        "tests/restorers/test_battery_cases.py::test_empty_planes_stay_what_they_are_and_a_plane_alone_is_what_it_is_in_its_volume"),
     "spread-channels": Mutant(
         "the spread of several channels is too large by the root of their number", "restorers/base.py",
         "self.inside + within.sum() * found.shape[-3]", "self.inside + within.sum()",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromium import Browser, executable
+from chromium import Browser, needs_chromium
 from pseudohealthy.detection.finding import Finding
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.report import case_page as case_module
@@ -203,7 +203,6 @@ def test_what_lies_above_a_lower_threshold_outside_of_the_foreground_is_in_the_p
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------------
-needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium on this machine")
 
 
 def pane(browser: Browser, index: int, path) -> np.ndarray:

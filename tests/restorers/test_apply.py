@@ -154,7 +154,7 @@ def test_a_run_of_an_older_version_detects_and_says_how_its_percentile_was_compu
     finding = Detector(type(run).open(tmp_path / "old"), device="cpu")(heads / "val/good/v0.nii.gz")
     (warning,) = [w for w in finding.warnings if w.startswith("OLD_SCORES")]
     assert "the old way" in warning and "\n" not in warning and finding.healthy_percentile is not None
-    assert finding.score == pytest.approx(stored["case_scores"][0], abs=1e-5) or len(stored["case_scores"]) == 2
+    assert min(abs(finding.score - score) for score in stored["case_scores"]) < 1e-5
     measured = evaluate(tmp_path / "old", heads, tmp_path / "measured", device="cpu", controls=False)
     assert sum(note.startswith("OLD_SCORES") for note in measured.notes) == 1
     compared = compare([tmp_path / "old", run.folder], heads, device="cpu", resamples=10)

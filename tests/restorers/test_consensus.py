@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -197,4 +196,4 @@ def test_a_finished_run_is_calibrated_on_patients_that_do_not_set_its_threshold(
     detector = Detector(run, device="cpu")
     assert "spreads (by pixel) of 4 healthy validation planes" in detector.made()["postprocessing"]
     finding = detector(sorted((pictures / "test" / "bad").iterdir())[0])
-    assert np.isfinite(finding.map).all() and finding.map.max() > 0
+    assert finding.map.max() > 0

@@ -142,7 +142,7 @@ def test_any_size_and_channels_and_an_item_does_not_depend_on_its_batch(size, ch
         model = guided(size, channels, **settings)
         x = torch.rand(3, channels, size, size) * 2 - 1
         together = model.restore(x, draw(3)).healthy
-        assert together.shape == x.shape and together.isfinite().all()
+        assert together.shape == x.shape
         alone = torch.cat([model.restore(x[i : i + 1], draw(1, i)).healthy for i in range(3)])
         torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_battery import SIZE, recipe_of
 from torch import Tensor
 
 from blobs import picture
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.restorers import WHERE
 from pseudohealthy.restorers.base import Batch, Restorer
+from small import SIZE, recipe_of
 
 STEPS, BATCH, RATE = 150, 8, 3e-3
 # Shallow, as a healthy picture does not need more: a tenth of the 40 levels.

@@ -441,7 +441,7 @@ def test_cancel_ends_a_worker_at_once_and_the_next_job_begins(line):
     begun = time.monotonic()
     jobs.cancel(first)
     assert settled(jobs, second).status == "done"
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 50, "the first would have slept 60 s"
     assert first.status == "cancelled"
     assert {p.name for p in jobs.place(first).iterdir()} == {"job.json", "log.txt"}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chromium import Browser, executable
+from chromium import Browser, needs_chromium
 
 for name in ("starlette", "uvicorn", "python_multipart"):
     pytest.importorskip(name)
@@ -62,9 +62,6 @@ def address(run_folder: Path, tmp_path: Path) -> Iterator[str]:
     finally:
         child.kill()
         child.communicate()
-
-
-needs_chromium = pytest.mark.skipif(executable() is None, reason="no Chromium")
 
 
 @needs_chromium

@@ -84,7 +84,8 @@ def test_a_finished_run_holds_the_files_of_the_contract(tiny_run):
     assert str(Path.home()) not in text and str(tiny_run.parent) not in text, "a path of the machine"
     history = json.loads((tiny_run / "training_history.json").read_text())
     assert [entry["step"] for entry in history] == [4, 8, 12]
-    assert all(np.isfinite(entry["validation_loss"]) for entry in history)
+    losses = [entry["validation_loss"] for entry in history]
+    assert losses[0] > losses[2] > 0, "it learns"
 
 
 def test_scores_of_health_are_of_whole_cases_and_the_population_says_whose_planes_they_are(tmp_path, tiny):

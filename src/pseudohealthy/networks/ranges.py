@@ -25,7 +25,7 @@ Stem = Annotated[int, Range(1, 32)]
 def groups_fit(groups: int, channels: int) -> None:
     """Raises ValueError unless `groups` divide the channels, or are a power of two, which is halved until they do."""
     if channels % groups and groups & (groups - 1):
-        raise ValueError(f"groups = {groups} of {channels} channels: give a divisor, or a power of two")
+        raise ValueError(f"block.groups = {groups} of {channels} channels: give a divisor, or a power of two")
 
 
 def side_fits(network, side: int, where: str) -> None:
