@@ -28,7 +28,7 @@ from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.load import load
 from pseudohealthy.detection.domain import Domain
 from pseudohealthy.evaluation.evaluation import Evaluation
-from pseudohealthy.evaluation.records import HEADINGS, number
+from pseudohealthy.evaluation.records import heading_of, number
 from pseudohealthy.io import read_image
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.processes import World
@@ -137,7 +137,7 @@ def card(run: Run, scores: Evaluation) -> str:
     for metric in ("image_auroc", "voxel_average_precision_pooled"):
         own = [r for r in scores.records if r.metric in (metric, f"{metric}_difference") and not r.is_control]
         lines += [
-            f"  {HEADINGS[metric]}{', less the best control' if r.against else ''}: {number(r, signed=bool(r.against))}"
+            f"  {heading_of(r)}{', less the best control' if r.against else ''}: {number(r, signed=bool(r.against))}"
             for r in own
         ]
     return text.replace(known, run.record["weights_sha256"]).replace("- Canvas:", "\n".join([*lines, "- Canvas:"]), 1)

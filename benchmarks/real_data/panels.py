@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from pseudohealthy.data.labels import ANOMALOUS
 from pseudohealthy.data.load import load
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.restorers.apply import keys, restore_planes
+from pseudohealthy.restorers.apply import keys, mapped, restore_planes
 from pseudohealthy.runs.run import Run
 from pseudohealthy.training.plane_store import PlaneStore, build_cache
 
@@ -60,7 +60,8 @@ def main() -> None:
         images, foreground, masks = store.images(rows), store.foreground(rows), store.masks(rows)
         model, _ = run.restorer()
         draw = Draw(run.seed, keys([plane for _, plane in wanted]))
-        twins, ((maps, _), *_) = restore_planes(model, run.recipe.make_map(), images, foreground, draw, torch.bfloat16)
+        restoration = restore_planes(model, images, draw, torch.bfloat16)
+        maps, _ = mapped(model, run.recipe.make_map(), restoration, images, foreground)
         top = max(1e-6, float(maps.flatten().float().quantile(0.998)))
         for column in range(len(wanted)):
             picture = images[column].float().mean(0)
@@ -74,7 +75,7 @@ def main() -> None:
             shown[0].imshow(picture, "gray", vmin=-1, vmax=1)
             if reference.any():
                 shown[0].contour(reference, [0.5], colors="#56B4E9", linewidths=0.8)
-            shown[1].imshow(twins[column].float().mean(0), "gray", vmin=-1, vmax=1)
+            shown[1].imshow(restoration.healthy[column].float().mean(0), "gray", vmin=-1, vmax=1)
             shown[2].imshow(maps[column].float(), "inferno", vmin=0, vmax=top)
         axes[line + 1][0].set_ylabel(folder.name, fontsize=9)
         print(folder.name, flush=True)

@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.evaluation.records import CONTROL, HEADINGS, Record
+from pseudohealthy.evaluation.records import CONTROL, Record, merit
 from pseudohealthy.io.atomic import write_text
+from pseudohealthy.metrics.table import METRICS, names, shown_in, sorting
 from pseudohealthy.restorers.apply import NOISE_KEY
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -49,10 +50,6 @@ COLUMNS = (
     "against",
 )
 SHARED = ("protocol", "mask", "grid")
-DEFAULT = ("image_auroc", "plane_auroc", "voxel_average_precision_pooled", "dice_pooled", "dice_oracle_pooled",
-           "dice_validation_per_case_mean", "box_froc_iou10")  # fmt: skip
-RANKED = ("image_average_precision", "plane_average_precision")  # beside them where few of the others exist
-HEADLINE = ("voxel_average_precision_pooled", "image_auroc", "plane_auroc")  # tables are sorted by the first there is
 MARKED = re.compile(r"<!-- rows: ([\w-]+)([ \w]*) -->\n.*?<!-- end -->", re.DOTALL)
 STUDY = re.compile(r"<!-- study: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 LESS = "_difference"
@@ -78,7 +75,7 @@ def collect(folder: Path, name: str, run: Path | None, data: str, command: str) 
         raise Fault("ROWS", f"'{folder.name}' has no comparison.json and no metrics.json",
                     "give the --out of `compare` or `evaluate`", exit=USAGE)  # fmt: skip
     made = made | scoring(records)
-    records = [r for r in records if r.metric.removesuffix(LESS) in HEADINGS]
+    records = [r for r in records if shown_in(r.metric, "table")]
     kept = methods_of(records)
     shared = {key: getattr(records[0], key) for key in SHARED}
     if any(getattr(r, key) != value for r in records for key, value in shared.items()):
@@ -134,9 +131,9 @@ def methods_of(records: list[Record]) -> list[str]:
     if len(runs) == 1:
         return methods
     leading = {record.against for record in records if record.against}
-    for metric in HEADINGS:
+    for metric in names("table"):
         controls = [record for record in records if record.metric == metric and record.is_control]
-        leading |= {max(controls, key=lambda record: record.value).method} if controls else set()
+        leading |= {max(controls, key=merit).method} if controls else set()
     return runs + [method for method in methods if method in leading and method not in runs]
 
 
@@ -247,9 +244,9 @@ def table(found: dict[str, Any], words: list[str]) -> str:
     cells = {(row["method"], row["metric"]): row for row in rows}
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     cut = words.index("less") if "less" in words else len(words)
-    chosen = [metric for metric in DEFAULT if metric in metrics]
-    shown = words[:cut] or chosen + [metric for metric in RANKED if metric in metrics and len(chosen) < 3]
-    head = next((metric for metric in (*HEADLINE, *shown) if metric in shown), shown[0])
+    chosen = [metric for metric in names("page") if metric in metrics]
+    shown = words[:cut] or chosen + [metric for metric in names("filler") if metric in metrics and len(chosen) < 3]
+    head = next(metric for metric in (*sorting(), *shown) if metric in shown)
     less = words[cut + 1 :] or ([head] if cut == len(words) else [])
     if missing := [m for m in (*shown, *(f"{m}{LESS}" for m in less)) if m not in metrics]:
         raise Fault(
@@ -257,7 +254,9 @@ def table(found: dict[str, Any], words: list[str]) -> str:
         )
 
     def value(method: str, metric: str) -> float:
-        return cells[method, metric]["value"] if (method, metric) in cells else float("-inf")
+        """The merit: of two the better has the higher one."""
+        cell = cells.get((method, metric))
+        return float("-inf") if cell is None else METRICS[metric].merit(cell["value"])
 
     facts = found["methods"]
     runs = sorted((m for m in facts if not facts[m]["control"]), key=lambda m: -value(m, head))
@@ -293,7 +292,8 @@ def line_of(cells: list[str]) -> str:
 def heading(cells: dict[tuple[str, str], dict[str, Any]], metrics: list[str], metric: str) -> str:
     """As in every table of the program, with the threshold's source."""
     source = next(row["threshold_source"] for (_, name), row in cells.items() if name == metric)
-    return HEADINGS[metric].removesuffix(" @") + (f", at {source}" if source else "")
+    known = METRICS[metric.removesuffix(LESS)]
+    return known.heading.removesuffix(" @") + (f", at {source}" if source else "") + known.warning
 
 
 def figure(row: dict[str, Any] | None, sign: str = "") -> str:

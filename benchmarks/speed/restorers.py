@@ -48,7 +48,7 @@ def prepared(model: Restorer, precision: torch.dtype) -> Restorer:
 
 
 def fast(model: Restorer, images: Tensor, precision: torch.dtype) -> Tensor:
-    """Twins as `detector.restore_planes` makes them."""
+    """Twins as `apply.restore_planes` makes them."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
         twins = model.restore(images.contiguous(memory_format=torch.channels_last), draw(len(images))).healthy
     return twins.float()

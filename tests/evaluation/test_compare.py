@@ -22,8 +22,10 @@ from pseudohealthy.evaluation.compare import (
 )
 from pseudohealthy.evaluation.map_store import Spool
 from pseudohealthy.evaluation.peak import Peak
-from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place
+from pseudohealthy.evaluation.records import CONTROL, CaseResult, Place
+from pseudohealthy.metrics.table import shown_in
 from pseudohealthy.report import comparison_tables
+from pseudohealthy.restorers.controls import Intensity
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.workflows.compare import compare
 from pseudohealthy.workflows.evaluate import evaluate
@@ -93,7 +95,7 @@ def test_differences_are_those_of_the_figures_and_the_best_run_leads(compared):
     for record in result.against_best[data]:
         metric = record.metric.removesuffix("_difference")
         assert record.value == pytest.approx(value[record.method, metric] - value[record.against, metric])
-        assert record.value <= 0 and metric in HEADINGS
+        assert record.value <= 0 and shown_in(metric, "table")
 
 
 def test_controls_stand_in_every_setting_once_and_the_best_of_all_is_the_rival(compared):
@@ -144,17 +146,32 @@ def test_runs_are_paired_with_the_best_run_where_a_control_of_the_protocol_is_be
                    plane_labels=labels[i : i + 4], method=method, facts={"tissue-area": labels[i : i + 4].astype(float)})
         for method, values in scores.items() for i in range(12)
     ]  # fmt: skip
-    setting = protocols.Setting(resamples=50)
-    evaluation = protocols.measure("ct", results, setting)
+    evaluation = protocols.measure("ct", results, protocols.Setting(resamples=50))
     plane = {r.method: r.value for r in evaluation.records if r.metric == "plane_auroc"}
     assert plane["control: tissue-area"] == 1 > plane["good"] > plane["bad"]
-    found = [
-        r
-        for r in against_best("ct", evaluation, results, ["good", "bad"], setting)
-        if r.metric == "plane_auroc_difference"
-    ]
+    found = [r for r in against_best(evaluation, ["good", "bad"]) if r.metric == "plane_auroc_difference"]
     assert [(r.method, r.against) for r in found] == [("bad", "good")]
     assert found[0].value == pytest.approx(plane["bad"] - plane["good"])
+
+
+def test_the_protocol_measures_once_and_controls_under_two_maps_are_restored_once(
+    tiny_run, pictures, tmp_path, monkeypatch
+):
+    shutil.copytree(tiny_run, tmp_path / "rough")
+    text = (tmp_path / "rough" / "recipe.toml").read_text()
+    (tmp_path / "rough" / "recipe.toml").write_text(text.replace("smooth = 0.7", "smooth = 0.0"))
+    measured, restored = [], []
+    measure, restore = protocols.measure, Intensity.restore
+    monkeypatch.setattr(protocols, "measure", lambda *given: measured.append(1) or measure(*given))
+    monkeypatch.setattr(Intensity, "restore", lambda *given: restored.append(1) or restore(*given))
+    result = compare([tiny_run, tmp_path / "rough"], pictures, device="cpu", resamples=20)
+    assert (len(measured), len(restored)) == (1, 1)
+    ((_, evaluation),) = result.evaluations.items()
+    values = {r.method: r.value for r in evaluation.records if r.metric == "voxel_average_precision_pooled"}
+    assert values["control: intensity (tiny)"] != values["control: intensity (rough)"]
+    alone = evaluate(tmp_path / "rough", pictures, device="cpu")
+    own = {(r.method, r.metric): r.value for r in alone.records}
+    assert own["control: intensity", "voxel_average_precision_pooled"] == values["control: intensity (rough)"]
 
 
 def test_several_protocols_and_leaks_are_refused_before_anything_is_written(tiny_run, pictures, tmp_path):

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation import sweep as sweeping
-from pseudohealthy.evaluation.sweep import Replay, Sweep, parsed
+from pseudohealthy.evaluation.sweep import Sweep, parsed
 from pseudohealthy.report import sweep_tables
-from pseudohealthy.restorers.base import Restoration
 from pseudohealthy.runs.run import Run
 from pseudohealthy.workflows.evaluate import evaluate
 from pseudohealthy.workflows.sweep import sweep
@@ -100,25 +98,6 @@ def test_the_depth_of_thor_is_swept_below_its_harmonised_levels(tiny, pictures, 
     assert levels == ["50", "150, 50", "150, 50", None], "the default list is not spelt out"
     with pytest.raises(Fault, match=r"give at least one below restorer\.walk\.start_levels = 50"):
         sweep(run, labelled, ["restorer.walk.start_levels=50"], device="cpu")
-
-
-def test_a_replay_is_its_restorer_and_repeats_it():
-    class Counting(torch.nn.Module):
-        unfiltered, made = False, 0
-
-        def restore(self, images, draw):
-            self.made += 1
-            return Restoration(images + self.made, without=[lambda: None])
-
-    inner = Counting()
-    replay, image = Replay(inner), torch.zeros(1)
-    assert replay.unfiltered is False
-    assert [replay.restore(image, None).healthy.item() for _ in range(2)] == [1, 2]
-    replay.rewind()
-    assert [replay.restore(image, None).healthy.item() for _ in range(2)] == [1, 2] and inner.made == 2
-    replay.forget()
-    last = replay.restore(image, None)
-    assert last.healthy.item() == 3 and not last.without, "the estimates of single draws are not kept"
 
 
 def test_without_anomalies_the_figures_are_of_health_and_it_says_why(tiny_run, pictures, tmp_path):

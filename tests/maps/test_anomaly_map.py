@@ -11,6 +11,7 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import Fault
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.maps.filters import median, smooth
+from pseudohealthy.restorers.apply import mapped as read_map
 from pseudohealthy.restorers.apply import restore_planes
 from pseudohealthy.restorers.base import Batch, Restorer
 from pseudohealthy.restorers.controls import HealthyMean, Identity, Intensity
@@ -142,7 +143,8 @@ def calibrated(restorer: Restorer, amap: AnomalyMap, count: int = 200) -> bool:
 
 def mapped(restorer: Restorer, amap: AnomalyMap, images: torch.Tensor) -> torch.Tensor:
     inside = torch.ones(len(images), SIZE, SIZE, dtype=torch.bool)
-    return restore_planes(restorer, amap, images, inside, Draw(0, list(range(len(images)))), torch.float32)[1][0][0]
+    restoration = restore_planes(restorer, images, Draw(0, list(range(len(images)))), torch.float32)
+    return read_map(restorer, amap, restoration, images, inside)[0]
 
 
 def test_by_pixel_a_residual_counts_in_spreads_of_healthy_residuals_at_its_place():

@@ -26,7 +26,7 @@ from pseudohealthy.metrics.thresholds import otsu
 from pseudohealthy.networks.precision import for_inference
 from pseudohealthy.preprocessing.canvas import Fitted
 from pseudohealthy.progress import say
-from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Stack, apply
+from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Part, Stack, read, restorations
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import coerce
@@ -180,8 +180,16 @@ class Detector:
 
     def apply(self, stacks: Sequence[Stack], spread: bool = False) -> list[Applied]:
         """Twins, maps and scores of cases on the canvas, restored in batches."""
-        how = How(seed=self.run.seed, device=self.device, precision=self.precision, batch=self.batch, spread=spread)
-        return apply(self.restorer, self.amap, stacks, how)
+        return self.read(stacks, self.restorations(stacks), spread)
+
+    def restorations(self, stacks: Sequence[Stack]) -> Iterator[Part]:
+        """The first half of `apply`: twins, made while they are asked for."""
+        how = How(seed=self.run.seed, device=self.device, precision=self.precision, batch=self.batch)
+        return restorations(self.restorer, stacks, how)
+
+    def read(self, stacks: Sequence[Stack], parts: Iterable[Part], spread: bool = False) -> list[Applied]:
+        """The second half: maps and scores of what was restored, also by a detector of other map settings."""
+        return read(self.restorer, self.amap, stacks, parts, spread)
 
     def finding(self, scan: Scan, fitted: Fitted, found: Applied, seconds: float) -> Finding:
         """Back on the native grid, with score, threshold and warnings."""

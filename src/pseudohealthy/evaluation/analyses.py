@@ -27,13 +27,13 @@ from pseudohealthy.evaluation.intensity import (
 )
 from pseudohealthy.evaluation.protocols import strict
 from pseudohealthy.evaluation.records import CaseResult
+from pseudohealthy.metrics.table import shown_in
 
 CASES, PLANES = 64, 16  # restored again; of these, under every contrast
 NOTES = (
     "histograms are of healthy tissue only, the foreground less the reference; a twin equal to its image has divergence 0",
     "intensities are those of each run's own canvas; the contrast of a plane is changed after it was brought there",
 )
-STRATA = ("image_auroc", "voxel_average_precision_pooled", "dice_oracle_pooled")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def strata(found: Sequence[CaseResult], sites: Mapping[str, str]) -> list[dict[s
             "anomalous": sum(c.label == ANOMALOUS for c in group),
         }
         for record in strict(group).records:
-            if record.metric in STRATA:
+            if not record.against and shown_in(record.metric, "strata"):
                 low, high = record.ci95 or (None, None)
                 row |= {record.metric: record.value, f"{record.metric}_low": low, f"{record.metric}_high": high}
         rows.append(row)

@@ -11,7 +11,7 @@ is the rival of a difference: no run is helped by a control that another run's s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -23,25 +23,28 @@ from pseudohealthy.data.manifest import Case
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import protocols
-from pseudohealthy.evaluation.evaluation import Evaluation
+from pseudohealthy.evaluation.evaluation import Evaluation, Figure
 from pseudohealthy.evaluation.example import Example
 from pseudohealthy.evaluation.map_store import Spool
 from pseudohealthy.evaluation.measure import (
     Reading,
     batches,
+    case_results,
     has_threshold,
-    measure,
     readable,
+    stacks_of,
     stored_thresholds,
 )
+from pseudohealthy.evaluation.metric_frame import corrected, difference
 from pseudohealthy.evaluation.peak import Peak
-from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Place, Record
+from pseudohealthy.evaluation.records import CONTROL, CaseResult, Place, Record, merit
 from pseudohealthy.evaluation.restoration import TwinErrors
-from pseudohealthy.evaluation.sharing import Watched
-from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.table import shown_in
 from pseudohealthy.metrics.thresholds import Threshold
 from pseudohealthy.preprocessing.canvas import Canvas, Fitted
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.restorers.apply import Part
+from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.restorers.controls import control_restorers
 from pseudohealthy.runs.run import Run
 
@@ -111,26 +114,37 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def methods_of(runs: Mapping[str, Run], device: str, batch: int) -> tuple[dict[str, Detector], dict[str, Threshold]]:
-    """The runs, then the controls in every distinct setting of theirs, and the stored threshold of each by name."""
+    """The runs, then the controls in every distinct setting of theirs, and the stored threshold of each by name.
+
+    Controls that differ in their map alone have one restorer, so that they are restored once.
+    """
     methods: dict[str, Detector] = {}
     thresholds: dict[str, Threshold] = {}
     settings: dict[tuple, str] = {}
+    controls: dict[tuple, dict[str, Restorer]] = {}
     for label, run in runs.items():
         chosen = "stored" if has_threshold(run) else "otsu"
-        detector = methods[label] = Watched(run, device=device, batch=batch, threshold=chosen)
-        health = (detector.restorer.healthy_mean, detector.restorer.healthy_spread)
-        settings.setdefault((detector.canvas, detector.amap, *(t.cpu().numpy().tobytes() for t in health)), label)
+        detector = methods[label] = Detector(run, device=device, batch=batch, threshold=chosen)
+        settings.setdefault((seen_by(detector), detector.amap), label)
         if own := stored_thresholds(run).get(run.recipe.restorer["name"]):
             thresholds[label] = own
     for label in settings.values():
-        model, stored = methods[label].restorer, stored_thresholds(runs[label])
-        for kind, restorer in control_restorers(model.cpu()).items():
+        stored, seen = stored_thresholds(runs[label]), seen_by(methods[label])
+        model = methods[label].restorer
+        controls[seen] = controls.get(seen) or control_restorers(model.cpu())
+        for kind, restorer in controls[seen].items():
             name = f"{CONTROL} {kind}" + (f" ({label})" if len(settings) > 1 else "")
             methods[name] = Detector(runs[label], device=device, batch=batch, threshold=0.0, restorer=restorer)
             if f"{CONTROL} {kind}" in stored:
                 thresholds[name] = stored[f"{CONTROL} {kind}"]
         model.to(methods[label].device)
     return methods, thresholds
+
+
+def seen_by(detector: Detector) -> tuple:
+    """What the controls beside a run see: its canvas, and the health it was trained on."""
+    health = (detector.restorer.healthy_mean, detector.restorer.healthy_spread)
+    return detector.canvas, *(part.cpu().numpy().tobytes() for part in health)
 
 
 class OnCanvases(NamedTuple):
@@ -154,7 +168,7 @@ def measured(
 ) -> tuple[list[CaseResult], TwinErrors, Costs]:
     """Every method on every case, on common voxels; errors to true twins; seconds and megabytes by method.
 
-    example: what it wants to show is kept there on the way.
+    example: what it wants to show of the runs is kept there on the way.
     """
     results: list[CaseResult] = []
     spool, twins = Spool(), TwinErrors()
@@ -164,18 +178,26 @@ def measured(
     canvases = list(dict.fromkeys(detector.canvas for detector in methods.values()))
     with Progress(f"comparing on {name}", len(chosen)) as bar:
         for group in batches(on_canvases(readable(chosen, first, notes, bar), canvases, notes, bar), batch):
-            found = []
+            found: dict[str, list[CaseResult]] = {label: [] for label in methods}
             if example:
                 example.choose([one.reading for one in group], first.canvas)
-            for label, detector in methods.items():
-                fitted = [one.reading._replace(fitted=one.by_canvas[detector.canvas]) for one in group]
-                with Peak(detector.device) as peak:
-                    found.append(measure(label, detector, fitted, twins))
-                if example and isinstance(detector, Watched):
-                    example.keep(label, detector, [one.fitted for one in fitted])
-                seconds[label] += peak.seconds
-                peaks[label] = None if peak.megabytes is None else max(peak.megabytes, peaks.get(label) or 0.0)
-            for same_case in zip(*found, strict=True):
+            for sharing in by_restorer(methods):
+                one_of = methods[sharing[0]]
+                readings = [one.reading._replace(fitted=one.by_canvas[one_of.canvas]) for one in group]
+                stacks = stacks_of(one_of, readings)
+                with Peak(one_of.device) as restoring:
+                    parts: Iterable[Part] = one_of.restorations(stacks)  # made while it is read, unless by several
+                    parts = [part.kept() for part in parts] if len(sharing) > 1 else parts
+                for label in sharing:
+                    with Peak(one_of.device) as reading:
+                        said = methods[label].read(stacks, parts)
+                        found[label] = case_results(label, methods[label], readings, said, twins)
+                    if example and not label.startswith(CONTROL):
+                        example.keep(label, methods[label], [one.fitted for one in readings], said)
+                    seconds[label] += restoring.seconds + reading.seconds
+                    used = [one.megabytes for one in (restoring, reading) if one.megabytes is not None]
+                    peaks[label] = max([*used, peaks.get(label) or 0.0]) if used else None
+            for same_case in zip(*found.values(), strict=True):
                 results += on_common_voxels(same_case, spool)
             bar.advance(len(group))
     read = len({result.case_id for result in results})
@@ -183,6 +205,14 @@ def measured(
         raise Fault("NO_INPUT", f"none of {many(len(chosen), 'case')} of {name} could be read", notes[0] if notes else "",
                     exit=NO_INPUT)  # fmt: skip
     return results, twins, {k: {"seconds_per_case": seconds[k] / read, "peak_mb": peaks[k]} for k in methods}
+
+
+def by_restorer(methods: Mapping[str, Detector]) -> list[list[str]]:
+    """Names of methods, those together that restore alike: one restorer, one seed of its noise."""
+    found: dict[tuple, list[str]] = {}
+    for label, detector in methods.items():
+        found.setdefault((id(detector.restorer), detector.run.seed), []).append(label)
+    return list(found.values())
 
 
 def on_canvases(
@@ -224,41 +254,26 @@ def on_common_voxels(results: Sequence[CaseResult], spool: Spool) -> list[CaseRe
     ]
 
 
-def against_best(
-    protocol: str, evaluation: Evaluation, results: list[CaseResult], runs: Sequence[str], setting: protocols.Setting
-) -> list[Record]:
+def against_best(evaluation: Evaluation, runs: Sequence[str]) -> list[Record]:
     """``<metric>_difference`` of every run minus the run with the best value of that metric, paired by patient.
 
-    The best run stands where a control otherwise does, so the protocol itself pairs them. p-values are corrected for all
-    differences returned (Holm 1979). The best is picked on these very cases, which favours it, never the others.
+    p-values are corrected for all differences returned (Holm 1979). The best is picked on these very cases, which favours
+    it, never the others.
     """
-    best: dict[str, str] = {}
-    value: dict[str, float] = {}
-    for record in evaluation.records:
-        if record.metric in HEADINGS and record.method in runs and record.value > value.get(record.metric, -np.inf):
-            best[record.metric], value[record.metric] = record.method, record.value
-    found: list[Record] = []
-    for rival in dict.fromkeys(best.values()) if len(runs) > 1 else ():
-        stand_in = f"{CONTROL} {rival}"
-
-        def renamed(cases_: Sequence[CaseResult], rival: str = rival, stand_in: str = stand_in) -> list[CaseResult]:
-            # Without facts: of them a protocol makes controls of its own, one of which might be better than any run.
-            mine = [replace(case, facts={}) for case in cases_ if case.method in runs]
-            return [replace(case, method=stand_in) if case.method == rival else case for case in mine]
-
-        known = dict(setting.thresholds or {})  # type: ignore[arg-type]
-        if rival in known:
-            known[stand_in] = known.pop(rival)
-        changed = replace(setting, thresholds=known, validation=renamed(setting.validation))
-        paired = protocols.measure(protocol, renamed(results), changed)
-        found += [
-            replace(record, against=rival)
-            for record in paired.records
-            if record.against and best.get(record.metric.removesuffix("_difference")) == rival
-        ]
-    undefined = float("nan")
-    corrected = bootstrap.holm([undefined if r.p_value is None else r.p_value for r in found])
-    return [replace(r, p_holm=None if r.p_value is None else p) for r, p in zip(found, corrected, strict=True)]
+    best: dict[str, Figure] = {}
+    for run in runs:
+        for metric, figure in evaluation.figures[run].items():
+            if shown_in(metric, "table") and (metric not in best or merit(figure.record) > merit(best[metric].record)):
+                best[metric] = figure
+    order = list(dict.fromkeys(figure.record.method for figure in best.values()))
+    pairs = [
+        (figure, best[metric])
+        for run in runs
+        for metric, figure in evaluation.figures[run].items()
+        if metric in best and best[metric].record.method != run and best[metric].cases == figure.cases
+    ]
+    pairs.sort(key=lambda pair: order.index(pair[1].record.method))  # rival by rival
+    return corrected([difference(figure, rival) for figure, rival in pairs])
 
 
 def facts(detector: Detector, *, training: bool) -> dict[str, Any]:

@@ -16,10 +16,26 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class Figure:
+    """One figure of one method.
+
+    Args:
+        record: the number.
+        drawn: its value in every resample, (resamples,); None of a count.
+        cases: which cases it is about; equal cases mean equal patients and paired resamples.
+    """
+
+    record: Record
+    drawn: np.ndarray | None
+    cases: tuple[str, ...]
+
+
+@dataclass
 class Evaluation:
     """records: every figure; rows: one dict per case and method; notes: what could not be computed and why.
 
-    scores: (score, is anomalous) of the labelled cases by method; the curves are for plots.
+    scores: (score, is anomalous) of the labelled cases by method; the curves are for plots; figures: by method and
+    metric, for differences.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -29,6 +45,7 @@ class Evaluation:
     image_curves: dict[str, Curve] = field(default_factory=dict)
     voxel_curves: dict[str, Curve] = field(default_factory=dict)
     score_thresholds: dict[str, Threshold] = field(default_factory=dict)
+    figures: dict[str, dict[str, Figure]] = field(default_factory=dict, repr=False)
 
     @property
     def cases(self) -> pd.DataFrame:

@@ -15,10 +15,11 @@ import numpy as np
 
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.evaluation.measure import Reading
-from pseudohealthy.evaluation.sharing import Watched
 from pseudohealthy.preprocessing.canvas import Canvas, Fitted
+from pseudohealthy.restorers.apply import Applied
 
 
 class Pictures(NamedTuple):
@@ -63,16 +64,19 @@ class Example:
                 self.plane = plane_of(reading)
                 self.channels = channel_names(reading.case, canvas, reading.fitted.planes.shape[1])
 
-    def keep(self, method: str, detector: Watched, fitted: Sequence[Fitted]) -> None:
+    def keep(self, method: str, detector: Detector, fitted: Sequence[Fitted], said: Sequence[Applied]) -> None:
         """The pictures that a method made of the case in this batch, where it holds a better one."""
         if self.found is None:
             return
-        healthy, maps = detector.last
-        own, at = fitted[self.found], sum(len(one.planes) for one in fitted[: self.found]) + self.plane
+        own, one = fitted[self.found], said[self.found]
         reference = None if own.mask is None else own.mask[self.plane].numpy()
         threshold = max(0.0, float(detector.stored.get("value") or 0.0)) if detector.choice == "stored" else 0.0
         self.pictures[method] = Pictures(
-            own.planes[self.plane].numpy(), healthy[at].numpy(), maps[at].numpy(), reference, threshold
+            own.planes[self.plane].numpy(),
+            one.healthy[self.plane].numpy(),
+            one.maps[self.plane].numpy(),
+            reference,
+            threshold,
         )
 
 

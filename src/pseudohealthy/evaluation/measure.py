@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from pseudohealthy.io.scan import Scan
 from pseudohealthy.metrics.thresholds import Threshold
 from pseudohealthy.preprocessing.canvas import Fitted
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.restorers.apply import Stack
+from pseudohealthy.restorers.apply import Applied, Stack
 from pseudohealthy.runs.run import Run, commit
 from pseudohealthy.training.plane_store import plane_labels
 
@@ -57,8 +57,9 @@ def measured(
     with Progress(what, len(test)) as bar:
         for group in batches(readable(test, detector, notes, bar), batch):
             first: list[CaseResult] = []
+            stacks = stacks_of(detector, group)  # all methods have the canvas of one run
             for name, method in methods.items():
-                found = measure(name, method, group, twins)
+                found = case_results(name, method, group, method.apply(stacks), twins)
                 for one, other in zip(found, first, strict=False):
                     one.truth, one.place = other.truth, other.place
                 for one in found:
@@ -135,14 +136,49 @@ def batches(items: Iterator, planes: int) -> Iterator[list]:
         yield group
 
 
-def measure(name: str, detector: Detector, group: list[Reading], twins: TwinErrors) -> list[CaseResult]:
-    """What one method says about some cases, as the protocols want it: voxels on the native grid inside foreground or
+class Readings:
+    """Cases for several passes: read and fitted in the first one, and again only where they are more than `most` bytes.
+
+    Args:
+        chosen: the cases.
+        planes: a batch has at least so many, but for the last one.
+        most: bytes kept.
+    """
+
+    def __init__(self, chosen: list[Case], planes: int, most: int = 2**30):
+        self.chosen, self.planes, self.most = chosen, planes, most
+        self.kept: list[list[Reading]] | None = None
+
+    def batches(self, detector: Detector, notes: list[str], bar: Progress) -> Iterator[list[Reading]]:
+        """One pass, on the canvas of a detector, which is the same for all passes."""
+        if self.kept is not None:
+            yield from self.kept
+            bar.advance(len(self.chosen) - sum(map(len, self.kept)))  # those that could not be read
+            return
+        kept: list[list[Reading]] = []
+        held = 0
+        for group in batches(readable(self.chosen, detector, notes, bar), self.planes):
+            held += sum(one.scan.voxels.nbytes + 2 * one.fitted.planes.nbytes for one in group)
+            kept = [*kept, group] if held <= self.most else []
+            yield group
+        self.kept = kept if held <= self.most else None
+
+
+def stacks_of(detector: Detector, group: Sequence[Reading]) -> list[Stack]:
+    """The planes of cases read, ready to restore."""
+    return [Stack.of(detector.canvas, reading.fitted) for reading in group]
+
+
+def case_results(
+    name: str, detector: Detector, group: Sequence[Reading], said: Sequence[Applied], twins: TwinErrors | None = None
+) -> list[CaseResult]:
+    """What one method said about some cases, as the protocols want it: voxels on the native grid inside foreground or
     reference. Labels of planes are those of the reference, else of the manifest's column ``plane_labels``; a healthy plane
     without foreground has none, since nothing is said of it (a diseased one is missed)."""
     found = []
-    said = detector.apply([Stack.of(detector.canvas, reading.fitted) for reading in group])
     for (case, scan, fitted, truth, *rest), one in zip(group, said, strict=True):
-        twins.add(name, case, detector.canvas, fitted, one.healthy)
+        if twins is not None:
+            twins.add(name, case, detector.canvas, fitted, one.healthy)
         if truth is None and case.label == HEALTHY:
             truth = np.zeros(scan.shape[1:], bool)
         labels, judged = native_labels(case, truth, len(fitted.planes)), detector.canvas.judged(fitted)

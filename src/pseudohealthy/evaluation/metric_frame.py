@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.evaluation.evaluation import Evaluation
-from pseudohealthy.evaluation.records import CONTROL, HEADINGS, CaseResult, Record
-from pseudohealthy.metrics import bootstrap
+from pseudohealthy.evaluation.evaluation import Evaluation, Figure
+from pseudohealthy.evaluation.records import CONTROL, CaseResult, Record, class_of, merit
+from pseudohealthy.metrics import bootstrap, table
 from pseudohealthy.metrics.curves import Curve, curve, region_curve
 from pseudohealthy.metrics.thresholds import Threshold
 
@@ -43,13 +43,6 @@ class Setting:
     postprocessing: str = "none"
     resamples: int = bootstrap.RESAMPLES
     seed: int = 0
-
-
-@dataclass
-class Figure:
-    record: Record
-    drawn: np.ndarray | None  # the value of every resample
-    cases: tuple[str, ...]  # which cases it is about; equal cases mean equal patients and paired resamples
 
 
 @dataclass
@@ -81,27 +74,24 @@ class Frame:
         known: Sequence[CaseResult],
         scores: Sequence[np.ndarray],
         labels: Sequence[np.ndarray],
-        unit: str,
         names: Mapping[str, str],
     ) -> Curve | None:
         """Ranking metrics of scores and labels (N,) by case, pooled; None with a note where a class is missing.
 
-        names: metric by key: "auroc", "average_precision", "best_dice" (an oracle), "fpr_at_95_tpr".
+        names: metric by key of `bootstrap.RANKINGS`; "best_dice" is an oracle.
         """
         found = curve(pooled(scores), pooled(labels))
         if not found.positives or not found.negatives:
             missing = "anomalous" if not found.positives else "healthy"
+            unit = _metric(next(iter(names.values()))).unit
             self.note(f"{' and '.join(names.values())} are undefined: no {missing} {unit} in the data")
             return None
         oracle = Threshold(found.best_dice()[1], "oracle")
-        exact = {
-            "auroc": found.auroc, "average_precision": found.average_precision, "best_dice": found.best_dice()[0],
-            "fpr_at_95_tpr": found.fpr_at_tpr(0.95),
-        }  # fmt: skip
-        drawn = self._resampled(found, known, scores, labels, None, {key: exact[key] for key in names})
+        exact = {key: bootstrap.RANKINGS[key].exact(found) for key in names}
+        drawn = self._resampled(found, known, scores, labels, None, exact)
         for key, name in names.items():
             threshold = oracle if key == "best_dice" else None
-            self.put(name, exact[key], drawn[key], known, unit, found.prevalence, threshold)
+            self.put(name, exact[key], drawn[key], known, found.prevalence, threshold)
         return found
 
     def region_area(
@@ -111,9 +101,9 @@ class Frame:
         maps, truths = map(list, zip(*(case.pair for case in known), strict=True))
         positives = [values[truth] for values, truth in zip(maps, truths, strict=True)]
         by_region = region_curve(found, pooled(positives), pooled(weights))
-        exact = {"area_to_30": by_region.area_to(bootstrap.AREA_LIMIT)}
+        exact = {"area_to_30": bootstrap.RANKINGS["area_to_30"].exact(by_region)}
         drawn = self._resampled(by_region, known, maps, truths, weights, exact)
-        self.put(name, exact["area_to_30"], drawn["area_to_30"], known, "voxel", found.prevalence)
+        self.put(name, exact["area_to_30"], drawn["area_to_30"], known, found.prevalence)
 
     def _resampled(
         self,
@@ -144,7 +134,6 @@ class Frame:
         known: Sequence[CaseResult],
         numerator: np.ndarray,
         denominator: np.ndarray,
-        unit: str,
         prevalence: float | None,
         threshold: Threshold | None = None,
         *,
@@ -157,16 +146,19 @@ class Frame:
         sums = [np.bincount(patient, weights=part, minlength=number) for part in (numerator, denominator)]
         drawn = bootstrap.ratio_of_sums(bootstrap.weights(number, self.setting.resamples, self.setting.seed), *sums)
         # The record counts the cases the figure is about: those with a reference, the healthy ones, ...
-        about = known if unit == "voxel" else [case for case, part in zip(known, denominator, strict=True) if part]
+        about = (
+            known
+            if _metric(metric).unit == "voxel"
+            else [case for case, part in zip(known, denominator, strict=True) if part]
+        )
         value = float(np.sum(numerator) / np.sum(denominator))
-        self.put(metric, value, drawn, about, unit, prevalence, threshold, source=source)
+        self.put(metric, value, drawn, about, prevalence, threshold, source=source)
 
     def mean(
         self,
         metric: str,
         known: Sequence[CaseResult],
         values: np.ndarray,
-        unit: str,
         prevalence: float | None,
         threshold: Threshold | None = None,
         *,
@@ -174,7 +166,7 @@ class Frame:
     ) -> None:
         """The mean of one value a case (nan where it has none)."""
         defined = np.isfinite(values)
-        self.ratio(metric, known, np.where(defined, values, 0), defined, unit, prevalence, threshold, source=source)
+        self.ratio(metric, known, np.where(defined, values, 0), defined, prevalence, threshold, source=source)
 
     def median(
         self,
@@ -191,7 +183,7 @@ class Frame:
             [np.median(np.repeat(values[defined], row[defined]) if row[defined].any() else np.nan) for row in weight]
         )
         about = [case for case, keep in zip(known, defined, strict=True) if keep]
-        self.put(metric, float(np.median(values[defined])), drawn, about, "case", prevalence, threshold)
+        self.put(metric, float(np.median(values[defined])), drawn, about, prevalence, threshold)
 
     def put(
         self,
@@ -199,19 +191,22 @@ class Frame:
         value: float,
         drawn: np.ndarray | None,
         about: Sequence[CaseResult],
-        unit: str,
         prevalence: float | None,
         threshold: Threshold | None = None,
         *,
         source: str | None = None,
     ) -> None:
-        """One figure; source: of thresholds that differ from case to case, so that there is no one value."""
+        """One figure; drawn: its value in every resample, None of a count; source: of thresholds that differ from case to
+        case, so that there is no one value. Raises ValueError for a metric that is not in the table, or not so."""
+        known = _metric(metric)
+        if known.resampled != (drawn is not None):
+            raise ValueError(f"{metric} has {'no ' if drawn is None else ''}resamples, and the table says otherwise")
         number = len({case.patient_id for case in about})
         record = Record(
             metric=metric,
             value=value,
             ci95=bootstrap.percentile(drawn) if drawn is not None and number > 1 else None,
-            unit=unit,
+            unit=known.unit,
             protocol=self.setting.protocol,
             threshold_source=threshold.source if threshold else source,
             mask=self.setting.mask,
@@ -242,26 +237,22 @@ def run(
     if not by_method:
         raise Fault("NO_CASES", "no case to evaluate", "check the split and the manifest")
     evaluation = Evaluation()
-    measured: dict[str, dict[str, Figure]] = {}
     for method, group in by_method.items():
         if len({case.case_id for case in group}) < len(group):
             raise Fault("DUPLICATE_CASE", f"a case comes twice for {method}", "give each case its own id", exit=USAGE)
         frame = Frame(method, evaluation, setting)
         measure(frame, group)
-        measured[method] = frame.figures
+        evaluation.figures[method] = frame.figures
         evaluation.records += [figure.record for figure in frame.figures.values()]
         evaluation.rows += frame.rows or [row(case, frame.threshold) for case in group]
     found = [
         difference
         for method in by_method
         if not method.startswith(CONTROL)
-        for difference in _differences(method, measured, evaluation.notes)
+        for difference in _differences(method, evaluation)
     ]
     evaluation.notes = told_once(evaluation.notes, list(by_method))
-    corrected = bootstrap.holm([np.nan if one.p_value is None else one.p_value for one in found])
-    evaluation.records += [
-        replace(one, p_holm=None if one.p_value is None else p) for one, p in zip(found, corrected, strict=True)
-    ]
+    evaluation.records += corrected(found)
     return evaluation
 
 
@@ -320,37 +311,59 @@ def row(case: CaseResult, threshold: Threshold | None) -> dict[str, Any]:
     return cells
 
 
+def _metric(name: str) -> table.Metric:
+    metric = table.find(class_of(name)[0])
+    if metric is None:
+        raise ValueError(f"there is no metric '{name}': add a row to metrics/table.py, or register it")
+    return metric
+
+
 def _of(thresholds: Thresholds, method: str) -> Threshold | None:
     if isinstance(thresholds, Threshold):
         return None if method.startswith(CONTROL) else thresholds
     return (thresholds or {}).get(method)
 
 
-def _differences(method: str, measured: dict[str, dict[str, Figure]], notes: list[str]) -> list[Record]:
-    """``<metric>_difference`` of a method minus the best control, on the same cases, from the same resamples.
+def _differences(method: str, evaluation: Evaluation) -> list[Record]:
+    """Of a method to the best control in each metric.
 
     The best control is picked on these very cases, which favours the control, never the method.
     """
     records = []
-    for metric, figure in measured[method].items():
-        rivals = [found[metric] for name, found in measured.items() if name.startswith(CONTROL) and metric in found]
-        if metric not in HEADINGS or not rivals:
+    for metric, figure in evaluation.figures[method].items():
+        controls = [figures for name, figures in evaluation.figures.items() if name.startswith(CONTROL)]
+        rivals = [figures[metric] for figures in controls if metric in figures]
+        if not table.shown_in(metric, "table") or not rivals:
             continue
-        best = max(rivals, key=lambda rival: rival.record.value)
-        if best.cases != figure.cases or best.drawn is None or figure.drawn is None:
-            notes.append(f"{method}: {metric} is not compared with {best.record.method}: measured on other cases")
+        best = max(rivals, key=lambda rival: merit(rival.record))
+        if best.cases != figure.cases:
+            rival = best.record.method
+            evaluation.notes.append(f"{method}: {metric} is not compared with {rival}: measured on other cases")
             continue
-        ci95, _ = bootstrap.paired_difference(figure.drawn, best.drawn)
-        p_value = bootstrap.two_sided(figure.drawn, best.drawn) if figure.record.n_patients > 1 else float("nan")
-        records.append(
-            replace(
-                figure.record,
-                metric=f"{metric}_difference",
-                value=figure.record.value - best.record.value,
-                ci95=ci95 if figure.record.n_patients > 1 else None,
-                threshold=None,
-                against=best.record.method,
-                p_value=p_value if np.isfinite(p_value) else None,
-            )
-        )
+        records.append(difference(figure, best))
     return records
+
+
+def difference(figure: Figure, rival: Figure) -> Record:
+    """``<metric>_difference``: a figure minus a rival's, on the same cases, from the same resamples."""
+    ci95, p_value = None, float("nan")
+    if figure.record.n_patients > 1 and figure.drawn is not None and rival.drawn is not None:
+        ci95, _ = bootstrap.paired_difference(figure.drawn, rival.drawn)
+        p_value = bootstrap.two_sided(figure.drawn, rival.drawn)
+    return replace(
+        figure.record,
+        metric=f"{figure.record.metric}_difference",
+        value=figure.record.value - rival.record.value,
+        ci95=ci95,
+        threshold=None,
+        against=rival.record.method,
+        p_value=p_value if np.isfinite(p_value) else None,
+    )
+
+
+def corrected(differences: Sequence[Record]) -> list[Record]:
+    """The same with p-values corrected for all of them being looked at (Holm 1979)."""
+    adjusted = bootstrap.holm([np.nan if one.p_value is None else one.p_value for one in differences])
+    return [
+        replace(one, p_holm=None if one.p_value is None else p) for one, p in zip(differences, adjusted, strict=True)
+    ]

@@ -11,6 +11,7 @@ import numpy as np
 from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
+from pseudohealthy.metrics import table
 
 OPTIONAL = (
     "caveat",
@@ -20,35 +21,6 @@ OPTIONAL = (
     "weights_sha256",
 )  # of a record: written where they say something
 CONTROL = "control:"  # methods whose name starts so are trivial controls: listed below, compared against
-
-# Metrics shown in tables, in this order; all are better when higher. "@" is followed by the threshold's source.
-HEADINGS = {
-    "image_auroc": "image AUROC",
-    "image_average_precision": "image AP",
-    "plane_auroc": "plane AUROC",
-    "plane_average_precision": "plane AP",
-    "voxel_auroc_pooled": "voxel AUROC, pooled",
-    "voxel_average_precision_pooled": "voxel AP, pooled",
-    "voxel_aupro_30": "voxel AUPRO, FPR to 0.3",
-    "voxel_auroc_per_slice_mean": "voxel AUROC, mean per diseased slice",
-    "voxel_auroc_per_case_mean": "voxel AUROC, mean per case",
-    "voxel_average_precision_per_case_mean": "voxel AP, mean per case",
-    "dice_pooled": "Dice, pooled @",
-    "dice_per_case_mean": "Dice, mean per case @",
-    "dice_validation_pooled": "Dice, pooled @",
-    "dice_validation_per_case_mean": "Dice, mean per case @",
-    "dice_otsu_per_slice_mean": "Dice, mean per diseased slice @",
-    "dice_oracle_pooled": "Dice, pooled @",
-    "dice_oracle_pooled_small": "Dice, pooled, small @",
-    "dice_oracle_pooled_medium": "Dice, pooled, medium @",
-    "dice_oracle_pooled_large": "Dice, pooled, large @",
-    "lesion_detection_rate": "lesions found @",
-    "box_recall_iou10": "boxes found, IoU 0.1 @",
-    "box_f1_iou10": "box F1, IoU 0.1 @",
-    "box_froc_iou10": "FROC, IoU 0.1",
-    "box_recall_covered": "boxes 10 % covered @",
-    "box_f1_covered": "box F1, mass ratio @",
-}
 
 # Figures of one class of boxes are named "metric.class". These classes have the names and the order of THOR's table;
 # others follow under their own names.
@@ -228,8 +200,9 @@ class Summary:
 
 def summarise(records: Sequence[Record]) -> Summary:
     """Numbers share a column only where protocol, threshold source, mask, grid and post-processing are the same."""
-    plain = [record for record in records if class_of(record.metric)[0] in HEADINGS]
-    paired = [replace(record, metric=record.metric.removesuffix("_difference")) for record in records if record.against]
+    shown = [record for record in records if table.shown_in(class_of(record.metric)[0], "table")]
+    plain = [record for record in shown if not record.against]
+    paired = [replace(record, metric=record.metric.removesuffix("_difference")) for record in shown if record.against]
     settings: dict[str, set[tuple]] = {}
     for record in plain:
         settings.setdefault(_heading(record), set()).add(_setting(record))
@@ -246,10 +219,16 @@ def summarise(records: Sequence[Record]) -> Summary:
     methods = sorted(dict.fromkeys(record.method for record in plain), key=lambda name: name.startswith(CONTROL))
     best = set()
     for heading in headings:
-        column = {place: record.value for place, record in cells.items() if place[1] == heading}
+        column = {place: merit(record) for place, record in cells.items() if place[1] == heading}
         if len(column) > 1:
             best |= {place for place, value in column.items() if value == max(column.values())}
     return Summary(headings, methods, cells, best, {key(record): record for record in paired})
+
+
+def merit(record: Record) -> float:
+    """Higher for the better of two values of one metric, whichever end of it is the better one."""
+    metric = table.find(class_of(record.metric)[0])
+    return record.value if metric is None else metric.merit(record.value)
 
 
 def class_of(metric: str) -> tuple[str, str]:
@@ -299,17 +278,27 @@ def covered(records: Sequence[Record]) -> str:
     total = max((record.n_cases for record in records), default=0)
     fewer = []
     for kind, families in (("voxel", ("voxel", "dice")), ("box", ("box",))):
-        of_kind = [record.n_cases for record in records if record.metric.startswith(families)]
+        of_kind = [record.n_cases for record in records if family_of(record) in families]
         if of_kind and max(of_kind) < total:
             fewer.append(f"{max(of_kind)} of {total} cases have {kind} figures")
     return "; ".join(fewer)
 
 
+def family_of(record: Record) -> str:
+    """The family of its metric; "" of one that this program does not know."""
+    metric = table.find(class_of(record.metric)[0])
+    return "" if metric is None else metric.family
+
+
+def heading_of(record: Record) -> str:
+    """The words of its metric, with the source of its threshold."""
+    metric = table.find(class_of(record.metric)[0])
+    return record.metric if metric is None else metric.words(record.threshold_source)
+
+
 def _heading(record: Record) -> str:
-    metric, kind = class_of(record.metric)
-    heading = f"{class_name(kind)}: {HEADINGS[metric]}" if kind else HEADINGS[metric]
-    if heading.endswith("@"):
-        return f"{heading} {record.threshold_source}"
+    _, kind = class_of(record.metric)
+    heading = f"{class_name(kind)}: {heading_of(record)}" if kind else heading_of(record)
     if "average_precision" in record.metric and record.prevalence is not None:
         return f"{heading} (chance {record.prevalence:.2g})"
     return heading
@@ -317,7 +306,7 @@ def _heading(record: Record) -> str:
 
 def _rank(metric: str) -> tuple[tuple[int, str], int]:
     name, kind = class_of(metric)
-    return class_rank(kind), list(HEADINGS).index(name)
+    return class_rank(kind), list(table.METRICS).index(name)
 
 
 def _setting(record: Record) -> tuple[str, ...]:

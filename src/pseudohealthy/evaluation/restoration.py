@@ -21,18 +21,19 @@ from pseudohealthy import io
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.evaluation.records import Record
 from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.table import METRICS
 from pseudohealthy.networks.perceptual import Perceptual
 from pseudohealthy.networks.ssim import ssim_map
 from pseudohealthy.preprocessing.canvas import Canvas, Fitted
 
 HIGHEST_PSNR = 100.0  # dB, of an exact restoration, whose own would be infinite
-# metric: (sum, count) among the columns of a patient, unit, which voxels
+# metric: (sum, count) among the columns of a patient, which voxels
 TWIN = {
-    "twin_mae_inside": (0, 1, "voxel", "reference"),
-    "twin_mae_outside": (2, 3, "voxel", "foreground outside the reference"),
-    "twin_ssim": (4, 5, "voxel", "foreground"),
-    "twin_psnr": (6, 7, "plane", "foreground"),
-    "twin_perceptual": (8, 5, "voxel", "foreground"),
+    "twin_mae_inside": (0, 1, "reference"),
+    "twin_mae_outside": (2, 3, "foreground outside the reference"),
+    "twin_ssim": (4, 5, "foreground"),
+    "twin_psnr": (6, 7, "foreground"),
+    "twin_perceptual": (8, 5, "foreground"),
 }
 
 
@@ -75,11 +76,11 @@ class TwinErrors:
         self.cases[method].add(case.case_id)
 
     def records(self, postprocessing: str) -> list[Record]:
-        """`TWIN` of every method, pooled, lower is better but for twin_ssim (at most 1) and twin_psnr (dB); and l1_ratio."""
+        """`TWIN` of every method, pooled, and l1_ratio."""
         found = []
         for method, patients in self.sums.items():
             table = np.stack(list(patients.values()))
-            for name, (top, bottom, unit, mask) in TWIN.items():
+            for name, (top, bottom, mask) in TWIN.items():
                 if not table[:, bottom].sum():
                     continue
                 drawn = bootstrap.ratio_of_sums(bootstrap.weights(len(table)), table[:, top], table[:, bottom])
@@ -87,9 +88,7 @@ class TwinErrors:
                 words = postprocessing
                 if name == "twin_perceptual" and self.perceptual is not None:
                     words = f"{postprocessing}; {self.perceptual.description}"
-                found.append(
-                    _record(name, value, drawn, unit, mask, words, method, len(table), len(self.cases[method]))
-                )
+                found.append(_record(name, value, drawn, mask, words, method, len(table), len(self.cases[method])))
         for method, patients in self.residuals.items():
             table = np.stack(list(patients.values()))
             inside, n_inside, outside, n_outside = table.sum(0)
@@ -100,7 +99,7 @@ class TwinErrors:
             drawn = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
             value = float(inside / n_inside / (outside / n_outside))
             mask, counts = "reference over foreground outside it", (len(table), len(self.diseased[method]))
-            found.append(_record("l1_ratio", value, drawn, "voxel", mask, "none", method, *counts))
+            found.append(_record("l1_ratio", value, drawn, mask, "none", method, *counts))
         return found
 
 
@@ -120,7 +119,6 @@ def _record(
     metric: str,
     value: float,
     drawn: np.ndarray,
-    unit: str,
     mask: str,
     words: str,
     method: str,
@@ -128,7 +126,7 @@ def _record(
     cases: int,
 ) -> Record:
     return Record(
-        metric=metric, value=value, ci95=bootstrap.percentile(drawn) if patients > 1 else None, unit=unit, protocol="strict",
+        metric=metric, value=value, ci95=bootstrap.percentile(drawn) if patients > 1 else None, unit=METRICS[metric].unit, protocol="strict",
         threshold_source=None, mask=mask, grid="model", postprocessing=words, n_patients=patients, n_cases=cases,
         prevalence=None, method=method,
     )  # fmt: skip

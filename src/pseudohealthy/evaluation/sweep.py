@@ -7,9 +7,10 @@ deeper ones go on from it. Weights and cases are read once.
 
 from __future__ import annotations
 
+import copy
 import time
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,24 +20,24 @@ from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.detection.detector import Detector
+from pseudohealthy.diffusion.encoding_cache import Encodings
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import protocols
-from pseudohealthy.evaluation.measure import measure
-from pseudohealthy.evaluation.records import HEADINGS, CaseResult, Record
-from pseudohealthy.evaluation.restoration import TwinErrors
-from pseudohealthy.evaluation.sharing import Common, Replay, Watched
+from pseudohealthy.evaluation.measure import Reading, Readings, case_results, stacks_of
+from pseudohealthy.evaluation.records import CaseResult, Record, family_of, merit
 from pseudohealthy.io.tiles import tiled
 from pseudohealthy.metrics import bootstrap
+from pseudohealthy.metrics.table import METRICS, names, shown_in
 from pseudohealthy.metrics.thresholds import Threshold, healthy_quantile
 from pseudohealthy.progress import Progress
+from pseudohealthy.restorers.apply import Applied
+from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.runs.recipe import toml_value
 from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import literal
 
 MOST = 400  # settings: beyond, the grid is a mistake
-PREFERRED = ("voxel_average_precision_pooled", "plane_auroc", "image_auroc")
-LOWER_IS_BETTER = ("healthy_residual_mean", "healthy_false_positive_share")
-
+QUIET = "healthy_false_positive_share"  # what is chosen by where nothing anomalous was measured
 
 Plot = Literal["auto", "lines", "heat"]
 
@@ -71,14 +72,13 @@ class Sweep:
     @property
     def best(self) -> tuple[int, ...]:
         """The place with the best `metric`; the first of equals."""
-        sign = -1 if self.metric in LOWER_IS_BETTER else 1
         values = {place: self.value(place, self.metric) for place in self.records}
-        return max((p for p, r in values.items() if r is not None), key=lambda p: sign * values[p].value)  # type: ignore[union-attr]
+        return max((p for p, r in values.items() if r is not None), key=lambda p: merit(values[p]))  # type: ignore[arg-type]
 
     def metrics(self) -> list[str]:
         """Names of the figures that stand in the table: headline metrics and those of healthy cases."""
         names = dict.fromkeys(name_of(r) for group in self.records.values() for r in group)
-        return [name for name in names if name.split("@")[0] in (*HEADINGS, *LOWER_IS_BETTER)]
+        return [name for name in names if shown_in(name, "table", "sweep")]
 
     @property
     def lines(self) -> bool:
@@ -93,7 +93,7 @@ def chosen_by(result: Sweep, metric: str) -> str:
         raise Fault(
             "METRIC", f"'{metric}' was not measured here", f"use one of: {', '.join(sorted(known))}", exit=USAGE
         )
-    found = metric or next((name for name in (*headline(result), "healthy_false_positive_share") if name in known), "")
+    found = metric or next((name for name in (*headline(result), QUIET) if name in known), "")
     if not found:
         what = f"the {result.split} cases have neither labels nor masks"
         raise Fault("METRIC", what, "label some of them", exit=NO_INPUT)
@@ -107,7 +107,7 @@ def chosen_by(result: Sweep, metric: str) -> str:
 
 def headline(result: Sweep) -> tuple[str, ...]:
     """What the best setting is chosen by unless something is asked for, the first that was measured."""
-    return PREFERRED if result.protocol == "strict" else ("dice_otsu_per_slice_mean", *HEADINGS)
+    return protocols.find(result.protocol)[0].chooses or tuple(names("table"))
 
 
 def parsed(over: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -136,61 +136,66 @@ def exemplar(chosen: list[Case]) -> str:
     return marked[len(marked) // 2].case_id
 
 
+def under(run: Run, trained: Restorer, settings: Sequence[str], encodings: Encodings) -> Restorer:
+    """The trained restorer under other settings, with the very same weights; what it encodes it shares with others."""
+    restorer = copy.deepcopy(run.recipe).set(settings).checked().make_restorer()
+    restorer.load_state_dict(trained.state_dict(), assign=True)
+    if hasattr(restorer, "encodings"):
+        restorer.encodings = encodings
+    return restorer.eval().requires_grad_(False)
+
+
 def measured(
-    result: Sweep, run: Run, places: list[tuple[int, ...]], chosen: list[Case], shown: str, device: str, batch: int,
-    bar: Progress, common: Common,
-) -> None:  # fmt: skip
+    result: Sweep,
+    run: Run,
+    restorer: Restorer,
+    places: list[tuple[int, ...]],
+    cases: Readings,
+    shown: str,
+    device: str,
+    bar: Progress,
+) -> None:
     """All map settings under one group of restorer settings: restored once, read by each."""
-    restorer = common.restorer(result.settings(places[0]))
-    how: dict[str, Any] = {"device": device, "batch": batch, "threshold": 0.0, "restorer": restorer}
-    detectors = {place: Watched(run, settings=result.settings(place), **how) for place in places}
+    how: dict[str, Any] = {"device": device, "batch": cases.planes, "threshold": 0.0, "restorer": restorer}
+    detectors = {place: Detector(run, settings=result.settings(place), **how) for place in places}
     for detector in detectors.values():
         detector.check_standard(restorer, run.recipe.make_map())
     first = detectors[places[0]]
-    replay = Replay(restorer)
-    for detector in detectors.values():
-        detector.restorer = replay  # type: ignore[assignment]
     found: dict[tuple[int, ...], list[CaseResult]] = {place: [] for place in places}
     notes: list[str] = []
     spent = dict.fromkeys(places, 0.0)
-    restoring = 0.0
-    for group in common.batches(chosen, first, notes, bar, batch):
-        replay.forget()
+    for group in cases.batches(first, notes, bar):
+        begun = time.perf_counter()
+        stacks = stacks_of(first, group)
+        parts = [part.kept() for part in first.restorations(stacks)]
+        restoring = time.perf_counter() - begun
         for place, detector in detectors.items():
             begun = time.perf_counter()
-            made = bool(replay.kept)
-            replay.rewind()
-            found[place] += measure("; ".join(result.settings(place)), detector, group, TwinErrors())
-            if made:
-                spent[place] += time.perf_counter() - begun
-            else:
-                restoring += time.perf_counter() - begun
-            result.columns += strip_of(place, detector, group, shown)
+            said = detector.read(stacks, parts)
+            found[place] += case_results("; ".join(result.settings(place)), detector, group, said)
+            spent[place] += restoring + time.perf_counter() - begun
+            result.columns += strip_of(place, group, said, shown)
         bar.advance(len(group))
     result.notes += notes
     read = len(found[places[0]])
     if not read:
-        raise Fault(
-            "NO_INPUT", f"none of {many(len(chosen), 'case')} could be read", notes[0] if notes else "", exit=NO_INPUT
-        )
+        what = f"none of {many(len(cases.chosen), 'case')} could be read"
+        raise Fault("NO_INPUT", what, notes[0] if notes else "", exit=NO_INPUT)
     for place, detector in detectors.items():
         result.records[place] = figures(found[place], detector, result)
-        result.seconds[place] = (restoring + spent[place]) / read
-        result.network_calls[place] = detector.restorer.network_calls()
+        result.seconds[place] = spent[place] / read
+        result.network_calls[place] = restorer.network_calls()
 
 
-def strip_of(place: tuple[int, ...], detector: Watched, group: Iterable[tuple], shown: str) -> list[tuple]:
+def strip_of(place: tuple[int, ...], group: Sequence[Reading], said: Sequence[Applied], shown: str) -> list[tuple]:
     """(place, input, twin, map) of the exemplar's plane with most reference, where the group holds it; the map (S, S), the
     others with their channels side by side."""
-    start = 0
-    for case, _, fitted, *_ in group:
+    for (case, _, fitted, *_), one in zip(group, said, strict=True):
         if case.case_id == shown:
             weight = fitted.foreground if fitted.mask is None or not fitted.mask.any() else fitted.mask
             plane = int(weight.flatten(1).sum(1).argmax())
-            healthy, maps = detector.last
-            twin = healthy[start + plane].numpy()
-            return [(place, tiled(fitted.planes[plane].numpy()), tiled(twin), maps[start + plane].numpy())]
-        start += len(fitted.planes)
+            pictures = (tiled(part[plane].numpy()) for part in (fitted.planes, one.healthy))
+            return [(place, *pictures, one.maps[plane].numpy())]
     return []
 
 
@@ -245,13 +250,13 @@ def quiet(healthy: list[CaseResult], patients: list[str], q: float, words: str, 
     if len(patients) > 1:
         one, other = ([c for c in healthy if (c.patient_id in patients[::2]) is first] for first in (True, False))
         threshold = healthy_quantile(np.concatenate([np.asarray(c.map) for c in one]), q, n_patients=len(patients[::2]))
-        parts.append(("healthy_false_positive_share", sums(other, lambda m: (m > threshold.value).sum()), threshold))
+        parts.append((QUIET, sums(other, lambda m: (m > threshold.value).sum()), threshold))
     found = []
     for metric, (total, size, count), used in parts:
         drawn = bootstrap.ratio_of_sums(bootstrap.weights(len(total), result.resamples), total, size)
         found.append(Record(
             metric=metric, value=float(total.sum() / size.sum()), ci95=bootstrap.percentile(drawn) if len(total) > 1 else None,
-            unit="voxel", protocol="strict", threshold_source=used.source if used else None,
+            unit=METRICS[metric].unit, protocol="strict", threshold_source=used.source if used else None,
             mask="foreground", grid="native", postprocessing=words, n_patients=len(total), n_cases=count,
             prevalence=0.0, method=result.run, threshold=used.value if used else None,
         ))  # fmt: skip
@@ -260,5 +265,5 @@ def quiet(healthy: list[CaseResult], patients: list[str], q: float, words: str, 
 
 def name_of(record: Record) -> str:
     """Metric, with ``@source`` where its threshold has one that is not in the name."""
-    plain = record.threshold_source is None or record.metric in LOWER_IS_BETTER or "oracle" in record.metric
+    plain = record.threshold_source in (None, "oracle") or family_of(record) == "health"
     return record.metric if plain else f"{record.metric}@{record.threshold_source}"

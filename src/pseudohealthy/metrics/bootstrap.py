@@ -14,8 +14,9 @@ again:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -25,7 +26,6 @@ from pseudohealthy.metrics.curves import Curve
 RESAMPLES = 2000
 LEVEL = 0.95
 BINS = 4096
-METRICS = ("auroc", "average_precision", "best_dice", "fpr_at_95_tpr", "area_to_30")
 AREA_LIMIT = 0.3  # false positive rate up to which AUPRO is taken (Bergmann et al. 2019)
 CHUNK = 250  # resamples at a time: 250 x 4,096 bins of float64 stay within the cache's reach and 50 MB
 
@@ -140,19 +140,19 @@ class Histograms:
         cells = np.flatnonzero(counts)
         self._filled.append((np.full(len(cells), patient), cells, counts[cells].astype(np.float32)))
 
-    def resampled(self, weight: np.ndarray, names: Collection[str] = METRICS) -> dict[str, np.ndarray]:
-        """The metrics called ``names`` of every resample, (resamples,) each; nan where undefined."""
+    def resampled(self, weight: np.ndarray, names: Collection[str] = ()) -> dict[str, np.ndarray]:
+        """Those of `RANKINGS` called ``names``, or all, of every resample, (resamples,) each; nan where undefined."""
         patient, cell, count = map(np.concatenate, zip(*self._filled, strict=True))
         table = sparse.csr_array(sparse.coo_array((count, (patient, cell)), shape=self.shape))
         # One score per patient fills one cell in thousands: there the sparse product is a hundred times quicker.
         full = table.toarray() if table.nnz > np.prod(self.shape) / 50 else table
         parts = [
-            _ranked(np.asarray(weight[i : i + CHUNK] @ full).reshape(-1, 2, len(self.edges)), names)
+            _ranked(np.asarray(weight[i : i + CHUNK] @ full).reshape(-1, 2, len(self.edges)), names or RANKINGS)
             for i in range(0, len(weight), CHUNK)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def point(self, names: Collection[str] = METRICS) -> dict[str, float]:
+    def point(self, names: Collection[str] = ()) -> dict[str, float]:
         """The same of the data as they are: the binned point estimate."""
         found = self.resampled(np.ones((1, self.shape[0]), dtype=np.float32), names)
         return {name: float(value[0]) for name, value in found.items()}
@@ -166,32 +166,71 @@ def _edges(sorted_scores: tuple[np.ndarray, np.ndarray], bins: int) -> np.ndarra
     return np.unique(np.concatenate(chosen))
 
 
+class Counts(NamedTuple):
+    """Weighted counts over bins from the highest score on, (resamples, bins) each; a bin is one tie.
+
+    Args:
+        negatives, positives: in the bin.
+        fp, tp: in it and all above.
+    """
+
+    negatives: np.ndarray
+    positives: np.ndarray
+    fp: np.ndarray
+    tp: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A number made of scores and labels alone: exactly, of a curve, and of counts in every resample.
+
+    Args:
+        exact: of a curve.
+        binned: (resamples,) of counts.
+        without_negatives: whether it is defined without any.
+    """
+
+    exact: Callable[[Curve], float]
+    binned: Callable[[Counts], np.ndarray]
+    without_negatives: bool = False
+
+
 def _ranked(counts: np.ndarray, names: Collection[str]) -> dict[str, np.ndarray]:
-    """Ranking metrics of weighted counts (resamples, class, bins), bins from the highest score; a bin is one tie."""
+    """`RANKINGS` of weighted counts (resamples, class, bins); nan where undefined."""
     step = counts.astype(np.float64)
     passed = np.cumsum(step, axis=2)
-    fp, tp = passed[:, 0], passed[:, 1]
-    positives, negatives = tp[:, -1], fp[:, -1]
+    given = Counts(step[:, 0], step[:, 1], passed[:, 0], passed[:, 1])
+    negatives, positives = given.fp[:, -1], given.tp[:, -1]
     found: dict[str, np.ndarray] = {}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if "auroc" in names:
-            found["auroc"] = 1 - (step[:, 1] * (fp - step[:, 0] / 2)).sum(1) / (positives * negatives)
-        if "average_precision" in names:
-            precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
-            found["average_precision"] = (step[:, 1] * precision).sum(1) / positives
-        if "best_dice" in names:
-            found["best_dice"] = (2 * tp / (tp + fp + positives[:, None])).max(1)
-        if "fpr_at_95_tpr" in names:
-            enough = np.argmax(tp >= 0.95 * positives[:, None] * (1 - 1e-9), axis=1)
-            found["fpr_at_95_tpr"] = np.take_along_axis(fp, enough[:, None], 1)[:, 0] / negatives
-        if "area_to_30" in names:
-            found["area_to_30"] = _area_to(fp / negatives[:, None], tp / positives[:, None], AREA_LIMIT)
-    one_class = (positives == 0) | (negatives == 0)
-    only_positives_needed = ("average_precision", "best_dice")
-    return {
-        name: np.where(positives == 0 if name in only_positives_needed else one_class, np.nan, value)
-        for name, value in found.items()
-    }
+    for name in names:
+        undefined = (positives == 0) | ((negatives == 0) & (not RANKINGS[name].without_negatives))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found[name] = np.where(undefined, np.nan, RANKINGS[name].binned(given))
+    return found
+
+
+def _auroc(given: Counts) -> np.ndarray:
+    lost = (given.positives * (given.fp - given.negatives / 2)).sum(1)
+    return 1 - lost / (given.tp[:, -1] * given.fp[:, -1])
+
+
+def _average_precision(given: Counts) -> np.ndarray:
+    passed = given.tp + given.fp
+    precision = np.divide(given.tp, passed, out=np.zeros_like(given.tp), where=passed > 0)
+    return (given.positives * precision).sum(1) / given.tp[:, -1]
+
+
+def _best_dice(given: Counts) -> np.ndarray:
+    return (2 * given.tp / (given.tp + given.fp + given.tp[:, -1:])).max(1)
+
+
+def _fpr_at_95_tpr(given: Counts) -> np.ndarray:
+    enough = np.argmax(given.tp >= 0.95 * given.tp[:, -1:] * (1 - 1e-9), axis=1)
+    return np.take_along_axis(given.fp, enough[:, None], 1)[:, 0] / given.fp[:, -1]
+
+
+def _area_to_30(given: Counts) -> np.ndarray:
+    return _area_to(given.fp / given.fp[:, -1:], given.tp / given.tp[:, -1:], AREA_LIMIT)
 
 
 def _area_to(fpr: np.ndarray, tpr: np.ndarray, limit: float) -> np.ndarray:
@@ -201,3 +240,12 @@ def _area_to(fpr: np.ndarray, tpr: np.ndarray, limit: float) -> np.ndarray:
     used = np.clip(limit - before[0], 0, width)
     share = np.divide(used, width, out=np.zeros_like(width), where=width > 0)
     return (used * (before[1] + (tpr - before[1]) * share / 2)).sum(1) / limit
+
+
+RANKINGS = {
+    "auroc": Ranking(lambda curve: curve.auroc, _auroc),
+    "average_precision": Ranking(lambda curve: curve.average_precision, _average_precision, without_negatives=True),
+    "best_dice": Ranking(lambda curve: curve.best_dice()[0], _best_dice, without_negatives=True),
+    "fpr_at_95_tpr": Ranking(lambda curve: curve.fpr_at_tpr(0.95), _fpr_at_95_tpr),
+    "area_to_30": Ranking(lambda curve: curve.area_to(AREA_LIMIT), _area_to_30),
+}

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pseudohealthy.evaluation.records import CONTROL, HEADINGS, Record, summarise
+from pseudohealthy.evaluation.records import CONTROL, Record, heading_of, merit, summarise
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.table import write_table
+from pseudohealthy.metrics.table import shown_in, sorting
 from pseudohealthy.report import evaluation_tables, example, plots
 from pseudohealthy.report.page import write_report
 from pseudohealthy.runs.run import provenance
@@ -100,18 +101,15 @@ def notes(result: Comparison) -> list[str]:
     many = len(result.evaluations) > 1
     for data, evaluation in result.evaluations.items():
         found += [f"{data}: {note}" if many else note for note in evaluation.notes]
-        differences = {
-            record: record.metric.removesuffix("_difference") for record in result.against_best.get(data, [])
-        }
-        headline = [record for record, metric in differences.items() if metric in plots.FOREST]
+        differences = result.against_best.get(data, [])
+        headline = [record for record in differences if shown_in(record.metric, "forest")]
         for record in headline or differences:  # comparison.csv has all
-            metric = differences[record]
             ends = "" if record.ci95 is None else f" [{record.ci95[0]:+.3f}, {record.ci95[1]:+.3f}]"
             chance = "" if record.p_holm is None else f", p {record.p_holm:.3f} (Holm)"
-            heading = HEADINGS[metric]
-            name = f"{heading} {record.threshold_source}" if heading.endswith("@") else heading
             at = f"{data}: " if many else ""
-            found.append(f"{at}{record.method} minus {record.against}, {name}: {record.value:+.3f}{ends}{chance}")
+            found.append(
+                f"{at}{record.method} minus {record.against}, {heading_of(record)}: {record.value:+.3f}{ends}{chance}"
+            )
     return found
 
 
@@ -178,21 +176,19 @@ def latex(result: Comparison) -> str:
     return "\n".join(parts)
 
 
-HEADLINE = ("voxel_average_precision_pooled", "image_auroc", "plane_auroc")  # what the page's table is sorted by
-
-
 def markdown(result: Comparison) -> str:
     """The table for a page: runs, the best first, then the controls that are some run's rival; last the paired difference
     of the headline figure to the best control."""
     parts = []
+    by = sorting()
     for data, evaluation in result.evaluations.items():
         table = summarise(evaluation.records)
         metric = {heading: record.metric for (_, heading), record in table.cells.items()}
-        shown = [heading for heading in table.headings if metric.get(heading) in plots.FOREST]
+        shown = [heading for heading in table.headings if shown_in(metric[heading], "forest")]
         if not shown:
             continue
-        head = min(shown, key=lambda h: HEADLINE.index(metric[h]) if metric[h] in HEADLINE else len(HEADLINE))
-        order = sorted(table.methods, key=lambda m: (m.startswith(CONTROL), -_value(table.cells.get((m, head)))))
+        head = min(shown, key=lambda h: by.index(metric[h]) if metric[h] in by else len(by))
+        order = sorted(table.methods, key=lambda m: (m.startswith(CONTROL), -_merit(table.cells.get((m, head)))))
         rivals = {record.against for record in table.differences.values()}
         lines = [
             " | ".join([f"| {data}", "calls", "s/case", "steps", *shown, f"{head}, less best control |"]),
@@ -212,8 +208,8 @@ def markdown(result: Comparison) -> str:
     return "\n".join(parts)
 
 
-def _value(record: Record | None) -> float:
-    return float("-inf") if record is None else record.value
+def _merit(record: Record | None) -> float:
+    return float("-inf") if record is None else merit(record)
 
 
 def _plain_cell(record: Record | None, best: bool, sign: str = "") -> str:

@@ -9,22 +9,23 @@ from rich.text import Text
 
 from pseudohealthy.evaluation import classes
 from pseudohealthy.evaluation.evaluation import Evaluation
-from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, number, summarise
+from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, family_of, number, summarise
 from pseudohealthy.io.atomic import atomic, write_json
 from pseudohealthy.io.table import harmless_cell
+from pseudohealthy.metrics.table import families
 from pseudohealthy.report import plots
 
 
 def table(evaluation: Evaluation) -> Table:
     """One row per method, then each method minus the best control, then the controls; ``*`` marks the best value.
 
-    Tables one below the other, so that 80 columns hold them: images, voxels, Dice, lesions, boxes, classes of boxes.
+    Tables one below the other, so that 80 columns hold them: one for each family of metrics, then classes of boxes.
     """
     found = summarise(evaluation.records)
     stacked = Table.grid()
-    for family in (("image", "plane"), ("voxel",), ("dice",), ("lesion",), ("box",)):
+    for family in families():
         pooled = ((key, cell) for key, cell in found.cells.items() if not class_of(cell.metric)[1])
-        headings = dict.fromkeys(key[1] for key, cell in pooled if cell.metric.startswith(family))
+        headings = dict.fromkeys(key[1] for key, cell in pooled if family_of(cell) == family)
         if headings:
             stacked.add_row(_part(found, [heading for heading in found.headings if heading in headings]))
     if (of_classes := classes.table(evaluation.records)) is not None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pseudohealthy.evaluation.records import CONTROL, Record, class_of, summarise
+from pseudohealthy.evaluation.records import CONTROL, Record, class_of, merit, summarise
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.metrics.curves import Curve
+from pseudohealthy.metrics.table import shown_in
 from pseudohealthy.metrics.thresholds import Threshold
 
 if TYPE_CHECKING:
@@ -28,11 +29,6 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "
 HEALTHY_COLOUR, ANOMALOUS_COLOUR = BLUE, VERMILION
 METHOD_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 CONTROL_DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 3)))
-# Metrics of the forest plot, where the protocol has them
-FOREST = (
-    "image_auroc", "image_average_precision", "plane_auroc", "voxel_auroc_pooled", "voxel_average_precision_pooled",
-    "dice_pooled", "dice_oracle_pooled", "lesion_detection_rate",
-)  # fmt: skip
 CONTROL_GREYS = ("#555555", "#888888", "#333333", "#777777", "#999999")
 
 
@@ -103,7 +99,7 @@ def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
         metric = {heading: cell.metric for (_, heading), cell in table.cells.items()}
         by_class = [heading for heading in table.headings if class_of(metric[heading])[1]]
         pooled = [heading for heading in table.headings if heading not in by_class]
-        shown = [heading for heading in pooled if metric[heading] in FOREST] or pooled[:6]
+        shown = [heading for heading in pooled if shown_in(metric[heading], "forest")] or pooled[:6]
         for heading in (*shown, *by_class):
             panels.append((data, heading, [c for (_, at), c in table.cells.items() if at == heading]))
     if not panels:
@@ -117,16 +113,16 @@ def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for axes, (data, heading, cells) in zip(grid.ravel(), panels, strict=False):
         best = {}
-        for record in sorted(cells, key=lambda record: record.value):
+        for record in sorted(cells, key=merit):
             best[_kind(record.method)] = record
         for name, record in best.items():
             place, colour = rows.index(name), styles[name]["color"]
             if record.ci95:
                 axes.plot(record.ci95, (place, place), color=colour, linewidth=1.6)
             axes.plot(record.value, place, "D" if name.startswith(CONTROL) else "o", color=colour, markersize=5.5)
-        controls = [record.value for name, record in best.items() if name.startswith(CONTROL)]
+        controls = [record for name, record in best.items() if name.startswith(CONTROL)]
         if controls:
-            axes.axvline(max(controls), color="#999999", linewidth=1, linestyle=":", zorder=1)
+            axes.axvline(max(controls, key=merit).value, color="#999999", linewidth=1, linestyle=":", zorder=1)
         axes.set_title(_short(heading if len(by_data) == 1 else f"{data}: {heading}", 46), fontsize=9)
         axes.set_yticks(range(len(rows)), [_short(name) for name in rows], fontsize=8)
         axes.tick_params(axis="x", labelsize=8)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pseudohealthy import models
-from pseudohealthy.evaluation.records import HEADINGS
 from pseudohealthy.evaluation.sweep import name_of
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.io.table import write_table
+from pseudohealthy.metrics.table import find, shown_in
 from pseudohealthy.report import plots
 from pseudohealthy.report.page import write_report
 from pseudohealthy.runs.run import provenance
@@ -40,7 +40,7 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
     }))  # fmt: skip
     shown = metrics(result)
     if result.protocol != "strict":  # its own figures, where it has any, as in the paper
-        shown = [name for name in shown if name.split("@")[0] in HEADINGS] or shown
+        shown = [name for name in shown if shown_in(name, "table")] or shown
     figures = {heading(name): grid_of(result, name) for name in shown}
     figures = {name: values for name, values in figures.items() if np.isfinite(values[0]).any()}
     drawn = dict(list(figures.items())[:PANELS])
@@ -103,9 +103,8 @@ def grid_of(result: Sweep, metric: str) -> np.ndarray:
 
 def heading(name: str) -> str:
     """The words of a metric, with the source of its threshold."""
-    metric, _, source = name.partition("@")
-    words = HEADINGS.get(metric, metric.replace("_", " "))
-    return f"{words} {source or 'oracle'}" if words.endswith("@") else words
+    metric = find(name)
+    return name if metric is None else metric.words(name.partition("@")[2] or "oracle")
 
 
 def text(result: Sweep) -> str:

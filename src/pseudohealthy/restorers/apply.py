@@ -1,13 +1,14 @@
 """From the planes of a case to its twins, maps and score: the one road that every result takes.
 
 `detect`, `evaluate`, the end of a training, its validations and `verify` all call `apply`, so that a score that is stored
-and one that is compared with it are of the same planes, under the same noise.
+and one that is compared with it are of the same planes, under the same noise. Its two steps, `restorations` and `read`, are
+called by themselves where what was restored once is read in many ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -92,30 +93,76 @@ def keys(places: Sequence[int]) -> list[tuple[str, int]]:
     return [(NOISE_KEY, int(place)) for place in places]
 
 
-def apply(restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], how: How) -> list[Applied]:
-    """Restore and judge cases; planes of several share a batch, which changes nothing.
+@dataclass(frozen=True)
+class Part:
+    """Planes restored together.
 
-    Raises Fault NONFINITE_MAP (exit 5).
+    Args:
+        rows: (B,) which they are among the planes of all cases, one case after the other.
+        images: (B, C, S, S), as they were restored.
+        foreground: (B, S, S) bool.
+        restoration: what the method made of them.
     """
-    planes = torch.cat([case.planes for case in cases])
-    foreground = torch.cat([case.foreground for case in cases])
+
+    rows: Tensor
+    images: Tensor
+    foreground: Tensor
+    restoration: Restoration
+
+    def kept(self) -> Part:
+        """What every reading needs, without what takes the memory of many draws and levels: `score_sd` cannot be read."""
+        return replace(self, restoration=replace(self.restoration, trail=[], without=()))
+
+
+def apply(restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], how: How) -> list[Applied]:
+    """Restore and judge cases. Raises Fault NONFINITE_MAP (exit 5)."""
+    return read(restorer, amap, cases, restorations(restorer, cases, how), how.spread)
+
+
+def restorations(restorer: Restorer, cases: Sequence[Stack], how: How) -> Iterator[Part]:
+    """The first step: planes to their healthy twins. Planes of several cases share a batch, which changes nothing.
+
+    One part at a time, so that a long volume needs the memory of a batch; a list of those `kept` is for several readings.
+    """
+    planes, foreground = _together(cases)
     places = [place for case in cases for place in case.places]
-    healthy = planes.clone()
-    readings: list[tuple[Tensor, Own]] = []  # as restored, then with each group of draws left out
     shown = foreground.flatten(1).any(1).nonzero()[:, 0]
     for rows in shown.split(at_once(restorer, how.batch)) if len(shown) else ():  # split gives one part of nothing
         images = planes[rows].to(how.device, memory_format=torch.channels_last)
-        inside = foreground[rows].to(how.device)
         draw = Draw(how.seed, keys([places[i] for i in rows.tolist()]))
-        twins, found = restore_planes(restorer, amap, images, inside, draw, how.precision, how.spread)
+        restoration = restore_planes(restorer, images, draw, how.precision)
+        yield Part(rows, images, foreground[rows].to(how.device), restoration)
+
+
+@torch.no_grad()
+def read(
+    restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], parts: Iterable[Part], spread: bool = False
+) -> list[Applied]:
+    """The second step: twins to maps and scores, under any map settings.
+
+    Args:
+        restorer: whose restorations they are; asked for what it knows of healthy residuals, never to restore.
+        amap: how the map is read.
+        cases: those that were restored.
+        parts: their `restorations`.
+        spread: also `score_sd`.
+
+    Raises Fault NONFINITE_MAP (exit 5).
+    """
+    healthy, foreground = _together(cases)
+    readings: list[tuple[Tensor, Own]] = []  # as restored, then with each group of draws left out
+    for part in parts:
+        images, inside, one = part.images, part.foreground, part.restoration
+        several = [one, *(other() for other in one.without if spread)]
+        found = [mapped(restorer, amap, each, images, inside) for each in several]
         # Outside the foreground nothing is judged, so nothing is changed: air stays air.
-        healthy[rows] = torch.where(inside[:, None], twins, images).cpu().contiguous()
-        readings = readings or [(torch.zeros(foreground.shape), None if own is None else torch.zeros(len(planes)))
+        healthy[part.rows] = torch.where(inside[:, None], one.healthy.float(), images).cpu().contiguous()
+        readings = readings or [(torch.zeros(foreground.shape), None if own is None else torch.zeros(len(healthy)))
                                 for _, own in found]  # fmt: skip
-        for (maps, scores), (part, own) in zip(readings, found, strict=True):
-            maps[rows] = part.cpu()
+        for (maps, scores), (mine, own) in zip(readings, found, strict=True):
+            maps[part.rows] = mine.cpu()
             if own is not None and scores is not None:
-                scores[rows] = own.float().cpu()
+                scores[part.rows] = own.float().cpu()
     readings = readings or [(torch.zeros(foreground.shape), None)]
     if not (torch.isfinite(readings[0][0]).all() and torch.isfinite(healthy).all()):
         raise Fault(
@@ -123,7 +170,7 @@ def apply(restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], how: How
         )
     ends = np.cumsum([len(case.planes) for case in cases]).tolist()
     return [
-        read(amap, case, healthy[end - len(case.planes) : end], [
+        scored(amap, case, healthy[end - len(case.planes) : end], [
             (maps[end - len(case.planes) : end], None if own is None else own[end - len(case.planes) : end])
             for maps, own in readings
         ])
@@ -131,12 +178,18 @@ def apply(restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], how: How
     ]  # fmt: skip
 
 
+def _together(cases: Sequence[Stack]) -> tuple[Tensor, Tensor]:
+    """Planes and foregrounds of all cases, copied."""
+    return torch.cat([case.planes for case in cases]), torch.cat([case.foreground for case in cases])
+
+
 def at_once(restorer: Restorer, batch: int) -> int:
     """Planes restored together: fewer of a method that draws many noises for each, which takes the memory of as many."""
-    return max(1, min(batch, COPIES // getattr(restorer, "draws", 1)))
+    walk = getattr(restorer, "walk", None)
+    return max(1, min(batch, COPIES // (walk.draws if walk else 1)))
 
 
-def read(amap: AnomalyMap, case: Stack, healthy: Tensor, readings: Sequence[tuple[Tensor, Own]]) -> Applied:
+def scored(amap: AnomalyMap, case: Stack, healthy: Tensor, readings: Sequence[tuple[Tensor, Own]]) -> Applied:
     """The scores of one case from its maps (D, S, S), or the method's own (D,); of the first reading, and their spread."""
     inside = amap.inside(case.foreground).bool()
     along = [amap.along(maps, case.foreground, case.places, case.counted) for maps, _ in readings]
@@ -164,23 +217,10 @@ def jackknife(scores: Sequence[float]) -> float | None:
 
 
 @torch.no_grad()
-def restore_planes(
-    restorer: Restorer,
-    amap: AnomalyMap,
-    images: Tensor,
-    foreground: Tensor,
-    draw: Draw,
-    precision: torch.dtype,
-    spread: bool = False,
-) -> tuple[Tensor, list[tuple[Tensor, Own]]]:
-    """Twins (B, C, S, S) of a batch of planes, and a list that begins with (maps (B, S, S), own scores (B,) or None).
-
-    spread: more of these follow, each with one group of the method's draws left out.
-    """
+def restore_planes(restorer: Restorer, images: Tensor, draw: Draw, precision: torch.dtype) -> Restoration:
+    """The restoration of a batch of planes (B, C, S, S)."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-        restoration = restorer.restore(images, draw)
-    several = [restoration, *(other() for other in restoration.without if spread)]
-    return restoration.healthy.float(), [mapped(restorer, amap, one, images, foreground) for one in several]
+        return restorer.restore(images, draw)
 
 
 def mapped(

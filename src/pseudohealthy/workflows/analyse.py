@@ -31,10 +31,8 @@ from pseudohealthy.evaluation.compare import distinct
 from pseudohealthy.evaluation.conditioning import conditioning
 from pseudohealthy.evaluation.examples import examples, to_show
 from pseudohealthy.evaluation.intensity import Histograms, entries, gathered, intensities, markdown
-from pseudohealthy.evaluation.measure import batches, evenly, measure, readable
+from pseudohealthy.evaluation.measure import batches, case_results, evenly, readable, stacks_of
 from pseudohealthy.evaluation.records import CaseResult
-from pseudohealthy.evaluation.restoration import TwinErrors
-from pseudohealthy.evaluation.sweep import Watched
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.report import analysis_plots, plots
@@ -56,7 +54,7 @@ def analyse(
     run = run if isinstance(run, Run) else Run.open(run)
     manifest = data if isinstance(data, Manifest) else load(Path(data))
     chosen = evenly(list(manifest.split("test")), min(limit or CASES, CASES))
-    detector = Watched(run, device=device, batch=batch, threshold=0.0)
+    detector = Detector(run, device=device, batch=batch, threshold=0.0)
     found: list[CaseResult] = []
     notes: list[str] = []
     tissue: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -64,19 +62,17 @@ def analyse(
     sums: dict[str, Tensor] = {}
     with Progress("analysing", len(chosen)) as bar:
         for group in batches(readable(chosen, detector, notes, bar), batch):
-            found += measure(detector.restorer.name, detector, group, TwinErrors())
-            (twins, maps), start = detector.last, 0
-            for item in group:
+            said = detector.apply(stacks_of(detector, group))
+            found += case_results(detector.restorer.name, detector, group, said)
+            for item, one in zip(group, said, strict=True):
                 fitted = item.fitted
                 none = torch.zeros_like(fitted.foreground)
                 lesion = none if fitted.mask is None else fitted.mask
                 inside = fitted.foreground & ~lesion
                 tissue[0].append(fitted.planes.mean(1)[inside])
-                here = slice(start, start + len(inside))
-                tissue[1].append(twins[here].mean(1)[inside])
-                pictures = torch.stack([fitted.planes.mean(1), twins[here].mean(1), maps[here] * inside], dim=1)
+                tissue[1].append(one.healthy.mean(1)[inside])
+                pictures = torch.stack([fitted.planes.mean(1), one.healthy.mean(1), one.maps * inside], dim=1)
                 add_up(sums, pictures.double().cpu(), lesion.flatten(1).any(1).cpu())
-                start += len(inside)
                 for row in lesion.flatten(1).any(1).nonzero()[:, 0].tolist()[: PLANES - len(marked)]:
                     marked.append((fitted.planes[row], fitted.foreground[row], lesion[row], row))
             bar.advance(len(group))

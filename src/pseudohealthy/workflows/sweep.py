@@ -4,83 +4,121 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from pseudohealthy.data.load import load
-from pseudohealthy.data.manifest import Manifest
+from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.diffusion.encoding_cache import Encodings
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import protocols
 from pseudohealthy.evaluation.leaks import refuse_leaks, refuse_trained
-from pseudohealthy.evaluation.measure import evenly
-from pseudohealthy.evaluation.sharing import Common
-from pseudohealthy.evaluation.sweep import MOST, Plot, Sweep, chosen_by, exemplar, measured, parsed
+from pseudohealthy.evaluation.measure import Readings, evenly
+from pseudohealthy.evaluation.sweep import MOST, Plot, chosen_by, exemplar, measured, parsed, under
+from pseudohealthy.evaluation.sweep import Sweep as Swept
 from pseudohealthy.io.output_folder import output_folder
 from pseudohealthy.metrics import bootstrap
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.report import sweep_tables
 from pseudohealthy.runs.changes import same_network
 from pseudohealthy.runs.run import Run
+from pseudohealthy.workflows.request import verb
 
 
-def sweep(
-    run: Run | Path | str,
-    data: Path | str | Manifest,
-    over: Sequence[str],
-    out: Path | str | None = None,
-    *,
-    split: str = "val",
-    protocol: str = "strict",
-    metric: str = "",
-    plot: Plot = "auto",
-    device: str = "auto",
-    batch: int = 32,
-    allow_leak: bool = False,
-    limit: int = 0,
-    resamples: int = bootstrap.RESAMPLES,
-    overwrite: bool = False,
-) -> Sweep:
+@dataclass(frozen=True)
+class Sweep:
     """Measure a run under every combination of settings; the command ``sweep``.
 
-    over: "KEY=V1,V2,..." each, KEY in restorer.* or map.*, values as in TOML. split: "val", or "test" to see how much a
-    choice on the test data would flatter (an oracle: never a result). protocol: as in `evaluate`; one that tunes a
-    threshold on validation cases tunes it on the cases it measures. metric: what the best setting is chosen by (default:
-    voxel average precision, else plane or image AUROC, or the protocol's first figure, else false positives in health).
-    plot: of two axes, "lines" over the first with one line for each value of the second, or a "heat" map; "auto" takes
-    lines for the protocol wolleb, whose figure 4 that is. limit: at most so many cases, evenly spread. The threshold of each setting is the run's quantile of its healthy cases here; none on test.
-    Raises `Fault` USAGE (exit 2) for a setting that changes the network or is none, LEAK for patients trained on.
+    Args:
+        run: a run, or where it lies.
+        data: a manifest, or where it lies.
+        over: "KEY=V1,V2,..." each, KEY in restorer.* or map.*, values as in TOML.
+        out: folder for table, plots and report; None writes nothing.
+        split: "val", or "test" to see how much a choice on the test data would flatter (an oracle: never a result).
+        protocol: as in `evaluate`; one that tunes a threshold on validation cases tunes it on the cases it measures.
+        metric: what the best setting is chosen by (default: voxel average precision, else plane or image AUROC, or the
+            protocol's first figure, else false positives in health).
+        plot: of two axes, "lines" over the first with one line for each value of the second, or a "heat" map; "auto"
+            takes lines for the protocol wolleb, whose figure 4 that is.
+        device: as in `detect`.
+        batch: planes restored at once; changes speed and memory only.
+        allow_leak: also patients the run was trained on, else Fault LEAK (exit 2).
+        limit: at most so many cases, evenly spread (0: all).
+        resamples: of the patient bootstrap.
+        overwrite: write into `out` although something lies there.
+
+    The threshold of each setting is the run's quantile of its healthy cases here; none on test. Raises `Fault` USAGE
+    (exit 2) for a setting that changes the network or is none.
     """
-    if split not in ("val", "test"):
-        raise Fault("USAGE", f"there is no split '{split}' to choose on", "use val or test", exit=USAGE)
-    protocols.find(protocol)
-    run = run if isinstance(run, Run) else Run.open(run)
-    axes = parsed(over)
-    result = Sweep(run.name, split, axes, resamples=resamples, protocol=protocol, plot=plot, going_on=run.going_on)
-    places = list(itertools.product(*(range(len(values)) for _, values in axes)))
-    if len(places) > MOST:
-        raise Fault("USAGE", f"{len(places)} settings", f"sweep at most {MOST} at a time", exit=USAGE)
-    for place in places:
-        same_network(run.recipe, result.settings(place))
-    manifest = data if isinstance(data, Manifest) else load(Path(data))
-    chosen = list(manifest.split(split))
-    if not chosen:
-        raise Fault("NO_CASES", f"the manifest has no {split} case", f"give some cases split = {split}", exit=NO_INPUT)
-    result.notes += refuse_trained(run, chosen, allow_leak) if split == "val" else refuse_leaks(run, chosen, allow_leak)
-    if split == "test":
-        result.notes.append("chosen on test: an oracle choice, which flatters; no result")
-    chosen = evenly(chosen, limit)
-    with output_folder(out, overwrite=overwrite) as folder:
-        groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
-        common = Common(run)
+
+    run: Run | Path | str
+    data: Path | str | Manifest
+    over: Sequence[str]
+    out: Path | str | None = None
+    _: KW_ONLY
+    split: str = "val"
+    protocol: str = "strict"
+    metric: str = ""
+    plot: Plot = "auto"
+    device: str = "auto"
+    batch: int = 32
+    allow_leak: bool = False
+    limit: int = 0
+    resamples: int = bootstrap.RESAMPLES
+    overwrite: bool = False
+
+    def __call__(self) -> Swept:
+        if self.split not in ("val", "test"):
+            what = f"there is no split '{self.split}' to choose on"
+            raise Fault("USAGE", what, "use val or test", exit=USAGE)
+        protocols.find(self.protocol)
+        run = self.run if isinstance(self.run, Run) else Run.open(self.run)
+        result = Swept(
+            run.name,
+            self.split,
+            parsed(self.over),
+            resamples=self.resamples,
+            protocol=self.protocol,
+            plot=self.plot,
+            going_on=run.going_on,
+        )
+        places = list(itertools.product(*(range(len(values)) for _, values in result.axes)))
+        if len(places) > MOST:
+            raise Fault("USAGE", f"{len(places)} settings", f"sweep at most {MOST} at a time", exit=USAGE)
         for place in places:
-            groups.setdefault(tuple(t for t in result.settings(place) if t.startswith("restorer.")), []).append(place)
-        shown = exemplar(chosen)
-        with Progress("sweeping", len(groups) * len(chosen)) as bar:
-            for group in groups.values():
-                measured(result, run, group, chosen, shown, device, batch, bar, common)
-                result.metric = chosen_by(result, metric)  # refused after the first settings, not after the last
-        result.records = {place: result.records[place] for place in places}
-        result.notes = list(dict.fromkeys(result.notes))
-        if folder is not None:
-            sweep_tables.save(result, folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256})
-            say(f"report: {folder / 'report.html'}")
-        return result
+            same_network(run.recipe, result.settings(place))
+        manifest = self.data if isinstance(self.data, Manifest) else load(Path(self.data))
+        chosen = self.chosen(run, manifest, result)
+        with output_folder(self.out, overwrite=self.overwrite) as folder:
+            groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+            (trained, _), encodings, cases = run.restorer(), Encodings(), Readings(chosen, self.batch)
+            for place in places:
+                restoring = (text for text in result.settings(place) if text.startswith("restorer."))
+                groups.setdefault(tuple(restoring), []).append(place)
+            shown = exemplar(chosen)
+            with Progress("sweeping", len(groups) * len(chosen)) as bar:
+                for group in groups.values():
+                    restorer = under(run, trained, result.settings(group[0]), encodings)
+                    measured(result, run, restorer, group, cases, shown, self.device, bar)
+                    result.metric = chosen_by(result, self.metric)  # refused after the first settings, not the last
+            result.records = {place: result.records[place] for place in places}
+            result.notes = list(dict.fromkeys(result.notes))
+            if folder is not None:
+                sweep_tables.save(result, folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256})
+                say(f"report: {folder / 'report.html'}")
+            return result
+
+    def chosen(self, run: Run, manifest: Manifest, result: Swept) -> list[Case]:
+        """The cases that are measured; what is known of them already, and that a choice on test flatters, is noted."""
+        cases = list(manifest.split(self.split))
+        if not cases:
+            what, cure = f"the manifest has no {self.split} case", f"give some cases split = {self.split}"
+            raise Fault("NO_CASES", what, cure, exit=NO_INPUT)
+        refuse = refuse_trained if self.split == "val" else refuse_leaks
+        result.notes += refuse(run, cases, self.allow_leak)
+        if self.split == "test":
+            result.notes.append("chosen on test: an oracle choice, which flatters; no result")
+        return evenly(cases, self.limit)
+
+
+sweep = verb(Sweep)

@@ -22,13 +22,22 @@ __all__ = ["PROTOCOLS", "CaseResult", "Evaluation", "Protocol", "Record", "Setti
 
 @dataclass(frozen=True)
 class Protocol:
-    """where: "module:function" below this package; hides: what its figures do not show, one sentence; validation:
-    which validation cases it wants measured as well; published: whether "NAME:published" exists."""
+    """One protocol.
+
+    Args:
+        where: "module:function" below this package.
+        hides: what its figures do not show, one sentence.
+        validation: which validation cases it wants measured as well.
+        published: whether "NAME:published" exists.
+        chooses: metrics a sweep chooses its best setting by, the first that was measured; where it names none, those of
+            the tables in their order.
+    """
 
     where: str
     hides: str
     validation: Literal["", "labelled", "healthy"] = ""
     published: bool = False
+    chooses: tuple[str, ...] = ()
 
     def function(self):
         module, name = self.where.split(":")
@@ -40,11 +49,13 @@ PROTOCOLS = {
         "strict:by_setting",
         "pooled voxel figures are ruled by large lesions; read the lesion and per-case figures beside them",
         "labelled",
+        chooses=("voxel_average_precision_pooled", "plane_auroc", "image_auroc"),
     ),
     "wolleb": Protocol(
         "wolleb:wolleb",
         "only diseased slices count and each gets its own Otsu threshold, so false alarms in health are not seen",
         published=True,
+        chooses=("dice_otsu_per_slice_mean", "voxel_auroc_per_slice_mean"),
     ),
     "behrendt": Protocol(
         "behrendt:behrendt",

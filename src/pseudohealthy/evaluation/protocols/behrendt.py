@@ -82,15 +82,15 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
         return
     reference = np.asarray([np.count_nonzero(case.pair[1]) for case in known])
     prevalence = float(reference.sum() / sum(len(case.pair[1]) for case in known))
-    frame.put("n_empty_ref", float((reference == 0).sum()), None, known, "case", float((reference > 0).mean()))
+    frame.put("n_empty_ref", float((reference == 0).sum()), None, known, float((reference > 0).mean()))
     ranked = np.full((3, len(known)), np.nan)
     for number, case in enumerate(known):
         found = curve(*case.pair)
         if found.positives and found.negatives:
             ranked[:, number] = found.average_precision, found.auroc, found.best_dice()[0]
-    frame.mean("voxel_average_precision_per_case_mean", known, ranked[0], "case", prevalence)
-    frame.mean("voxel_auroc_per_case_mean", known, ranked[1], "case", prevalence)
-    frame.mean("dice_oracle_per_case_mean", known, ranked[2], "case", prevalence, source="oracle")
+    frame.mean("voxel_average_precision_per_case_mean", known, ranked[0], prevalence)
+    frame.mean("voxel_auroc_per_case_mean", known, ranked[1], prevalence)
+    frame.mean("dice_oracle_per_case_mean", known, ranked[2], prevalence, source="oracle")
     threshold = _threshold(frame, published)
     if threshold is None:
         return
@@ -105,8 +105,8 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
         elif published and kept.any():
             values[number] = 0.0  # the published mean drops a volume only where reference and finding are both empty
         frame.rows.append(row(case, threshold) | {"found_voxels": int(kept.sum()), "dice": _cell(values[number])})
-    frame.mean("dice_validation_per_case_mean", known, values, "case", prevalence, threshold)
-    frame.ratio("dice_validation_per_slice_mean", known, slices[:, 0], slices[:, 1], "plane", prevalence, threshold)
+    frame.mean("dice_validation_per_case_mean", known, values, prevalence, threshold)
+    frame.ratio("dice_validation_per_slice_mean", known, slices[:, 0], slices[:, 1], prevalence, threshold)
 
 
 def _cleaned(case: CaseResult, published: bool) -> CaseResult:

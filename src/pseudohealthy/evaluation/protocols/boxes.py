@@ -18,8 +18,8 @@ from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Frame, Setting, patients, run
-from pseudohealthy.evaluation.records import HEADINGS, Box, CaseResult
-from pseudohealthy.metrics import bootstrap
+from pseudohealthy.evaluation.records import Box, CaseResult
+from pseudohealthy.metrics import bootstrap, table
 from pseudohealthy.metrics.thresholds import Threshold
 
 HEALTHY_RATE = 0.05  # of healthy pixels, THOR
@@ -169,15 +169,15 @@ def _measure_boxes(frame: Frame, group: list[CaseResult]) -> None:
         hits = [matched(one, case.boxes or (), overlap) for one, case in zip(found, known, strict=True)]
         tp = np.asarray([hit.sum() for hit in hits])
         end = f"iou{round(100 * overlap)}"
-        frame.ratio(f"box_recall_{end}", known, tp, annotated, "box", share, threshold)
-        frame.ratio(f"box_precision_{end}", known, tp, calls, "box", share, threshold)
-        frame.ratio(f"box_f1_{end}", known, 2 * tp, calls + annotated, "box", share, threshold)
+        frame.ratio(f"box_recall_{end}", known, tp, annotated, share, threshold)
+        frame.ratio(f"box_precision_{end}", known, tp, calls, share, threshold)
+        frame.ratio(f"box_f1_{end}", known, 2 * tp, calls + annotated, share, threshold)
         scores = np.asarray([score for one in found for _, score in one], dtype=np.float64)
         boxes_of, images_of = (np.bincount(patient, part, number) for part in (annotated, np.ones(len(known))))
         # The first row draws every patient once: the value itself.
         drawn = froc(scores, np.concatenate(hits), np.repeat(patient, calls), boxes_of, images_of, with_all)
-        frame.put(f"box_froc_{end}", float(drawn[0]), drawn[1:], known, "box", share, threshold)
-    frame.ratio("false_boxes_per_image", known, calls - tp, np.ones(len(known)), "case", share, threshold)
+        frame.put(f"box_froc_{end}", float(drawn[0]), drawn[1:], known, share, threshold)
+    frame.ratio("false_boxes_per_image", known, calls - tp, np.ones(len(known)), share, threshold)
 
 
 def _measure_wrist(frame: Frame, group: list[CaseResult]) -> None:
@@ -200,12 +200,12 @@ def _measure_wrist(frame: Frame, group: list[CaseResult]) -> None:
             ("box_recall_covered", "box_precision_covered", "box_f1_covered"), figures, strict=True
         ):
             if not kind:
-                frame.ratio(name, known, values, number, "box", share, threshold)
-            elif name in HEADINGS:
-                frame.ratio(f"{name}.{kind}", known, values, number, "box", share, threshold)
+                frame.ratio(name, known, values, number, share, threshold)
+            elif table.shown_in(name, "table"):
+                frame.ratio(f"{name}.{kind}", known, values, number, share, threshold)
         if kind:
             about = [case for case, boxes in zip(known, number, strict=True) if boxes]
-            frame.put(f"n_boxes.{kind}", float(number.sum()), None, about, "box", share)
+            frame.put(f"n_boxes.{kind}", float(number.sum()), None, about, share)
 
 
 def _annotated(frame: Frame, group: list[CaseResult]) -> list[CaseResult]:

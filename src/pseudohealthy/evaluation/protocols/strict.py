@@ -16,7 +16,7 @@ from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Frame, Setting, Thresholds, counts, pooled, run
 from pseudohealthy.evaluation.records import CaseResult
-from pseudohealthy.metrics import bootstrap, thresholds
+from pseudohealthy.metrics import bootstrap, table, thresholds
 from pseudohealthy.metrics.curves import curve
 from pseudohealthy.metrics.lesions import SIZES, compare_regions, region_weights
 from pseudohealthy.metrics.thresholds import Threshold
@@ -53,7 +53,14 @@ def by_setting(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
 
 
 def measure(frame: Frame, group: list[CaseResult]) -> None:
-    """All figures of one method."""
+    """All figures of one method, the registered ones last."""
+    own_figures(frame, group)
+    for metric in table.METRICS.values():
+        if metric.measure:
+            metric.measure(frame, group)
+
+
+def own_figures(frame: Frame, group: list[CaseResult]) -> None:
     image_scores(frame, group)
     plane_scores(frame, group)
     known = [case for case in group if case.map is not None and case.truth is not None]
@@ -85,7 +92,7 @@ def image_scores(frame: Frame, group: list[CaseResult]) -> None:
     known = [case for case in group if case.label is not None]
     scores = [np.asarray([case.score]) for case in known]
     labels = [np.asarray([case.label == ANOMALOUS]) for case in known]
-    found = frame.rank(known, scores, labels, "case", {key: f"image_{key}" for key in RANKING})
+    found = frame.rank(known, scores, labels, {key: f"image_{key}" for key in RANKING})
     anomalous = pooled(labels).astype(bool)
     frame.evaluation.scores[frame.method] = (pooled(scores), anomalous)
     if found is not None:
@@ -99,7 +106,7 @@ def image_scores(frame: Frame, group: list[CaseResult]) -> None:
         ("image_sensitivity", flagged & anomalous, anomalous),
         ("image_specificity", ~flagged & ~anomalous, ~anomalous),
     ):
-        frame.ratio(metric, known, right, group_of, "case", float(anomalous.mean()), threshold)
+        frame.ratio(metric, known, right, group_of, float(anomalous.mean()), threshold)
 
 
 def plane_scores(frame: Frame, group: list[CaseResult]) -> None:
@@ -108,9 +115,9 @@ def plane_scores(frame: Frame, group: list[CaseResult]) -> None:
     scores = [np.asarray(case.plane_scores)[k] for case, k in zip(known, keep, strict=True)]
     labels = [np.asarray(case.plane_labels)[k] == ANOMALOUS for case, k in zip(known, keep, strict=True)]
     if known:
-        frame.rank(known, scores, labels, "plane", {key: f"plane_{key}" for key in RANKING[:2]})
+        frame.rank(known, scores, labels, {key: f"plane_{key}" for key in RANKING[:2]})
         empty = sum(case.empty_planes for case in known)
-        frame.put("n_planes_without_foreground", float(empty), None, known, "plane", _share(labels))
+        frame.put("n_planes_without_foreground", float(empty), None, known, _share(labels))
 
 
 def voxel_scores(frame: Frame, known: list[CaseResult]) -> None:
@@ -122,13 +129,13 @@ def voxel_scores(frame: Frame, known: list[CaseResult]) -> None:
         "best_dice": "dice_oracle_pooled",
     }
     maps, truths = zip(*(case.pair for case in known), strict=True)
-    found = frame.rank(known, maps, truths, "voxel", names)
+    found = frame.rank(known, maps, truths, names)
     if found is not None:
         if all(case.place is not None for case in known):
             frame.region_area(found, known, [region_weights(case.on_grid()[1]) for case in known])
         frame.evaluation.voxel_curves[frame.method] = found.thinned()
     empty = sum(int(not truth.any()) for truth in truths)
-    frame.put("n_empty_ref", float(empty), None, known, "case", 1 - empty / len(known))
+    frame.put("n_empty_ref", float(empty), None, known, 1 - empty / len(known))
 
 
 def at_threshold(frame: Frame, known: list[CaseResult], threshold: Threshold, name: str) -> None:
@@ -137,9 +144,9 @@ def at_threshold(frame: Frame, known: list[CaseResult], threshold: Threshold, na
     if not reference.sum():
         return
     prevalence = _prevalence(known)
-    frame.ratio(f"{name}_pooled", known, 2 * both, found + reference, "voxel", prevalence, threshold)
+    frame.ratio(f"{name}_pooled", known, 2 * both, found + reference, prevalence, threshold)
     dice = np.divide(2 * both, found + reference, out=np.full_like(both, np.nan), where=reference > 0)
-    frame.mean(f"{name}_per_case_mean", known, dice, "case", prevalence, threshold)
+    frame.mean(f"{name}_per_case_mean", known, dice, prevalence, threshold)
     frame.median(f"{name}_per_case_median", known, dice, prevalence, threshold)
 
 
@@ -157,9 +164,9 @@ def per_case_thresholds(frame: Frame, known: list[CaseResult]) -> None:
     prevalence = _prevalence(known)
     total = found + reference
     dice = np.divide(2 * both, total, out=np.full_like(both, np.nan), where=reference > 0)
-    frame.ratio("dice_otsu_pooled", known, 2 * both, total, "voxel", prevalence, source="otsu")
-    frame.mean("dice_otsu_per_case_mean", known, dice, "case", prevalence, source="otsu")
-    frame.mean("dice_oracle_per_case_mean", known, best, "case", prevalence, source="oracle")
+    frame.ratio("dice_otsu_pooled", known, 2 * both, total, prevalence, source="otsu")
+    frame.mean("dice_otsu_per_case_mean", known, dice, prevalence, source="otsu")
+    frame.mean("dice_oracle_per_case_mean", known, best, prevalence, source="oracle")
 
 
 def false_volume(frame: Frame, known: list[CaseResult], threshold: Threshold) -> None:
@@ -169,31 +176,29 @@ def false_volume(frame: Frame, known: list[CaseResult], threshold: Threshold) ->
     ml = [case.voxel_ml for case in known]
     unit, size = ("voxels", np.ones(len(known))) if None in ml else ("ml", np.asarray(ml, dtype=np.float64))
     name = f"false_positive_volume_healthy_mean_{unit}"
-    frame.ratio(name, known, found * size * healthy, healthy, "case", 0.0, threshold)
+    frame.ratio(name, known, found * size * healthy, healthy, 0.0, threshold)
 
 
 def lesions(frame: Frame, known: list[CaseResult], threshold: Threshold) -> None:
     """Lesions found (a voxel of it; overlap of a tenth) and regions found where there is none, also by size."""
     if not all(case.place is not None for case in known):
         return
-    table = []
+    compared = []
     for case in known:
         values, truth, _ = case.on_grid()
-        table.append(compare_regions(values > threshold.value, truth, case.voxel_ml))
+        compared.append(compare_regions(values > threshold.value, truth, case.voxel_ml))
     prevalence, number = _prevalence(known), np.ones(len(known))
     for index, size in ((None, ""), *enumerate(f"_{size}" for size in SIZES)):
-        of_size = [one.sizes == index if index is not None else np.ones(len(one.sizes), bool) for one in table]
+        of_size = [one.sizes == index if index is not None else np.ones(len(one.sizes), bool) for one in compared]
         total = np.asarray([part.sum() for part in of_size])
         for metric, got in (
-            ("lesion_detection_rate", [one.detected[part].sum() for one, part in zip(table, of_size, strict=True)]),
+            ("lesion_detection_rate", [one.detected[part].sum() for one, part in zip(compared, of_size, strict=True)]),
             ("lesion_detection_rate_iou10",
-             [(one.overlap[part] >= 0.1).sum() for one, part in zip(table, of_size, strict=True)]),
+             [(one.overlap[part] >= 0.1).sum() for one, part in zip(compared, of_size, strict=True)]),
         ):  # fmt: skip
-            frame.ratio(f"{metric}{size}", known, np.asarray(got), total, "lesion", prevalence, threshold)
-        false = [(one.false_sizes == index).sum() if index is not None else len(one.false_sizes) for one in table]
-        frame.ratio(
-            f"false_positive_regions_per_case{size}", known, np.asarray(false), number, "case", prevalence, threshold
-        )
+            frame.ratio(f"{metric}{size}", known, np.asarray(got), total, prevalence, threshold)
+        false = [(one.false_sizes == index).sum() if index is not None else len(one.false_sizes) for one in compared]
+        frame.ratio(f"false_positive_regions_per_case{size}", known, np.asarray(false), number, prevalence, threshold)
 
 
 def _share(labels: list[np.ndarray]) -> float | None:

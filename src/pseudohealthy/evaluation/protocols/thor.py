@@ -61,7 +61,7 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
         about, maps, truths = zip(*parts, strict=True)
         name = f"dice_oracle_pooled{band}"
         names = {"average_precision": f"voxel_average_precision_pooled{band}", "best_dice": name}
-        found = frame.rank(about, maps, truths, "voxel", names)
+        found = frame.rank(about, maps, truths, names)
         if found is not None and frame.setting.published:
             tried = dice_curve(found)
             figure = frame.figures[name]

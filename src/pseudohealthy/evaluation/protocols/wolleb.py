@@ -49,5 +49,5 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
             row += [found, 1, 0 if np.isnan(area) else area, not np.isnan(area)]
             voxels, lesion = voxels + inside.sum(), lesion + truth[plane].sum()
     prevalence = float(lesion / voxels)
-    frame.ratio("dice_otsu_per_slice_mean", known, sums[:, 0], sums[:, 1], "plane", prevalence, source="otsu")
-    frame.ratio("voxel_auroc_per_slice_mean", known, sums[:, 2], sums[:, 3], "plane", prevalence)
+    frame.ratio("dice_otsu_per_slice_mean", known, sums[:, 0], sums[:, 1], prevalence, source="otsu")
+    frame.ratio("voxel_auroc_per_slice_mean", known, sums[:, 2], sums[:, 3], prevalence)
