@@ -37,7 +37,9 @@ def main() -> None:
         data = made.heads(folder / "data", 8, shape=(16, 64, 64), split="train")
         shutil.rmtree(data / "train" / "bad")
         several = {count: made.heads(folder / f"cases{count}", count, shape=(16, 64, 64)) for count in CASES}
-        run = made.untrained("anoddpm-nfbs-small", folder / "run", "restorer.diffusion.noise=gaussian", "canvas.plane=axial")
+        run = made.untrained(
+            "anoddpm-nfbs-small", folder / "run", "restorer.diffusion.noise=gaussian", "canvas.plane=axial"
+        )
         for kind, sizes in (("training", STEPS), ("detection", CASES)):
             spent: dict[tuple[int, int], float] = {}
             loads = []

@@ -35,7 +35,11 @@ def main() -> None:
         folder = Path(name)
         data = made.heads(folder / "data", given.cases, shape=(8, 64, 64))
         run = made.untrained(
-            "wolleb-brats-small", folder / "run", "canvas.channels=1", "restorer.walk.calls=0", "restorer.walk.start_levels=25"
+            "wolleb-brats-small",
+            folder / "run",
+            "canvas.channels=1",
+            "restorer.walk.calls=0",
+            "restorer.walk.start_levels=25",
         )
 
         def seconds(over: Sequence[str]) -> tuple[float, float]:
@@ -44,7 +48,10 @@ def main() -> None:
             return load.seconds, load.foreign
 
         seconds(["restorer.walk.start_levels=5"])  # warm-up
-        one = {depth: seconds(["restorer.guidance.scale=10", f"restorer.walk.start_levels={depth}"]) for depth in (5, 15, 25)}
+        one = {
+            depth: seconds(["restorer.guidance.scale=10", f"restorer.walk.start_levels={depth}"])
+            for depth in (5, 15, 25)
+        }
         grid, foreign = seconds([SCALES, DEPTHS])
         naive = 25 * sum(spent for spent, _ in one.values()) / 3
         report.add("one setting, deepest (25 levels each way)", one[25][0], "s", one[25][1], middle=one[15][0])
