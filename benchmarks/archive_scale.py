@@ -1,13 +1,17 @@
-"""An archive of N small inputs in one run, killed twice and resumed: nothing lost, nothing done twice, memory flat.
+"""An archive of N small inputs in one run, killed twice and resumed: nothing lost, nothing done
+twice, memory flat.
 
-    python benchmarks/archive_scale.py 1000 [--kinds json panel] [--kills 2] [--run RUN] [--json] [-- --engine ray --workers 2]
+    python benchmarks/archive_scale.py 1000 [--kinds json panel] [--kills 2] [--run RUN] [--json]
+    [-- --engine ray --workers 2]
 
-NIfTI volumes, PNG pictures and DICOM series of 24 x 24 pixels, a few contents under distinct names, through `pseudohealthy
-detect` as a process of its own with a tiny diffusion model (or RUN). It is ended with SIGKILL when a third and two thirds of
-the cases are finished and taken up again with --resume. Checked: one row per input, copies of one content score alike,
-files of finished cases untouched by the resumption, no temporary file left. Measured: memory of the process (and of its
-children, once a second) as MB per 1,000 cases after the first 100, cases per second, CPU time of the
-start (with the look at finished cases), of a case and of the end (tables, report), bytes of what is written. Arguments after -- go to detect. Exit 1 where a check fails.
+NIfTI volumes, PNG pictures and DICOM series of 24 x 24 pixels, a few contents under distinct names,
+through `pseudohealthy detect` as a process of its own with a tiny diffusion model (or RUN). It is
+ended with SIGKILL when a third and two thirds of the cases are finished and taken up again with
+--resume. Checked: one row per input, copies of one content score alike, files of finished cases
+untouched by the resumption, no temporary file left. Measured: memory of the process (and of its
+children, once a second) as MB per 1,000 cases after the first 100, cases per second, CPU time of
+the start (with the look at finished cases), of a case and of the end (tables, report), bytes of
+what is written. Arguments after -- go to detect. Exit 1 where a check fails.
 """
 
 from __future__ import annotations
@@ -51,7 +55,8 @@ precision = "fp32"
 
 
 def make_inputs(folder: Path, count: int) -> dict[str, str]:
-    """`count` inputs below `folder`, a third each NIfTI, PNG and DICOM (series of two slices): case id -> content."""
+    """`count` inputs below `folder`, a third each NIfTI, PNG and DICOM (series of two slices): case
+    id -> content."""
     from PIL import Image
 
     from pseudohealthy.anomalies.phantoms import dicom_series, head, nifti
@@ -145,7 +150,8 @@ def finished(out: Path) -> dict[Path, tuple[int, str]]:
 
 
 def follow(line: list[str], out: Path, kill_at: int | None) -> dict[str, Any]:
-    """One `detect`, killed when `kill_at` cases are there: samples (seconds, cases, MB, CPU seconds)."""
+    """One `detect`, killed when `kill_at` cases are there: samples (seconds, cases, MB, CPU
+    seconds)."""
     before = len(cases_in(out))
     with tempfile.TemporaryFile() as said:
         begun = time.monotonic()
@@ -173,7 +179,8 @@ def follow(line: list[str], out: Path, kill_at: int | None) -> dict[str, Any]:
 
 
 def slope(samples: list[tuple[float, int, float, float]], before: int) -> float | None:
-    """MB per 1,000 cases by least squares, from the 100th case of this process on; None for too few samples."""
+    """MB per 1,000 cases by least squares, from the 100th case of this process on; None for too few
+    samples."""
     late = np.array([(cases, mb) for _, cases, mb, _ in samples if cases - before >= 100])
     if len(late) < 5 or np.ptp(late[:, 0]) < 100:
         return None

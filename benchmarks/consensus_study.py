@@ -1,10 +1,12 @@
-"""Several cheap estimates or one long walk? Levels, draws, smoothing and standardisation, at counted network calls.
+"""Several cheap estimates or one long walk? Levels, draws, smoothing and standardisation, at
+counted network calls.
 
     python benchmarks/consensus_study.py RUN DATA [--out FILE.json]
 
-RUN is a trained `ddpm` run (or any with its denoiser), DATA the manifest it was trained on, with masks. Same weights for
-every row. Healthy residuals are those of lesion-free validation planes. Figures are on the model's grid, foreground less
-its rim and reference; each row is printed for validation and for test patients, the best of validation is marked.
+RUN is a trained `ddpm` run (or any with its denoiser), DATA the manifest it was trained on, with
+masks. Same weights for every row. Healthy residuals are those of lesion-free validation planes.
+Figures are on the model's grid, foreground less its rim and reference; each row is printed for
+validation and for test patients, the best of validation is marked.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ class Split:
 
     @torch.no_grad()
     def restore(self, model: Restorer) -> None:
-        """Smoothed signed residuals by (level, draws), and unsmoothed ones by ("walk", level, steps),
-        ("encoded", level, steps) and ("one", level)."""
+        """Smoothed signed residuals by (level, draws), and unsmoothed ones by ("walk", level,
+        steps), ("encoded", level, steps) and ("one", level)."""
         parts: dict[tuple, list[Tensor]] = {}
         for start in range(0, len(self.rows), 16):
             images = self.images[start : start + 16]
@@ -78,7 +80,8 @@ class Split:
         self.residuals = {key: torch.cat(values) for key, values in parts.items()}
 
     def changed(self, key: tuple) -> float:
-        """Mean |image - twin| of lesion-free tissue, share of the range: how much of the anatomy is not kept."""
+        """Mean |image - twin| of lesion-free tissue, share of the range: how much of the anatomy is
+        not kept."""
         tissue = self.inside & ~self.masks
         return self.residuals[key].abs().mean(1)[tissue].mean().item() / 2
 

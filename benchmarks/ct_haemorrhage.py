@@ -1,16 +1,22 @@
-"""Has the score found haemorrhage, or a ruler? Every patient of CT-ICH is tested once, by the run that never saw them.
+"""Has the score found haemorrhage, or a ruler? Every patient of CT-ICH is tested once, by the run
+that never saw them.
 
-    pseudohealthy prepare ct-ich CT_ICH --out data/ct0 --set folds=2 fold=0     (and fold=1 into data/ct1)
-    pseudohealthy train ct-pddpm-small --data data/ct0 --out runs/ct0 --set 'canvas.windows=["40/120"]'
-    python benchmarks/ct_haemorrhage.py runs/ct0=data/ct0 runs/ct1=data/ct1 [--elsewhere CT_MASKS] [--out FILE.json]
+    pseudohealthy prepare ct-ich CT_ICH --out data/ct0 --set folds=2 fold=0     (and fold=1 into
+    data/ct1)
+    pseudohealthy train ct-pddpm-small --data data/ct0 --out runs/ct0 --set
+    'canvas.windows=["40/120"]'
+    python benchmarks/ct_haemorrhage.py runs/ct0=data/ct0 runs/ct1=data/ct1 [--elsewhere CT_MASKS]
+    [--out FILE.json]
 
-Slices are scored in many ways by each run. Each fold chooses one way, and one control, on its *own* validation patients
-and applies it to its own test patients (a patient who validates in one fold is tested in the other, so a choice made on
-all of them would have seen test patients). Chosen scores are shares of the fold's validation slices that score lower;
-the other rows pool the scores of both runs as they are, and are known afterwards: the best of them is no result.
+Slices are scored in many ways by each run. Each fold chooses one way, and one control, on its *own*
+validation patients and applies it to its own test patients (a patient who validates in one fold is
+tested in the other, so a choice made on all of them would have seen test patients). Chosen scores
+are shares of the fold's validation slices that score lower; the other rows pool the scores of both
+runs as they are, and are known afterwards: the best of them is no result.
 
---elsewhere: the folder ct-masks. The way to make a map is then also chosen on slices of other patients (BHSD, 17 volumes
-with masks), by voxel AP over both runs; a slice is scored by the mean of the map's highest 1 %, as recipes do it.
+--elsewhere: the folder ct-masks. The way to make a map is then also chosen on slices of other
+patients (BHSD, 17 volumes with masks), by voxel AP over both runs; a slice is scored by the mean of
+the map's highest 1 %, as recipes do it.
 """
 
 from __future__ import annotations
@@ -52,7 +58,8 @@ RULERS = ("area of tissue", "mean brightness", "bright area", "sulci: local cont
 
 @torch.no_grad()
 def twins(detector: Detector, planes: Tensor, keys: list, depths: tuple[int, ...], draws: int) -> Tensor:
-    """Healthy twins (N, C, S, S) averaged over levels and draws; the background is restored, too."""
+    """Healthy twins (N, C, S, S) averaged over levels and draws; the background is restored,
+    too."""
     model = detector.restorer
     model.depths, model.draws = depths, draws
     parts = []
@@ -64,7 +71,8 @@ def twins(detector: Detector, planes: Tensor, keys: list, depths: tuple[int, ...
 
 
 def pixel_scores(residual: Tensor, inside: Tensor, prefix: str) -> dict[str, np.ndarray]:
-    """Mean of the highest 1 % and 5 %, and the largest region above .1, of a smoothed positive residual, per plane."""
+    """Mean of the highest 1 % and 5 %, and the largest region above .1, of a smoothed positive
+    residual, per plane."""
     found = {}
     for sigma in SIGMAS:
         maps = map_of(residual, inside, sigma)
@@ -140,7 +148,8 @@ def score_case(detector: Detector, untrained: Detector | None, planes: Tensor, f
 
 
 def elsewhere(runs: list[Path], folder: Path, out: Path) -> dict[str, float]:
-    """Voxel AP of every way to make a map on BHSD, mean of the runs; none of its patients is in CT-ICH."""
+    """Voxel AP of every way to make a map on BHSD, mean of the runs; none of its patients is in
+    CT-ICH."""
     listed = [c for c in ct_masks.prepare(folder, out) if c.patient_id.startswith("bhsd")]
     found: dict[str, list[float]] = {}
     for run in runs:
@@ -231,7 +240,8 @@ def choose(val: list[dict], test: list[dict], names: list[str], called: str) -> 
 
 
 def table(rows: list[dict]) -> list[dict]:
-    """A row per score: all slices; slices that show much brain (at least .7 of the patient's largest section); patients."""
+    """A row per score: all slices; slices that show much brain (at least .7 of the patient's
+    largest section); patients."""
     much = [row["scores"]["area of tissue"] >= 0.7 * row["scores"]["area of tissue"].max() for row in rows]
     found = []
     for name in rows[0]["scores"]:
@@ -263,7 +273,8 @@ def main() -> None:
             starred.append(f"{max(among, key=means.__getitem__)}, top 1%")
             print(f"chosen on BHSD among {len(among)}: {starred[-1]}")
     test: list[dict] = []
-    # A process with its own threads for each fold: small batches of small planes gain little from more threads.
+    # A process with its own threads for each fold: small batches of small planes gain little from
+    # more threads.
     with ProcessPoolExecutor(len(arguments.pairs), multiprocessing.get_context("spawn")) as pool:
         several = [[*map(Path, pair.split("=", 1))] for pair in arguments.pairs]
         collected = list(pool.map(collect, *zip(*several, strict=True), [arguments.controls] * len(several)))

@@ -1,10 +1,12 @@
-"""Which depth, draws, steps and smoothing for splotched MNIST? Chosen on validation digits only, never on test digits.
+"""Which depth, draws, steps and smoothing for splotched MNIST? Chosen on validation digits only,
+never on test digits.
 
     python benchmarks/mnist_settings.py RUN MNIST_FOLDER [--digits 500]
 
-RUN is a trained `mnist-splotch*` run, MNIST_FOLDER holds the idx files. Of the validation digits of the run, half stay
-clean and half are splotched; every setting is scored on them with the run's weights. Prints the whole table, best pixel AP
-first; image scores are the mean of the highest 1 % of a map.
+RUN is a trained `mnist-splotch*` run, MNIST_FOLDER holds the idx files. Of the validation digits of
+the run, half stay clean and half are splotched; every setting is scored on them with the run's
+weights. Prints the whole table, best pixel AP first; image scores are the mean of the highest 1 %
+of a map.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def main() -> None:
 
 
 def validation_digits(manifest: Manifest, canvas, count: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Clean, then splotched validation digits on the canvas, and their masks (False for clean ones)."""
+    """Clean, then splotched validation digits on the canvas, and their masks (False for clean
+    ones)."""
     rng = np.random.default_rng(7)
     chosen = list(manifest.split("val"))[: 2 * count]
     planes, masks = [], []

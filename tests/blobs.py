@@ -8,7 +8,8 @@ SIDE = 16
 
 
 def picture(rng: np.random.Generator, *, bright: bool = False, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """A grey blob of varying place (side, side) uint8, and the mask of a white square on it when `bright`."""
+    """A grey blob of varying place (side, side) uint8, and the mask of a white square on it when
+    `bright`."""
     rows, columns = np.mgrid[:side, :side] / (side - 1) - rng.uniform(0.4, 0.6, (2, 1, 1))
     image = 140 * np.exp(-8 * (rows**2 + columns**2)) + rng.uniform(0, 12, (side, side))
     mask = np.zeros((side, side), bool)

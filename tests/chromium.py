@@ -1,4 +1,5 @@
-"""Chromium without a window, driven over its debugging pipe: enough to open a page offline, ask it things and take its picture."""
+"""Chromium without a window, driven over its debugging pipe: enough to open a page offline, ask it
+things and take its picture."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ needs_chromium = needs("chromium")
 
 
 class Browser:
-    """One page; `said` holds what it wrote to the console, its exceptions and refused loads, `asked` the addresses it
-    wanted beyond the page itself and data inside it."""
+    """One page; `said` holds what it wrote to the console, its exceptions and refused loads,
+    `asked` the addresses it wanted beyond the page itself and data inside it."""
 
     def __init__(self, profile: Path, *, webgl: bool = True, limit: float = 60):
         to_child, from_us = os.pipe()
@@ -104,7 +105,8 @@ class Browser:
                 self.asked.append(url)
 
     def open(self, page: Path | str) -> str:
-        """Load a file or an address and wait until it says it is ready; returns what it drew with."""
+        """Load a file or an address and wait until it says it is ready; returns what it drew
+        with."""
         self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         end = time.monotonic() + self.limit
         while time.monotonic() < end:

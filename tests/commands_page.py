@@ -1,4 +1,5 @@
-"""docs/commands.md: every command and flag, as the program itself reads them. python tests/commands_page.py > docs/commands.md"""
+"""docs/commands.md: every command and flag, as the program itself reads them. python
+tests/commands_page.py > docs/commands.md"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Shared fixtures: real data when it is at hand, and one tiny trained run with the pictures it was trained on."""
+"""Shared fixtures: real data when it is at hand, and one tiny trained run with the pictures it was
+trained on."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ from forked import Server
 if TYPE_CHECKING:
     from pseudohealthy.runs.recipe import Recipe
 
-# Property tests look at the same examples every time, so that a change fails because of what it changed;
-# HYPOTHESIS_PROFILE=search looks for new ones.
+# Property tests look at the same examples every time, so that a change fails because of what it
+# changed; HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("search", max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
@@ -118,7 +119,8 @@ def tiny() -> Callable[..., Recipe]:
 
 @pytest.fixture(scope="session")
 def tiny_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of a tiny partial-diffusion model on `pictures`. Read only: copy it to change it."""
+    """A finished run of a tiny partial-diffusion model on `pictures`. Read only: copy it to change
+    it."""
     from pseudohealthy.workflows.train import train
 
     return train(tiny_recipe(), pictures, tmp_path_factory.mktemp("runs") / "tiny", device="cpu").folder
@@ -126,7 +128,8 @@ def tiny_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ct_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the identity method in a brain window, on two synthetic heads: nothing to train, exact by construction."""
+    """A run of the identity method in a brain window, on two synthetic heads: nothing to train,
+    exact by construction."""
     from pseudohealthy.anomalies.phantoms import head, nifti
     from pseudohealthy.runs.recipe import Recipe
     from pseudohealthy.workflows.train import train
@@ -143,14 +146,16 @@ def ct_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def program() -> Iterator[Callable[..., Any]]:
-    """Start ``pseudohealthy ARGUMENTS`` as a process of its own that need not import again; see forked.py."""
+    """Start ``pseudohealthy ARGUMENTS`` as a process of its own that need not import again; see
+    forked.py."""
     with Server() as server:
         yield server.start
 
 
 @pytest.fixture(params=["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
 def in_two_processes(request, program) -> Callable[..., subprocess.CompletedProcess]:
-    """Run ``pseudohealthy ARGUMENTS`` in two processes that share the work, with torchrun's environment or by torchrun."""
+    """Run ``pseudohealthy ARGUMENTS`` in two processes that share the work, with torchrun's
+    environment or by torchrun."""
 
     def by_torchrun(*arguments: object) -> subprocess.CompletedProcess:
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudohealthy"]
@@ -174,7 +179,8 @@ def in_two_processes(request, program) -> Callable[..., subprocess.CompletedProc
 
 @pytest.fixture(scope="module")
 def unpainted() -> Iterator[None]:
-    """Figures are made but not drawn, their files hold a few pixels: for tests that look at no picture."""
+    """Figures are made but not drawn, their files hold a few pixels: for tests that look at no
+    picture."""
     from matplotlib.figure import Figure
     from PIL import Image
 

@@ -1,7 +1,9 @@
-"""docs/coverage.md, written from docs/rows/coverage.csv: ``PYTHONPATH=src python tests/coverage_page.py > docs/coverage.md``.
+"""docs/coverage.md, written from docs/rows/coverage.csv: ``PYTHONPATH=src python
+tests/coverage_page.py > docs/coverage.md``.
 
-A row is one requirement, number, option, output, figure or claim of the five documents that this program was built from.
-``said`` is the page and, behind #, the words with which its user is told of a difference.
+A row is one requirement, number, option, output, figure or claim of the five documents that this
+program was built from. ``said`` is the page and, behind #, the words with which its user is told of
+a difference.
 """
 
 from __future__ import annotations

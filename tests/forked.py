@@ -1,11 +1,13 @@
-"""Processes of the program that need not import it again: each is forked from one that has and has done nothing else.
+"""Processes of the program that need not import it again: each is forked from one that has and has
+done nothing else.
 
     server = Server()                      # imports once, seconds
-    child = server.start("detect", ...)    # a process of its own, milliseconds; used as subprocess.Popen is
-    out, err = child.communicate(timeout=60)
+    child = server.start("detect", ...)    # a process of its own, milliseconds; used as
+    subprocess.Popen is out, err = child.communicate(timeout=60)
 
-What is proven is a process: its exit code, its streams, its signals. What an import does is not: `python -m pseudohealthy`
-for that. Where forking is not safe (macOS), `start` is an ordinary subprocess.Popen.
+What is proven is a process: its exit code, its streams, its signals. What an import does is not:
+`python -m pseudohealthy` for that. Where forking is not safe (macOS), `start` is an ordinary
+subprocess.Popen.
 """
 
 from __future__ import annotations
@@ -129,7 +131,8 @@ def serve(path: str) -> None:
 
 
 def watched(link: socket.socket) -> bool:
-    """True in the process that is asked for; else, once it has ended and its exit code is sent, false."""
+    """True in the process that is asked for; else, once it has ended and its exit code is sent,
+    false."""
     _, files, _, _ = socket.recv_fds(link, 1, 2)
     request = json.loads(link.makefile("rb").read())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

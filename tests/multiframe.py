@@ -1,4 +1,5 @@
-"""Enhanced multi-frame images as scanners write them: measures and orientation for every frame, frames in any order."""
+"""Enhanced multi-frame images as scanners write them: measures and orientation for every frame,
+frames in any order."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ UIDS = {name: generate_uid(entropy_srcs=["multi-frame", name]) for name in ("stu
 
 
 def enhanced(folder: Path, volume: np.ndarray, *, order: list[int] | None = None, per_frame: bool = True) -> Path:
-    """An enhanced CT image whose frames lie in this order; measures and orientation for each frame or shared."""
+    """An enhanced CT image whose frames lie in this order; measures and orientation for each frame
+    or shared."""
 
     def item(**values):
         ds = Dataset()

@@ -1,4 +1,5 @@
-"""Programs of others that tests ask: where they are, the mark of the tests that need one, and what dciodvfy says."""
+"""Programs of others that tests ask: where they are, the mark of the tests that need one, and what
+dciodvfy says."""
 
 from __future__ import annotations
 
@@ -39,14 +40,16 @@ def executable(name: str) -> str | None:
 
 
 def needs(*names: str) -> Callable[[Any], Any]:
-    """The test is one of ``make test-services``, and is skipped, with the reason, where a program is absent."""
+    """The test is one of ``make test-services``, and is skipped, with the reason, where a program
+    is absent."""
     absent = ", ".join(f"{name} ({PACKAGES[name]})" for name in names if executable(name) is None)
     skip = pytest.mark.skipif(bool(absent), reason=f"not installed: {absent}")
     return lambda test: pytest.mark.services(skip(test))
 
 
 def dciodvfy(path: Path) -> list[str]:
-    """What it calls an error in a DICOM object; that it knew what kind of object it is, is asserted."""
+    """What it calls an error in a DICOM object; that it knew what kind of object it is, is
+    asserted."""
     said = subprocess.run([str(executable("dciodvfy")), str(path)], capture_output=True, timeout=60)
     lines = (said.stdout + said.stderr).decode("latin-1").splitlines()
     kinds = ("Segmentation", "ParametricMap", "SCImage", "SCMultiframe")

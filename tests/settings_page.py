@@ -1,4 +1,5 @@
-"""docs/settings.md, written from the signatures: ``PYTHONPATH=src python tests/settings_page.py > docs/settings.md``."""
+"""docs/settings.md, written from the signatures: ``PYTHONPATH=src python tests/settings_page.py >
+docs/settings.md``."""
 
 from __future__ import annotations
 

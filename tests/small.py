@@ -1,4 +1,5 @@
-"""Every method with networks small enough for tests: what a setting of some name, or a network of some class, is then."""
+"""Every method with networks small enough for tests: what a setting of some name, or a network of
+some class, is then."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def small_recipe(name: str, channels: int = CHANNELS) -> Recipe:
 
 
 def build(name: str, channels: int = CHANNELS) -> Restorer:
-    """The method with tiny networks, weights drawn (zero-initialised layers, too) from a fixed seed."""
+    """The method with tiny networks, weights drawn (zero-initialised layers, too) from a fixed
+    seed."""
     restorer = recipe_of(name, channels).make_restorer()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -120,7 +122,8 @@ class OnGPU(torch.Tensor):
 
 
 def on_gpu(value: Any) -> Any:
-    """A tensor or a network on the GPU; where there is none, the CPU's, whose tensors take the branches of CUDA."""
+    """A tensor or a network on the GPU; where there is none, the CPU's, whose tensors take the
+    branches of CUDA."""
     if torch.cuda.is_available():
         return value.cuda()
     return value.as_subclass(OnGPU) if isinstance(value, Tensor) else value

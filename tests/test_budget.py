@@ -37,7 +37,8 @@ def spent() -> float:
 
 
 def cpu_seconds(*line: str, times: int = 3) -> float:
-    """Of the processor, by the leanest of some runs: what others do on the machine counts for little.
+    """Of the processor, by the leanest of some runs: what others do on the machine counts for
+    little.
 
     Seconds by the clock are in benchmarks/speed/startup.py.
     """

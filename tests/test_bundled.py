@@ -1,4 +1,5 @@
-"""The model that comes with the package: whole, small, found by its name, and of use on the slices it comes with."""
+"""The model that comes with the package: whole, small, found by its name, and of use on the slices
+it comes with."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def test_examples_are_of_subjects_that_it_was_not_trained_on():
 
 
 def test_lesions_of_its_examples_stand_out_of_the_map(findings):
-    """Pooled over the examples with a lesion: far beyond the share of lesion voxels, and half the peaks lie on a lesion."""
+    """Pooled over the examples with a lesion: far beyond the share of lesion voxels, and half the
+    peaks lie on a lesion."""
     sick = [(np.squeeze(finding.map), truth) for finding, truth in findings if truth is not None]
     pooled = curve(np.concatenate([m.ravel() for m, _ in sick]), np.concatenate([t.ravel() for _, t in sick]))
     assert len(sick) == 4 and pooled.average_precision > 20 * pooled.prevalence
@@ -71,7 +73,8 @@ def test_healthy_examples_are_not_flagged_as_another_kind_of_image(findings):
 
 
 def test_other_noise_would_move_no_example_across_the_healthy_range(findings):
-    """The standard error of each score is below half the distance from the median healthy score to the 95th percentile."""
+    """The standard error of each score is below half the distance from the median healthy score to
+    the 95th percentile."""
     healthy = Run.open(NAME).read_json("threshold.json")["case_scores"]
     half = (np.percentile(healthy, 95) - np.median(healthy)) / 2
     assert all(0 < finding.score_sd < half for finding, _ in findings)

@@ -1,4 +1,5 @@
-"""The command line as a user meets it: one clear line on standard error, no traceback, the contract's exit code."""
+"""The command line as a user meets it: one clear line on standard error, no traceback, the
+contract's exit code."""
 
 from __future__ import annotations
 

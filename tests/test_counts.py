@@ -26,7 +26,8 @@ def test_words_that_take_no_s():
 
 
 def test_no_message_leaves_the_number_open():
-    """Neither "patient(s)", nor an s that is put on by hand, nor a bare plural behind what is counted by len()."""
+    """Neither "patient(s)", nor an s that is put on by hand, nor a bare plural behind what is
+    counted by len()."""
     by_hand = re.compile(r"[a-z]\(s\)|\{'s' \* |\{'s' if ")
     plural = re.compile(r"\{len\([^{}]*\)(:,)?\} (?:[a-z]+ )?(?:" + NOUNS + r")s\b")
     found = [

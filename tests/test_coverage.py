@@ -1,4 +1,5 @@
-"""The five documents, row by row: every difference is said where its row points, and every command can be given."""
+"""The five documents, row by row: every difference is said where its row points, and every command
+can be given."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def test_a_recipe_is_printed(line, capsys):
 
 
 def test_commands_of_the_pages_stand_there():
-    """All but those with stand-ins (RUN, DATA, SOURCE, DIR) and of a recipe are lines of a page, which other tests run."""
+    """All but those with stand-ins (RUN, DATA, SOURCE, DIR) and of a recipe are lines of a page,
+    which other tests run."""
     pages = "\n".join(
         path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md") if path.name != "coverage.md"
     )

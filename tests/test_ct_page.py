@@ -1,6 +1,8 @@
-"""docs/ct.md does what it says: its commands are run as they stand on made-up studies, in the order of the page.
+"""docs/ct.md does what it says: its commands are run as they stand on made-up studies, in the order
+of the page.
 
-Only the trainings are made short: two steps of small networks on small images, see `SHORT`. Everything else is what a user types: data sets, recipes, protocols, outputs, flags.
+Only the trainings are made short: two steps of small networks on small images, see `SHORT`.
+Everything else is what a user types: data sets, recipes, protocols, outputs, flags.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ FACES = json.loads(str(np.load(VECTOR)["config"]))
 FACES_NETWORK = [f"{'.'.join(path)}={json.dumps(value)}" for path, value in leaves(diffusers.unet_settings(FACES))
                  if path != ("channels",)]  # fmt: skip
 SCRATCH_NETWORK = ["width=16", "multipliers=[1,2]", "blocks=1", "dropout=0.0"]
-# What is put behind a training's line, by recipe: a budget, and images and networks of a size that tests can train.
+# What is put behind a training's line, by recipe: a budget, and images and networks of a size that
+# tests can train.
 SHORT = {
     "ct-pddpm": [*SMALL, *PATCHES, *(f"restorer.network.ct.{text}" for text in SCRATCH_NETWORK)],
     "ct-pddpm-pretrained": [*SMALL, *ONCE, *PATCHES, *(f"restorer.network.unet.{text}" for text in FACES_NETWORK)],
@@ -63,7 +66,8 @@ SHORT = {
 
 
 class Page(NamedTuple):
-    """What running the page's lines gave: exit code and what was said, by line; and the folder they were run in."""
+    """What running the page's lines gave: exit code and what was said, by line; and the folder they
+    were run in."""
 
     folder: Path
     codes: dict[str, int]
@@ -222,7 +226,8 @@ def test_detect_writes_maps_and_a_score_per_slice(page):
 
 
 def test_the_page_s_epochs_are_those_of_ten_validations():
-    """2,000 slices in batches of 8, 15 epochs: a validation every epoch and a half, or every epoch with its setting."""
+    """2,000 slices in batches of 8, 15 epochs: a validation every epoch and a half, or every epoch
+    with its setting."""
     text = PAGE.read_text(encoding="utf-8")
     budget = Recipe.load("ct-pddpm").make_budget()
     total = budget.total(2000)

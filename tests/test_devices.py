@@ -85,7 +85,8 @@ def test_a_peak_on_a_gpu_is_what_its_allocator_held_beyond_what_it_held_before(m
 @pytest.mark.gpu
 @pytest.mark.parametrize("objects, expected", [(True, "cuda:1"), (False, "cuda:3")])
 def test_more_processes_than_gpus_may_share_inputs_but_no_training(monkeypatch, objects, expected):
-    """The fourth process on two GPUs takes the second one for its inputs; a training asks for its own, and torch refuses."""
+    """The fourth process on two GPUs takes the second one for its inputs; a training asks for its
+    own, and torch refuses."""
     taken, groups = [], []
     for key, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}.items():
         monkeypatch.setenv(key, value)

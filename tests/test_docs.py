@@ -1,4 +1,5 @@
-"""What the repository says about itself: links that lead somewhere, no trace of the machine it was written on."""
+"""What the repository says about itself: links that lead somewhere, no trace of the machine it was
+written on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What `benchmarks/real_data/run.py` is told to train exists: recipes, their settings, data sets, other runs."""
+"""What `benchmarks/real_data/run.py` is told to train exists: recipes, their settings, data sets,
+other runs."""
 
 from __future__ import annotations
 

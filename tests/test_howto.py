@@ -1,4 +1,5 @@
-"""What the pages of docs/methods and docs/how-to tell users to type exists, and the method they show works."""
+"""What the pages of docs/methods and docs/how-to tell users to type exists, and the method they
+show works."""
 
 from __future__ import annotations
 
@@ -87,7 +88,8 @@ def names_what_exists(command: cli.Command) -> None:
 
 
 def known(text: str) -> None:
-    """section.key=value of a run whose recipe the page does not name: some method has that setting."""
+    """section.key=value of a run whose recipe the page does not name: some method has that
+    setting."""
     from pseudohealthy.maps.anomaly_map import AnomalyMap
     from pseudohealthy.preprocessing.canvas import Canvas
     from pseudohealthy.runs.budget import Budget
@@ -133,7 +135,8 @@ def added(tmp_path, monkeypatch) -> Iterator[Path]:
 
 
 def test_the_added_method_trains_and_finds_what_it_has_not_seen(added, pictures, tmp_path):
-    """White squares on blobs: the program knows the new settings by name, and its map says more inside than outside."""
+    """White squares on blobs: the program knows the new settings by name, and its map says more
+    inside than outside."""
     import numpy as np
     from PIL import Image
 

@@ -1,4 +1,5 @@
-"""The notebooks are whole, were run top to bottom, need nothing that the package does not need, and run again."""
+"""The notebooks are whole, were run top to bottom, need nothing that the package does not need, and
+run again."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Every command line of docs/methods and docs/claims.md runs as it is written, on made-up data.
 
-The pages are read, so a new line is run as soon as it stands there. The lines of a page run one after another in a folder
-of their own, as a reader types them; what a line names and no earlier line has made, `MADE` makes under that name. Long
-trainings are shortened and this is all that is changed: `--steps 2 --batch 2`, networks of a few channels, walks of two
-calls, two draws and images of 64 pixels at most are appended (`shortened`). A line that can only be parsed stands in `PARSED_ONLY` with its reason.
-docs/ct.md has a test of its own.
+The pages are read, so a new line is run as soon as it stands there. The lines of a page run one
+after another in a folder of their own, as a reader types them; what a line names and no earlier
+line has made, `MADE` makes under that name. Long trainings are shortened and this is all that is
+changed: `--steps 2 --batch 2`, networks of a few channels, walks of two calls, two draws and images
+of 64 pixels at most are appended (`shortened`). A line that can only be parsed stands in
+`PARSED_ONLY` with its reason. docs/ct.md has a test of its own.
 """
 
 from __future__ import annotations
@@ -289,7 +290,8 @@ WRISTS = {"fracture": 2, "metal": 1}  # images of each finding
 
 
 def wrist_lists(folder: Path) -> None:
-    """Lists of THOR without masks; the images in data/ two folders above, the boxes in `GRAZPEDWRI`."""
+    """Lists of THOR without masks; the images in data/ two folders above, the boxes in
+    `GRAZPEDWRI`."""
     rng = np.random.default_rng(6)
     groups = {"train_normal": 4, "val_normal": 3, "test_normal": 2, **WRISTS}
     for first, (name, count) in enumerate(groups.items()):

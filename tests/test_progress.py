@@ -1,4 +1,5 @@
-"""Progress says how far and how long: a bar on a terminal, a line now and then elsewhere, nothing when quiet."""
+"""Progress says how far and how long: a bar on a terminal, a line now and then elsewhere, nothing
+when quiet."""
 
 from __future__ import annotations
 

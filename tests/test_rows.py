@@ -1,4 +1,5 @@
-"""docs/results.md says what the rows in docs/rows say, and rows say what a comparison or an evaluation has stored."""
+"""docs/results.md says what the rows in docs/rows say, and rows say what a comparison or an
+evaluation has stored."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def collected(folder: Path, *words: str) -> dict:
 
 
 def test_the_page_says_what_the_rows_say():
-    """Fails for a figure edited by hand; `python benchmarks/real_data/rows.py page` makes the page right."""
+    """Fails for a figure edited by hand; `python benchmarks/real_data/rows.py page` makes the page
+    right."""
     text = PAGE.read_text(encoding="utf-8")
     assert rows.page(text) == text
     assert {name for name, _ in rows.MARKED.findall(text)} == {path.stem for path in FILES}
@@ -153,7 +155,8 @@ def test_an_evaluation_takes_its_budget_from_the_run_and_keeps_every_control(tmp
 
 
 def test_slices_of_ct_stand_beside_the_ruler(tmp_path):
-    """Protocol ct has no voxels; its rulers are controls without a recipe, and its words come with the figures."""
+    """Protocol ct has no voxels; its rulers are controls without a recipe, and its words come with
+    the figures."""
     words = {"protocol": "ct (slices are ranked without a threshold)", "metric": "plane_auroc", "unit": "plane"}
     records = [
         replace(AP, method="ct-patched", value=0.47, **words),

@@ -1,4 +1,5 @@
-"""Same case, same map: whatever the threads, the processor's instructions, the processes and the type of the file."""
+"""Same case, same map: whatever the threads, the processor's instructions, the processes and the
+type of the file."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ exec(DETECT, here)
 
 @pytest.fixture(scope="module")
 def detected(tiny_run, tmp_path_factory):
-    """Detect in one way, once: (case, run) -> map and row of an example of brain-t1 and of a picture by a walk, and the noise."""
+    """Detect in one way, once: (case, run) -> map and row of an example of brain-t1 and of a
+    picture by a walk, and the noise."""
     root = tmp_path_factory.mktemp("same")
     Image.fromarray(picture(np.random.default_rng(5), bright=True)[0]).save(root / "blob.png")
     example = sorted((models.examples("brain-t1") / "test" / "bad").glob("*.png"))[0]

@@ -327,7 +327,8 @@ def small(found: Recipe) -> bool:
 
 
 def fitted(canvas: Canvas, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(images (B, C, S, S), foreground (B, S, S)) of pictures, and a volume, that the canvas takes or refuses."""
+    """(images (B, C, S, S), foreground (B, S, S)) of pictures, and a volume, that the canvas takes
+    or refuses."""
     voxels = np.random.default_rng(0).uniform(0, 200, (canvas.channels, 3, 18, 21)).astype(np.float32)
     if canvas.normalise == "window":
         voxels = voxels[:1]
@@ -382,7 +383,8 @@ def test_the_command_carries_any_value_out_or_refuses_it_and_leaves_nothing(both
 
 @pytest.fixture(scope="module")
 def both_labels(tmp_path_factory) -> Path:
-    """Blobs with and without a square in training and validation, so that every method can learn."""
+    """Blobs with and without a square in training and validation, so that every method can
+    learn."""
     root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     rows = ["case_id,patient_id,image,label,split"]
     for number in range(24):

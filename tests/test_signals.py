@@ -1,4 +1,5 @@
-"""A first signal ends the step, a second one the process; afterwards the handlers are the old ones."""
+"""A first signal ends the step, a second one the process; afterwards the handlers are the old
+ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The site has every page of docs in its navigation, builds without a warning, and its pages fetch nothing."""
+"""The site has every page of docs in its navigation, builds without a warning, and its pages fetch
+nothing."""
 
 from __future__ import annotations
 

@@ -1,14 +1,18 @@
-"""Trains the model that comes with the package, and puts it where the package looks for it. Ten minutes on two cores.
+"""Trains the model that comes with the package, and puts it where the package looks for it. Ten
+minutes on two cores.
 
-    python benchmarks/real_data/bundle.py IXI_SLICES OUT [--steps 1200] [--export src/pseudohealthy/models/brain-t1]
-    python benchmarks/real_data/bundle.py IXI_SLICES OUT --recalibrate [--set restorer.walk.draws=16] [--export ...]
+    python benchmarks/real_data/bundle.py IXI_SLICES OUT [--steps 1200] [--export
+    src/pseudohealthy/models/brain-t1]
+    python benchmarks/real_data/bundle.py IXI_SLICES OUT --recalibrate [--set
+    restorer.walk.draws=16] [--export ...]
     python benchmarks/real_data/bundle.py IXI_SLICES OUT --domain [--export ...]
 
-IXI_SLICES: the folder of mid-axial IXI T1 slices, as `prepare ixi-lesions` takes it. OUT gets the data, the run and its
-scores on the test subjects. Matrices are rounded to bfloat16 (half the size) *before* spreads and threshold are set, so
-that what is stored is what was measured. --recalibrate: the network of the model that comes along stays; what is measured
-of health is measured anew, for example because noise is keyed otherwise, or under other settings of restoring. --domain: only
-what the domain check compares with is.
+IXI_SLICES: the folder of mid-axial IXI T1 slices, as `prepare ixi-lesions` takes it. OUT gets the
+data, the run and its scores on the test subjects. Matrices are rounded to bfloat16 (half the size)
+*before* spreads and threshold are set, so that what is stored is what was measured. --recalibrate:
+the network of the model that comes along stays; what is measured of health is measured anew, for
+example because noise is keyed otherwise, or under other settings of restoring. --domain: only what
+the domain check compares with is.
 """
 
 from __future__ import annotations
@@ -62,14 +66,16 @@ def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def store(run: Run, as_float: bool) -> str:
-    """Round the weights that restore, in float32 or as they will lie in the package; returns their sha256."""
+    """Round the weights that restore, in float32 or as they will lie in the package; returns their
+    sha256."""
     tensors, state, _ = checkpoint.load(run.weights())
     rounded = halved(tensors)
     return checkpoint.save(run.weights(), {k: v.float() for k, v in rounded.items()} if as_float else rounded, state)
 
 
 def recalibrated(data: Path, folder: Path, settings: list[str], only_domain: bool) -> None:
-    """The packaged model as a run of `data`, its healthy spreads, scores and threshold measured by this version."""
+    """The packaged model as a run of `data`, its healthy spreads, scores and threshold measured by
+    this version."""
     shutil.copytree(models.FOLDER / "brain-t1", folder, ignore=shutil.ignore_patterns("examples", "NOTICE.md"))
     run = Run.open(folder)
     if only_domain:
@@ -88,7 +94,8 @@ def recalibrated(data: Path, folder: Path, settings: list[str], only_domain: boo
 
 
 def widen_domain(run: Run, store: PlaneStore, data: Path) -> None:
-    """The limit of the domain check from validation and, as they were before a lesion was drawn in, test subjects: 105."""
+    """The limit of the domain check from validation and, as they were before a lesion was drawn in,
+    test subjects: 105."""
     canvas, sick = run.recipe.make_canvas(), [c for c in load(data).split("test") if c.label == ANOMALOUS]
     fitted = [canvas.fit(read_image(case.extra["twin"], case.root)) for case in sick]
     rows = store.select("val", HEALTHY)[:, None]
@@ -122,7 +129,8 @@ def export(run: Run, data: Path, target: Path) -> None:
 
 
 def card(run: Run, scores: Evaluation) -> str:
-    """The run's card under the model's name, with the digest of the weights as stored, its images and its scores."""
+    """The run's card under the model's name, with the digest of the weights as stored, its images
+    and its scores."""
     text = (run.folder / "MODEL_CARD.md").read_text(encoding="utf-8").replace("# quick", "# brain-t1", 1)
     known = text[text.index("sha256 ") + len("sha256 ") :].split()[0]
     lines = [

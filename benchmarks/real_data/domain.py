@@ -1,9 +1,10 @@
-"""What the domain check of the bundled model catches: kinds of foreign input by name, and false alarms with intervals.
+"""What the domain check of the bundled model catches: kinds of foreign input by name, and false
+alarms with intervals.
 
     python benchmarks/real_data/domain.py IXI_DATA IMAGES [--out FILE.json]
 
-IXI_DATA: what `prepare ixi-lesions` wrote, and what the model was split by; IMAGES: the folder of other real images. Whatever of
-IMAGES is absent is left out, and said.
+IXI_DATA: what `prepare ixi-lesions` wrote, and what the model was split by; IMAGES: the folder of
+other real images. Whatever of IMAGES is absent is left out, and said.
 """
 
 from __future__ import annotations

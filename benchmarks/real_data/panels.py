@@ -2,8 +2,8 @@
 
     python benchmarks/real_data/panels.py DATA OUT.png RUN... [--planes 3]
 
-The planes are those with the largest reference of evenly spread test patients (where no case has a mask: the first
-anomalous plane of each); every map has its own run's scale, up to its
+The planes are those with the largest reference of evenly spread test patients (where no case has a
+mask: the first anomalous plane of each); every map has its own run's scale, up to its
 99.8 % quantile, since the units of methods differ.
 """
 
@@ -26,7 +26,8 @@ from pseudohealthy.training.plane_store import PlaneStore, build_cache
 
 
 def chosen(store: PlaneStore, number: int) -> list[tuple[str, int]]:
-    """(case, plane) of the largest reference of each of `number` test patients, or of a plane labelled anomalous."""
+    """(case, plane) of the largest reference of each of `number` test patients, or of a plane
+    labelled anomalous."""
     rows = store.select("test")
     masks = store.masks(rows)
     if masks is None:

@@ -1,23 +1,29 @@
-"""Figures of docs/results.md: collected into docs/rows as JSON, and every table of the page made from them.
+"""Figures of docs/results.md: collected into docs/rows as JSON, and every table of the page made
+from them.
 
-    python benchmarks/real_data/rows.py collect FOLDER --name NAME [--run RUN] [--data DATA] [--command TEXT]
+    python benchmarks/real_data/rows.py collect FOLDER --name NAME [--run RUN] [--data DATA]
+    [--command TEXT]
     python benchmarks/real_data/rows.py page [PAGE]
 
-collect: FOLDER is what `compare` (comparison.json) or `evaluate` (metrics.json) wrote, under any protocol. It writes
-docs/rows/NAME.json: the figures of every run, paired differences to the best control, and the controls that are the best
-of all in some figure (every control where there is one run). No image, no case, no patient but their number. --run: the
-run that was evaluated, for its budget and weights (`evaluate` stores figures only). --data: which data set, where a
-comparison has several. --command: how the figures were made, where the folder does not say.
+collect: FOLDER is what `compare` (comparison.json) or `evaluate` (metrics.json) wrote, under any
+protocol. It writes docs/rows/NAME.json: the figures of every run, paired differences to the best
+control, and the controls that are the best of all in some figure (every control where there is one
+run). No image, no case, no patient but their number. --run: the run that was evaluated, for its
+budget and weights (`evaluate` stores figures only). --data: which data set, where a comparison has
+several. --command: how the figures were made, where the folder does not say.
 
-page: in PAGE (docs/results.md) all between `<!-- rows: NAME METRIC... less METRIC... -->` and `<!-- end -->` is written anew
-from docs/rows/NAME.json. Metrics are columns; those after "less" are shown as paired difference to the best control. Without
-metrics: what the protocol is judged by. Prose is written by hand and stays; a test holds the page to the rows.
+page: in PAGE (docs/results.md) all between `<!-- rows: NAME METRIC... less METRIC... -->` and `<!--
+end -->` is written anew from docs/rows/NAME.json. Metrics are columns; those after "less" are shown
+as paired difference to the best control. Without
+metrics: what the protocol is judged by. Prose is written by hand and stays; a test holds the page
+to the rows.
 
     python benchmarks/real_data/rows.py study FILE --name NAME
 
-study: FILE is what a script of benchmarks wrote with --out, a list of objects. docs/rows/studies/NAME.json says which of
-them the page shows ("is"), under which name ("label") and in which columns (heading: keys of the object, joined by "/");
-its figures are filled in from FILE. The page shows it between `<!-- study: NAME -->` and `<!-- end -->`.
+study: FILE is what a script of benchmarks wrote with --out, a list of objects.
+docs/rows/studies/NAME.json says which of them the page shows ("is"), under which name ("label") and
+in which columns (heading: keys of the object, joined by "/"); its figures are filled in from FILE.
+The page shows it between `<!-- study: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -56,7 +62,8 @@ LESS = "_difference"
 
 
 def collect(folder: Path, name: str, run: Path | None, data: str, command: str) -> dict[str, Any]:
-    """What docs/rows/NAME.json holds. Fault ROWS (exit 2) for a folder of neither kind, or several data sets."""
+    """What docs/rows/NAME.json holds. Fault ROWS (exit 2) for a folder of neither kind, or several
+    data sets."""
     if (folder / "comparison.json").is_file():
         stored = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
         there = list(dict.fromkeys(entry["data"] for entry in stored["records"]))
@@ -94,13 +101,15 @@ def collect(folder: Path, name: str, run: Path | None, data: str, command: str) 
 
 
 def scoring(records: list[Record]) -> dict[str, Any]:
-    """What the scores behind the figures rest on, and the commit that made them, where the figures say so."""
+    """What the scores behind the figures rest on, and the commit that made them, where the figures
+    say so."""
     facts = ((key, getattr(records[0], key)) for key in ("noise_key", "plane_set", "commit"))
     return {key: value for key, value in facts if value}
 
 
 def edition(made: dict[str, Any]) -> str:
-    """A sentence of a caption: figures of the first edition are not those that this version would give."""
+    """A sentence of a caption: figures of the first edition are not those that this version would
+    give."""
     if not made.get("noise_key"):
         return "Edition 1: noise keyed by the image, scores over all planes."
     return f"Noise keyed by {made['noise_key']}; scores over {made['plane_set']}." if made.get("plane_set") else ""
@@ -125,7 +134,8 @@ def of_run(run: Path | None, method: str, data: str) -> tuple[dict[str, Any], di
 
 
 def methods_of(records: list[Record]) -> list[str]:
-    """Runs, and the controls worth a row: all those of one run; of several runs' those that lead in some figure."""
+    """Runs, and the controls worth a row: all those of one run; of several runs' those that lead in
+    some figure."""
     methods = list(dict.fromkeys(record.method for record in records))
     runs = [method for method in methods if not method.startswith(CONTROL)]
     if len(runs) == 1:
@@ -178,7 +188,8 @@ def written(found: dict[str, Any]) -> str:
 
 
 def page(text: str, folder: Path = DOCS / "rows") -> str:
-    """The page with every marked table made anew. Fault ROWS (exit 2) for a name or metric that the rows do not have."""
+    """The page with every marked table made anew. Fault ROWS (exit 2) for a name or metric that the
+    rows do not have."""
 
     def anew(match: re.Match[str]) -> str:
         path = folder / f"{match[1]}.json"
@@ -199,7 +210,8 @@ def page(text: str, folder: Path = DOCS / "rows") -> str:
 
 
 def studied(frame: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The frame of a study with the figures of `entries`. Fault ROWS (exit 2) for a row that is not among them."""
+    """The frame of a study with the figures of `entries`. Fault ROWS (exit 2) for a row that is not
+    among them."""
     frame["noise_key"] = NOISE_KEY
     known = {entry[frame["key"]]: entry for entry in entries}
     for row in frame["rows"]:
@@ -216,7 +228,8 @@ def studied(frame: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, A
 
 
 def study_table(frame: dict[str, Any]) -> str:
-    """A study in Markdown: a label, then figures with their intervals; signed under headings that begin with "less"."""
+    """A study in Markdown: a label, then figures with their intervals; signed under headings that
+    begin with "less"."""
     lines = [line_of(["", *frame["columns"]]), "|---" * (1 + len(frame["columns"])) + "|"]
     for row in frame["rows"]:
         cells = []

@@ -1,11 +1,14 @@
-"""Train the listed recipes on real images, compare them per data set, keep the tables: one command, resumable.
+"""Train the listed recipes on real images, compare them per data set, keep the tables: one command,
+resumable.
 
-    python benchmarks/real_data/run.py IMAGES OUT [--only NAME ...] [--minutes M] [--published] [--compare]
+    python benchmarks/real_data/run.py IMAGES OUT [--only NAME ...] [--minutes M] [--published]
+    [--compare]
 
-IMAGES holds the source folders that experiments.toml names. OUT gets data/NAME (prepared), runs/NAME, compared/DATA (with
-comparison.md, .json, .csv, .png). A finished run is not trained again; one that was stopped goes on. --minutes: no new
-training begins after so many; a comparison is made of what is there. --published: the recipes in their published size (for
-a GPU). --train, --compare: only that. --steps N: at most so many in each training.
+IMAGES holds the source folders that experiments.toml names. OUT gets data/NAME (prepared),
+runs/NAME, compared/DATA (with comparison.md, .json, .csv, .png). A finished run is not trained
+again; one that was stopped goes on. --minutes: no new training begins after so many; a comparison
+is made of what is there. --published: the recipes in their published size (for a GPU). --train,
+--compare: only that. --steps N: at most so many in each training.
 """
 
 from __future__ import annotations

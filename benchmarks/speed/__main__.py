@@ -2,7 +2,8 @@
 
 python benchmarks/speed [--out FILE.jsonl] [--only forward sweep]
 
-About twelve minutes on two cores that do nothing else. `cost_curve.py` needs a trained run and is not among them.
+About twelve minutes on two cores that do nothing else. `cost_curve.py` needs a trained run and is
+not among them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
-"""Detection against network calls, on validation patients of a trained run: fewer steps, first and second order.
+"""Detection against network calls, on validation patients of a trained run: fewer steps, first and
+second order.
 
-    python benchmarks/speed/cost_curve.py RUN DATA [--steps 2 3 5 10 25] [--limit 5] [--seeds 0] [--out FILE]
+    python benchmarks/speed/cost_curve.py RUN DATA [--steps 2 3 5 10 25] [--limit 5] [--seeds 0]
+    [--out FILE]
 
-RUN is a trained guided, thor, ddim or ddpm run, DATA its manifest with masks; only its split "val" is looked at. Every row
-has the run's own weights; what differs is `restorer.walk.calls` and `restorer.walk.order`. Planes that hold nothing to
-detect cost as much as others, so seconds are of a case.
+RUN is a trained guided, thor, ddim or ddpm run, DATA its manifest with masks; only its split "val"
+is looked at. Every row has the run's own weights; what differs is `restorer.walk.calls` and
+`restorer.walk.order`. Planes that hold nothing to detect cost as much as others, so seconds are of
+a case.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""A CT series as scanners make it, 512 x 512 x 40, from DICOM files to findings on disk with ct-pddpm-small.
+"""A CT series as scanners make it, 512 x 512 x 40, from DICOM files to findings on disk with
+ct-pddpm-small.
 
     python benchmarks/speed/ct_series.py [--planes 40] [--side 512] [--out FILE]
 
-The whole command in a process of its own, start-up and every output included; the network is untrained, which costs the
-same. "memory" is that process's peak.
+The whole command in a process of its own, start-up and every output included; the network is
+untrained, which costs the same. "memory" is that process's peak.
 """
 
 from __future__ import annotations

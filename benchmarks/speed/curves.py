@@ -2,9 +2,10 @@
 
     python benchmarks/speed/curves.py [--voxels 100000000] [--cases 40] [--out FILE]
 
-Cases of 5e6 / 2 voxels at 1e8, a patient each, random float32 maps with a few lesions in place; every figure of the
-protocol: rankings with 2,000 patient resamples, per-case thresholds, lesions, AUPRO. In a process of its own; "memory" is
-its peak, scores and labels included.
+Cases of 5e6 / 2 voxels at 1e8, a patient each, random float32 maps with a few lesions in place;
+every figure of the
+protocol: rankings with 2,000 patient resamples, per-case thresholds, lesions, AUPRO. In a process
+of its own; "memory" is its peak, scores and labels included.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from paired import Load, Report, arguments
 
 
 def measure(voxels: int, count: int) -> tuple[float, float, float, float, int]:
-    """(seconds, foreign load, peak megabytes, of it before the protocol began, number of figures)."""
+    """(seconds, foreign load, peak megabytes, of it before the protocol began, number of
+    figures)."""
     from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
     from pseudohealthy.evaluation.protocols.strict import strict
     from pseudohealthy.evaluation.records import CaseResult, Place

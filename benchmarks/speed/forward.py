@@ -1,10 +1,11 @@
-"""Share of the machine's bf16 convolution peak that the U-Net reaches, forwards and in a training step.
+"""Share of the machine's bf16 convolution peak that the U-Net reaches, forwards and in a training
+step.
 
     python benchmarks/speed/forward.py [--rounds 5] [--only 32 64] [--out FILE]
 
-The peak is the fastest of several 3x3 convolutions of one layer, measured in the same rounds. FLOPs are those of
-`torch.utils.flop_counter` (2 per multiply and add), attention included, whose two products per block are matrix products
-here; a training step counts three times the forward pass.
+The peak is the fastest of several 3x3 convolutions of one layer, measured in the same rounds. FLOPs
+are those of `torch.utils.flop_counter` (2 per multiply and add), attention included, whose two
+products per block are matrix products here; a training step counts three times the forward pass.
 """
 
 from __future__ import annotations

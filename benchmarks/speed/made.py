@@ -1,4 +1,5 @@
-"""What the benchmarks run on: untrained runs and phantoms. Speed does not depend on what a network has learnt."""
+"""What the benchmarks run on: untrained runs and phantoms. Speed does not depend on what a network
+has learnt."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from pseudohealthy.runs.run import Run
 
 
 def restorer(recipe: Recipe) -> Restorer:
-    """A method as `detect` has it. Layers that start at zero are filled: a network that answers nothing hides errors."""
+    """A method as `detect` has it. Layers that start at zero are filled: a network that answers
+    nothing hides errors."""
     torch.manual_seed(0)
     model = recipe.make_restorer()
     generator = torch.Generator().manual_seed(1)
@@ -27,7 +29,8 @@ def restorer(recipe: Recipe) -> Restorer:
 
 
 def untrained(name: str, folder: Path, *settings: str) -> Run:
-    """A run folder of a recipe, as training would leave it, with random weights and a threshold of 0.5."""
+    """A run folder of a recipe, as training would leave it, with random weights and a threshold of
+    0.5."""
     recipe = Recipe.load(name).set(settings).resolved()
     run = Run.create(folder, recipe)
     sha256 = checkpoint.save(folder / "best_model.safetensors", restorer(recipe).state_dict(), {})
@@ -44,7 +47,8 @@ def slices(count: int, size: int, channels: int = 1) -> Tensor:
 
 
 def heads(folder: Path, count: int, shape: tuple[int, int, int] = (8, 96, 96), split: str = "val") -> Path:
-    """A folder layout of MR heads, half of them with a lesion and its mask: ``split/good``, ``split/bad``, ``masks``."""
+    """A folder layout of MR heads, half of them with a lesion and its mask: ``split/good``,
+    ``split/bad``, ``masks``."""
     rng = np.random.default_rng(0)
     for name in ("train/good", f"{split}/good", f"{split}/bad", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Measuring in pairs: A B A B in one process, medians, and how busy the machine was with something else meanwhile."""
+"""Measuring in pairs: A B A B in one process, medians, and how busy the machine was with something
+else meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ clock = time.perf_counter  # or processor seconds, as ``--cpu`` has it
 
 
 def busy() -> tuple[float, float]:
-    """(seconds that all processors worked, seconds of them for this process and its finished children)."""
+    """(seconds that all processors worked, seconds of them for this process and its finished
+    children)."""
     words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _wait, *rest = map(int, words)
     own = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -25,7 +27,8 @@ def busy() -> tuple[float, float]:
 
 
 class Load:
-    """``with Load() as load``: afterwards `foreign` is the share of all processors that others used, `seconds` the time."""
+    """``with Load() as load``: afterwards `foreign` is the share of all processors that others
+    used, `seconds` the time."""
 
     foreign = seconds = 0.0
 
@@ -40,7 +43,8 @@ class Load:
 
 
 def paired(runs: dict[str, Callable[[], object]], rounds: int = 5) -> tuple[dict[str, float], float]:
-    """Median seconds of each, run in turn after one turn to warm up, and the foreign load meanwhile."""
+    """Median seconds of each, run in turn after one turn to warm up, and the foreign load
+    meanwhile."""
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -54,7 +58,8 @@ def paired(runs: dict[str, Callable[[], object]], rounds: int = 5) -> tuple[dict
 
 
 class Report:
-    """Rows as they come: printed, and appended to ``--out`` as JSON lines. What a figure needs to be read stands in it."""
+    """Rows as they come: printed, and appended to ``--out`` as JSON lines. What a figure needs to
+    be read stands in it."""
 
     def __init__(self, name: str, out: Path | None = None):
         self.name, self.out = name, out

@@ -1,8 +1,9 @@
-"""The plain loop: each method as the published systems compute it. One image at a time, float32, contiguous layout, the
-whole attention matrix at once, windows one after the other, parameters that ask for gradients. Same weights, same noise.
+"""The plain loop: each method as the published systems compute it. One image at a time, float32,
+contiguous layout, the whole attention matrix at once, windows one after the other, parameters that
+ask for gradients. Same weights, same noise.
 
-Written from the papers' algorithms; what is not network (blending, map operators) is the package's own, so that a
-comparison measures how networks are called and nothing else.
+Written from the papers' algorithms; what is not network (blending, map operators) is the package's
+own, so that a comparison measures how networks are called and nothing else.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def guided(model: Guided, x: Tensor, draw: Draw) -> Tensor:
 
 @torch.no_grad()
 def partial(model: Ddpm, x: Tensor, draw: Draw) -> Tensor:
-    """Noise to each depth and walk back, one draw after the other; deterministic or ancestral as the model says."""
+    """Noise to each depth and walk back, one draw after the other; deterministic or ancestral as
+    the model says."""
     found = []
     for depth in model.depths:
         streams = model.noisy(draw.fork(f"depth {depth}")).repeat(model.draws)
@@ -116,7 +118,8 @@ def thor(model: Thor, x: Tensor, draw: Draw) -> Tensor:
 
 @torch.no_grad()
 def patched(model: Patched, x: Tensor, draw: Draw) -> Tensor:
-    """Behrendt et al. 2023: one patch after the other, the whole image through the network each time."""
+    """Behrendt et al. 2023: one patch after the other, the whole image through the network each
+    time."""
     trail = []
     for depth in model.depths:
         boxes, cells = zip(*model.grid(*x.shape[-2:]), strict=True)

@@ -1,9 +1,10 @@
-"""Two ranks of one thread against one rank of one thread, in training and in detection, by the program itself.
+"""Two ranks of one thread against one rank of one thread, in training and in detection, by the
+program itself.
 
     python benchmarks/speed/ranks.py [--out FILE]
 
-Time that grows with the work: the difference of a long and a short command, so that start-up (seconds of imports in each
-process) is left out; the same work in all, the same global batch.
+Time that grows with the work: the difference of a long and a short command, so that start-up
+(seconds of imports in each process) is left out; the same work in all, the same global batch.
 """
 
 from __future__ import annotations

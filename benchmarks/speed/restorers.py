@@ -1,9 +1,11 @@
-"""Each method per image and per volume against the plain loop of the published systems, exact in tolerance.
+"""Each method per image and per volume against the plain loop of the published systems, exact in
+tolerance.
 
     python benchmarks/speed/restorers.py [--only guided thor] [--planes 8] [--rounds 1] [--out FILE]
 
-"exact" is float32 as `detect --precision fp32` runs it, "bf16" as it runs by default where the processor has bf16. Both
-give the plain loop's twins (the published sizes only when named; a minute each): the largest and the mean difference (images in [-1, 1]) stand in the row.
+"exact" is float32 as `detect --precision fp32` runs it, "bf16" as it runs by default where the
+processor has bf16. Both give the plain loop's twins (the published sizes only when named; a minute
+each): the largest and the mean difference (images in [-1, 1]) stand in the row.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from functools import partial
 
 from paired import Report, arguments, paired
 
-# What a person waits without noticing; tests/test_budget.py holds seconds of the processor to much the same.
+# What a person waits without noticing; tests/test_budget.py holds seconds of the processor to much
+# the same.
 BUDGETS = {"pseudohealthy --help": 500, "import pseudohealthy": 150}  # ms, of an import beyond Python's own start
 LINES = {
     "python -c pass": ["-c", "pass"],

@@ -1,10 +1,12 @@
-"""A grid of 5 x 5 settings against one setting: what sharing restorations, encodings, weights and cases saves.
+"""A grid of 5 x 5 settings against one setting: what sharing restorations, encodings, weights and
+cases saves.
 
     python benchmarks/speed/sweep.py [--cases 2] [--out FILE]
 
-Two grids. Gradient scale x noise level as in Wolleb et al. 2022, Figs 4 to 6, every level walked, against its deepest and
-its middle setting; gradient scale x smoothing of the map, against one setting. The classifier and the U-Net are those of
-wolleb-brats-small with one channel, untrained. "naive" is 25 sweeps of one setting each (the mean of three, times 25).
+Two grids. Gradient scale x noise level as in Wolleb et al. 2022, Figs 4 to 6, every level walked,
+against its deepest and its middle setting; gradient scale x smoothing of the map, against one
+setting. The classifier and the U-Net are those of wolleb-brats-small with one channel, untrained.
+"naive" is 25 sweeps of one setting each (the mean of three, times 25).
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Entry point of the installed program. SIGTERM ends it as Ctrl-C does, from the first import on.
+    """Entry point of the installed program. SIGTERM ends it as Ctrl-C does, from the first import
+    on.
 
     With --debug a traceback is shown, and the exit code stays the contract's.
     """

@@ -19,7 +19,8 @@ LONGEST = 600  # characters of a message: one quotes what a file holds, and a fi
 
 
 def one_line(text: str) -> str:
-    """The text on one line, its middle left out where it is long, and nothing in it that moves a cursor or turns text round."""
+    """The text on one line, its middle left out where it is long, and nothing in it that moves a
+    cursor or turns text round."""
     text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 100]} ... {text[-95:]}"
 
@@ -27,8 +28,10 @@ def one_line(text: str) -> str:
 class Fault(Exception):
     """A finding about the user's input, settings, model or machine; never a bug of ours.
 
-    code: upper-case word such as ``TRUNCATED``; message: what was found, without patient data; cure: what to do;
-    exit: the exit code when this ends the command (3 = no usable input); case: id of the case it concerns.
+    code: upper-case word such as ``TRUNCATED``; message: what was found, without patient data;
+    cure: what to do;
+    exit: the exit code when this ends the command (3 = no usable input); case: id of the case it
+    concerns.
     """
 
     def __init__(self, code: str, message: str, cure: str = "", *, exit: int = NO_INPUT, case: str | None = None):

@@ -117,7 +117,8 @@ class Text(Mark):
 
 
 class File(Text):
-    """The path of a file or folder that a training starts from; "" for none. It is read then only."""
+    """The path of a file or folder that a training starts from; "" for none. It is read then
+    only."""
 
 
 def plain(value: float) -> str:

@@ -1,4 +1,5 @@
-"""The same words on more processes: what torchrun sets in the environment, and what one process is without it."""
+"""The same words on more processes: what torchrun sets in the environment, and what one process is
+without it."""
 
 from __future__ import annotations
 
@@ -91,8 +92,8 @@ def join(device: str = "auto", *, objects: bool = False) -> World:
 
     Args:
         device: auto | cpu | cuda[:n].
-        objects: what travels are rows, not tensors: over gloo whatever the device, waiting for days, and only the first
-            process talks. Otherwise gloo on a CPU, NCCL on CUDA.
+        objects: what travels are rows, not tensors: over gloo whatever the device, waiting for
+            days, and only the first process talks. Otherwise gloo on a CPU, NCCL on CUDA.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     place = pick_device(device)
@@ -100,7 +101,8 @@ def join(device: str = "auto", *, objects: bool = False) -> World:
         return World(0, 1, place)
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if place.type == "cuda":
-        # inputs are shared out to more processes than GPUs where somebody wants it, training steps are not
+        # inputs are shared out to more processes than GPUs where somebody wants it, training steps
+        # are not
         place = torch.device("cuda", local % torch.cuda.device_count() if objects else local)
         torch.cuda.set_device(place)
     else:

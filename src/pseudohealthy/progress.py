@@ -1,4 +1,5 @@
-"""Progress with an estimate: a bar on a terminal, a plain line now and then elsewhere, nothing with ``--quiet``."""
+"""Progress with an estimate: a bar on a terminal, a plain line now and then elsewhere, nothing with
+``--quiet``."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ every = 20.0  # seconds between lines where there is no terminal
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """One line for the user, on standard error (standard output belongs to results); ``--quiet`` leaves errors."""
+    """One line for the user, on standard error (standard output belongs to results); ``--quiet``
+    leaves errors."""
     if error or not quiet:
         print(text, file=sys.stderr, flush=True)
 
@@ -37,7 +39,8 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """``with Progress("training", 1000) as bar: bar.advance(note="loss 0.1")``; works without a terminal, too."""
+    """``with Progress("training", 1000) as bar: bar.advance(note="loss 0.1")``; works without a
+    terminal, too."""
 
     def __init__(self, label: str, total: int, *, start: int = 0):
         self.label, self.total, self.done = label, total, start

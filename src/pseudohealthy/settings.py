@@ -1,10 +1,12 @@
-"""A signature is a configuration: settings, types and ranges are those of the constructor that takes them.
+"""A signature is a configuration: settings, types and ranges are those of the constructor that
+takes them.
 
     def __init__(self, *, draws: Annotated[int, Range(1, 1000)] = 1): ...
 
-From this one declaration a recipe, a flag and a Python call are checked, and the range is shown where settings are
-listed. A parameter whose type is a dataclass is a table of settings, and its default gives the method's own defaults;
-so is one that the class names in ``nested``, as {"network": UNet}.
+From this one declaration a recipe, a flag and a Python call are checked, and the range is shown
+where settings are listed. A parameter whose type is a dataclass is a table of settings, and its
+default gives the method's own defaults; so is one that the class names in ``nested``, as
+{"network": UNet}.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ SYNONYMS = {
 
 
 def settable(cls: Any, hidden: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
-    """Keyword parameters a recipe may set: all but those the canvas or the restorer dictates (``dictated``).
+    """Keyword parameters a recipe may set: all but those the canvas or the restorer dictates
+    (``dictated``).
 
     Args:
         hidden: further names that may not be set, by what holds the class as a table.
@@ -58,7 +61,8 @@ def hidden_in(cls: Any, table: str) -> set[str]:
 
 
 def default_of(cls: Any, key: str) -> dict[str, Any]:
-    """What a table holds where nothing is set, as far as it differs from the table's own signature."""
+    """What a table holds where nothing is set, as far as it differs from the table's own
+    signature."""
     default = inspect.signature(cls.__init__).parameters[key].default
     return dict(fields_of(default) if dataclasses.is_dataclass(default) else default)
 
@@ -85,7 +89,8 @@ def hints(init: Hashable) -> dict[str, Any]:
 def build(cls: Any, settings: dict[str, Any], where: str, **given: Any) -> Any:
     """``cls(**settings, **given)`` after a check of names, types and ranges against the signature.
 
-    Raises Fault RECIPE (exit 2), also for settings that the constructor finds to contradict one another.
+    Raises Fault RECIPE (exit 2), also for settings that the constructor finds to contradict one
+    another.
     """
     values, known = check(cls, settings, where), hints(cls.__init__)
     for key, value in values.items():
@@ -137,8 +142,8 @@ def complete(cls: Any, settings: dict[str, Any], where: str, hidden: Iterable[st
 def checked(init: Any) -> Any:
     """A constructor that refuses settings out of their ranges by name, for calls from Python.
 
-    A table may be given as a dict of what differs from the default. Positional arguments are objects, not settings,
-    and are passed on.
+    A table may be given as a dict of what differs from the default. Positional arguments are
+    objects, not settings, and are passed on.
     """
 
     @functools.wraps(init)
@@ -155,7 +160,8 @@ def checked(init: Any) -> Any:
 
 
 def filled(init: Any, key: str, settings: dict[str, Any], where: str) -> Any:
-    """The table `key` of a constructor: its default, with these settings in the place of the default's."""
+    """The table `key` of a constructor: its default, with these settings in the place of the
+    default's."""
     cls, default = hints(init)[key], inspect.signature(init).parameters[key].default
     values = check(cls, settings, where)
     try:
@@ -165,7 +171,8 @@ def filled(init: Any, key: str, settings: dict[str, Any], where: str) -> Any:
 
 
 def contradiction(error: ValueError, where: str) -> Fault:
-    """The fault of settings that contradict one another, from an error that says "what was found: what to do"."""
+    """The fault of settings that contradict one another, from an error that says "what was found:
+    what to do"."""
     found, _, cure = str(error).partition(": ")
     return Fault("RECIPE", f"{where}{found}", cure or "correct the recipe", exit=USAGE)
 
@@ -173,7 +180,8 @@ def contradiction(error: ValueError, where: str) -> Fault:
 def check_fields(
     thing: Any, name: Callable[[str], str], code: str = "RECIPE", only: Callable[[Any], bool] | None = None
 ) -> None:
-    """Bring the fields of a dataclass to their types, frozen or not; Fault (exit 2) under ``name(field)`` otherwise.
+    """Bring the fields of a dataclass to their types, frozen or not; Fault (exit 2) under
+    ``name(field)`` otherwise.
 
     Args:
         only: which annotations are looked at; by default all.
@@ -188,7 +196,8 @@ def check_fields(
 
 
 def coerce(value: Any, hint: Any, where: str) -> Any:
-    """The value in the type that `hint` annotates. Fault RECIPE (exit 2) where it has another, or is out of range."""
+    """The value in the type that `hint` annotates. Fault RECIPE (exit 2) where it has another, or
+    is out of range."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return marked(value, hint, where)
@@ -279,7 +288,8 @@ def refusal(where: str, value: Any, wanted: str, why: str = "cannot be used") ->
 
 
 def undeclared(cls: Any, where: str, hidden: Iterable[str] = ()) -> Iterator[str]:
-    """Settings whose annotation says no range and needs one: numbers, texts and lists without a mark."""
+    """Settings whose annotation says no range and needs one: numbers, texts and lists without a
+    mark."""
     nested = tables(cls)
     for key in settable(cls, hidden):
         if key in nested:

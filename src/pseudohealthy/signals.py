@@ -1,4 +1,5 @@
-"""What a stop from outside does: a training ends its step and saves its state; `detect` writes the rows it has."""
+"""What a stop from outside does: a training ends its step and saves its state; `detect` writes the
+rows it has."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ PAUSE = 2.0  # seconds; a second signal within them is the same wish: Ctrl-C twi
 
 
 class Signals:
-    """SIGTERM and SIGINT end the step, not the process, so that the state is saved; a second one ends at once."""
+    """SIGTERM and SIGINT end the step, not the process, so that the state is saved; a second one
+    ends at once."""
 
     def __init__(self) -> None:
         self.seen = False
@@ -40,9 +42,11 @@ class Signals:
 
 
 class Stop(contextlib.ContextDecorator):
-    """SIGTERM, SIGINT and SIGHUP end what runs at once, by KeyboardInterrupt; `held` keeps them off what must be whole.
+    """SIGTERM, SIGINT and SIGHUP end what runs at once, by KeyboardInterrupt; `held` keeps them off
+    what must be whole.
 
-    An import is never interrupted: it would leave half a library behind, and what then fails looks like a bug.
+    An import is never interrupted: it would leave half a library behind, and what then fails looks
+    like a bug.
     """
 
     def __init__(self) -> None:
@@ -78,7 +82,8 @@ class Stop(contextlib.ContextDecorator):
             self.holding = False
 
     def leave(self) -> None:
-        """The process ends now, and no further signal changes that: Python's own end would fail half way."""
+        """The process ends now, and no further signal changes that: Python's own end would fail
+        half way."""
         self.holding = True
         self.before = dict.fromkeys(self.before, signal.SIG_IGN)
 

@@ -1,4 +1,5 @@
-"""Phantoms: equation 1 of the splotch experiment, heads with lesions, and files that read back as they were meant."""
+"""Phantoms: equation 1 of the splotch experiment, heads with lesions, and files that read back as
+they were meant."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def test_the_splotch_is_equation_one():
 
 
 def test_the_ranges_include_both_ends():
-    """Reach of the union: centre 6..22, offset up to 2, radius up to 5: pixels -1..29, so the border is touched."""
+    """Reach of the union: centre 6..22, offset up to 2, radius up to 5: pixels -1..29, so the
+    border is touched."""
     masks = draws()
     assert masks[:, 0].any() and masks[:, 27].any() and masks[:, :, 0].any() and masks[:, :, 27].any()
     assert masks.sum(axis=(1, 2)).min() >= 5  # a whole disc of radius 1 always fits

@@ -1,4 +1,5 @@
-"""Shells complete commands, the flags of a command, and names: by running what `completion` prints."""
+"""Shells complete commands, the flags of a command, and names: by running what `completion`
+prints."""
 
 from __future__ import annotations
 

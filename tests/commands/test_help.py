@@ -1,4 +1,5 @@
-"""Help fits 80 columns wherever it is read, has a sentence for every word, and equals the page of the docs."""
+"""Help fits 80 columns wherever it is read, has a sentence for every word, and equals the page of
+the docs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What people mistype gets one line that says what was meant, whatever the terminal, with exit 2."""
+"""What people mistype gets one line that says what was meant, whatever the terminal, with exit
+2."""
 
 from __future__ import annotations
 

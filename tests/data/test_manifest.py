@@ -250,7 +250,8 @@ def test_splits_follow_patients_sites_and_the_seed(tmp_path):
 
 
 def test_only_the_healthy_train(tmp_path):
-    """A patient with one anomalous or unknown case is a test patient; without a healthy one, all are divided."""
+    """A patient with one anomalous or unknown case is a test patient; without a healthy one, all
+    are divided."""
     label = {1: ANOMALOUS, 3: None}
     split = assign_splits(cases_of(tmp_path, 40, label=lambda i: label.get(i, HEALTHY)))
     assert {c.patient_id for c in split if c.split != "test"}.isdisjoint({"p0", "p1"})
@@ -296,7 +297,8 @@ def test_a_single_patient_with_an_anomaly_is_for_the_test(tmp_path, count, wante
 
 
 def test_published_splits_leak_and_are_caught(shared):
-    """The patch-diffusion IXI lists share scans between train and test (duplicate rows in IXI.xls)."""
+    """The patch-diffusion IXI lists share scans between train and test (duplicate rows in
+    IXI.xls)."""
     import csv
 
     lists, cases = shared / "data" / "published-splits" / "behrendt", []

@@ -30,7 +30,8 @@ def write(root, table):
 
 @pytest.fixture
 def table(tmp_path):
-    """Twenty patients of eleven slices, eight of whom bleed on the tenth; each slice is as bright as its number."""
+    """Twenty patients of eleven slices, eight of whom bleed on the tenth; each slice is as bright
+    as its number."""
     folder = tmp_path / "ct-ich" / "images"
     folder.mkdir(parents=True)
     rows = []

@@ -34,7 +34,8 @@ def pair(folder, name, seed, colours, suffix="png"):
 
 @pytest.fixture
 def source(tmp_path):
-    """Two BHSD volumes; of ctich_mini two slices of CT-ICH, 10199 is nearly one, 10300 is of a patient who is not there."""
+    """Two BHSD volumes; of ctich_mini two slices of CT-ICH, 10199 is nearly one, 10300 is of a
+    patient who is not there."""
     bhsd, mini = tmp_path / "ct-masks" / "bhsd_mini", tmp_path / "ct-masks" / "ctich_mini"
     pair(bhsd, "165017", 1, [(0, 0, 255), (255, 255, 0)])
     pair(bhsd, "165018", 2, [(0, 255, 0)])

@@ -1,4 +1,5 @@
-"""Public radiograph sets: label policies, boxes, patients; a miniature of every layout with its traps."""
+"""Public radiograph sets: label policies, boxes, patients; a miniature of every layout with its
+traps."""
 
 from __future__ import annotations
 
@@ -190,7 +191,8 @@ def test_grazpedwri_boxes_in_pixels_and_letters_are_no_pathology(tmp_path, capsy
 
 
 def test_grazpedwri_counts_studies_as_thor_counts_x_rays():
-    """Two projections of one visit are one study; the table's column says so, else the third part of the name."""
+    """Two projections of one visit are one study; the table's column says so, else the third part
+    of the name."""
     stems = (
         "0001_1297860395_01_WRI-L1_M014",
         "0001_1297860435_01_WRI-L2_M014",

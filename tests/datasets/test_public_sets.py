@@ -1,4 +1,5 @@
-"""Public volume sets: a miniature of every layout with its traps goes through `prepare`, `load` and the readers."""
+"""Public volume sets: a miniature of every layout with its traps goes through `prepare`, `load` and
+the readers."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def volume(path, values=None, shift=0.0):
 
 
 def read(case):
-    """The image and the mask of a loaded case; the labels its manifest sets apart are not lesion."""
+    """The image and the mask of a loaded case; the labels its manifest sets apart are not
+    lesion."""
     apart = [int(v) for name in ("mask_ignore", "mask_background") for v in case.extra.get(name, "").split()]
     scan = read_image(case.image, case.root)
     return scan, read_mask(case.mask, case.root, scan, ignore=apart)

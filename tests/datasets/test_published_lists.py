@@ -1,4 +1,5 @@
-"""Published lists: every leak they hold is said with its count, and the manifest that is written has none."""
+"""Published lists: every leak they hold is said with its count, and the manifest that is written
+has none."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def behrendt_list(folder, name, scans, kind="ixi", label=0):
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """IXI001 twice in training and once in test, IXI003 in training and validation, IXI006 twice in test."""
+    """IXI001 twice in training and once in test, IXI003 in training and validation, IXI006 twice in
+    test."""
     scans = {number: f"IXI00{number}-Guys-000{number}" for number in range(1, 10)}
     splits = tmp_path / "data" / "splits"
     behrendt_list(splits, "IXI_train_fold0", [scans[k] for k in (1, 1, 2, 3, 4)])
@@ -119,7 +121,8 @@ def wrist(name):
 
 @pytest.fixture
 def wrist_lists(tmp_path):
-    """0001_b trains although it is in boneanomaly; patient 0002 is in both normal lists; 0005_a has two boxes."""
+    """0001_b trains although it is in boneanomaly; patient 0002 is in both normal lists; 0005_a has
+    two boxes."""
     folder = tmp_path / "thor" / "thor-wrist"
     thor_list(folder, "train_normal", map(wrist, ("0001_a", "0001_b", "0002_a", "0003_a")))
     thor_list(folder, "test_normal", map(wrist, ("0002_b", "0004_a", "0006_a")))
@@ -220,7 +223,8 @@ def test_the_wrist_lists_are_measured_by_the_wrist_rule(wrist_lists, drawn, tmp_
 
 
 def brain_lists(folder, masks=True):
-    """Two healthy IXI slices to train and one to validate on, three of ATLAS: with lesion, without, without mask file."""
+    """Two healthy IXI slices to train and one to validate on, three of ATLAS: with lesion, without,
+    without mask file."""
     data = folder.parent / "data"
     rows = {
         name: f"./data/{name}.png"

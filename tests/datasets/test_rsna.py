@@ -1,4 +1,5 @@
-"""RSNA haemorrhage CT: studies by header, order by position, labels by slice, every trap of the published set."""
+"""RSNA haemorrhage CT: studies by header, order by position, labels by slice, every trap of the
+published set."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Source:
         self.root, self.lines, self.count = root, ["ID,Label"], 0
 
     def study(self, patient: int, labels, *, name: int = 0, z=None, **options) -> list[str]:
-        """One slice per label (None: without), slice values 10, 20, ... upwards; file names run against position."""
+        """One slice per label (None: without), slice values 10, 20, ... upwards; file names run
+        against position."""
         images = [f"ID_{self.count + len(labels) - k:09x}" for k in range(len(labels))]
         self.count += len(labels)
         for place, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -52,7 +54,8 @@ class Source:
 
 @pytest.fixture
 def source(tmp_path) -> Source:
-    """Ten healthy patients of three slices, four who bleed on the third of four, one with a healthy and a bleeding study."""
+    """Ten healthy patients of three slices, four who bleed on the third of four, one with a healthy
+    and a bleeding study."""
     source = Source(tmp_path / "rsna")
     for patient in range(1, 11):
         source.study(patient, [0, 0, 0])
@@ -84,7 +87,8 @@ def test_by_study_nobody_who_bleeds_anywhere_trains(source, tmp_path):
 
 
 def test_patients_who_bleed_are_in_validation_and_in_test_and_the_counts_are_said(source, tmp_path, capsys):
-    """A training needs both kinds to have a ROC-AUC; the healthy patients are divided as they were without it."""
+    """A training needs both kinds to have a ROC-AUC; the healthy patients are divided as they were
+    without it."""
     manifest = prepare("rsna", source.save(), tmp_path / "out")
     bleeding = {f"ID_{patient:08x}" for patient in range(11, 16)}
     shares = {name: len(set(manifest.split(name).patients) & bleeding) for name in ("train", "val", "test")}

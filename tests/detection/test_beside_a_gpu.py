@@ -1,4 +1,5 @@
-"""Beside a GPU a thread reads and writes while the network computes; what is written is the same."""
+"""Beside a GPU a thread reads and writes while the network computes; what is written is the
+same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Scans unlike those a run was trained on are told, by name and with a p-value; healthy ones as rarely as promised."""
+"""Scans unlike those a run was trained on are told, by name and with a p-value; healthy ones as
+rarely as promised."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ EXAMPLES = sorted((models.examples("brain-t1") / "test" / "good").glob("*.png"))
 
 
 def heads(count: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Ovals with a bright spot in front: (planes (1, 1, S, S), foreground (1, S, S)) each, a little different."""
+    """Ovals with a bright spot in front: (planes (1, 1, S, S), foreground (1, S, S)) each, a little
+    different."""
     rng, size, found = np.random.default_rng(seed), 48, []
     y, x = np.mgrid[:size, :size] / size - 0.5
     for _ in range(count):

@@ -1,4 +1,5 @@
-"""An interrupted `detect` goes on where it stopped, trusts nothing it cannot verify, and ends with the same table."""
+"""An interrupted `detect` goes on where it stopped, trusts nothing it cannot verify, and ends with
+the same table."""
 
 from __future__ import annotations
 

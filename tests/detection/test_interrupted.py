@@ -42,7 +42,8 @@ def process(*words: object, more: tuple[str, ...] = ()) -> subprocess.Popen[str]
 
 
 def stopped(child, out: Path, *, pattern: str, seconds: float, signals: list[int]) -> tuple[int, str]:
-    """Exit code and last words of a process that is sent signals `seconds` after a file of this pattern is there."""
+    """Exit code and last words of a process that is sent signals `seconds` after a file of this
+    pattern is there."""
     end = time.monotonic() + 120
     while pattern and not list(out.glob(pattern)) and child.poll() is None and time.monotonic() < end:
         time.sleep(0.02)

@@ -1,4 +1,5 @@
-"""Which series is which file stands in the key, outside the outputs, for its owner; nothing else knows a name."""
+"""Which series is which file stands in the key, outside the outputs, for its owner; nothing else
+knows a name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`detect --engine ray`: the rows and outputs of the plain engine, whatever happens to the workers."""
+"""`detect --engine ray`: the rows and outputs of the plain engine, whatever happens to the
+workers."""
 
 from __future__ import annotations
 
@@ -113,7 +114,8 @@ class Rehearsal:
 
 @pytest.fixture
 def rehearsed(monkeypatch):
-    """Detect with engine ray but without a cluster; the function takes what a worker does before its task."""
+    """Detect with engine ray but without a cluster; the function takes what a worker does before
+    its task."""
     stage = Rehearsal()
     monkeypatch.setattr(ray_workers, "require_ray", lambda: stage)
     monkeypatch.setattr(ray_workers, "cluster", lambda workers: contextlib.nullcontext(stage))
@@ -135,7 +137,8 @@ def rehearsed(monkeypatch):
 def test_what_a_lost_worker_had_in_hand_is_given_to_another_and_nothing_is_done_twice(
     rehearsed, tiny_run, tmp_path, monkeypatch, capsys
 ):
-    """Lost after its second case: the two stay as they are, the others of its task follow, in input order."""
+    """Lost after its second case: the two stay as they are, the others of its task follow, in input
+    order."""
     saved, save = [], Finding.save
 
     def killed(self, *given):

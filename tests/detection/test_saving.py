@@ -1,4 +1,5 @@
-"""A case that cannot be saved is one failed row: the rest is written, nothing of it is left, and --resume goes on."""
+"""A case that cannot be saved is one failed row: the rest is written, nothing of it is left, and
+--resume goes on."""
 
 from __future__ import annotations
 
@@ -179,7 +180,8 @@ def test_a_note_about_a_kind_is_no_reason_to_warn(tiny_run, tmp_path):
 
 # -- a mixed batch ----------------------------------------------------------------------------------------------------
 def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(ct_run, tmp_path, monkeypatch, capsys):
-    """Legal and repairable headers, a picture, a NIfTI and three killers in one batch, with every kind."""
+    """Legal and repairable headers, a picture, a NIfTI and three killers in one batch, with every
+    kind."""
     from pseudohealthy.anomalies.phantoms import nifti
 
     root = tmp_path / "in"

@@ -1,4 +1,5 @@
-"""Beside a known reference: found and missed by their own rule, and a twin that still shows the lesion is named so."""
+"""Beside a known reference: found and missed by their own rule, and a twin that still shows the
+lesion is named so."""
 
 from __future__ import annotations
 

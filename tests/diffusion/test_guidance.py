@@ -1,4 +1,5 @@
-"""Classifier guidance moves the sample by the amount the closed form says, and touches no weight."""
+"""Classifier guidance moves the sample by the amount the closed form says, and touches no
+weight."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def test_one_guided_estimate_is_the_formula():
 
 @pytest.mark.parametrize("steps", [1000, 250])
 def test_guidance_moves_the_mean_to_that_of_the_conditional(steps):
-    """With log p(y|x0) = w x0, data N(m, v) become N(m + w v, v); at level t, log p(y|x_t) has the slope below."""
+    """With log p(y|x0) = w x0, data N(m, v) become N(m + w v, v); at level t, log p(y|x_t) has the
+    slope below."""
     w = 0.8
 
     def log_p(x, t):

@@ -1,4 +1,5 @@
-"""The sampler against closed forms: the exact denoiser of Gaussian data, mean 0.3, variance 0.25."""
+"""The sampler against closed forms: the exact denoiser of Gaussian data, mean 0.3, variance
+0.25."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`compare`: the same cases, the same voxels, paired differences, controls in every run's setting."""
+"""`compare`: the same cases, the same voxels, paired differences, controls in every run's
+setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One image by all runs: which case, which plane, what each run made of it, and what its channels are called."""
+"""One image by all runs: which case, which plane, what each run made of it, and what its channels
+are called."""
 
 from __future__ import annotations
 

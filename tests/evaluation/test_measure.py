@@ -1,4 +1,5 @@
-"""`evaluate` from a run and a folder of pictures to records: what is measured, against what, and what is refused."""
+"""`evaluate` from a run and a folder of pictures to records: what is measured, against what, and
+what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A metric that this module registers, and nothing else names, is in every table; its better end is the lower one."""
+"""A metric that this module registers, and nothing else names, is in every table; its better end is
+the lower one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The strict protocol: every record complete, nothing undefined written, methods beside controls."""
+"""The strict protocol: every record complete, nothing undefined written, methods beside
+controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Each protocol gives the published figure in its published variant and, by default, the one that was meant."""
+"""Each protocol gives the published figure in its published variant and, by default, the one that
+was meant."""
 
 from __future__ import annotations
 
@@ -277,7 +278,8 @@ def test_the_wrist_rule_takes_its_threshold_from_healthy_validation(radiographs)
 
 @pytest.fixture(scope="module")
 def by_class():
-    """Three fractures found, a metal found and one missed, one class without a published name, two controls."""
+    """Three fractures found, a metal found and one missed, one class without a published name, two
+    controls."""
     rng, found = np.random.default_rng(8), []
     kinds = [["fracture"], ["fracture", "metal"], ["fracture"], ["my class"], [], []]
     for method in ("ddpm", "control: intensity", "control: nothing"):

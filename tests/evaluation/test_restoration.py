@@ -1,4 +1,5 @@
-"""Figures of the twin itself: against the true healthy image where it is known, and inside against outside the lesion."""
+"""Figures of the twin itself: against the true healthy image where it is known, and inside against
+outside the lesion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`evaluate --protocol`: what a manifest says of planes, boxes and ignored labels reaches the protocol that needs it."""
+"""`evaluate --protocol`: what a manifest says of planes, boxes and ignored labels reaches the
+protocol that needs it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""What evaluate, compare and sweep measure stays what it was: figures.json is from before restoring and reading were apart.
+"""What evaluate, compare and sweep measure stays what it was: figures.json is from before restoring
+and reading were apart.
 
-The methods have no network, so that another processor or version of torch gives the same figures. After a change that means
-to change one: ``python tests/evaluation/test_same_figures.py > tests/evaluation/figures.json``, and say why in the commit.
+The methods have no network, so that another processor or version of torch gives the same figures.
+After a change that means to change one: ``python tests/evaluation/test_same_figures.py >
+tests/evaluation/figures.json``, and say why in the commit.
 """
 
 from __future__ import annotations

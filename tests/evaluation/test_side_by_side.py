@@ -27,7 +27,8 @@ from pseudohealthy.evaluation.intensity import (
     with_contrast,
 )
 from pseudohealthy.evaluation.measure import Reading
-from pseudohealthy.preprocessing.canvas import Canvas, Fitted
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.report.page import write_report
 from pseudohealthy.restorers.apply import Applied
 from pseudohealthy.restorers.conditioned import Conditioned
@@ -104,7 +105,8 @@ def test_a_copy_keeps_intensities_at_every_contrast_and_a_fixed_twin_only_its_ow
     items = [read(n, 1, lesion=True) for n in range(4)]
 
     def fixed(planes):
-        """Brought back to the contrast it learnt, which the last pixel tells: it is half the range then."""
+        """Brought back to the contrast it learnt, which the last pixel tells: it is half the range
+        then."""
         contrast = torch.log((planes[:, 0, -1, -1] + 1) / 2) / np.log(0.5)
         return torch.cat([with_contrast(plane[None], 1 / float(c)) for plane, c in zip(planes, contrast, strict=True)])
 
@@ -144,7 +146,8 @@ def test_divergence_of_batches_is_that_of_each():
 
 # -- the conditioning image --------------------------------------------------------------------------------------
 def conditioned(answer) -> SimpleNamespace:
-    """A detector of a conditioned restorer whose vector is the image's mean and whose network is a function."""
+    """A detector of a conditioned restorer whose vector is the image's mean and whose network is a
+    function."""
     model = Conditioned(size=16, channels=1, **{k: v for k, v in SMALL.items() if k != "name"})
     model.model.context = lambda x: x.mean((1, 2, 3))[:, None]  # type: ignore[method-assign]
     model.model.denoiser.network = answer

@@ -1,4 +1,5 @@
-"""`sweep`: every setting measured as if the run had been made with it, restored once, chosen on validation."""
+"""`sweep`: every setting measured as if the run had been made with it, restored once, chosen on
+validation."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
 
 @pytest.fixture(scope="module")
 def labelled(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pictures with the test cases as validation cases: both labels, masks, none of them trained on."""
+    """The pictures with the test cases as validation cases: both labels, masks, none of them
+    trained on."""
     root = tmp_path_factory.mktemp("labelled") / "blobs"
     for place in ("train", "masks"):
         shutil.copytree(pictures / place, root / place)
@@ -80,7 +82,8 @@ def test_map_settings_share_one_restoration(tiny_run, pictures, monkeypatch):
 
 
 def test_the_depth_of_thor_is_swept_below_its_harmonised_levels(tiny, pictures, labelled, tmp_path):
-    """THOR's sensitivity analysis over T, as the page of the method shows it: the list stays as it is."""
+    """THOR's sensitivity analysis over T, as the page of the method shows it: the list stays as it
+    is."""
     recipe = tiny()
     network = {"width": 8, "multipliers": [1, 2], "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
     recipe.restorer = {

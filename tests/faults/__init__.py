@@ -1,1 +1,2 @@
-"""The fault table: what goes wrong with inputs, models and machines, staged for real and scored from what happens."""
+"""The fault table: what goes wrong with inputs, models and machines, staged for real and scored
+from what happens."""

@@ -19,7 +19,8 @@ def chosen(words: list[str]) -> list[str]:
 
 
 def main(words: list[str]) -> int:
-    """Prints id, expected, got, score; ``--write FILE`` also writes the page of the documentation."""
+    """Prints id, expected, got, score; ``--write FILE`` also writes the page of the
+    documentation."""
     page = Path(words.pop(words.index("--write") + 1)) if "--write" in words else None
     names, rows, results = chosen([word for word in words if not word.startswith("--")]), table(), []
     begun = time.monotonic()

@@ -336,7 +336,8 @@ def bad_zips(folder: Path) -> Iterator[tuple[str, Path]]:
         raw[raw.index(mark) + place] |= 1
     secret.write_bytes(raw)
     yield "encrypted", secret
-    # A million members cost 100 MB to write; a directory of 100,001 empty ones crosses the same limit.
+    # A million members cost 100 MB to write; a directory of 100,001 empty ones crosses the same
+    # limit.
     many, directory = io.BytesIO(), bytearray()
     local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 0, 0, 0, 0, 1, 0) + b"a"
     many.write(local)

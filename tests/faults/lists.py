@@ -1,4 +1,5 @@
-"""C: manifests, folders and published data sets with doubles, leaks, strange names and missing files."""
+"""C: manifests, folders and published data sets with doubles, leaks, strange names and missing
+files."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ def blobs(root: Path) -> Path:
 
 
 def heads(root: Path, modality: str) -> Path:
-    """A folder layout of synthetic heads as NIfTI, a diseased one with its mask; MR without skull."""
+    """A folder layout of synthetic heads as NIfTI, a diseased one with its mask; MR without
+    skull."""
     for number, place in enumerate(("train/good/a", "train/good/b", "val/good/c", "test/good/d", "test/bad/e")):
         shape, lesion = (6, 32, 32), 0.3 if "bad" in place else None
         values, mask, affine = head(np.random.default_rng(number), shape=shape, modality=modality, lesion=lesion)

@@ -254,7 +254,8 @@ def n22(stage: Stage) -> Iterator[Trial]:
 
 
 def with_masks(stage: Stage, changes: dict[str, Callable]) -> Path:
-    """A data set of a healthy head and a diseased one for each change of its right mask: (values, affine) -> the same."""
+    """A data set of a healthy head and a diseased one for each change of its right mask: (values,
+    affine) -> the same."""
     root = stage.folder / "data"
     (root / "masks").mkdir(parents=True)
     for seed, place in enumerate(["test/good/d", *(f"test/bad/{name}" for name in changes)]):

@@ -23,7 +23,8 @@ from faults.stage import Stage, only, rows_of
 
 
 def huge_png(path: Path, side: int) -> Path:
-    """A valid 8-bit grey PNG of side x side zeros, a few kB, written without the pixels in memory."""
+    """A valid 8-bit grey PNG of side x side zeros, a few kB, written without the pixels in
+    memory."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -186,7 +187,8 @@ def p11(stage: Stage) -> Iterator[Trial]:
 
 
 def judged(stage: Stage, masks: dict[str, np.ndarray], suffix: str = "png") -> tuple[Done, dict[str, int]]:
-    """`evaluate` of a healthy picture and one for each mask; the marked pixels of the cases it measured."""
+    """`evaluate` of a healthy picture and one for each mask; the marked pixels of the cases it
+    measured."""
     root, out = stage.folder / f"data-{suffix}", stage.out()
     png(root / "test" / "good" / "sound.png", 1)
     (root / "masks").mkdir(parents=True)

@@ -64,7 +64,8 @@ def r1(stage: Stage) -> Iterator[Trial]:
     from pseudohealthy.errors import Fault
     from pseudohealthy.runs import checkpoint
 
-    # A forked child saves in a loop and is killed at a random moment: 200 kills in seconds instead of an hour of starts.
+    # A forked child saves in a loop and is killed at a random moment: 200 kills in seconds instead
+    # of an hour of starts.
     folder = stage.folder / "run"
     shutil.copytree(stage.tiny, folder)
     path, rng, broken = folder / "resume.safetensors", np.random.default_rng(0), 0

@@ -1,7 +1,9 @@
-"""How a row of the fault table is scored: from exit code, message, files, memory and time, never by hand.
+"""How a row of the fault table is scored: from exit code, message, files, memory and time, never by
+hand.
 
-2 = the expected outcome exactly; 1 = safe, but unclear or not as promised; 0 = silently wrong, a hang, or exit 0 where
-there was a failure; -2 = data lost, code run or identifiers leaked. A row of several trials is as good as its worst.
+2 = the expected outcome exactly; 1 = safe, but unclear or not as promised; 0 = silently wrong, a
+hang, or exit 0 where there was a failure; -2 = data lost, code run or identifiers leaked. A row of
+several trials is as good as its worst.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ ERROR = re.compile(r"^error\[(\w+)\]( case=[^:]*)?: .+; .+", re.M)
 
 @dataclass
 class Done:
-    """One command as it ended. exit None: it hung and was ended; grown: MB of memory it needed at most."""
+    """One command as it ended. exit None: it hung and was ended; grown: MB of memory it needed at
+    most."""
 
     exit: int | None
     out: str = ""
@@ -35,8 +38,9 @@ class Done:
 
 @dataclass
 class Trial:
-    """What must be true of a command. exit: the codes that are right; says: words of message or result; facts: safety, by
-    name; exact: promises, by name; harms: by name; code: the word in the brackets of an error line."""
+    """What must be true of a command. exit: the codes that are right; says: words of message or
+    result; facts: safety, by name; exact: promises, by name; harms: by name; code: the word in the
+    brackets of an error line."""
 
     done: Done
     exit: tuple[int, ...] = (0,)
@@ -80,8 +84,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table. act: stages it and yields its trials; quick: in-process and under a second or two; adapted:
-    why another outcome is expected than the table's original wording."""
+    """A row of the table. act: stages it and yields its trials; quick: in-process and under a
+    second or two; adapted: why another outcome is expected than the table's original wording."""
 
     id: str
     what: str

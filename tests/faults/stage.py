@@ -1,4 +1,5 @@
-"""Where faults are staged: an empty folder for each row, three small runs, and the program in this process or its own."""
+"""Where faults are staged: an empty folder for each row, three small runs, and the program in this
+process or its own."""
 
 from __future__ import annotations
 
@@ -129,8 +130,8 @@ class Stage:
     def process(self, *words: object, hang: float = 2 * HANG, limit: Mapping[int, int] | None = None,
                 environment: Mapping[str, str | None] | None = None, prelude: str = "",
                 act: Callable[[subprocess.Popen], None] | None = None, cwd: Path | None = None) -> Done:  # fmt: skip
-        """The program as its own process. limit: resource limits; prelude: Python that runs first; act: what is done to it
-        meanwhile; environment: variables, None to remove one."""
+        """The program as its own process. limit: resource limits; prelude: Python that runs first;
+        act: what is done to it meanwhile; environment: variables, None to remove one."""
         code = f"{prelude}\nimport sys\nfrom pseudohealthy.__main__ import run\nsys.argv[0] = 'pseudohealthy'\nrun()"
         variables = {
             **os.environ,

@@ -1,4 +1,5 @@
-"""Every row of the fault table, scored: none may fall below what it has reached, and none may do harm."""
+"""Every row of the fault table, scored: none may fall below what it has reached, and none may do
+harm."""
 
 from __future__ import annotations
 

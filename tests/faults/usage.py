@@ -11,7 +11,8 @@ from faults.stage import Stage
 
 
 def typed(stage: Stage, line: str, *words: str, code: str = "USAGE", exit: int = 2) -> Trial:
-    """A command line that is refused in one line with these words; nothing is printed or written."""
+    """A command line that is refused in one line with these words; nothing is printed or
+    written."""
     before = sorted(stage.folder.rglob("*"))
     done = stage.run(*shlex.split(line))
     facts = {"nothing written": sorted(stage.folder.rglob("*")) == before, "nothing printed": not done.out}

@@ -1,4 +1,5 @@
-"""D: DICOM series that hold more volumes than one, and headers that leave out what reading needs."""
+"""D: DICOM series that hold more volumes than one, and headers that leave out what reading
+needs."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ ENHANCED = "1.2.840.10008.5.1.4.1.1.2.1"
 
 
 def twice(stage: Stage, one: dict[str, object], other: dict[str, object], shift: float = 0.0) -> Path:
-    """Two series of 10 slices under one series UID, the second with brighter pixels and other attributes."""
+    """Two series of 10 slices under one series UID, the second with brighter pixels and other
+    attributes."""
     folder = series_of(stage, put(**one))
     for number, path in enumerate(slices(folder / "more", seed=0)):
 

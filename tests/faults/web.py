@@ -90,7 +90,8 @@ def w2(stage: Stage) -> Iterator[Trial]:
 
 
 class Server:
-    """A running `serve`: its address, plain HTTP requests to it, and how much memory it has needed."""
+    """A running `serve`: its address, plain HTTP requests to it, and how much memory it has
+    needed."""
 
     def __init__(self, address: str, pid: int):
         self.parts, self.pid = urlsplit(address), pid
@@ -106,7 +107,8 @@ class Server:
         headers: Mapping[str, str] | None = None,
         body: bytes | Iterator[bytes] | None = None,
     ) -> tuple[int, dict, bytes]:
-        """(status, headers, body); 0 where the connection was cut. An iterator is sent in pieces, its size undeclared."""
+        """(status, headers, body); 0 where the connection was cut. An iterator is sent in pieces,
+        its size undeclared."""
         link = http.client.HTTPConnection(self.parts.hostname or "", self.parts.port, timeout=60)
         try:
             link.putrequest(method, path, skip_host="Host" in (headers or {}))
@@ -170,7 +172,8 @@ def serving(stage: Stage, *options: str) -> Iterator[Server | None]:
 
 
 def attacked(stage: Stage, attack: Callable[[Server], tuple[dict, dict]], *options: str) -> Iterator[Trial]:
-    """A trial of an attack on `serve`: (facts, harms) from the server, which must answer its owner afterwards as before."""
+    """A trial of an attack on `serve`: (facts, harms) from the server, which must answer its owner
+    afterwards as before."""
     with serving(stage, *options) as server:
         if server is None:
             yield Trial(Done(1), absent="`serve` names no address")

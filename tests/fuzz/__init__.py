@@ -1,1 +1,2 @@
-"""Broken files of every kind the program reads: property tests, a coverage-guided fuzzer, and what they once found."""
+"""Broken files of every kind the program reads: property tests, a coverage-guided fuzzer, and what
+they once found."""

@@ -1,8 +1,10 @@
-"""``python -m fuzz.drive [SECONDS]``: a coverage-guided fuzzer (atheris, which is libFuzzer) over the readers.
+"""``python -m fuzz.drive [SECONDS]``: a coverage-guided fuzzer (atheris, which is libFuzzer) over
+the readers.
 
-Every target runs in its own process for its share of SECONDS, on a copy of its seeds, with the package and the pure
-Python readers below it instrumented; half of the inputs are made by `mutate`, which knows the formats' headers. What is
-no `Fault` of one clear line ends the process and is saved into ``corpus/``, where ``test_readers.py`` replays it for good.
+Every target runs in its own process for its share of SECONDS, on a copy of its seeds, with the
+package and the pure Python readers below it instrumented; half of the inputs are made by `mutate`,
+which knows the formats' headers. What is no `Fault` of one clear line ends the process and is saved
+into ``corpus/``, where ``test_readers.py`` replays it for good.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How files break: bytes flipped, lost, doubled or replaced by extreme numbers; fields of headers set to what no one meant."""
+"""How files break: bytes flipped, lost, doubled or replaced by extreme numbers; fields of headers
+set to what no one meant."""
 
 from __future__ import annotations
 

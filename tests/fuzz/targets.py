@@ -1,4 +1,5 @@
-"""What is done with a broken file, and the promise: it is read, or refused by a `Fault` of one clear line."""
+"""What is done with a broken file, and the promise: it is read, or refused by a `Fault` of one
+clear line."""
 
 from __future__ import annotations
 
@@ -124,7 +125,8 @@ TARGETS: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 
 def attempt(kind: str, folder: Path, data: bytes) -> Fault | None:
-    """The Fault with which a file of these bytes is refused, None where it is read. Whatever else is raised is a defect."""
+    """The Fault with which a file of these bytes is refused, None where it is read. Whatever else
+    is raised is a defect."""
     name, act = TARGETS[kind]
     path = folder / name
     path.write_bytes(data)

@@ -1,4 +1,5 @@
-"""The canvas keeps the grid and stays in range for every shape, affine, pixel size and unit; or it refuses."""
+"""The canvas keeps the grid and stays in range for every shape, affine, pixel size and unit; or it
+refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whatever lies in a file: it is read, or refused by one clear line; and it costs no more than the file is large."""
+"""Whatever lies in a file: it is read, or refused by one clear line; and it costs no more than the
+file is large."""
 
 from __future__ import annotations
 

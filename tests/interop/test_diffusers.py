@@ -1,4 +1,5 @@
-"""A diffusers UNet2DModel becomes a run that answers as it did; options we have not are refused by name."""
+"""A diffusers UNet2DModel becomes a run that answers as it did; options we have not are refused by
+name."""
 
 from __future__ import annotations
 

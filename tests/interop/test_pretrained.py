@@ -1,4 +1,5 @@
-"""A training starts from the network of a run or of a diffusers folder, with other channels where they differ."""
+"""A training starts from the network of a run or of a diffusers folder, with other channels where
+they differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Published checkpoints become runs that restore as the network did; everything else is refused and leaves nothing."""
+"""Published checkpoints become runs that restore as the network did; everything else is refused and
+leaves nothing."""
 
 from __future__ import annotations
 
@@ -278,7 +279,8 @@ LINEAR = Schedule("linear", 1000)
 
 
 class Knowing(nn.Module):
-    """A network that has learned one image by heart, in one range, and noise of at least one strength."""
+    """A network that has learned one image by heart, in one range, and noise of at least one
+    strength."""
 
     def __init__(self, unit=False, weakest=0.0, twice=False):
         super().__init__()

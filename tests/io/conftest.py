@@ -18,7 +18,8 @@ def volume() -> np.ndarray:
 
 @pytest.fixture
 def write_series():
-    """Write a series; every keyword may be a list with one value a slice. Returns paths in the order of the planes."""
+    """Write a series; every keyword may be a list with one value a slice. Returns paths in the
+    order of the planes."""
     import pydicom
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid

@@ -1,4 +1,5 @@
-"""DICOM: slices lie where their headers say, in the units their headers say; irregular series are refused by name."""
+"""DICOM: slices lie where their headers say, in the units their headers say; irregular series are
+refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Compressed pixels are those that GDCM, and with it ITK, reads: 12-bit JPEG, streams that contradict their header."""
+"""Compressed pixels are those that GDCM, and with it ITK, reads: 12-bit JPEG, streams that
+contradict their header."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ gdcm = pytest.importorskip("gdcm")
 
 @pytest.fixture
 def encode(tmp_path, write_series):
-    """One MR slice compressed by GDCM; more: header values written afterwards, which the stream may contradict."""
+    """One MR slice compressed by GDCM; more: header values written afterwards, which the stream may
+    contradict."""
 
     def made(plane: np.ndarray, syntax: str, bits: int, *, signed: bool = False, **more):
         folder = tmp_path / f"{syntax}-{bits}-{signed}"

@@ -1,4 +1,5 @@
-"""Enhanced multi-frame images: every frame a slice, wherever the file keeps what it says about it."""
+"""Enhanced multi-frame images: every frame a slice, wherever the file keeps what it says about
+it."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def put(item: Dataset, sequence: str, key: str, value) -> None:
 def enhanced(
     path: Path, planes: np.ndarray, frames: list[dict], *, shared=tuple(ALWAYS), series="1.2.3", **top
 ) -> Path:
-    """A multi-frame MR image. frames: what each says by keyword; shared: the keywords of ALWAYS that stand only once."""
+    """A multi-frame MR image. frames: what each says by keyword; shared: the keywords of ALWAYS
+    that stand only once."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = MR, f"1.2.3.{abs(hash(path.name)) % 10**8}"

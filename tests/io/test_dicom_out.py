@@ -1,4 +1,5 @@
-"""Findings as DICOM objects: where the lesion is in the patient, in whose study, and by the rules of the standard."""
+"""Findings as DICOM objects: where the lesion is in the patient, in whose study, and by the rules
+of the standard."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def lesion_of(scan) -> np.ndarray:
 
 
 def segmented_points(path) -> np.ndarray:
-    """Patient coordinates (LPS, mm) of the voxels of a SEG, by pydicom and the text of the standard alone (C.7.6.2.1.1)."""
+    """Patient coordinates (LPS, mm) of the voxels of a SEG, by pydicom and the text of the standard
+    alone (C.7.6.2.1.1)."""
     ds = pydicom.dcmread(path)
     frames = ds.pixel_array.reshape(-1, ds.Rows, ds.Columns)
     shared = ds.SharedFunctionalGroupsSequence[0]

@@ -1,5 +1,5 @@
-"""Findings as other readers see them: dcmqi, by which 3D Slicer opens segmentations and parametric maps, and dcmtk;
-and series as dcm2niix sees them."""
+"""Findings as other readers see them: dcmqi, by which 3D Slicer opens segmentations and parametric
+maps, and dcmtk; and series as dcm2niix sees them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from pseudohealthy.io.scan import Scan
 
 
 def dcmqi(program: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """What dcmqi makes of an object: (planes, rows, columns) and its affine (plane, row, column -> RAS+ mm)."""
+    """What dcmqi makes of an object: (planes, rows, columns) and its affine (plane, row, column ->
+    RAS+ mm)."""
     folder = path.with_suffix("")
     folder.mkdir()
     command = [str(executable(program)), "--inputDICOM", str(path), "--outputDirectory", str(folder), "-t", "nifti"]
@@ -93,8 +94,9 @@ def test_dcmqi_reads_the_values_of_a_tilted_map(tmp_path):
 @needs("dcm2niix")
 @pytest.mark.parametrize("name", HEADS)
 def test_dcm2niix_sees_the_same_values_at_the_same_places(tmp_path, write_series, volume, name):
-    """Both turned so that their axes run to the right, to the front and up. Of multi-frame images dcm2niix takes the order of
-    the frames and the thickness where these headers say positions, so none is asked here."""
+    """Both turned so that their axes run to the right, to the front and up. Of multi-frame images
+    dcm2niix takes the order of the frames and the thickness where these headers say positions, so
+    none is asked here."""
     scan = series(name, tmp_path, write_series, volume)
     folder = tmp_path / "converted"
     folder.mkdir()

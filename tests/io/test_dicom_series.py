@@ -1,4 +1,5 @@
-"""DICOM series that hold more than one volume, or less: told apart by what differs, named by it, never mixed."""
+"""DICOM series that hold more than one volume, or less: told apart by what differs, named by it,
+never mixed."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def each(values: dict, count: int = 10) -> dict:
 
 @pytest.fixture
 def both(tmp_path, write_series, volume):
-    """Two volumes written under one series UID: the keywords are those of the first and of the second."""
+    """Two volumes written under one series UID: the keywords are those of the first and of the
+    second."""
 
     def write(one: dict, other: dict, *, shift=(0.0, 0.0, 0.0), count=10, **how):
         base, few = np.array((-10.0, -20.0, -30.0)), volume[:count]

@@ -1,4 +1,5 @@
-"""Headers as real files have them: legal values are taken over, clear faults put right, the rest left out, and said."""
+"""Headers as real files have them: legal values are taken over, clear faults put right, the rest
+left out, and said."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every file under a path is either a scan with a unique, harmless id or is left out with a reason."""
+"""Every file under a path is either a scan with a unique, harmless id or is left out with a
+reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Reference masks: honest ones are taken and said, what is none is refused before a figure is made."""
+"""Reference masks: honest ones are taken and said, what is none is refused before a figure is
+made."""
 
 from __future__ import annotations
 

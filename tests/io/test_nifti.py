@@ -1,4 +1,5 @@
-"""NIfTI: any orientation comes in canonical and goes back in place; damaged or doubtful files are named."""
+"""NIfTI: any orientation comes in canonical and goes back in place; damaged or doubtful files are
+named."""
 
 from __future__ import annotations
 
@@ -330,7 +331,8 @@ def test_n23_masks_on_another_grid_are_refused_with_both_grids(tmp_path, data):
 
 
 def test_n23_a_refused_mask_is_described_as_it_lies_beside_the_image(tmp_path):
-    """Of a mask that lacks a slab, only the slab differs, whichever way image and mask are stored."""
+    """Of a mask that lacks a slab, only the slab differs, whichever way image and mask are
+    stored."""
     affine = np.diag([3.0, 2, 6, 1])
     scan = io.read(save(tmp_path / "x.nii", np.random.default_rng(0).random(SHAPE).astype(np.float32), affine))
     mask = np.zeros(SHAPE, np.uint8)

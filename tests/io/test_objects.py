@@ -1,4 +1,5 @@
-"""Python objects as scans: the planes of their file, on their own grid; anything else is one clear line."""
+"""Python objects as scans: the planes of their file, on their own grid; anything else is one clear
+line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A lesion whose place in the patient is known is found there in the outputs, however the volume is stored."""
+"""A lesion whose place in the patient is known is found there in the outputs, however the volume is
+stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The 12-bit header error of the RSNA haemorrhage set is repaired on reading, and nothing else is touched."""
+"""The 12-bit header error of the RSNA haemorrhage set is repaired on reading, and nothing else is
+touched."""
 
 from __future__ import annotations
 

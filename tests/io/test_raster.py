@@ -1,4 +1,5 @@
-"""Pictures and arrays: full depth in, full depth out, and nothing is unpickled, inflated or guessed."""
+"""Pictures and arrays: full depth in, full depth out, and nothing is unpickled, inflated or
+guessed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A DICOM series and the NIfTI file made of it show a model the same planes, and each is written on its own grid."""
+"""A DICOM series and the NIfTI file made of it show a model the same planes, and each is written on
+its own grid."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def axes_of(row, column, step, spacing=(2.0, 0.5, 0.75), first=(-10.0, -20.0, -3
 
 @pytest.fixture(params=WAYS)
 def pair(request, tmp_path, write_series, volume):
-    """(folder of a series, NIfTI file of the same values, stored values, affine) of one way of acquiring."""
+    """(folder of a series, NIfTI file of the same values, stored values, affine) of one way of
+    acquiring."""
     row, column, step = WAYS[request.param]
     write_series(tmp_path / "series", volume, orientation=(*row, *column), step=np.multiply(step, 2.0))
     affine = axes_of(row, column, step)

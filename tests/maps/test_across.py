@@ -1,4 +1,5 @@
-"""`map.across`: a map smoothed along the planes of its volume, where it is made, stored and checked."""
+"""`map.across`: a map smoothed along the planes of its volume, where it is made, stored and
+checked."""
 
 from __future__ import annotations
 

@@ -128,7 +128,8 @@ SIZE = 16
 
 
 def healthy(count: int, seed: int = 0) -> torch.Tensor:
-    """Images around the twin 0, whose left half varies ten times as much as the right one and is too bright by 0.1."""
+    """Images around the twin 0, whose left half varies ten times as much as the right one and is
+    too bright by 0.1."""
     x = 0.02 * torch.randn(count, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
     x[..., : SIZE // 2] = 10 * x[..., : SIZE // 2] + 0.1
     return x

@@ -1,4 +1,5 @@
-"""Intervals resample patients; the quick paths equal the slow one; coverage is near what is claimed."""
+"""Intervals resample patients; the quick paths equal the slow one; coverage is near what is
+claimed."""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ def test_patients_not_slices_are_resampled():
 
 
 def test_coverage_is_near_95_percent_where_slices_of_a_patient_agree():
-    """True mean 0, 40 patients of 5 nearly equal slices each, 300 studies: about 95 % of intervals hold the truth."""
+    """True mean 0, 40 patients of 5 nearly equal slices each, 300 studies: about 95 % of intervals
+    hold the truth."""
     rng = np.random.default_rng(9)
     weight = bootstrap.weights(40, 500)
     held = 0

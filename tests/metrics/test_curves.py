@@ -1,4 +1,5 @@
-"""The curve is exact: it equals scikit-learn and brute force, ties included, and stays quick and small."""
+"""The curve is exact: it equals scikit-learn and brute force, ties included, and stays quick and
+small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Lesions are counted one by one: found, missed and imagined, by size; AUPRO equals its definition."""
+"""Lesions are counted one by one: found, missed and imagined, by size; AUPRO equals its
+definition."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ def test_size_classes_are_millilitres_where_known_and_thors_pixels_elsewhere():
 
 
 def brute_pro(values, truth, limit):
-    """Mean overlap per region against the false positive rate at every threshold, trapezoids, cut at the limit."""
+    """Mean overlap per region against the false positive rate at every threshold, trapezoids, cut
+    at the limit."""
     labels, count = ndimage.label(truth, np.ones((3, 3, 3)))
     rates, overlaps = [0.0], [0.0]
     for threshold in np.unique(values)[::-1]:

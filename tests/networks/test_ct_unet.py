@@ -1,4 +1,5 @@
-"""The U-Net of the patched CT code: sizes, and what its decoder sees in the published and in the intended form."""
+"""The U-Net of the patched CT code: sizes, and what its decoder sees in the published and in the
+intended form."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ def test_lpips_is_the_published_formula(tmp_path, trunk):
 
 
 def test_published_heads_load_by_their_names(shared, tmp_path):
-    """The linear heads of the lpips package, beside any trunk; the newer version wins where a folder has both."""
+    """The linear heads of the lpips package, beside any trunk; the newer version wins where a
+    folder has both."""
     folder = shared / "data" / "lpips-linear"
     for trunk in SIZES:
         place = tmp_path / trunk

@@ -37,7 +37,8 @@ def test_equal_images_are_entirely_similar_also_when_smaller_than_the_window():
 
 
 def test_only_values_relative_to_the_range_matter():
-    """The default range is that of [-1, 1]; the constants of range 1 on such images give another measure."""
+    """The default range is that of [-1, 1]; the constants of range 1 on such images give another
+    measure."""
     x, y = pair()
     zero_based = ssim((x + 1) / 2, (y + 1) / 2, data_range=1.0)
     shifted = ssim(x + 1, y + 1, data_range=2.0)

@@ -1,7 +1,8 @@
 """Reference vectors of published systems: where they are and how a case is read.
 
-PSEUDOHEALTHY_PARITY=DIR runs these tests on the vectors in DIR, and a case that is there is never skipped. Otherwise
-the subset in ``vectors/`` is used, and ``parity/`` of the shared data folder for the rest.
+PSEUDOHEALTHY_PARITY=DIR runs these tests on the vectors in DIR, and a case that is there is never
+skipped. Otherwise the subset in ``vectors/`` is used, and ``parity/`` of the shared data folder for
+the rest.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ BUNDLED = Path(__file__).parent / "vectors"
 
 
 class Case:
-    """One operation of a published system: ``case.json``, arrays by run, weights by file or generated."""
+    """One operation of a published system: ``case.json``, arrays by run, weights by file or
+    generated."""
 
     def __init__(self, folder: Path, elsewhere: list[Path]):
         self.folder, self.elsewhere = folder, elsewhere
@@ -42,7 +44,8 @@ class Case:
         return {name.removeprefix(prefix): torch.from_numpy(self.arrays[name]) for name in names}
 
     def weights(self, run: str | None = None) -> dict[str, Tensor]:
-        """The state dict of a run (``weights_RUN.safetensors`` where there is one) or of the case."""
+        """The state dict of a run (``weights_RUN.safetensors`` where there is one) or of the
+        case."""
         files = list(self.info["weight_files"])
         file = next((f for f in files if f.endswith(f"weights_{run}.safetensors")), files[0])
         places = [self.folder / file, *(root / self.folder.name / file for root in self.elsewhere)]
@@ -62,7 +65,8 @@ class Case:
         return weights
 
     def enlarged(self, small: Tensor) -> Tensor:
-        """The image of a full-size case, by the times that its ``conventions.x`` repeats the stored one."""
+        """The image of a full-size case, by the times that its ``conventions.x`` repeats the stored
+        one."""
         times = int(re.search(r"repeated (\d+) times", self.info["conventions"]["x"]).group(1))
         return small.repeat_interleave(times, 2).repeat_interleave(times, 3)
 
@@ -78,7 +82,8 @@ class Case:
 
 
 class Stored:
-    """A draw that hands out a run's stored noise fields in their order, whatever it is asked to be."""
+    """A draw that hands out a run's stored noise fields in their order, whatever it is asked to
+    be."""
 
     def __init__(self, arrays: dict[str, Tensor]):
         self.fields = [arrays[name] for name in sorted(arrays) if name.startswith("noise_")]
@@ -102,7 +107,8 @@ def stored():
 
 @pytest.fixture
 def network():
-    """network(interop, state, **options) -> (UNet with these weights, its settings): a module of `interop` converts."""
+    """network(interop, state, **options) -> (UNet with these weights, its settings): a module of
+    `interop` converts."""
 
     def convert(interop: Any, state: dict[str, Tensor], **options: Any) -> tuple[UNet, dict[str, Any]]:
         settings, weights = interop.convert(state, **options)

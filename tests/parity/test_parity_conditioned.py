@@ -1,4 +1,5 @@
-"""cDDPM: context encoder, conditioned one-step reconstruction and training loss of the published code."""
+"""cDDPM: context encoder, conditioned one-step reconstruction and training loss of the published
+code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Patched CT diffusion: network, windows, losses and sliding-window score of the published code, with its draws."""
+"""Patched CT diffusion: network, windows, losses and sliding-window score of the published code,
+with its draws."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def test_published_ct_configuration(parity, name):
 
 
 def test_ct_windows(parity):
-    """The windows are the same; the published code then truncates to 8 bits, at most one step darker."""
+    """The windows are the same; the published code then truncates to 8 bits, at most one step
+    darker."""
     a = parity("ct_pddpm_operators").tensors("window")
     hu = a["hu"].numpy()
     size = 8 * math.ceil(max(hu.shape) / 8)  # nothing is resized
@@ -101,7 +103,8 @@ def test_ct_losses_schedule_and_noising(parity):
     tables = case.tensors("schedule")
     levels = len(tables["cosine_betas"])
     schedule = Schedule("cosine", levels, floor=1e-4)
-    # The published tables are float32: differences of cosines near 1 lose three digits in the betas, one in their product.
+    # The published tables are float32: differences of cosines near 1 lose three digits in the
+    # betas, one in their product.
     torch.testing.assert_close(schedule.beta[1:].float(), tables["cosine_betas"], rtol=1e-3, atol=0)
     for own, name in ((schedule, "cosine"), (Schedule("linear", levels), "linear")):
         expected = tables[f"{name}_alphas_cumprod"]

@@ -1,4 +1,5 @@
-"""Evaluation operators: correct figures from the defaults, published ones from the published variants.
+"""Evaluation operators: correct figures from the defaults, published ones from the published
+variants.
 
 Volumes of the reference are stored (x, y, z); here planes come first: (z, x, y).
 """

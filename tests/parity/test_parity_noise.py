@@ -35,7 +35,8 @@ def test_schedules(parity, prefix, settings):
         double = table.dtype == torch.float64
         rtol = tolerance["float64"]["cosine_rtol" if "cosine" in prefix else "rtol"]
         rtol = rtol if double else tolerance["float32"]["rtol"]
-        # A table made in float32 loses digits where 1 - beta is small, at the last few of 1000 steps.
+        # A table made in float32 loses digits where 1 - beta is small, at the last few of 1000
+        # steps.
         atol = 1e-14 if double else 1e-8
         torch.testing.assert_close(own[name][levels], table, rtol=rtol, atol=atol, check_dtype=False)
 

@@ -1,4 +1,5 @@
-"""pDDPM: boxes, one-step patch reconstruction, stitching and training loss of the published code, with its draws."""
+"""pDDPM: boxes, one-step patch reconstruction, stitching and training loss of the published code,
+with its draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""THOR: network, map operators and the released inference loop give the published implementation's numbers."""
+"""THOR: network, map operators and the released inference loop give the published implementation's
+numbers."""
 
 from __future__ import annotations
 

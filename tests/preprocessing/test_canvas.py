@@ -1,4 +1,5 @@
-"""The canvas loses nothing it promises to keep: values, geometry, masks and what the restoration did not touch."""
+"""The canvas loses nothing it promises to keep: values, geometry, masks and what the restoration
+did not touch."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.preprocessing.canvas import WINDOWS, Canvas, Placement, window_range
+from pseudohealthy.preprocessing.canvas import WINDOWS, Canvas, window_range
 from pseudohealthy.preprocessing.foreground import foreground
+from pseudohealthy.preprocessing.placement import Placement
 
 SIDES = st.integers(10, 70)
 
@@ -40,7 +42,8 @@ def test_a_canvas_at_least_as_large_as_the_image_gives_every_value_back(height, 
     st.integers(40, 90), st.integers(40, 90), st.integers(12, 200), st.booleans(), st.booleans(), st.integers(0, 2**31)
 )
 def test_a_blob_comes_back_within_half_a_model_pixel(height, width, size, crop, nearest, seed):
-    """For every shape, crop and size: centre of mass of a blob before and after the model's grid."""
+    """For every shape, crop and size: centre of mass of a blob before and after the model's
+    grid."""
     rng = np.random.default_rng(seed)
     row, column = rng.uniform(15, height - 15), rng.uniform(15, width - 15)
     y, x = np.mgrid[:height, :width]
@@ -233,7 +236,8 @@ def test_head_ct_leaves_the_table_out():
 
 
 def test_real_slices_keep_their_head(shared):
-    """FLAIR slices with skull (very dark sites included): the tumour lies inside the foreground, the corners do not."""
+    """FLAIR slices with skull (very dark sites included): the tumour lies inside the foreground,
+    the corners do not."""
     from pseudohealthy.io import read_image, read_mask
 
     root = shared / "data" / "lgg-flair"

@@ -22,7 +22,8 @@ BRAIN, SKULL, HEAD = oval(0.56), oval(0.64), oval(0.72)
 
 
 def head() -> np.ndarray:
-    """HU (H, W): scalp with fat, skull, brain with ventricles and a calcification, table and a letter."""
+    """HU (H, W): scalp with fat, skull, brain with ventricles and a calcification, table and a
+    letter."""
     hu = np.full((SIDE, SIDE), -1000.0)
     hu[HEAD], hu[SKULL], hu[BRAIN] = -80, 900, 35
     hu[oval(0.12, wide=2)], hu[oval(0.03, row=0.4)] = 4, 400

@@ -1,4 +1,5 @@
-"""Volumes cut, scaled and thinned as published, with results that still lie on the input's own voxels."""
+"""Volumes cut, scaled and thinned as published, with results that still lie on the input's own
+voxels."""
 
 from __future__ import annotations
 
@@ -110,7 +111,8 @@ def test_without_known_mm_the_plane_is_fitted_and_a_warning_says_so():
 
 
 def test_training_merges_thin_planes_and_validation_keeps_them(tmp_path):
-    """Planes of 1 mm, a lesion on one: at 2 mm half as many, the one with the lesion anomalous, values averaged."""
+    """Planes of 1 mm, a lesion on one: at 2 mm half as many, the one with the lesion anomalous,
+    values averaged."""
     values = np.repeat(np.arange(40, dtype=np.float32)[None, None], 12, 0).repeat(12, 1) + 10
     lesion = np.zeros_like(values)
     lesion[4:8, 4:8, 21] = 1

@@ -1,4 +1,5 @@
-"""The matrices that carry planes to the model's grid and back: weights sum to one, areas and positions are kept."""
+"""The matrices that carry planes to the model's grid and back: weights sum to one, areas and
+positions are kept."""
 
 from __future__ import annotations
 
@@ -42,6 +43,7 @@ def test_the_nearest_model_pixel_is_taken_whole(side, size):
 
 @pytest.mark.parametrize("side, size", [(64, 16), (16, 64), (50, 30), (240, 128), (100, 97)])
 def test_what_lies_at_a_place_stays_there(side, size):
-    """Pixel centres are aligned: a ramp of positions gives the position, within a tenth of a pixel and without drift."""
+    """Pixel centres are aligned: a ramp of positions gives the position, within a tenth of a pixel
+    and without drift."""
     off = (resampling.forward(side, size) @ np.arange(side) - resampling.centres(side, size))[size // 4 : -size // 4]
     assert np.abs(off).max() < 0.1 and abs(off.mean()) < 0.01

@@ -1,7 +1,9 @@
-"""``python tests/reliability/licences.py [--write PAGE]``: every dependency with its licence; exit 1 for one that does not fit.
+"""``python tests/reliability/licences.py [--write PAGE]``: every dependency with its licence; exit
+1 for one that does not fit.
 
-Apache-2.0 software may depend on permissive and weak-copyleft (MPL, LGPL) packages; one under GPL or AGPL alone would
-bind whoever passes the whole on. Licences are what the installed packages say of themselves.
+Apache-2.0 software may depend on permissive and weak-copyleft (MPL, LGPL) packages; one under GPL
+or AGPL alone would bind whoever passes the whole on. Licences are what the installed packages say
+of themselves.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class Dependency:
 
 
 def gpl_only(licence: str) -> bool:
-    """Whether no alternative of "A OR B" is free of the GPL; one with a linking exception counts as free."""
+    """Whether no alternative of "A OR B" is free of the GPL; one with a linking exception counts as
+    free."""
     choices = re.split(r"\s+or\s+|;|/", licence, flags=re.I)
     return all(STRONG.search(WEAK.sub("", c)) and not EXCEPTION.search(c) for c in choices)
 
@@ -59,7 +62,8 @@ def licence_of(found: metadata.PackageMetadata) -> str:
 
 
 def dependencies() -> list[Dependency]:
-    """Of pyproject.toml, walked through the metadata of what is installed; alphabetical, each once, needs before extras."""
+    """Of pyproject.toml, walked through the metadata of what is installed; alphabetical, each once,
+    needs before extras."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 

@@ -1,7 +1,8 @@
-"""``python tests/reliability/mutants.py [NAME ...]``: one-line mistakes put into a copy of src, each of which a test must see.
+"""``python tests/reliability/mutants.py [NAME ...]``: one-line mistakes put into a copy of src,
+each of which a test must see.
 
-Prints caught or SURVIVED for each and ends with ``caught N/M``; exit 1 when one survives, or when a named test fails
-without any mutation (then "caught" would mean nothing).
+Prints caught or SURVIVED for each and ends with ``caught N/M``; exit 1 when one survives, or when a
+named test fails without any mutation (then "caught" would mean nothing).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Mutant:
-    """what: the mistake; file: below src/pseudohealthy; old occurs exactly once and becomes new; tests: must fail."""
+    """what: the mistake; file: below src/pseudohealthy; old occurs exactly once and becomes new;
+    tests: must fail."""
 
     what: str
     file: str

@@ -1,7 +1,8 @@
-"""Are there wheels of every pinned package for machines that this one is not? A dry resolution by pip; nothing is installed.
+"""Are there wheels of every pinned package for machines that this one is not? A dry resolution by
+pip; nothing is installed.
 
-Run by `make resolve`; prints a line for each Python and system, with the packages that have no wheel there. Exits 1 where
-a registry cannot be asked, or where one lacks.
+Run by `make resolve`; prints a line for each Python and system, with the packages that have no
+wheel there. Exits 1 where a registry cannot be asked, or where one lacks.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def asked(wanted: list[str], python: str, platforms: list[str], target: str) -> 
 
 
 def lacking(wanted: list[str], python: str, platforms: list[str]) -> list[str]:
-    """Pins without a wheel there: pip names one at a time, which is then left out. RuntimeError when it says another thing."""
+    """Pins without a wheel there: pip names one at a time, which is then left out. RuntimeError
+    when it says another thing."""
     found: list[str] = []
     with tempfile.TemporaryDirectory() as target:
         while True:

@@ -1,4 +1,5 @@
-"""kill -9 in the middle of a write leaves the old file or the new one, whole, and nothing that breaks the next command."""
+"""kill -9 in the middle of a write leaves the old file or the new one, whole, and nothing that
+breaks the next command."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ POINTS = ["before fsync", "before rename", "after rename"]
 
 
 def killed(work: Callable[[], object], seconds: float, look: Callable[[], None]) -> None:
-    """Do `work` again and again in a child of this process, kill it after `seconds`, and look at the file meanwhile."""
+    """Do `work` again and again in a child of this process, kill it after `seconds`, and look at
+    the file meanwhile."""
     child = os.fork()
     if child == 0:
         try:
@@ -42,7 +44,8 @@ def killed(work: Callable[[], object], seconds: float, look: Callable[[], None])
 
 
 def half_written(folder: Path) -> int:
-    """Temporary files of killed writers; they are removed as by the next command, so that the next kill is counted alone."""
+    """Temporary files of killed writers; they are removed as by the next command, so that the next
+    kill is counted alone."""
     left = list(folder.glob(".tmp-*"))
     for path in left:
         path.unlink()

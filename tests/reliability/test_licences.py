@@ -1,4 +1,5 @@
-"""Nothing that is passed on with the package is under GPL or AGPL alone, and every dependency states its licence."""
+"""Nothing that is passed on with the package is under GPL or AGPL alone, and every dependency
+states its licence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A training killed at a random step and resumed is the unbroken one, bit for bit: weights, average, optimiser, history."""
+"""A training killed at a random step and resumed is the unbroken one, bit for bit: weights,
+average, optimiser, history."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ def test_killed_at_a_random_step_and_once_more_after_resuming(whole, pictures, t
         [{k: v for k, v in entry.items() if "seconds" not in k} for entry in run.read_json("training_history.json")]
         for run in (unbroken, resumed)
     )
-    # The mean training loss of the first entry after a resume is over the steps since then only, as it must be
+    # The mean training loss of the first entry after a resume is over the steps since then only, as
+    # it must be
     assert a == b
     assert unbroken.read_json("threshold.json") == resumed.read_json("threshold.json")
     print(f"killed at steps {first} and {second} of {STEPS}: equal bit for bit")

@@ -1,4 +1,5 @@
-"""The case page: exact counts, everything inert, nothing loaded, small; and in a real browser, offline, it draws."""
+"""The case page: exact counts, everything inert, nothing loaded, small; and in a real browser,
+offline, it draws."""
 
 from __future__ import annotations
 
@@ -272,7 +273,8 @@ def test_a_region_in_the_list_moves_all_views_to_its_peak(tmp_path):
 
 
 def spots(shape=(6, 48, 40), **more) -> Finding:
-    """A finding with a square of 30 voxels, a bridge over an edge that joins two planes, and two single voxels."""
+    """A finding with a square of 30 voxels, a bridge over an edge that joins two planes, and two
+    single voxels."""
     one = finding(shape, **more)
     one.map = np.where(one.map > 0.4, one.map, np.float32(0.05))
     plane = shape[0] // 2

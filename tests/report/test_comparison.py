@@ -1,4 +1,5 @@
-"""The tables of a comparison and a sweep: nothing from outside becomes a command, and columns say what they are."""
+"""The tables of a comparison and a sweep: nothing from outside becomes a command, and columns say
+what they are."""
 
 from __future__ import annotations
 

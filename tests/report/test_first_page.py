@@ -1,4 +1,5 @@
-"""The demo's first page says what was drawn, found and missed: every word follows from the references."""
+"""The demo's first page says what was drawn, found and missed: every word follows from the
+references."""
 
 from __future__ import annotations
 

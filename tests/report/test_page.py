@@ -1,4 +1,5 @@
-"""The page is inert, complete and offline: hostile names stay text, nothing is loaded, failures come first."""
+"""The page is inert, complete and offline: hostile names stay text, nothing is loaded, failures
+come first."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ def test_of_a_volume_the_plane_with_the_most_anomaly_is_shown(tmp_path):
 
 
 def test_colours_come_from_the_threshold_and_not_from_the_image(tmp_path):
-    """A map far below the threshold stays dark; its own maximum does not become the brightest colour."""
+    """A map far below the threshold stays dark; its own maximum does not become the brightest
+    colour."""
     draw(tmp_path / "loud.png", 2.5)
     draw(tmp_path / "quiet.png", 0.3)
     lit = count(tmp_path / "loud.png", BRIGHTEST) - count(tmp_path / "quiet.png", BRIGHTEST)

@@ -1,4 +1,5 @@
-"""One road to a score: what training stores of a volume is what `detect` and `evaluate` say of its file."""
+"""One road to a score: what training stores of a volume is what `detect` and `evaluate` say of its
+file."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def volume(rng: np.random.Generator) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory):
-    """Volumes with an empty and a thin plane: six to train on, two of validation, two healthy test volumes."""
+    """Volumes with an empty and a thin plane: six to train on, two of validation, two healthy test
+    volumes."""
     root, rng = tmp_path_factory.mktemp("thin"), np.random.default_rng(3)
     names = [f"train/good/t{i}" for i in range(6)] + [f"val/good/v{i}" for i in range(2)]
     for name in [*names, "test/good/h0", "test/good/h1"]:
@@ -173,7 +175,8 @@ def test_the_jackknife_of_a_mean_is_its_standard_error():
 
 
 def test_the_spread_is_of_the_size_that_other_seeds_show(run):
-    """Of a volume's score, from the draws of one detection, against the spread over twelve run seeds."""
+    """Of a volume's score, from the draws of one detection, against the spread over twelve run
+    seeds."""
     scan = Scan.from_array(volume(np.random.default_rng(7)))
     found = []
     for seed in range(12):

@@ -32,7 +32,8 @@ def test_the_recipe_of_its_defaults_survives_writing_and_reading(name):
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_shape_and_range_are_kept(name, channels):
-    """The twin of a picture in [-1, 1] lies there as well where something clips it, or keeps close to it."""
+    """The twin of a picture in [-1, 1] lies there as well where something clips it, or keeps close
+    to it."""
     x = images(3, channels=channels)
     found = restored(build(name, channels), x, [0, 1, 2])
     assert found["healthy"].shape == x.shape and found["healthy"].dtype == torch.float32

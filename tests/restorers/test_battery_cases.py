@@ -1,4 +1,5 @@
-"""What every method must do in company: with planes of volumes, in two processes, on another device."""
+"""What every method must do in company: with planes of volumes, in two processes, on another
+device."""
 
 from __future__ import annotations
 
@@ -99,7 +100,8 @@ def process(rank: int, names: list[str], folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> Path:
-    """What two processes made of each method, in a file each; forked, so that they need not import again."""
+    """What two processes made of each method, in a file each; forked, so that they need not import
+    again."""
     folder = tmp_path_factory.mktemp("together")
     how = "spawn" if torch.cuda.is_initialized() else "fork"
     processes.start_processes(process, (METHODS, folder), nprocs=2, start_method=how)
@@ -128,7 +130,8 @@ def test_two_processes_restore_and_learn_what_one_does(name, together):
 # -- two devices -------------------------------------------------------------------------------------------------------
 @pytest.mark.gpu
 def test_two_devices_agree(name, monkeypatch):
-    """The GPU where there is one, else its branches on the CPU; a method that has attention there must take its branch."""
+    """The GPU where there is one, else its branches on the CPU; a method that has attention there
+    must take its branch."""
     taken: list[Tensor] = []
     attention = unet.F.scaled_dot_product_attention
 

@@ -1,4 +1,5 @@
-"""Conditioned diffusion: what the encoder sees, what its vector does, and where its first weights come from."""
+"""Conditioned diffusion: what the encoder sees, what its vector does, and where its first weights
+come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Consensus: averaged one-step estimates, signed smoothing, and healthy residuals as the yardstick."""
+"""Consensus: averaged one-step estimates, signed smoothing, and healthy residuals as the
+yardstick."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ SIZE = 24
 
 
 class Inventive(nn.Module):
-    """A network whose clean estimate is grey plus detail that hangs on the noise: different in every draw."""
+    """A network whose clean estimate is grey plus detail that hangs on the noise: different in
+    every draw."""
 
     def __init__(self, schedule, detail: float):
         super().__init__()
@@ -75,7 +77,8 @@ def test_smoothing_before_the_magnitude_silences_detail_and_keeps_a_lesion():
 
 
 def test_calibration_measures_in_healthy_spreads():
-    """Where health varies much, a residual means little: the same lesion stands out on the quiet side."""
+    """Where health varies much, a residual means little: the same lesion stands out on the quiet
+    side."""
     restorer = consensus(detail=0.0, sigma=1.0, floor=0.1)
     x = torch.zeros(1, 1, SIZE, SIZE)
     x[..., 10:14, 3:7] = x[..., 10:14, 17:21] = 0.05

@@ -1,4 +1,5 @@
-"""The context-encoding VAE: its two tasks, the squares it must fill in, and a map that is residual times gradient."""
+"""The context-encoding VAE: its two tasks, the squares it must fill in, and a map that is residual
+times gradient."""
 
 from __future__ import annotations
 

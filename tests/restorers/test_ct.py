@@ -1,4 +1,5 @@
-"""Patched diffusion on CT: what the network sees, what is learnt, what a window of air costs, what the score counts."""
+"""Patched diffusion on CT: what the network sees, what is learnt, what a window of air costs, what
+the score counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The denoising autoencoder: noise that is coarse, of unit spread, nowhere at home, and only where there is tissue."""
+"""The denoising autoencoder: noise that is coarse, of unit spread, nowhere at home, and only where
+there is tissue."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def test_coarse_noise_is_smooth_on_its_grid_and_its_grid_lies_elsewhere_for_ever
     step = (noise[..., 1:] - noise[..., :-1]).abs().mean()
     far = (noise[..., 16:] - noise[..., :-16]).abs().mean()
     assert step < 0.2 * far
-    # Bilinear values vary most on the grid's points: were the grid fixed, so would be where the spread is largest
+    # Bilinear values vary most on the grid's points: were the grid fixed, so would be where the
+    # spread is largest
     spread = noise.std((0, 1))
     assert spread.min() > 0.7 * spread.max(), "a fixed grid has .5"
     again = model.coarse_noise(x[:1], Draw(0, [7]))

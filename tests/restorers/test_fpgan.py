@@ -1,4 +1,5 @@
-"""Fixed-Point GAN: healthy is 0 and is what is asked for; the losses are the paper's and stay in their own network."""
+"""Fixed-Point GAN: healthy is 0 and is what is asked for; the losses are the paper's and stay in
+their own network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Guided translation: towards health, nowhere else; against closed forms where the answer is known."""
+"""Guided translation: towards health, nowhere else; against closed forms where the answer is
+known."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def draw(count, first=0):
 
 
 class TwoKinds(nn.Module):
-    """Exact answers for images whose pixels are N(mean of the kind, variance), healthy and diseased equally frequent."""
+    """Exact answers for images whose pixels are N(mean of the kind, variance), healthy and diseased
+    equally frequent."""
 
     def __init__(self, means=(-0.4, 0.4), variance=0.04):
         super().__init__()
@@ -172,7 +174,8 @@ def test_the_aligned_round_trip_is_several_times_closer_than_the_published_one()
 
 
 def test_the_ablation_starts_at_its_own_level_and_the_published_one_at_500():
-    """From a depth of 20 little is lost; a state of level 500 walked back as if it were of level 20 is lost."""
+    """From a depth of 20 little is lost; a state of level 500 walked back as if it were of level 20
+    is lost."""
     x = images(0.4, 8)
     error = {
         quirks: (

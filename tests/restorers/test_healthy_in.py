@@ -1,4 +1,5 @@
-"""Healthy in, healthy out: after a short training a method leaves healthy pictures it has not seen nearly as they are."""
+"""Healthy in, healthy out: after a short training a method leaves healthy pictures it has not seen
+nearly as they are."""
 
 from __future__ import annotations
 
@@ -36,14 +37,16 @@ def small(name: str) -> Restorer:
 
 
 def pictures(count: int, seed: int, bright: bool = False) -> Tensor:
-    """Grey blobs (B, 1, SIZE, SIZE) in [-1, 1]; each of another place, with a white square where `bright`."""
+    """Grey blobs (B, 1, SIZE, SIZE) in [-1, 1]; each of another place, with a white square where
+    `bright`."""
     rng = np.random.default_rng(seed)
     drawn = np.stack([picture(rng, bright=bright, side=SIZE)[0] for _ in range(count)])
     return torch.from_numpy(drawn).float()[:, None] / 127.5 - 1
 
 
 def trained(restorer: Restorer, healthy: Tensor) -> Restorer:
-    """After `STEPS` steps on batches of healthy pictures, and diseased ones where the method learns from both."""
+    """After `STEPS` steps on batches of healthy pictures, and diseased ones where the method learns
+    from both."""
     diseased = pictures(len(healthy), seed=1, bright=True)
     optimisers = {p: torch.optim.AdamW(restorer.get_submodule(p).parameters(), lr=RATE) for p in restorer.parts()}
     restorer.train()

@@ -1,4 +1,5 @@
-"""Latent diffusion: noise on the code, and a twin that does not take the autoencoder's blur for disease."""
+"""Latent diffusion: noise on the code, and a twin that does not take the autoencoder's blur for
+disease."""
 
 from __future__ import annotations
 

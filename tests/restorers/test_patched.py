@@ -1,4 +1,5 @@
-"""Patched diffusion: where patches lie, what the network sees, what is learnt, how patches become one image again."""
+"""Patched diffusion: where patches lie, what the network sees, what is learnt, how patches become
+one image again."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ def draw(count: int = 1) -> Draw:
 
 @st.composite
 def tilings(draw):
-    """(height, width, settings) of any patch size and overlap, patches larger than the image included."""
+    """(height, width, settings) of any patch size and overlap, patches larger than the image
+    included."""
     height, width, patch = (draw(st.integers(1, most)) for most in (40, 40, 48))
     overlap = draw(st.sampled_from(["none", "cut", "average"]))
     stride = 0 if overlap == "none" else draw(st.integers(max(1, patch // 4), patch))

@@ -1,4 +1,5 @@
-"""Masked pretraining: hidden cells stay hidden, only they are judged, and restoring paints every cell from the others."""
+"""Masked pretraining: hidden cells stay hidden, only they are judged, and restoring paints every
+cell from the others."""
 
 from __future__ import annotations
 

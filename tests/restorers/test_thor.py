@@ -28,7 +28,8 @@ HEALTHY = -0.4  # what the exact denoiser below believes every pixel of a health
 
 
 class Exact(nn.Module):
-    """The network of someone who knows that healthy images are constant: the noise is all the rest."""
+    """The network of someone who knows that healthy images are constant: the noise is all the
+    rest."""
 
     def __init__(self, schedule):
         super().__init__()
@@ -169,7 +170,8 @@ def test_the_perceptual_distance_gets_images_in_its_range_and_the_published_code
 
 
 def test_a_healthy_image_scores_low_and_in_the_published_code_every_image_peaks():
-    """The released maps are divided by their own maximum: an image that is healthy but for noise looks as bad."""
+    """The released maps are divided by their own maximum: an image that is healthy but for noise
+    looks as bad."""
     healthy = lesioned() * 0 + HEALTHY
     healthy += 0.02 * torch.randn(healthy.shape, generator=torch.Generator().manual_seed(0))
     ratio = {}
@@ -232,7 +234,8 @@ def test_listed_levels_that_are_not_below_the_start_are_left_out():
 
 
 def test_the_published_code_blends_where_its_walk_begins(monkeypatch):
-    """Its loop looks a level up in the list whatever the start, so also at the first one, and never above."""
+    """Its loop looks a level up in the list whatever the start, so also at the first one, and never
+    above."""
     noised = []
     monkeypatch.setattr(thor_published, "region", lambda maps, side: noised.append(1) or region(maps, side))
     for depth, times in ((20, 2), (15, 1), (30, 2)):
@@ -256,7 +259,8 @@ def test_settings_that_cannot_work_are_refused():
 
 
 def test_weights_that_answer_twice_the_noise_less_one_are_repaired():
-    """The published brain trainer rescales the output before the loss; its sampler takes the output as it is."""
+    """The published brain trainer rescales the output before the loss; its sampler takes the output
+    as it is."""
     net = UNet(**TINY).eval()
     noise = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

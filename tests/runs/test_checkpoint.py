@@ -1,4 +1,5 @@
-"""Weights that are damaged, of another model or not finite are refused with exit code 5 before anything is loaded."""
+"""Weights that are damaged, of another model or not finite are refused with exit code 5 before
+anything is loaded."""
 
 from __future__ import annotations
 

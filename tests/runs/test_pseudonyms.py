@@ -1,4 +1,5 @@
-"""A run may tell no ids; whoever has the salt beside it can still ask whether a patient was trained on."""
+"""A run may tell no ids; whoever has the salt beside it can still ask whether a patient was trained
+on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the app calls an upload: by its files, unless an archive may have named them after a patient."""
+"""What the app calls an upload: by its files, unless an archive may have named them after a
+patient."""
 
 from __future__ import annotations
 

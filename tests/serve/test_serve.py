@@ -1,4 +1,5 @@
-"""The app answers its own pages on this machine only, takes uploads without trusting them, and outlives its workers."""
+"""The app answers its own pages on this machine only, takes uploads without trusting them, and
+outlives its workers."""
 
 from __future__ import annotations
 

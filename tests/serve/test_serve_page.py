@@ -1,4 +1,5 @@
-"""The pages in a real browser: they load, say nothing on the console, ask nobody else, and send files."""
+"""The pages in a real browser: they load, say nothing on the console, ask nobody else, and send
+files."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ SEND = """(async () => {
 
 @pytest.fixture
 def address(run_folder: Path, tmp_path: Path) -> Iterator[str]:
-    """Of the command line's own app, with a job of hostile names in its history; it must end well by SIGTERM."""
+    """Of the command line's own app, with a job of hostile names in its history; it must end well
+    by SIGTERM."""
     place = tmp_path / "out" / "jobs" / ("0" * 32)
     place.mkdir(parents=True)
     finding = {"case_id": HOSTILE, "score": 0.5, "healthy_percentile": 90.0, "healthy_cases": 9, "volume_ml_above": None, "n_regions": 1,

@@ -1,4 +1,5 @@
-"""A scan from an archive, and findings back into it: Orthanc, started here, that answers this machine alone."""
+"""A scan from an archive, and findings back into it: Orthanc, started here, that answers this
+machine alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The package as others install it: a wheel of what is stored here, alone in an environment that has what it needs."""
+"""The package as others install it: a wheel of what is stored here, alone in an environment that
+has what it needs."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def run(*line: object, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built from a copy, so that no folder of an earlier build is taken along; nothing is fetched."""
+    """Built from a copy, so that no folder of an earlier build is taken along; nothing is
+    fetched."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT / "src", source / "src", ignore=LEFT_OUT)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -45,9 +47,11 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Callable[..., str]:
-    """Run a program of a fresh environment: the wheel, and below it, by a path file, the packages that are pinned here.
+    """Run a program of a fresh environment: the wheel, and below it, by a path file, the packages
+    that are pinned here.
 
-    The environment of the tests holds this checkout by a path file of its own, which is not followed from there.
+    The environment of the tests holds this checkout by a path file of its own, which is not
+    followed from there.
     """
     folder, elsewhere = tmp_path_factory.mktemp("fresh"), tmp_path_factory.mktemp("elsewhere")
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=elsewhere)

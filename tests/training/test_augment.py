@@ -1,4 +1,5 @@
-"""Augmentation moves images and foregrounds alike, by item, and brings in nothing but the low value."""
+"""Augmentation moves images and foregrounds alike, by item, and brings in nothing but the low
+value."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def test_strong_changes_greys_each_its_own_way_but_neither_end_of_the_range():
 
 @pytest.mark.parametrize("kind, least, most", [("affine", 0.0, 0.35), ("strong", 0.6, 3.0)])
 def test_an_edge_stays_straight_or_is_bent_by_about_a_hundredth_of_the_side(kind, least, most):
-    """Spread of an edge about the straight line through it, pixels of 128; whole pixels alone make .29."""
+    """Spread of an edge about the straight line through it, pixels of 128; whole pixels alone make
+    .29."""
     found: list[float] = []
     keys = KEYS[:6]
     picture = torch.where(torch.arange(128) < 64, 1.0, -1.0).expand(6, 1, 128, 128)

@@ -37,7 +37,8 @@ def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures
 
 @pytest.mark.slow
 def test_what_is_not_shared_is_done_by_the_first_process(pictures, tiny_run, tmp_path, in_two_processes, command):
-    """evaluate and the others: two processes write what one does, and none finds the folder taken."""
+    """evaluate and the others: two processes write what one does, and none finds the folder
+    taken."""
     words = ["evaluate", tiny_run, "--data", pictures, "--device", "cpu", "--out"]
     for start, out in ((in_two_processes, "two"), (command, "one")):
         done = start(*words, tmp_path / out)

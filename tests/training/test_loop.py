@@ -1,4 +1,5 @@
-"""A training can be killed, stopped, resumed and extended, and its result is that of the uninterrupted one."""
+"""A training can be killed, stopped, resumed and extended, and its result is that of the
+uninterrupted one."""
 
 from __future__ import annotations
 
@@ -89,7 +90,8 @@ def test_a_finished_run_holds_the_files_of_the_contract(tiny_run):
 
 
 def test_scores_of_health_are_of_whole_cases_and_the_population_says_whose_planes_they_are(tmp_path, tiny):
-    """A diseased volume lends its lesion-free planes to the threshold, and no score: that would be of a part of a case."""
+    """A diseased volume lends its lesion-free planes to the threshold, and no score: that would be
+    of a part of a case."""
     rng, rows = np.random.default_rng(8), ["case_id,patient_id,split,label,image,mask"]
     for name, split, label in (("t", "train", 0), ("h", "val", 0), ("s", "val", 1)):
         np.save(tmp_path / f"{name}.npy", rng.uniform(50, 250, (5, 24, 24)).astype(np.float32))
@@ -421,7 +423,8 @@ def test_a_validation_ranks_as_many_planes_of_each_label_as_asked_for(
 
 
 def test_where_time_allows_fewer_planes_than_the_settings_name_the_number_and_the_reason_are_said():
-    """15 epochs of 2,000 slices in batches of 8, 49 windows a slice: what the haemorrhage README's training allows."""
+    """15 epochs of 2,000 slices in batches of 8, 49 windows a slice: what the haemorrhage README's
+    training allows."""
 
     class Model:
         network_calls = staticmethod(lambda: 49)

@@ -1,4 +1,5 @@
-"""What a training needs is known before its first step; what cannot fit is refused, and what to lower is said."""
+"""What a training needs is known before its first step; what cannot fit is refused, and what to
+lower is said."""
 
 from __future__ import annotations
 

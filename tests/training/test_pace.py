@@ -24,7 +24,8 @@ def weights(run, name="resume"):
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Steps that seem to take half a second each, validations one, on a clock that nothing else moves."""
+    """Steps that seem to take half a second each, validations one, on a clock that nothing else
+    moves."""
     now, advance, look = [1000.0], Trainer.advance, loop.look
 
     def step(self):

@@ -1,4 +1,5 @@
-"""Planes of a training lie in the user's cache, never in the run, without test images; and can be cleared."""
+"""Planes of a training lie in the user's cache, never in the run, without test images; and can be
+cleared."""
 
 from __future__ import annotations
 

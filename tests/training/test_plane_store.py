@@ -1,4 +1,5 @@
-"""The plane cache: what it holds, when it is rebuilt, and that one bad case does not lose the others."""
+"""The plane cache: what it holds, when it is rebuilt, and that one bad case does not lose the
+others."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def save(path, array):
 
 @pytest.fixture
 def manifest(tmp_path):
-    """A healthy picture, a volume of five planes (first empty, lesion on two), an anomalous and an unknown picture."""
+    """A healthy picture, a volume of five planes (first empty, lesion on two), an anomalous and an
+    unknown picture."""
     rng = np.random.default_rng(0)
     for name in ("h", "a", "u"):
         save(tmp_path / f"{name}.png", rng.integers(1, 255, (32, 32), dtype=np.uint8))

@@ -1,4 +1,5 @@
-"""`detect` over a folder in which many things are wrong: each case stands alone, and every input has its row."""
+"""`detect` over a folder in which many things are wrong: each case stands alone, and every input
+has its row."""
 
 from __future__ import annotations
 

@@ -113,7 +113,8 @@ def test_finding_many_series_takes_time_in_proportion(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_share_whose_process_is_killed_is_taken_up_by_torchrun(tiny_run, tmp_path):
-    """As in docs/scale.md: --max-restarts begins all shares anew, --resume keeps what is finished."""
+    """As in docs/scale.md: --max-restarts begins all shares anew, --resume keeps what is
+    finished."""
     contents = archive_scale().make_inputs(tmp_path / "in", 60)
     out = tmp_path / "out"
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2",

@@ -1,4 +1,5 @@
-"""`verify` finds every change to a run or an output, and never says of something that it agrees when it did not look."""
+"""`verify` finds every change to a run or an output, and never says of something that it agrees
+when it did not look."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Made-up images for the demo, the tutorial and the tests: splotched digits, heads with lesions, DICOM series.
+"""Made-up images for the demo, the tutorial and the tests: splotched digits, heads with lesions,
+DICOM series.
 
-The splotch is equation 1 of "Brain Hemorrhage Detection With DDPM Reconstruction" (Loevlie, Liang, Brockett).
+The splotch is equation 1 of "Brain Hemorrhage Detection With DDPM Reconstruction" (Loevlie, Liang,
+Brockett).
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import numpy as np
 
 
 def splotch(image: np.ndarray, rng: np.random.Generator, *, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Overlay a white splotch: image (H, W) in [0, 1] -> (corrupted (H, W) float32, mask (H, W) bool).
+    """Overlay a white splotch: image (H, W) in [0, 1] -> (corrupted (H, W) float32, mask (H, W)
+    bool).
 
-    Equation 1: centre in {6..22}^2, radius r in {2..5}, n in {3..7} discs with offsets in {-[r/2]..[r/2]} and radii in
-    {[r/2]..r}; all uniform integers, both ends included, [.] the floor. These are pixels of the paper's 28 x 28 digits;
-    ``scale`` = 2 draws the same figure for a 56 x 56 image.
+    Equation 1: centre in {6..22}^2, radius r in {2..5}, n in {3..7} discs with offsets in
+    {-[r/2]..[r/2]} and radii in {[r/2]..r}; all uniform integers, both ends included, [.] the
+    floor. These are pixels of the paper's 28 x 28 digits; ``scale`` = 2 draws the same figure for a
+    56 x 56 image.
     """
     columns_centre, rows_centre = rng.integers(6, 22, size=2, endpoint=True)
     r = int(rng.integers(2, 5, endpoint=True))
@@ -34,12 +38,12 @@ def lesion(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A simulated lesion in a brain slice (H, W) in [0, 1]: (image with it, mask bool).
 
-    Three to seven overlapping discs about a point of `inside` (H, W) bool, as in `splotch`, with a soft edge; base radius
-    log-uniform in `radius` pixels. Tissue is drawn towards .3-.7 (dark: infarct, T1 black hole) or 1.4-2 (bright: blood,
-    fat) times its local mean, either with equal chance (dark where bright would saturate), and keeps a third of its
-    texture. No model of any disease: it
-    tells how strong and how large a deviation must be to be found. The mask is where at least half of the change is, and
-    lies in `inside`. Raises ValueError for an empty `inside`.
+    Three to seven overlapping discs about a point of `inside` (H, W) bool, as in `splotch`, with a
+    soft edge; base radius log-uniform in `radius` pixels. Tissue is drawn towards .3-.7 (dark:
+    infarct, T1 black hole) or 1.4-2 (bright: blood, fat) times its local mean, either with equal
+    chance (dark where bright would saturate), and keeps a third of its texture. No model of any
+    disease: it tells how strong and how large a deviation must be to be found. The mask is where at
+    least half of the change is, and lies in `inside`. Raises ValueError for an empty `inside`.
     """
     from scipy import ndimage
 
@@ -63,7 +67,8 @@ def lesion(
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1,797 digits, 8 x 8 enlarged to (1797, 32, 32) float32 in [0, 1], and their classes (1797,)."""
+    """scikit-learn's 1,797 digits, 8 x 8 enlarged to (1797, 32, 32) float32 in [0, 1], and their
+    classes (1797,)."""
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 
@@ -80,11 +85,13 @@ def head(
     modality: str = "CT",
     spacing: tuple[float, float, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A synthetic head -> (volume (D, H, W) float32, lesion (D, H, W) bool, affine (4, 4) index -> RAS+ mm).
+    """A synthetic head -> (volume (D, H, W) float32, lesion (D, H, W) bool, affine (4, 4) index ->
+    RAS+ mm).
 
-    Scalp, skull, brain with smooth texture, two ventricles; size, position and ventricles vary with ``rng``. ``lesion``
-    is its radius as a share of the head's (0.15 is large), None a healthy head. CT is in HU (bleeding 65), MR
-    resembles FLAIR (lesion bright, skull dark). Planes run towards Superior, rows Posterior, columns Left.
+    Scalp, skull, brain with smooth texture, two ventricles; size, position and ventricles vary with
+    ``rng``. ``lesion`` is its radius as a share of the head's (0.15 is large), None a healthy head.
+    CT is in HU (bleeding 65), MR resembles FLAIR (lesion bright, skull dark). Planes run towards
+    Superior, rows Posterior, columns Left.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -129,7 +136,8 @@ def head(
 
 
 def nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
-    """Write (D, H, W) with its affine (index (d, h, w) -> RAS+ mm) as NIfTI, stored as columns, rows, planes."""
+    """Write (D, H, W) with its affine (index (d, h, w) -> RAS+ mm) as NIfTI, stored as columns,
+    rows, planes."""
     import nibabel as nib
 
     image = nib.Nifti1Image(np.ascontiguousarray(volume.transpose(2, 1, 0)), affine[:, [2, 1, 0, 3]])
@@ -155,11 +163,13 @@ def dicom_series(
     modality: str = "CT",
     seed: int = 0,
 ) -> list[Path]:
-    """Write (D, H, W) in real units (HU) as one axial series; returns the files in order of position.
+    """Write (D, H, W) in real units (HU) as one axial series; returns the files in order of
+    position.
 
-    Stored value = round((value - intercept) / slope), int16 or uint16; ``slope`` may differ per plane; None leaves the
-    tag out (1 or 0 is assumed). tilt: gantry tilt in degrees about the patient's x axis: planes turn, the table still
-    moves along z. shuffle: file names and instance numbers do not follow position. origin: mm, LPS, of the first pixel.
+    Stored value = round((value - intercept) / slope), int16 or uint16; ``slope`` may differ per
+    plane; None leaves the tag out (1 or 0 is assumed). tilt: gantry tilt in degrees about the
+    patient's x axis: planes turn, the table still moves along z. shuffle: file names and instance
+    numbers do not follow position. origin: mm, LPS, of the first pixel.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -227,10 +237,12 @@ def rsna_slice(
     wrapped: bool = False,
     kept: float = 1.0,
 ) -> Path:
-    """Write one slice (H, W) in HU, named ``image`` (``ID_`` and nine digits), as the RSNA 2019 haemorrhage set does.
+    """Write one slice (H, W) in HU, named ``image`` (``ID_`` and nine digits), as the RSNA 2019
+    haemorrhage set does.
 
-    Identifiers are "ID_..." words, not UIDs; no series description, no thickness. z: mm, LPS. wrapped: 12 bits
-    unsigned, HU modulo 4096, intercept 0 (the header error of that set) instead of 16 bits signed, intercept -1024.
+    Identifiers are "ID_..." words, not UIDs; no series description, no thickness. z: mm, LPS.
+    wrapped: 12 bits unsigned, HU modulo 4096, intercept 0 (the header error of that set) instead of
+    16 bits signed, intercept -1024.
     kept: share of PixelData in the file, below 1 for a slice cut short.
     """
     from pydicom import config

@@ -14,7 +14,8 @@ from pseudohealthy.detection.outputs import KINDS, OUTPUTS
 
 @dataclass(kw_only=True)
 class Demo(Command):
-    """From nothing to a first page that says what was found and missed: slices of heads, splotched digits, synthetic heads."""
+    """From nothing to a first page that says what was found and missed: slices of heads, splotched
+    digits, synthetic heads."""
 
     out: Annotated[Path, Arg(metavar="DIR", kind="out")] = Path("demo-out")
     """folder for everything it makes"""
@@ -31,16 +32,19 @@ class Demo(Command):
 
 @dataclass(kw_only=True)
 class Inspect(Command):
-    """What would be read from PATH: layout, counts, geometry, warnings; with --out also a contact sheet."""
+    """What would be read from PATH: layout, counts, geometry, warnings; with --out also a contact
+    sheet."""
 
     path: Annotated[Path, Arg(positional=True, metavar="PATH", kind="input")]
     """a file, or a folder of scans or of a data set"""
     out: Annotated[Path | None, Arg(metavar="DIR", kind="out")] = None
     """folder for contact_sheet.png and inspect.json"""
     names: Literal["series", "path"] = "series"
-    """what DICOM cases are called by: their series, or their folders and files, which archives name after patients"""
+    """what DICOM cases are called by: their series, or their folders and files, which archives name
+    after patients"""
     key: Annotated[Path | None, Arg(metavar="FILE")] = None
-    """where it is written which series is which file; with --out by default OUT.key.csv beside it"""
+    """where it is written which series is which file; with --out by default OUT.key.csv beside
+    it"""
 
     def run(self) -> int:
         from pseudohealthy.workflows.inspect import inspect
@@ -52,18 +56,21 @@ class Inspect(Command):
 
 @dataclass(kw_only=True)
 class Detect(Command):
-    """Restore every INPUT with RUN and write healthy twins, anomaly maps, scores and a report to --out."""
+    """Restore every INPUT with RUN and write healthy twins, anomaly maps, scores and a report to
+    --out."""
 
     shares: ClassVar = True
 
     run_folder: Annotated[Path, Arg(positional=True, metavar="RUN", kind="run")]
     """what restores"""
     inputs: Annotated[tuple[Path, ...], Arg(positional=True, metavar="INPUT", kind="input")]
-    """NIfTI, DICOM, PNG, JPEG, TIFF, NumPy or zip files, or folders of those; "t1.nii|t2.nii" are channels of one image"""
+    """NIfTI, DICOM, PNG, JPEG, TIFF, NumPy or zip files, or folders of those; "t1.nii|t2.nii" are
+    channels of one image"""
     out: Annotated[Path, Arg(metavar="DIR", kind="out")]
     """folder for findings and report"""
     kinds: Annotated[tuple[str, ...], Arg(choices=tuple(OUTPUTS))] = KINDS
-    """what to write per case; the dicom kinds need DICOM inputs and stay in their study, with its patient"""
+    """what to write per case; the dicom kinds need DICOM inputs and stay in their study, with its
+    patient"""
     layout: Literal["cases", "bids"] = "cases"
     """a folder per case, or BIDS derivative names for inputs named like sub-01_T1w.nii.gz"""
     threshold: Annotated[str, Arg(metavar="VALUE|SOURCE")] = "stored"
@@ -71,8 +78,8 @@ class Detect(Command):
     calls: Annotated[int | None, Arg(aliases=("levels",), least=1)] = None
     """network calls of a walk back, instead of the recipe's; only for methods that walk"""
     set: Annotated[tuple[str, ...], Arg(metavar="SECTION.KEY=VALUE")] = ()
-    """settings of restoring (restorer.*) and of the map (map.*) instead of the run's, such as restorer.walk.draws=4; the
-    stored threshold was set without them"""
+    """settings of restoring (restorer.*) and of the map (map.*) instead of the run's, such as
+    restorer.walk.draws=4; the stored threshold was set without them"""
     batch: Annotated[int, Arg(least=1)] = 32
     """planes restored at once; changes speed and memory only"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -80,21 +87,26 @@ class Detect(Command):
     overwrite: bool = False
     """remove what an earlier detect wrote into the case folders of --out"""
     resume: bool = False
-    """keep the cases that the same request finished in --out, checked by their hashes, and do the others"""
+    """keep the cases that the same request finished in --out, checked by their hashes, and do the
+    others"""
 
     assume_spacing: Annotated[float | None, Arg(metavar="MM", least=0.01, most=10)] = None
-    """mm between the pixels of a DICOM series that does not say; volumes are then a guess, and a warning says so"""
+    """mm between the pixels of a DICOM series that does not say; volumes are then a guess, and a
+    warning says so"""
 
     strict_domain: bool = False
     """fail inputs that are unlike what the run was trained on, instead of warning of them"""
     engine: Literal["plain", "ray"] = "plain"
-    """where it is done: here, or on the processes of a Ray cluster (extra `ray`), which may be lost and are replaced"""
+    """where it is done: here, or on the processes of a Ray cluster (extra `ray`), which may be lost
+    and are replaced"""
     workers: Annotated[int | None, Arg(least=1)] = None
     """processes of --engine ray; by default one per GPU, or one per four cores"""
     names: Literal["series", "path"] = "series"
-    """what DICOM cases are called by: their series, or their folders and files, which archives name after patients"""
+    """what DICOM cases are called by: their series, or their folders and files, which archives name
+    after patients"""
     key: Annotated[Path | None, Arg(metavar="FILE")] = None
-    """where it is written which series is which file; default OUT.key.csv beside --out, never inside it"""
+    """where it is written which series is which file; default OUT.key.csv beside --out, never
+    inside it"""
 
     def run(self) -> int:
         from pseudohealthy.workflows.detect import detect

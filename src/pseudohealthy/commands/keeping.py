@@ -14,7 +14,8 @@ from pseudohealthy.counts import many
 
 @dataclass(kw_only=True)
 class Cache(Command):
-    """Show how much room the images kept for training take, or clear them; a training makes them again."""
+    """Show how much room the images kept for training take, or clear them; a training makes them
+    again."""
 
     clear: bool = False
     """remove them"""

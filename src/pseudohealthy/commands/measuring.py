@@ -21,7 +21,8 @@ Protocol = Annotated[str, Arg(metavar="NAME")]
 
 @dataclass(kw_only=True)
 class Evaluate(Command):
-    """Measure RUN on the test split of --data, beside the trivial controls, with intervals over patients."""
+    """Measure RUN on the test split of --data, beside the trivial controls, with intervals over
+    patients."""
 
     run_folder: RunFolder
     """what is measured"""
@@ -30,8 +31,8 @@ class Evaluate(Command):
     out: Out
     """folder for figures and report"""
     protocol: Protocol = "strict"
-    """strict, ct, boxes, or as published by others: wolleb, behrendt, thor, thor-wrist, each also NAME:published with the
-    defects of its code"""
+    """strict, ct, boxes, or as published by others: wolleb, behrendt, thor, thor-wrist, each also
+    NAME:published with the defects of its code"""
     batch: Batch = 32
     """planes restored at once; changes speed and memory only"""
     limit: Limit = 0
@@ -39,12 +40,14 @@ class Evaluate(Command):
     allow_leak: bool = False
     """also evaluate patients the run was trained on; every figure is then optimistic"""
     weights: Annotated[str, Arg(metavar="WHICH")] = ""
-    """which of the run's weights: best_model, best_model_loss, last, or a file of the same recipe; default: best_model, of
-    a run that has none last"""
+    """which of the run's weights: best_model, best_model_loss, last, or a file of the same recipe;
+    default: best_model, of a run that has none last"""
     analyses: bool = False
-    """also: are healthy images left alone, intensities and contrast, conditioning, cases, sites and sizes (analyses.html)"""
+    """also: are healthy images left alone, intensities and contrast, conditioning, cases, sites and
+    sizes (analyses.html)"""
     resample_mask: bool = False
-    """read masks on another grid at the nearest voxel in mm instead of refusing their cases; each one is named"""
+    """read masks on another grid at the nearest voxel in mm instead of refusing their cases; each
+    one is named"""
     overwrite: bool = False
     """write into --out although something lies there"""
 
@@ -72,7 +75,8 @@ class Evaluate(Command):
 
 @dataclass(kw_only=True)
 class Compare(Command):
-    """Measure RUN... on the same cases and voxels of each --data, beside the trivial controls, with paired intervals."""
+    """Measure RUN... on the same cases and voxels of each --data, beside the trivial controls, with
+    paired intervals."""
 
     runs: Annotated[tuple[Path, ...], Arg(positional=True, metavar="RUN", kind="run")]
     """what is compared"""
@@ -81,18 +85,20 @@ class Compare(Command):
     out: Out
     """folder for figures and report"""
     protocol: Protocol = "strict"
-    """strict, ct, boxes, or as published by others: wolleb, behrendt, thor, thor-wrist, each also NAME:published with the
-    defects of its code"""
+    """strict, ct, boxes, or as published by others: wolleb, behrendt, thor, thor-wrist, each also
+    NAME:published with the defects of its code"""
     batch: Batch = 32
     """planes restored at once; changes speed and memory only"""
     limit: Limit = 0
     """at most so many test cases of each data set, evenly spread"""
     case: Annotated[str, Arg(metavar="NAME")] = ""
-    """the test case that panel.png shows by all runs; default: the one with the largest reference"""
+    """the test case that panel.png shows by all runs; default: the one with the largest
+    reference"""
     allow_leak: bool = False
     """also patients a run was trained on; every figure is then optimistic"""
     analyses: bool = False
-    """also, of all runs side by side: intensities and contrast, conditioning, cases (analyses.html)"""
+    """also, of all runs side by side: intensities and contrast, conditioning, cases
+    (analyses.html)"""
     overwrite: bool = False
     """write into --out although something lies there"""
 
@@ -118,7 +124,8 @@ class Compare(Command):
 
 @dataclass(kw_only=True)
 class Sweep(Command):
-    """Measure RUN under a grid of its own settings on the validation cases of --data, and say which is best."""
+    """Measure RUN under a grid of its own settings on the validation cases of --data, and say which
+    is best."""
 
     run_folder: RunFolder
     """what is measured"""
@@ -131,11 +138,14 @@ class Sweep(Command):
     split: Literal["val", "test"] = "val"
     """test shows what choosing on test would flatter; it is no result"""
     protocol: Protocol = "strict"
-    """what measures each setting, as in `evaluate`; wolleb: Dice at its own Otsu threshold and AUROC of every diseased slice"""
+    """what measures each setting, as in `evaluate`; wolleb: Dice at its own Otsu threshold and
+    AUROC of every diseased slice"""
     metric: str = ""
-    """choose by this one, such as dice_oracle_pooled; default: voxel average precision, else AUROC, else the protocol's first"""
+    """choose by this one, such as dice_oracle_pooled; default: voxel average precision, else AUROC,
+    else the protocol's first"""
     plot: Literal["auto", "lines", "heat"] = "auto"
-    """several settings as lines over the first, one for each value of the others, or as heat maps; auto: lines for wolleb"""
+    """several settings as lines over the first, one for each value of the others, or as heat maps;
+    auto: lines for wolleb"""
     batch: Batch = 32
     """planes restored at once; changes speed and memory only"""
     limit: Limit = 0

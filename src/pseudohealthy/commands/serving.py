@@ -13,7 +13,8 @@ from pseudohealthy.counts import many
 
 @dataclass(kw_only=True)
 class Serve(Command):
-    """A page in the browser: send scans to RUN..., watch the queue, look at findings. For this machine only, unless told."""
+    """A page in the browser: send scans to RUN..., watch the queue, look at findings. For this
+    machine only, unless told."""
 
     runs: Annotated[tuple[Path, ...], Arg(positional=True, metavar="RUN", kind="run")]
     """what is served"""

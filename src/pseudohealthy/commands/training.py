@@ -32,7 +32,8 @@ class Prepare(Command):
     check: bool = False
     """also check every file and say what leaks between splits"""
     set: Annotated[tuple[str, ...], Arg(metavar="KEY=VALUE")] = ()
-    """options of the data set, such as healthy=slice, num_samples=2000, fractions=[0.7,0.15,0.15]"""
+    """options of the data set, such as healthy=slice, num_samples=2000,
+    fractions=[0.7,0.15,0.15]"""
 
     @classmethod
     def lacks(cls, given: Collection[str]) -> list[str]:
@@ -102,7 +103,8 @@ class Train(Command):
     recipe: Annotated[str | None, Arg(positional=True, metavar="RECIPE", kind="recipe")] = None
     """what is trained, by name or as a path to a TOML file"""
     data: Annotated[Path | None, Arg(metavar="DIR", kind="data")] = None
-    """what `prepare` wrote, a manifest CSV, or a folder with train/good, test/good, test/bad, masks/"""
+    """what `prepare` wrote, a manifest CSV, or a folder with train/good, test/good, test/bad,
+    masks/"""
     out: Annotated[Path | None, Arg(metavar="RUN", kind="out")] = None
     """the new run"""
     resume: Annotated[Path | None, Arg(metavar="RUN", kind="run")] = None
@@ -118,14 +120,16 @@ class Train(Command):
     seed: Annotated[int | None, Arg(least=0)] = None
     """of weights, order, levels and noise, instead of the recipe's"""
     set: Annotated[tuple[str, ...], Arg(metavar="SECTION.KEY=VALUE")] = ()
-    """any setting of the recipe, such as map.smooth=2; with --resume how a trained run restores and reads its maps
-    (restorer.*, map.*)"""
+    """any setting of the recipe, such as map.smooth=2; with --resume how a trained run restores and
+    reads its maps (restorer.*, map.*)"""
     track: Literal["none", "tensorboard", "mlflow"] = "none"
     """also write the history there"""
     dedupe: bool = False
-    """leave out copies of a case (the same image in the same split with the same label) instead of refusing the data"""
+    """leave out copies of a case (the same image in the same split with the same label) instead of
+    refusing the data"""
     cache: Annotated[Path | None, Arg(metavar="DIR")] = None
-    """keep the images as the network sees them there; default beside what `prepare` wrote, else in the user's cache"""
+    """keep the images as the network sees them there; default beside what `prepare` wrote, else in
+    the user's cache"""
     pseudonymise: bool = False
     """write ids of cases and patients as pseudonyms into the run; RUN.salt beside it tells them"""
     overwrite: bool = False
@@ -170,7 +174,8 @@ class Train(Command):
 
 @dataclass(kw_only=True)
 class ImportWeights(Command):
-    """A run from the published checkpoint FILE of SYSTEM, after a check of what its weights were trained for."""
+    """A run from the published checkpoint FILE of SYSTEM, after a check of what its weights were
+    trained for."""
 
     system: Annotated[
         Literal["wolleb", "wolleb-classifier", "anoddpm", "thor", "pddpm", "cddpm", "diffusers"],
@@ -178,7 +183,8 @@ class ImportWeights(Command):
     ]
     """whose weights they are"""
     file: Annotated[Path, Arg(positional=True, metavar="FILE", kind="file")]
-    """.pt or .ckpt that holds tensors only, or .safetensors; for diffusers a folder or an id of the Hugging Face hub"""
+    """.pt or .ckpt that holds tensors only, or .safetensors; for diffusers a folder or an id of the
+    Hugging Face hub"""
     out: Annotated[Path, Arg(metavar="RUN", kind="out")]
     """the new run; Wolleb's classifier goes into the run of its diffusion model"""
     set: Annotated[tuple[str, ...], Arg(metavar="SECTION.KEY=VALUE")] = ()

@@ -12,12 +12,14 @@ from pseudohealthy.commands.words import Arg
 
 @dataclass(kw_only=True)
 class Verify(Command):
-    """Compare a RUN, or what detect wrote, with the hashes recorded in it, and restore one case of it again."""
+    """Compare a RUN, or what detect wrote, with the hashes recorded in it, and restore one case of
+    it again."""
 
     folder: Annotated[Path, Arg(positional=True, metavar="RUN|OUT", kind="verified")]
     """a run, or the output folder of detect"""
     data: Annotated[Path | None, Arg(metavar="DIR", kind="data")] = None
-    """the data of the run (default: where they lay in training); of what detect wrote: its inputs"""
+    """the data of the run (default: where they lay in training); of what detect wrote: its
+    inputs"""
     of: Annotated[Path | None, Arg(flag="run", metavar="RUN", kind="run")] = None
     """the run that wrote what detect wrote; with it and --data one case is detected again"""
 

@@ -17,7 +17,8 @@ from pseudohealthy.progress import say
 
 
 def check(manifest: Manifest) -> list[str]:
-    """Everything wrong with a manifest as plain sentences, the leak report first; an empty list is a clean one."""
+    """Everything wrong with a manifest as plain sentences, the leak report first; an empty list is
+    a clean one."""
     return leaks(manifest) + missing(manifest)
 
 
@@ -37,7 +38,8 @@ def require_clean(manifest: Manifest) -> None:
 
 
 def leaks(manifest: Manifest) -> list[str]:
-    """Repeated case ids, the same image twice (by path or by content), patients found in two splits."""
+    """Repeated case ids, the same image twice (by path or by content), patients found in two
+    splits."""
     found = []
     ids = Counter(case.case_id for case in manifest)
     if again := [name for name, count in ids.items() if count > 1]:
@@ -64,8 +66,9 @@ def leaks(manifest: Manifest) -> list[str]:
 
 
 def without_copies(manifest: Manifest) -> Manifest:
-    """The first of equal images (by path or content) that share split and label; who is left out is said. Equal images
-    of different splits or labels stay, for `require_clean` to refuse: which of them is right cannot be known."""
+    """The first of equal images (by path or content) that share split and label; who is left out is
+    said. Equal images of different splits or labels stay, for `require_clean` to refuse: which of
+    them is right cannot be known."""
     same: dict[object, list[Case]] = defaultdict(list)
     for case in manifest:
         same[(resolved(case.root), case.image)].append(case)
@@ -89,7 +92,8 @@ def missing(manifest: Manifest) -> list[str]:
 
 
 def _same_content(cases: list[Case]) -> list[list[Case]]:
-    """Cases whose files have equal sizes and equal bytes (the middle MiB of each file speaks for a large one)."""
+    """Cases whose files have equal sizes and equal bytes (the middle MiB of each file speaks for a
+    large one)."""
     alike: dict[object, list[Case]] = defaultdict(list)
     for case in cases:
         files = cell_files(case.image, case.root)

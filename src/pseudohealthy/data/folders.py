@@ -1,14 +1,17 @@
-"""A plain folder as a manifest: ``train/good``, ``val/good`` (optional), ``test/good``, ``test/bad``, ``masks/``.
+"""A plain folder as a manifest: ``train/good``, ``val/good`` (optional), ``test/good``,
+``test/bad``, ``masks/``.
 
-The layout of MVTec AD and BMAD: ``valid`` reads as ``val``; ``good``, ``normal`` and ``healthy`` are healthy, every
-other folder of a split (``bad``, ``Ungood``, a disease) is anomalous; images may lie one deeper in ``img`` with their
-masks in ``label``. Elsewhere a mask has the image's stem, with or without ``_mask``, in ``masks/`` or ``ground_truth/``
-(there also below ``test/bad`` or ``bad``); brain masks in ``brain_masks/`` likewise. Two masks at one place are refused.
+The layout of MVTec AD and BMAD: ``valid`` reads as ``val``; ``good``, ``normal`` and ``healthy``
+are healthy, every other folder of a split (``bad``, ``Ungood``, a disease) is anomalous; images may
+lie one deeper in ``img`` with their masks in ``label``. Elsewhere a mask has the image's stem, with
+or without ``_mask``, in ``masks/`` or ``ground_truth/`` (there also below ``test/bad`` or ``bad``);
+brain masks in ``brain_masks/`` likewise. Two masks at one place are refused.
 
-A DICOM case is called by its series, whatever its folder is called. Patients: a ``patients.csv`` (columns file, patient)
-decides; otherwise the file's stem (of DICOM the series) is the patient, except for stems that are bare numbers, which count
-images within their folder. ``<patient>_<number>`` is not taken apart: that
-guess would be wrong silently. Without a val folder, 15 % of the training patients become val.
+A DICOM case is called by its series, whatever its folder is called. Patients: a ``patients.csv``
+(columns file, patient) decides; otherwise the file's stem (of DICOM the series) is the patient,
+except for stems that are bare numbers, which count images within their folder.
+``<patient>_<number>`` is not taken apart: that guess would be wrong silently. Without a val folder,
+15 % of the training patients become val.
 """
 
 from __future__ import annotations
@@ -86,15 +89,17 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
 
 
 def _ids(found: list[tuple[str, str, Path]], names: str) -> dict[Path, str]:
-    """The ids of the images that are DICOM: by their series, for archives name folders and files after patients."""
+    """The ids of the images that are DICOM: by their series, for archives name folders and files
+    after patients."""
     packed = [image for _, _, image in found if image.is_dir() or image.suffix.lower() in (".dcm", ".zip")]
     made = {image: dicom_id(image) for image in packed} if names == "series" else {}
     return {image: case_id for image, case_id in made.items() if case_id}
 
 
 def _apart(found: list[tuple[str, str, Path]], called: dict[Path, str]) -> list[str]:
-    """A case id for each image: its series, or its stem; counted within its folder where it is a bare number or another
-    folder has it, too; with its ending, or a digest of its name, where one folder has it twice (a.nii, a.nii.gz)."""
+    """A case id for each image: its series, or its stem; counted within its folder where it is a
+    bare number or another folder has it, too; with its ending, or a digest of its name, where one
+    folder has it twice (a.nii, a.nii.gz)."""
     stems = [called.get(image) or _stem(image) for _, _, image in found]
     count = Counter(stems)
     ids = [
@@ -148,7 +153,8 @@ def _stem(path: Path) -> str:
 
 
 def _by_place(root: Path, *folders: Path) -> Masks:
-    """Files below some folders, relative to the root, by place in theirs without suffix, e.g. ``bad/017_mask``."""
+    """Files below some folders, relative to the root, by place in theirs without suffix, e.g.
+    ``bad/017_mask``."""
     places: dict[str, list[str]] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")):
@@ -164,8 +170,8 @@ def _lookup(masks: Masks, image: Path, split_folder: str, kind: str) -> str:
 
 
 def _first(masks: Masks, places: Sequence[str]) -> str:
-    """The mask at the first of these places that has one. Fault MASK_AMBIGUOUS where it has several: which one would be
-    measured with is not for an alphabet to decide."""
+    """The mask at the first of these places that has one. Fault MASK_AMBIGUOUS where it has
+    several: which one would be measured with is not for an alphabet to decide."""
     there = ([*masks.get(place, ()), *masks.get(f"{place}_mask", ())] for place in places)
     found = next((several for several in there if several), [""])
     if len(found) > 1:

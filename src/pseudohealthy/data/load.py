@@ -23,11 +23,13 @@ _LABEL_NAMES = {"": None, "healthy": HEALTHY, "anomalous": ANOMALOUS, "0": 0, "0
 
 
 def load(data: Path | str, *, dedupe: bool = False, names: str = "series") -> Manifest:
-    """A manifest CSV, a folder holding ``manifest.csv``, or a plain folder (see ``data/folders.py``).
+    """A manifest CSV, a folder holding ``manifest.csv``, or a plain folder (see
+    ``data/folders.py``).
 
     Args:
         dedupe: See `without_copies`.
-        names: What DICOM cases of a plain folder are called by, "series" or "path"; a manifest names its own.
+        names: What DICOM cases of a plain folder are called by, "series" or "path"; a manifest
+            names its own.
 
     Raises Fault NOT_FOUND / NO_MANIFEST (exit 3), BAD_MANIFEST (2), PATH_ESCAPE (8).
     """

@@ -1,9 +1,11 @@
-"""Cases and manifests: which image belongs to which patient, split and label. Everything downstream reads only this.
+"""Cases and manifests: which image belongs to which patient, split and label. Everything downstream
+reads only this.
 
-A manifest is a CSV with the columns ``case_id, patient_id, split, label, image`` and, where known, ``mask,
-brain_mask, site``; further columns are kept. Paths are relative to the manifest's folder. A manifest that describes
-files elsewhere (what ``prepare`` writes) names that folder in ``<stem>.roots.json`` beside it and the key in the column
-``root``, so a CSV alone can never reach outside its own folder.
+A manifest is a CSV with the columns ``case_id, patient_id, split, label, image`` and, where known,
+``mask, brain_mask, site``; further columns are kept. Paths are relative to the manifest's folder. A
+manifest that describes files elsewhere (what ``prepare`` writes) names that folder in
+``<stem>.roots.json`` beside it and the key in the column ``root``, so a CSV alone can never reach
+outside its own folder.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ CELLS = ("image", "mask", "brain_mask")
 
 @dataclass(frozen=True)
 class Case:
-    """One image of one patient. ``label`` None = unknown; paths are relative to ``root``. ``known_as``: what version 0.1
-    called the patient of a DICOM case in a plain folder, for the leak checks of its runs."""
+    """One image of one patient. ``label`` None = unknown; paths are relative to ``root``.
+    ``known_as``: what version 0.1 called the patient of a DICOM case in a plain folder, for the
+    leak checks of its runs."""
 
     case_id: str
     patient_id: str
@@ -44,12 +47,13 @@ class Case:
     known_as: str = field(default="", compare=False, repr=False)
 
     def files(self) -> list[Path]:
-        """Every file the case needs, globs expanded; a pattern that matches nothing is returned as it stands."""
+        """Every file the case needs, globs expanded; a pattern that matches nothing is returned as
+        it stands."""
         return [path for cell in CELLS for path in cell_files(getattr(self, cell), self.root)]
 
     def values(self, column: str) -> list[int]:
-        """The label values a further column lists, such as "2" or "1 3" under ``mask_ignore`` (voxels that leave the
-        evaluation) or ``mask_background`` (voxels that are no lesion)."""
+        """The label values a further column lists, such as "2" or "1 3" under ``mask_ignore``
+        (voxels that leave the evaluation) or ``mask_background`` (voxels that are no lesion)."""
         return [int(word) for word in re.findall(r"\d+", self.extra.get(column, ""))]
 
 
@@ -83,7 +87,8 @@ class Manifest:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def save(self, path: Path) -> Path:
-        """Write the CSV (paths relative to its folder, or to a root named in ``<stem>.roots.json``)."""
+        """Write the CSV (paths relative to its folder, or to a root named in
+        ``<stem>.roots.json``)."""
         path = Path(path)
         folder = path.resolve().parent
         roots: dict[str, str] = {}

@@ -1,4 +1,5 @@
-"""The paths in a manifest's cells: ``a.nii.gz|b.nii.gz``, ``digits.gz#12``, ``patient/???.png``; never outside their root."""
+"""The paths in a manifest's cells: ``a.nii.gz|b.nii.gz``, ``digits.gz#12``, ``patient/???.png``;
+never outside their root."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ UNSHOWN = re.compile(
 
 
 def inside(cell: str, root: Path, number: int) -> str:
-    """The cell with every item relative to the root. Raises Fault PATH_ESCAPE (exit 8) for an item that climbs out of it,
-    BAD_MANIFEST (exit 2) for one that no file can be called."""
+    """The cell with every item relative to the root. Raises Fault PATH_ESCAPE (exit 8) for an item
+    that climbs out of it, BAD_MANIFEST (exit 2) for one that no file can be called."""
     if not cell or _plain(cell):
         return cell
     items = []
@@ -57,7 +58,8 @@ def prefixed(cell: str, prefix: str) -> str:
 
 
 def cell_files(cell: str, root: Path) -> list[Path]:
-    """The files behind one manifest cell: ``a.nii.gz|b.nii.gz``, ``digits.gz#12``, ``patient/???.png``."""
+    """The files behind one manifest cell: ``a.nii.gz|b.nii.gz``, ``digits.gz#12``,
+    ``patient/???.png``."""
     found: list[Path] = []
     for item in cell.split("|") if cell else ():
         name = re.sub(r"#\d+$", "", item)

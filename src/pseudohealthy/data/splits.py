@@ -20,15 +20,17 @@ def assign_splits(
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     anomalous_in_val: bool = False,
 ) -> Manifest:
-    """New splits by patient, each site divided alike; a function of the seed and the patients' ids alone.
+    """New splits by patient, each site divided alike; a function of the seed and the patients' ids
+    alone.
 
-    When some patients are known to be healthy, train and val hold only those and all others go to test. When none is
-    (every patient has a lesion somewhere, or no label exists) all patients are divided: the planes' own labels then say
-    what is healthy.
+    When some patients are known to be healthy, train and val hold only those and all others go to
+    test. When none is (every patient has a lesion somewhere, or no label exists) all patients are
+    divided: the planes' own labels then say what is healthy.
 
     Args:
-        anomalous_in_val: Beside healthy patients, divide those with an anomaly over val and test, in the ratio of the
-            two fractions. A validation can then rank; training is the same. Patients without a label stay in test.
+        anomalous_in_val: Beside healthy patients, divide those with an anomaly over val and test,
+            in the ratio of the two fractions. A validation can then rank; training is the same.
+            Patients without a label stay in test.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise Fault("BAD_SETTING", f"split fractions {tuple(fractions)}", "give three shares that sum to 1", exit=USAGE)
@@ -55,7 +57,8 @@ def _ranked(patients: Iterable[str], sites: Mapping[str, str], seed: int) -> lis
 
 
 def _apportion(patients: list[str], fractions: Sequence[float], splits: Sequence[str] = SPLITS) -> dict[str, str]:
-    """Splits in proportion along the list; every share above 0 gets a patient as long as there are enough."""
+    """Splits in proportion along the list; every share above 0 gets a patient as long as there are
+    enough."""
     total = len(patients)
     wanted = [round(share * total) for share in fractions]
     for position, share in enumerate(fractions):

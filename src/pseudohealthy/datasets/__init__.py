@@ -1,4 +1,5 @@
-"""Public data sets as they lie on disk -> manifest.csv. One file per layout; imported only when asked for."""
+"""Public data sets as they lie on disk -> manifest.csv. One file per layout; imported only when
+asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from pseudohealthy.errors import USAGE, Fault
 if TYPE_CHECKING:  # the names alone are wanted by help and completion, at once
     from pseudohealthy.data.manifest import Manifest
 
-# name -> module:function; function(source, out, *, seed, ...) -> Manifest, with manifest.csv written in out
+# name -> module:function; function(source, out, *, seed, ...) -> Manifest, with manifest.csv
+# written in out
 REGISTRY = {
     "atlas": "pseudohealthy.datasets.atlas:prepare",
     "behrendt": "pseudohealthy.datasets.behrendt:prepare",
@@ -43,7 +45,8 @@ REGISTRY = {
 
 
 def prepare(name: str, source: Path | str, out: Path | str, *, seed: int = 0, **options: Any) -> Manifest:
-    """Prepare one data set by name. Raises Fault UNKNOWN_DATASET (exit 2), NOT_FOUND or LAYOUT (exit 3)."""
+    """Prepare one data set by name. Raises Fault UNKNOWN_DATASET (exit 2), NOT_FOUND or LAYOUT
+    (exit 3)."""
     if name not in REGISTRY:
         close = difflib.get_close_matches(name, REGISTRY, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(sorted(REGISTRY))}"
@@ -55,7 +58,8 @@ def prepare(name: str, source: Path | str, out: Path | str, *, seed: int = 0, **
 
 
 def options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
-    """``key=value`` texts (TOML values; bare words are strings) as options of a data set. Raises Fault BAD_SETTING (exit 2)."""
+    """``key=value`` texts (TOML values; bare words are strings) as options of a data set. Raises
+    Fault BAD_SETTING (exit 2)."""
     from pseudohealthy.settings import coerce, literal
 
     hints = typing.get_type_hints(_adapter(name)) if name in REGISTRY else {}

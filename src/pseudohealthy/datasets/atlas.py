@@ -1,16 +1,19 @@
-"""ATLAS v2.0 (Liew et al. 2022, Scientific Data 9:320): T1 of chronic stroke, 197 x 233 x 189, 1 mm, MNI space, BIDS.
+"""ATLAS v2.0 (Liew et al. 2022, Scientific Data 9:320): T1 of chronic stroke, 197 x 233 x 189, 1
+mm, MNI space, BIDS.
 
 Layout: ``[Training/R001/ | derivatives/ATLAS/]sub-r001s001/ses-1/anat/`` with ``*_T1w.nii.gz`` and
-``*_label-L_desc-T1lesion_mask.nii.gz``, at any depth below SOURCE. Rxxx is a cohort (the site here), not a subject.
+``*_label-L_desc-T1lesion_mask.nii.gz``, at any depth below SOURCE. Rxxx is a cohort (the site
+here), not a subject.
 
-Labels: the mask is the lesion; ``label-L`` means lesion, not left. Every subject had a stroke, so every case is
-anomalous and test, unless ``fractions`` divide the subjects; planes without lesion come from patients. Masks are read:
-an empty one is refused. The hidden test cohorts (Testing/R...) have no masks: they are test cases without reference;
-a cohort in which only some subjects have a mask is refused.
-Traps: some subjects have several sessions, so the patient is the subject; the raw T1w outside derivatives/ATLAS has
-another grid than the masks, so an image is taken only from the folder of its mask; defaced but not skull-stripped;
-the background is small, not 0; lesions range from 0.01 to 497 ml, so report by size. Published 2-D lists of ATLAS
-train and test on the same scans.
+Labels: the mask is the lesion; ``label-L`` means lesion, not left. Every subject had a stroke, so
+every case is anomalous and test, unless ``fractions`` divide the subjects; planes without lesion
+come from patients. Masks are read: an empty one is refused. The hidden test cohorts (Testing/R...)
+have no masks: they are test cases without reference; a cohort in which only some subjects have a
+mask is refused. Traps: some subjects have several sessions, so the patient is the subject; the raw
+T1w outside derivatives/ATLAS has another grid than the masks, so an image is taken only from the
+folder of its mask; defaced but not skull-stripped; the background is small, not 0; lesions range
+from 0.01 to 497 ml, so report by size. Published 2-D lists of ATLAS train and test on the same
+scans.
 """
 
 from __future__ import annotations

@@ -1,15 +1,20 @@
-"""The published lists of pDDPM and cDDPM (Behrendt et al. 2023, MIDL; 2025, Comput. Biol. Med.), read as they are.
+"""The published lists of pDDPM and cDDPM (Behrendt et al. 2023, MIDL; 2025, Comput. Biol. Med.),
+read as they are.
 
-Layout: ``DATA_DIR/splits/*.csv`` (or the folder of the lists itself) with ``IXI_{train,val}_fold0..4.csv``,
-``IXI_test.csv``, ``Brats21_{val,test}.csv``, ``MSLUB_{val,test}.csv``, ``avail_t2.csv``; columns img_name, age, label,
-img_path, mask_path (brain), seg_path (lesion); images at ``DATA_DIR/Train/ixi/t1/...`` and ``DATA_DIR/Test/...``.
-One manifest: training and validation list of one fold, and every ``_val`` and ``_test`` list.
+Layout: ``DATA_DIR/splits/*.csv`` (or the folder of the lists itself) with
+``IXI_{train,val}_fold0..4.csv``, ``IXI_test.csv``, ``Brats21_{val,test}.csv``,
+``MSLUB_{val,test}.csv``, ``avail_t2.csv``; columns img_name, age, label, img_path, mask_path
+(brain), seg_path (lesion); images at ``DATA_DIR/Train/ixi/t1/...`` and ``DATA_DIR/Test/...``. One
+manifest: training and validation list of one fold, and every ``_val`` and ``_test`` list.
 
-What the lists hold (IXI.xls has several rows for some subjects, and rows, not subjects, were split): each training list
-has 387 rows of 374 scans (fold 0; 376 in fold 2), IXI_test 160 rows of 157; nine scans of IXI_test are in the training
-lists of folds 0 and 2, two of IXI_val_fold2 in IXI_train_fold2; avail_t2 has 587 rows of 562 scans. Every finding is
-printed and kept in ``published_leaks.txt`` beside the manifest; images are not needed for that. By default the manifest is
-clean: repeated rows are dropped and a subject stays only in test, else val. ``clean=False`` keeps every row.
+What the lists hold (IXI.xls has several rows for some subjects, and rows, not subjects, were
+split): each training list has 387 rows of 374 scans (fold 0; 376 in fold 2), IXI_test 160 rows of
+157; nine scans of IXI_test are in the training lists of folds 0 and 2, two of IXI_val_fold2 in
+IXI_train_fold2; avail_t2 has 587 rows of 562 scans. Every finding is printed and kept in
+``published_leaks.txt`` beside the manifest; images are not needed for that. By default the manifest
+is
+clean: repeated rows are dropped and a subject stays only in test, else val. ``clean=False`` keeps
+every row.
 """
 
 from __future__ import annotations
@@ -34,11 +39,11 @@ _NEEDED = {"img_name", "label", "img_path", "mask_path"}
 def prepare(
     source: Path, out: Path, *, seed: int = 0, fold: int = 0, modality: str = "t1", clean: bool = True
 ) -> Manifest:
-    """The lists of one fold as a manifest; the seed changes nothing. modality: t1 as the lists name it, or t2, for which
-    only the scans of avail_t2.csv are taken.
+    """The lists of one fold as a manifest; the seed changes nothing. modality: t1 as the lists name
+    it, or t2, for which only the scans of avail_t2.csv are taken.
 
-    Raises Fault LAYOUT (exit 3) without lists or with one that lacks a column, BAD_SETTING (2) for a fold or modality
-    that is not there.
+    Raises Fault LAYOUT (exit 3) without lists or with one that lacks a column, BAD_SETTING (2) for
+    a fold or modality that is not there.
     """
     source = Path(source)
     folder = source / "splits" if (source / "splits").is_dir() else source
@@ -68,7 +73,8 @@ def repeats(name: str, entries: Sequence[str]) -> list[str]:
 def overlap(
     one: str, other: str, files: Mapping[str, Sequence[str]], subjects: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """A sentence where two lists share subjects. files, subjects: by name of the list, row by row."""
+    """A sentence where two lists share subjects. files, subjects: by name of the list, row by
+    row."""
     both = sorted(set(subjects[one]) & set(subjects[other]))
     same = len(set(files[one]) & set(files[other]))
     rows = sum(subject in both for subject in subjects[other]) if both else 0
@@ -87,8 +93,9 @@ def report(findings: Sequence[str], out: Path) -> None:
 
 
 def written(cases: list[Case], roots: Sequence[Path], out: Path, *, clean: bool) -> Manifest:
-    """The manifest on the first root that holds an image. Where one does, cases without image are left out and counted;
-    where none does, the manifest names the files to come. clean: each image once, each subject in one split."""
+    """The manifest on the first root that holds an image. Where one does, cases without image are
+    left out and counted; where none does, the manifest names the files to come. clean: each image
+    once, each subject in one split."""
     root = next((root for root in roots if any((root / case.image).is_file() for case in cases)), None)
     if root is None:
         say("none of the listed images is below the folder: the manifest names files to come")
@@ -107,7 +114,8 @@ def written(cases: list[Case], roots: Sequence[Path], out: Path, *, clean: bool)
 
 
 def _cleaned(cases: list[Case]) -> list[Case]:
-    """First row of each image, in test before val before train; an anomalous row of an image before a healthy one."""
+    """First row of each image, in test before val before train; an anomalous row of an image before
+    a healthy one."""
     taken: dict[str, str] = {}
     for split in ("test", "val", "train"):
         for case in cases:

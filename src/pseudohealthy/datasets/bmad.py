@@ -1,16 +1,19 @@
-"""BMAD (Bao et al. 2024, CVPR workshops) and MVTec AD (Bergmann et al. 2019, CVPR): folders of 2-D images.
+"""BMAD (Bao et al. 2024, CVPR workshops) and MVTec AD (Bergmann et al. 2019, CVPR): folders of 2-D
+images.
 
-Layout: ``train/good``; ``valid/{good,Ungood}`` (BMAD); ``test/{good,Ungood}``, images there below ``img`` and masks
-below ``label`` or ``anomaly_mask`` where there are pixel labels; MVTec: ``test/<defect>`` and
-``ground_truth/<defect>/000_mask.png``. SOURCE is the folder of train (``Brain_AD``, ``bottle``) or one above a single
-such folder. The plain folder layout reads most of this as it stands; this adapter adds the patients, the second name
-of the mask folder and the checks.
+Layout: ``train/good``; ``valid/{good,Ungood}`` (BMAD); ``test/{good,Ungood}``, images there below
+``img`` and masks below ``label`` or ``anomaly_mask`` where there are pixel labels; MVTec:
+``test/<defect>`` and ``ground_truth/<defect>/000_mask.png``. SOURCE is the folder of train
+(``Brain_AD``, ``bottle``) or one above a single such folder. The plain folder layout reads most of
+this as it stands; this adapter adds the patients, the second name of the mask folder and the
+checks.
 
-Labels: folders named good are healthy, all others anomalous; a mask's values above 0 are lesion. The published split
-is kept; without ``valid``, ``val`` of the training patients validate.
-Traps: BMAD cuts volumes into slices, so a split by image would leak. The patient is read from names as in BraTS
-(``BraTS2021_00003_...``) and OCT2017 (``CNV-1016042-3``), or by ``patient``, a regular expression whose first group it
-is; any other image counts as a patient of its own, which makes intervals too narrow: the count is printed.
+Labels: folders named good are healthy, all others anomalous; a mask's values above 0 are lesion.
+The published split is kept; without ``valid``, ``val`` of the training patients validate.
+Traps: BMAD cuts volumes into slices, so a split by image would leak. The patient is read from names
+as in BraTS (``BraTS2021_00003_...``) and OCT2017 (``CNV-1016042-3``), or by ``patient``, a regular
+expression whose first group it is; any other image counts as a patient of its own, which makes
+intervals too narrow: the count is printed.
 """
 
 from __future__ import annotations

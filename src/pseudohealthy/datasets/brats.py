@@ -1,23 +1,28 @@
-"""BraTS (Menze et al. 2015, Baid et al. 2021): multi-contrast MR of gliomas, 240 x 240 x 155, 1 mm, skull-stripped.
+"""BraTS (Menze et al. 2015, Baid et al. 2021): multi-contrast MR of gliomas, 240 x 240 x 155, 1 mm,
+skull-stripped.
 
 Layouts, one folder a case, at any depth below SOURCE:
-2015  ``brats_2013_pat0001_1/{Flair,T1c,..}_*.nii.gz, OTMultiClass.nii.gz, brainmask.nii.gz`` (normalised copies)
-2020  ``BraTS20_Training_001/BraTS20_Training_001_{flair,t1,t1ce,t2,seg}.nii[.gz]``; case 355 has its mask under the
-      name ``W39_1998.09.19_Segm.nii``, which is recognised
+2015  ``brats_2013_pat0001_1/{Flair,T1c,..}_*.nii.gz, OTMultiClass.nii.gz, brainmask.nii.gz``
+(normalised copies) 2020
+      ``BraTS20_Training_001/BraTS20_Training_001_{flair,t1,t1ce,t2,seg}.nii[.gz]``; case 355 has
+      its mask under the name ``W39_1998.09.19_Segm.nii``, which is recognised
 2021  ``BraTS2021_00000/BraTS2021_00000_{flair,t1,t1ce,t2,seg}.nii.gz``; ids have gaps
-2023+ ``BraTS-GLI-00000-000/BraTS-GLI-00000-000-{t2f,t1n,t1c,t2w,seg}.nii.gz``; the last number is the visit, so the
-      patient is the name without it
-``modality`` is "flair", another one, several ("t1|t2") or "all", the published order t1, t1ce, t2, flair.
+2023+ ``BraTS-GLI-00000-000/BraTS-GLI-00000-000-{t2f,t1n,t1c,t2w,seg}.nii.gz``; the last number is
+      the visit, so the patient is the name without it
+``modality`` is "flair", another one, several ("t1|t2") or "all", the published order t1, t1ce, t2,
+flair.
 
-Labels: whole tumour is everything above 0. Values: 2015 0-4; 2020 and 2021 0, 1, 2, 4 (no 3); 2023 0-3. Every mask is
-read, the values are printed and another value is refused (the post-treatment sets of 2024 hold 4, a cavity: give
-``labels``). Every patient has a tumour and every case is anomalous: all are test, unless ``fractions`` divide them by
-patient; a plane's label is then its mask's, and a plane without tumour is not proven healthy (mass effect, oedema).
-Where all four sequences are divided, the slices that Wolleb et al. 2022 take (of 155, neither the lowest 80 nor the upper
-26) are counted, with and without tumour, and printed beside the paper's counts; its division was never published.
-Cases without mask (validation sets) are test cases without reference; a folder of cases with and without is refused.
-Traps: patients come back in later years under new names, so one release at a time; the background is exactly 0
-(``foreground = "nonzero"`` is right here and nowhere else); ``*apping*.csv`` with a column "Site No" gives the site.
+Labels: whole tumour is everything above 0. Values: 2015 0-4; 2020 and 2021 0, 1, 2, 4 (no 3); 2023
+0-3. Every mask is read, the values are printed and another value is refused (the post-treatment
+sets of 2024 hold 4, a cavity: give ``labels``). Every patient has a tumour and every case is
+anomalous: all are test, unless ``fractions`` divide them by patient; a plane's label is then its
+mask's, and a plane without tumour is not proven healthy (mass effect, oedema). Where all four
+sequences are divided, the slices that Wolleb et al. 2022 take (of 155, neither the lowest 80 nor
+the upper 26) are counted, with and without tumour, and printed beside the paper's counts; its
+division was never published. Cases without mask (validation sets) are test cases without reference;
+a folder of cases with and without is refused. Traps: patients come back in later years under new
+names, so one release at a time; the background is exactly 0 (``foreground = "nonzero"`` is right
+here and nowhere else); ``*apping*.csv`` with a column "Site No" gives the site.
 """
 
 from __future__ import annotations
@@ -57,7 +62,8 @@ def prepare(
     modality: str = "flair",
     labels: tuple[int, ...] = (),
 ) -> Manifest:
-    """One case per folder. Raises Fault LAYOUT, DUPLICATE, LABELS (exit 3), BAD_SETTING (exit 2)."""
+    """One case per folder. Raises Fault LAYOUT, DUPLICATE, LABELS (exit 3), BAD_SETTING (exit
+    2)."""
     source = Path(source)
     wanted = ALL if modality == "all" else tuple(modality.split("|"))
     if not wanted or not set(wanted) <= set(ALL):
@@ -104,7 +110,8 @@ def prepare(
 
 
 def _slices(mask: Path) -> Counter[int]:
-    """Healthy and anomalous slices of a volume of 155 without the lowest 80 and the upper 26; none of another depth."""
+    """Healthy and anomalous slices of a volume of 155 without the lowest 80 and the upper 26; none
+    of another depth."""
     marked = nifti.read(mask, plane="native").voxels[0].any((1, 2))
     return Counter((marked[80:-26].astype(int)).tolist()) if len(marked) == 155 else Counter()
 
@@ -154,7 +161,8 @@ def _patient(year: str, name: str) -> str:
 
 
 def _all_or_none(found: dict[str, dict[str, Path]]) -> None:
-    """Raise Fault LAYOUT where a folder of cases has masks for some only: a mask was renamed or lost."""
+    """Raise Fault LAYOUT where a folder of cases has masks for some only: a mask was renamed or
+    lost."""
     folders: dict[Path, dict[bool, list[str]]] = defaultdict(lambda: {True: [], False: []})
     for name, files in found.items():
         folders[next(iter(files.values())).parents[1]]["seg" in files].append(name)

@@ -1,17 +1,22 @@
-"""CheXpert (Irvin et al. 2019, AAAI): chest radiographs of Stanford with labels mined from their reports. Image level.
+"""CheXpert (Irvin et al. 2019, AAAI): chest radiographs of Stanford with labels mined from their
+reports. Image level.
 
-Layout: ``CheXpert-v1.0-small/{train.csv, valid.csv, train/patient00001/study1/view1_frontal.jpg}``; SOURCE is that
-folder or the one above it, and the folder's name at the start of the column Path is stripped.
+Layout: ``CheXpert-v1.0-small/{train.csv, valid.csv, train/patient00001/study1/view1_frontal.jpg}``;
+SOURCE is that folder or the one above it, and the folder's name at the start of the column Path is
+stripped.
 
-Labels: 1 positive, 0 said to be absent, -1 uncertain, blank = not mentioned, which is not 0. ``healthy``:
-"no-finding" takes ``No Finding`` = 1 (tubes and pacemakers may show), "no-devices" also asks for ``Support Devices``
-other than 1. ``anomaly``: one observation, or "any" of the twelve pathologies, = 1. ``uncertain`` says what -1 of it
-counts as: "drop", "positive" or "negative" (neither healthy nor anomalous). All others are left out, and counted.
+Labels: 1 positive, 0 said to be absent, -1 uncertain, blank = not mentioned, which is not 0.
+``healthy``: "no-finding" takes ``No Finding`` = 1 (tubes and pacemakers may show), "no-devices"
+also asks for ``Support Devices`` other than 1. ``anomaly``: one observation, or "any" of the twelve
+pathologies, = 1. ``uncertain`` says what -1 of it counts as: "drop", "positive" or "negative"
+(neither healthy nor anomalous). All others are left out, and counted.
 
-Splits by patient: healthy patients are divided, patients with an anomaly are test only, as are all of valid.csv, which
-radiologists labelled. ``weak`` divides the anomalous patients of train.csv too, for methods that learn from image
-labels; the counts of Wolleb et al. 2022, whose choice of patients was never published, are then printed beside. Traps: frontal and lateral views are mixed; AP means bedside and goes with disease, so choose ``projection`` or
-report by it (column ``view``); 8-bit and histogram-equalised; ages end at 90; the training labels are noisy.
+Splits by patient: healthy patients are divided, patients with an anomaly are test only, as are all
+of valid.csv, which radiologists labelled. ``weak`` divides the anomalous patients of train.csv too,
+for methods that learn from image labels; the counts of Wolleb et al. 2022, whose choice of patients
+was never published, are then printed beside. Traps: frontal and lateral views are mixed; AP means
+bedside and goes with disease, so choose ``projection`` or report by it (column ``view``); 8-bit and
+histogram-equalised; ages end at 90; the training labels are noisy.
 """
 
 from __future__ import annotations
@@ -56,7 +61,8 @@ def prepare(
     weak: bool = False,
     partial: bool = False,
 ) -> Manifest:
-    """Healthy and anomalous radiographs under the policies above; ``partial`` takes the listed images that are there.
+    """Healthy and anomalous radiographs under the policies above; ``partial`` takes the listed
+    images that are there.
 
     Raises Fault LAYOUT, MISSING (exit 3), BAD_SETTING (exit 2), PATH_ESCAPE (exit 8).
     """
@@ -135,7 +141,8 @@ def choose(setting: str, value: str, known: Collection[str]) -> None:
 
 
 def read_table(path: Path, columns: Collection[str]) -> Iterable[tuple[int, dict[str, str]]]:
-    """Rows of a CSV (with or without BOM; comma or semicolon) with their line numbers. Raises Fault LAYOUT."""
+    """Rows of a CSV (with or without BOM; comma or semicolon) with their line numbers. Raises Fault
+    LAYOUT."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         head = stream.readline()
         stream.seek(0)
@@ -147,7 +154,8 @@ def read_table(path: Path, columns: Collection[str]) -> Iterable[tuple[int, dict
 
 
 def require_files(name: str, cases: list[Case], partial: bool) -> list[Case]:
-    """The cases whose image is there. Raises Fault MISSING (exit 3) where one is not, unless ``partial``."""
+    """The cases whose image is there. Raises Fault MISSING (exit 3) where one is not, unless
+    ``partial``."""
     there = [case for case in cases if (case.root / case.image).is_file()]
     gone = len(cases) - len(there)
     if gone and (not partial or not there):
@@ -168,8 +176,8 @@ def divide(
     weak: bool = False,
     test: Collection[str] = (),
 ) -> Manifest:
-    """Splits by patient: those of ``test`` are test; of the rest the healthy are divided and all others are test, or,
-    with ``weak``, everyone is divided, healthy and anomalous alike."""
+    """Splits by patient: those of ``test`` are test; of the rest the healthy are divided and all
+    others are test, or, with ``weak``, everyone is divided, healthy and anomalous alike."""
     rest = [case for case in cases if case.patient_id not in test]
     sick = {case.patient_id for case in rest if case.label != HEALTHY}
     split: dict[str, str] = {}

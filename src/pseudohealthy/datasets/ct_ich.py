@@ -1,14 +1,17 @@
-"""CT-ICH (Hssayeni et al. 2020, PhysioNet ct-ich): head CT of trauma patients, brain window, labels per slice.
+"""CT-ICH (Hssayeni et al. 2020, PhysioNet ct-ich): head CT of trauma patients, brain window, labels
+per slice.
 
-Layout: ``images/057_01.jpg`` (patient, slice), 650 x 650 grey, 8 bits, with ``labels.csv`` (file, patient, slice, five
-subtypes, any_hemorrhage, fracture). A case is one patient, its planes the slices by number, its ``plane_labels``
-any_hemorrhage; ``plane_fractures`` keeps the fractures in the same order. Patients are named ``ctich-057``, as by
-``ct-masks``, so that the leak checks see slices of one patient in both sets.
+Layout: ``images/057_01.jpg`` (patient, slice), 650 x 650 grey, 8 bits, with ``labels.csv`` (file,
+patient, slice, five subtypes, any_hemorrhage, fracture). A case is one patient, its planes the
+slices by number, its ``plane_labels`` any_hemorrhage; ``plane_fractures`` keeps the fractures in
+the same order. Patients are named ``ctich-057``, as by ``ct-masks``, so that the leak checks see
+slices of one patient in both sets.
 
-Labels: ``healthy="slice"`` (default) trains on every slice without haemorrhage of a training patient; ``"patient"``
-only on patients who have none anywhere. All are trauma patients: no haemorrhage is not healthy (fractures, swelling).
-Traps: already windowed, no HU and no geometry, so no ml; table visible, heads tilted, skull base and neck included.
-Splitting by slice leaks. PhysioNet's terms differ by version.
+Labels: ``healthy="slice"`` (default) trains on every slice without haemorrhage of a training
+patient; ``"patient"`` only on patients who have none anywhere. All are trauma patients: no
+haemorrhage is not healthy (fractures, swelling). Traps: already windowed, no HU and no geometry, so
+no ml; table visible, heads tilted, skull base and neck included. Splitting by slice leaks.
+PhysioNet's terms differ by version.
 """
 
 from __future__ import annotations
@@ -43,12 +46,13 @@ def prepare(
     folds: int = 0,
     fold: int = 0,
 ) -> Manifest:
-    """One case per patient, split by patient; with healthy="slice" those with and without haemorrhage in equal shares.
+    """One case per patient, split by patient; with healthy="slice" those with and without
+    haemorrhage in equal shares.
 
-    folds: with 2 or more, patients are dealt into so many test sets instead, of which `fold` (from 0) is tested; a fifth
-    of the others validate. 28 patients are few: all of them tested, once each, give the narrower interval.
-    Raises Fault LAYOUT (exit 3) for files and labels that do not match, SIZES for a patient's slices of several sizes,
-    BAD_SETTING (2).
+    folds: with 2 or more, patients are dealt into so many test sets instead, of which `fold` (from
+    0) is tested; a fifth of the others validate. 28 patients are few: all of them tested, once
+    each, give the narrower interval. Raises Fault LAYOUT (exit 3) for files and labels that do not
+    match, SIZES for a patient's slices of several sizes, BAD_SETTING (2).
     """
     if healthy not in ("slice", "patient"):
         raise Fault("BAD_SETTING", f"healthy = {healthy!r}", "use slice or patient", exit=USAGE)
@@ -86,8 +90,8 @@ def prepare(
 
 
 def divided(cases: list[Case], out: Path, *, seed: int, fractions: tuple[float, float, float]) -> Manifest:
-    """All patients over train, val and test, those with and those without an anomaly in equal shares; for data whose
-    ``plane_labels`` say what is healthy."""
+    """All patients over train, val and test, those with and those without an anomaly in equal
+    shares; for data whose ``plane_labels`` say what is healthy."""
     anomalous = {case.patient_id for case in cases if case.label == ANOMALOUS}
     strata = [replace(case, label=None, site=str(case.patient_id in anomalous)) for case in cases]
     split = {
@@ -97,7 +101,8 @@ def divided(cases: list[Case], out: Path, *, seed: int, fractions: tuple[float, 
 
 
 def dealt(cases: list[Case], out: Path, *, seed: int, folds: int, fold: int) -> Manifest:
-    """Patients dealt into test sets in turn, those with an anomaly first; of the others every fifth of each kind validates."""
+    """Patients dealt into test sets in turn, those with an anomaly first; of the others every fifth
+    of each kind validates."""
     rng = np.random.default_rng(seed)
     split: dict[str, str] = {}
     for label in (ANOMALOUS, HEALTHY):

@@ -1,17 +1,20 @@
-"""CT haemorrhage slices with pixel masks, to test on only: excerpts of BHSD (Wu et al. 2023) and of CT-ICH.
+"""CT haemorrhage slices with pixel masks, to test on only: excerpts of BHSD (Wu et al. 2023) and of
+CT-ICH.
 
-Layouts: ``bhsd_mini/{images,masks}/165017.png``: volume (3 digits) and slice; the mask's colour is the subtype: red
-epidural, blue intraparenchymal, yellow intraventricular, cyan subarachnoid, green subdural, black none.
-``ctich_mini/images/10198.jpg`` with ``masks/10198.png``, one colour, and where it came along ``nearest_ctich.csv``
-(which slice of CT-ICH it is, and the correlation with it). A case is one slice with its mask (any colour but black is
-lesion) and, in the column ``subtypes``, what the colours say. Nothing is written into the source.
+Layouts: ``bhsd_mini/{images,masks}/165017.png``: volume (3 digits) and slice; the mask's colour is
+the subtype: red epidural, blue intraparenchymal, yellow intraventricular, cyan subarachnoid, green
+subdural, black none. ``ctich_mini/images/10198.jpg`` with ``masks/10198.png``, one colour, and
+where it came along ``nearest_ctich.csv`` (which slice of CT-ICH it is, and the correlation with
+it). A case is one slice with its mask (any colour but black is lesion) and, in the column
+``subtypes``, what the colours say. Nothing is written into the source.
 
-Traps: the running numbers of ctich_mini hide the patient. Without ``nearest_ctich.csv`` each picture is looked up
-among the slices of ``ct_ich`` (by default the folder ct-ich beside SOURCE); the patient is then ``ctich-079`` as by the
-adapter ``ct-ich``, so that the leak checks see patients a run was trained on. A picture that equals no slice is an
-augmented copy (10199 correlates with 080_11 at 0.92) or of a patient who is not there: left out and counted.
-BHSD is made of RSNA 2019 under other names: never test on it what was trained on ``rsna``, no check can tell.
-Slices were chosen for their bleeding: no healthy test slice, no volume in ml. Terms of BHSD and CT-ICH apply.
+Traps: the running numbers of ctich_mini hide the patient. Without ``nearest_ctich.csv`` each
+picture is looked up among the slices of ``ct_ich`` (by default the folder ct-ich beside SOURCE);
+the patient is then ``ctich-079`` as by the adapter ``ct-ich``, so that the leak checks see patients
+a run was trained on. A picture that equals no slice is an augmented copy (10199 correlates with
+080_11 at 0.92) or of a patient who is not there: left out and counted. BHSD is made of RSNA 2019
+under other names: never test on it what was trained on ``rsna``, no check can tell. Slices were
+chosen for their bleeding: no healthy test slice, no volume in ml. Terms of BHSD and CT-ICH apply.
 """
 
 from __future__ import annotations
@@ -42,9 +45,11 @@ _SLICE = re.compile(r"(\d{3})_\d+")
 
 
 def prepare(source: Path, out: Path, *, seed: int = 0, ct_ich: Path | str | None = None) -> Manifest:
-    """Test cases only; the seed changes nothing. ct_ich: folder of CT-ICH's own slices, to name the patients.
+    """Test cases only; the seed changes nothing. ct_ich: folder of CT-ICH's own slices, to name the
+    patients.
 
-    Raises Fault LAYOUT (exit 3) for an image without mask or the reverse, and MASK_COLOUR for a colour BHSD has not.
+    Raises Fault LAYOUT (exit 3) for an image without mask or the reverse, and MASK_COLOUR for a
+    colour BHSD has not.
     """
     source = Path(source)
     cases = []
@@ -98,7 +103,8 @@ def _case(source: Path, image: Path, mask: Path, patient: str, colours: dict | N
 
 
 def _slices(folder: Path, images: list[Path], ct_ich: Path) -> dict[str, str]:
-    """Stem of a picture -> the slice of CT-ICH it is, as ``079_14``; those that are none are absent."""
+    """Stem of a picture -> the slice of CT-ICH it is, as ``079_14``; those that are none are
+    absent."""
     if not images:
         return {}
     if (folder / "nearest_ctich.csv").is_file():
@@ -117,7 +123,8 @@ def _slices(folder: Path, images: list[Path], ct_ich: Path) -> dict[str, str]:
 
 
 def _listed(table: Path, stems: set[str]) -> dict[str, str]:
-    """The table's slices by their form, whatever its columns are called: a stem, a slice ``079_14``, a correlation."""
+    """The table's slices by their form, whatever its columns are called: a stem, a slice
+    ``079_14``, a correlation."""
     found = {}
     with table.open(encoding="utf-8-sig", newline="") as stream:
         for row in csv.DictReader(stream):

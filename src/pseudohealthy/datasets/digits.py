@@ -1,8 +1,10 @@
-"""scikit-learn's 1,797 handwritten digits (8 x 8, UCI), enlarged to 32 x 32: the splotch experiment without a download.
+"""scikit-learn's 1,797 handwritten digits (8 x 8, UCI), enlarged to 32 x 32: the splotch experiment
+without a download.
 
-Nothing is read from ``source``. All images are written as PNG below ``out``; healthy = clean, anomalous = splotched
-(equation 1, drawn at the scale of 32 px). Traps: the 43 writers are not identified, so a writer can be in several
-splits; the enlarged digits are smooth, and a splotch is therefore easier to see than on MNIST.
+Nothing is read from ``source``. All images are written as PNG below ``out``; healthy = clean,
+anomalous = splotched (equation 1, drawn at the scale of 32 px). Traps: the 43 writers are not
+identified, so a writer can be in several splits; the enlarged digits are smooth, and a splotch is
+therefore easier to see than on MNIST.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from pseudohealthy.errors import USAGE, Fault
 def prepare(
     source: Path, out: Path, *, seed: int = 0, val: int = 200, clean: int = 200, splotched: int = 200
 ) -> Manifest:
-    """``clean`` + ``splotched`` different digits to test, ``val`` to validate, all others to train."""
+    """``clean`` + ``splotched`` different digits to test, ``val`` to validate, all others to
+    train."""
     from PIL import Image
 
     from pseudohealthy.anomalies.phantoms import digits, splotch

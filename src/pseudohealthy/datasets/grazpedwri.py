@@ -1,22 +1,26 @@
-"""GRAZPEDWRI-DX (Nagy et al. 2022, Scientific Data 9:222): 20,327 wrist radiographs of 6,091 children, boxes, 16 bits.
+"""GRAZPEDWRI-DX (Nagy et al. 2022, Scientific Data 9:222): 20,327 wrist radiographs of 6,091
+children, boxes, 16 bits.
 
 Layout: ``dataset.csv``; images in ``images_part1/`` ... (or ``images/``, or beside the table) as
-``0001_1297860395_01_WRI-L1_M014.png``; boxes in ``folder_structure/yolov5/labels/*.txt`` (``meta.yaml`` names the
-classes) or, without these, ``folder_structure/supervisely/wrist/ann/*.json``; both also directly below SOURCE.
+``0001_1297860395_01_WRI-L1_M014.png``; boxes in ``folder_structure/yolov5/labels/*.txt``
+(``meta.yaml`` names the classes) or, without these,
+``folder_structure/supervisely/wrist/ann/*.json``; both also directly below SOURCE.
 
-Labels: anomalous is an image with a box of a pathology or ``fracture_visible``. ``text`` (the L/R letter, on nearly
-every image) and ``axis`` (a line) are no pathology. Healthy has neither, and none of cast, metal, osteopenia and
-diagnosis_uncertain. The rest (such a flag, or an image whose boxes are not there) is left out and counted; with
-``flags`` cast, metal and osteopenia count as anomalies, as in THOR's separate test sets (column ``findings`` tells).
-There are boxes, no masks: column ``boxes`` holds ``x0 y0 x1 y1 class;...`` in pixels of the stored image, x1 and y1
-exclusive. Boxes enclose more than the lesion: overlap with them is no Dice against a mask.
+Labels: anomalous is an image with a box of a pathology or ``fracture_visible``. ``text`` (the L/R
+letter, on nearly every image) and ``axis`` (a line) are no pathology. Healthy has neither, and none
+of cast, metal, osteopenia and diagnosis_uncertain. The rest (such a flag, or an image whose boxes
+are not there) is left out and counted; with ``flags`` cast, metal and osteopenia count as
+anomalies, as in THOR's separate test sets (column ``findings`` tells). There are boxes, no masks:
+column ``boxes`` holds ``x0 y0 x1 y1 class;...`` in pixels of the stored image, x1 and y1 exclusive.
+Boxes enclose more than the lesion: overlap with them is no Dice against a mask.
 
-Counts: the 20,327 images belong to 10,643 studies (a patient's visits, column ``study_number``) of 6,091 patients. THOR
-(Bercea et al. 2024) speaks of 10,643 X-rays: it counts studies. ``prepare`` prints all three of the table it read.
+Counts: the 20,327 images belong to 10,643 studies (a patient's visits, column ``study_number``) of
+6,091 patients. THOR (Bercea et al. 2024) speaks of 10,643 X-rays: it counts studies. ``prepare``
+prints all three of the table it read.
 
-Splits by patient: patients whose every image is healthy are divided, all others are test; ``weak`` divides all.
-Traps: flags are 1 or blank, and blank means 0; 16-bit PNG, which an 8-bit conversion saturates; several projections
-and follow-ups per child, so a split by image leaks.
+Splits by patient: patients whose every image is healthy are divided, all others are test; ``weak``
+divides all. Traps: flags are 1 or blank, and blank means 0; 16-bit PNG, which an 8-bit conversion
+saturates; several projections and follow-ups per child, so a split by image leaks.
 """
 
 from __future__ import annotations
@@ -119,7 +123,8 @@ def _on(case_id: str, cell: str) -> bool:
 
 
 def annotation_reader(source: Path) -> Callable[[Case], list[Box] | None]:
-    """A function from a case, whose id is the image's stem, to its boxes, or None where it has no annotation file.
+    """A function from a case, whose id is the image's stem, to its boxes, or None where it has no
+    annotation file.
 
     Raises Fault LAYOUT (exit 3) for a folder without annotations.
     """
@@ -137,7 +142,8 @@ def annotation_reader(source: Path) -> Callable[[Case], list[Box] | None]:
 
 
 def _classes(meta: Path) -> tuple[str, ...]:
-    """The class names of meta.yaml, ``names: ['boneanomaly', ...]`` or one ``- name`` a line, else the published ones."""
+    """The class names of meta.yaml, ``names: ['boneanomaly', ...]`` or one ``- name`` a line, else
+    the published ones."""
     text = meta.read_text(encoding="utf-8") if meta.is_file() else ""
     after = text.partition("names:")[2]
     listed = re.match(r"\s*\[(.*?)\]", after, re.DOTALL)
@@ -182,7 +188,8 @@ def _supervisely(case: Case, folder: Path) -> list[Box] | None:
 
 
 def _box(case: Case, corners: tuple[float, ...], name: str, width: int, height: int) -> Box:
-    """Whole pixels inside the image; a box rounded beyond the edge is cut, one that lies outside is refused."""
+    """Whole pixels inside the image; a box rounded beyond the edge is cut, one that lies outside is
+    refused."""
     x0, y0, x1, y1 = (round(value) for value in corners)
     x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     if name not in HARMLESS and (x1 <= x0 or y1 <= y0):

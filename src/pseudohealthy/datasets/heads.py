@@ -1,7 +1,9 @@
-"""Synthetic head CT: 28 healthy heads to train and validate, 6 healthy and 6 with a bleed to test. No data needed.
+"""Synthetic head CT: 28 healthy heads to train and validate, 6 healthy and 6 with a bleed to test.
+No data needed.
 
-Nothing is read from ``source``. Volumes are NIfTI below ``out``; the mask is the lesion that was drawn. Every head is a
-patient. Ellipsoids with texture and ventricles are not anatomy: figures on them show that the program works, nothing else.
+Nothing is read from ``source``. Volumes are NIfTI below ``out``; the mask is the lesion that was
+drawn. Every head is a patient. Ellipsoids with texture and ventricles are not anatomy: figures on
+them show that the program works, nothing else.
 """
 
 from __future__ import annotations

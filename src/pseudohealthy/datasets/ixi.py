@@ -1,17 +1,19 @@
-"""IXI (brain-development.org): healthy brain MR from three London hospitals. CC BY-SA 3.0. Every case is healthy.
+"""IXI (brain-development.org): healthy brain MR from three London hospitals. CC BY-SA 3.0. Every
+case is healthy.
 
-Layouts: (1) volumes ``IXI002-Guys-0828-T1.nii.gz``, flat or in folders, also lower-cased ``..._t1.nii.gz``; sites Guys
-(Philips 1.5 T), HH (Philips 3 T), IOP (GE 1.5 T). (2) mid-axial PNG slices in ``png/`` with ``index.csv`` (columns
-file, subject, and thor_split where a published split is kept), as in THOR's set-up.
-``IXI.csv`` (IXI.xls saved as CSV; the .xls itself is read where xlrd is installed), beside the images or one folder
-above, gives the columns age and sex.
+Layouts: (1) volumes ``IXI002-Guys-0828-T1.nii.gz``, flat or in folders, also lower-cased
+``..._t1.nii.gz``; sites Guys (Philips 1.5 T), HH (Philips 3 T), IOP (GE 1.5 T). (2) mid-axial PNG
+slices in ``png/`` with ``index.csv`` (columns file, subject, and thor_split where a published split
+is kept), as in THOR's set-up. ``IXI.csv`` (IXI.xls saved as CSV; the .xls itself is read where xlrd
+is installed), beside the images or one folder above, gives the columns age and sex.
 
-Traps: IXI.xls has duplicate rows per subject, which put the same scan in two published splits, so the patient is
-always the IXI number of the file name and the table is joined by IXI_ID, never by position; where a subject's rows
-disagree the value is left blank; scans without a row and rows without a scan exist (both are counted); a height or
-weight of 0 means unknown and neither is taken. A subject may have two files; not skull-stripped, faces present; site
-and field strength are confounded with everything: report per site. One slice per subject says nothing about the rest
-of the brain.
+Traps: IXI.xls has duplicate rows per subject, which put the same scan in two published splits, so
+the patient is always the IXI number of the file name and the table is joined by IXI_ID, never by
+position; where a subject's rows disagree the value is left blank; scans without a row and rows
+without a scan exist (both are counted); a height or weight of 0 means unknown and neither is taken.
+A subject may have two files; not skull-stripped, faces present; site and field strength are
+confounded with everything: report per site. One slice per subject says nothing about the rest of
+the brain.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def prepare(
     modality: str = "T1",
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
 ) -> Manifest:
-    """Volumes of one modality, or the slices of ``index.csv``; the published split where the index has one."""
+    """Volumes of one modality, or the slices of ``index.csv``; the published split where the index
+    has one."""
     source = Path(source)
     if (source / "index.csv").is_file():
         manifest = _slices(source, out)
@@ -113,7 +116,8 @@ def _described(manifest: Manifest, source: Path) -> Manifest:
 
 
 def _table(source: Path) -> list[tuple[str, str, str]] | None:
-    """(IXI number, age, sex) of every row; None without a table. Raises Fault LAYOUT for another table."""
+    """(IXI number, age, sex) of every row; None without a table. Raises Fault LAYOUT for another
+    table."""
     places = [folder / f"IXI.{end}" for end in ("csv", "xls") for folder in (source, source.resolve().parent)]
     path = next((place for place in places if place.is_file()), None)
     if path is None:

@@ -1,11 +1,14 @@
-"""Healthy IXI slices with simulated lesions in every second test subject: what differs is known exactly.
+"""Healthy IXI slices with simulated lesions in every second test subject: what differs is known
+exactly.
 
-Layout of SOURCE: as of ``ixi`` with mid-axial PNG slices. Training and validation subjects stay as they are. Of the test
-subjects (of the splits in ``lesions_in``; with "val" for sweeps) every second one gets one lesion (`phantoms.lesion`)
-inside the brain (a third of the slice's radius is kept from the skull), with its mask and, in the column ``twin``, the
-slice as it was: so restoration itself can be measured.
+Layout of SOURCE: as of ``ixi`` with mid-axial PNG slices. Training and validation subjects stay as
+they are. Of the test subjects (of the splits in ``lesions_in``; with "val" for sweeps) every second
+one gets one lesion (`phantoms.lesion`) inside the brain (a third of the slice's radius is kept from
+the skull), with its mask and, in the column ``twin``, the slice as it was: so restoration itself
+can be measured.
 
-Traps: a simulated lesion is no disease, and one slice position is no brain. Made for comparing methods, not for claims.
+Traps: a simulated lesion is no disease, and one slice position is no brain. Made for comparing
+methods, not for claims.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ def prepare(
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     lesions_in: tuple[str, ...] = ("test",),
 ) -> Manifest:
-    """As ``ixi``, split anew by subject (the published split has no test); pictures below ``out/lesions``.
+    """As ``ixi``, split anew by subject (the published split has no test); pictures below
+    ``out/lesions``.
 
     Raises Fault LAYOUT (exit 3), BAD_SETTING (exit 2) for splits other than "val" and "test".
     """

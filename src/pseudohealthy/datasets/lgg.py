@@ -1,15 +1,18 @@
-"""LGG MRI segmentation (TCGA-LGG; Buda et al. 2019, Computers in Biology and Medicine): FLAIR of 110 tumour patients.
+"""LGG MRI segmentation (TCGA-LGG; Buda et al. 2019, Computers in Biology and Medicine): FLAIR of
+110 tumour patients.
 
-Layouts: (1) ``kaggle_3m/TCGA_CS_6666_20011109/TCGA_CS_6666_20011109_7.tif`` with ``..._7_mask.tif``; the three channels
-are pre-contrast, FLAIR, post-contrast, and the FLAIR one is used. (2) FLAIR as PNG, ``<patient>/007.png`` with
-``007_mask.png``. A case is one folder, its mask the FLAIR abnormality, its site the second word of the name.
+Layouts: (1) ``kaggle_3m/TCGA_CS_6666_20011109/TCGA_CS_6666_20011109_7.tif`` with
+``..._7_mask.tif``; the three channels are pre-contrast, FLAIR, post-contrast, and the FLAIR one is
+used. (2) FLAIR as PNG, ``<patient>/007.png`` with ``007_mask.png``. A case is one folder, its mask
+the FLAIR abnormality, its site the second word of the name.
 
-Labels: every patient has a tumour, so every case is anomalous and a plane's label is its mask's. Planes without tumour
-come from tumour patients: lesion-free, not proven healthy; say so with every figure.
-Traps: the last word of a folder is a date, the first three are the patient; slice numbers are not zero-padded
-(natural order matters); brightness differs strongly by site, some HT cases are very dark, so normalise per volume;
-skull present; 20 to 88 slices; where pre- or post-contrast is missing that channel is a copy of FLAIR. 8-bit and
-without geometry: volumes in ml cannot be given. CC BY-NC-SA 4.0.
+Labels: every patient has a tumour, so every case is anomalous and a plane's label is its mask's.
+Planes without tumour come from tumour patients: lesion-free, not proven healthy; say so with every
+figure. Traps: the last word of a folder is a date, the first three are the patient; slice numbers
+are not zero-padded (natural order matters); brightness differs strongly by site, some HT cases are
+very dark, so normalise per volume; skull present; 20 to 88 slices; where pre- or post-contrast is
+missing that channel is a copy of FLAIR. 8-bit and without geometry: volumes in ml cannot be given.
+CC BY-NC-SA 4.0.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
-"""MNIST (LeCun, Cortes, Burges): 60,000 + 10,000 handwritten digits, 28 x 28, 8 bits, idx files plain or gzipped.
+"""MNIST (LeCun, Cortes, Burges): 60,000 + 10,000 handwritten digits, 28 x 28, 8 bits, idx files
+plain or gzipped.
 
-Layout: ``train-images-idx3-ubyte[.gz]`` and ``t10k-images-idx3-ubyte[.gz]``, also written ``.idx3-ubyte`` and also in
-``MNIST/raw/`` (torchvision). ``mnist`` takes every digit as healthy. ``mnist-splotch`` is the experiment of "Brain
-Hemorrhage Detection With DDPM Reconstruction": clean digits to train, and a test set of 2,000 clean and 2,000 splotched
-digits (equation 1), which are 4,000 different digits of the 10,000. Training and validation use only the 60,000.
+Layout: ``train-images-idx3-ubyte[.gz]`` and ``t10k-images-idx3-ubyte[.gz]``, also written
+``.idx3-ubyte`` and also in ``MNIST/raw/`` (torchvision). ``mnist`` takes every digit as healthy.
+``mnist-splotch`` is the experiment of "Brain Hemorrhage Detection With DDPM Reconstruction": clean
+digits to train, and a test set of 2,000 clean and 2,000 splotched digits (equation 1), which are
+4,000 different digits of the 10,000. Training and validation use only the 60,000.
 
-Traps: writers are not identified here, so "patient" is the digit itself; nothing is known of the published choice of
-digits, therefore it is seeded. A splotch often lies on empty background: evaluate with ``foreground = "all"``.
+Traps: writers are not identified here, so "patient" is the digit itself; nothing is known of the
+published choice of digits, therefore it is seeded. A splotch often lies on empty background:
+evaluate with ``foreground = "all"``.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ TRAIN, TEST = 60_000, 10_000
 
 
 def prepare(source: Path, out: Path, *, seed: int = 0, limit: int = TRAIN, val: int = 5_000) -> Manifest:
-    """Clean digits: ``limit`` of the 60,000 (``val`` of these for validation) and all 10,000 test digits."""
+    """Clean digits: ``limit`` of the 60,000 (``val`` of these for validation) and all 10,000 test
+    digits."""
     train, test = _find(source, "train"), _find(source, "t10k")
     cases = _training(source, train, seed, limit, val)
     cases += [_clean(source, test, "test", index) for index in range(_count(test))]
@@ -40,8 +44,8 @@ def prepare_splotched(
     clean: int = 2_000,
     splotched: int = 2_000,
 ) -> Manifest:
-    """Clean digits to train, ``clean`` untouched and ``splotched`` corrupted digits to test; the latter and their masks
-    are written below ``out/splotched``."""
+    """Clean digits to train, ``clean`` untouched and ``splotched`` corrupted digits to test; the
+    latter and their masks are written below ``out/splotched``."""
     from pseudohealthy.anomalies.phantoms import splotch
     from pseudohealthy.io.raster import idx
 
@@ -59,8 +63,8 @@ def prepare_splotched(
 
 
 def write_splotched(out: Path, digit: str, corrupted: np.ndarray, mask: np.ndarray, clean: np.ndarray) -> Case:
-    """One anomalous test case: image (H, W) in [0, 1], bool mask and the true healthy image as 8-bit PNG below
-    ``out/splotched``; the last is named in the column ``twin``."""
+    """One anomalous test case: image (H, W) in [0, 1], bool mask and the true healthy image as
+    8-bit PNG below ``out/splotched``; the last is named in the column ``twin``."""
     from PIL import Image
 
     folder = Path(out) / "splotched"

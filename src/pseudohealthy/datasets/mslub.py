@@ -1,16 +1,19 @@
-"""MSLUB, the open MS data of Ljubljana (Lesjak et al. 2017, Neuroinformatics): 30 patients, consensus lesions. CC BY.
+"""MSLUB, the open MS data of Ljubljana (Lesjak et al. 2017, Neuroinformatics): 30 patients,
+consensus lesions. CC BY.
 
 Layouts, one folder ``patient01`` (or ``patient1``) a patient, at any depth below SOURCE:
-(1) ``patient01_{FLAIR,T1W,T1WKS,T2W}.nii.gz``, ``patient01_consensus_gt.nii.gz``, ``patient01_brainmask.nii.gz``;
-(2) the same names without ``patient01_``; (3) in MNI space ``{FLAIR,T1,T1POST,T2}_N4_..._regtoMNI.nii.gz`` with
-``GOLD_STANDARD_..._regtoMNI.nii.gz``. ``modality`` is "FLAIR", "T1", "T1POST" (after contrast: T1WKS), "T2" or several
-("T1|T2"). A patient without that modality is left out, by name.
+(1) ``patient01_{FLAIR,T1W,T1WKS,T2W}.nii.gz``, ``patient01_consensus_gt.nii.gz``,
+``patient01_brainmask.nii.gz``; (2) the same names without ``patient01_``; (3) in MNI space
+``{FLAIR,T1,T1POST,T2}_N4_..._regtoMNI.nii.gz`` with ``GOLD_STANDARD_..._regtoMNI.nii.gz``.
+``modality`` is "FLAIR", "T1", "T1POST" (after contrast: T1WKS), "T2" or several ("T1|T2"). A
+patient without that modality is left out, by name.
 
-Labels: the mask is the consensus of three raters; everything above 0 is lesion. Every patient has MS, so every case is
-anomalous and test, unless ``fractions`` divide the patients.
-Traps: ``raw/`` holds images of the same names on their own grids, which the mask does not fit, so files below raw are
-never taken; the longitudinal set (``gt.nii.gz``) marks what changed between two visits, which is no lesion mask, and
-is refused. Lesions are small and there are 30 patients: intervals are wide.
+Labels: the mask is the consensus of three raters; everything above 0 is lesion. Every patient has
+MS, so every case is anomalous and test, unless ``fractions`` divide the patients.
+Traps: ``raw/`` holds images of the same names on their own grids, which the mask does not fit, so
+files below raw are never taken; the longitudinal set (``gt.nii.gz``) marks what changed between two
+visits, which is no lesion mask, and is refused. Lesions are small and there are 30 patients:
+intervals are wide.
 """
 
 from __future__ import annotations
@@ -85,7 +88,8 @@ def prepare(
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Files directly in the patient's folder, by what they are. Raises Fault LAYOUT where there is only raw/."""
+    """Files directly in the patient's folder, by what they are. Raises Fault LAYOUT where there is
+    only raw/."""
     files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.nii*")):
         if match := _NAME.match(path.name):

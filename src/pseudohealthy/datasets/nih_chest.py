@@ -1,17 +1,19 @@
-"""NIH ChestX-ray14 (Wang et al. 2017, CVPR): 112,120 chest radiographs of 30,805 patients. Image level, mined labels.
+"""NIH ChestX-ray14 (Wang et al. 2017, CVPR): 112,120 chest radiographs of 30,805 patients. Image
+level, mined labels.
 
-Layouts: (1) ``Data_Entry_2017*.csv`` with ``images*/**/00000001_000.png`` and, where they are there,
-``test_list.txt``, whose patients are then test. (2) ``labels.csv`` with the columns file, patient and one 0/1 column a
-finding, images anywhere below.
+Layouts: (1) ``Data_Entry_2017*.csv`` with ``images*/**/00000001_000.png`` and, where they are
+there, ``test_list.txt``, whose patients are then test. (2) ``labels.csv`` with the columns file,
+patient and one 0/1 column a finding, images anywhere below.
 
-Labels: healthy is "No Finding" (or all columns 0): nothing of the fourteen was mentioned, which is weaker than
-healthy. ``anomaly`` is one finding (also beside others) or "any"; images with other findings only are left out and
-counted. No pixel masks.
-Splits by patient: patients whose every image here is healthy are divided, all others are test; ``weak`` divides all.
-Traps: the first word of a file name is the patient, and a patient has healthy and ill images; labels come from reports
-(noisy); an image may lie there twice under two numbers of one patient (the leak check names it); AP is the bedside
-view and goes with disease: choose ``view`` where the table knows it; ages above 120 are typing errors and left blank.
-Images are stored at 1024 x 1024 with 8 bits, a few as RGBA.
+Labels: healthy is "No Finding" (or all columns 0): nothing of the fourteen was mentioned, which is
+weaker than healthy. ``anomaly`` is one finding (also beside others) or "any"; images with other
+findings only are left out and counted. No pixel masks.
+Splits by patient: patients whose every image here is healthy are divided, all others are test;
+``weak`` divides all. Traps: the first word of a file name is the patient, and a patient has healthy
+and ill images; labels come from reports (noisy); an image may lie there twice under two numbers of
+one patient (the leak check names it); AP is the bedside view and goes with disease: choose ``view``
+where the table knows it; ages above 120 are typing errors and left blank. Images are stored at 1024
+x 1024 with 8 bits, a few as RGBA.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def prepare(
     weak: bool = False,
     partial: bool = False,
 ) -> Manifest:
-    """Healthy radiographs and those with the anomaly; ``partial`` takes the listed images that are there.
+    """Healthy radiographs and those with the anomaly; ``partial`` takes the listed images that are
+    there.
 
     Raises Fault LAYOUT, MISSING, DUPLICATE (exit 3), BAD_SETTING (exit 2).
     """

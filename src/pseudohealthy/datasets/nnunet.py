@@ -1,17 +1,20 @@
-"""nnU-Net raw folders (Isensee et al. 2021, Nature Methods; versions 1 and 2), also the Medical Segmentation Decathlon.
+"""nnU-Net raw folders (Isensee et al. 2021, Nature Methods; versions 1 and 2), also the Medical
+Segmentation Decathlon.
 
-Layout: ``dataset.json``, ``imagesTr/CASE_0000.nii.gz`` (one file a channel; Decathlon: ``CASE.nii.gz``),
-``labelsTr/CASE.nii.gz``, ``imagesTs`` and, rarely, ``labelsTs``. The channels of a case are stacked in their order;
-``channels`` ("0" or "1|0") takes some of them, by number or name.
+Layout: ``dataset.json``, ``imagesTr/CASE_0000.nii.gz`` (one file a channel; Decathlon:
+``CASE.nii.gz``), ``labelsTr/CASE.nii.gz``, ``imagesTs`` and, rarely, ``labelsTs``. The channels of
+a case are stacked in their order; ``channels`` ("0" or "1|0") takes some of them, by number or
+name.
 
-Labels: dataset.json names them, either way round ({"background": 0} or {"0": "background"}). All above 0 are lesions
-unless ``lesions`` names the ones that are ("tumour|cyst"): organs are no lesion. The others are listed in the column
-``mask_background`` (values that count as background), the label "ignore" in ``mask_ignore`` (values that are left out
-of every count). A case is anomalous if its mask holds a lesion, healthy otherwise; imagesTs without labels are
-unknown and test.
-Splits: healthy cases are divided and all others are test; without healthy cases everything is test unless ``fractions``
-are given. ``patient`` is a regular expression whose first group is the patient (default: every case is a patient).
-Traps: values in the masks that dataset.json does not name are refused; several visits of a patient look like cases.
+Labels: dataset.json names them, either way round ({"background": 0} or {"0": "background"}). All
+above 0 are lesions unless ``lesions`` names the ones that are ("tumour|cyst"): organs are no
+lesion. The others are listed in the column ``mask_background`` (values that count as background),
+the label "ignore" in ``mask_ignore`` (values that are left out of every count). A case is anomalous
+if its mask holds a lesion, healthy otherwise; imagesTs without labels are unknown and test.
+Splits: healthy cases are divided and all others are test; without healthy cases everything is test
+unless ``fractions`` are given. ``patient`` is a regular expression whose first group is the patient
+(default: every case is a patient). Traps: values in the masks that dataset.json does not name are
+refused; several visits of a patient look like cases.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ def prepare(
     lesions: str = "",
     patient: str = "",
 ) -> Manifest:
-    """One case per image; every mask is read. Raises Fault LAYOUT, LABELS (exit 3), BAD_SETTING (exit 2)."""
+    """One case per image; every mask is read. Raises Fault LAYOUT, LABELS (exit 3), BAD_SETTING
+    (exit 2)."""
     source = Path(source)
     described = _dataset(source)
     named = _labels(described)
@@ -80,7 +84,8 @@ def prepare(
 
 
 def label_values(path: Path, known: Collection[int], case_id: str) -> set[int]:
-    """The label values of a mask file, every voxel read. Raises Fault LABELS for one that is not known or not whole."""
+    """The label values of a mask file, every voxel read. Raises Fault LABELS for one that is not
+    known or not whole."""
     from pseudohealthy.io import nifti, raster
 
     volume = path.name.endswith((".nii", ".nii.gz"))

@@ -1,4 +1,5 @@
-"""How many images a paper had, printed beside how many were found. A difference is said, and refuses nothing."""
+"""How many images a paper had, printed beside how many were found. A difference is said, and
+refuses nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from pseudohealthy.progress import say
 
 Counts = Mapping[tuple[str, int], int]  # images by part ("training" or "test") and label
 
-# Wolleb et al., MICCAI 2022, section 3. No validation images are named: they are among those of training here.
+# Wolleb et al., MICCAI 2022, section 3. No validation images are named: they are among those of
+# training here.
 WOLLEB_BRATS: Counts = {
     ("training", HEALTHY): 5_598, ("training", ANOMALOUS): 10_607, ("test", HEALTHY): 705, ("test", ANOMALOUS): 1_082,
 }  # fmt: skip

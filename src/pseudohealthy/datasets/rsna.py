@@ -1,20 +1,24 @@
-"""RSNA intracranial haemorrhage 2019 (Flanders et al. 2020, Radiology: AI): head CT as single DICOM slices, in HU.
+"""RSNA intracranial haemorrhage 2019 (Flanders et al. 2020, Radiology: AI): head CT as single DICOM
+slices, in HU.
 
-Layout: ``stage_2_train/ID_000012eaf.dcm`` (also ``images/``, ``series/``) with ``stage_2_train.csv`` (or one
-``stage_2_train*.csv``): header ``ID,Label``, six rows an image, ``ID_000012eaf_epidural,0`` to ``..._any,0``. A case
-is one series of one study; a study by StudyInstanceUID, a patient by PatientID, the order by position along the normal.
+Layout: ``stage_2_train/ID_000012eaf.dcm`` (also ``images/``, ``series/``) with
+``stage_2_train.csv`` (or one ``stage_2_train*.csv``): header ``ID,Label``, six rows an image,
+``ID_000012eaf_epidural,0`` to ``..._any,0``. A case is one series of one study; a study by
+StudyInstanceUID, a patient by PatientID, the order by position along the normal.
 
-Labels are per slice (column ``plane_labels``, blank = unlabelled); there are no masks. ``healthy="study"`` (default):
-only patients without any positive slice train; those with haemorrhage are divided over val and test, so that a training
-has a validation ROC-AUC and its best model is chosen by it; unlabelled ones are test. ``"slice"``: every negative slice
-of a training patient counts as healthy, as in the CT-haemorrhage work this compares with: a negative slice of a bleeding
-patient may show swelling or shift.
-Traps, all counted and printed: four images are listed twice (24 surplus rows of 4,516,842; identical ones are dropped,
-contradictory ones refused); ID_6431af929.dcm holds fewer pixels than it declares and a few slices are constant: left
-out by what they are, never replaced by another image; 12-bit headers that wrap air to +3096 are repaired on reading
-(``io.dicom_pixels``); file names say nothing of order or patient; published splits by slice share patients. A series with a
-gap or uneven distances becomes a stack without geometry (no ml). BHSD (``ct-masks``) is made of this set under other
-names, which no check by id can see. Non-commercial terms, no redistribution.
+Labels are per slice (column ``plane_labels``, blank = unlabelled); there are no masks.
+``healthy="study"`` (default): only patients without any positive slice train; those with
+haemorrhage are divided over val and test, so that a training has a validation ROC-AUC and its best
+model is chosen by it; unlabelled ones are test. ``"slice"``: every negative slice of a training
+patient counts as healthy, as in the CT-haemorrhage work this compares with: a negative slice of a
+bleeding patient may show swelling or shift. Traps, all counted and printed: four images are listed
+twice (24 surplus rows of 4,516,842; identical ones are dropped, contradictory ones refused);
+ID_6431af929.dcm holds fewer pixels than it declares and a few slices are constant: left out by what
+they are, never replaced by another image; 12-bit headers that wrap air to +3096 are repaired on
+reading (``io.dicom_pixels``); file names say nothing of order or patient; published splits by slice
+share patients. A series with a gap or uneven distances becomes a stack without geometry (no ml).
+BHSD (``ct-masks``) is made of this set under other names, which no check by id can see.
+Non-commercial terms, no redistribution.
 """
 
 from __future__ import annotations
@@ -68,14 +72,17 @@ def prepare(
 
     Args:
         healthy: What trains: "study" or "slice", see above.
-        num_samples: Train on that many healthy slices, drawn with `sample_seed` from the training patients; each is then
-            a case of its own and no other is left in train. Where fewer exist all are taken, and a line says so.
-        haemorrhage_in_val: With healthy="study", divide patients with haemorrhage over val and test in the ratio of their
-            fractions; false puts all of them into test, and a training has no ROC-AUC then.
+        num_samples: Train on that many healthy slices, drawn with `sample_seed` from the training
+            patients; each is then a case of its own and no other is left in train. Where fewer
+            exist all are taken, and a line says so.
+        haemorrhage_in_val: With healthy="study", divide patients with haemorrhage over val and test
+            in the ratio of their fractions; false puts all of them into test, and a training has no
+            ROC-AUC then.
         fractions: Of the patients, for train, val and test.
 
-    Reads every file once. Writes links to the slices of each study below ``out/studies``. Raises Fault LAYOUT (exit 3),
-    LABELS (3) for a table that contradicts itself, BAD_SETTING (2), and what the DICOM reader raises.
+    Reads every file once. Writes links to the slices of each study below ``out/studies``. Raises
+    Fault LAYOUT (exit 3), LABELS (3) for a table that contradicts itself, BAD_SETTING (2), and what
+    the DICOM reader raises.
     """
     if healthy not in ("study", "slice"):
         raise Fault("BAD_SETTING", f"healthy = {healthy!r}", "use study or slice", exit=USAGE)
@@ -131,7 +138,8 @@ def _counted(manifest: Manifest) -> str:
 
 
 def read_labels(table: Path) -> dict[str, int]:
-    """Image id -> its label ``any``. Raises Fault LABELS (exit 3) for anything but six consistent rows an image."""
+    """Image id -> its label ``any``. Raises Fault LABELS (exit 3) for anything but six consistent
+    rows an image."""
     seen: dict[str, bytearray] = {}  # a byte per subtype, 2 = not stated: a million images stay small
     again: Counter[str] = Counter()
     with table.open(encoding="utf-8-sig", newline="") as stream:
@@ -184,7 +192,8 @@ def _files(source: Path) -> dict[str, Path]:
 
 
 def _read(files: dict[str, Path], labels: dict[str, int]) -> list[_Slice]:
-    """Every slice by its header; one with too few or constant pixels is named and marked unusable."""
+    """Every slice by its header; one with too few or constant pixels is named and marked
+    unusable."""
     from pseudohealthy.io.dicom_pixels import dataset, quiet, stored_values
 
     slices, refused = [], Counter[str]()
@@ -226,9 +235,11 @@ def _read(files: dict[str, Path], labels: dict[str, int]) -> list[_Slice]:
 
 
 def _stacks(slices: list[_Slice]) -> list[tuple[Case, list[_Slice], bool]]:
-    """A case, its slices in order and whether they are evenly spaced, for each series with a usable slice.
+    """A case, its slices in order and whether they are evenly spaced, for each series with a usable
+    slice.
 
-    The case's label is that of its study: positive if any slice is (unusable ones too), unknown if one is unlabelled.
+    The case's label is that of its study: positive if any slice is (unusable ones too), unknown if
+    one is unlabelled.
     """
     studies: dict[str, list[_Slice]] = defaultdict(list)
     for one in slices:
@@ -253,7 +264,8 @@ def _stacks(slices: list[_Slice]) -> list[tuple[Case, list[_Slice], bool]]:
 
 
 def _ordered(group: list[_Slice]) -> tuple[list[_Slice], bool]:
-    """Slices ascending along the normal of the first, and whether the reader will find them on one regular grid."""
+    """Slices ascending along the normal of the first, and whether the reader will find them on one
+    regular grid."""
     from pseudohealthy.io.dicom import REGULAR
 
     first = min(group, key=lambda one: one.path.name).orientation
@@ -291,7 +303,8 @@ def _drawn(stacks: list[tuple[Case, list[_Slice]]], source: Path, count: int, se
 
 
 def _placed(case: Case, stack: list[_Slice], even: bool, source: Path, out: Path) -> Case:
-    """The case with its image: the file of a single slice, else a folder of links, read as a series or as a stack."""
+    """The case with its image: the file of a single slice, else a folder of links, read as a series
+    or as a stack."""
     if len(stack) == 1:
         return replace(case, image=stack[0].path.relative_to(source).as_posix(), root=source)
     folder = out / "studies" / case.case_id

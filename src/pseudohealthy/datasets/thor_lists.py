@@ -1,26 +1,31 @@
-"""The published lists of THOR (Bercea et al. 2024, MICCAI): ``thor-brain`` and ``thor-wrist``, read as they are.
+"""The published lists of THOR (Bercea et al. 2024, MICCAI): ``thor-brain`` and ``thor-wrist``, read
+as they are.
 
-Layout: CSVs of one column (``filename`` or ``filenames``), a path a row as ``./data/CAPS_IXI/png/sub-IXI188_....png``;
-``data`` is looked for in SOURCE and the three folders above it. thor-brain: ``ixi-t1_atlas_train_2D`` and
-``ixi-t1_{val,test}_2D`` are healthy, ``atlas_train_png`` is the evaluation list, whose labels only its masks tell:
-``atlas_train_mask_png`` (not published, as its masks) names one for each row, and without it protocol ``thor`` has nothing
-to measure. thor-wrist: ``train_normal``, ``test_normal``; every other list is a finding (boneanomaly, metal, softtissue, ...),
-with ``<finding>_ann.csv`` naming a mask of one box for each row. Passed over are text and axis, which are none, the
-``_neg`` lists (masks of what lies outside boxes) and the ``_fast`` ones (parts of others). Boxes of an image are united below
-``out/united``.
+Layout: CSVs of one column (``filename`` or ``filenames``), a path a row as
+``./data/CAPS_IXI/png/sub-IXI188_....png``; ``data`` is looked for in SOURCE and the three folders
+above it. thor-brain: ``ixi-t1_atlas_train_2D`` and ``ixi-t1_{val,test}_2D`` are healthy,
+``atlas_train_png`` is the evaluation list, whose labels only its masks tell:
+``atlas_train_mask_png`` (not published, as its masks) names one for each row, and without it
+protocol ``thor`` has nothing to measure. thor-wrist: ``train_normal``, ``test_normal``; every other
+list is a finding (boneanomaly, metal, softtissue, ...), with ``<finding>_ann.csv`` naming a mask of
+one box for each row. Passed over are text and axis, which are none, the ``_neg`` lists (masks of
+what lies outside boxes) and the ``_fast`` ones (parts of others). Boxes of an image are united
+below ``out/united``.
 
-Boxes: column ``boxes`` holds ``x0 y0 x1 y1 class;...`` in pixels of the image, as protocols ``thor-wrist`` and ``boxes``
-read them; the class is the name of the list. They are read from those masks. The masks are not published, whoever uses
-the lists draws them: with ``annotations`` = the folder of GRAZPEDWRI-DX the boxes of its own annotation files are taken
-instead, of all classes on each image, and no mask is needed. An image of a finding without either is not measured, and
-the number of such images is printed.
+Boxes: column ``boxes`` holds ``x0 y0 x1 y1 class;...`` in pixels of the image, as protocols
+``thor-wrist`` and ``boxes`` read them; the class is the name of the list. They are read from those
+masks. The masks are not published, whoever uses the lists draws them: with ``annotations`` = the
+folder of GRAZPEDWRI-DX the boxes of its own annotation files are taken instead, of all classes on
+each image, and no mask is needed. An image of a finding without either is not measured, and the
+number of such images is printed.
 
-What the lists hold. Brain: the 218 ATLAS slices of the training list are all among the 655 to be evaluated. Wrist:
-train_normal (1600 images, 1447 patients) shares 13 patients with test_normal (16 of its 1039 images) and 23 images
-with boneanomaly, 6 with softtissue, so it is not free of findings; test_normal shares 20 images with boneanomaly and 4 with
-softtissue; boneanomaly has 180 rows of 122 images, one a box. Every finding is printed and kept in ``published_leaks.txt``;
-images are not needed for that. By default the manifest is clean: an image stays once, with its findings, and a
-subject only in test, else val. ``clean=False`` keeps every row.
+What the lists hold. Brain: the 218 ATLAS slices of the training list are all among the 655 to be
+evaluated. Wrist: train_normal (1600 images, 1447 patients) shares 13 patients with test_normal (16
+of its 1039 images) and 23 images with boneanomaly, 6 with softtissue, so it is not free of
+findings; test_normal shares 20 images with boneanomaly and 4 with softtissue; boneanomaly has 180
+rows of 122 images, one a box. Every finding is printed and kept in ``published_leaks.txt``; images
+are not needed for that. By default the manifest is clean: an image stays once, with its findings,
+and a subject only in test, else val. ``clean=False`` keeps every row.
 """
 
 from __future__ import annotations
@@ -52,10 +57,11 @@ NO_FINDING = ("text", "axis")  # the letter L or R, the forearm's axis: on nearl
 def prepare(source: Path, out: Path, *, seed: int = 0, clean: bool = True, annotations: str = "") -> Manifest:
     """The lists of one of the two folders as a manifest; the seed changes nothing.
 
-    annotations: folder of GRAZPEDWRI-DX to take the boxes of thor-wrist from, instead of the masks of its lists.
+    annotations: folder of GRAZPEDWRI-DX to take the boxes of thor-wrist from, instead of the masks
+    of its lists.
 
-    Raises Fault LAYOUT (exit 3) without a training list, or for a mask list that does not fit its images; GRID_MISMATCH
-    for a mask whose size is not its image's.
+    Raises Fault LAYOUT (exit 3) without a training list, or for a mask list that does not fit its
+    images; GRID_MISMATCH for a mask whose size is not its image's.
     """
     source, out = Path(source), Path(out)
     paths = {path.stem: path for path in sorted(source.glob("*.csv"))}
@@ -134,7 +140,8 @@ def _stem(row: str) -> str:
 
 
 def _subject(row: str) -> str:
-    """``IXI188``, ``Atlas_train_0`` (a slice a subject), or the patient's number in front of a radiograph's name."""
+    """``IXI188``, ``Atlas_train_0`` (a slice a subject), or the patient's number in front of a
+    radiograph's name."""
     found = re.search(r"IXI\d{3}", row)
     return found[0] if found else _stem(row) if "Atlas" in row else _stem(row).split("_")[0]
 
@@ -156,7 +163,8 @@ def _findings(lists: dict[str, list[str]]) -> list[str]:
 
 
 def _united(cases: list[Case]) -> list[Case]:
-    """One case an image of the test lists of findings, with all its lists and masks ("a|b", still to be united)."""
+    """One case an image of the test lists of findings, with all its lists and masks ("a|b", still
+    to be united)."""
     groups: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         if case.label == ANOMALOUS:
@@ -170,7 +178,8 @@ def _united(cases: list[Case]) -> list[Case]:
 
 
 def _labelled(case: Case) -> Case:
-    """A slice of the evaluation list as its mask says, where that is there: lesion, or none and then no mask."""
+    """A slice of the evaluation list as its mask says, where that is there: lesion, or none and
+    then no mask."""
     from PIL import Image
 
     if not case.mask or not (case.root / case.mask).is_file():
@@ -181,8 +190,9 @@ def _labelled(case: Case) -> Case:
 
 
 def _with_boxes(case: Case, out: Path, kinds: Mapping[str, str], boxes_of: BoxesOf | None) -> Case:
-    """The case with its boxes, and where it has several masks with their union as one picture, beside a link to its
-    image. Blank boxes on an image of a finding: a mask or annotation is not there. kinds: class by mask."""
+    """The case with its boxes, and where it has several masks with their union as one picture,
+    beside a link to its image. Blank boxes on an image of a finding: a mask or annotation is not
+    there. kinds: class by mask."""
     from PIL import Image
 
     masks = case.mask.split("|") if case.mask else []

@@ -1,15 +1,18 @@
-"""WMH challenge 2017 (Kuijf et al. 2019, IEEE TMI): white matter hyperintensities, FLAIR and T1, five scanners.
+"""WMH challenge 2017 (Kuijf et al. 2019, IEEE TMI): white matter hyperintensities, FLAIR and T1,
+five scanners.
 
-Layout: ``training/Utrecht/0/{pre,orig}/{FLAIR,T1}.nii.gz`` with ``wmh.nii.gz``; ``Singapore/50``; Amsterdam has one
-more level (``Amsterdam/GE3T/100``, in the test part also ``GE1T5`` and ``Philips_VU .PETMR_01.``, with a space and a
-dot at the end that some copies have lost); ``test/`` likewise. 60 + 110 cases.
+Layout: ``training/Utrecht/0/{pre,orig}/{FLAIR,T1}.nii.gz`` with ``wmh.nii.gz``; ``Singapore/50``;
+Amsterdam has one more level (``Amsterdam/GE3T/100``, in the test part also ``GE1T5`` and
+``Philips_VU .PETMR_01.``, with a space and a dot at the end that some copies have lost); ``test/``
+likewise. 60 + 110 cases.
 
-Labels: 1 is WMH, 2 is other pathology, which the challenge counts neither as lesion nor as background: the column
-``mask_ignore`` holds 2. Other values are refused. Every case is a patient with WMH, none is healthy elsewhere (age,
-atrophy): all are test, unless ``fractions`` divide the cases; column ``part`` keeps training and test as published.
-Traps: only ``pre/`` (bias-corrected, T1 on the FLAIR's grid) fits the mask, so ``orig/`` is never taken; case numbers
-repeat between scanners, so the id carries the scanner; ``additional_annotations`` is left alone; planes are 3 mm thick
-(2D FLAIR); faces are removed, skulls are not.
+Labels: 1 is WMH, 2 is other pathology, which the challenge counts neither as lesion nor as
+background: the column ``mask_ignore`` holds 2. Other values are refused. Every case is a patient
+with WMH, none is healthy elsewhere (age, atrophy): all are test, unless ``fractions`` divide the
+cases; column ``part`` keeps training and test as published. Traps: only ``pre/`` (bias-corrected,
+T1 on the FLAIR's grid) fits the mask, so ``orig/`` is never taken; case numbers repeat between
+scanners, so the id carries the scanner; ``additional_annotations`` is left alone; planes are 3 mm
+thick (2D FLAIR); faces are removed, skulls are not.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ def prepare(
     fractions: tuple[float, float, float] = (0.0, 0.0, 1.0),
     modality: str = "FLAIR",
 ) -> Manifest:
-    """One case per folder; ``modality`` "FLAIR", "T1" or both. Raises Fault LAYOUT, LABELS (exit 3), BAD_SETTING (2)."""
+    """One case per folder; ``modality`` "FLAIR", "T1" or both. Raises Fault LAYOUT, LABELS (exit
+    3), BAD_SETTING (2)."""
     source = Path(source)
     wanted = modality.split("|")
     if not set(wanted) <= {"FLAIR", "T1"}:

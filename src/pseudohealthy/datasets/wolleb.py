@@ -1,17 +1,21 @@
-"""The layouts of "Diffusion Models for Medical Anomaly Detection" (Wolleb et al. 2022, MICCAI), as its code reads them.
+"""The layouts of "Diffusion Models for Medical Anomaly Detection" (Wolleb et al. 2022, MICCAI), as
+its code reads them.
 
-``wolleb-brats``: ``brats/training/000001/brats_train_001_{t1,t1ce,t2,flair,seg}_080_w.nii.gz``, one folder an axial
-slice, 2-D, 240 x 240, already in [0, 1]; ``brats/testing/000247/`` without seg and ``brats/test_labels/
-000247-label.nii.gz``. Channels in the published order t1, t1ce, t2, flair. A slice is healthy if its mask is empty.
-``wolleb-chexpert``: ``chexpert/{training,testing}/{healthy,diseased}/patient00128_study3.npy``, (256, 256, 1), 8 bits;
-diseased is pleural effusion; image level. SOURCE is the folder of brats or chexpert, or the one above.
+``wolleb-brats``: ``brats/training/000001/brats_train_001_{t1,t1ce,t2,flair,seg}_080_w.nii.gz``, one
+folder an axial slice, 2-D, 240 x 240, already in [0, 1]; ``brats/testing/000247/`` without seg and
+``brats/test_labels/ 000247-label.nii.gz``. Channels in the published order t1, t1ce, t2, flair. A
+slice is healthy if its mask is empty. ``wolleb-chexpert``:
+``chexpert/{training,testing}/{healthy,diseased}/patient00128_study3.npy``, (256, 256, 1), 8 bits;
+diseased is pleural effusion; image level. SOURCE is the folder of brats or chexpert, or the one
+above.
 
-The published split is kept; ``val`` of the training patients, healthy and diseased alike, validate. Training holds
-diseased images, for the method learns from image labels; a healthy-only method takes the healthy ones.
-Traps: every slice of a patient has a folder of its own, so the patient is in the file's name, not the folder's; the
-lowest 80 and the upper 26 slices are left out by the authors; healthy slices come from tumour patients; labels are
-0, 1, 2, 4. A patient in training and testing is named and left to the leak check. The counts found are printed beside
-the paper's (5,598 healthy and 10,607 diseased slices and 1,082 with and 705 without tumour in the test; 14,179 and 16,776
+The published split is kept; ``val`` of the training patients, healthy and diseased alike, validate.
+Training holds diseased images, for the method learns from image labels; a healthy-only method takes
+the healthy ones. Traps: every slice of a patient has a folder of its own, so the patient is in the
+file's name, not the folder's; the lowest 80 and the upper 26 slices are left out by the authors;
+healthy slices come from tumour patients; labels are 0, 1, 2, 4. A patient in training and testing
+is named and left to the leak check. The counts found are printed beside the paper's (5,598 healthy
+and 10,607 diseased slices and 1,082 with and 705 without tumour in the test; 14,179 and 16,776
 radiographs and 200 of each).
 """
 

@@ -1,7 +1,9 @@
-"""What is known about inputs that have BIDS names: which file of which data set each is, and what its sidecar says of it.
+"""What is known about inputs that have BIDS names: which file of which data set each is, and what
+its sidecar says of it.
 
-Nothing is invented: a source is a file that is there, a link leads to the folder it lies in, and whether an image is
-skull-stripped is said where a sidecar of it says so, or where its data set is raw and its name that of a raw image.
+Nothing is invented: a source is a file that is there, a link leads to the folder it lies in, and
+whether an image is skull-stripped is said where a sidecar of it says so, or where its data set is
+raw and its name that of a raw image.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ DEEP = 6  # folders above a file that may hold its dataset_description.json
 
 @dataclass(frozen=True)
 class Input:
-    """One input: name without its ending; path below its data set; link: of the data set, "" where it does not stay;
-    apart: what tells it from another input whose outputs would be called alike; facts: of its images, for sidecars."""
+    """One input: name without its ending; path below its data set; link: of the data set, "" where
+    it does not stay;
+    apart: what tells it from another input whose outputs would be called alike; facts: of its
+    images, for sidecars."""
 
     name: str
     path: str = ""
@@ -48,15 +52,16 @@ class Input:
 
 @dataclass(frozen=True)
 class Bids:
-    """The inputs of one command by case id, and their data sets by derivative: name of each link, folder."""
+    """The inputs of one command by case id, and their data sets by derivative: name of each link,
+    folder."""
 
     inputs: dict[str, Input]
     links: dict[Path, dict[str, Path]]
 
 
 def read(sources: Sequence[Source]) -> Bids:
-    """The facts about everything that has a BIDS name. Inputs of several data sets get a derivative each, so that sub-01 of
-    one is not taken for sub-01 of another."""
+    """The facts about everything that has a BIDS name. Inputs of several data sets get a derivative
+    each, so that sub-01 of one is not taken for sub-01 of another."""
     named = [s for s in sources if s.kind == "nifti" and NAME.match(stem(s.paths[0]))]
     sets = {s.case_id: dataset(s.paths[0].absolute()) for s in named}
     labels = called(list(dict.fromkeys(sets.values())))
@@ -79,8 +84,8 @@ def read(sources: Sequence[Source]) -> Bids:
 
 
 def require_same(out: Path, known: Bids) -> None:
-    """Fault OUTPUT_NOT_EMPTY where a derivative in the output folder calls another data set by the name of one of these:
-    the sources it tells of would become those of the other."""
+    """Fault OUTPUT_NOT_EMPTY where a derivative in the output folder calls another data set by the
+    name of one of these: the sources it tells of would become those of the other."""
     for derivative, links in known.links.items():
         before = table(out / derivative / "dataset_description.json").get("DatasetLinks") or {}
         for name, folder in links.items():
@@ -97,7 +102,8 @@ def stem(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def dataset(path: Path) -> Path:
-    """The root of the data set a file lies in: the nearest folder with a description, else the one above sub-X."""
+    """The root of the data set a file lies in: the nearest folder with a description, else the one
+    above sub-X."""
     for folder in list(path.parents)[:DEEP]:
         if (folder / "dataset_description.json").is_file():
             return folder
@@ -117,7 +123,8 @@ def called(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def met(named: Sequence[Source], sets: dict[str, Path]) -> dict[str, str]:
-    """What tells apart inputs of one data set, subject and session whose names differ in nothing but their endings."""
+    """What tells apart inputs of one data set, subject and session whose names differ in nothing
+    but their endings."""
     keys = [(sets[s.case_id], stem(s.paths[0])) for s in named]
     count, seen = Counter(keys), Counter[Any]()
     found = {}
@@ -129,16 +136,16 @@ def met(named: Sequence[Source], sets: dict[str, Path]) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def kind(folder: Path) -> str:
-    """ "raw" or "derivative", as the data set says; one that does not say is raw by the standard, but in a folder that is
-    called derivatives; "" without a description."""
+    """ "raw" or "derivative", as the data set says; one that does not say is raw by the standard,
+    but in a folder that is called derivatives; "" without a description."""
     said = table(folder / "dataset_description.json")
     unsaid = "derivative" if "derivatives" in folder.parts else "raw"
     return str(said.get("DatasetType") or unsaid) if said else ""
 
 
 def facts(path: Path, folder: Path, link: str) -> dict[str, Any]:
-    """SkullStripped and SpatialReference of an image, each only where its sidecars or its data set tell it; link: what
-    its data set is called in the derivative."""
+    """SkullStripped and SpatialReference of an image, each only where its sidecars or its data set
+    tell it; link: what its data set is called in the derivative."""
     said: dict[str, Any] = {}
     entities = stem(path).split("_")
     above = [parent for parent in path.parents if parent == folder or folder in parent.parents]
@@ -157,7 +164,8 @@ def facts(path: Path, folder: Path, link: str) -> dict[str, Any]:
 
 
 def carried(reference: Any, link: str) -> Any:
-    """A reference as the derivative may repeat it: `bids::` is the data set it was said in, other links are unknown here."""
+    """A reference as the derivative may repeat it: `bids::` is the data set it was said in, other
+    links are unknown here."""
     if isinstance(reference, dict):
         return {key: there for key, value in reference.items() if (there := carried(value, link))}
     if not isinstance(reference, str) or not reference.startswith("bids:"):
@@ -168,7 +176,8 @@ def carried(reference: Any, link: str) -> Any:
 
 @lru_cache(maxsize=4096)
 def told(folder: Path, suffix: str) -> list[str]:
-    """Names of the sidecars in a folder that are about images of this suffix, those about most of them first."""
+    """Names of the sidecars in a folder that are about images of this suffix, those about most of
+    them first."""
     found = (path.stem for path in folder.glob(f"*{suffix}.json"))
     return sorted((name for name in found if name.split("_")[-1] == suffix), key=lambda name: (name.count("_"), name))
 
@@ -182,7 +191,8 @@ def table(path: Path) -> dict[str, Any]:
 
 
 def uri(folder: Path, derivative: Path) -> str | None:
-    """How a derivative names a data set: the way from one to the other, without a folder of this machine's root."""
+    """How a derivative names a data set: the way from one to the other, without a folder of this
+    machine's root."""
     try:
         return Path(os.path.relpath(folder.resolve(), derivative.resolve())).as_posix()
     except ValueError:  # another drive

@@ -24,7 +24,7 @@ from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.marks import Range
 from pseudohealthy.metrics.thresholds import otsu
 from pseudohealthy.networks.precision import for_inference
-from pseudohealthy.preprocessing.canvas import Fitted
+from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.progress import say
 from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Part, Stack, read, restorations
 from pseudohealthy.restorers.base import Restorer
@@ -39,7 +39,8 @@ CHANGED = "RUN_CHANGED: the recipe is not the one this run was trained with; res
 
 
 def threshold_of(said: float | str) -> float | str:
-    """A threshold as it may be given: "stored", "otsu" or a map value. Fault THRESHOLD (exit 2) for anything else."""
+    """A threshold as it may be given: "stored", "otsu" or a map value. Fault THRESHOLD (exit 2) for
+    anything else."""
     if said in THRESHOLDS:
         return said
     try:
@@ -59,12 +60,17 @@ def load(run: Path | str, **options: Any) -> Detector:
 
 
 class Detector:
-    """Finds what differs from health. Call it with a path, a folder, a `Scan`, an array or a tensor.
+    """Finds what differs from health. Call it with a path, a folder, a `Scan`, an array or a
+    tensor.
 
-    threshold: a number, "stored" (the run's healthy quantile) or "otsu" (per case; always finds something).
-    batch: planes restored at once; neither it nor the order of cases changes a result. precision: "auto", "bf16", "fp32".
-    settings: changes to the run's recipe, ``section.key=value``, such as "restorer.walk.calls=10"; they are part of `made`.
-    strict_domain: refuse a scan that is unlike those the run was trained on, instead of warning of it.
+    threshold: a number, "stored" (the run's healthy quantile) or "otsu" (per case; always finds
+    something).
+    batch: planes restored at once; neither it nor the order of cases changes a result. precision:
+    "auto", "bf16", "fp32".
+    settings: changes to the run's recipe, ``section.key=value``, such as "restorer.walk.calls=10";
+    they are part of `made`.
+    strict_domain: refuse a scan that is unlike those the run was trained on, instead of warning of
+    it.
     """
 
     def __init__(
@@ -112,7 +118,8 @@ class Detector:
             raise Fault("DOMAIN", found, "leave --strict-domain out, or train with 49 or more", exit=BAD_MODEL)
 
     def check_standard(self, restorer: Restorer, trained: AnomalyMap) -> None:
-        """Fault where the map measures in healthy spreads that were not learnt, or of residuals smoothed otherwise."""
+        """Fault where the map measures in healthy spreads that were not learnt, or of residuals
+        smoothed otherwise."""
         if self.amap.standardise == "none" or restorer.unfiltered or restorer.describe():  # or it makes its own map
             return
         same = (self.amap.standardise, self.amap.smooth) == (trained.standardise, trained.smooth)
@@ -143,7 +150,8 @@ class Detector:
         return next(self.stream([scan]))
 
     def stream(self, scans: Iterable[Scan]) -> Iterator[Finding]:
-        """Findings in order; planes of several small scans share a batch, and only those scans are in memory."""
+        """Findings in order; planes of several small scans share a batch, and only those scans are
+        in memory."""
         waiting: list[tuple[Scan, Fitted]] = []
         planes = 0
         for scan in scans:
@@ -157,7 +165,8 @@ class Detector:
             yield from self.restore(waiting)
 
     def fit(self, scan: Scan) -> Fitted:
-        """The scan on the run's canvas. Faults as `Canvas.fit`, and OUT_OF_DOMAIN where the domain is strict."""
+        """The scan on the run's canvas. Faults as `Canvas.fit`, and OUT_OF_DOMAIN where the domain
+        is strict."""
         fitted = self.canvas.fit(scan)
         verdict = self.verdict(fitted) if self.strict_domain else None
         if verdict is not None and verdict.out:
@@ -166,11 +175,13 @@ class Detector:
         return fitted
 
     def verdict(self, fitted: Fitted) -> Verdict | None:
-        """Does a fitted scan look like those the run was trained on? None where nothing can tell."""
+        """Does a fitted scan look like those the run was trained on? None where nothing can
+        tell."""
         return None if self.domain is None else self.domain.judge(fitted.planes, fitted.foreground)
 
     def restore(self, pairs: Sequence[tuple[Scan, Fitted]], spread: bool = True) -> Iterator[Finding]:
-        """Findings of scans that are on the canvas already; spread: with the standard error of their scores."""
+        """Findings of scans that are on the canvas already; spread: with the standard error of
+        their scores."""
         begun = time.perf_counter()
         stacks = [Stack.of(self.canvas, fitted) for _, fitted in pairs]
         found = self.apply(stacks, spread)
@@ -188,7 +199,8 @@ class Detector:
         return restorations(self.restorer, stacks, how)
 
     def read(self, stacks: Sequence[Stack], parts: Iterable[Part], spread: bool = False) -> list[Applied]:
-        """The second half: maps and scores of what was restored, also by a detector of other map settings."""
+        """The second half: maps and scores of what was restored, also by a detector of other map
+        settings."""
         return read(self.restorer, self.amap, stacks, parts, spread)
 
     def finding(self, scan: Scan, fitted: Fitted, found: Applied, seconds: float) -> Finding:
@@ -234,13 +246,14 @@ class Detector:
         return float(self.choice), "given"
 
     def percentile(self, score: float) -> float | None:
-        """Share of healthy validation cases that score lower, in percent; the case itself counts among them, as in
-        conformal prediction, so that no finite sample claims certainty."""
+        """Share of healthy validation cases that score lower, in percent; the case itself counts
+        among them, as in conformal prediction, so that no finite sample claims certainty."""
         scores = self.stored.get("case_scores") or []
         return 100 * sum(s < score for s in scores) / (len(scores) + 1) if scores else None
 
     def outdated(self) -> list[str]:
-        """A warning where stored scores are of other planes, or under other noise, than those of this detector."""
+        """A warning where stored scores are of other planes, or under other noise, than those of
+        this detector."""
         own = {"noise_key": NOISE_KEY, "plane_set": self.canvas.plane_set}
         other = [name.replace("_", " ") for name, value in own.items() if self.stored.get(name) != value]
         return [OLD.format(", ".join(other))] if other and self.stored.get("case_scores") else []
@@ -252,7 +265,8 @@ class Detector:
         return [f"WINDOWED: a picture without HU, taken as exported in window {self.canvas.windows[0]}"]
 
     def unlike(self, fitted: Fitted) -> list[str]:
-        """Of runs without a domain check: foreground share or brightness of planes outside 0.5..99.5 % of training."""
+        """Of runs without a domain check: foreground share or brightness of planes outside
+        0.5..99.5 % of training."""
         if not self.fingerprint:
             return []
         inside = fitted.foreground

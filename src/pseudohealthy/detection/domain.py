@@ -1,10 +1,12 @@
-"""Does a scan look like those a run was trained on? Four distances, one score, one limit that healthy scans have set.
+"""Does a scan look like those a run was trained on? Four distances, one score, one limit that
+healthy scans have set.
 
-What is looked at, on the canvas of the run: the outline of the foreground, the picture inside it, which way round it lies,
-and its grey values. Each distance is put on one scale by the training planes, the largest of the four is the score of the
-case, and its rank among healthy cases that trained nothing gives the p-value (split conformal prediction, Vovk et al. 2005).
-A case is out of domain where p is at most `ALPHA`: of healthy scans like those of the run, one in fifty is called so. Where
-fewer than 49 cases set the limit it is one in n + 1, and nothing is refused for it.
+What is looked at, on the canvas of the run: the outline of the foreground, the picture inside it,
+which way round it lies, and its grey values. Each distance is put on one scale by the training
+planes, the largest of the four is the score of the case, and its rank among healthy cases that
+trained nothing gives the p-value (split conformal prediction, Vovk et al. 2005). A case is out of
+domain where p is at most `ALPHA`: of healthy scans like those of the run, one in fifty is called
+so. Where fewer than 49 cases set the limit it is one in n + 1, and nothing is refused for it.
 """
 
 from __future__ import annotations
@@ -51,10 +53,12 @@ class Verdict:
     """What the check says of a case.
 
     Args:
-        p: share of healthy cases, the case among them, that look as unlike the training planes; above 0.
+        p: share of healthy cases, the case among them, that look as unlike the training planes;
+            above 0.
         cases: healthy cases that it was ranked among.
         limit: p at or below which a case is out of domain.
-        checks: distance by check, in units of what separates the median training plane from the 97.5th percentile.
+        checks: distance by check, in units of what separates the median training plane from the
+            97.5th percentile.
         turned: how it lies, such as "upside down", where another way would fit; else empty.
     """
 
@@ -84,7 +88,8 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """How it lies, unless its grey values, which turning leaves alone, are what is farthest off."""
+        """How it lies, unless its grey values, which turning leaves alone, are what is farthest
+        off."""
         return self.turned if self.turned and self.worst != "grey values" else f"its {self.worst}"
 
 
@@ -97,7 +102,8 @@ class Domain:
         outlines: (K, S, S) mean foregrounds, 0..1.
         quantiles: (C, Q) mean quantiles of the grey values, in [-1, 1].
         spreads: (C, Q) their standard deviations.
-        middle, scale: median distance of the training planes by check, and from there to the 97.5th percentile.
+        middle, scale: median distance of the training planes by check, and from there to the 97.5th
+            percentile.
         scores: of the healthy cases that set the limit, ascending.
     """
 
@@ -111,8 +117,8 @@ class Domain:
 
     @classmethod
     def learned(cls, batches: Iterable[tuple[Tensor, Tensor]]) -> Domain | None:
-        """From batches of healthy training planes (N, C, S, S) in [-1, 1] with their foreground (N, S, S); None where no
-        plane has any foreground."""
+        """From batches of healthy training planes (N, C, S, S) in [-1, 1] with their foreground (N,
+        S, S); None where no plane has any foreground."""
         parts = [looked_at(*batch) for batch in batches]
         pictures, outlines, grey = (torch.cat(some) for some in zip(*parts, strict=True))
         if not len(pictures):
@@ -131,12 +137,14 @@ class Domain:
         return replace(seen, middle=middle, scale=(apart.quantile(0.975, dim=1) - middle).clamp(min=1e-3))
 
     def calibrated(self, cases: Iterable[tuple[Tensor, Tensor]]) -> Domain:
-        """With the limit that healthy cases set that trained nothing: (planes, foreground) of each; of none, without."""
+        """With the limit that healthy cases set that trained nothing: (planes, foreground) of each;
+        of none, without."""
         found = [self.distances(*case)[0] for case in cases if case[1].any()]
         return replace(self, scores=tuple(sorted(((one - self.middle) / self.scale).max().item() for one in found)))
 
     def judge(self, planes: Tensor, foreground: Tensor) -> Verdict | None:
-        """The verdict on a case's planes (D, C, S, S); None where it has no foreground, or too few cases set the limit."""
+        """The verdict on a case's planes (D, C, S, S); None where it has no foreground, or too few
+        cases set the limit."""
         if not self.limited or not foreground.any():
             return None
         found, turned = self.distances(planes, foreground)
@@ -148,18 +156,20 @@ class Domain:
 
     @property
     def strict(self) -> bool:
-        """Are there enough healthy cases for the limit to be `ALPHA`, so that a scan may be refused?"""
+        """Are there enough healthy cases for the limit to be `ALPHA`, so that a scan may be
+        refused?"""
         return ALPHA * (len(self.scores) + 1) >= 1
 
     @property
     def one_way(self) -> bool:
-        """Do nearly all training planes fit best as they lie? Digits, say, do not: their turns are not worth a word."""
+        """Do nearly all training planes fit best as they lie? Digits, say, do not: their turns are
+        not worth a word."""
         return bool(2 * self.clear > BETTER)
 
     @property
     def clear(self) -> float:
-        """How much better, in correlation, a plane must fit turned than as it lies to be called so: a head that is turned
-        by 20 degrees fits upside down a little better."""
+        """How much better, in correlation, a plane must fit turned than as it lies to be called so:
+        a head that is turned by 20 degrees fits upside down a little better."""
         return -(self.middle[2] + self.scale[2]).item() / 2
 
     @property
@@ -168,7 +178,8 @@ class Domain:
         return len(self.scores) >= FEWEST
 
     def distances(self, planes: Tensor, foreground: Tensor) -> tuple[Tensor, str]:
-        """One distance a check, the mean over planes with foreground; and how the case lies, where another way would fit."""
+        """One distance a check, the mean over planes with foreground; and how the case lies, where
+        another way would fit."""
         apart, turns = self.compared(*looked_at(planes, foreground))
         found, best = apart.mean(1), turns.mean(1)
         better = best.max() + found[1] - 1  # at least half of what nearly all training planes lose when they are turned
@@ -176,7 +187,8 @@ class Domain:
         return found, LIES[int(best.argmax())] if fits else ""
 
     def compared(self, pictures: Tensor, outlines: Tensor, grey: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each plane: distances by check (4, N), and how well it would fit if it were turned (6, N)."""
+        """Of each plane: distances by check (4, N), and how well it would fit if it were turned (6,
+        N)."""
         both = outlines.flatten(1).sum(1)[:, None] + self.outlines.flatten(1).sum(1)
         overlap = 2 * torch.minimum(outlines[:, None], self.outlines).flatten(2).sum(2) / both
         upright = self.likeness(pictures)
@@ -204,7 +216,8 @@ class Domain:
 
 
 def grouped(pictures: Tensor, count: int) -> Tensor:
-    """The group of each picture (N, P), of `count` by k-means; where all are equal, or nearly, some groups stay empty."""
+    """The group of each picture (N, P), of `count` by k-means; where all are equal, or nearly, some
+    groups stay empty."""
     from scipy.cluster.vq import kmeans2
 
     with warnings.catch_warnings():
@@ -220,7 +233,8 @@ def looked_at(planes: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def thumbnails(planes: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures (N, C, s, s), standardised inside the foreground, less their own local mean, and outlines (N, s, s) in 0..1."""
+    """Pictures (N, C, s, s), standardised inside the foreground, less their own local mean, and
+    outlines (N, s, s) in 0..1."""
     inside = foreground.float()
     count = inside.flatten(1).sum(1).clamp(min=1)[:, None, None, None]
     mean = (planes * inside[:, None]).sum((2, 3), keepdim=True) / count

@@ -1,4 +1,5 @@
-"""What a detector says about one scan, on the scan's own grid; it saves itself beside the input's type."""
+"""What a detector says about one scan, on the scan's own grid; it saves itself beside the input's
+type."""
 
 from __future__ import annotations
 
@@ -31,13 +32,15 @@ REGIONS_ORDER = (
 
 @dataclass(repr=False)
 class Finding:
-    """scan; healthy (C, D, H, W) in the scan's units; map (D, H, W) float32; mask (D, H, W) bool = map > threshold.
+    """scan; healthy (C, D, H, W) in the scan's units; map (D, H, W) float32; mask (D, H, W) bool =
+    map > threshold.
 
-    score: of the case, higher = more anomalous. score_sd: its standard error from the method's own noise draws; None of one
-    draw. plane_scores (D,). healthy_percentile: share of healthy validation cases
-    that score lower, with the case itself counted among them (so it never reads 100); in words, with their number:
-    rank. regions: connected parts of the mask, the most conspicuous first. made: how it was made (run, weights, seed,
-    network calls). window: (low, high) in the scan's units for pictures, where the run fixes one.
+    score: of the case, higher = more anomalous. score_sd: its standard error from the method's own
+    noise draws; None of one draw. plane_scores (D,). healthy_percentile: share of healthy
+    validation cases that score lower, with the case itself counted among them (so it never reads
+    100); in words, with their number: rank. regions: connected parts of the mask, the most
+    conspicuous first. made: how it was made (run, weights, seed, network calls). window: (low,
+    high) in the scan's units for pictures, where the run fixes one.
     """
 
     scan: Scan
@@ -76,7 +79,8 @@ class Finding:
 
     @property
     def rank(self) -> str:
-        """The percentile in words, with the number of healthy scans and p; empty where the run has none."""
+        """The percentile in words, with the number of healthy scans and p; empty where the run has
+        none."""
         return rank(self.healthy_percentile, self.healthy_cases)
 
     @property
@@ -86,10 +90,12 @@ class Finding:
 
     @property
     def regions(self) -> list[dict[str, Any]]:
-        """Connected regions of the mask (26-connectivity), the most conspicuous first, the first 20; `n_regions` counts all.
+        """Connected regions of the mask (26-connectivity), the most conspicuous first, the first
+        20; `n_regions` counts all.
 
-        Conspicuous is what exceeds the threshold by much or over a large part: excess, the sum over the region's voxels
-        of map - threshold. A large region barely above the threshold therefore stands behind a small glaring one.
+        Conspicuous is what exceeds the threshold by much or over a large part: excess, the sum over
+        the region's voxels of map - threshold. A large region barely above the threshold therefore
+        stands behind a small glaring one.
         """
         return self._parts[0]
 
@@ -166,13 +172,16 @@ class Finding:
         layout: str | Bids = "cases",
         truth: np.ndarray | None = None,
     ) -> dict[str, Path]:
-        """Write into folder/<case_id>: pseudo_healthy, anomaly_map and anomaly_mask on the input's grid and in its type
-        ("volumes") or as NIfTI whatever its type ("nifti"), anomaly_mask.dcm ("dicom-seg"), anomaly_map.dcm
-        ("dicom-map") and panel.dcm ("dicom-sc") in the study of a DICOM input, panel.png ("panel"), case.html to look at
-        ("html"), case.json and, of several planes, slices.csv ("json"). truth: reference (D, H, W) bool, outlined in the
-        pictures; case.json then says what of it was marked, and whether the twin still shows it (`detection.truth`). layout: "cases", "bids" or what `detection.bids` knows of the inputs. Returns the paths by name.
-        All files of the case are written or none. A kind that this input cannot have is left out, see `choose`.
-        Fault TRUTH (exit 2) for a reference of another grid, KIND (exit 2) where none is left, OUTPUT (exit 6) where the folder cannot be written."""
+        """Write into folder/<case_id>: pseudo_healthy, anomaly_map and anomaly_mask on the input's
+        grid and in its type ("volumes") or as NIfTI whatever its type ("nifti"), anomaly_mask.dcm
+        ("dicom-seg"), anomaly_map.dcm ("dicom-map") and panel.dcm ("dicom-sc") in the study of a
+        DICOM input, panel.png ("panel"), case.html to look at ("html"), case.json and, of several
+        planes, slices.csv ("json"). truth: reference (D, H, W) bool, outlined in the pictures;
+        case.json then says what of it was marked, and whether the twin still shows it
+        (`detection.truth`). layout: "cases", "bids" or what `detection.bids` knows of the inputs.
+        Returns the paths by name. All files of the case are written or none. A kind that this input
+        cannot have is left out, see `choose`. Fault TRUTH (exit 2) for a reference of another grid,
+        KIND (exit 2) where none is left, OUTPUT (exit 6) where the folder cannot be written."""
         kinds = self.choose(kinds)
         if truth is not None and np.shape(truth) != self.map.shape:
             what = f"the reference of {self.case_id} is of {np.shape(truth)} voxels, the scan of {self.map.shape}"
@@ -184,14 +193,16 @@ class Finding:
         return {name: folder / path.relative_to(stage) for name, path in paths.items()}
 
     def choose(self, kinds: Sequence[str]) -> list[str]:
-        """The kinds that this input can have; the others stand in `left_out`. Fault KIND (exit 2) where none is left."""
+        """The kinds that this input can have; the others stand in `left_out`. Fault KIND (exit 2)
+        where none is left."""
         possible, self.left_out = split_kinds(kinds, self.scan)
         return possible
 
     def _write(
         self, folder: Path, kinds: Sequence[str], layout: str | Bids, truth: np.ndarray | None
     ) -> dict[str, Path]:
-        # The DICOM source comes first: what had to be repaired in it is a warning that the other kinds show
+        # The DICOM source comes first: what had to be repaired in it is a warning that the other
+        # kinds show
         source = self._dicom_source() if any(OUTPUTS[kind].needs == DICOM for kind in kinds) else None
         to = Target(folder, places(folder, self.case_id, layout, self.scan), truth, source)
         for kind in OUTPUTS:
@@ -213,8 +224,9 @@ class Finding:
         return beside(self.scan.voxels[0], self.healthy[0], self.mask, truth)
 
     def slices(self) -> str:
-        """One line per plane, in the order of the maps, as CSV: plane (from 0), x_mm, y_mm and z_mm of its middle (RAS;
-        blank without geometry), score, and the area of its foreground and above the threshold in mm2 (pixels without)."""
+        """One line per plane, in the order of the maps, as CSV: plane (from 0), x_mm, y_mm and z_mm
+        of its middle (RAS; blank without geometry), score, and the area of its foreground and above
+        the threshold in mm2 (pixels without)."""
         affine, spacing = self.scan.affine, self.scan.spacing
         pixel = 1.0 if spacing is None else spacing[1] * spacing[2]
         middle = [(n - 1) / 2 for n in self.map.shape[1:]]
@@ -272,7 +284,8 @@ def rounded(value: float | None, digits: int) -> float | None:
 
 
 def split_kinds(kinds: Sequence[str], scan: Scan) -> tuple[list[str], dict[str, str]]:
-    """The kinds that a finding of this scan can be written as, and what it would need for the others.
+    """The kinds that a finding of this scan can be written as, and what it would need for the
+    others.
 
     Raises Fault KIND (exit 2) for a kind that does not exist, and where none is left.
     """

@@ -1,4 +1,5 @@
-"""An interrupted `detect` taken up again: a case is finished when every hash in its case.json is true."""
+"""An interrupted `detect` taken up again: a case is finished when every hash in its case.json is
+true."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}")  # as `atomic` and `together` n
 
 
 def request_sha256(made: dict[str, Any], **asked: Any) -> str:
-    """What was asked for: run, weights, settings, threshold, kinds. Another request makes every case unfinished."""
+    """What was asked for: run, weights, settings, threshold, kinds. Another request makes every
+    case unfinished."""
     return hashlib.sha256(json.dumps(plain({**made, **asked}), sort_keys=True).encode()).hexdigest()
 
 
@@ -48,7 +50,8 @@ def described(folder: Path, request: str) -> dict[str, Any] | None:
 
 
 def finished(folder: Path, input_sha256: str, request: str) -> dict[str, Any] | None:
-    """case.json of a finished case: same input, same request, every output there and unchanged; else None."""
+    """case.json of a finished case: same input, same request, every output there and unchanged;
+    else None."""
     said = described(folder, request)
     try:
         if said is None or said["input_sha256"] != input_sha256:
@@ -62,7 +65,8 @@ def finished(folder: Path, input_sha256: str, request: str) -> dict[str, Any] | 
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove the half-written files and folders that a killed process left anywhere below `folder`."""
+    """Remove the half-written files and folders that a killed process left anywhere below
+    `folder`."""
     for place, folders, names in os.walk(folder):
         for name in names:
             if TEMPORARY.match(name):
@@ -73,7 +77,8 @@ def remove_temporary(folder: Path) -> None:
 
 
 def remove_cases(folder: Path) -> None:
-    """Remove what an earlier `detect` wrote into the case folders of `folder`; files of others stay, and their folders."""
+    """Remove what an earlier `detect` wrote into the case folders of `folder`; files of others
+    stay, and their folders."""
     listed: set[str] = set()  # where they cannot be read, only folders with our case.json are known
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         listed = {row["case_id"] for row in json.loads((folder / "findings.json").read_text("utf-8"))["findings"]}
@@ -92,7 +97,8 @@ def remove_case(case: Path) -> None:
 
 
 def remove_failed(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Remove what an earlier request wrote for cases that have failed now: it is not what their row says."""
+    """Remove what an earlier request wrote for cases that have failed now: it is not what their row
+    says."""
     for row in rows:
         case = folder / row["case_id"]
         if row["status"] == "failed" and case.is_dir() and not case.is_symlink() and _ours(case):

@@ -1,4 +1,5 @@
-"""What `detect` keeps when it ends early: the rows of every process, and one line that says how to go on."""
+"""What `detect` keeps when it ends early: the rows of every process, and one line that says how to
+go on."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ GRACE = 1.0  # seconds in which the other processes end what they write
 def gathered(
     world: World, result: Detections, stopped: BaseException | None
 ) -> tuple[Detections, BaseException | None]:
-    """The rows of all processes and what stopped the first of them that did not finish, in the first process.
+    """The rows of all processes and what stopped the first of them that did not finish, in the
+    first process.
 
     Who was interrupted waits for nobody: the others may be gone.
     """

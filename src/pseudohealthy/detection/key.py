@@ -1,8 +1,9 @@
-"""The key: which DICOM case is which file. It lies outside the output folder, for whoever may know whose scans they are.
+"""The key: which DICOM case is which file. It lies outside the output folder, for whoever may know
+whose scans they are.
 
-One row a case: case_id, the input as it was given, the folder of its files below that input, that folder's own name, the
-names of its files joined by | ("file 3" in a message is the third of them; of a multi-frame image with several volumes
-FILE#k), and the SeriesInstanceUID.
+One row a case: case_id, the input as it was given, the folder of its files below that input, that
+folder's own name, the names of its files joined by | ("file 3" in a message is the third of them;
+of a multi-frame image with several volumes FILE#k), and the SeriesInstanceUID.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run; such
 
 
 def place(out: Path | str | None, key: Path | str | None = None) -> Path:
-    """Where the key of an output folder lies: `key`, or OUT.key.csv beside it. Fault KEY (exit 2) for a key inside it."""
+    """Where the key of an output folder lies: `key`, or OUT.key.csv beside it. Fault KEY (exit 2)
+    for a key inside it."""
     folder = Path(os.path.abspath(out or ""))
     path = folder.with_name(f"{folder.name}.key.csv") if key is None else Path(key)
     if out is not None and path.resolve().is_relative_to(folder.resolve()):
@@ -34,9 +36,11 @@ def place(out: Path | str | None, key: Path | str | None = None) -> Path:
 
 
 def extend(path: Path, sources: Sequence[Source]) -> bool:
-    """Add the DICOM cases among the sources to the key; rows of earlier commands stay. False where there is none.
+    """Add the DICOM cases among the sources to the key; rows of earlier commands stay. False where
+    there is none.
 
-    The file can be read by its owner alone (mode 0600). Fault KEY (exit 6) for a file that is no key, OUTPUT (exit 6).
+    The file can be read by its owner alone (mode 0600). Fault KEY (exit 6) for a file that is no
+    key, OUTPUT (exit 6).
     """
     rows = {source.case_id: row(source) for source in sources if source.origin}
     if not rows:
@@ -52,7 +56,8 @@ def extend(path: Path, sources: Sequence[Source]) -> bool:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Let one program at a time read and write the key, so that two that extend it lose no row of each other."""
+    """Let one program at a time read and write the key, so that two that extend it lose no row of
+    each other."""
     import fcntl
 
     try:
@@ -91,7 +96,8 @@ def row(source: Source) -> tuple[str, ...]:
 
 
 def known(path: Path) -> dict[str, tuple[str, ...]]:
-    """The rows of an earlier key by case id; empty where there is none. Fault KEY (exit 6) for another file."""
+    """The rows of an earlier key by case id; empty where there is none. Fault KEY (exit 6) for
+    another file."""
     if not path.exists():
         return {}
     try:

@@ -1,4 +1,5 @@
-"""Where a case's files go: a folder per case, or the names of a BIDS derivative (BIDS 1.10, "Derived datasets")."""
+"""Where a case's files go: a folder per case, or the names of a BIDS derivative (BIDS 1.10,
+"Derived datasets")."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ DESCRIPTIONS = {
 
 @dataclass
 class Places:
-    """volumes: folder of the images, with their stems; case: folder of case.json, panel and the rest; root: of BIDS;
+    """volumes: folder of the images, with their stems; case: folder of case.json, panel and the
+    rest; root: of BIDS;
     given: what is known of the input; links: data sets by name."""
 
     case: Path
@@ -39,7 +41,8 @@ class Places:
     links: Mapping[str, Path] = field(default_factory=dict)
 
     def describe(self) -> None:
-        """What BIDS wants beside the images: dataset_description.json, .bidsignore and a sidecar each."""
+        """What BIDS wants beside the images: dataset_description.json, .bidsignore and a sidecar
+        each."""
         if self.root is None:
             return
         self._describe_set(self.root)
@@ -70,12 +73,14 @@ class Places:
 def places(folder: Path, case_id: str, layout: str | Bids = "cases", scan: Scan | None = None) -> Places:
     """The places of one case below an output folder.
 
-    "cases": folder/<case_id>/. BIDS: folder/derivatives/pseudohealthy/sub-X[/ses-Y]/anat/ for the images, figures/
-    beside it for the rest. The map keeps the suffix of its image because it is no probability (`probseg`); the mask
-    carries that suffix in its desc, so that several contrasts of one subject do not meet.
+    "cases": folder/<case_id>/. BIDS: folder/derivatives/pseudohealthy/sub-X[/ses-Y]/anat/ for the
+    images, figures/ beside it for the rest. The map keeps the suffix of its image because it is no
+    probability (`probseg`); the mask carries that suffix in its desc, so that several contrasts of
+    one subject do not meet.
 
     Args:
-        layout: "cases"; "bids", of which nothing but the case id is known; or what `bids.read` knows of the inputs.
+        layout: "cases"; "bids", of which nothing but the case id is known; or what `bids.read`
+            knows of the inputs.
 
     Fault LAYOUT, BIDS_NAME (exit 2): a BIDS name cannot be invented for an input that has none.
     """

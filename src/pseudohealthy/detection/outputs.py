@@ -1,7 +1,7 @@
 """What a finding can be written as: one row a kind, in the order in which kinds are written.
 
-A writer is named and imported when it is asked for: help lists the kinds at once, and those that draw live in `report`,
-of which detection knows nothing else.
+A writer is named and imported when it is asked for: help lists the kinds at once, and those that
+draw live in `report`, of which detection knows nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Output:
 
     Args:
         files: what it leaves in the folder of a case; names without a suffix are images.
-        writer: "module:function"; the function takes the finding and a `Target`, and returns paths by name.
+        writer: "module:function"; the function takes the finding and a `Target`, and returns paths
+            by name.
         usual: whether it is written where nothing else is asked for.
         needs: what the input must have, where not every input has it: DICOM or PLACED.
     """
@@ -87,7 +88,8 @@ def check_kinds(kinds: Sequence[str]) -> None:
 
 
 def check_some(kinds: Sequence[str], formats: Collection[str]) -> None:
-    """Fault KIND (exit 2) where inputs of these formats (`Source.kind`) can have none of the kinds."""
+    """Fault KIND (exit 2) where inputs of these formats (`Source.kind`) can have none of the
+    kinds."""
     split(kinds, dicom="dicom" in formats, placed="dicom" in formats or "nifti" in formats)
 
 

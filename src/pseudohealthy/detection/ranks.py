@@ -1,4 +1,5 @@
-"""Where a score stands among those of healthy cases, told with their number: few of them cannot say much."""
+"""Where a score stands among those of healthy cases, told with their number: few of them cannot say
+much."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ from pseudohealthy.counts import many
 
 
 def p_value(below: int, count: int) -> float:
-    """(1 + healthy cases that score as high or higher) / (count + 1), the case itself counted among them (conformal
-    prediction, Vovk et al. 2005). It is never below 1 / (count + 1), however high the score.
+    """(1 + healthy cases that score as high or higher) / (count + 1), the case itself counted among
+    them (conformal prediction, Vovk et al. 2005). It is never below 1 / (count + 1), however high
+    the score.
 
     Args:
         below: healthy cases that score lower, 0 to count.
@@ -23,7 +25,8 @@ def rank(percentile: float | None, count: int | None, what: str = "healthy scan"
     """A percentile in words: "above all 4 healthy heads (p <= 0.2)"; empty where there is none.
 
     Args:
-        percentile: share of the healthy cases, the case among them, that score lower: 100 * below / (count + 1), %.
+        percentile: share of the healthy cases, the case among them, that score lower: 100 * below /
+            (count + 1), %.
         count: healthy cases; None where it was not stored.
         what: one healthy case is called.
     """

@@ -1,10 +1,12 @@
-"""`detect` on the processes of a Ray cluster: each holds the model, takes a few inputs at a time, and may be lost.
+"""`detect` on the processes of a Ray cluster: each holds the model, takes a few inputs at a time,
+and may be lost.
 
-A worker has one task in hand, so what is in flight is bounded by the number of workers. What a lost worker had in hand is
-given out again one input at a time, to see which of them it was; cases that it finished are kept (by the hashes of
-`finished`, where json is among the kinds), and an input that loses its worker three times is a failed row. Without
-RAY_ADDRESS a cluster is started on this machine for the length of the command: bound to 127.0.0.1, without dashboard and
-usage statistics. A cluster of several machines needs the package on all of them, and run, inputs and output under the
+A worker has one task in hand, so what is in flight is bounded by the number of workers. What a lost
+worker had in hand is given out again one input at a time, to see which of them it was; cases that
+it finished are kept (by the hashes of `finished`, where json is among the kinds), and an input that
+loses its worker three times is a failed row. Without RAY_ADDRESS a cluster is started on this
+machine for the length of the command: bound to 127.0.0.1, without dashboard and usage statistics. A
+cluster of several machines needs the package on all of them, and run, inputs and output under the
 same paths. `ray` (extra `ray`) is imported here alone.
 """
 
@@ -37,7 +39,8 @@ TRIES = 3
 LOST_IN_A_ROW = 10  # then it is not the inputs
 CPUS_EACH = 4
 PATIENCE = 60.0  # seconds without news
-# Read when ray is imported. The second keeps a cluster of this machine alone on 127.0.0.1, on Linux as elsewhere
+# Read when ray is imported. The second keeps a cluster of this machine alone on 127.0.0.1, on Linux
+# as elsewhere
 SILENT = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
@@ -54,7 +57,8 @@ def require_ray() -> Any:
 
 
 class Worker:
-    """One process of the cluster, with the model in memory. how: arguments of `Detector` beside the run."""
+    """One process of the cluster, with the model in memory. how: arguments of `Detector` beside the
+    run."""
 
     def __init__(self, run: Path, job: Job, how: dict[str, Any], threads: int):
         import torch
@@ -67,7 +71,8 @@ class Worker:
         self.detector, self.job = Detector(Run.open(run), **how), job
 
     def do(self, sources: list[Source], again: bool) -> tuple[Detections, Fault | None]:
-        """Rows and faults of the sources, and what ends the whole command; again: some may be finished already."""
+        """Rows and faults of the sources, and what ends the whole command; again: some may be
+        finished already."""
         from pseudohealthy.detection import worker
 
         part = worker.Detections(self.job.folder)
@@ -90,7 +95,8 @@ def work(
 ) -> None:
     """As `worker.work`, on `workers` processes: by default one per GPU, on CPUs one per four cores.
 
-    Fault ENGINE (exit 7) where workers cannot start, or are lost one after the other whatever they are given.
+    Fault ENGINE (exit 7) where workers cannot start, or are lost one after the other whatever they
+    are given.
     """
     from pseudohealthy.detection.worker import fail
 
@@ -163,7 +169,8 @@ def work(
 
 
 def room(nodes: Sequence[dict[str, Any]], workers: int | None, gpu: bool) -> tuple[int, int, int]:
-    """(workers, CPUs of each, GPUs of each) that fit the nodes of a cluster, taken to be as small as the smallest of use."""
+    """(workers, CPUs of each, GPUs of each) that fit the nodes of a cluster, taken to be as small
+    as the smallest of use."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     useful = [(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in alive]
     useful = [(cpus, gpus) for cpus, gpus in useful if cpus and (gpus or not gpu)]
@@ -186,7 +193,8 @@ def tasks(sources: Sequence[Source], workers: int) -> Iterator[list[Source]]:
 
 @contextlib.contextmanager
 def cluster(workers: int | None) -> Iterator[Any]:
-    """The module `ray`, connected: to RAY_ADDRESS, to what the program has started, or to a cluster made for the while."""
+    """The module `ray`, connected: to RAY_ADDRESS, to what the program has started, or to a cluster
+    made for the while."""
     ray = require_ray()
     if ray.is_initialized():
         yield ray

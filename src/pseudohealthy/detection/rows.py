@@ -1,4 +1,5 @@
-"""What became of every input of a `detect`: the rows of findings.csv, the report, and the exit code that they mean."""
+"""What became of every input of a `detect`: the rows of findings.csv, the report, and the exit code
+that they mean."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from pseudohealthy.progress import say
 
 @dataclass
 class Detections:
-    """Rows of findings.csv in input order, and the exit code they mean. panels, pages: case id -> file, where written."""
+    """Rows of findings.csv in input order, and the exit code they mean. panels, pages: case id ->
+    file, where written."""
 
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)

@@ -1,4 +1,5 @@
-"""Writers of a finding that draw nothing: its volumes, its DICOM objects and its description; see `outputs`."""
+"""Writers of a finding that draw nothing: its volumes, its DICOM objects and its description; see
+`outputs`."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from pseudohealthy.io.hashing import sha256
 
 
 def volumes(finding: Finding, to: Target) -> dict[str, Path]:
-    """Healthy twin, map and mask on the input's grid and in its type; NIfTI where it has a place in the patient."""
+    """Healthy twin, map and mask on the input's grid and in its type; NIfTI where it has a place in
+    the patient."""
     images = {
         "pseudo_healthy": (finding.healthy, None),
         "anomaly_map": (finding.map, np.float32),
@@ -46,7 +48,8 @@ def parametric_map(finding: Finding, to: Target) -> dict[str, Path]:
 
 
 def capture(finding: Finding, to: Target) -> dict[str, Path]:
-    """The panel as a DICOM secondary capture; where no panel is asked for it is drawn and removed."""
+    """The panel as a DICOM secondary capture; where no panel is asked for it is drawn and
+    removed."""
     from PIL import Image
 
     from pseudohealthy.io import dicom_write

@@ -1,4 +1,5 @@
-"""What a finding is worth where the truth is known: was the lesion marked, what else was, does the twin still show it?"""
+"""What a finding is worth where the truth is known: was the lesion marked, what else was, does the
+twin still show it?"""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ STILL = (
 class Known:
     """Of one case beside its reference.
 
-    lesions: connected parts of the reference; found: those with a marked voxel, as in `metrics.lesions`. marked: share
-    of the reference that is marked; None of a healthy case. elsewhere: marked regions that touch no lesion. removed:
-    see `removed`.
+    lesions: connected parts of the reference; found: those with a marked voxel, as in
+    `metrics.lesions`. marked: share of the reference that is marked; None of a healthy case.
+    elsewhere: marked regions that touch no lesion. removed: see `removed`.
     """
 
     lesions: int
@@ -63,15 +64,17 @@ def beside(image: np.ndarray, twin: np.ndarray, mask: np.ndarray, truth: np.ndar
 
 
 def removed(image: np.ndarray, twin: np.ndarray, truth: np.ndarray) -> float | None:
-    """Share of a lesion's contrast that the healthy twin removed: 1 - contrast in the twin / contrast in the image.
+    """Share of a lesion's contrast that the healthy twin removed: 1 - contrast in the twin /
+    contrast in the image.
 
-    Contrast is the step across the lesion's outline: the mean of a rim within it minus the mean of a rim around it,
-    in every plane 2 pixels wide or, where that is more, a third of the radius of a disc of its area. 1: nothing is left
-    to see; 0: as before; below 0: more than before; above 1: the step is reversed. Anatomy has steps of its own: of 100
-    lesions drawn into the healthy example slices of brain-t1 (`phantoms.lesion`), the slices as they were before read 1.04
-    in the median, 6 % below 0.75 and 3 % above 1.5. A rim that reaches into bone or air is ruled by them. None without a
-    reference, and where it covers a plane or the image has no step there. To four places, so that what a file keeps and
-    what is said of it stand on one side of `STILL`.
+    Contrast is the step across the lesion's outline: the mean of a rim within it minus the mean of
+    a rim around it, in every plane 2 pixels wide or, where that is more, a third of the radius of a
+    disc of its area. 1: nothing is left to see; 0: as before; below 0: more than before; above 1:
+    the step is reversed. Anatomy has steps of its own: of 100 lesions drawn into the healthy
+    example slices of brain-t1 (`phantoms.lesion`), the slices as they were before read 1.04 in the
+    median, 6 % below 0.75 and 3 % above 1.5. A rim that reaches into bone or air is ruled by them.
+    None without a reference, and where it covers a plane or the image has no step there. To four
+    places, so that what a file keeps and what is said of it stand on one side of `STILL`.
 
     Args:
         image, twin: (D, H, W) in the same units.
@@ -94,7 +97,8 @@ def removed(image: np.ndarray, twin: np.ndarray, truth: np.ndarray) -> float | N
 
 
 def still_shows(share: float | None) -> bool | None:
-    """Does a twin that removed this share of a lesion's contrast still show the lesion? None where that is not known."""
+    """Does a twin that removed this share of a lesion's contrast still show the lesion? None where
+    that is not known."""
     return None if share is None else not STILL[0] <= share <= STILL[1]
 
 
@@ -110,7 +114,8 @@ def twin_text(share: float | None, what: str = "lesion") -> str:
 
 
 def removed_text(share: float) -> str:
-    """The share of a lesion's contrast that was removed, in whole percent on its own side of the lines of `STILL`."""
+    """The share of a lesion's contrast that was removed, in whole percent on its own side of the
+    lines of `STILL`."""
     if share <= 0:
         return "nothing"
     line = 100 * STILL[share > 1]

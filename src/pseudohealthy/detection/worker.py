@@ -1,4 +1,5 @@
-"""`detect` over everything it is given: one row per input, whatever happens to it; memory for a few scans at a time."""
+"""`detect` over everything it is given: one row per input, whatever happens to it; memory for a few
+scans at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from pseudohealthy.errors import BAD_OUTPUT, INTERRUPTED, Fault
 from pseudohealthy.io.hashing import sha256
 from pseudohealthy.io.names import unname
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.preprocessing.canvas import Fitted
+from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.signals import STOP
 
@@ -45,9 +46,11 @@ class Job:
 
 
 def work(sources: Sequence[io.Source], detector: Detector, job: Job, result: Detections, bar: Progress) -> None:
-    """Restore and save every source here, one group after the other; what became of them goes into `result`.
+    """Restore and save every source here, one group after the other; what became of them goes into
+    `result`.
 
-    Beside a GPU, a thread writes the last group and reads the next one meanwhile: three groups are then in memory.
+    Beside a GPU, a thread writes the last group and reads the next one meanwhile: three groups are
+    then in memory.
     """
     several = groups(sources, detector, job, result, bar)
     if detector.device.type not in OVERLAP:
@@ -70,7 +73,8 @@ def work(sources: Sequence[io.Source], detector: Detector, job: Job, result: Det
 
 
 def store(findings: Sequence[Finding], job: Job, result: Detections) -> None:
-    """Write findings and their rows; one that cannot be saved is a failed row. Fault OUTPUT (exit 6) ends everything."""
+    """Write findings and their rows; one that cannot be saved is a failed row. Fault OUTPUT (exit
+    6) ends everything."""
     for finding in findings:
         STOP.check()
         finding.hashes = {"input_sha256": finding.scan.sha256, "request_sha256": job.request}
@@ -115,7 +119,8 @@ def input_sha256(source: io.Source) -> str:
 def groups(
     sources: Sequence[io.Source], detector: Detector, job: Job, result: Detections, bar: Progress
 ) -> Iterator[list[tuple[Scan, Fitted]]]:
-    """Readable inputs on the canvas, together until they fill a batch of planes; the others become failed rows."""
+    """Readable inputs on the canvas, together until they fill a batch of planes; the others become
+    failed rows."""
     pairs: list[tuple[Scan, Fitted]] = []
     for source in sources:
         STOP.check()
@@ -152,8 +157,8 @@ def restored(pairs: list[tuple[Scan, Fitted]], detector: Detector, result: Detec
 
 
 def fail(result: Detections, case_id: str, error: Exception, unnamed: Sequence[Path] = ()) -> None:
-    """A failed row, and one line for the user; a bug that one case brings out must not cost the others. unnamed: files that
-    what is said must not name."""
+    """A failed row, and one line for the user; a bug that one case brings out must not cost the
+    others. unnamed: files that what is said must not name."""
     STOP.check()  # a library may have turned the interruption into an error of its own
     unname(error, unnamed)
     fault = error if isinstance(error, Fault) else unforeseen(error)

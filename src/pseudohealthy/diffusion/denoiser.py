@@ -1,4 +1,5 @@
-"""A network and its schedule, wrapped so that every network means the same thing: an estimate of image and noise."""
+"""A network and its schedule, wrapped so that every network means the same thing: an estimate of
+image and noise."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ Target = Literal["noise", "clean", "velocity"]
 class Estimate:
     """What a denoiser sees in a noisy state: ``x = signal * clean + sigma * noise`` holds exactly.
 
-    clean, noise: (B, C, H, W); clean in the image's range [-1, 1], not clamped. spread: the raw variance channels
-    v (B, C, H, W) of a network with learned variance (Nichol & Dhariwal 2021, equation 15), else None.
+    clean, noise: (B, C, H, W); clean in the image's range [-1, 1], not clamped. spread: the raw
+    variance channels v (B, C, H, W) of a network with learned variance (Nichol & Dhariwal 2021,
+    equation 15), else None.
     """
 
     clean: Tensor
@@ -29,7 +31,8 @@ class Estimate:
 class Denoiser(nn.Module):
     """Estimates (clean, noise) from a noisy image, whatever the network was trained on.
 
-    target: "noise" (epsilon), "clean" (x0) or "velocity" (signal * noise - sigma * clean, Salimans & Ho 2022).
+    target: "noise" (epsilon), "clean" (x0) or "velocity" (signal * noise - sigma * clean, Salimans
+    & Ho 2022).
     learned_variance: the network has twice the channels; the second half is `Estimate.spread`.
     The network is called with the published 0-based step, level - 1.
     """
@@ -43,13 +46,15 @@ class Denoiser(nn.Module):
         self.network, self.schedule, self.target, self.learned_variance = network, schedule, target, learned_variance
 
     def raw(self, x: Tensor, t: int | Tensor, **condition: Any) -> Tensor:
-        """The network's own output (B, C or 2C, H, W) for states x (B, C, H, W) at levels t (int or (B,) long)."""
+        """The network's own output (B, C or 2C, H, W) for states x (B, C, H, W) at levels t (int or
+        (B,) long)."""
         t = torch.as_tensor(t, device=x.device).expand(len(x))
         # A clean image is asked about at the first noisy level: no network was trained on level 0.
         return self.network(x, (t - 1).clamp(min=0), **condition).to(x.dtype)
 
     def forward(self, x: Tensor, t: int | Tensor, **condition: Any) -> Estimate:
-        """Estimate for x (B, C, H, W) at level t, an int or (B,) long in 0..T; at level 0 `clean` is x itself."""
+        """Estimate for x (B, C, H, W) at level t, an int or (B,) long in 0..T; at level 0 `clean`
+        is x itself."""
         out, spread = self.raw(x, t, **condition), None
         if self.learned_variance:
             out, spread = out.chunk(2, dim=1)

@@ -12,10 +12,11 @@ MOST = 2**30  # bytes of states in memory: 16,000 planes of 128 x 128
 
 
 class Encodings:
-    """Keeps encoded images (B, C, H, W) by their content, the levels they went through and `how` they went.
+    """Keeps encoded images (B, C, H, W) by their content, the levels they went through and `how`
+    they went.
 
-    Nothing but time changes: a walk begins where the longest kept walk with the same first levels ended. When `most`
-    bytes are kept, new states are used and forgotten.
+    Nothing but time changes: a walk begins where the longest kept walk with the same first levels
+    ended. When `most` bytes are kept, new states are used and forgotten.
     """
 
     def __init__(self, most: int = MOST):
@@ -33,7 +34,8 @@ class Encodings:
     ) -> Tensor:
         """``move(x, levels)``, or what is left of it.
 
-        remembers: a step looks back at earlier ones (sampler order 2), so that only whole walks may be taken over.
+        remembers: a step looks back at earlier ones (sampler order 2), so that only whole walks may
+        be taken over.
         """
         wanted, states = tuple(levels), self.kept.setdefault((how, content(x)), {})
         usable = [done for done in states if done == wanted or (not remembers and done == wanted[: len(done)])]

@@ -1,4 +1,5 @@
-"""Classifier guidance as an edit of the sampler (Dhariwal & Nichol 2021, algorithm 2; Wolleb et al. 2022)."""
+"""Classifier guidance as an edit of the sampler (Dhariwal & Nichol 2021, algorithm 2; Wolleb et al.
+2022)."""
 
 from __future__ import annotations
 
@@ -13,9 +14,11 @@ from .schedule import Schedule
 
 
 def log_probability(classifier: nn.Module, label: int | Tensor) -> Callable[[Tensor, int], Tensor]:
-    """(x, level) -> log p(label | x) per item (B,), of a classifier of noisy images called as (x, level - 1).
+    """(x, level) -> log p(label | x) per item (B,), of a classifier of noisy images called as (x,
+    level - 1).
 
-    Gradients reach the input only: the weights are detached, which halves the cost of a guided step.
+    Gradients reach the input only: the weights are detached, which halves the cost of a guided
+    step.
     """
     weights = {name: value.detach() for name, value in classifier.state_dict(keep_vars=True).items()}
 
@@ -31,10 +34,12 @@ def log_probability(classifier: nn.Module, label: int | Tensor) -> Callable[[Ten
 
 
 def guide(log_p: Callable[[Tensor, int], Tensor], scale: float, schedule: Schedule) -> Edit:
-    """An edit for `sample` that moves every estimate towards higher ``log_p(x, level)``, (B,) per item.
+    """An edit for `sample` that moves every estimate towards higher ``log_p(x, level)``, (B,) per
+    item.
 
-    noise <- noise - scale * sigma * gradient; the clean estimate follows from x = signal * clean + sigma * noise.
-    The level is the true one, also when the sampler skips levels. Nothing happens at level 0, which has no noise.
+    noise <- noise - scale * sigma * gradient; the clean estimate follows from x = signal * clean +
+    sigma * noise. The level is the true one, also when the sampler skips levels. Nothing happens at
+    level 0, which has no noise.
     """
 
     def edit(clean: Tensor, noise: Tensor, x: Tensor, now: int) -> tuple[Tensor, Tensor]:
@@ -48,7 +53,8 @@ def guide(log_p: Callable[[Tensor, int], Tensor], scale: float, schedule: Schedu
 
 
 def input_gradient(log_p: Callable[[Tensor, int], Tensor], x: Tensor, now: int) -> Tensor:
-    """Gradient of ``log_p(x, now)`` to x (B, C, H, W), also where gradients are switched off around it."""
+    """Gradient of ``log_p(x, now)`` to x (B, C, H, W), also where gradients are switched off around
+    it."""
     with torch.inference_mode(False), torch.enable_grad():
         state = x.detach().clone().requires_grad_()
         (gradient,) = torch.autograd.grad(log_p(state, now).sum(), state)

@@ -1,4 +1,5 @@
-"""Random numbers that belong to an item, not to a batch: the same case gets the same noise however it is batched."""
+"""Random numbers that belong to an item, not to a batch: the same case gets the same noise however
+it is batched."""
 
 from __future__ import annotations
 
@@ -19,13 +20,15 @@ BLOCK = 16  # numbers that torch makes at a time
 
 
 class Draw:
-    """Noise for a batch of items, each with a stream of its own seeded by (seed, key, number of the draw).
+    """Noise for a batch of items, each with a stream of its own seeded by (seed, key, number of the
+    draw).
 
-    keys: one per item, for example (case_id, plane). Equal keys get equal noise, which is how the published codes'
-        one field for a whole batch is asked for. Values are made on the CPU and then moved, so they depend neither
-        on batch size, order and device nor on what else was drawn elsewhere.
-    kind: of `noise`: "gaussian", or "simplex" (octaves of OpenSimplex noise, one field per channel; the settings are
-        those of the function `simplex`).
+    keys: one per item, for example (case_id, plane). Equal keys get equal noise, which is how the
+        published codes' one field for a whole batch is asked for. Values are made on the CPU and
+        then moved, so they depend neither on batch size, order and device nor on what else was
+        drawn elsewhere.
+    kind: of `noise`: "gaussian", or "simplex" (octaves of OpenSimplex noise, one field per channel;
+        the settings are those of the function `simplex`).
     Raises ValueError for an unknown kind, or a batch that has not as many items as keys.
     """
 
@@ -58,11 +61,13 @@ class Draw:
         return torch.stack([torch.rand((), generator=g) for g in self._generators()])
 
     def fork(self, tag: str) -> Draw:
-        """An independent stream for the same items; forking twice with one tag gives the same stream."""
+        """An independent stream for the same items; forking twice with one tag gives the same
+        stream."""
         return self._like(self.keys, (*self._tags, tag))
 
     def repeat(self, copies: int) -> Draw:
-        """Streams for `copies` copies of each item, ordered like ``Tensor.repeat_interleave(copies, 0)``."""
+        """Streams for `copies` copies of each item, ordered like ``Tensor.repeat_interleave(copies,
+        0)``."""
         return self._like([(key, copy) for key in self.keys for copy in range(copies)], self._tags)
 
     def of_kind(self, kind: str, **settings: Any) -> Draw:
@@ -82,7 +87,8 @@ class Draw:
 
 
 def _plain(key: Key) -> Key:
-    """The key in Python's own types: a number from numpy must not seed another stream than the same number."""
+    """The key in Python's own types: a number from numpy must not seed another stream than the same
+    number."""
     if isinstance(key, tuple):
         return tuple(_plain(part) for part in key)
     return str(key) if isinstance(key, str) else operator.index(key)
@@ -102,8 +108,9 @@ def _gaussian(shape: torch.Size, generators: list[torch.Generator]) -> Tensor:
 def _normal(count: int, generator: torch.Generator) -> np.ndarray:
     """The numbers of `torch.randn`, (count,) float32, the same bits on every processor.
 
-    torch's own kernels differ in the last bits from one instruction set to the next. The uniform numbers do not, and of
-    logarithm and cosine in float64 nothing is left to differ once they are rounded to float32.
+    torch's own kernels differ in the last bits from one instruction set to the next. The uniform
+    numbers do not, and of logarithm and cosine in float64 nothing is left to differ once they are
+    rounded to float32.
     """
     if count < BLOCK:
         return torch.randn(count, generator=generator, dtype=torch.float64).numpy().astype(np.float32)
@@ -117,7 +124,8 @@ def _normal(count: int, generator: torch.Generator) -> np.ndarray:
 
 
 def _box_muller(uniform: np.ndarray) -> np.ndarray:
-    """(N,) in [0, 1), N a multiple of `BLOCK`: half of each block gives the radius, half the angle."""
+    """(N,) in [0, 1), N a multiple of `BLOCK`: half of each block gives the radius, half the
+    angle."""
     blocks = uniform.astype(np.float64).reshape(-1, 2, BLOCK // 2)
     radius = np.sqrt(-2 * np.log(1 - blocks[:, 0]))
     angle = 2 * math.pi * blocks[:, 1]

@@ -1,7 +1,8 @@
 """The one loop that moves images along noise levels, and the three steps it can take.
 
-Downwards restores, upwards encodes. Letters as in the papers: x the state, x0 its clean estimate, eps its noise;
-(a, s) are `signal` and `sigma` of the level where the state is, (b, r) of the level to which it goes.
+Downwards restores, upwards encodes. Letters as in the papers: x the state, x0 its clean estimate,
+eps its noise; (a, s) are `signal` and `sigma` of the level where the state is, (b, r) of the level
+to which it goes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Variance = Literal["posterior", "large", "learned"]
 
 
 def walk(start: int, stop: int, steps: int) -> list[int]:
-    """Evenly spaced levels from start to stop, both included: `steps` moves, or fewer where levels would repeat."""
+    """Evenly spaced levels from start to stop, both included: `steps` moves, or fewer where levels
+    would repeat."""
     if steps < 1:
         raise ValueError(f"a walk needs at least one step, got {steps}")
     steps = min(steps, abs(stop - start))
@@ -37,14 +39,16 @@ def ddim(table: Schedule, x: Tensor, estimate: Estimate, now: int, then: int) ->
 
 
 def ancestral(draw: Callable[[Tensor], Tensor], eta: float = 1.0, variance: Variance = "posterior") -> Step:
-    """The step that adds fresh noise on the way down (DDIM, equations 12 and 16; with eta 1 it is Ho et al. 2020).
+    """The step that adds fresh noise on the way down (DDIM, equations 12 and 16; with eta 1 it is
+    Ho et al. 2020).
 
     The step to level 0 and steps upwards add none.
 
     Args:
         draw: fresh noise like its argument, for example a `Draw`.
         eta: share of the posterior's spread that is fresh; 0 is `ddim`.
-        variance: of the fresh noise: the posterior's, beta ("large"), or between them as the network says ("learned").
+        variance: of the fresh noise: the posterior's, beta ("large"), or between them as the
+            network says ("learned").
     """
 
     def step(table: Schedule, x: Tensor, estimate: Estimate, now: int, then: int) -> Tensor:
@@ -59,12 +63,14 @@ def ancestral(draw: Callable[[Tensor], Tensor], eta: float = 1.0, variance: Vari
 
 
 def second_order() -> Step:
-    """The step that also looks at the estimate before: at equal calls skipped levels cost several times less error.
+    """The step that also looks at the estimate before: at equal calls skipped levels cost several
+    times less error.
 
-    Downwards the clean image is extrapolated in the logarithm of signal to noise (DPM-Solver++(2M), Lu et al. 2022,
-    algorithm 2), upwards the noise in the ratio of noise to signal (Adams-Bashforth), in which level 0 is not
-    infinitely far away. The other of the two follows from x. The first step, and the one to level 0, is `ddim`'s, as
-    in the paper. One step remembers one walk: make it anew for another.
+    Downwards the clean image is extrapolated in the logarithm of signal to noise (DPM-Solver++(2M),
+    Lu et al. 2022, algorithm 2), upwards the noise in the ratio of noise to signal
+    (Adams-Bashforth), in which level 0 is not infinitely far away. The other of the two follows
+    from x. The first step, and the one to level 0, is `ddim`'s, as in the paper. One step remembers
+    one walk: make it anew for another.
     """
     before: list[tuple[int, Estimate]] = []
 
@@ -79,7 +85,8 @@ def second_order() -> Step:
 def extrapolated(
     table: Schedule, x: Tensor, before: tuple[int, Estimate], now: tuple[int, Estimate], then: int
 ) -> Estimate:
-    """The estimate of state x for a second-order step to level `then`, from (level, estimate) before and now."""
+    """The estimate of state x for a second-order step to level `then`, from (level, estimate)
+    before and now."""
     (was, first), (level, found) = before, now
     (a0, s0), (a, s), (b, r) = (coefficients(table, t) for t in (was, level, then))
     if then > level:
@@ -105,14 +112,18 @@ def sample(
     schedule: Schedule | None = None,
     **condition: Any,
 ) -> Tensor:
-    """Move x (B, C, H, W) from ``levels[0]`` through every level to ``levels[-1]``; returns the last state.
+    """Move x (B, C, H, W) from ``levels[0]`` through every level to ``levels[-1]``; returns the
+    last state.
 
-    Skipping levels with `ancestral` shrinks contrast even with a perfect denoiser; prefer `second_order` there.
+    Skipping levels with `ancestral` shrinks contrast even with a perfect denoiser; prefer
+    `second_order` there.
 
     Args:
-        denoise: a `Denoiser`, or any callable (x, level, **condition) -> `Estimate` (then give its `schedule`).
+        denoise: a `Denoiser`, or any callable (x, level, **condition) -> `Estimate` (then give its
+            `schedule`).
         step: `ddim`, ``ancestral(draw)`` or ``second_order()``.
-        edit: (clean, noise, x, now) -> (clean, noise), applied to every estimate after clipping, not clipped again.
+        edit: (clean, noise, x, now) -> (clean, noise), applied to every estimate after clipping,
+            not clipped again.
         clip: clamp the clean estimate to [-1, 1] and let the noise follow.
         callback: called with (now, x, clean) before each step.
     """
@@ -138,7 +149,8 @@ def coefficients(table: Schedule, level: int) -> tuple[float, float]:
 
 
 def spread(variance: Variance, small: float, large: float, v: Tensor | None) -> float | Tensor:
-    """Standard deviation of the added noise, between the posterior's (`small`) and beta's (`large`)."""
+    """Standard deviation of the added noise, between the posterior's (`small`) and beta's
+    (`large`)."""
     if variance == "posterior":
         return small
     if variance == "large":

@@ -1,11 +1,13 @@
-"""Noise schedules: how much image and how much noise a state holds at each level. Knows nothing of images.
+"""Noise schedules: how much image and how much noise a state holds at each level. Knows nothing of
+images.
 
     x_t = signal[t] * x_0 + sigma[t] * eps,        signal[t]^2 + sigma[t]^2 = 1
 
-Level 0 is the clean image; levels 1..T are noisy. Published tables are 0-based with index 0 already noisy, so
-level = published index + 1: `Schedule.level` is the one place that says so.
+Level 0 is the clean image; levels 1..T are noisy. Published tables are 0-based with index 0 already
+noisy, so level = published index + 1: `Schedule.level` is the one place that says so.
 
-Linear: Ho et al. 2020, "Denoising diffusion probabilistic models". Cosine: Nichol & Dhariwal 2021, equation 17.
+Linear: Ho et al. 2020, "Denoising diffusion probabilistic models". Cosine: Nichol & Dhariwal 2021,
+equation 17.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ BETAS = (1e-4, 0.02)  # first and last beta of the linear schedule (Ho et al. 20
 
 
 class Schedule:
-    """Tables of a variance-preserving diffusion, float64 on the CPU, all of length ``steps + 1`` (index = level).
+    """Tables of a variance-preserving diffusion, float64 on the CPU, all of length ``steps + 1``
+    (index = level).
 
-    kind: "linear" (from the first to the last of `betas`, rescaled by 1000 / steps) or "cosine" (`offset` is the
-        paper's s).
-    floor: lower clip of the cosine betas; 0 is the published formula, 1e-4 what the patched CT code uses.
-    Raises ValueError for an unknown kind or fewer than one step.
+    kind: "linear" (from the first to the last of `betas`, rescaled by 1000 / steps) or "cosine"
+        (`offset` is the paper's s).
+    floor: lower clip of the cosine betas; 0 is the published formula, 1e-4 what the patched CT code
+    uses. Raises ValueError for an unknown kind or fewer than one step.
     """
 
     def __init__(
@@ -54,7 +57,8 @@ class Schedule:
 
     @classmethod
     def from_published(cls, alpha_bar: Tensor | np.ndarray) -> Schedule:
-        """The schedule of a checkpoint that stores its cumulative product of (1 - beta), 0-based, length T."""
+        """The schedule of a checkpoint that stores its cumulative product of (1 - beta), 0-based,
+        length T."""
         product = np.concatenate([[1.0], np.asarray(alpha_bar, dtype=np.float64)])
         schedule = cls.__new__(cls)
         schedule.steps = len(product) - 1
@@ -68,11 +72,13 @@ class Schedule:
         self.beta = _table(beta)
         self.alpha_bar = torch.from_numpy(alpha_bar)
         self.signal, self.sigma = self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()
-        # q(x_{t-1} | x_t, x_0) = N(posterior_clean x_0 + posterior_state x_t, posterior_variance), Ho et al. (7)
+        # q(x_{t-1} | x_t, x_0) = N(posterior_clean x_0 + posterior_state x_t, posterior_variance),
+        # Ho et al. (7)
         self.posterior_variance = _table(variance)
         self.posterior_clean = _table(np.sqrt(before) * beta / (1 - after))
         self.posterior_state = _table(np.sqrt(1 - beta) * (1 - before) / (1 - after))
-        # The variance at level 1 is 0 and has no logarithm: the next one stands in, as in the published code.
+        # The variance at level 1 is 0 and has no logarithm: the next one stands in, as in the
+        # published code.
         floored = np.concatenate([variance[1:2] if len(variance) > 1 else beta[:1], variance[1:]])
         self.posterior_log_variance = _table(np.log(floored))
 
@@ -82,7 +88,8 @@ class Schedule:
         return published_index + 1
 
     def gather(self, table: Tensor, t: int | Tensor, like: Tensor) -> Tensor:
-        """`table` at level t (int or (B,) long), in the type and on the device of `like`, shaped to broadcast to it."""
+        """`table` at level t (int or (B,) long), in the type and on the device of `like`, shaped to
+        broadcast to it."""
         index = torch.as_tensor(t, device=like.device)
         return table.to(like.device)[index].to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 

@@ -1,10 +1,11 @@
 """OpenSimplex octave noise (AnoDDPM, Wyatt et al. 2022; also THOR, pDDPM, cDDPM), batched in torch.
 
-After Kurt Spencer's OpenSimplex (public domain). A value is a sum over the lattice points around it, each with the
-kernel (2 - distance^2)^4 and a gradient picked by a permutation table. In two dimensions every point in reach is
-summed. In three the published generator leaves some of small weight out; `_solid` lists the ones it takes.
-The geometry is shared by all items of a batch and kept from call to call: a field is a sparse matrix times the gradients
-at the lattice points, and a seed only changes the gradients.
+After Kurt Spencer's OpenSimplex (public domain). A value is a sum over the lattice points around
+it, each with the kernel (2 - distance^2)^4 and a gradient picked by a permutation table. In two
+dimensions every point in reach is summed. In three the published generator leaves some of small
+weight out; `_solid` lists the ones it takes. The geometry is shared by all items of a batch and
+kept from call to call: a field is a sparse matrix times the gradients at the lattice points, and a
+seed only changes the gradients.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _GRADIENTS_3D = [
     for sz, sy, sx in product((1, -1), (1, -1), (-1, 1))
     for x, y, z in ((11, 4, 4), (4, 11, 4), (4, 4, 11))
 ]
-# Lattice points, counted from the corner of a cell, whose kernel reaches into that cell (found by enumeration).
+# Lattice points, counted from the corner of a cell, whose kernel reaches into that cell (found by
+# enumeration).
 _AROUND_2D = [(i, j) for i, j in product(range(-1, 3), repeat=2) if (i, j) not in ((-1, -1), (2, 2))]
 _KEPT = 512 * 512  # pixels of the largest field whose geometry is kept (about 25 MB an octave)
 _MULTIPLIER, _INCREMENT, _WORD = 6364136223846793005, 1442695040888963407, 2**64
@@ -41,12 +43,13 @@ def simplex(
     z: float | None = None,
     standardise: bool = False,
 ) -> Tensor:
-    """Noise fields (B, C, H, W) float32: sum over k of persistence^k * noise(x/f, y/f[, z/f]), f = frequency / 2^k.
+    """Noise fields (B, C, H, W) float32: sum over k of persistence^k * noise(x/f, y/f[, z/f]), f =
+    frequency / 2^k.
 
-    seeds: integers, (B,) (the channels share a field) or (B, C). z: slice of the three-dimensional noise; None is
-    the two-dimensional one (pDDPM). The fields of the published settings have a standard deviation of about 0.5
-    and a mean of their own; standardise brings each field to mean 0 and standard deviation 1.
-    Raises ValueError where the seeds do not fit the shape.
+    seeds: integers, (B,) (the channels share a field) or (B, C). z: slice of the three-dimensional
+    noise; None is the two-dimensional one (pDDPM). The fields of the published settings have a
+    standard deviation of about 0.5 and a mean of their own; standardise brings each field to mean 0
+    and standard deviation 1. Raises ValueError where the seeds do not fit the shape.
     """
     batch, channels, height, width = shape
     seeds = torch.as_tensor(seeds, dtype=torch.long)
@@ -63,12 +66,14 @@ def simplex(
 
 
 def values(place: Tensor, table: Tensor) -> Tensor:
-    """Plain OpenSimplex noise (N, P) float64, about [-1, 1], at places (2 or 3, P) for permutation tables (N, 256)."""
+    """Plain OpenSimplex noise (N, P) float64, about [-1, 1], at places (2 or 3, P) for permutation
+    tables (N, 256)."""
     return _sum(*_reach(place), table)
 
 
 def _sum(points: Tensor, weights: Any, table: Tensor) -> Tensor:
-    """Gradients (N, 2 or 3, V) that the tables pick for lattice points (2 or 3, V), summed with weights (P, 2 or 3 x V)."""
+    """Gradients (N, 2 or 3, V) that the tables pick for lattice points (2 or 3, V), summed with
+    weights (P, 2 or 3 x V)."""
     index = torch.zeros(len(table), points.shape[1], dtype=torch.long)
     for axis in points:
         index = table.gather(1, (index + axis) & 255)
@@ -85,8 +90,8 @@ def _kept_reach(height: int, width: int, frequency: float, z: float | None) -> t
 
 
 def _reach(place: Tensor) -> tuple[Tensor, Any]:
-    """The lattice points (2 or 3, V) in reach of places (2 or 3, P); and as a sparse matrix (P, 2 or 3 x V) how much each
-    component of each point's gradient adds at each place."""
+    """The lattice points (2 or 3, V) in reach of places (2 or 3, P); and as a sparse matrix (P, 2
+    or 3 x V) how much each component of each point's gradient adds at each place."""
     from scipy.sparse import csr_array
 
     dims, count = place.shape
@@ -113,10 +118,11 @@ def _reach(place: Tensor) -> tuple[Tensor, Any]:
 
 
 def _solid(inside: Tensor) -> list[Tensor]:
-    """The lattice points (3, P) each that the published 3-D noise sums for positions (3, P) in the unit cell.
+    """The lattice points (3, P) each that the published 3-D noise sums for positions (3, P) in the
+    unit cell.
 
-    The cell is a tetrahedron at (0,0,0), an octahedron and a tetrahedron at (1,1,1). To the corners of the solid
-    come two points beyond it, chosen by the two corners that are nearest.
+    The cell is a tetrahedron at (0,0,0), an octahedron and a tetrahedron at (1,1,1). To the corners
+    of the solid come two points beyond it, chosen by the two corners that are nearest.
     """
     total = inside.sum(0)
     upper, tetrahedron = total >= 2, (total <= 1) | (total >= 2)
@@ -166,7 +172,8 @@ def _largest_two(first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, 
 
 @lru_cache(maxsize=4096)
 def permutation(seed: int) -> Tensor:
-    """The shuffled table of 256 entries of an integer seed of any sign (64-bit congruential generator)."""
+    """The shuffled table of 256 entries of an integer seed of any sign (64-bit congruential
+    generator)."""
     state, source, table = seed, list(range(256)), [0] * 256
     for _ in range(3):
         state = _advance(state)

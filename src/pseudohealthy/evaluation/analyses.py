@@ -1,9 +1,11 @@
-"""What one number does not tell: is health left alone, are intensities kept, does contrast matter, where does it fail.
+"""What one number does not tell: is health left alone, are intensities kept, does contrast matter,
+where does it fail.
 
-`healthy_in`: a healthy image must come back unchanged (Wolleb et al. 2022, Fig. 7). `divergence`: intensities of images
-and of their twins in healthy tissue. `contrast`: the answer to x -> x^c in marked tissue, c from 0.3 to 2. `strata`: figures
-by site and by lesion size. `side_by_side`: cDDPM's figures 3 to 5 (Behrendt et al. 2025), of one run or of several:
-`intensity`, `conditioning`, `examples`.
+`healthy_in`: a healthy image must come back unchanged (Wolleb et al. 2022, Fig. 7). `divergence`:
+intensities of images and of their twins in healthy tissue. `contrast`: the answer to x -> x^c in
+marked tissue, c from 0.3 to 2. `strata`: figures by site and by lesion size. `side_by_side`:
+cDDPM's figures 3 to 5 (Behrendt et al. 2025), of one run or of several: `intensity`,
+`conditioning`, `examples`.
 """
 
 from __future__ import annotations
@@ -38,16 +40,19 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Divergence:
-    """kl: Kullback-Leibler divergence of the first from the second histogram, nats, >= 0, 0 only for equal ones.
-    entropy_difference: entropy of the first less that of the second, nats; cDDPM prints it as "KLD" (there from densities,
-    larger by one over the bin width). It is 0 for any two histograms with the same heights in another order."""
+    """kl: Kullback-Leibler divergence of the first from the second histogram, nats, >= 0, 0 only
+    for equal ones.
+    entropy_difference: entropy of the first less that of the second, nats; cDDPM prints it as "KLD"
+    (there from densities, larger by one over the bin width). It is 0 for any two histograms with
+    the same heights in another order."""
 
     kl: float
     entropy_difference: float
 
 
 def divergence(first: np.ndarray, second: np.ndarray, *, bins: int = 500) -> Divergence:
-    """Of two samples (N,), (M,), in ``bins`` (cDDPM: 500) over their common range; a constant sample is one bin."""
+    """Of two samples (N,), (M,), in ``bins`` (cDDPM: 500) over their common range; a constant
+    sample is one bin."""
     low = min(first.min(), second.min())
     high = max(first.max(), second.max())
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
@@ -56,9 +61,11 @@ def divergence(first: np.ndarray, second: np.ndarray, *, bins: int = 500) -> Div
 
 
 def healthy_in(found: Sequence[CaseResult]) -> dict[str, np.ndarray]:
-    """Mean of the map of each case (N,): "healthy" ones, diseased ones "outside" and "inside" their reference.
+    """Mean of the map of each case (N,): "healthy" ones, diseased ones "outside" and "inside" their
+    reference.
 
-    A method that leaves health alone has small values in the first two; cases without a map or reference are left out.
+    A method that leaves health alone has small values in the first two; cases without a map or
+    reference are left out.
     """
     parts: dict[str, list[float]] = {"healthy": [], "outside": [], "inside": []}
     for case in found:
@@ -79,8 +86,9 @@ def contrast(
     places: Sequence[int],
     factors: Sequence[float] = CONTRASTS,
 ) -> list[dict[str, float]]:
-    """Per factor: mean map inside ``where`` and in the rest of the foreground, and the divergence of image and twin
-    intensities inside. places: of each plane in its volume, which keys its noise, the same for every factor."""
+    """Per factor: mean map inside ``where`` and in the rest of the foreground, and the divergence
+    of image and twin intensities inside. places: of each plane in its volume, which keys its noise,
+    the same for every factor."""
     rows = []
     for factor in factors:
         changed = with_contrast(planes, factor, where)
@@ -95,8 +103,9 @@ def contrast(
 
 
 def strata(found: Sequence[CaseResult], sites: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One dict per site (``sites`` by case id; where there are several) and per third of lesion sizes, each with figures
-    and intervals of the strict protocol. A size has its diseased cases and all healthy ones."""
+    """One dict per site (``sites`` by case id; where there are several) and per third of lesion
+    sizes, each with figures and intervals of the strict protocol. A size has its diseased cases and
+    all healthy ones."""
     groups: dict[str, list[CaseResult]] = {}
     if len({site for site in sites.values() if site}) > 1:
         for case in found:
@@ -128,8 +137,8 @@ def strata(found: Sequence[CaseResult], sites: Mapping[str, str]) -> list[dict[s
 
 
 def add_up(sums: dict[str, Tensor], pictures: Tensor, lesion: Tensor) -> None:
-    """Add planes (N, 3, S, S) of input, twin and map to the sums of their kind; ``lesion`` (N,) says which; in the last
-    row of a sum is the number of its planes."""
+    """Add planes (N, 3, S, S) of input, twin and map to the sums of their kind; ``lesion`` (N,)
+    says which; in the last row of a sum is the number of its planes."""
     for name, chosen in (("planes without lesion", ~lesion), ("planes with lesion", lesion)):
         if chosen.any():
             total = torch.cat([pictures[chosen].sum(0), torch.full_like(pictures[0, :1], int(chosen.sum()))])
@@ -137,7 +146,8 @@ def add_up(sums: dict[str, Tensor], pictures: Tensor, lesion: Tensor) -> None:
 
 
 def mean_pictures(sums: dict[str, Tensor]) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """(kind and number, mean input, mean twin, mean map) of each kind of plane: where a method errs whoever the patient."""
+    """(kind and number, mean input, mean twin, mean map) of each kind of plane: where a method errs
+    whoever the patient."""
     columns = []
     for name, (*pictures, number) in sums.items():
         image, twin, amap = (np.asarray(picture / number) for picture in pictures)

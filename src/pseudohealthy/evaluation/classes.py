@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def by_class(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Record]]:
-    """(class, method) -> its records by metric, classes in the order of `CLASSES`, methods as they come."""
+    """(class, method) -> its records by metric, classes in the order of `CLASSES`, methods as they
+    come."""
     found: dict[tuple[str, str], dict[str, Record]] = {}
     for record in records:
         metric, kind = class_of(record.metric)
@@ -23,7 +24,8 @@ def by_class(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Recor
 
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """One dict per class and method: boxes, images, patients, and each figure with the ends of its interval."""
+    """One dict per class and method: boxes, images, patients, and each figure with the ends of its
+    interval."""
     found = []
     for (kind, method), group in by_class(records).items():
         row: dict[str, Any] = {"class": kind, "name": class_name(kind), "method": method, **_counts(group)}
@@ -36,8 +38,8 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def table(records: Sequence[Record]) -> Table | None:
-    """A line per class and method, of the controls the one with the best F1 (the last figure) in that class; None without
-    classes."""
+    """A line per class and method, of the controls the one with the best F1 (the last figure) in
+    that class; None without classes."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text

@@ -1,11 +1,14 @@
-"""`compare`: several runs on the same cases and the same voxels, beside the trivial controls, with paired intervals.
+"""`compare`: several runs on the same cases and the same voxels, beside the trivial controls, with
+paired intervals.
 
-Runs differ in canvas, and a canvas decides which voxels are foreground. Here every method is judged on one set of voxels
-per case: all that any run of the comparison is judged on, its native foreground and the reference. A method says 0 where
-it does not look. With one run this is what `evaluate` measures.
+Runs differ in canvas, and a canvas decides which voxels are foreground. Here every method is judged
+on one set of voxels per case: all that any run of the comparison is judged on, its native
+foreground and the reference. A method says 0 where it does not look. With one run this is what
+`evaluate` measures.
 
-The controls stand in the canvas and post-processing of every run (once where runs share them), and the best of them all
-is the rival of a difference: no run is helped by a control that another run's settings would have made stronger.
+The controls stand in the canvas and post-processing of every run (once where runs share them), and
+the best of them all is the rival of a difference: no run is helped by a control that another run's
+settings would have made stronger.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ from pseudohealthy.evaluation.records import CONTROL, CaseResult, Place, Record,
 from pseudohealthy.evaluation.restoration import TwinErrors
 from pseudohealthy.metrics.table import shown_in
 from pseudohealthy.metrics.thresholds import Threshold
-from pseudohealthy.preprocessing.canvas import Canvas, Fitted
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.apply import Part
 from pseudohealthy.restorers.base import Restorer
@@ -54,10 +58,10 @@ OWN = "each method's own"  # post-processing: it is part of a method, and stands
 
 @dataclass
 class Comparison:
-    """evaluations: by data set, all methods in one; against_best: by data set, ``<metric>_difference`` of every run minus
-    the run that is best in that metric; facts: what each method is and cost, by method; costs: seconds per case and peak
-    megabytes by (data set, method); histories: training_history.json of the runs; examples: one image by all runs, by data
-    set."""
+    """evaluations: by data set, all methods in one; against_best: by data set,
+    ``<metric>_difference`` of every run minus the run that is best in that metric; facts: what each
+    method is and cost, by method; costs: seconds per case and peak megabytes by (data set, method);
+    histories: training_history.json of the runs; examples: one image by all runs, by data set."""
 
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     against_best: dict[str, list[Record]] = field(default_factory=dict)
@@ -69,7 +73,8 @@ class Comparison:
 
 
 def one_protocol(name: str) -> protocols.Protocol:
-    """The protocol of that name. Fault PROTOCOL for several: their figures do not belong into one table."""
+    """The protocol of that name. Fault PROTOCOL for several: their figures do not belong into one
+    table."""
     if len(set(name.replace(",", " ").split())) > 1:
         raise Fault("PROTOCOL", f"'{name}' names several protocols, whose figures mean different things",
                     "make one comparison per protocol", exit=USAGE)  # fmt: skip
@@ -77,7 +82,8 @@ def one_protocol(name: str) -> protocols.Protocol:
 
 
 def refuse_unlike(runs: Mapping[str, Run]) -> None:
-    """Fault where runs cannot take the same images: CHANNELS, PLANE (exit 2), with what each takes."""
+    """Fault where runs cannot take the same images: CHANNELS, PLANE (exit 2), with what each
+    takes."""
     canvases = {label: run.recipe.make_canvas() for label, run in runs.items()}
     for code, takes, cure in (
         (
@@ -98,7 +104,8 @@ def called(run: Run, label: str) -> str:
 
 
 def method_names(runs: Sequence[Run]) -> list[str]:
-    """How the runs are called: by restorer where that tells them apart, else by folder, then by number."""
+    """How the runs are called: by restorer where that tells them apart, else by folder, then by
+    number."""
     count = Counter(run.recipe.restorer["name"] for run in runs)
     return distinct([n if count[n := run.recipe.restorer["name"]] == 1 else run.name for run in runs])
 
@@ -114,7 +121,8 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def methods_of(runs: Mapping[str, Run], device: str, batch: int) -> tuple[dict[str, Detector], dict[str, Threshold]]:
-    """The runs, then the controls in every distinct setting of theirs, and the stored threshold of each by name.
+    """The runs, then the controls in every distinct setting of theirs, and the stored threshold of
+    each by name.
 
     Controls that differ in their map alone have one restorer, so that they are restored once.
     """
@@ -148,7 +156,8 @@ def seen_by(detector: Detector) -> tuple:
 
 
 class OnCanvases(NamedTuple):
-    """A case read, and its scan on the canvas of every run; `fitted`, the first, is what batches are counted by."""
+    """A case read, and its scan on the canvas of every run; `fitted`, the first, is what batches
+    are counted by."""
 
     reading: Reading
     by_canvas: dict[Canvas, Fitted]
@@ -166,7 +175,8 @@ def measured(
     name: str,
     example: Example | None = None,
 ) -> tuple[list[CaseResult], TwinErrors, Costs]:
-    """Every method on every case, on common voxels; errors to true twins; seconds and megabytes by method.
+    """Every method on every case, on common voxels; errors to true twins; seconds and megabytes by
+    method.
 
     example: what it wants to show of the runs is kept there on the way.
     """
@@ -234,7 +244,8 @@ def on_canvases(
 
 
 def on_common_voxels(results: Sequence[CaseResult], spool: Spool) -> list[CaseResult]:
-    """One case by all methods, brought to the voxels that any of them was judged on; 0 where a method did not look."""
+    """One case by all methods, brought to the voxels that any of them was judged on; 0 where a
+    method did not look."""
     if any(result.place is None or result.map is None for result in results):
         return list(results)
     evaluated, foreground = (
@@ -255,10 +266,11 @@ def on_common_voxels(results: Sequence[CaseResult], spool: Spool) -> list[CaseRe
 
 
 def against_best(evaluation: Evaluation, runs: Sequence[str]) -> list[Record]:
-    """``<metric>_difference`` of every run minus the run with the best value of that metric, paired by patient.
+    """``<metric>_difference`` of every run minus the run with the best value of that metric, paired
+    by patient.
 
-    p-values are corrected for all differences returned (Holm 1979). The best is picked on these very cases, which favours
-    it, never the others.
+    p-values are corrected for all differences returned (Holm 1979). The best is picked on these
+    very cases, which favours it, never the others.
     """
     best: dict[str, Figure] = {}
     for run in runs:
@@ -304,13 +316,15 @@ def facts(detector: Detector, *, training: bool) -> dict[str, Any]:
 
 
 def known(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    """The finite values of one key of a training's history; none of a training that only restores or never validated."""
+    """The finite values of one key of a training's history; none of a training that only restores
+    or never validated."""
     values = (entry.get(key) for entry in history)
     return [value for value in values if value is not None and np.isfinite(value)]
 
 
 def training_seconds(history: Sequence[Mapping[str, Any]]) -> float:
-    """Wall-clock seconds of all sessions of a training: an entry's ``seconds`` begin anew with every resume."""
+    """Wall-clock seconds of all sessions of a training: an entry's ``seconds`` begin anew with
+    every resume."""
     total = last = 0.0
     for entry in history:
         now = float(entry.get("seconds", 0.0))

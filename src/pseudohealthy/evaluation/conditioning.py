@@ -1,7 +1,9 @@
-"""What the vector of a conditioned run does: the noised image and the conditioning image are not the same one.
+"""What the vector of a conditioned run does: the noised image and the conditioning image are not
+the same one.
 
-Behrendt et al., cDDPM (2025), figure 3: images noised to 50 % and to 100 % of the levels, and restored given the vector of the
-same image at five contrasts, and of another patient's. A run without a vector is given 100 % noise of those images themselves.
+Behrendt et al., cDDPM (2025), figure 3: images noised to 50 % and to 100 % of the levels, and
+restored given the vector of the same image at five contrasts, and of another patient's. A run
+without a vector is given 100 % noise of those images themselves.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ MOST_CALLS = 250  # network calls an image; a run that walks every level from 10
 
 @dataclass
 class Swapped:
-    """Twins of one run at one noise level: pictures (S, S) in [-1, 1] of the first patient's plane, one a condition.
+    """Twins of one run at one noise level: pictures (S, S) in [-1, 1] of the first patient's plane,
+    one a condition.
 
     Args:
         run: its name.
@@ -56,7 +59,8 @@ class Swapped:
 
 
 def conditioning(runs: Mapping[str, Detector], found: Gathered) -> list[Swapped]:
-    """Every conditioned run at each of `NOISE`, then the others at 100 %; empty where no run is conditioned."""
+    """Every conditioned run at each of `NOISE`, then the others at 100 %; empty where no run is
+    conditioned."""
     told = {name: d for name, d in runs.items() if isinstance(d.restorer, Conditioned)}
     kind = next((kind for kind in KINDS if kind in found.planes), None)
     if not told or kind is None:
@@ -103,8 +107,8 @@ def swap(name: str, detector: Detector, planes: Mapping[Canvas, Planes], share: 
 
 
 def one_each(planes: Planes, detector: Detector) -> tuple[Tensor, Tensor, Draw]:
-    """Images (N, C, S, S) and foreground (N, S, S) of each patient's plane nearest the middle, at most `PATIENTS`, and their
-    noise."""
+    """Images (N, C, S, S) and foreground (N, S, S) of each patient's plane nearest the middle, at
+    most `PATIENTS`, and their noise."""
     nearest: dict[str, int] = {}
     for row, patient in enumerate(planes.patients):
         if patient not in nearest or planes.off_middle[row] < planes.off_middle[nearest[patient]]:
@@ -141,8 +145,8 @@ def told(
 
 
 def at_deepest(detector: Detector) -> Detector | None:
-    """The run made to start from its highest level of noise; None where its method has no such setting, or would take more
-    than `MOST_CALLS`."""
+    """The run made to start from its highest level of noise; None where its method has no such
+    setting, or would take more than `MOST_CALLS`."""
     diffusion = getattr(detector.restorer, "diffusion", None)
     try:
         settings = [*detector.settings, f"restorer.walk.start_levels=[{diffusion.highest if diffusion else 0}]"]
@@ -162,13 +166,15 @@ def restored(detector: Detector, images: Tensor, draw: Draw) -> Tensor:
 
 
 def brightness(images: Tensor, inside: Tensor) -> np.ndarray:
-    """Mean intensity inside the foreground of each of (N, C, S, S), in shares of the range, (N,)."""
+    """Mean intensity inside the foreground of each of (N, C, S, S), in shares of the range,
+    (N,)."""
     total = ((images.mean(1) + 1) / 2 * inside).flatten(1).sum(1)
     return (total / inside.flatten(1).sum(1).clamp(min=1)).numpy()
 
 
 def slope(levels: np.ndarray, answers: np.ndarray) -> float:
-    """Of the twins' brightness on the conditions', both (contrasts, patients), each patient about its own mean: 0 where
-    the twin does not answer to the condition, 1 where it is as bright as the condition."""
+    """Of the twins' brightness on the conditions', both (contrasts, patients), each patient about
+    its own mean: 0 where the twin does not answer to the condition, 1 where it is as bright as the
+    condition."""
     x, y = (values - values.mean(0) for values in (levels, answers))
     return float((x * y).sum() / (x * x).sum())

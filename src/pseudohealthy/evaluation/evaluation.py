@@ -32,10 +32,11 @@ class Figure:
 
 @dataclass
 class Evaluation:
-    """records: every figure; rows: one dict per case and method; notes: what could not be computed and why.
+    """records: every figure; rows: one dict per case and method; notes: what could not be computed
+    and why.
 
-    scores: (score, is anomalous) of the labelled cases by method; the curves are for plots; figures: by method and
-    metric, for differences.
+    scores: (score, is anomalous) of the labelled cases by method; the curves are for plots;
+    figures: by method and metric, for differences.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -49,7 +50,8 @@ class Evaluation:
 
     @property
     def cases(self) -> pd.DataFrame:
-        """One row per case and method: label, score, Dice (empty where the reference is), voxel counts, threshold."""
+        """One row per case and method: label, score, Dice (empty where the reference is), voxel
+        counts, threshold."""
         import pandas as pd
 
         return pd.DataFrame(self.rows)

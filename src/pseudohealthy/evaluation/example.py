@@ -1,6 +1,8 @@
-"""One plane of one test case by every run of a comparison (Wolleb 2022, Figs 2 and 3), kept while the cases are measured.
+"""One plane of one test case by every run of a comparison (Wolleb 2022, Figs 2 and 3), kept while
+the cases are measured.
 
-The case is the named one, else the one with the largest reference; nothing is restored for it that is not restored anyway.
+The case is the named one, else the one with the largest reference; nothing is restored for it that
+is not restored anyway.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from pseudohealthy.data.manifest import Case
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.evaluation.measure import Reading
-from pseudohealthy.preprocessing.canvas import Canvas, Fitted
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.restorers.apply import Applied
 
 
 class Pictures(NamedTuple):
-    """What a run sees and makes, on its own canvas: image and healthy twin (C, S, S) in [-1, 1], map (S, S), the
-    reference (S, S) bool or None, and its threshold, 0 where it has none."""
+    """What a run sees and makes, on its own canvas: image and healthy twin (C, S, S) in [-1, 1],
+    map (S, S), the reference (S, S) bool or None, and its threshold, 0 where it has none."""
 
     image: np.ndarray
     healthy: np.ndarray
@@ -36,8 +39,10 @@ class Pictures(NamedTuple):
 @dataclass
 class Example:
     """Args:
-    named: the case that is wanted; "" for the one with the largest reference, else the first anomalous one.
-    case_id, plane, planes: what was found; why: how it was chosen, in words; channels: what each is called;
+    named: the case that is wanted; "" for the one with the largest reference, else the first
+    anomalous one.
+    case_id, plane, planes: what was found; why: how it was chosen, in words; channels: what each is
+    called;
     pictures: by method.
     """
 
@@ -65,7 +70,8 @@ class Example:
                 self.channels = channel_names(reading.case, canvas, reading.fitted.planes.shape[1])
 
     def keep(self, method: str, detector: Detector, fitted: Sequence[Fitted], said: Sequence[Applied]) -> None:
-        """The pictures that a method made of the case in this batch, where it holds a better one."""
+        """The pictures that a method made of the case in this batch, where it holds a better
+        one."""
         if self.found is None:
             return
         own, one = fitted[self.found], said[self.found]
@@ -81,7 +87,8 @@ class Example:
 
 
 def ranked(reading: Reading) -> tuple[tuple[int, float], str]:
-    """What is shown first: the largest reference, else an anomalous case, else any; and that in words."""
+    """What is shown first: the largest reference, else an anomalous case, else any; and that in
+    words."""
     if reading.truth is not None and reading.truth.any():
         return (
             2,
@@ -108,7 +115,8 @@ def check_named(name: str, chosen: Sequence[Case]) -> None:
 
 
 def channel_names(case: Case, canvas: Canvas, count: int) -> list[str]:
-    """The HU windows, or what tells the files of the channels apart (t1, t1ce, t2, flair), else their numbers."""
+    """The HU windows, or what tells the files of the channels apart (t1, t1ce, t2, flair), else
+    their numbers."""
     numbers = [f"channel {n + 1}" for n in range(count)] if count > 1 else ["image"]
     if canvas.normalise == "window" and len(canvas.windows) == count > 1:
         return [str(window) for window in canvas.windows]

@@ -1,7 +1,8 @@
-"""Cases by several runs: twin, anomaly map, mask at the best Dice and histogram of each (Behrendt et al., cDDPM, figure 5).
+"""Cases by several runs: twin, anomaly map, mask at the best Dice and histogram of each (Behrendt
+et al., cDDPM, figure 5).
 
-The threshold of a mask is the one with the highest Dice of that very case, which no user could know: an oracle, and named
-so wherever it stands.
+The threshold of a mask is the one with the highest Dice of that very case, which no user could
+know: an oracle, and named so wherever it stands.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ SHOWN = 3  # cases
 
 @dataclass
 class Example:
-    """One case by one run, on its canvas: the plane with the largest reference, and figures of the whole case.
+    """One case by one run, on its canvas: the plane with the largest reference, and figures of the
+    whole case.
 
     Args:
         image, twin: (S, S) in [-1, 1]. map, mask, reference: (S, S) of that plane.
@@ -54,7 +56,8 @@ def to_show(chosen: list[Case]) -> list[str]:
 
 
 def examples(runs: Mapping[str, Detector], cases: Sequence[OnCanvases]) -> list[list[Example]]:
-    """By case, what each run makes of it; a case whose reference vanishes on a canvas is left out."""
+    """By case, what each run makes of it; a case whose reference vanishes on a canvas is left
+    out."""
     found: list[list[Example]] = []
     with Progress("examples", len(cases)) as bar:
         for item in cases:

@@ -1,9 +1,11 @@
-"""Does the healthy twin keep the intensities of healthy tissue, also when the contrast of the image is another?
+"""Does the healthy twin keep the intensities of healthy tissue, also when the contrast of the image
+is another?
 
-Behrendt et al., cDDPM (2025), section 4.5 and figure 4: intensities of images and of their twins, x in [0, 1] as it is and
-as x^c, of healthy planes and of planes with a lesion, in healthy tissue only (the foreground less the reference). Histograms
-have 500 bins over the canvas's range, [-1, 1], so that those of several runs have the same bins. A twin that is the image
-itself has 0 in every figure here: read them beside figures of detection.
+Behrendt et al., cDDPM (2025), section 4.5 and figure 4: intensities of images and of their twins, x
+in [0, 1] as it is and as x^c, of healthy planes and of planes with a lesion, in healthy tissue only
+(the foreground less the reference). Histograms have 500 bins over the canvas's range, [-1, 1], so
+that those of several runs have the same bins. A twin that is the image itself has 0 in every figure
+here: read them beside figures of detection.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from pseudohealthy.detection.detector import Detector
 from pseudohealthy.evaluation.compare import OnCanvases, on_canvases
 from pseudohealthy.evaluation.measure import readable
 from pseudohealthy.metrics import bootstrap
-from pseudohealthy.preprocessing.canvas import Canvas, Fitted
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.progress import Progress
 from pseudohealthy.restorers.apply import Stack
 
@@ -73,7 +76,8 @@ class Planes:
 
 @dataclass
 class Gathered:
-    """planes: by kind (`KINDS`) and canvas; the same planes of the same cases on each. examples: cases to draw whole."""
+    """planes: by kind (`KINDS`) and canvas; the same planes of the same cases on each. examples:
+    cases to draw whole."""
 
     planes: dict[str, dict[Canvas, Planes]] = field(default_factory=dict)
     examples: list[OnCanvases] = field(default_factory=list)
@@ -85,7 +89,8 @@ class Kept:
 
     Args:
         images, twins: counts of intensities in healthy tissue, (patients, `BINS`).
-        distance: sum of |image - twin| there, in shares of the range, and number of its values, (patients, 2).
+        distance: sum of |image - twin| there, in shares of the range, and number of its values,
+            (patients, 2).
     """
 
     images: np.ndarray
@@ -103,7 +108,8 @@ class Kept:
 
 
 def kl(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Kullback-Leibler divergence of the second from the first counts (..., bins), nats, smoothed by `SMOOTHING`."""
+    """Kullback-Leibler divergence of the second from the first counts (..., bins), nats, smoothed
+    by `SMOOTHING`."""
     bins = first.shape[-1]
     p, q = ((c + SMOOTHING) / (c.sum(-1, keepdims=True) + SMOOTHING * bins) for c in (first, second))
     return np.sum(p * np.log(p / q), axis=-1)
@@ -116,23 +122,27 @@ def entropy(counts: np.ndarray) -> np.ndarray:
 
 
 def with_contrast(planes: Tensor, factor: float, where: Tensor | None = None) -> Tensor:
-    """Planes (N, C, S, S) in [-1, 1] with x -> x^factor, x in [0, 1], in ``where`` (N, S, S) bool, everywhere by default."""
+    """Planes (N, C, S, S) in [-1, 1] with x -> x^factor, x in [0, 1], in ``where`` (N, S, S) bool,
+    everywhere by default."""
     changed = 2 * ((planes.clamp(-1, 1) + 1) / 2) ** factor - 1
     return changed if where is None else torch.where(where[:, None], changed, planes)
 
 
 def twins_of(detector: Detector, images: Tensor, foreground: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Twins (N, C, S, S) and maps (N, S, S) of planes by themselves; the same place is the same noise."""
+    """Twins (N, C, S, S) and maps (N, S, S) of planes by themselves; the same place is the same
+    noise."""
     alone = [Stack.whole(images[i : i + 1], foreground[i : i + 1], [place]) for i, place in enumerate(places)]
     found = detector.apply(alone)
     return torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
 
 
 def gathered(chosen: list[Case], detectors: Sequence[Detector], shown: Sequence[str], notes: list[str]) -> Gathered:
-    """Up to `PER_CASE` planes of each kind of every case, on the canvas of every run, and the cases named in ``shown``.
+    """Up to `PER_CASE` planes of each kind of every case, on the canvas of every run, and the cases
+    named in ``shown``.
 
-    Planes are those that count for a score on the first canvas, evenly spread. A plane is without lesion where its reference
-    says so, or its case is healthy; planes without either, and those with voxels that do not count, belong to no kind.
+    Planes are those that count for a score on the first canvas, evenly spread. A plane is without
+    lesion where its reference says so, or its case is healthy; planes without either, and those
+    with voxels that do not count, belong to no kind.
     """
     result = Gathered()
     canvases = list(dict.fromkeys(detector.canvas for detector in detectors))
@@ -166,7 +176,8 @@ def of_kinds(item: OnCanvases, canvas: Canvas) -> Iterator[tuple[str, list[int]]
 
 
 def kept_by(detector: Detector, planes: Planes, factor: float) -> Kept:
-    """Counts and distances of one run at one contrast; the contrast of the whole plane is changed."""
+    """Counts and distances of one run at one contrast; the contrast of the whole plane is
+    changed."""
     images = with_contrast(torch.stack(planes.images), factor)
     twins, _ = twins_of(detector, images, torch.stack(planes.foreground), planes.places)
     names, healthy = sorted(set(planes.patients)), planes.healthy
@@ -188,8 +199,8 @@ Histograms = dict[tuple[str, str, float], Kept]  # by kind, run and contrast
 
 
 def intensities(runs: Mapping[str, Detector], found: Gathered) -> tuple[list[dict[str, Any]], Histograms]:
-    """One dict per kind of plane, contrast and run: `FIGURES` with 95 % intervals over patients, and the same of the run
-    less the first run, paired by patient; and the counts behind them."""
+    """One dict per kind of plane, contrast and run: `FIGURES` with 95 % intervals over patients,
+    and the same of the run less the first run, paired by patient; and the counts behind them."""
     rows: list[dict[str, Any]] = []
     kept: Histograms = {}
     places = [(kind, factor) for kind in KINDS if kind in found.planes for factor in FIGURE_4]
@@ -222,7 +233,8 @@ def with_ends(name: str, value: np.ndarray, drawn: np.ndarray, patients: int) ->
 
 
 def entries(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, each with its data, as ``benchmarks/real_data/rows.py study`` takes them: figures with their intervals."""
+    """The rows, each with its data, as ``benchmarks/real_data/rows.py study`` takes them: figures
+    with their intervals."""
 
     def ends(row: Mapping[str, Any], figure: str) -> list[float | None]:
         return [row[figure], row[f"{figure}_low"], row[f"{figure}_high"]] if figure in row else [0.0, 0.0, 0.0]

@@ -1,4 +1,5 @@
-"""Were these patients trained on? Asked of the run's split.csv, whatever its ids are called there."""
+"""Were these patients trained on? Asked of the run's split.csv, whatever its ids are called
+there."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from pseudohealthy.runs.run import Run
 
 
 def leaked(run: Run, chosen: Sequence[Case], splits: Sequence[str]) -> list[str]:
-    """Patients of the cases that the run used in one of the splits. Fault SALT (exit 3), see `namer`."""
+    """Patients of the cases that the run used in one of the splits. Fault SALT (exit 3), see
+    `namer`."""
     path = run.folder / "split.csv"
     if not path.is_file():
         return []
@@ -63,10 +65,12 @@ def _said(note: str) -> list[str]:
 
 
 def refuse_leaks(run: Run, test: list[Case], allow: bool) -> list[str]:
-    """Fault LEAK when a test patient is one the run was trained or validated on; where allowed, a note that says so."""
+    """Fault LEAK when a test patient is one the run was trained or validated on; where allowed, a
+    note that says so."""
     return leaks.refuse(run, test, what="test", splits=("train", "val", ""), allow=allow)
 
 
 def refuse_trained(run: Run, chosen: list[Case], allow: bool) -> list[str]:
-    """Fault LEAK when a validation patient is one the run was trained on; where allowed, a note that says so."""
+    """Fault LEAK when a validation patient is one the run was trained on; where allowed, a note
+    that says so."""
     return leaks.refuse(run, chosen, what="validation", splits=("train",), allow=allow)

@@ -1,7 +1,9 @@
-"""The voxel maps of an evaluation: every method's map of every case is needed until the last figure, and there are many.
+"""The voxel maps of an evaluation: every method's map of every case is needed until the last
+figure, and there are many.
 
-Nine methods with their controls on 369 volumes of a million foreground voxels are some 100 GB. Maps are kept in memory up
-to a bound, then in files without a name in the folder for temporary files (TMPDIR), which vanish with the process.
+Nine methods with their controls on 369 volumes of a million foreground voxels are some 100 GB. Maps
+are kept in memory up to a bound, then in files without a name in the folder for temporary files
+(TMPDIR), which vanish with the process.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ BLOCK = 1 << 28  # bytes of a file: a process may map some 65,000 files, so one 
 
 
 class Spool:
-    """Keeps arrays in memory up to ``in_memory`` bytes, then in temporary files; what comes back is read-only."""
+    """Keeps arrays in memory up to ``in_memory`` bytes, then in temporary files; what comes back is
+    read-only."""
 
     def __init__(self, in_memory: int = IN_MEMORY, block: int = BLOCK):
         self.left, self.block = in_memory, block

@@ -1,4 +1,5 @@
-"""`evaluate`: a run and the trivial controls over the test split of a manifest, under a protocol."""
+"""`evaluate`: a run and the trivial controls over the test split of a manifest, under a
+protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from pseudohealthy.evaluation.records import CONTROL, Box, CaseResult, Place
 from pseudohealthy.evaluation.restoration import TwinErrors
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.metrics.thresholds import Threshold
-from pseudohealthy.preprocessing.canvas import Fitted
+from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.restorers.apply import Applied, Stack
 from pseudohealthy.runs.run import Run, commit
@@ -39,7 +40,8 @@ def evenly(items: list[Case], most: int) -> list[Case]:
 
 
 def wanted(validation: list[Case], kind: str, limit: int) -> list[Case]:
-    """The validation cases that a protocol chooses a threshold on; none where the labels it needs are missing."""
+    """The validation cases that a protocol chooses a threshold on; none where the labels it needs
+    are missing."""
     if kind == "healthy":
         return evenly([case for case in validation if case.label == HEALTHY], limit)
     if kind == "labelled" and any(case.mask and case.label != HEALTHY for case in validation):
@@ -50,7 +52,8 @@ def wanted(validation: list[Case], kind: str, limit: int) -> list[Case]:
 def measured(
     methods: dict[str, Detector], test: list[Case], batch: int, notes: list[str], twins: TwinErrors, what: str
 ) -> list[CaseResult]:
-    """What every method says about every readable case; methods share one copy of a case's reference and place."""
+    """What every method says about every readable case; methods share one copy of a case's
+    reference and place."""
     results: list[CaseResult] = []
     spool = Spool()
     detector = next(iter(methods.values()))
@@ -84,7 +87,8 @@ def stored_thresholds(run: Run) -> dict[str, Threshold]:
 
 
 class Reading(NamedTuple):
-    """A case read: its scan on the canvas, its reference (D, H, W) bool or None, and the voxels that do not count."""
+    """A case read: its scan on the canvas, its reference (D, H, W) bool or None, and the voxels
+    that do not count."""
 
     case: Case
     scan: Scan
@@ -94,9 +98,11 @@ class Reading(NamedTuple):
 
 
 def readable(test: list[Case], detector: Detector, notes: list[str], bar: Progress) -> Iterator[Reading]:
-    """Cases on the canvas with their native reference; what cannot be read is noted and passed over.
+    """Cases on the canvas with their native reference; what cannot be read is noted and passed
+    over.
 
-    The manifest's column ``mask_ignore`` names label values of the mask ("2") whose voxels leave the evaluation.
+    The manifest's column ``mask_ignore`` names label values of the mask ("2") whose voxels leave
+    the evaluation.
     """
     for case in test:
         try:
@@ -137,7 +143,8 @@ def batches(items: Iterator, planes: int) -> Iterator[list]:
 
 
 class Readings:
-    """Cases for several passes: read and fitted in the first one, and again only where they are more than `most` bytes.
+    """Cases for several passes: read and fitted in the first one, and again only where they are
+    more than `most` bytes.
 
     Args:
         chosen: the cases.
@@ -172,9 +179,10 @@ def stacks_of(detector: Detector, group: Sequence[Reading]) -> list[Stack]:
 def case_results(
     name: str, detector: Detector, group: Sequence[Reading], said: Sequence[Applied], twins: TwinErrors | None = None
 ) -> list[CaseResult]:
-    """What one method said about some cases, as the protocols want it: voxels on the native grid inside foreground or
-    reference. Labels of planes are those of the reference, else of the manifest's column ``plane_labels``; a healthy plane
-    without foreground has none, since nothing is said of it (a diseased one is missed)."""
+    """What one method said about some cases, as the protocols want it: voxels on the native grid
+    inside foreground or reference. Labels of planes are those of the reference, else of the
+    manifest's column ``plane_labels``; a healthy plane without foreground has none, since nothing
+    is said of it (a diseased one is missed)."""
     found = []
     for (case, scan, fitted, truth, *rest), one in zip(group, said, strict=True):
         if twins is not None:

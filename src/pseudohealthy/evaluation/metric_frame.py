@@ -1,7 +1,9 @@
-"""What every protocol is made of: one method's figures, each with unit, threshold source, prevalence and interval.
+"""What every protocol is made of: one method's figures, each with unit, threshold source,
+prevalence and interval.
 
-A protocol is a function that fills a `Frame` for each method; `run` does the rest: one table of cases, differences to
-the best control on the same cases from the same resamples, and their p-values corrected for being many.
+A protocol is a function that fills a `Frame` for each method; `run` does the rest: one table of
+cases, differences to the best control on the same cases from the same resamples, and their p-values
+corrected for being many.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ Thresholds = Mapping[str, Threshold] | Threshold | None
 class Setting:
     """What a protocol is given besides the cases.
 
-    protocol: words for the records; published: the published evaluation with its defects instead of the intended one;
-    thresholds: for the voxel maps, by method (a single one is for every method that is no control); score_thresholds:
-    the same for case scores; validation: the same methods' results on validation cases, for protocols that choose a
-    threshold there; mask, grid, postprocessing: words saying which voxels the maps hold, on which grid, after which
-    clean-up; resamples, seed: of the patient bootstrap.
+    protocol: words for the records; published: the published evaluation with its defects instead of
+    the intended one;
+    thresholds: for the voxel maps, by method (a single one is for every method that is no control);
+    score_thresholds: the same for case scores; validation: the same methods' results on validation
+    cases, for protocols that choose a threshold there; mask, grid, postprocessing: words saying
+    which voxels the maps hold, on which grid, after which clean-up; resamples, seed: of the patient
+    bootstrap.
     """
 
     protocol: str = "strict"
@@ -47,7 +51,8 @@ class Setting:
 
 @dataclass
 class Frame:
-    """Collects the figures of one method; `rows` are its lines of cases.csv, where a protocol writes its own."""
+    """Collects the figures of one method; `rows` are its lines of cases.csv, where a protocol
+    writes its own."""
 
     method: str
     evaluation: Evaluation
@@ -76,7 +81,8 @@ class Frame:
         labels: Sequence[np.ndarray],
         names: Mapping[str, str],
     ) -> Curve | None:
-        """Ranking metrics of scores and labels (N,) by case, pooled; None with a note where a class is missing.
+        """Ranking metrics of scores and labels (N,) by case, pooled; None with a note where a class
+        is missing.
 
         names: metric by key of `bootstrap.RANKINGS`; "best_dice" is an oracle.
         """
@@ -97,7 +103,8 @@ class Frame:
     def region_area(
         self, found: Curve, known: Sequence[CaseResult], weights: Sequence[np.ndarray], name: str = "voxel_aupro_30"
     ) -> None:
-        """AUPRO of ``known`` cases; found: their voxel curve; weights (true voxels,): of each, 1 per region in all."""
+        """AUPRO of ``known`` cases; found: their voxel curve; weights (true voxels,): of each, 1
+        per region in all."""
         maps, truths = map(list, zip(*(case.pair for case in known), strict=True))
         positives = [values[truth] for values, truth in zip(maps, truths, strict=True)]
         by_region = region_curve(found, pooled(positives), pooled(weights))
@@ -114,7 +121,8 @@ class Frame:
         weights: Sequence[np.ndarray] | None,
         exact: Mapping[str, float],
     ) -> dict[str, np.ndarray]:
-        """Each exact value in every resample, (resamples,); weights (positives,): of each case's positives, 1 if None."""
+        """Each exact value in every resample, (resamples,); weights (positives,): of each case's
+        positives, 1 if None."""
         patient, number = patients(known)
         histograms = bootstrap.Histograms(found, number)
         for index, row in enumerate(patient):
@@ -139,13 +147,15 @@ class Frame:
         *,
         source: str | None = None,
     ) -> None:
-        """The sum of ``numerator`` over the sum of ``denominator``, both by case; left out where the latter is 0."""
+        """The sum of ``numerator`` over the sum of ``denominator``, both by case; left out where
+        the latter is 0."""
         if not np.sum(denominator):
             return
         patient, number = patients(known)
         sums = [np.bincount(patient, weights=part, minlength=number) for part in (numerator, denominator)]
         drawn = bootstrap.ratio_of_sums(bootstrap.weights(number, self.setting.resamples, self.setting.seed), *sums)
-        # The record counts the cases the figure is about: those with a reference, the healthy ones, ...
+        # The record counts the cases the figure is about: those with a reference, the healthy ones,
+        # ...
         about = (
             known
             if _metric(metric).unit == "voxel"
@@ -196,8 +206,9 @@ class Frame:
         *,
         source: str | None = None,
     ) -> None:
-        """One figure; drawn: its value in every resample, None of a count; source: of thresholds that differ from case to
-        case, so that there is no one value. Raises ValueError for a metric that is not in the table, or not so."""
+        """One figure; drawn: its value in every resample, None of a count; source: of thresholds
+        that differ from case to case, so that there is no one value. Raises ValueError for a metric
+        that is not in the table, or not so."""
         known = _metric(metric)
         if known.resampled != (drawn is not None):
             raise ValueError(f"{metric} has {'no ' if drawn is None else ''}resamples, and the table says otherwise")
@@ -227,7 +238,8 @@ class Frame:
 def run(
     cases: Iterable[CaseResult], setting: Setting, measure: Callable[[Frame, list[CaseResult]], None]
 ) -> Evaluation:
-    """Measure every method found in ``cases`` (methods named ``control: ...`` are the trivial controls).
+    """Measure every method found in ``cases`` (methods named ``control: ...`` are the trivial
+    controls).
 
     Raises `Fault` NO_CASES, or DUPLICATE_CASE (exit 2) for a case given twice.
     """
@@ -257,7 +269,8 @@ def run(
 
 
 def told_once(notes: Sequence[str], methods: Sequence[str]) -> list[str]:
-    """Notes with equal words of several methods as one, which names them, or none where all say it."""
+    """Notes with equal words of several methods as one, which names them, or none where all say
+    it."""
     saying: dict[str, list[str]] = {}
     for note in notes:
         method = max((m for m in methods if note.startswith(f"{m}: ")), key=len, default="")
@@ -275,7 +288,8 @@ def pooled(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def patients(cases: Sequence[CaseResult]) -> tuple[np.ndarray, int]:
-    """(row of each case's patient among the sorted patients, number of patients): the same for every method."""
+    """(row of each case's patient among the sorted patients, number of patients): the same for
+    every method."""
     names, rows = np.unique([case.patient_id for case in cases], return_inverse=True)
     return rows, len(names)
 
@@ -345,7 +359,8 @@ def _differences(method: str, evaluation: Evaluation) -> list[Record]:
 
 
 def difference(figure: Figure, rival: Figure) -> Record:
-    """``<metric>_difference``: a figure minus a rival's, on the same cases, from the same resamples."""
+    """``<metric>_difference``: a figure minus a rival's, on the same cases, from the same
+    resamples."""
     ci95, p_value = None, float("nan")
     if figure.record.n_patients > 1 and figure.drawn is not None and rival.drawn is not None:
         ci95, _ = bootstrap.paired_difference(figure.drawn, rival.drawn)

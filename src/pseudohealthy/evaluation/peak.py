@@ -9,9 +9,11 @@ import torch
 
 
 class Peak:
-    """``with Peak(device) as peak``: seconds it took, and megabytes it held at most beyond what was held before.
+    """``with Peak(device) as peak``: seconds it took, and megabytes it held at most beyond what was
+    held before.
 
-    On CUDA the allocator's own count; else the process's resident memory as Linux counts it; None where neither is known.
+    On CUDA the allocator's own count; else the process's resident memory as Linux counts it; None
+    where neither is known.
     """
 
     def __init__(self, device: torch.device):

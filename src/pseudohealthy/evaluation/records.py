@@ -1,4 +1,5 @@
-"""What goes into an evaluation (`CaseResult`) and what comes out (`Record`, and the table made of records)."""
+"""What goes into an evaluation (`CaseResult`) and what comes out (`Record`, and the table made of
+records)."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ OPTIONAL = (
 )  # of a record: written where they say something
 CONTROL = "control:"  # methods whose name starts so are trivial controls: listed below, compared against
 
-# Figures of one class of boxes are named "metric.class". These classes have the names and the order of THOR's table;
-# others follow under their own names.
+# Figures of one class of boxes are named "metric.class". These classes have the names and the order
+# of THOR's table; others follow under their own names.
 CLASSES = {
     "boneanomaly": "BA", "foreignbody": "FB", "fracture": "Frac.", "metal": "metal", "periostealreaction": "PR",
     "softtissue": "Soft",
@@ -31,7 +32,8 @@ CLASSES = {
 
 
 class Box(NamedTuple):
-    """A rectangle in native pixels: columns x0 <= x < x1, rows y0 <= y < y1; kind: the annotated class."""
+    """A rectangle in native pixels: columns x0 <= x < x1, rows y0 <= y < y1; kind: the annotated
+    class."""
 
     x0: float
     y0: float
@@ -41,7 +43,8 @@ class Box(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> tuple[Box, ...]:
-        """Of a manifest's column ``boxes``: "x0 y0 x1 y1 class;...". Raises Fault BOXES (exit 2)."""
+        """Of a manifest's column ``boxes``: "x0 y0 x1 y1 class;...". Raises Fault BOXES (exit
+        2)."""
         found = []
         for item in filter(None, map(str.strip, text.split(";"))):
             *numbers, kind = [*item.split(maxsplit=4), ""][:5]
@@ -60,8 +63,8 @@ class Box(NamedTuple):
 class Place:
     """Where the voxels of a case lie, (D, H, W) bool on its native grid.
 
-    evaluated: the voxels that map and truth hold, in C order; foreground: what shows the patient (the brain, where the
-    case has a brain mask). Outside ``evaluated`` a map is 0.
+    evaluated: the voxels that map and truth hold, in C order; foreground: what shows the patient
+    (the brain, where the case has a brain mask). Outside ``evaluated`` a map is 0.
     """
 
     evaluated: np.ndarray
@@ -78,13 +81,15 @@ class Place:
 class CaseResult:
     """What one method said about one case.
 
-    label: HEALTHY, ANOMALOUS or None (unknown); score: higher = more anomalous; plane_scores (D,) and plane_labels
-    (D,) with HEALTHY, ANOMALOUS or -1 (unknown); map (N,) float32: scores of the voxels inside the evaluation mask;
-    truth (N,) bool: the reference there (None on a healthy case means empty, on another one unknown); voxel_ml: volume
-    of a voxel; place: where those voxels lie, for what needs neighbours or planes; boxes: annotated boxes of a
-    2-D image, None where unknown; facts: trivial measures of each plane (D,), by name; empty_planes: healthy planes without
-    foreground, of which nothing was said, so that they have no label. A voxel counts as found where ``map > threshold``.
-    Raises `Fault` for scores that are not finite and for a healthy case with a lesion in its reference.
+    label: HEALTHY, ANOMALOUS or None (unknown); score: higher = more anomalous; plane_scores (D,)
+    and plane_labels (D,) with HEALTHY, ANOMALOUS or -1 (unknown); map (N,) float32: scores of the
+    voxels inside the evaluation mask; truth (N,) bool: the reference there (None on a healthy case
+    means empty, on another one unknown); voxel_ml: volume of a voxel; place: where those voxels
+    lie, for what needs neighbours or planes; boxes: annotated boxes of a 2-D image, None where
+    unknown; facts: trivial measures of each plane (D,), by name; empty_planes: healthy planes
+    without foreground, of which nothing was said, so that they have no label. A voxel counts as
+    found where ``map > threshold``. Raises `Fault` for scores that are not finite and for a healthy
+    case with a lesion in its reference.
     """
 
     case_id: str
@@ -124,7 +129,8 @@ class CaseResult:
         return np.asarray(self.map), np.asarray(self.truth, dtype=bool)
 
     def on_grid(self) -> tuple[np.ndarray, np.ndarray, Place]:
-        """(map float32, truth bool, place), all (D, H, W); a case without a place is one row of voxels.
+        """(map float32, truth bool, place), all (D, H, W); a case without a place is one row of
+        voxels.
 
         Only for cases with a map; an unknown reference is empty here.
         """
@@ -139,14 +145,16 @@ class CaseResult:
 class Record:
     """One number and everything needed to know what it is.
 
-    unit: what is counted ("case", "plane", "voxel"); ci95: patient bootstrap, None where it is undefined (a count,
-    fewer than two patients); prevalence: share of anomalous units, the chance level of average precision;
-    threshold_source: as in `thresholds.SOURCES`, None for ranking metrics; protocol: its name and, unless it is strict,
-    what it hides; against: the control a ``*_difference`` is taken from; p_value: of that difference, two-sided, from
-    the resamples; p_holm: the same, corrected for all differences of the evaluation (Holm 1979); caveat: why the number
-    flatters, such as a leak that was allowed; noise_key, plane_set, commit: what keyed the noise, which planes scores are
-    over, and the code that did it; weights_sha256: of the weights that `evaluate` measured. These five are written only
-    where they are known.
+    unit: what is counted ("case", "plane", "voxel"); ci95: patient bootstrap, None where it is
+    undefined (a count, fewer than two patients); prevalence: share of anomalous units, the chance
+    level of average precision;
+    threshold_source: as in `thresholds.SOURCES`, None for ranking metrics; protocol: its name and,
+    unless it is strict, what it hides; against: the control a ``*_difference`` is taken from;
+    p_value: of that difference, two-sided, from the resamples; p_holm: the same, corrected for all
+    differences of the evaluation (Holm 1979); caveat: why the number flatters, such as a leak that
+    was allowed; noise_key, plane_set, commit: what keyed the noise, which planes scores are over,
+    and the code that did it; weights_sha256: of the weights that `evaluate` measured. These five
+    are written only where they are known.
     """
 
     metric: str
@@ -189,7 +197,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Summary:
-    """A table of records: headings, one row per method (controls last), and which cells hold the best of a column."""
+    """A table of records: headings, one row per method (controls last), and which cells hold the
+    best of a column."""
 
     headings: list[str]
     methods: list[str]
@@ -199,7 +208,8 @@ class Summary:
 
 
 def summarise(records: Sequence[Record]) -> Summary:
-    """Numbers share a column only where protocol, threshold source, mask, grid and post-processing are the same."""
+    """Numbers share a column only where protocol, threshold source, mask, grid and post-processing
+    are the same."""
     shown = [record for record in records if table.shown_in(class_of(record.metric)[0], "table")]
     plain = [record for record in shown if not record.against]
     paired = [replace(record, metric=record.metric.removesuffix("_difference")) for record in shown if record.against]
@@ -232,7 +242,8 @@ def merit(record: Record) -> float:
 
 
 def class_of(metric: str) -> tuple[str, str]:
-    """("box_recall_covered", "fracture") of "box_recall_covered.fracture"; ("dice_pooled", "") of a pooled one."""
+    """("box_recall_covered", "fracture") of "box_recall_covered.fracture"; ("dice_pooled", "") of a
+    pooled one."""
     name, _, kind = metric.partition(".")
     return name, kind
 
@@ -250,7 +261,8 @@ def class_rank(kind: str) -> tuple[int, str]:
 
 
 def number(record: Record, *, signed: bool = False) -> str:
-    """``0.873 [0.81, 0.92]``; the interval to three places, too, where the value would lie outside of what two say."""
+    """``0.873 [0.81, 0.92]``; the interval to three places, too, where the value would lie outside
+    of what two say."""
     sign = "+" if signed else ""
     if record.ci95 is None:
         return f"{record.value:{sign}.3f}"
@@ -274,7 +286,8 @@ def context(records: Sequence[Record]) -> str:
 
 
 def covered(records: Sequence[Record]) -> str:
-    """ "4 of 6 cases have voxel figures" where figures of one kind are over fewer cases than others."""
+    """ "4 of 6 cases have voxel figures" where figures of one kind are over fewer cases than
+    others."""
     total = max((record.n_cases for record in records), default=0)
     fewer = []
     for kind, families in (("voxel", ("voxel", "dice")), ("box", ("box",))):

@@ -1,12 +1,14 @@
 """Is the twin the healthy image, and does it differ from the image where the lesion is?
 
-The first can be told only where the true healthy image is known: splotched digits, drawn lesions. Manifests name that
-image in the column ``twin``; errors to it are in shares of the canvas's range, on the model's grid, inside the reference
-(was the anomaly undone?) and in the rest of the foreground (was anything else touched?), with SSIM, PSNR and perceptual
-distance over the foreground. The identity control is what they are before any restoration.
+The first can be told only where the true healthy image is known: splotched digits, drawn lesions.
+Manifests name that image in the column ``twin``; errors to it are in shares of the canvas's range,
+on the model's grid, inside the reference (was the anomaly undone?) and in the rest of the
+foreground (was anything else touched?), with SSIM, PSNR and perceptual distance over the
+foreground. The identity control is what they are before any restoration.
 
-The second needs a reference mask: the l1 ratio, residual inside the lesion over residual in the rest of the foreground
-(cDDPM, Behrendt et al. 2025, Table 2). Above 1 the lesion stands out; 1 is what a blur of everything gives.
+The second needs a reference mask: the l1 ratio, residual inside the lesion over residual in the
+rest of the foreground (cDDPM, Behrendt et al. 2025, Table 2). Above 1 the lesion stands out; 1 is
+what a blur of everything gives.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from pseudohealthy.metrics import bootstrap
 from pseudohealthy.metrics.table import METRICS
 from pseudohealthy.networks.perceptual import Perceptual
 from pseudohealthy.networks.ssim import ssim_map
-from pseudohealthy.preprocessing.canvas import Canvas, Fitted
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.preprocessing.placement import Fitted
 
 HIGHEST_PSNR = 100.0  # dB, of an exact restoration, whose own would be infinite
 # metric: (sum, count) among the columns of a patient, which voxels
@@ -52,7 +55,8 @@ class TwinErrors:
     perceptual: Perceptual | None = None
 
     def add(self, method: str, case: Case, canvas: Canvas, fitted: Fitted, healthy: torch.Tensor) -> None:
-        """One case: twins (D, C, S, S) in [-1, 1]. Does nothing for a case without a reference mask."""
+        """One case: twins (D, C, S, S) in [-1, 1]. Does nothing for a case without a reference
+        mask."""
         if fitted.mask is None:
             return
         inside, outside = fitted.mask, fitted.foreground & ~fitted.mask
@@ -104,13 +108,14 @@ class TwinErrors:
 
 
 def psnr(mse: torch.Tensor, peak: float = 1.0) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB, at most `HIGHEST_PSNR`. peak: the highest value, 1 for shares of the range
-    (AnoDDPM takes the highest of the image at hand)."""
+    """Peak signal-to-noise ratio in dB, at most `HIGHEST_PSNR`. peak: the highest value, 1 for
+    shares of the range (AnoDDPM takes the highest of the image at hand)."""
     return (10 * torch.log10(peak**2 / mse)).clamp(max=HIGHEST_PSNR)
 
 
 def _inside_outside(difference: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor) -> np.ndarray:
-    """Sum and count of the absolute difference (D, C, S, S), in shares of the range, in two masks (D, S, S)."""
+    """Sum and count of the absolute difference (D, C, S, S), in shares of the range, in two masks
+    (D, S, S)."""
     error = difference.abs().mean(1) / 2
     return np.array([float(v) for v in (error[inside].sum(), inside.sum(), error[outside].sum(), outside.sum())])
 

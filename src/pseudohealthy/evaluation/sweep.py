@@ -1,8 +1,10 @@
-"""`sweep`: a trained run under a grid of its own settings, chosen on validation data (Wolleb 2022, Figs 4 to 6).
+"""`sweep`: a trained run under a grid of its own settings, chosen on validation data (Wolleb 2022,
+Figs 4 to 6).
 
-Only what leaves the network as it is can be swept: restorer.* settings of restoring, and map.*. Each restoration is made
-once and read by every map setting, so those cost next to nothing; each encoding is made once for all gradient scales, and
-deeper ones go on from it. Weights and cases are read once.
+Only what leaves the network as it is can be swept: restorer.* settings of restoring, and map.*.
+Each restoration is made once and read by every map setting, so those cost next to nothing; each
+encoding is made once for all gradient scales, and deeper ones go on from it. Weights and cases are
+read once.
 """
 
 from __future__ import annotations
@@ -44,9 +46,9 @@ Plot = Literal["auto", "lines", "heat"]
 
 @dataclass
 class Sweep:
-    """axes: each setting with its values as texts; records: by place in the grid; seconds: of a case, by restorer settings
-    and place; split: where it was measured; protocol: what measured it; metric: what the best place is best in; plot: how two
-    axes are drawn."""
+    """axes: each setting with its values as texts; records: by place in the grid; seconds: of a
+    case, by restorer settings and place; split: where it was measured; protocol: what measured it;
+    metric: what the best place is best in; plot: how two axes are drawn."""
 
     run: str
     split: str
@@ -76,18 +78,21 @@ class Sweep:
         return max((p for p, r in values.items() if r is not None), key=lambda p: merit(values[p]))  # type: ignore[arg-type]
 
     def metrics(self) -> list[str]:
-        """Names of the figures that stand in the table: headline metrics and those of healthy cases."""
+        """Names of the figures that stand in the table: headline metrics and those of healthy
+        cases."""
         names = dict.fromkeys(name_of(r) for group in self.records.values() for r in group)
         return [name for name in names if shown_in(name, "table", "sweep")]
 
     @property
     def lines(self) -> bool:
-        """Whether two axes are drawn as lines; by default where the protocol is Wolleb's, whose figure 4 that is."""
+        """Whether two axes are drawn as lines; by default where the protocol is Wolleb's, whose
+        figure 4 that is."""
         return self.plot == "lines" or (self.plot == "auto" and self.protocol.startswith("wolleb"))
 
 
 def chosen_by(result: Sweep, metric: str) -> str:
-    """The metric that the best setting is chosen by. Fault METRIC where it, or any, was not measured."""
+    """The metric that the best setting is chosen by. Fault METRIC where it, or any, was not
+    measured."""
     known = {name.split("@")[0] for name in result.metrics()} | set(result.metrics())
     if metric and metric not in known:
         raise Fault(
@@ -106,7 +111,8 @@ def chosen_by(result: Sweep, metric: str) -> str:
 
 
 def headline(result: Sweep) -> tuple[str, ...]:
-    """What the best setting is chosen by unless something is asked for, the first that was measured."""
+    """What the best setting is chosen by unless something is asked for, the first that was
+    measured."""
     return protocols.find(result.protocol)[0].chooses or tuple(names("table"))
 
 
@@ -137,7 +143,8 @@ def exemplar(chosen: list[Case]) -> str:
 
 
 def under(run: Run, trained: Restorer, settings: Sequence[str], encodings: Encodings) -> Restorer:
-    """The trained restorer under other settings, with the very same weights; what it encodes it shares with others."""
+    """The trained restorer under other settings, with the very same weights; what it encodes it
+    shares with others."""
     restorer = copy.deepcopy(run.recipe).set(settings).checked().make_restorer()
     restorer.load_state_dict(trained.state_dict(), assign=True)
     if hasattr(restorer, "encodings"):
@@ -188,8 +195,8 @@ def measured(
 
 
 def strip_of(place: tuple[int, ...], group: Sequence[Reading], said: Sequence[Applied], shown: str) -> list[tuple]:
-    """(place, input, twin, map) of the exemplar's plane with most reference, where the group holds it; the map (S, S), the
-    others with their channels side by side."""
+    """(place, input, twin, map) of the exemplar's plane with most reference, where the group holds
+    it; the map (S, S), the others with their channels side by side."""
     for (case, _, fitted, *_), one in zip(group, said, strict=True):
         if case.case_id == shown:
             weight = fitted.foreground if fitted.mask is None or not fitted.mask.any() else fitted.mask
@@ -226,7 +233,8 @@ def figures(found: list[CaseResult], detector: Detector, result: Sweep) -> list[
 
 
 def tuning(result: Sweep, found: list[CaseResult]) -> list[CaseResult]:
-    """The cases on which a published protocol chooses its threshold: the swept ones, for there are no others."""
+    """The cases on which a published protocol chooses its threshold: the swept ones, for there are
+    no others."""
     kind = protocols.find(result.protocol)[0].validation
     if result.protocol == "strict" or not kind:
         return []
@@ -235,8 +243,9 @@ def tuning(result: Sweep, found: list[CaseResult]) -> list[CaseResult]:
 
 
 def quiet(healthy: list[CaseResult], patients: list[str], q: float, words: str, result: Sweep) -> list[Record]:
-    """healthy_residual_mean: mean of the map; healthy_false_positive_share: of voxels of every second healthy patient
-    above the quantile of the others (the quantile's own patients would give 1 - quantile whatever the setting)."""
+    """healthy_residual_mean: mean of the map; healthy_false_positive_share: of voxels of every
+    second healthy patient above the quantile of the others (the quantile's own patients would give
+    1 - quantile whatever the setting)."""
 
     def sums(cases_: list[CaseResult], count: Any) -> tuple[np.ndarray, np.ndarray, int]:
         names = sorted({case.patient_id for case in cases_})

@@ -1,1 +1,2 @@
-"""Published checkpoints and hub models, brought to the settings and parameter names of our networks."""
+"""Published checkpoints and hub models, brought to the settings and parameter names of our
+networks."""

@@ -1,6 +1,8 @@
-"""State dicts of the guided-diffusion family (Wolleb, pDDPM, cDDPM): the names are ours, the settings are in the shapes.
+"""State dicts of the guided-diffusion family (Wolleb, pDDPM, cDDPM): the names are ours, the
+settings are in the shapes.
 
-What shapes do not tell, the number of heads and the order of attention, the caller knows from the published code.
+What shapes do not tell, the number of heads and the order of attention, the caller knows from the
+published code.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ State = Mapping[str, Tensor]
 def unet_settings(state: State) -> dict[str, Any]:
     """Settings of our `UNet`, channels, classes and vector included, but heads and their order.
 
-    Raises KeyError where a layer that every such network has is missing, ValueError where the levels are uneven.
+    Raises KeyError where a layer that every such network has is missing, ValueError where the
+    levels are uneven.
     """
     width, channels = state["input_blocks.0.0.weight"].shape[:2]
     # In every level of the decoder but the last, one stage ends with what doubles the size.
@@ -47,10 +50,11 @@ def unet_settings(state: State) -> dict[str, Any]:
 
 
 def classifier_settings(state: State) -> dict[str, Any]:
-    """Settings of our `Classifier`, the size of its image included; heads of 64 channels (as published) where those divide.
+    """Settings of our `Classifier`, the size of its image included; heads of 64 channels (as
+    published) where those divide.
 
-    Down-sampling blocks look like others, so the blocks per level are what makes attention, changes of width and the
-    size of the pooling agree. KeyError and ValueError as of `unet_settings`.
+    Down-sampling blocks look like others, so the blocks per level are what makes attention, changes
+    of width and the size of the pooling agree. KeyError and ValueError as of `unet_settings`.
     """
     width, in_channels = state["input_blocks.0.0.weight"].shape[:2]
     count, stands = stages(state), [i for i in range(1, stages(state)) if f"input_blocks.{i}.1.norm.weight" in state]

@@ -1,7 +1,8 @@
 """AnoDDPM's U-Net (Wyatt et al., CVPR Workshops 2022): the ADM structure under names of its own.
 
-Published size, 131,649,793 parameters: width 128, multipliers (1, 1, 2, 2, 4, 4), two blocks, attention at factors 8,
-16 and 32, two heads, resampling inside residual blocks, sine before cosine in the time embedding.
+Published size, 131,649,793 parameters: width 128, multipliers (1, 1, 2, 2, 4, 4), two blocks,
+attention at factors 8, 16 and 32, two heads, resampling inside residual blocks, sine before cosine
+in the time embedding.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ RENAMED = {"time_embedding.1": "time_embed.0", "time_embedding.3": "time_embed.2
 
 
 def convert(state: Mapping[str, Any], *, heads: int = 2) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(settings, state dict) of our `UNet` for an AnoDDPM state dict, or for its whole checkpoint (the EMA weights).
+    """(settings, state dict) of our `UNet` for an AnoDDPM state dict, or for its whole checkpoint
+    (the EMA weights).
 
-    heads: shapes do not tell. The published code trains with 2 but its detection rebuilds the network with 1, which
-        loads without complaint and answers differently; 2 is what the weights were trained for.
+    heads: shapes do not tell. The published code trains with 2 but its detection rebuilds the
+        network with 1, which loads without complaint and answers differently; 2 is what the weights
+        were trained for.
     Fault CHECKPOINT_MISMATCH (exit 5) for a state dict of another system.
     """
     state = state.get("ema", state.get("model_state_dict", state))
     if "time_embedding.1.weight" not in state or "down.0.0.weight" not in state:
         raise Fault("CHECKPOINT_MISMATCH", "this is no AnoDDPM state dict", "name the system it is of", exit=BAD_MODEL)
     width, channels = state["down.0.0.weight"].shape[:2]
-    # In every decoder level but the last one, one stage ends with a second residual block that doubles the size.
+    # In every decoder level but the last one, one stage ends with a second residual block that
+    # doubles the size.
     doubling = {key.split(".")[1] for key in state if re.match(r"up\.\d+\.[12]\.in_layers\.", key)}
     levels = len(doubling) + 1
     per_level = len({key.split(".")[1] for key in state if key.startswith("down.")}) // levels

@@ -1,4 +1,5 @@
-"""A checkpoint file to a flat state dict of float32 tensors, whatever wraps it; nothing in the file is executed."""
+"""A checkpoint file to a flat state dict of float32 tensors, whatever wraps it; nothing in the file
+is executed."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from torch import Tensor
 from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.runs import checkpoint
 
-# Keys under which checkpoints keep the weights; averaged ones first, which is what published detection loads.
+# Keys under which checkpoints keep the weights; averaged ones first, which is what published
+# detection loads.
 SAFE_TORCH = (2, 10)  # CVE-2025-32434 and CVE-2026-24747: holes in the restricted loader of older ones
 WRAPPERS = ("ema", "model_state_dict", "model_weights", "state_dict")
 
@@ -44,7 +46,8 @@ def read(file: Path) -> dict[str, Tensor]:
 
 
 def unpickled(file: Path) -> Any:
-    """What torch's restricted loader makes of the file. There is no second attempt with another loader."""
+    """What torch's restricted loader makes of the file. There is no second attempt with another
+    loader."""
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < SAFE_TORCH:
         raise Fault("TORCH_OLD", f"torch {torch.__version__} reads pickled weights unsafely", "install torch 2.10 or newer",
                     exit=BAD_MODEL)  # fmt: skip

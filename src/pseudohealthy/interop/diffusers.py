@@ -1,8 +1,10 @@
-"""`UNet2DModel` folders of Hugging Face diffusers: the ADM structure under names of its own, settings in JSON.
+"""`UNet2DModel` folders of Hugging Face diffusers: the ADM structure under names of its own,
+settings in JSON.
 
-A model folder holds ``config.json`` and the weights; a pipeline folder holds it as ``unet/``, or as its own files, beside
-the scheduler's configuration. diffusers itself is not needed. Published size, google/ddpm-ema-celebahq-256:
-113,673,219 parameters (Ho et al., Denoising Diffusion Probabilistic Models, NeurIPS 2020).
+A model folder holds ``config.json`` and the weights; a pipeline folder holds it as ``unet/``, or as
+its own files, beside the scheduler's configuration. diffusers itself is not needed. Published size,
+google/ddpm-ema-celebahq-256: 113,673,219 parameters (Ho et al., Denoising Diffusion Probabilistic
+Models, NeurIPS 2020).
 """
 
 from __future__ import annotations
@@ -60,8 +62,9 @@ def is_model(path: Path) -> bool:
 def read_folder(path: Path) -> Imported:
     """A "ddpm" restorer from a model or a pipeline folder.
 
-    Without a scheduler's configuration beside the model it is taken for DDPM's: linear, 1000 levels, predicts noise.
-    Fault CHECKPOINT_* (exit 5) for a folder that is incomplete or damaged, or an option that our network has not.
+    Without a scheduler's configuration beside the model it is taken for DDPM's: linear, 1000
+    levels, predicts noise. Fault CHECKPOINT_* (exit 5) for a folder that is incomplete or damaged,
+    or an option that our network has not.
     """
     folder = path.parent if path.is_file() else path
     if not is_model(folder):
@@ -108,7 +111,8 @@ def parsed(file: Path) -> dict[str, Any]:
 
 
 def unet_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of our `UNet`, channels included. Raises ValueError for the first option that it has not."""
+    """Settings of our `UNet`, channels included. Raises ValueError for the first option that it has
+    not."""
     found = {}
     for option, known in OPTIONS.items():
         found[option] = config.get(option, known[0])
@@ -178,7 +182,8 @@ def image_size(sample_size: int | list[int] | None) -> dict[str, int]:
 
 
 def schedule(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the restorer from a scheduler's configuration. Raises ValueError for one that it has not."""
+    """Settings of the restorer from a scheduler's configuration. Raises ValueError for one that it
+    has not."""
     kind, levels = config.get("beta_schedule"), config.get("num_train_timesteps", 1000)
     betas = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
     # Our linear betas are scaled to end as noisy with fewer levels, theirs are taken as given.
@@ -206,7 +211,8 @@ def schedule(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def convert(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict of our `UNet` with these settings. Raises KeyError for attention without one of its parts."""
+    """The state dict of our `UNet` with these settings. Raises KeyError for attention without one
+    of its parts."""
     former = re.compile(rf"\.({'|'.join(FORMER)})\.(weight|bias)$")
     theirs = {former.sub(lambda m: f".{FORMER[m[1]]}.{m[2]}", key): value for key, value in state.items()}
     levels, ours = len(settings["multipliers"]), {}
@@ -224,7 +230,8 @@ def convert(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[st
 
 
 def renamed(key: str, blocks: int, attended: list[bool], middle_attention: bool) -> str:
-    """Our name of a published parameter, but for the queries, keys and values. attended: decoder levels, deepest first."""
+    """Our name of a published parameter, but for the queries, keys and values. attended: decoder
+    levels, deepest first."""
     place, _, kind = key.rpartition(".")
     if place in OUTER:
         return f"{OUTER[place]}.{kind}"

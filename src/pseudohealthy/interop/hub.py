@@ -17,9 +17,11 @@ CONFIGURATIONS = (
 
 
 def fetched(name: Path) -> Path:
-    """`name` where it exists or is no id (``owner/model``), else the local copy of the hub's model of that id.
+    """`name` where it exists or is no id (``owner/model``), else the local copy of the hub's model
+    of that id.
 
-    Fault HUB: exit 2 where ``huggingface_hub`` is not installed, 5 where the model cannot be fetched.
+    Fault HUB: exit 2 where ``huggingface_hub`` is not installed, 5 where the model cannot be
+    fetched.
     """
     if name.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name.as_posix()):
         return name

@@ -1,9 +1,10 @@
 """Weights to start a training from: those of a run, or of a diffusers folder.
 
-Where the channels of the images differ, the first and the last convolution are adapted so that the network does with
-equal channels what it did before: going to fewer channels, weights of inputs are summed and those of outputs averaged
-(3 to 1: a grey image is an RGB one with equal channels); going to more, both are repeated in turn, and inputs divided
-by how often. Everything else must fit: shapes, and the settings that shapes do not show.
+Where the channels of the images differ, the first and the last convolution are adapted so that the
+network does with equal channels what it did before: going to fewer channels, weights of inputs are
+summed and those of outputs averaged (3 to 1: a grey image is an RGB one with equal channels); going
+to more, both are repeated in turn, and inputs divided by how often. Everything else must fit:
+shapes, and the settings that shapes do not show.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ SETTINGS = ("stem", "learned_variance")
 
 
 def begin(restorer: Restorer) -> None:
-    """Before the first step of a new training: every network of `Restorer.starts` takes the weights it is to start from.
+    """Before the first step of a new training: every network of `Restorer.starts` takes the weights
+    it is to start from.
 
-    An encoder takes those of a "spark" run, any other network what `start_from` takes. Faults as there.
+    An encoder takes those of a "spark" run, any other network what `start_from` takes. Faults as
+    there.
     """
     for network, where in restorer.starts():
         if where and isinstance(network, ResNet):
@@ -45,10 +48,11 @@ def begin(restorer: Restorer) -> None:
 
 
 def start_from(module: nn.Module, path: Path | str) -> None:
-    """Load into `module` (a `UNet` or a `CtUNet`) the network of a run folder, or a diffusers folder (for a `UNet`).
+    """Load into `module` (a `UNet` or a `CtUNet`) the network of a run folder, or a diffusers
+    folder (for a `UNet`).
 
-    path: the folder, or one weights file in it; "" leaves `module` as it is. What the network was trained to predict may
-        differ.
+    path: the folder, or one weights file in it; "" leaves `module` as it is. What the network was
+        trained to predict may differ.
     Fault RUN_MISSING or CHECKPOINT_* (exit 5), one line, for anything that does not fit.
     """
     if not str(path):
@@ -110,7 +114,8 @@ def unseen(network: nn.Module) -> dict[str, Any]:
 
 
 def fitted(name: str, tensor: Tensor, module: nn.Module) -> Tensor:
-    """A parameter of the first or last convolution with the channels that `module` has; any other as it is."""
+    """A parameter of the first or last convolution with the channels that `module` has; any other
+    as it is."""
     layer = name.rpartition(".")[0]
     own = module.state_dict().get(name)
     if own is None or layer not in (*FIRST, *LAST) or own.shape == tensor.shape or (layer in FIRST and tensor.ndim < 4):
@@ -134,9 +139,11 @@ def shares(n: int, m: int) -> Tensor:
 
 
 def encoder_of(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict for an encoder shaped like `expected` from the weights file of a "spark" run; its last layer is kept.
+    """State dict for an encoder shaped like `expected` from the weights file of a "spark" run; its
+    last layer is kept.
 
-    Fault CHECKPOINT_* (exit 5) where the file is missing, damaged, or has not exactly this encoder's parameters.
+    Fault CHECKPOINT_* (exit 5) where the file is missing, damaged, or has not exactly this
+    encoder's parameters.
     """
     tensors, _, _ = checkpoint.load(path)
     prefix = f"model.{ENCODER}"

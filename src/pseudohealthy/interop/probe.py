@@ -1,7 +1,8 @@
-"""What imported weights were trained for, asked of the weights: what they answer, in which range, to which noise.
+"""What imported weights were trained for, asked of the weights: what they answer, in which range,
+to which noise.
 
-Files do not say. Feeding a network the wrong range or the wrong answer is behind most failed reproductions in this
-field, and shows only as restorations that look a little (or entirely) white.
+Files do not say. Feeding a network the wrong range or the wrong answer is behind most failed
+reproductions in this field, and shows only as restorations that look a little (or entirely) white.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ LARGEST = 128  # pixels: what is asked for shows on a smaller image, and takes s
 
 @dataclass(frozen=True)
 class Findings:
-    """answer: "noise", "2 noise - 1", "clean", "velocity" or "undecided", from `mean`, the mean answer where noise
+    """answer: "noise", "2 noise - 1", "clean", "velocity" or "undecided", from `mean`, the mean
+        answer where noise
         dominates: near 0 for noise, near -1 where 2 noise - 1 was learned by mistake.
-    data_range: "signed" [-1, 1], "unit" [0, 1] or "undecided", from `bias`: how far too bright the background of a head
-        is estimated in either range. A network puts it where the darkest training pixels were. (Errors do not tell:
-        an image of half the contrast is easier for every network.)
-    noise: "gaussian", "simplex" or "undecided", from `errors`, shares of the noise's power that the estimate misses.
+    data_range: "signed" [-1, 1], "unit" [0, 1] or "undecided", from `bias`: how far too bright the
+        background of a head is estimated in either range. A network puts it where the darkest
+        training pixels were. (Errors do not tell: an image of half the contrast is easier for every
+        network.)
+    noise: "gaussian", "simplex" or "undecided", from `errors`, shares of the noise's power that the
+    estimate misses.
     """
 
     answer: str
@@ -51,8 +55,9 @@ class Findings:
 
 @torch.no_grad()
 def probe(denoiser: Denoiser, channels: int, size: int, **condition: Any) -> Findings:
-    """Ask a denoiser of images of this size about a synthetic head, halved where it is large (the levels of a network
-    divide it still), in both ranges and under known noise of both kinds. condition: as of `Denoiser.forward`."""
+    """Ask a denoiser of images of this size about a synthetic head, halved where it is large (the
+    levels of a network divide it still), in both ranges and under known noise of both kinds.
+    condition: as of `Denoiser.forward`."""
     while size > LARGEST and size % 2 == 0:
         size //= 2
     image = head(channels, size)

@@ -1,4 +1,5 @@
-"""The published systems: how a state dict is told to be of one, and what canvas and restorer it belongs to."""
+"""The published systems: how a state dict is told to be of one, and what canvas and restorer it
+belongs to."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ State = Mapping[str, Tensor]
 
 @dataclass
 class Imported:
-    """Settings of the recipe's sections, state dicts by the submodule of the restorer that takes them, and what the user
-    should know."""
+    """Settings of the recipe's sections, state dicts by the submodule of the restorer that takes
+    them, and what the user should know."""
 
     canvas: dict[str, Any]
     restorer: dict[str, Any]
@@ -33,7 +34,8 @@ class Imported:
 
 
 class System(NamedTuple):
-    """mark: pattern of a parameter that only this system's state dicts have, among those that are not marked before.
+    """mark: pattern of a parameter that only this system's state dicts have, among those that are
+    not marked before.
     read: None where a folder says more than its weights (`interop.diffusers`).
     """
 
@@ -82,7 +84,8 @@ def anoddpm_unet(state: State) -> Imported:
 
 
 def thor_unet(state: State) -> Imported:
-    """With the perceptual network where the file holds it, as those saved by the published class do."""
+    """With the perceptual network where the file holds it, as those saved by the published class
+    do."""
     settings, tensors = thor.convert(state)
     parts: dict[str, State] = {"denoiser.network": tensors}
     distance = {named(key): value for key, value in state.items() if key.startswith("l_pips")}
@@ -117,7 +120,8 @@ def cddpm(state: State) -> Imported:
 
 
 def diffusion(state: State) -> tuple[State, State]:
-    """Schedule buffers and network of the module that pDDPM and cDDPM train, with or without Lightning's prefix."""
+    """Schedule buffers and network of the module that pDDPM and cDDPM train, with or without
+    Lightning's prefix."""
     own = {key.removeprefix("diffusion."): value for key, value in state.items() if not key.startswith("encoder.")}
     inner = {key.removeprefix("model."): value for key, value in own.items() if key.startswith("model.")}
     buffers = {key: value for key, value in own.items() if not key.startswith("model.")}
@@ -127,7 +131,8 @@ def diffusion(state: State) -> tuple[State, State]:
 
 
 def schedule(buffers: State) -> dict[str, Any]:
-    """Kind and length of the schedule that the buffers hold; the published cosine where there are none."""
+    """Kind and length of the schedule that the buffers hold; the published cosine where there are
+    none."""
     if "alphas_cumprod" not in buffers:
         return {"schedule": "cosine"}
     table = buffers["alphas_cumprod"].double()
@@ -138,7 +143,8 @@ def schedule(buffers: State) -> dict[str, Any]:
 
 
 def published(state: State) -> dict[str, Any]:
-    """Settings of our `UNet`, with heads of 64 channels in the new order as published: shapes do not tell."""
+    """Settings of our `UNet`, with heads of 64 channels in the new order as published: shapes do
+    not tell."""
     settings = adm.unet_settings(state)
     heads = math.gcd(64, state["middle_block.0.out_layers.3.weight"].shape[0])
     settings["attention"] |= {"head_channels": heads, "order": "new"}

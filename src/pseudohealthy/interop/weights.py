@@ -1,8 +1,8 @@
 """Published checkpoints to runs: the command ``import-weights``.
 
-Pickle is read here, with torch's restricted loader and no way around it. Configurations come from the shapes; what
-shapes do not tell is known from the published code, probed (`interop.probe`) or set. Anything that is not wholly
-understood is refused.
+Pickle is read here, with torch's restricted loader and no way around it. Configurations come from
+the shapes; what shapes do not tell is known from the published code, probed (`interop.probe`) or
+set. Anything that is not wholly understood is refused.
 """
 
 from __future__ import annotations
@@ -42,10 +42,12 @@ def import_weights(
 ) -> Run:
     """A run from a published checkpoint: ``.pt`` or ``.ckpt`` (weights only), or ``.safetensors``.
 
-    system: wolleb, wolleb-classifier, anoddpm, thor, pddpm or cddpm; or diffusers, whose `file` is the folder of a model
-        or a pipeline, or its id on the Hugging Face hub (fetched, where huggingface_hub is installed). settings: ``section.key=value`` texts for what a
-        file does not say (canvas.normalise, restorer.network.attention.heads). Wolleb's two files go into one run, in any order;
-        until then the run restores without guidance, or, with the classifier alone, not at all.
+    system: wolleb, wolleb-classifier, anoddpm, thor, pddpm or cddpm; or diffusers, whose `file` is
+        the folder of a model or a pipeline, or its id on the Hugging Face hub (fetched, where
+        huggingface_hub is installed). settings: ``section.key=value`` texts for what a file does
+        not say (canvas.normalise, restorer.network.attention.heads). Wolleb's two files go into one
+        run, in any order; until then the run restores without guidance, or, with the classifier
+        alone, not at all.
     Fault CHECKPOINT_* (exit 5) for a file that is damaged, unsafe, of another system or not finite.
     """
     if system not in SYSTEMS:
@@ -73,7 +75,8 @@ def import_weights(
 
 
 def understood(system: str, state: State, file: Path) -> Imported:
-    """Settings and parts of a state dict; Fault CHECKPOINT_MISMATCH where it is not of this system."""
+    """Settings and parts of a state dict; Fault CHECKPOINT_MISMATCH where it is not of this
+    system."""
     found, reader = recognised(state), SYSTEMS[system].read
     if found != system or reader is None:
         shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
@@ -127,7 +130,8 @@ def joined(before: tuple[Run, State, dict[str, Any]], imported: Imported, record
 
 
 def examine(system: str, restorer: Restorer, recipe: Recipe) -> tuple[Findings, list[str]]:
-    """What the weights were trained for, and what the user should know; the recipe follows where that is clear."""
+    """What the weights were trained for, and what the user should know; the recipe follows where
+    that is clear."""
     restorer.eval()
     denoiser = restorer.get_submodule("model.denoiser" if system == "cddpm" else "denoiser")
     assert isinstance(denoiser, Denoiser)

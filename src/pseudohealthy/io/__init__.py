@@ -1,6 +1,8 @@
-"""Files in, files out: find scans, read one, read a mask on its grid, write volumes back where they came from.
+"""Files in, files out: find scans, read one, read a mask on its grid, write volumes back where they
+came from.
 
-Importing this package is cheap: format libraries are imported when a file of their format is opened.
+Importing this package is cheap: format libraries are imported when a file of their format is
+opened.
 """
 
 from __future__ import annotations

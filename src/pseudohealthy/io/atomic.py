@@ -1,4 +1,5 @@
-"""Every file is written to a temporary name beside its place and renamed: nothing half-written carries a final name."""
+"""Every file is written to a temporary name beside its place and renamed: nothing half-written
+carries a final name."""
 
 from __future__ import annotations
 
@@ -25,10 +26,12 @@ def _unwritable(path: Path, error: OSError) -> Fault:
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path in the same folder with the same suffixes; on success flush it to disk and rename it.
+    """Yield a temporary path in the same folder with the same suffixes; on success flush it to disk
+    and rename it.
 
-    Missing parent folders are made. On any exception the temporary file is removed and an existing file of that
-    name stays as it was. An OSError (no space, read-only, permission) becomes ``Fault(OUTPUT, exit=6)``.
+    Missing parent folders are made. On any exception the temporary file is removed and an existing
+    file of that name stays as it was. An OSError (no space, read-only, permission) becomes
+    ``Fault(OUTPUT, exit=6)``.
     """
     path = Path(path)
     tmp = path.with_name(f".tmp-{os.getpid()}-{os.urandom(4).hex()}" + "".join(path.suffixes[-2:]))
@@ -47,10 +50,11 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def together(folder: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder inside `folder`; on success every file in it moves to the same place below `folder`.
+    """Yield a temporary folder inside `folder`; on success every file in it moves to the same place
+    below `folder`.
 
-    On any exception it is removed and nothing below `folder` has changed: several files are written all or none.
-    An OSError while it is made or moved becomes ``Fault(OUTPUT, exit=6)``.
+    On any exception it is removed and nothing below `folder` has changed: several files are written
+    all or none. An OSError while it is made or moved becomes ``Fault(OUTPUT, exit=6)``.
     """
     folder = Path(folder)
     stage = folder / f".tmp-{os.getpid()}-{os.urandom(4).hex()}"
@@ -79,7 +83,8 @@ def write_text(path: Path | str, text: str) -> Path:
 
 
 def write_json(path: Path | str, obj: Any) -> Path:
-    """Indented, strict JSON: numpy scalars and arrays become numbers and lists, non-finite numbers become null."""
+    """Indented, strict JSON: numpy scalars and arrays become numbers and lists, non-finite numbers
+    become null."""
     return write_text(path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

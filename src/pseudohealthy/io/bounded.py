@@ -1,4 +1,5 @@
-"""Bytes of files that may lie: reads that reserve no more than there is, and what a file really is."""
+"""Bytes of files that may lie: reads that reserve no more than there is, and what a file really
+is."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from pathlib import Path
 
 
 class Bounded(io.BufferedReader):
-    """``open(path, "rb")``, but a large ``read(size)`` asks for the bytes that are left, so that a length of 4 GB in a
-    file of 1 kB costs nothing: the standard reader reserves the size it is asked for."""
+    """``open(path, "rb")``, but a large ``read(size)`` asks for the bytes that are left, so that a
+    length of 4 GB in a file of 1 kB costs nothing: the standard reader reserves the size it is
+    asked for."""
 
     def __init__(self, path: Path | str):
         super().__init__(io.FileIO(path))
@@ -32,7 +34,8 @@ def looks_like(raw: bytes) -> str:
 
 
 def blank(path: Path) -> bool:
-    """Whether a file is what an interrupted copy leaves of one: too short for DICOM's magic word, or zeros up to it."""
+    """Whether a file is what an interrupted copy leaves of one: too short for DICOM's magic word,
+    or zeros up to it."""
     with open(path, "rb") as file:
         start = file.read(132)
     return len(start) < 132 or not any(start)

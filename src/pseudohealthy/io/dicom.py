@@ -1,7 +1,9 @@
-"""DICOM volumes: slices ordered by where they lie, in rescaled units; irregular ones are refused by name.
+"""DICOM volumes: slices ordered by where they lie, in rescaled units; irregular ones are refused by
+name.
 
-Positions decide everything: never file names, InstanceNumber, SliceThickness or SpacingBetweenSlices. The frames of an
-enhanced image are slices like any others (`io.dicom_frames`), placed by `io.dicom_grid`.
+Positions decide everything: never file names, InstanceNumber, SliceThickness or
+SpacingBetweenSlices. The frames of an enhanced image are slices like any others
+(`io.dicom_frames`), placed by `io.dicom_grid`.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ DAMAGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, N
 
 @dataclass
 class DicomOrigin:
-    """The files in the order of the acquired planes (one file for a multi-frame image) and what was done on reading."""
+    """The files in the order of the acquired planes (one file for a multi-frame image) and what was
+    done on reading."""
 
     paths: tuple[Path, ...]
     modality: str
@@ -67,12 +70,15 @@ def read(
     """One volume, its planes cut along the patient's axes as of a NIfTI file; CT in HU.
 
     Args:
-        plane: see `io.turn.PLANES`; "native": as acquired, ascending along the normal of the first slice.
+        plane: see `io.turn.PLANES`; "native": as acquired, ascending along the normal of the first
+            slice.
         assume_spacing: mm between pixels where a slice does not say, with a warning.
-        item: which volume of a multi-frame image, from 0, in the order in which `series.group` lists them.
+        item: which volume of a multi-frame image, from 0, in the order in which `series.group`
+            lists them.
 
-    A gantry tilt is kept in the affine and warned about. Raises Fault TRUNCATED_SLICE, BAD_DIMS, BAD_HEADER,
-    NO_GEOMETRY, GAP, IRREGULAR, DUPLICATE_SLICE, COLOUR, CODEC, RESCALE, MOSAIC, TOO_LARGE (exit 7), SEVERAL (exit 2).
+    A gantry tilt is kept in the affine and warned about. Raises Fault TRUNCATED_SLICE, BAD_DIMS,
+    BAD_HEADER, NO_GEOMETRY, GAP, IRREGULAR, DUPLICATE_SLICE, COLOUR, CODEC, RESCALE, MOSAIC,
+    TOO_LARGE (exit 7), SEVERAL (exit 2).
     """
     from pydicom.errors import BytesLengthException
 
@@ -141,7 +147,8 @@ def _volume(
     matrix: tuple[int, int],
     warnings: list[str],
 ) -> tuple[Scan, list[Slice]]:
-    """Slices as a scan, and in the order of its planes. load: a slice's header and stored values (rows, columns)."""
+    """Slices as a scan, and in the order of its planes. load: a slice's header and stored values
+    (rows, columns)."""
     slices, across, down, spacing = located(slices)
     slices = without_copies(slices, load, warnings)
     step, tilt = regular_step(slices, np.cross(across, down), warnings)
@@ -185,7 +192,8 @@ def _units(ds: Any, modality: str, repaired: int, warnings: list[str]) -> str:
 
 
 def _radiograph(paths: list[Path], modality: str) -> Scan:
-    """A projection image: no patient geometry; MONOCHROME1 is turned round so that bright is dense everywhere."""
+    """A projection image: no patient geometry; MONOCHROME1 is turned round so that bright is dense
+    everywhere."""
     if len(paths) > 1:
         raise Fault("SEVERAL", f"{len(paths)} radiographs are not one volume", "give one file at a time")
     ds = dataset(paths[0])

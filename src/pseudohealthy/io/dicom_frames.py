@@ -1,8 +1,9 @@
 """The frames of an enhanced multi-frame image as if each were a slice of its own.
 
-What the standard spreads over shared and per-frame functional groups is gathered into one mapping a frame, with the
-keywords that single slices use, so that one code tells volumes apart, sorts and places them. Spacing, thickness,
-orientation and rescaling may stand in either kind of group, as scanners write them, or in the image itself.
+What the standard spreads over shared and per-frame functional groups is gathered into one mapping a
+frame, with the keywords that single slices use, so that one code tells volumes apart, sorts and
+places them. Spacing, thickness, orientation and rescaling may stand in either kind of group, as
+scanners write them, or in the image itself.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pseudohealthy.io.dicom_header import CREATORS, PRIVATE, TAGS, Head, head
 
 ENHANCED = {"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2", "1.2.840.10008.5.1.4.1.1.4.1",
             "1.2.840.10008.5.1.4.1.1.4.4", "1.2.840.10008.5.1.4.1.1.128.1", "1.2.840.10008.5.1.4.1.1.130"}  # fmt: skip
-# Of the image itself, where no functional group says otherwise. Its position is that of no particular frame.
+# Of the image itself, where no functional group says otherwise. Its position is that of no
+# particular frame.
 COMMON = [tag for tag in TAGS if isinstance(tag, str) and tag not in ("ImagePositionPatient", "SOPInstanceUID")] + [
     "BitsStored", "PixelPaddingValue", "PixelPaddingRangeLimit", "SliceThickness", "SpacingBetweenSlices",
     "RescaleSlope", "RescaleIntercept", "RescaleType",
@@ -39,7 +41,8 @@ def is_enhanced(ds: Any) -> bool:
 
 
 def frames(ds: Any, name: str) -> list[dict[Any, Any]]:
-    """Every frame's facts by keyword, rows and columns among them. Raises Fault NO_GEOMETRY, BAD_HEADER."""
+    """Every frame's facts by keyword, rows and columns among them. Raises Fault NO_GEOMETRY,
+    BAD_HEADER."""
     per_frame = ds.get("PerFrameFunctionalGroupsSequence")
     count = int(ds.get("NumberOfFrames") or 1)
     if not per_frame:
@@ -64,7 +67,8 @@ def _pointer(dimension: Any) -> int:
 
 
 def _groups(items: Any) -> Iterator[tuple[Any, Any]]:
-    """Keyword and value of everything in the functional groups of one frame; private groups first, so that they yield."""
+    """Keyword and value of everything in the functional groups of one frame; private groups first,
+    so that they yield."""
     for item in list(items or [])[:1]:
         for sequence in sorted(item, key=lambda e: not e.tag.is_private):
             if sequence.VR != "SQ" or not sequence.value:

@@ -1,4 +1,5 @@
-"""Where the slices of a DICOM volume lie: one regular grid, or a refusal that says what is wrong with it."""
+"""Where the slices of a DICOM volume lie: one regular grid, or a refusal that says what is wrong
+with it."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.io.dicom_header import number, numbers, parallel
 from pseudohealthy.io.dicom_pixels import rescaled
 
-# How far a slice may lie from the regular grid, as shares of the slice distance and in mm: headers are often rounded to
-# 0.1 mm. A missing or doubled slice is off by far more.
+# How far a slice may lie from the regular grid, as shares of the slice distance and in mm: headers
+# are often rounded to 0.1 mm. A missing or doubled slice is off by far more.
 REGULAR, ROUNDED, ROUNDED_MM = 0.1, 0.25, 0.1
 DEFAULT_THICKNESS = 1.0  # mm
 COPY = 0.01  # mm; slices nearer to each other than this lie at one position
@@ -23,7 +24,8 @@ COPY = 0.01  # mm; slices nearer to each other than this lie at one position
 
 @dataclass
 class Slice:
-    """A slice or frame before it is placed. ds: its header, a pydicom data set or a mapping with the same keywords."""
+    """A slice or frame before it is placed. ds: its header, a pydicom data set or a mapping with
+    the same keywords."""
 
     path: Path
     ds: Any
@@ -37,7 +39,8 @@ class Slice:
 
 
 def located(slices: list[Slice]) -> tuple[list[Slice], np.ndarray, np.ndarray, np.ndarray]:
-    """Slices sorted along the normal, unit vectors along a row and down a column (LPS), spacing (rows, columns).
+    """Slices sorted along the normal, unit vectors along a row and down a column (LPS), spacing
+    (rows, columns).
 
     Raises Fault NO_GEOMETRY, BAD_SPACING, MIXED_ORIENTATION, IRREGULAR.
     """
@@ -72,7 +75,8 @@ def located(slices: list[Slice]) -> tuple[list[Slice], np.ndarray, np.ndarray, n
 def without_copies(
     slices: list[Slice], load: Callable[[Slice], tuple[Any, np.ndarray]], warnings: list[str]
 ) -> list[Slice]:
-    """Each position once: identical pixels are counted, different ones refused (NO_GEOMETRY, DUPLICATE_SLICE)."""
+    """Each position once: identical pixels are counted, different ones refused (NO_GEOMETRY,
+    DUPLICATE_SLICE)."""
     kept = slices[:1]
     copies = 0
     for one in slices[1:]:
@@ -101,7 +105,8 @@ def _doubled(slices: list[Slice], a: Slice, b: Slice) -> Fault:
 
 
 def regular_step(slices: list[Slice], normal: np.ndarray, warnings: list[str]) -> tuple[np.ndarray, float]:
-    """The vector (mm, LPS) from one slice to the next, and the tilt in degrees. Raises Fault GAP, IRREGULAR."""
+    """The vector (mm, LPS) from one slice to the next, and the tilt in degrees. Raises Fault GAP,
+    IRREGULAR."""
     if len(slices) == 1:
         told = (abs(number(slices[0].ds, key) or 0.0) for key in ("SpacingBetweenSlices", "SliceThickness"))
         thickness = next((v for v in told if v), 0.0)

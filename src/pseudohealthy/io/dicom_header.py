@@ -1,8 +1,10 @@
-"""What a DICOM image, or one frame of it, says about itself: whose it is, where it lies, what tells its volume apart.
+"""What a DICOM image, or one frame of it, says about itself: whose it is, where it lies, what tells
+its volume apart.
 
-One table of facts serves single slices and the frames of an enhanced image alike: `FACTS`. A fact that is always one
-value throughout a volume splits a series wherever it differs; one that may change from slice to slice (a trigger
-time, an acquisition number) is asked only where a position is taken more than once.
+One table of facts serves single slices and the frames of an enhanced image alike: `FACTS`. A fact
+that is always one value throughout a volume splits a series wherever it differs; one that may
+change from slice to slice (a trigger time, an acquisition number) is asked only where a position is
+taken more than once.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-# Directions along rows and columns that differ by less belong to one volume: scanners round them, some per slice.
+# Directions along rows and columns that differ by less belong to one volume: scanners round them,
+# some per slice.
 PARALLEL = 5e-3
 COMPONENTS = {
     "M": "magnitude", "P": "phase", "R": "real", "I": "imaginary", "MAGNITUDE": "magnitude", "PHASE": "phase",
@@ -38,7 +41,8 @@ CREATORS = sorted({(group, 0x0010) for group, _ in PRIVATE})
 
 @dataclass(eq=False)
 class Head:
-    """One slice or frame. orientation (6,), position (3,): mm, LPS; None where the header has none."""
+    """One slice or frame. orientation (6,), position (3,): mm, LPS; None where the header has
+    none."""
 
     path: Path
     series: str = ""
@@ -59,7 +63,8 @@ class Head:
 
 @dataclass(frozen=True)
 class Fact:
-    """read: a value from a header, None where it is silent. label: the value as part of a file name, "" for a number.
+    """read: a value from a header, None where it is silent. label: the value as part of a file
+    name, "" for a number.
 
     always: one value throughout a volume; `changing`: but not where nearly every slice has its own.
     """
@@ -118,7 +123,8 @@ def private(ds: Any, tag: tuple[int, int]) -> Any:
 
 
 def is_mosaic(ds: Any) -> bool:
-    """Whether all slices of a volume are tiled in one picture (Siemens MOSAIC, United Imaging VFRAME)."""
+    """Whether all slices of a volume are tiled in one picture (Siemens MOSAIC, United Imaging
+    VFRAME)."""
     tiles = private(ds, SIEMENS_TILES)
     with_tiles = isinstance(tiles, int) and tiles > 1
     return with_tiles or not {"MOSAIC", "VFRAME"}.isdisjoint(words(ds, "ImageType"))
@@ -129,7 +135,8 @@ def component(ds: Any) -> str | None:
     told = COMPONENTS.get((value(ds, "ComplexImageComponent") or "").upper())
     if told:
         return told
-    # Value 3 of ImageType is M, P, R or I with Siemens, M_FFE or PHASE MAP with Philips, whose value 4 repeats it.
+    # Value 3 of ImageType is M, P, R or I with Siemens, M_FFE or PHASE MAP with Philips, whose
+    # value 4 repeats it.
     for word in words(ds, "ImageType")[2:]:
         if word in COMPONENTS:
             return COMPONENTS[word]
@@ -248,7 +255,8 @@ TAGS: list[Any] = [
 
 
 class _Present:
-    """A pydicom data set that is not asked for what it does not hold, which costs it more than a value does."""
+    """A pydicom data set that is not asked for what it does not hold, which costs it more than a
+    value does."""
 
     def __init__(self, ds: Any):
         from pydicom.datadict import keyword_for_tag
@@ -261,7 +269,8 @@ class _Present:
 
 
 def head(path: Path, ds: Any, **more: Any) -> Head:
-    """The head of a header: a pydicom data set, or a frame of one as a mapping from keywords to values."""
+    """The head of a header: a pydicom data set, or a frame of one as a mapping from keywords to
+    values."""
     ds = ds if isinstance(ds, dict) else _Present(ds)
     found = Head(path, modality=str(ds.get("Modality") or ""), sop=str(ds.get("SOPInstanceUID") or ""), **more)
     count = number(ds, "InstanceNumber")

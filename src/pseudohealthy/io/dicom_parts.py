@@ -1,8 +1,10 @@
-"""The volumes of one series: slices told apart by what differs between them, and each volume named by it.
+"""The volumes of one series: slices told apart by what differs between them, and each volume named
+by it.
 
-Positions taken once make one volume whatever else changes from slice to slice. Where a position is taken more than
-once, the first fact that tells the slices there apart makes the volumes; where no fact does, their order does, if it
-is the same everywhere. What cannot be told apart stays together, and reading refuses it by name.
+Positions taken once make one volume whatever else changes from slice to slice. Where a position is
+taken more than once, the first fact that tells the slices there apart makes the volumes; where no
+fact does, their order does, if it is the same everywhere. What cannot be told apart stays together,
+and reading refuses it by name.
 """
 
 from __future__ import annotations
@@ -63,8 +65,8 @@ def same_shape(a: Head, b: Head) -> bool:
 
 
 def _by_value(heads: list[Head], name: str) -> dict[Any, list[Head]]:
-    """Slices by their value of a fact, ascending; numbers that hardly differ are one, and slices that
-    say nothing join a lone value unless they lie where it does."""
+    """Slices by their value of a fact, ascending; numbers that hardly differ are one, and slices
+    that say nothing join a lone value unless they lie where it does."""
     found: dict[Any, list[Head]] = defaultdict(list)
     for head in heads:
         found[head.facts.get(name)].append(head)
@@ -143,7 +145,8 @@ def _interleaved(heads: list[Head]) -> list[list[Head]]:
 
 
 def _by_order(heads: list[Head], name: str) -> list[list[Head]]:
-    """The k-th slice of every place makes volume k, where all places have as many; [] where the order is no order."""
+    """The k-th slice of every place makes volume k, where all places have as many; [] where the
+    order is no order."""
     places = _places(heads)
     count = len(places[0])
     if any(len(place) != count for place in places) or len(places) == 1:
@@ -161,7 +164,8 @@ def _by_order(heads: list[Head], name: str) -> list[list[Head]]:
 
 
 def _consecutive(parts: list[list[Head]], rows: list[list[Head]]) -> bool:
-    """Whether instance numbers run through one volume after the other, or through one place after the other."""
+    """Whether instance numbers run through one volume after the other, or through one place after
+    the other."""
     numbers = [[int(h.number or 0) for h in part] for part in parts]
     by_volume = all(max(a) < min(b) for a, b in pairwise(numbers))
     by_place = all(int(row[-1].number or 0) - int(row[0].number or 0) == len(row) - 1 for row in rows)
@@ -181,7 +185,8 @@ def differing(part: list[Head], other: list[Head]) -> str:
 
 
 def labels(parts: list[list[Head]]) -> list[str]:
-    """A short name for every volume of a series, all different, "" for a single one: echo2, b1000, phase, 1, 2."""
+    """A short name for every volume of a series, all different, "" for a single one: echo2, b1000,
+    phase, 1, 2."""
     if len(parts) < 2:
         return [""] * len(parts)
     names = [""] * len(parts)

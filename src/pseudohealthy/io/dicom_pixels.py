@@ -1,4 +1,5 @@
-"""One DICOM slice: its dataset, stored pixels, rescaling, padding and window, each refused by file name if damaged."""
+"""One DICOM slice: its dataset, stored pixels, rescaling, padding and window, each refused by file
+name if damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from pseudohealthy.io.bounded import Bounded
 
 MAX_SIDE = 2**14  # rows or columns beyond this are a damaged header
 FREE, RATIO = 2**24, 20_000  # pixels a byte of compressed data may stand for, where there are more than FREE pixels
-# Without these of a header, which the standard demands, the bytes of the pixels could be read in more than one way.
+# Without these of a header, which the standard demands, the bytes of the pixels could be read in
+# more than one way.
 NEEDED = ("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored",
           "PixelRepresentation")  # fmt: skip
 DECIMALS = ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness",
@@ -26,14 +28,16 @@ WRAPPED_ABOVE = -100.0  # HU; the rule's bound for an intercept that cannot be t
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """pydicom and highdicom warn about every value against the standard, quoting it: not for a log."""
+    """pydicom and highdicom warn about every value against the standard, quoting it: not for a
+    log."""
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore")
         yield
 
 
 def dataset(path: Path, *, header_only: bool = False) -> Any:
-    """The data set of a file, decimal commas turned into points. Raises Fault UNREADABLE, TRUNCATED_SLICE."""
+    """The data set of a file, decimal commas turned into points. Raises Fault UNREADABLE,
+    TRUNCATED_SLICE."""
     import pydicom
 
     try:
@@ -49,7 +53,8 @@ def dataset(path: Path, *, header_only: bool = False) -> Any:
 
 
 def decimal_points(ds: Any) -> list[str]:
-    """Decimal commas, which the standard does not have, turned into points; the keywords where there were any.
+    """Decimal commas, which the standard does not have, turned into points; the keywords where
+    there were any.
 
     Only where the value holds no point as well: it cannot then mean thousands.
     """
@@ -123,7 +128,8 @@ def decoded(path: Path, ds: Any, frame: int | None = None) -> np.ndarray:
 
 
 def _in_range(ds: Any, pixels: np.ndarray) -> np.ndarray:
-    """Negative values of a signed stream whose header says unsigned, cut to the header's bits as GDCM does."""
+    """Negative values of a signed stream whose header says unsigned, cut to the header's bits as
+    GDCM does."""
     bits = int(ds.get("BitsStored") or 0)
     if pixels.dtype == np.uint16 and 0 < bits < 16:
         negative = pixels >= 2**15
@@ -148,7 +154,8 @@ def _has_gdcm() -> bool:
 
 
 def _by_gdcm(path: Path, ds: Any) -> np.ndarray | None:
-    """What GDCM itself makes of a file that pydicom does not hand to it (12-bit JPEG), else None."""
+    """What GDCM itself makes of a file that pydicom does not hand to it (12-bit JPEG), else
+    None."""
     if not _has_gdcm():
         return None
     if "by_gdcm" not in vars(ds):
@@ -187,8 +194,8 @@ def _silent() -> Iterator[None]:
 
 
 def require_pixels(path: Path, ds: Any, count: int) -> None:
-    """Fault unless the header says how to read its pixels (BAD_HEADER) and the file has the bytes for `count` of them
-    (TRUNCATED_SLICE), before memory is taken."""
+    """Fault unless the header says how to read its pixels (BAD_HEADER) and the file has the bytes
+    for `count` of them (TRUNCATED_SLICE), before memory is taken."""
     data = ds.get("PixelData")
     if data is not None:
         require_header(path, ds)
@@ -204,7 +211,8 @@ def require_pixels(path: Path, ds: Any, count: int) -> None:
 
 
 def require_header(path: Path, ds: Any) -> None:
-    """Fault BAD_HEADER where an attribute is absent without which pixels cannot be read for certain."""
+    """Fault BAD_HEADER where an attribute is absent without which pixels cannot be read for
+    certain."""
     missing = [key for key in NEEDED if ds.get(key) is None]
     if getattr(ds, "file_meta", {}).get("TransferSyntaxUID") is None:
         missing.append("TransferSyntaxUID")
@@ -213,7 +221,8 @@ def require_header(path: Path, ds: Any) -> None:
 
 
 def wrapped(ds: Any) -> bool:
-    """Whether a CT slice has the wrong 12-bit header of the RSNA haemorrhage set: unsigned, intercept above -100."""
+    """Whether a CT slice has the wrong 12-bit header of the RSNA haemorrhage set: unsigned,
+    intercept above -100."""
     intercept = ds.get("RescaleIntercept")
     return (
         ds.get("Modality") == "CT"
@@ -227,8 +236,8 @@ def wrapped(ds: Any) -> bool:
 def rescaled(ds: Any, stored: np.ndarray) -> np.ndarray:
     """Stored values x RescaleSlope + RescaleIntercept of this very slice, or its modality table.
 
-    Where ``wrapped`` holds, air was stored as 3096 = -1000 mod 4096: +1000, -4096 from 4096 on, intercept -1000
-    (J. Howard's fastai notebook on RSNA 2019).
+    Where ``wrapped`` holds, air was stored as 3096 = -1000 mod 4096: +1000, -4096 from 4096 on,
+    intercept -1000 (J. Howard's fastai notebook on RSNA 2019).
     """
     if ds.get("ModalityLUTSequence"):
         from pydicom.pixels import apply_modality_lut

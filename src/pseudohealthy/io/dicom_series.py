@@ -1,4 +1,5 @@
-"""Which DICOM files belong together: a group is one volume of one series of one patient. Reads headers only."""
+"""Which DICOM files belong together: a group is one volume of one series of one patient. Reads
+headers only."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ ALIKE = 0.1  # share by which the distances of single-slice series may vary that
 class Group:
     """Files of one volume, found but not ordered.
 
-    series: the SeriesInstanceUID; part: what tells this volume from the others of its series ("echo2", "b1000",
-    "phase", "1"), safe in a file name, empty where the series is one volume.
+    series: the SeriesInstanceUID; part: what tells this volume from the others of its series
+    ("echo2", "b1000", "phase", "1"), safe in a file name, empty where the series is one volume.
     item: which volume of a multi-frame file, from 0; None where the files hold one.
     """
 
@@ -83,7 +84,8 @@ def group(paths: Iterable[Path]) -> tuple[list[Group], list[tuple[Path, str]]]:
 def _with_unreadable(
     groups: list[Group], unreadable: dict[Path, list[Path]], skipped: list[tuple[Path, str]]
 ) -> list[tuple[Path, str]]:
-    """Damaged files beside one volume, or beside one that has fewer slices than the others of its series, are surely its
+    """Damaged files beside one volume, or beside one that has fewer slices than the others of its
+    series, are surely its
     own: reading must fail rather than lose a slice."""
     for folder, names in unreadable.items():
         beside = [g for g in groups if any(path.parent == folder for path in g.paths)]
@@ -149,7 +151,8 @@ def _no_image(path: Path, ds: Any) -> str:
 
 
 def _without_matrix(path: Path) -> bool:
-    """Whether a file without Rows is whole and never had them, rather than cut off before: later elements tell."""
+    """Whether a file without Rows is whole and never had them, rather than cut off before: later
+    elements tell."""
     import pydicom
 
     with Bounded(path) as file:
@@ -160,7 +163,8 @@ def _without_matrix(path: Path) -> bool:
 
 
 def _enhanced_head(path: Path, ds: Any) -> Head:
-    """One head for a multi-frame file; that of its frame where it has one only, which is a slice like any other."""
+    """One head for a multi-frame file; that of its frame where it has one only, which is a slice
+    like any other."""
     import pydicom
 
     count = int(ds.get("NumberOfFrames") or 1)
@@ -185,7 +189,8 @@ def _lies(path: Path, ds: Any) -> bool:
 
 
 def series_uid(ds: Any) -> str:
-    """The SeriesInstanceUID; what stands for it where there is none: study and number of the series."""
+    """The SeriesInstanceUID; what stands for it where there is none: study and number of the
+    series."""
     told = str(ds.get("SeriesInstanceUID") or "")
     return told or f"no series UID|{ds.get('StudyInstanceUID', '')}|{ds.get('SeriesNumber', '')}"
 
@@ -219,7 +224,8 @@ def _series(heads: list[Head]) -> tuple[list[Group], list[list[Head]], list[tupl
 
 
 def _given(one: Head, groups: list[Group], parts: list[list[Head]]) -> tuple[list[Group], list[list[Head]]]:
-    """A damaged slice added to each volume that it may be missing from, so that reading those fails by name."""
+    """A damaged slice added to each volume that it may be missing from, so that reading those fails
+    by name."""
     homes = [k for k, part in enumerate(parts) if not _alone(part[0])]
     if not homes:
         return [*groups, Group([one.path], series=one.series)], [*parts, [one]]
@@ -255,15 +261,16 @@ def _alone(one: Head) -> bool:
 
 
 def _nameless(part: str, heads: list[Head]) -> bool:
-    """Whether what tells volumes apart is no text somebody wrote about a patient: kernels and image types are short."""
+    """Whether what tells volumes apart is no text somebody wrote about a patient: kernels and image
+    types are short."""
     words = {word for h in heads for word in re.split(r"\W+", "^".join(h.who[:2])) if len(word) > 2}
     short = all(len(word) <= LONGEST for word in part.split("-"))
     return short and not any(word in part.casefold() for word in words)
 
 
 def _people(heads: list[Head]) -> list[list[Head]]:
-    """Slices by patient, study and frame of reference. An attribute that is empty everywhere, or has one value beside
-    empty ones, as in series that were made anonymous, tells nothing."""
+    """Slices by patient, study and frame of reference. An attribute that is empty everywhere, or
+    has one value beside empty ones, as in series that were made anonymous, tells nothing."""
     telling = [k for k in range(len(IDENTITY)) if len({h.who[k] for h in heads if h.who[k]}) > 1]
     found: dict[tuple[str, ...], list[Head]] = defaultdict(list)
     for one in heads:
@@ -328,7 +335,8 @@ def _is_stray(stack: list[Head], largest: list[Head]) -> bool:
 
 
 def _inside(one: Head) -> list[list[Head]]:
-    """The volumes of a multi-frame file; one where they cannot be told, which reading refuses with the reason."""
+    """The volumes of a multi-frame file; one where they cannot be told, which reading refuses with
+    the reason."""
     import pydicom
 
     try:

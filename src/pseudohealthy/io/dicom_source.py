@@ -1,9 +1,11 @@
-"""What a derived DICOM object takes over from its source: who, which study, which images, and where they lie.
+"""What a derived DICOM object takes over from its source: who, which study, which images, and where
+they lie.
 
-Nothing else of a source reaches an object: headers of real files hold commas in numbers, dates with dots, wrong character
-sets and identifiers that are none, and one bad value would make the object invalid, or its writer fail. Here each value
-that is needed is read from its bytes and checked; what is malformed and clear is put right, what is not is left out, and
-both are said in `notes` (which name attributes, never values).
+Nothing else of a source reaches an object: headers of real files hold commas in numbers, dates with
+dots, wrong character sets and identifiers that are none, and one bad value would make the object
+invalid, or its writer fail. Here each value that is needed is read from its bytes and checked; what
+is malformed and clear is put right, what is not is left out, and both are said in `notes` (which
+name attributes, never values).
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from pseudohealthy.io.dicom_values import plain, repaired
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.io.turn import acquired
 
-# Patient and study as every object of a study repeats them; the first nine must be there and may be empty (type 2)
+# Patient and study as every object of a study repeats them; the first nine must be there and may be
+# empty (type 2)
 NEEDED = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
     "AccessionNumber", "ReferringPhysicianName",
@@ -50,11 +53,13 @@ class Reference:
 class Source:
     """What is known of the source, valid.
 
-    identity: a dataset of patient and study, character set included. references: one image for each plane; one image of
-    many frames has `frames`, the frame number (from 1) of each plane. orientation: (2, 3) unit
-    vectors along a row and down a column, LPS. cosines: the same six numbers as the source writes them, where it does.
-    positions: (planes, 3) mm, LPS, of each plane's first pixel; all three None for a radiograph. spacing: mm between rows
-    and between columns, None where unknown. between: mm from plane to plane along their normal.
+    identity: a dataset of patient and study, character set included. references: one image for each
+    plane; one image of many frames has `frames`, the frame number (from 1) of each plane.
+    orientation: (2, 3) unit vectors along a row and down a column, LPS. cosines: the same six
+    numbers as the source writes them, where it does.
+    positions: (planes, 3) mm, LPS, of each plane's first pixel; all three None for a radiograph.
+    spacing: mm between rows and between columns, None where unknown. between: mm from plane to
+    plane along their normal.
     """
 
     identity: Any
@@ -83,7 +88,8 @@ class Header:
         self.terms: tuple[str, ...] = ()
 
     def raw(self, keyword: str) -> bytes:
-        """The value as stored, without what pads it; empty where the attribute is absent or empty."""
+        """The value as stored, without what pads it; empty where the attribute is absent or
+        empty."""
         from pydicom.datadict import tag_for_keyword
 
         tag = tag_for_keyword(keyword)
@@ -122,7 +128,8 @@ class Header:
         return np.array(values) if len(values) == count and np.isfinite(values).all() else None
 
     def uid(self, keyword: str, otherwise: str) -> str:
-        """The UID; one made from it where it is none, from `otherwise` where it is missing, the same every time."""
+        """The UID; one made from it where it is none, from `otherwise` where it is missing, the
+        same every time."""
         from pydicom.uid import UID, generate_uid
 
         stored = [part.decode("latin-1") for part in self.stored(keyword)]
@@ -161,7 +168,8 @@ def read(scan: Scan) -> Source:
 
 
 def require_one(headers: Sequence[Header]) -> None:
-    """Fault PATIENTS where slices name several patients or studies: an object has the name of one."""
+    """Fault PATIENTS where slices name several patients or studies: an object has the name of
+    one."""
     for keyword, what in (("PatientID", "patients"), ("StudyInstanceUID", "studies")):
         if len({header.raw(keyword) for header in headers}) > 1:
             found = f"its slices name several {what}"
@@ -216,7 +224,8 @@ def compressed(header: Header) -> dict[str, Any]:
 
 
 def looking(header: Header) -> dict[str, Any]:
-    """The side and the directions of a radiograph, where they are among what the standard allows."""
+    """The side and the directions of a radiograph, where they are among what the standard
+    allows."""
     side = [part[:1].upper() for part in header.stored("Laterality")]
     ways = [part.decode("latin-1").strip() for part in header.stored("PatientOrientation")]
     usable = len(ways) == 2 and all(re.fullmatch(r"[APLRHF]{1,3}", way) for way in ways)
@@ -227,7 +236,8 @@ def looking(header: Header) -> dict[str, Any]:
 
 
 def place(made: Source, headers: Sequence[Header], scan: Scan) -> None:
-    """Where the planes lie: as the files say for single slices, as the scan says for an image of many frames."""
+    """Where the planes lie: as the files say for single slices, as the scan says for an image of
+    many frames."""
     first = headers[0]
     if scan.affine is None:
         spacing = first.numbers("PixelSpacing", 2)
@@ -266,8 +276,9 @@ def thick(header: Header) -> float | None:
 
 
 def cosines(header: Header, orientation: np.ndarray) -> list[str] | None:
-    """ImageOrientationPatient digit by digit, as OHIF takes a map with any other digits for oblique; of a number that is
-    longer than the 16 characters allowed, as many digits as fit. None where it is not the orientation of these planes."""
+    """ImageOrientationPatient digit by digit, as OHIF takes a map with any other digits for
+    oblique; of a number that is longer than the 16 characters allowed, as many digits as fit. None
+    where it is not the orientation of these planes."""
     told = header.numbers("ImageOrientationPatient", 6)
     if told is None or np.abs(told - orientation.ravel()).max() > 1e-2:
         return None
@@ -283,7 +294,8 @@ def decimal(text: str) -> str:
 
 
 def group(header: Header, keyword: str, frame: int) -> Header:
-    """A functional group that all frames share, or else that of this frame (from 1); empty where there is none."""
+    """A functional group that all frames share, or else that of this frame (from 1); empty where
+    there is none."""
     from pydicom.dataset import Dataset
 
     for kind, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", frame - 1)):

@@ -1,8 +1,10 @@
-"""Text of DICOM headers: which characters its bytes mean, and the character set that it is written in again.
+"""Text of DICOM headers: which characters its bytes mean, and the character set that it is written
+in again.
 
-The header names its character set (PS3.3 C.12.1.1.2), and scanners, gateways and scripts name it wrongly. What the header
-says is believed as long as the bytes agree; else they are UTF-8 where they are valid UTF-8, and Latin-1 where not. Then
-Latin-1 is a guess, but one that leaves every byte as it was.
+The header names its character set (PS3.3 C.12.1.1.2), and scanners, gateways and scripts name it
+wrongly. What the header says is believed as long as the bytes agree; else they are UTF-8 where they
+are valid UTF-8, and Latin-1 where not. Then Latin-1 is a guess, but one that leaves every byte as
+it was.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ SPELLINGS = (
 
 
 def charset(declared: Sequence[str], texts: Sequence[bytes]) -> tuple[tuple[str, ...], str]:
-    """The defined terms in which these texts are read, and what was wrong with the declared ones ("" if nothing).
+    """The defined terms in which these texts are read, and what was wrong with the declared ones
+    ("" if nothing).
 
     Args:
         declared: values of SpecificCharacterSet as the header has them; empty where it has none.
@@ -78,7 +81,8 @@ def escaped(texts: Sequence[bytes]) -> tuple[str, ...]:
 
 
 def agrees(texts: Sequence[bytes], terms: tuple[str, ...]) -> bool:
-    """Whether all texts are text in these terms: every byte has a meaning, and none is a control character."""
+    """Whether all texts are text in these terms: every byte has a meaning, and none is a control
+    character."""
     try:
         read = [decode(text, terms) for text in texts]
     except (UnicodeError, LookupError):
@@ -102,7 +106,8 @@ def decode(text: bytes, terms: tuple[str, ...]) -> str:
 
 
 def writable(values: Mapping[str, str], terms: tuple[str, ...]) -> tuple[str, ...]:
-    """These terms where the values (by keyword) can be written in them and read again, else UTF-8."""
+    """These terms where the values (by keyword) can be written in them and read again, else
+    UTF-8."""
     from pydicom.charset import convert_encodings, decode_bytes, encode_string
     from pydicom.datadict import dictionary_VR
     from pydicom.valuerep import PersonName

@@ -1,4 +1,5 @@
-"""Single values of DICOM attributes, put right where they are malformed and clear, left out where they are not."""
+"""Single values of DICOM attributes, put right where they are malformed and clear, left out where
+they are not."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# Characters that a value may have, for attributes whose text is cut there; identifiers are never cut, see `text`
+# Characters that a value may have, for attributes whose text is cut there; identifiers are never
+# cut, see `text`
 LONGEST = {"LO": 64, "SH": 16, "PN": 64, "CS": 16, "ST": 1024, "LT": 10240}
 WHO = "PatientID"  # says who it is: kept as it stands, however long
 NEVER_CUT = ("AccessionNumber", "StudyID", "IssuerOfPatientID")
@@ -92,7 +94,8 @@ def code(keyword: str, value: str) -> tuple[str | None, str]:
 
 
 def text(keyword: str, vr: str, value: str) -> tuple[str | None, str]:
-    """Without control characters, and as long as the standard allows. Who it is, is never cut to be somebody else."""
+    """Without control characters, and as long as the standard allows. Who it is, is never cut to be
+    somebody else."""
     made = "".join(c if c.isprintable() or c == "\x1b" else " " for c in value).strip()
     wrong = "" if made == value.strip() else "has control characters, left out"
     most = LONGEST.get(vr, 64)

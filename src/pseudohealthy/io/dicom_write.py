@@ -1,9 +1,11 @@
-"""Findings as DICOM objects beside the series they were made from: segmentation, parametric map, secondary capture.
+"""Findings as DICOM objects beside the series they were made from: segmentation, parametric map,
+secondary capture.
 
-Segmentation (PS3.3 A.51), Parametric Map (A.75) and Secondary Capture (A.8.1) of highdicom, in the study of the source
-and its frame of reference, each a series of its own with new UIDs. Patient and study are copied from the source, as they
-must be in every derived object: these files are the one output that identifies whom the source identifies. highdicom
-never sees a header of the source: it is given places and names that `dicom_source` has checked.
+Segmentation (PS3.3 A.51), Parametric Map (A.75) and Secondary Capture (A.8.1) of highdicom, in the
+study of the source and its frame of reference, each a series of its own with new UIDs. Patient and
+study are copied from the source, as they must be in every derived object: these files are the one
+output that identifies whom the source identifies. highdicom never sees a header of the source: it
+is given places and names that `dicom_source` has checked.
 """
 
 from __future__ import annotations
@@ -23,15 +25,17 @@ from pseudohealthy.version import __version__
 BODY = ("38266002", "SCT", "Entire body")  # where in the body a scan was taken is not known
 DESCRIPTION = "Anomaly {} - pseudohealthy, research use only"
 SERIES = {"mask": 9001, "map": 9002, "panel": 9003}  # numbers
-# SOP classes that stand in for the source's while highdicom builds an object: it knows them, and what they lack
+# SOP classes that stand in for the source's while highdicom builds an object: it knows them, and
+# what they lack
 SLICE, FRAMES, RADIOGRAPH = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "2.1", "1"))
 
 
 def write_segmentation(mask: np.ndarray, scan: Scan, path: Path, source: Source | None = None) -> Path:
-    """mask (D, H, W) bool as a binary Segmentation with one segment "anomaly", frame for frame on the source's planes.
+    """mask (D, H, W) bool as a binary Segmentation with one segment "anomaly", frame for frame on
+    the source's planes.
 
-    Empty planes are left out, as the standard allows, unless all are empty. source: of this scan, where it is known
-    already. Faults: see `dicom_source.read`.
+    Empty planes are left out, as the standard allows, unless all are empty. source: of this scan,
+    where it is known already. Faults: see `dicom_source.read`.
     """
     told = "voxels of the anomaly map above the threshold"
     mask, _ = acquired(mask, scan)
@@ -39,8 +43,9 @@ def write_segmentation(mask: np.ndarray, scan: Scan, path: Path, source: Source 
 
 
 def write_map(values: np.ndarray, scan: Scan, path: Path, source: Source | None = None) -> Path:
-    """values (D, H, W) as a float32 Parametric Map; of a radiograph, which has no frame of reference, as a fractional
-    Segmentation of values / max(1, largest value) in 255 steps. Faults: see `dicom_source.read`."""
+    """values (D, H, W) as a float32 Parametric Map; of a radiograph, which has no frame of
+    reference, as a fractional Segmentation of values / max(1, largest value) in 255 steps. Faults:
+    see `dicom_source.read`."""
     import highdicom as hd
     from pydicom.dataset import Dataset
     from pydicom.sr.codedict import codes
@@ -77,8 +82,8 @@ def write_map(values: np.ndarray, scan: Scan, path: Path, source: Source | None 
 
 
 def _ascend(made: Any, orientation: np.ndarray) -> None:
-    """The frames of a map from one end of the slice normal to the other: highdicom writes them the other way round, and
-    dcmqi stacks them along the normal as they come."""
+    """The frames of a map from one end of the slice normal to the other: highdicom writes them the
+    other way round, and dcmqi stacks them along the normal as they come."""
     groups = made.PerFrameFunctionalGroupsSequence
     normal = np.cross(*np.reshape(orientation, (2, 3)))
     places = np.array([group.PlanePositionSequence[0].ImagePositionPatient for group in groups], float)
@@ -91,7 +96,8 @@ def _ascend(made: Any, orientation: np.ndarray) -> None:
 
 
 def write_capture(picture: np.ndarray, scan: Scan, path: Path, source: Source | None = None) -> Path:
-    """picture (rows, columns, 3) uint8 as an RGB Secondary Capture. Faults: see `dicom_source.read`."""
+    """picture (rows, columns, 3) uint8 as an RGB Secondary Capture. Faults: see
+    `dicom_source.read`."""
     import highdicom as hd
 
     source = source or read(scan)
@@ -161,7 +167,8 @@ def _new(what: str) -> dict[str, Any]:
 
 
 def _images(source: Source) -> list[Any]:
-    """Images as highdicom wants its sources, with places and names alone; one for each plane, or one of many frames."""
+    """Images as highdicom wants its sources, with places and names alone; one for each plane, or
+    one of many frames."""
     images = []
     for number in range(len(source.references)):
         ds = _image(source, number)
@@ -250,7 +257,8 @@ def _refer(made: Any, source: Source) -> None:
 
 
 def _measure(made: Any, source: Source) -> None:
-    """Orientation as the source writes it, and the distance of the planes, which highdicom leaves out of a sheared grid."""
+    """Orientation as the source writes it, and the distance of the planes, which highdicom leaves
+    out of a sheared grid."""
     if source.orientation is None or "SharedFunctionalGroupsSequence" not in made:
         return
     shared = made.SharedFunctionalGroupsSequence[0]

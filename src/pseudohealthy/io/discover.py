@@ -1,4 +1,5 @@
-"""What lies under a path: scans that can be read, and everything left out with its reason. Opens headers only."""
+"""What lies under a path: scans that can be read, and everything left out with its reason. Opens
+headers only."""
 
 from __future__ import annotations
 
@@ -55,14 +56,16 @@ def discover(inputs: Sequence[Path | str], named: str = "series") -> tuple[list[
 
 
 def survey(inputs: Sequence[Path | str], named: str = "series") -> Survey:
-    """All scans under the inputs (files, folders, zips, idx items "file.gz#12", channels "t1.nii|t2.nii"), with unique
-    case ids.
+    """All scans under the inputs (files, folders, zips, idx items "file.gz#12", channels
+    "t1.nii|t2.nii"), with unique case ids.
 
     Args:
         inputs: What is given; a file or a folder of files.
-        named: What DICOM cases are called by: "series" (their SeriesInstanceUID) or "path" (their folders and files).
+        named: What DICOM cases are called by: "series" (their SeriesInstanceUID) or "path" (their
+            folders and files).
 
-    Raises Fault NOT_FOUND or NO_INPUT (exit 3), ID_COLLISION (exit 2) for a file given twice, ARCHIVE (exit 8).
+    Raises Fault NOT_FOUND or NO_INPUT (exit 3), ID_COLLISION (exit 2) for a file given twice,
+    ARCHIVE (exit 8).
     """
     if named not in NAMES:
         raise Fault("USAGE", f"cases cannot be named by '{named}'", f"one of: {', '.join(NAMES)}", exit=USAGE)
@@ -101,7 +104,8 @@ def split_item(given: Path | str) -> tuple[Path, int | None]:
 
 
 def _channels(parts: Sequence[str]) -> Survey:
-    """Files that are the channels of one image, in the order of the run's; the case is called by the first."""
+    """Files that are the channels of one image, in the order of the run's; the case is called by
+    the first."""
     if not all(part.strip() for part in parts):
         raise Fault("USAGE", f"a channel of '{'|'.join(parts)}' is empty", "write FILE|FILE|...", exit=USAGE)
     paths = [Path(part.strip()) for part in parts]
@@ -118,7 +122,8 @@ def _channels(parts: Sequence[str]) -> Survey:
 
 
 def kind_of(path: Path) -> str:
-    """ "nifti", "dicom", "raster", "array", "idx", "zip" or "": by name, for unknown names by the first bytes."""
+    """ "nifti", "dicom", "raster", "array", "idx", "zip" or "": by name, for unknown names by the
+    first bytes."""
     name = path.name.lower()
     if name.endswith(NIFTI):
         return "nifti"
@@ -156,7 +161,8 @@ def _under(path: Path, item: int | None, named: str, label: str) -> Survey:
 
 
 def _picked(found: Survey, item: int | None) -> Survey:
-    """Scan `item` of a path, from 0 in the order in which `inspect` lists them; all where none is named."""
+    """Scan `item` of a path, from 0 in the order in which `inspect` lists them; all where none is
+    named."""
     if item is None:
         return found
     if item >= len(found.sources):
@@ -166,7 +172,8 @@ def _picked(found: Survey, item: int | None) -> Survey:
 
 
 def _unpacked(path: Path, named: str, label: str) -> Path:
-    """The files of a zip; why it is refused is said without its name, which an archive may have made of a patient's."""
+    """The files of a zip; why it is refused is said without its name, which an archive may have
+    made of a patient's."""
     from pseudohealthy.io.unzip import unpack
 
     try:
@@ -220,7 +227,8 @@ def _folder(root: Path, named: str, given: str) -> Survey:
 
 
 def _beside(path: Path, images: set[Path]) -> str:
-    """What a file is that goes with others and is never read by itself; empty for every other file."""
+    """What a file is that goes with others and is never read by itself; empty for every other
+    file."""
     name = path.name.lower()
     if name.startswith(".") or name in SYSTEM:
         return "hidden or system files"
@@ -294,7 +302,8 @@ def _dicom(paths: list[Path], root: Path, named: str, given: str) -> Survey:
 
 
 def _named_by_path(group: Group, groups: list[Group], root: Path) -> str:
-    """What a DICOM case is called by its path: its file, or its folder, with what tells it from others there."""
+    """What a DICOM case is called by its path: its file, or its folder, with what tells it from
+    others there."""
     first, beside = group.paths[0], [g for g in groups if g.paths[0].parent == group.paths[0].parent]
     if root.is_file() or (len(group.paths) == 1 and len(beside) > 1):
         name = first.stem if first.suffix.lower() in DICOM else first.name

@@ -1,4 +1,5 @@
-"""Case ids that do not meet, whatever the files are called: every input is its own case, none takes the others down."""
+"""Case ids that do not meet, whatever the files are called: every input is its own case, none takes
+the others down."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ from pseudohealthy.progress import say
 
 
 def distinct(sources: list[Source]) -> list[Source]:
-    """The sources under ids that do not meet. A series stays what it is called; other files are told apart by their endings
-    within a folder, by the folders above, nearest first, and at last by a digest of their names. Fault ID_COLLISION."""
+    """The sources under ids that do not meet. A series stays what it is called; other files are
+    told apart by their endings within a folder, by the folders above, nearest first, and at last by
+    a digest of their names. Fault ID_COLLISION."""
     if twice := _twice(sources):
         raise twice
     ids = _apart(sources, _of_series(sources))
@@ -39,8 +41,9 @@ def _twice(sources: list[Source]) -> Fault | None:
 
 
 def _of_series(sources: list[Source]) -> list[str]:
-    """The ids, those of DICOM series distinct among themselves: more digits where two series share the first ones, and a
-    number where one series holds several volumes that nothing else tells apart."""
+    """The ids, those of DICOM series distinct among themselves: more digits where two series share
+    the first ones, and a number where one series holds several volumes that nothing else tells
+    apart."""
     ids = [source.case_id for source in sources]
     alike: dict[str, list[int]] = {}
     for place, source in enumerate(sources):
@@ -60,8 +63,9 @@ def _of_series(sources: list[Source]) -> list[str]:
 
 
 def _apart(sources: list[Source], ids: list[str]) -> list[str]:
-    """The ids, those of files of one folder told apart by their endings (a.nii, a.nii.gz), and where these are equal, too,
-    by a digest of their names (A.png and a.png, or names that differ in what an id cannot hold). It is said."""
+    """The ids, those of files of one folder told apart by their endings (a.nii, a.nii.gz), and
+    where these are equal, too, by a digest of their names (A.png and a.png, or names that differ in
+    what an id cannot hold). It is said."""
     keys = [
         None if s.origin or len(s.paths) > 1 else (s.paths[0].parent, ids[k].casefold()) for k, s in enumerate(sources)
     ]
@@ -82,7 +86,8 @@ def _apart(sources: list[Source], ids: list[str]) -> list[str]:
 
 
 def _above(sources: list[Source], ids: list[str], depth: int, place: int) -> str:
-    """The id with the names of so many folders above the file (of a DICOM series: above its folder)."""
+    """The id with the names of so many folders above the file (of a DICOM series: above its
+    folder)."""
     source = sources[place]
     if source.origin:
         return ids[place]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 def sha256(paths: Sequence[Path]) -> str:
-    """Of one file its sha256; of several (a DICOM series) the sha256 of their sorted ones, so that names do not count."""
+    """Of one file its sha256; of several (a DICOM series) the sha256 of their sorted ones, so that
+    names do not count."""
     digests = []
     for path in paths:
         with open(path, "rb") as file:

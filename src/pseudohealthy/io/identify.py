@@ -1,4 +1,5 @@
-"""Which DICOM series a file, folder or zip holds, by the first header in it; pixels are not read and nothing is unpacked."""
+"""Which DICOM series a file, folder or zip holds, by the first header in it; pixels are not read
+and nothing is unpacked."""
 
 from __future__ import annotations
 

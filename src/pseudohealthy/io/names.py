@@ -1,7 +1,9 @@
-"""What cases are called: harmless, distinct, and for DICOM without a word of whoever named the folders.
+"""What cases are called: harmless, distinct, and for DICOM without a word of whoever named the
+folders.
 
-An archive exports folders and files named after patients. So a DICOM case is called by its series, and what is said about
-its files counts them instead of naming them; the key of `detect` (see `detection.key`) says which is which.
+An archive exports folders and files named after patients. So a DICOM case is called by its series,
+and what is said about its files counts them instead of naming them; the key of `detect` (see
+`detection.key`) says which is which.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from pathlib import Path
 
 NAMES = ("series", "path")  # of DICOM cases: by their series, or by their folders and files
 DIGITS = 8  # hexadecimal ones of a series; twice as many where two series would meet
-# Names of files that only count, such as IM0001: without an ending they may be a number or word of a message as well
+# Names of files that only count, such as IM0001: without an ending they may be a number or word of
+# a message as well
 COUNTED = re.compile(
     r"(im|img|image|i|ct|mr|pt|slice|scan|series|file|copy|dcm|dicom|ima|z|[-_. ]|(?<!\d)\d{1,5}(?!\d))+", re.I
 )
@@ -25,7 +28,8 @@ AFTER = r"(?=$|[:#)';]| (?:and|cannot|counts|declares|ends|frame|has|holds|is|li
 
 
 def safe(name: str) -> str:
-    """A case id that is a harmless file name on every system: word characters, dots and dashes, at most 100 bytes."""
+    """A case id that is a harmless file name on every system: word characters, dots and dashes, at
+    most 100 bytes."""
     clean = re.sub(r"[^\w.\-]+", "_", unicodedata.normalize("NFC", name)).strip("._-") or "case"
     if len(clean.encode()) > 100:
         clean = clean.encode()[:90].decode(errors="ignore") + "-" + digest(name)
@@ -43,14 +47,17 @@ def digest(text: str, digits: int = DIGITS) -> str:
 
 
 def series_id(uid: str, part: str = "", digits: int = 0) -> str:
-    """The case id of a DICOM series, or of one part of it: "series-1a2b3c4d", "series-1a2b3c4d-b1000"."""
+    """The case id of a DICOM series, or of one part of it: "series-1a2b3c4d",
+    "series-1a2b3c4d-b1000"."""
     return f"series-{digest(uid, digits or DIGITS)}" + (f"-{safe(part)}" if part else "")
 
 
 def distinct(ids: Sequence[str], ways: Iterable[Callable[[int], str]]) -> list[str]:
-    """The ids, those that meet (also where letter case does not count) renamed by one way after the other until none do.
+    """The ids, those that meet (also where letter case does not count) renamed by one way after the
+    other until none do.
 
-    A way gives the new id of the case at a place; ids that still meet afterwards are returned as they are.
+    A way gives the new id of the case at a place; ids that still meet afterwards are returned as
+    they are.
     """
     ids = list(ids)
     for way in ways:

@@ -1,7 +1,8 @@
-"""NIfTI-1 and -2: read by content, refused rather than guessed, written back on the very grid they came on.
+"""NIfTI-1 and -2: read by content, refused rather than guessed, written back on the very grid they
+came on.
 
-Header and data are parsed here with nibabel's header classes, because a truncated file, a lying header or a gzip
-bomb has to be noticed before memory is taken.
+Header and data are parsed here with nibabel's header classes, because a truncated file, a lying
+header or a gzip bomb has to be noticed before memory is taken.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ TOOL = re.compile(rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFN
 
 @dataclass
 class NiftiOrigin:
-    """How the stored array became (D, H, W): out axis a is stored axis `axes[a]`, reversed where `flips[a]`."""
+    """How the stored array became (D, H, W): out axis a is stored axis `axes[a]`, reversed where
+    `flips[a]`."""
 
     header: Any
     axes: tuple[int, int, int]
@@ -43,11 +45,13 @@ class NiftiOrigin:
 
 
 def read(path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000, item: int | None = None) -> Scan:
-    """One 3-D (or 2-D) image in canonical order for `plane`; see PLANES. "native": last axis = planes, no flips.
+    """One 3-D (or 2-D) image in canonical order for `plane`; see PLANES. "native": last axis =
+    planes, no flips.
     item: which volume of a 4-D series, from 0.
 
-    Raises Fault: EMPTY_FILE, NOT_NIFTI, TRUNCATED, BAD_DIMS, BAD_SPACING, BAD_AFFINE, DTYPE, IS_4D, TOO_LARGE (exit 7),
-    NONFINITE. Files without an orientation, with disagreeing or sheared forms are read with a warning.
+    Raises Fault: EMPTY_FILE, NOT_NIFTI, TRUNCATED, BAD_DIMS, BAD_SPACING, BAD_AFFINE, DTYPE, IS_4D,
+    TOO_LARGE (exit 7), NONFINITE. Files without an orientation, with disagreeing or sheared forms
+    are read with a warning.
     """
     if plane != "native" and plane not in PLANES:
         raise Fault("PLANE", f"unknown plane '{plane}'", f"choose {', '.join(PLANES)} or native", exit=2)
@@ -99,7 +103,8 @@ def arranged(voxels: np.ndarray, affine: np.ndarray, plane: str, warnings: list[
 
 
 def write(array: np.ndarray, origin: NiftiOrigin, path: Path, dtype: Any) -> Path:
-    """(D, H, W) or (C, D, H, W) on the stored grid, with the stored header: shape, both forms, codes, units, zooms."""
+    """(D, H, W) or (C, D, H, W) on the stored grid, with the stored header: shape, both forms,
+    codes, units, zooms."""
     channels = array if array.ndim == 4 else array[None]
     channels = np.flip(channels, tuple(1 + a for a in range(3) if origin.flips[a]))
     stored = channels.transpose(0, *(1 + int(a) for a in np.argsort(origin.axes)))
@@ -118,7 +123,8 @@ def write(array: np.ndarray, origin: NiftiOrigin, path: Path, dtype: Any) -> Pat
 
 
 def write_on_affine(array: np.ndarray, affine: np.ndarray, path: Path, dtype: Any) -> Path:
-    """(D, H, W) or (C, D, H, W) as a new NIfTI with i = columns, j = rows, k = planes, for DICOM and bare arrays."""
+    """(D, H, W) or (C, D, H, W) as a new NIfTI with i = columns, j = rows, k = planes, for DICOM
+    and bare arrays."""
     stored = (array if array.ndim == 4 else array[None]).transpose(3, 2, 1, 0)
     stored = stored[..., 0] if stored.shape[3] == 1 else stored
     affine = affine[:, [2, 1, 0, 3]]
@@ -211,7 +217,8 @@ def _dtype(header: Any) -> np.dtype:
 
 
 def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndarray:
-    """Index (i, j, k) -> RAS+ mm: sform first, then qform, then nibabel's fallback with a warning."""
+    """Index (i, j, k) -> RAS+ mm: sform first, then qform, then nibabel's fallback with a
+    warning."""
     zooms = np.array(header["pixdim"][1:4], np.float64)[: len(shape)]
     if not np.isfinite(zooms).all() or (zooms == 0).any():
         raise Fault("BAD_SPACING", f"voxel sizes {zooms.tolist()} in the header", "repair pixdim")
@@ -294,7 +301,8 @@ def _take(stream: BinaryIO, count: int) -> bytes:
 
 
 def _fill(stream: BinaryIO, buffer: np.ndarray) -> int:
-    """Fill in chunks, so that memory is touched only for bytes that exist; the number of bytes found."""
+    """Fill in chunks, so that memory is touched only for bytes that exist; the number of bytes
+    found."""
     done = 0
     try:
         while done < len(buffer):

@@ -12,7 +12,8 @@ from pseudohealthy.errors import BAD_OUTPUT, Fault
 
 
 def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
-    """An output folder, made where missing. Fault (exit 6) when it is a file, not writable, or not empty."""
+    """An output folder, made where missing. Fault (exit 6) when it is a file, not writable, or not
+    empty."""
     folder = Path(folder)
     try:
         if folder.exists() and not folder.is_dir():
@@ -42,9 +43,11 @@ _claimed: dict[
 
 
 def claim(folder: Path) -> None:
-    """Keep other processes from writing into `folder` as long as this one lives. Fault OUTPUT_BUSY (exit 6).
+    """Keep other processes from writing into `folder` as long as this one lives. Fault OUTPUT_BUSY
+    (exit 6).
 
-    The folder itself is locked: no lock file is left behind, and the lock ends with the process, even with kill -9.
+    The folder itself is locked: no lock file is left behind, and the lock ends with the process,
+    even with kill -9.
     """
     try:
         import fcntl
@@ -78,8 +81,8 @@ def release(folder: Path) -> None:
 
 @contextmanager
 def output_folder(out: Path | str | None, *, overwrite: bool = False) -> Iterator[Path | None]:
-    """`prepare_folder` for what is written at the end; None for None. Where a Fault comes first, folders that were made for
-    it go away again."""
+    """`prepare_folder` for what is written at the end; None for None. Where a Fault comes first,
+    folders that were made for it go away again."""
     if out is None:
         yield None
         return

@@ -1,4 +1,5 @@
-"""Pictures and bare arrays: PNG, JPEG, TIFF, BMP, .npy and MNIST's idx files. Values stay as stored, never rescaled."""
+"""Pictures and bare arrays: PNG, JPEG, TIFF, BMP, .npy and MNIST's idx files. Values stay as
+stored, never rescaled."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from pseudohealthy.io.mask import drawn
 from pseudohealthy.io.scan import Scan, as_float, finite, luminance
 
 MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
-# Pixels a byte of a file can stand for at most. Deflate makes 1032 bytes of one, each of 8 one-bit pixels; LZW 2730.
+# Pixels a byte of a file can stand for at most. Deflate makes 1032 bytes of one, each of 8 one-bit
+# pixels; LZW 2730.
 DEFLATE, PNG_RATIO, RATIO, FAX_RATIO = 1100, 8 * 1100, 8 * 2800, 100_000
 # What Pillow's decoders raise at damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
@@ -37,7 +39,8 @@ IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E
 
 @dataclass
 class RasterOrigin:
-    """What a picture or array was stored as: numpy type and shape ((H, W) or (pages, H, W) for pictures)."""
+    """What a picture or array was stored as: numpy type and shape ((H, W) or (pages, H, W) for
+    pictures)."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -244,7 +247,8 @@ def _fits_uint16(array: np.ndarray) -> bool:
 
 
 def read_npy(path: Path, *, item: int | None = None, max_voxels: int = 512_000_000) -> Scan:
-    """A .npy of real numbers: (H, W), (H, W, 1), (D, H, W) or (C, D, H, W); `item` picks along the first axis.
+    """A .npy of real numbers: (H, W), (H, W, 1), (D, H, W) or (C, D, H, W); `item` picks along the
+    first axis.
 
     Never unpickles. Raises Fault PICKLE (exit 8), DTYPE, TRUNCATED, TOO_LARGE (exit 7), SHAPE.
     """
@@ -295,7 +299,8 @@ def read_idx(path: Path, item: int) -> Scan:
 
 
 def idx(path: Path) -> np.ndarray:
-    """All of an idx file (plain or .gz, by content), read-only; kept in memory while it is being used."""
+    """All of an idx file (plain or .gz, by content), read-only; kept in memory while it is being
+    used."""
     stat = os.stat(path)
     return _idx(Path(path), stat.st_mtime_ns, stat.st_size)
 
@@ -346,8 +351,8 @@ def _idx_header(file: Any, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
 def write(array: np.ndarray, origin: Any, folder: Path, stem: str, *, npy: bool = False) -> Path:
     """(D, H, W) or (C, D, H, W) beside a picture or array, in the array's own type.
 
-    npy: an array goes back to .npy, in its own shape. One 8- or 16-bit plane is a PNG; several planes, and floats,
-    which PNG cannot hold, are a TIFF with one page a plane (channels first).
+    npy: an array goes back to .npy, in its own shape. One 8- or 16-bit plane is a PNG; several
+    planes, and floats, which PNG cannot hold, are a TIFF with one page a plane (channels first).
     """
     from PIL import Image
 

@@ -51,8 +51,9 @@ def read(
 
 
 def read_image(spec: str, root: Path, **kw: Any) -> Scan:
-    """The scan a manifest's `image` cell names: channels separated by "|", each a path below `root`, an item such as
-    "file.gz#12", or a glob of 2-D files, naturally sorted, as planes. Raises Fault GRID_MISMATCH, PATH_ESCAPE (exit 8).
+    """The scan a manifest's `image` cell names: channels separated by "|", each a path below
+    `root`, an item such as "file.gz#12", or a glob of 2-D files, naturally sorted, as planes.
+    Raises Fault GRID_MISMATCH, PATH_ESCAPE (exit 8).
     """
     return usable(_joined([_item(part, root, False, **kw) for part in spec.split("|")]))
 
@@ -69,12 +70,14 @@ def _joined(scans: list[Scan]) -> Scan:
 
 
 def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), resample: bool = False) -> np.ndarray:
-    """The mask a manifest cell names as bool (D, H, W) on the scan's grid, whatever axis order it is stored in.
+    """The mask a manifest cell names as bool (D, H, W) on the scan's grid, whatever axis order it
+    is stored in.
 
-    0 is background, everything else lesion except the labels in `ignore`. Accepted are {0, one value}, small integer
-    labels, and shades cut at half; the latter two are noted in ``scan.warnings``, see `io.mask`. resample: a mask on
-    another grid takes the value of its nearest voxel in mm, and that is noted. Raises Fault GRID_MISMATCH, MASK_VALUES,
-    MASK_OVERLAY, MASK_INVERTED.
+    0 is background, everything else lesion except the labels in `ignore`. Accepted are {0, one
+    value}, small integer labels, and shades cut at half; the latter two are noted in
+    ``scan.warnings``, see `io.mask`. resample: a mask on another grid takes the value of its
+    nearest voxel in mm, and that is noted. Raises Fault GRID_MISMATCH, MASK_VALUES, MASK_OVERLAY,
+    MASK_INVERTED.
     """
     mask = _item(spec, root, True, plane="native" if scan.affine is not None else "axial")
     if mask.shape[0] > 1:
@@ -106,7 +109,8 @@ def only(path: Path | str) -> Source:
 def load_source(
     source: Source, plane: str, max_voxels: int, mask: bool = False, assume_spacing: float | None = None
 ) -> Scan:
-    """The scan of a source. Nothing that is said about a DICOM series named by its UID names its files."""
+    """The scan of a source. Nothing that is said about a DICOM series named by its UID names its
+    files."""
     try:
         scan = _loaded(source, plane, max_voxels, mask, assume_spacing)
     except Exception as error:
@@ -153,7 +157,8 @@ def _loaded(source: Source, plane: str, max_voxels: int, mask: bool, assume_spac
 
 
 def _require_placed(scan: Scan) -> None:
-    """Fault BAD_SPACING for voxel sizes and positions that are no patient's: sums and volumes of them would overflow."""
+    """Fault BAD_SPACING for voxel sizes and positions that are no patient's: sums and volumes of
+    them would overflow."""
     if scan.affine is None:
         return
     with np.errstate(over="ignore", invalid="ignore"):
@@ -213,7 +218,8 @@ def _stack(planes: list[Scan], first: Path, max_voxels: int) -> Scan:
 
 
 def _onto(values: np.ndarray, affine: np.ndarray, scan: Scan) -> np.ndarray | None:
-    """`values` (index -> mm by `affine`) on the scan's grid if that needs only a permutation and flips, else None."""
+    """`values` (index -> mm by `affine`) on the scan's grid if that needs only a permutation and
+    flips, else None."""
     assert scan.affine is not None
     change = np.linalg.inv(affine) @ scan.affine  # scan index -> mask index
     axes = np.abs(change[:3, :3]).argmax(axis=0)
@@ -233,7 +239,8 @@ def _onto(values: np.ndarray, affine: np.ndarray, scan: Scan) -> np.ndarray | No
 
 
 def _nearest(values: np.ndarray, affine: np.ndarray, scan: Scan) -> np.ndarray | None:
-    """`values` at the voxel nearest to each of the scan's; 0 outside. None where nothing that is marked would be left."""
+    """`values` at the voxel nearest to each of the scan's; 0 outside. None where nothing that is
+    marked would be left."""
     from scipy import ndimage
 
     assert scan.affine is not None
@@ -266,8 +273,8 @@ def _mismatch(scan: Scan, shape: tuple[int, ...], affine: np.ndarray | None, wha
 
 
 def _lying_as(scan: Scan, shape: Sequence[int], affine: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine of the same grid with its axes in the order and direction of the scan's, so that a message shows
-    what really differs; as they are where no axes answer each other."""
+    """Shape and affine of the same grid with its axes in the order and direction of the scan's, so
+    that a message shows what really differs; as they are where no axes answer each other."""
     assert scan.affine is not None
     change = np.linalg.inv(affine) @ scan.affine
     axes = np.abs(change[:3, :3]).argmax(axis=0)

@@ -1,4 +1,5 @@
-"""One scan in memory: voxels in native units, where they lie in the patient, and how to put results back."""
+"""One scan in memory: voxels in native units, where they lie in the patient, and how to put results
+back."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ MIN_SIDE = 10  # rows and columns; smaller "images" are thumbnails or mistakes
 class Scan:
     """Voxels (C, D, H, W) float32 in the file's own units: channels, planes, rows, columns.
 
-    affine: float64 (4, 4), index (d, h, w, 1) -> patient RAS+ in mm; None where the file has no geometry.
+    affine: float64 (4, 4), index (d, h, w, 1) -> patient RAS+ in mm; None where the file has no
+    geometry.
     name: case id, safe as a file name, never taken from DICOM identifiers.
     kind: "nifti" | "dicom" | "raster" | "idx" | "array"; units: "HU" or "".
     origin: what the writer needs to put an array back on the file's grid.
@@ -173,7 +175,8 @@ def as_float(values: np.ndarray, warnings: list[str]) -> np.ndarray:
 
 
 def finite(voxels: np.ndarray, warnings: list[str]) -> np.ndarray:
-    """Replace up to 1 % of non-finite voxels by the lowest finite value, in place; more raise NONFINITE."""
+    """Replace up to 1 % of non-finite voxels by the lowest finite value, in place; more raise
+    NONFINITE."""
     bad = ~np.isfinite(voxels)
     n = int(bad.sum())
     if n == 0:
@@ -188,7 +191,8 @@ def finite(voxels: np.ndarray, warnings: list[str]) -> np.ndarray:
 
 
 def usable(scan: Scan) -> Scan:
-    """The scan itself, or Fault TOO_SMALL or CONSTANT_IMAGE where no method could say anything about it."""
+    """The scan itself, or Fault TOO_SMALL or CONSTANT_IMAGE where no method could say anything
+    about it."""
     _, d, h, w = scan.shape
     if min(h, w) < MIN_SIDE:
         raise Fault("TOO_SMALL", f"planes of {h} x {w} voxels ({d} of them)", f"needs at least {MIN_SIDE} x {MIN_SIDE}")
@@ -208,7 +212,8 @@ def invertible(affine: np.ndarray) -> bool:
 
 
 def of_a_patient(shape: tuple[int, ...], affine: np.ndarray) -> bool:
-    """Whether a (D, H, W) grid has the size of a patient or a part of one: not microns, not metres."""
+    """Whether a (D, H, W) grid has the size of a patient or a part of one: not microns, not
+    metres."""
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     extent = (steps * np.array(shape)).max()
     voxel = STEP_MM[0] <= steps.min() and steps.max() <= STEP_MM[1]
@@ -216,7 +221,8 @@ def of_a_patient(shape: tuple[int, ...], affine: np.ndarray) -> bool:
 
 
 def same_grid(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray, tolerance: float = 0.1) -> bool:
-    """Whether two affines put every corner of a (D, H, W) grid within `tolerance` voxels of each other."""
+    """Whether two affines put every corner of a (D, H, W) grid within `tolerance` voxels of each
+    other."""
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)
     apart = corners @ (affine - other)[:3, :3].T + (affine - other)[:3, 3]
     smallest = min(np.linalg.norm(a[:3, :3], axis=0).min() for a in (affine, other))

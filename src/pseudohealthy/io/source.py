@@ -13,7 +13,8 @@ from pseudohealthy.counts import many
 class Origin:
     """Where a DICOM case named by its series came from: what the key of `detect` says.
 
-    given: the input as it was given; root: the folder of it (of a zip, where it is unpacked); series: SeriesInstanceUID;
+    given: the input as it was given; root: the folder of it (of a zip, where it is unpacked);
+    series: SeriesInstanceUID;
     part: of the series, where it holds several volumes.
     """
 
@@ -25,9 +26,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class Source:
-    """One scan found but not loaded: a file, the files of a DICOM series or of an image's channels, or item `item` of an idx or .npy file.
+    """One scan found but not loaded: a file, the files of a DICOM series or of an image's channels,
+    or item `item` of an idx or .npy file.
 
-    origin: of a DICOM case that is named by its series; nothing said about it may then name its files.
+    origin: of a DICOM case that is named by its series; nothing said about it may then name its
+    files.
     """
 
     case_id: str
@@ -40,7 +43,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is not read, and why. hidden: it lies among DICOM files, so its name may be a patient's."""
+    """A file that is not read, and why. hidden: it lies among DICOM files, so its name may be a
+    patient's."""
 
     path: Path
     reason: str
@@ -49,7 +53,8 @@ class Skipped:
 
 @dataclass
 class Survey:
-    """All that lies under some inputs. beside: how many files of each kind go with images without being any."""
+    """All that lies under some inputs. beside: how many files of each kind go with images without
+    being any."""
 
     sources: list[Source] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)

@@ -11,7 +11,8 @@ from pseudohealthy.io.atomic import atomic
 
 
 def harmless_cell(text: str) -> str:
-    """A leading = + - @ (or tab, return) would run as a formula in a spreadsheet: prefix it with '."""
+    """A leading = + - @ (or tab, return) would run as a formula in a spreadsheet: prefix it with
+    '."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 

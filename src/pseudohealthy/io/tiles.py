@@ -8,7 +8,8 @@ import numpy as np
 
 
 def tiled(plane: np.ndarray) -> np.ndarray:
-    """Channels (C, H, W) in reading order as one picture (rows * H, columns * W), as square as can be; one is itself.
+    """Channels (C, H, W) in reading order as one picture (rows * H, columns * W), as square as can
+    be; one is itself.
 
     Places that stay empty have the lowest value.
     """

@@ -1,6 +1,8 @@
-"""Voxels turned to the patient's axes, and back to the order they are stored in: permutation and flips, no resampling.
+"""Voxels turned to the patient's axes, and back to the order they are stored in: permutation and
+flips, no resampling.
 
-So a model sees the same planes of a DICOM series and of the NIfTI file made of it, and each gets its results on its own grid.
+So a model sees the same planes of a DICOM series and of the NIfTI file made of it, and each gets
+its results on its own grid.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ WORLD = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1), "S"
 
 @dataclass(frozen=True)
 class Turn:
-    """Axis a of the turned array (..., D, H, W) is axis ``axes[a]`` of the stored one, reversed where ``flips[a]``."""
+    """Axis a of the turned array (..., D, H, W) is axis ``axes[a]`` of the stored one, reversed
+    where ``flips[a]``."""
 
     axes: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
@@ -47,7 +50,8 @@ class Turn:
 
 
 def turn_to(plane: str, affine: np.ndarray, shape: tuple[int, ...]) -> Turn:
-    """The turn that gives (planes, rows, columns) the directions of PLANES; affine: stored index -> RAS+ mm.
+    """The turn that gives (planes, rows, columns) the directions of PLANES; affine: stored index ->
+    RAS+ mm.
 
     A single plane is what it is, whatever plane is asked for. Raises Fault BAD_AFFINE.
     """
@@ -67,7 +71,8 @@ def turn_to(plane: str, affine: np.ndarray, shape: tuple[int, ...]) -> Turn:
 
 
 def turned(scan: Scan, plane: str) -> Scan:
-    """A scan as acquired with its planes cut along the patient's axes; its origin remembers how (`turn`)."""
+    """A scan as acquired with its planes cut along the patient's axes; its origin remembers how
+    (`turn`)."""
     assert scan.affine is not None
     turn = turn_to(plane, scan.affine, scan.shape[1:])
     origin = replace(scan.origin, turn=turn, plane=plane)
@@ -76,7 +81,8 @@ def turned(scan: Scan, plane: str) -> Scan:
 
 
 def acquired(array: np.ndarray, scan: Scan) -> tuple[np.ndarray, Scan]:
-    """An array (..., D, H, W) on the scan's planes and the scan, both in the order that was acquired."""
+    """An array (..., D, H, W) on the scan's planes and the scan, both in the order that was
+    acquired."""
     turn: Turn | None = getattr(scan.origin, "turn", None)
     if turn is None or scan.affine is None:
         return array, scan

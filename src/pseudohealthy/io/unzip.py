@@ -1,4 +1,5 @@
-"""Zip files from anywhere: unpacked into a private folder that disappears with the program, within limits."""
+"""Zip files from anywhere: unpacked into a private folder that disappears with the program, within
+limits."""
 
 from __future__ import annotations
 
@@ -28,9 +29,10 @@ _unpacked: list[tempfile.TemporaryDirectory] = []  # removed when the program en
 def unpack(path: Path) -> Path:
     """The folder (named as the archive) holding its files.
 
-    Raises Fault ARCHIVE (exit 8) for too many members, too many bytes or too high a ratio (counted while reading, not
-    as declared), encryption, links, names that leave the folder or occur twice; Fault METHOD for a compression that
-    Python does not know, NOT_ZIP for another kind of file, EMPTY_FILE, and TRUNCATED for a damaged file.
+    Raises Fault ARCHIVE (exit 8) for too many members, too many bytes or too high a ratio (counted
+    while reading, not as declared), encryption, links, names that leave the folder or occur twice;
+    Fault METHOD for a compression that Python does not know, NOT_ZIP for another kind of file,
+    EMPTY_FILE, and TRUNCATED for a damaged file.
     """
     _require_zip(path)
     folder = tempfile.TemporaryDirectory(prefix="pseudohealthy-")

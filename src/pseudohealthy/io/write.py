@@ -13,10 +13,11 @@ from pseudohealthy.io.scan import Scan
 def write_volume(array: np.ndarray, scan: Scan, folder: Path, stem: str, *, dtype: Any = None) -> Path:
     """Write (D, H, W) or (C, D, H, W) on the scan's own grid and return the path, suffix included.
 
-    NIfTI in: .nii.gz with the input's header and forms. DICOM and arrays with an affine: .nii.gz made from it.
-    Pictures, idx and radiographs: .png for 8 and 16 bits, .tiff for floats and stacks; .npy in: .npy.
-    dtype None: the picture's own depth, float32 for volumes. Boolean arrays are masks: 0 and 1, in pictures 0 and
-    255. Integers are rounded and clipped. Raises Fault OUTPUT (exit 6).
+    NIfTI in: .nii.gz with the input's header and forms. DICOM and arrays with an affine: .nii.gz
+    made from it. Pictures, idx and radiographs: .png for 8 and 16 bits, .tiff for floats and
+    stacks; .npy in: .npy. dtype None: the picture's own depth, float32 for volumes. Boolean arrays
+    are masks: 0 and 1, in pictures 0 and 255. Integers are rounded and clipped. Raises Fault OUTPUT
+    (exit 6).
     """
     array = np.asarray(array)
     if array.shape[-3:] != scan.shape[1:] or array.ndim not in (3, 4):

@@ -1,4 +1,5 @@
-"""From an image and its healthy twin to an anomaly map and a score: the operators every restorer shares."""
+"""From an image and its healthy twin to an anomaly map and a score: the operators every restorer
+shares."""
 
 from __future__ import annotations
 
@@ -21,27 +22,34 @@ from pseudohealthy.settings import check_fields
 class AnomalyMap:
     """How a residual becomes a map, and a map a score.
 
-    kind: what the signed residual x - x_healthy becomes: its magnitude ("absolute", the published choice), its square,
-        or only what is brighter ("positive") or darker ("negative") than the healthy twin.
-    smooth: Gaussian sigma, model pixels, of the *signed* residual before `kind`; noise cancels, lesions stay.
-    standardise: measures the smoothed signed residual in spreads of those of healthy validation planes, which are learnt
-        when training ends (until then, and in its validation, the residual is plain): "level" divides it by the spread
-        of all pixels together, so that maps of different methods share a unit; "pixel" subtracts each pixel's own mean
-        and divides by its own spread (where images lie alike and lesions are not where health varies most). Concerns
+    kind: what the signed residual x - x_healthy becomes: its magnitude ("absolute", the published
+        choice), its square, or only what is brighter ("positive") or darker ("negative") than the
+        healthy twin.
+    smooth: Gaussian sigma, model pixels, of the *signed* residual before `kind`; noise cancels,
+    lesions stay.
+    standardise: measures the smoothed signed residual in spreads of those of healthy validation
+        planes, which are learnt when training ends (until then, and in its validation, the residual
+        is plain): "level" divides it by the spread of all pixels together, so that maps of
+        different methods share a unit; "pixel" subtracts each pixel's own mean and divides by its
+        own spread (where images lie alike and lesions are not where health varies most). Concerns
         residual maps; a method's own map, and a control's, stays as it is.
     smooth_after: Gaussian sigma of the map itself.
     median: side of a square median filter on the map, model pixels, odd; 0 for none.
-    gate: the map is multiplied by the image's own brightness (0..1) to this power; 0 for none. For lesions that are
-        bright themselves (bleeding on CT, FLAIR, splotches): a smoothed residual spills over their rim, the gate cuts it
-        off. 2 prefers bright tissue, 32 keeps little but the brightest. Before `smooth_after` as well as after it, so that
-        what is dark lends nothing to its neighbours: a place then counts for the bright residual about it.
-    erode: model pixels taken off the rim of the foreground, where registration and partial volume leave residuals.
-    across: Gaussian sigma, planes, of the finished map along the planes of a volume: a lesion shows in several neighbours,
-        an accident of one plane does not. Stored thresholds are of maps smoothed alike; the validation of a training looks
-        at single planes and goes without, and so does a case of one plane.
-    score: "mean" over the foreground, "top" (mean of the highest `share` of it), "max", or "region": the sum over the
-        largest connected region of a plane above `level`.
-    share: fraction of the foreground that "top" averages. level: map value from which "region" counts.
+    gate: the map is multiplied by the image's own brightness (0..1) to this power; 0 for none. For
+        lesions that are bright themselves (bleeding on CT, FLAIR, splotches): a smoothed residual
+        spills over their rim, the gate cuts it off. 2 prefers bright tissue, 32 keeps little but
+        the brightest. Before `smooth_after` as well as after it, so that what is dark lends nothing
+        to its neighbours: a place then counts for the bright residual about it.
+    erode: model pixels taken off the rim of the foreground, where registration and partial volume
+    leave residuals.
+    across: Gaussian sigma, planes, of the finished map along the planes of a volume: a lesion shows
+        in several neighbours, an accident of one plane does not. Stored thresholds are of maps
+        smoothed alike; the validation of a training looks at single planes and goes without, and so
+        does a case of one plane.
+    score: "mean" over the foreground, "top" (mean of the highest `share` of it), "max", or
+        "region": the sum over the largest connected region of a plane above `level`.
+    share: fraction of the foreground that "top" averages. level: map value from which "region"
+    counts.
     quantile: of healthy validation map values, that becomes the stored threshold.
     """
 
@@ -76,7 +84,8 @@ class AnomalyMap:
         mean: Tensor | float = 0.0,
         spread: Tensor | float = 1.0,
     ) -> Tensor:
-        """Map (B, S, S) from images and twins (B, C, S, S) in [-1, 1]; summed over channels (Wolleb 2022, eq. 7).
+        """Map (B, S, S) from images and twins (B, C, S, S) in [-1, 1]; summed over channels (Wolleb
+        2022, eq. 7).
 
         mean, spread: (C, S, S) of healthy residuals, a restorer's buffers, for `standardise`.
         """
@@ -96,17 +105,20 @@ class AnomalyMap:
         return smooth(images.float() - healthy.float(), self.smooth)
 
     def finish(self, maps: Tensor, images: Tensor, foreground: Tensor) -> Tensor:
-        """Filters, gate and foreground, for maps (B, S, S) that a method or a control computed itself as well."""
+        """Filters, gate and foreground, for maps (B, S, S) that a method or a control computed
+        itself as well."""
         gate = ((images.mean(1) + 1) / 2).clamp(0, 1) ** self.gate if self.gate else 1.0
         if self.smooth_after:
             maps = smooth((maps * gate)[:, None], self.smooth_after)[:, 0]
         return median(maps, self.median) * gate * self.inside(foreground)
 
     def along(self, maps: Tensor, foreground: Tensor, planes: Sequence[int], counted: Tensor | None = None) -> Tensor:
-        """Finished maps (D, S, S) of one case, smoothed `across` its planes; planes: the number of each in its volume.
+        """Finished maps (D, S, S) of one case, smoothed `across` its planes; planes: the number of
+        each in its volume.
 
-        Where planes are missing or have no foreground, the others' weights make up for them. counted: (D,) bool, the
-        planes whose scores count (all by default); the others lend nothing, so that no score hangs on them.
+        Where planes are missing or have no foreground, the others' weights make up for them.
+        counted: (D,) bool, the planes whose scores count (all by default); the others lend nothing,
+        so that no score hangs on them.
         """
         busy = foreground.flatten(1).any(1)
         if not self.across or busy.sum() < 2:
@@ -130,7 +142,8 @@ class AnomalyMap:
         return inside
 
     def score_of(self, maps: Tensor, foreground: Tensor) -> float:
-        """One number for a case or a plane: maps and foreground of equal shape, any number of planes."""
+        """One number for a case or a plane: maps and foreground of equal shape, any number of
+        planes."""
         values = maps[foreground.bool()]
         if values.numel() == 0:
             return 0.0
@@ -146,7 +159,8 @@ class AnomalyMap:
         return values.topk(count).values.mean().item()
 
     def describe(self, own: str = "") -> str:
-        """Post-processing in words, for every record of an evaluation; own: how a method made its map itself."""
+        """Post-processing in words, for every record of an evaluation; own: how a method made its
+        map itself."""
         steps = [own or f"{self.kind} residual"]
         steps += [f"signed residual smoothed by sigma {self.smooth:g} px"] if self.smooth and not own else []
         steps += [f"in healthy spreads by {self.standardise}"] if self.standardise != "none" and not own else []

@@ -8,7 +8,8 @@ from torch import Tensor
 
 
 def smooth(images: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian filter of (B, C, H, W), reflected at the border, truncated at 3 sigma; per image and channel.
+    """Separable Gaussian filter of (B, C, H, W), reflected at the border, truncated at 3 sigma; per
+    image and channel.
 
     In the images' own precision, under autocast, too.
     """
@@ -33,7 +34,8 @@ def convolved(padded: Tensor, kernel: Tensor, axis: int) -> Tensor:
 
 
 def weighted(padded: Tensor, kernel: Tensor, axis: int) -> Tensor:
-    """Sum of views along an axis, each shifted by one and weighted by its entry of an odd, symmetric kernel (K,)."""
+    """Sum of views along an axis, each shifted by one and weighted by its entry of an odd,
+    symmetric kernel (K,)."""
     size, middle = padded.shape[axis] - len(kernel) + 1, len(kernel) // 2
     total = kernel[middle] * padded.narrow(axis, middle, size)
     for index in range(middle):

@@ -1,4 +1,5 @@
-"""Map operators of THOR and its relatives, batched and per image: grey morphology, Gaussian filter, harmonic mean."""
+"""Map operators of THOR and its relatives, batched and per image: grey morphology, Gaussian filter,
+harmonic mean."""
 
 from __future__ import annotations
 
@@ -8,10 +9,12 @@ from torch import Tensor
 
 
 def dilate(maps: Tensor, side: int) -> Tensor:
-    """Grey dilation of (B, C, H, W) by a square of odd `side`; the border repeats the nearest pixel.
+    """Grey dilation of (B, C, H, W) by a square of odd `side`; the border repeats the nearest
+    pixel.
 
-    A repeated border pixel is in the window whenever the pixel itself is, so leaving it out is the same. The maximum of
-    a square is that of its columns' maxima: 2 `side` comparisons a pixel instead of its square.
+    A repeated border pixel is in the window whenever the pixel itself is, so leaving it out is the
+    same. The maximum of a square is that of its columns' maxima: 2 `side` comparisons a pixel
+    instead of its square.
     """
     rows = F.max_pool2d(maps, (side, 1), stride=1, padding=(side // 2, 0))
     return F.max_pool2d(rows, (1, side), stride=1, padding=(0, side // 2))
@@ -23,7 +26,8 @@ def close(maps: Tensor, side: int) -> Tensor:
 
 
 def gaussian(images: Tensor, sigma: float, axes: tuple[int, ...] = (-2, -1)) -> Tensor:
-    """Gaussian filter along `axes`, truncated at 4 sigma, mirrored at the borders with the border pixel repeated."""
+    """Gaussian filter along `axes`, truncated at 4 sigma, mirrored at the borders with the border
+    pixel repeated."""
     kind, images = images.dtype, images.double()
     for axis in axes:
         size = images.shape[axis]
@@ -45,11 +49,13 @@ def harmonic_mean(maps: Tensor) -> Tensor:
 
 
 def peak_normalised(maps: Tensor) -> Tensor:
-    """Maps (B, ...) >= 0 divided by the maximum of each image, in [0, 1]; an empty map stays empty."""
+    """Maps (B, ...) >= 0 divided by the maximum of each image, in [0, 1]; an empty map stays
+    empty."""
     peak = maps.flatten(1).amax(1).reshape(-1, *[1] * (maps.ndim - 1))
     return (maps / (peak + 1e-8)).clamp(0, 1)
 
 
 def region(maps: Tensor, side: int) -> Tensor:
-    """Where to restore: closing, then dilation, of maps (B, 1, H, W) in [0, 1] (THOR's operator ``cd``)."""
+    """Where to restore: closing, then dilation, of maps (B, 1, H, W) in [0, 1] (THOR's operator
+    ``cd``)."""
     return dilate(close(maps, side), side)

@@ -1,7 +1,9 @@
-"""What is done to a native map or mask before it is judged: median in 3-D, erosion of a brain mask, small regions.
+"""What is done to a native map or mask before it is judged: median in 3-D, erosion of a brain mask,
+small regions.
 
-The three steps of pDDPM and cDDPM (Behrendt et al. 2023, 2025) and of any protocol that wants them; the median alone
-carries about a quarter of their BraTS Dice (cDDPM, Table 4), so every method, controls included, gets the same ones.
+The three steps of pDDPM and cDDPM (Behrendt et al. 2023, 2025) and of any protocol that wants them;
+the median alone carries about a quarter of their BraTS Dice (cDDPM, Table 4), so every method,
+controls included, gets the same ones.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import numpy as np
 
 
 def erode(mask: np.ndarray, steps: int) -> np.ndarray:
-    """The mask (D, H, W) bool less ``steps`` pixels of its rim, plane by plane (4-neighbours); the border counts as rim."""
+    """The mask (D, H, W) bool less ``steps`` pixels of its rim, plane by plane (4-neighbours); the
+    border counts as rim."""
     from scipy import ndimage
 
     mask = np.asarray(mask, dtype=bool)
@@ -38,7 +41,8 @@ def median(volume: np.ndarray, size: int = 5) -> np.ndarray:
 
 
 def regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """(number of each voxel's region, 0 outside, (D, H, W) int32; how many): corners connect (26 neighbours)."""
+    """(number of each voxel's region, 0 outside, (D, H, W) int32; how many): corners connect (26
+    neighbours)."""
     from scipy import ndimage
 
     return ndimage.label(mask, structure=np.ones((3, 3, 3)))

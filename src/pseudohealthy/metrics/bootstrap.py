@@ -1,14 +1,17 @@
-"""Intervals that resample patients, never slices or voxels (percentile bootstrap, Efron and Tibshirani 1993).
+"""Intervals that resample patients, never slices or voxels (percentile bootstrap, Efron and
+Tibshirani 1993).
 
-Drawing n patients with replacement is the same as giving each patient a whole-number weight. Every statistic here is
-therefore computed from per-patient summaries and a matrix of weights (resamples, patients), without touching a voxel
-again:
+Drawing n patients with replacement is the same as giving each patient a whole-number weight. Every
+statistic here is therefore computed from per-patient summaries and a matrix of weights (resamples,
+patients), without touching a voxel again:
 
 - sums and means over cases, Dice at a threshold: ratios of per-patient sums; exact;
-- AUROC, average precision, best Dice: per-patient histograms over one fixed set of bins. With at most `BINS` distinct
-  scores (any image-level metric of up to 4,096 cases) each score is its own bin and the result is exact. Beyond that,
-  half the bins are quantiles of the positives' scores and half of the negatives', and scores within a bin count as
-  tied: the point value then agrees with the exact one to 1e-3. Intervals are shifted by that remaining difference.
+- AUROC, average precision, best Dice: per-patient histograms over one fixed set of bins. With at
+  most `BINS` distinct scores (any image-level metric of up to 4,096 cases) each score is its own
+  bin and the result is exact. Beyond that, half the bins are quantiles of the positives' scores and
+  half of the negatives', and scores within a bin count as
+  tied: the point value then agrees with the exact one to 1e-3. Intervals are shifted by that
+  remaining difference.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ CHUNK = 250  # resamples at a time: 250 x 4,096 bins of float64 stay within the 
 
 @lru_cache(maxsize=8)
 def weights(n_patients: int, n: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each patient is drawn in each resample: float32 (n, n_patients), rows sum to n_patients.
+    """How often each patient is drawn in each resample: float32 (n, n_patients), rows sum to
+    n_patients.
 
     The same arguments give the same draws, so two methods measured on the same patients are paired.
     """
@@ -47,8 +51,8 @@ def weights(n_patients: int, n: int = RESAMPLES, seed: int = 0) -> np.ndarray:
 def percentile(drawn: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
     """The central interval of the resampled values (n,).
 
-    Resamples where the statistic is undefined (nan, as when only one class was drawn) are left out; None where that
-    is more than half of them.
+    Resamples where the statistic is undefined (nan, as when only one class was drawn) are left out;
+    None where that is more than half of them.
     """
     defined = drawn[np.isfinite(drawn)]
     if 2 * len(defined) < len(drawn) or not len(defined):
@@ -65,9 +69,11 @@ def interval(
     seed: int = 0,
     level: float = LEVEL,
 ) -> tuple[float, float] | None:
-    """Interval of any ``statistic`` of a list with one entry per patient; one call per resample, so for small data.
+    """Interval of any ``statistic`` of a list with one entry per patient; one call per resample, so
+    for small data.
 
-    ``statistic`` returns nan where it is undefined. None for fewer than two patients: they say nothing about spread.
+    ``statistic`` returns nan where it is undefined. None for fewer than two patients: they say
+    nothing about spread.
     """
     if len(patients) < 2:
         return None
@@ -77,7 +83,8 @@ def interval(
 
 
 def ratio_of_sums(weight: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """(resamples,): sum of ``numerator`` over sum of ``denominator``, both (patients,); nan where the latter is 0."""
+    """(resamples,): sum of ``numerator`` over sum of ``denominator``, both (patients,); nan where
+    the latter is 0."""
     over = weight @ np.asarray(denominator, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(over > 0, (weight @ np.asarray(numerator, dtype=np.float64)) / over, np.nan)
@@ -86,7 +93,8 @@ def ratio_of_sums(weight: np.ndarray, numerator: np.ndarray, denominator: np.nda
 def paired_difference(
     first: np.ndarray, second: np.ndarray, level: float = LEVEL
 ) -> tuple[tuple[float, float] | None, float]:
-    """(interval of first - second, share of resamples in which first is not higher), from the same resamples (n,).
+    """(interval of first - second, share of resamples in which first is not higher), from the same
+    resamples (n,).
 
     Both must come from the same `weights`, that is the same patients in the same order.
     """
@@ -96,10 +104,12 @@ def paired_difference(
 
 
 def two_sided(first: np.ndarray, second: np.ndarray) -> float:
-    """p-value of no difference, from paired resamples (n,): twice the smaller share of them on one side of 0.
+    """p-value of no difference, from paired resamples (n,): twice the smaller share of them on one
+    side of 0.
 
-    Counted with one more resample on each side (Davison and Hinkley 1997, 4.2), so that 2,000 of them never claim less
-    than 0.001; resamples without a difference count on both sides, so that equal methods give 1. nan where undefined.
+    Counted with one more resample on each side (Davison and Hinkley 1997, 4.2), so that 2,000 of
+    them never claim less than 0.001; resamples without a difference count on both sides, so that
+    equal methods give 1. nan where undefined.
     """
     difference = first - second
     defined = difference[np.isfinite(difference)]
@@ -110,7 +120,8 @@ def two_sided(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for all of them being looked at (Holm 1979): any below 0.05 then errs in 5 % of families.
+    """p-values corrected for all of them being looked at (Holm 1979): any below 0.05 then errs in 5
+    % of families.
 
     In the order given; nan stays nan and counts for nothing.
     """
@@ -124,7 +135,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 class Histograms:
-    """Per-patient counts of positives and negatives over bins shared by all patients, highest scores first."""
+    """Per-patient counts of positives and negatives over bins shared by all patients, highest
+    scores first."""
 
     def __init__(self, curve: Curve, n_patients: int, *, bins: int = BINS):
         """The bins come from ``curve`` (of the pooled scores); then `add` each case."""
@@ -133,7 +145,8 @@ class Histograms:
         self._filled: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # patient, cell, count
 
     def add(self, patient: int, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> None:
-        """Count the ``scores`` (N,) with ``labels`` (N,) and ``weights`` (N,) of one case of patient number ``patient``."""
+        """Count the ``scores`` (N,) with ``labels`` (N,) and ``weights`` (N,) of one case of
+        patient number ``patient``."""
         place = len(self.edges) - np.searchsorted(self.edges, scores, side="right")  # 0 is the highest bin
         place = place + len(self.edges) * np.asarray(labels, dtype=bool)
         counts = np.bincount(place, weights=weights, minlength=self.shape[1])
@@ -141,10 +154,12 @@ class Histograms:
         self._filled.append((np.full(len(cells), patient), cells, counts[cells].astype(np.float32)))
 
     def resampled(self, weight: np.ndarray, names: Collection[str] = ()) -> dict[str, np.ndarray]:
-        """Those of `RANKINGS` called ``names``, or all, of every resample, (resamples,) each; nan where undefined."""
+        """Those of `RANKINGS` called ``names``, or all, of every resample, (resamples,) each; nan
+        where undefined."""
         patient, cell, count = map(np.concatenate, zip(*self._filled, strict=True))
         table = sparse.csr_array(sparse.coo_array((count, (patient, cell)), shape=self.shape))
-        # One score per patient fills one cell in thousands: there the sparse product is a hundred times quicker.
+        # One score per patient fills one cell in thousands: there the sparse product is a hundred
+        # times quicker.
         full = table.toarray() if table.nnz > np.prod(self.shape) / 50 else table
         parts = [
             _ranked(np.asarray(weight[i : i + CHUNK] @ full).reshape(-1, 2, len(self.edges)), names or RANKINGS)
@@ -159,7 +174,8 @@ class Histograms:
 
 
 def _edges(sorted_scores: tuple[np.ndarray, np.ndarray], bins: int) -> np.ndarray:
-    """Ascending lower edges; bin i holds edges[i] <= score < edges[i + 1], the last one everything above."""
+    """Ascending lower edges; bin i holds edges[i] <= score < edges[i + 1], the last one everything
+    above."""
     if sum(np.count_nonzero(part[1:] != part[:-1]) + 1 for part in sorted_scores) <= bins:
         return np.union1d(*sorted_scores)
     chosen = [part[np.linspace(0, len(part) - 1, bins // 2).astype(np.int64)] for part in sorted_scores if len(part)]
@@ -167,7 +183,8 @@ def _edges(sorted_scores: tuple[np.ndarray, np.ndarray], bins: int) -> np.ndarra
 
 
 class Counts(NamedTuple):
-    """Weighted counts over bins from the highest score on, (resamples, bins) each; a bin is one tie.
+    """Weighted counts over bins from the highest score on, (resamples, bins) each; a bin is one
+    tie.
 
     Args:
         negatives, positives: in the bin.
@@ -182,7 +199,8 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Ranking:
-    """A number made of scores and labels alone: exactly, of a curve, and of counts in every resample.
+    """A number made of scores and labels alone: exactly, of a curve, and of counts in every
+    resample.
 
     Args:
         exact: of a curve.
@@ -234,7 +252,8 @@ def _area_to_30(given: Counts) -> np.ndarray:
 
 
 def _area_to(fpr: np.ndarray, tpr: np.ndarray, limit: float) -> np.ndarray:
-    """Area under the lines through (0, 0) and the points (resamples, bins) up to ``limit``, divided by it."""
+    """Area under the lines through (0, 0) and the points (resamples, bins) up to ``limit``, divided
+    by it."""
     before = [np.concatenate([np.zeros_like(part[:, :1]), part[:, :-1]], axis=1) for part in (fpr, tpr)]
     width = fpr - before[0]
     used = np.clip(limit - before[0], 0, width)

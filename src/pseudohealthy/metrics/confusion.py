@@ -1,4 +1,5 @@
-"""Counts of right and wrong, under their right names, and what two published evaluations called them."""
+"""Counts of right and wrong, under their right names, and what two published evaluations called
+them."""
 
 from __future__ import annotations
 
@@ -56,8 +57,8 @@ def confusion(prediction: np.ndarray, truth: np.ndarray) -> Confusion:
 
 
 def published_behrendt(counts: Confusion) -> dict[str, float]:
-    """The names that the released pDDPM and cDDPM evaluation prints: the four counts are permuted, so that its
-    specificity is FP / (FP + FN), and its FPR is the false discovery rate."""
+    """The names that the released pDDPM and cDDPM evaluation prints: the four counts are permuted,
+    so that its specificity is FP / (FP + FN), and its FPR is the false discovery rate."""
     named = Confusion(tp=counts.tn, fp=counts.fn, tn=counts.fp, fn=counts.tp)
     return {
         "TP": named.tp, "FP": named.fp, "TN": named.tn, "FN": named.fn,
@@ -66,7 +67,8 @@ def published_behrendt(counts: Confusion) -> dict[str, float]:
 
 
 def published_anoddpm(counts: Confusion) -> dict[str, float]:
-    """The names that the released AnoDDPM evaluation prints: false positives and negatives are exchanged."""
+    """The names that the released AnoDDPM evaluation prints: false positives and negatives are
+    exchanged."""
     named = Confusion(tp=counts.tp, fp=counts.fn, tn=counts.tn, fn=counts.fp)
     return {"precision": named.precision, "recall": named.recall, "FPR": named.fpr}
 

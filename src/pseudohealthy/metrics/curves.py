@@ -1,10 +1,13 @@
-"""Ranking metrics, exact and from one sort: AUROC, average precision, FPR at a given TPR, best Dice.
+"""Ranking metrics, exact and from one sort: AUROC, average precision, FPR at a given TPR, best
+Dice.
 
-Every quantity here changes only where a positive is passed, so the curve keeps one point per distinct score of the
-positives and finds the negatives there by bisection. At 1 % prevalence that is 1 % of the memory of the full curve,
-and nothing is lost. Ties count as in scikit-learn: tied scores pass together.
+Every quantity here changes only where a positive is passed, so the curve keeps one point per
+distinct score of the positives and finds the negatives there by bisection. At 1 % prevalence that
+is 1 % of the memory of the full curve, and nothing is lost. Ties count as in scikit-learn: tied
+scores pass together.
 
-One rule holds in the whole package: a voxel or case is called anomalous where ``score > threshold``.
+One rule holds in the whole package: a voxel or case is called anomalous where ``score >
+threshold``.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from pseudohealthy.errors import BAD_MODEL, Fault
 class Curve:
     """Counts at each distinct score of the positives, from the highest to the lowest.
 
-    scores (K,): the distinct positive scores, descending; tp, fp (K,): weight of positives and negatives with a score
-    at least that high; fp_above (K,): of negatives strictly higher (it differs from fp by the ties); positives,
+    scores (K,): the distinct positive scores, descending; tp, fp (K,): weight of positives and
+    negatives with a score at least that high; fp_above (K,): of negatives strictly higher (it
+    differs from fp by the ties); positives,
     negatives: total weights. Weights are 1 unless given, so these are counts.
     """
 
@@ -41,7 +45,8 @@ class Curve:
 
     @property
     def auroc(self) -> float:
-        """Area under the ROC curve: the chance that a positive scores higher than a negative, ties counting half."""
+        """Area under the ROC curve: the chance that a positive scores higher than a negative, ties
+        counting half."""
         self._need_both("AUROC")
         if self.areas:
             return self.areas[0]
@@ -51,7 +56,8 @@ class Curve:
 
     @property
     def average_precision(self) -> float:
-        """Sum of precision x step in recall, without interpolation; chance level is the prevalence."""
+        """Sum of precision x step in recall, without interpolation; chance level is the
+        prevalence."""
         if not self.positives:
             raise Fault("ONE_CLASS", "average precision needs positives, found none", "add anomalous cases")
         if self.areas:
@@ -65,7 +71,8 @@ class Curve:
         return float(self.fp[min(first, len(self.fp) - 1)] / self.negatives)
 
     def area_to(self, fpr: float = 0.3) -> float:
-        """Area under the ROC curve up to this false positive rate, divided by the rate: 1 for a perfect ranking.
+        """Area under the ROC curve up to this false positive rate, divided by the rate: 1 for a
+        perfect ranking.
 
         With regions as weights (`region_curve`) it is the AUPRO (Bergmann et al. 2019, limit 0.3).
         """
@@ -78,7 +85,8 @@ class Curve:
         )
 
     def thinned(self, most: int = 10_000) -> Curve:
-        """For drawing: at most ``most`` points and no scores; the areas stay those of the full curve."""
+        """For drawing: at most ``most`` points and no scores; the areas stay those of the full
+        curve."""
         keep = _thin(len(self.tp), most)
         empty = self.sorted_scores[0][:0]
         return replace(
@@ -87,9 +95,11 @@ class Curve:
         )  # fmt: skip
 
     def best_dice(self) -> tuple[float, float]:
-        """(highest Dice over all thresholds, that threshold): an oracle where the labels are the test set's.
+        """(highest Dice over all thresholds, that threshold): an oracle where the labels are the
+        test set's.
 
-        ``score > threshold`` reproduces it exactly: the threshold is the next number below the lowest score passed.
+        ``score > threshold`` reproduces it exactly: the threshold is the next number below the
+        lowest score passed.
         """
         if not self.positives:
             raise Fault("ONE_CLASS", "the best Dice needs positives, found none", "add cases with a reference mask")
@@ -99,7 +109,8 @@ class Curve:
         return float(dice[best]), float(np.nextafter(lowest, lowest.dtype.type(-np.inf)))
 
     def dice_at(self, threshold: float) -> float:
-        """Dice of ``score > threshold`` with the labels, all items pooled; 1.0 where both are empty."""
+        """Dice of ``score > threshold`` with the labels, all items pooled; 1.0 where both are
+        empty."""
         fp, tp = (
             _above(scores, weights, threshold)
             for scores, weights in zip(self.sorted_scores, self.sorted_weights, strict=True)
@@ -128,10 +139,11 @@ class Curve:
 
 
 def curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> Curve:
-    """The curve of ``scores`` (N,) (higher = more anomalous) against ``labels`` (N,) (truthy = anomalous).
+    """The curve of ``scores`` (N,) (higher = more anomalous) against ``labels`` (N,) (truthy =
+    anomalous).
 
-    float32 and float64 keep their type, anything else becomes float64; ``weights`` (N,) are >= 0. Raises `Fault` where
-    a score is not finite. 1e8 float32 scores: about 15 s and 2 GB on one core.
+    float32 and float64 keep their type, anything else becomes float64; ``weights`` (N,) are >= 0.
+    Raises `Fault` where a score is not finite. 1e8 float32 scores: about 15 s and 2 GB on one core.
     """
     scores = np.asarray(scores).ravel()
     if scores.dtype not in (np.float32, np.float64):
@@ -149,8 +161,9 @@ def curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = N
 
 
 def region_curve(found: Curve, scores: np.ndarray, weights: np.ndarray) -> Curve:
-    """The curve of the same negatives against positives with other weights, as 1 / voxels of their region, which makes
-    the true positive rate the mean overlap per region (PRO). scores, weights (P,): of the positives."""
+    """The curve of the same negatives against positives with other weights, as 1 / voxels of their
+    region, which makes the true positive rate the mean overlap per region (PRO). scores, weights
+    (P,): of the positives."""
     scores = np.asarray(scores, dtype=found.sorted_scores[0].dtype)
     positive = _sorted(scores, np.ones(len(scores), dtype=bool), np.asarray(weights, dtype=np.float64))
     return _curve(positive, (found.sorted_scores[0], found.sorted_weights[0]))
@@ -179,12 +192,14 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Average precision of ``scores`` (N,) against ``labels`` (N,); chance is the share of positives."""
+    """Average precision of ``scores`` (N,) against ``labels`` (N,); chance is the share of
+    positives."""
     return curve(scores, labels).average_precision
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float | None:
-    """Dice of two boolean arrays; None where the reference is empty, since it is undefined there, not 0 and not 1."""
+    """Dice of two boolean arrays; None where the reference is empty, since it is undefined there,
+    not 0 and not 1."""
     reference = np.count_nonzero(truth)
     if not reference:
         return None
@@ -192,7 +207,8 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float | None:
 
 
 def _sorted(scores: np.ndarray, chosen: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The chosen scores, ascending, and the cumulative weights from the highest: entry i = weight of scores[i:]."""
+    """The chosen scores, ascending, and the cumulative weights from the highest: entry i = weight
+    of scores[i:]."""
     picked = scores[chosen]
     if weights is None:
         picked.sort()
@@ -203,7 +219,8 @@ def _sorted(scores: np.ndarray, chosen: np.ndarray, weights: np.ndarray | None) 
 
 
 def _reaching(scores: np.ndarray, weights: np.ndarray | None, at: np.ndarray, side: str) -> np.ndarray:
-    """Weight of the ascending ``scores`` that are >= ``at`` (side left) or > ``at`` (side right), as float64."""
+    """Weight of the ascending ``scores`` that are >= ``at`` (side left) or > ``at`` (side right),
+    as float64."""
     first = np.searchsorted(scores, at, side=side)  # type: ignore[call-overload]
     if weights is not None:
         return weights[first]
@@ -219,8 +236,8 @@ def _total(scores: np.ndarray, weights: np.ndarray | None) -> float:
 
 
 def _area(end: np.ndarray, start: np.ndarray, heights: np.ndarray, limit: float) -> float:
-    """Area up to ``limit``, divided by it: flat at heights[i] from end[i] to start[i], then a slope to heights[i + 1] at
-    end[i + 1]."""
+    """Area up to ``limit``, divided by it: flat at heights[i] from end[i] to start[i], then a slope
+    to heights[i + 1] at end[i + 1]."""
     flat = np.minimum(start, limit) - np.minimum(end, limit)
     begin, width = start[:-1], end[1:] - start[:-1]
     used = np.clip(limit - begin, 0, width)

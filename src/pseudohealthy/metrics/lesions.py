@@ -1,7 +1,7 @@
 """Lesions as regions, not voxels: which were found, what was found beside them, and by size.
 
-A region is a set of connected voxels (26 neighbours; 8 in a plane). Voxel figures are ruled by large lesions; these
-are not.
+A region is a set of connected voxels (26 neighbours; 8 in a plane). Voxel figures are ruled by
+large lesions; these are not.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ THOR_PLANE = 128 * 128
 
 @dataclass(frozen=True)
 class Regions:
-    """Of one case: size class of each true lesion (L,), whether a voxel of it was found (L,), its overlap (L,) with the
-    found regions that touch it (intersection over union), and the size class of each found region (F,) without a true voxel."""
+    """Of one case: size class of each true lesion (L,), whether a voxel of it was found (L,), its
+    overlap (L,) with the found regions that touch it (intersection over union), and the size class
+    of each found region (F,) without a true voxel."""
 
     sizes: np.ndarray
     detected: np.ndarray
@@ -52,8 +53,8 @@ def compare_regions(found: np.ndarray, truth: np.ndarray, voxel_ml: float | None
 
 
 def size_classes(voxels: np.ndarray, voxel_ml: float | None, plane: int) -> np.ndarray:
-    """Index into `SIZES` for regions of so many ``voxels``; plane: pixels of a plane, which scale THOR's bands where
-    the volume of a voxel is unknown."""
+    """Index into `SIZES` for regions of so many ``voxels``; plane: pixels of a plane, which scale
+    THOR's bands where the volume of a voxel is unknown."""
     size = np.asarray(voxels, dtype=np.float64)
     if voxel_ml is not None:
         return np.searchsorted(np.asarray(BANDS_ML), size * voxel_ml, side="right")
@@ -61,7 +62,8 @@ def size_classes(voxels: np.ndarray, voxel_ml: float | None, plane: int) -> np.n
 
 
 def region_weights(truth: np.ndarray) -> np.ndarray:
-    """1 / voxels of its region for each true voxel of (D, H, W) in C order: every lesion weighs 1 in all."""
+    """1 / voxels of its region for each true voxel of (D, H, W) in C order: every lesion weighs 1
+    in all."""
     labels, count = regions(truth)
     voxels = np.bincount(labels.ravel(), minlength=count + 1)
     return 1.0 / voxels[labels[np.asarray(truth, dtype=bool)]]

@@ -1,7 +1,9 @@
-"""The one table of metrics: what each is called and counts, which end of it is better, and where it is shown.
+"""The one table of metrics: what each is called and counts, which end of it is better, and where it
+is shown.
 
-A metric that the package measures is a row here. One from elsewhere is a function under `register`, in any module: tables,
-CSV, LaTeX, report, differences to the best control and `sweep` show it, with nothing else changed.
+A metric that the package measures is a row here. One from elsewhere is a function under `register`,
+in any module: tables, CSV, LaTeX, report, differences to the best control and `sweep` show it, with
+nothing else changed.
 """
 
 from __future__ import annotations
@@ -22,16 +24,20 @@ class Metric:
 
     Args:
         name: its key in metrics.json, in comparison.csv and sweep.csv.
-        heading: its words in tables; after "@" follows the source of the threshold. "": those of the name.
+        heading: its words in tables; after "@" follows the source of the threshold. "": those of
+            the name.
         unit: what is counted.
         family: metrics of one family stand in one table of the terminal.
         better: which end is; "" of a number that is no merit.
         resampled: whether patients are resampled for an interval; a count has none.
-        shown: "table": in tables, CSV, LaTeX, report, sweeps, and as difference to the best control; "forest": in the
-            forest plot, in comparison.md and in the notes; "strata": by site and lesion size; "sweep": in sweeps without
-            being in tables; "page": in docs/results.md, "filler": there, beside few others.
-        sorts: tables are sorted by the metric with the lowest of these that they have; 0 never sorts.
-        measure: given a `Frame` of the strict protocol and one method's results, it puts the figure there.
+        shown: "table": in tables, CSV, LaTeX, report, sweeps, and as difference to the best
+            control; "forest": in the forest plot, in comparison.md and in the notes; "strata": by
+            site and lesion size; "sweep": in sweeps without being in tables; "page": in
+            docs/results.md, "filler": there, beside few others.
+        sorts: tables are sorted by the metric with the lowest of these that they have; 0 never
+            sorts.
+        measure: given a `Frame` of the strict protocol and one method's results, it puts the figure
+            there.
     """
 
     name: str
@@ -45,11 +51,13 @@ class Metric:
     measure: Callable[[Any, list[Any]], None] | None = None
 
     def merit(self, value: float) -> float:
-        """The value, or its negative where lower is better: the best of several has the highest merit."""
+        """The value, or its negative where lower is better: the best of several has the highest
+        merit."""
         return -value if self.better == "lower" else value
 
     def words(self, source: str | None = None) -> str:
-        """The heading with the source of the threshold, and the better end where it is not the usual one."""
+        """The heading with the source of the threshold, and the better end where it is not the
+        usual one."""
         text = self.heading or self.name.replace("_", " ")
         return (f"{text} {source}" if text.endswith("@") else text) + self.warning
 
@@ -129,10 +137,12 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
 
 
 def register(metric: Metric) -> Callable[[Callable[[Any, list[Any]], None]], Callable[[Any, list[Any]], None]]:
-    """Function decorator: make a metric known, measured by the function in every evaluation under the strict protocol.
+    """Function decorator: make a metric known, measured by the function in every evaluation under
+    the strict protocol.
 
-    The function is given a `metric_frame.Frame` and the results (`CaseResult`) of one method, and puts the figure there
-    with `frame.mean`, `frame.ratio`, `frame.rank` or `frame.put`. Raises ValueError for a name that is taken.
+    The function is given a `metric_frame.Frame` and the results (`CaseResult`) of one method, and
+    puts the figure there with `frame.mean`, `frame.ratio`, `frame.rank` or `frame.put`. Raises
+    ValueError for a name that is taken.
     """
 
     def add(measure: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
@@ -145,7 +155,8 @@ def register(metric: Metric) -> Callable[[Callable[[Any, list[Any]], None]], Cal
 
 
 def find(name: str) -> Metric | None:
-    """The metric of that name, also of ``dice_pooled@otsu`` and ``dice_pooled_difference``; None where the table has none."""
+    """The metric of that name, also of ``dice_pooled@otsu`` and ``dice_pooled_difference``; None
+    where the table has none."""
     return METRICS.get(name.partition("@")[0].removesuffix("_difference"))
 
 

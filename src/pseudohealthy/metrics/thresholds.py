@@ -1,5 +1,5 @@
-"""Thresholds with a source. A number without its source says nothing: Dice at an oracle threshold is an upper bound,
-Dice at a quantile of healthy validation voxels is what a user will get."""
+"""Thresholds with a source. A number without its source says nothing: Dice at an oracle threshold
+is an upper bound, Dice at a quantile of healthy validation voxels is what a user will get."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ SOURCES = ("healthy-quantile", "validation", "otsu", "oracle", "given")
 class Threshold:
     """Called anomalous where ``score > value``.
 
-    source: one of `SOURCES`; detail: what it was computed from (quantile, n_patients, n_values, ...), JSON-able.
+    source: one of `SOURCES`; detail: what it was computed from (quantile, n_patients, n_values,
+    ...), JSON-able.
     """
 
     value: float
@@ -57,15 +58,18 @@ class Threshold:
 
 
 def observed_quantile(values: np.ndarray, q: float) -> float:
-    """The observed value that at most 1 - q of the values (N,), N > 0, exceed; never an interpolated one."""
+    """The observed value that at most 1 - q of the values (N,), N > 0, exceed; never an
+    interpolated one."""
     return float(np.quantile(values, q, method="higher"))
 
 
 def healthy_quantile(values: np.ndarray, q: float, *, n_patients: int | None = None) -> Threshold:
-    """The ``q`` quantile (0..1) of scores of healthy validation voxels, planes or cases; no anomaly is needed.
+    """The ``q`` quantile (0..1) of scores of healthy validation voxels, planes or cases; no anomaly
+    is needed.
 
-    The next observed value above is taken, never an interpolated one, so at most 1 - q of the healthy values lie above
-    it. n_patients: how many patients the values come from. Raises `Fault` for no values, or values that are not finite.
+    The next observed value above is taken, never an interpolated one, so at most 1 - q of the
+    healthy values lie above it. n_patients: how many patients the values come from. Raises `Fault`
+    for no values, or values that are not finite.
     """
     if not 0 <= q <= 1:
         raise Fault("QUANTILE", f"quantile {q:g} is outside 0..1", "give a fraction such as 0.99", exit=USAGE)
@@ -77,19 +81,22 @@ def healthy_quantile(values: np.ndarray, q: float, *, n_patients: int | None = N
 
 
 def validation(scores: np.ndarray, labels: np.ndarray, *, n_patients: int | None = None) -> Threshold:
-    """The threshold of highest pooled Dice on labelled *validation* patients (searched exactly over all scores)."""
+    """The threshold of highest pooled Dice on labelled *validation* patients (searched exactly over
+    all scores)."""
     return _best(scores, labels, "validation", n_patients)
 
 
 def oracle(scores: np.ndarray, labels: np.ndarray, *, n_patients: int | None = None) -> Threshold:
-    """The threshold of highest pooled Dice on the *test* labels themselves: an upper bound, never a result."""
+    """The threshold of highest pooled Dice on the *test* labels themselves: an upper bound, never a
+    result."""
     return _best(scores, labels, "oracle", n_patients)
 
 
 def otsu(values: np.ndarray, *, bins: int = 256) -> Threshold:
     """Otsu's threshold of one map (Otsu 1979; used per image by Wolleb et al. 2022).
 
-    It always splits, so it finds "something" in a healthy image too. A constant map gives its constant: nothing above.
+    It always splits, so it finds "something" in a healthy image too. A constant map gives its
+    constant: nothing above.
     """
     values = _finite(values)
     low, high = float(values.min()), float(values.max())

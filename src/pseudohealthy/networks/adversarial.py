@@ -1,8 +1,9 @@
-"""Networks that learn against one another: the translator and patch critic of Fixed-Point GAN, the triple of f-AnoGAN.
+"""Networks that learn against one another: the translator and patch critic of Fixed-Point GAN, the
+triple of f-AnoGAN.
 
-Translator and PatchCritic after StarGAN (Choi et al., CVPR 2018) as Siddiquee et al., ICCV 2019 use it; Generator, Critic
-and Encoder after the residual 64 x 64 networks of WGAN-GP (Gulrajani et al., NeurIPS 2017), which Schlegl et al.,
-MedIA 2019 take. No layer mixes the items of a batch.
+Translator and PatchCritic after StarGAN (Choi et al., CVPR 2018) as Siddiquee et al., ICCV 2019 use
+it; Generator, Critic and Encoder after the residual 64 x 64 networks of WGAN-GP (Gulrajani et al.,
+NeurIPS 2017), which Schlegl et al., MedIA 2019 take. No layer mixes the items of a batch.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ WIDEST = 8  # the residual networks stop doubling their channels at this multipl
 
 
 def frozen(network: nn.Module) -> Callable[..., Any]:
-    """The network with detached weights: gradients pass through it to its input and leave its own weights alone."""
+    """The network with detached weights: gradients pass through it to its input and leave its own
+    weights alone."""
     weights = {name: value.detach() for name, value in network.state_dict(keep_vars=True).items()}
     return lambda *given: functional_call(network, weights, given)
 
 
 def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """(B,): squared distance from 1 of the norm of the score's gradient, between real and fake (Gulrajani et al. 2017).
+    """(B,): squared distance from 1 of the norm of the score's gradient, between real and fake
+    (Gulrajani et al. 2017).
 
-    score: images (B, C, S, S) to (B,). share: (B,) in [0, 1), how far between. Computed in float32 whatever is around it:
-    the gradient of a gradient has few digits to lose.
+    score: images (B, C, S, S) to (B,). share: (B,) in [0, 1), how far between. Computed in float32
+    whatever is around it: the gradient of a gradient has few digits to lose.
     """
     with torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
         where = share.to(real.device)[:, None, None, None]
@@ -60,10 +63,11 @@ class Unchanged(nn.Module):
 
 
 class Translator(nn.Module):
-    """An image as it would be under another label: tanh(x + change), so that leaving it alone is changing nothing.
+    """An image as it would be under another label: tanh(x + change), so that leaving it alone is
+    changing nothing.
 
-    width: channels of the first convolution (64 as published), doubled by each of two strided ones. blocks: residual
-    blocks at a quarter of the side (6).
+    width: channels of the first convolution (64 as published), doubled by each of two strided ones.
+    blocks: residual blocks at a quarter of the side (6).
     """
 
     dictated: ClassVar = ("channels",)  # by the method
@@ -87,7 +91,8 @@ class Translator(nn.Module):
         self.change = nn.Sequential(*layers, nn.Conv2d(w, channels, 7, padding=3, bias=False))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """x (B, channels, H, W) in [-1, 1], H and W divided by 4, and the wanted labels (B,), 0 or 1: (B, channels, H, W)."""
+        """x (B, channels, H, W) in [-1, 1], H and W divided by 4, and the wanted labels (B,), 0 or
+        1: (B, channels, H, W)."""
         if x.shape[2] % 4 or x.shape[3] % 4:
             raise ValueError(f"image of {x.shape[2]} x {x.shape[3]}: choose sides that 4 divides")
         plane = label.to(x)[:, None, None, None].expand(-1, 1, *x.shape[2:])
@@ -97,8 +102,8 @@ class Translator(nn.Module):
 class PatchCritic(nn.Module):
     """How real an image is, patch by patch, and which label it shows.
 
-    width: channels of the first layer (64 as published), doubled by each of the `layers` strided convolutions (6).
-    Raises ValueError where so many layers leave nothing of the image.
+    width: channels of the first layer (64 as published), doubled by each of the `layers` strided
+    convolutions (6). Raises ValueError where so many layers leave nothing of the image.
     """
 
     dictated: ClassVar = ("channels", "size")  # by the method
@@ -121,7 +126,8 @@ class PatchCritic(nn.Module):
         self.label = nn.Conv2d(before, 1, size >> layers, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, channels, size, size): realness (B,), the mean over patches, and the logit of label 1 (B,)."""
+        """x (B, channels, size, size): realness (B,), the mean over patches, and the logit of label
+        1 (B,)."""
         h = self.body(x)
         return self.real(h).flatten(1).mean(1), self.label(h).flatten(1)[:, 0]
 
@@ -134,7 +140,8 @@ def _widths(size: int, width: int) -> list[int]:
 
 
 class Residual(nn.Module):
-    """Norm, ReLU, 3 x 3, twice; "up" doubles the side before the first convolution, "down" halves it after the second."""
+    """Norm, ReLU, 3 x 3, twice; "up" doubles the side before the first convolution, "down" halves
+    it after the second."""
 
     def __init__(self, channels: int, out: int, way: str, groups: int):
         super().__init__()
@@ -157,8 +164,9 @@ class Residual(nn.Module):
 class Generator(nn.Module):
     """A code (B, latent) to an image (B, channels, size, size) in [-1, 1].
 
-    size: a power of two from 8. width: channels at full size (64 as published), a multiple of 8, doubled with every
-    halving up to eightfold. Group norm where the original has batch norm: an image must not depend on its neighbours.
+    size: a power of two from 8. width: channels at full size (64 as published), a multiple of 8,
+    doubled with every halving up to eightfold. Group norm where the original has batch norm: an
+    image must not depend on its neighbours.
     """
 
     dictated: ClassVar = ("channels", "size", "latent")  # by the method
@@ -193,6 +201,7 @@ class Critic(nn.Module):
         self.out = nn.Linear(widths[-1] * 16, outputs)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, channels, size, size): the numbers (B, outputs) and the features (B, F) they are read off."""
+        """x (B, channels, size, size): the numbers (B, outputs) and the features (B, F) they are
+        read off."""
         features = self.blocks(self.first(x)).flatten(1)
         return self.out(features), features

@@ -1,8 +1,9 @@
-"""Convolutional autoencoders: plain, variational, denoising. The baselines every diffusion method stands beside.
+"""Convolutional autoencoders: plain, variational, denoising. The baselines every diffusion method
+stands beside.
 
-Plain and variational as in Baur et al. 2021 ("Autoencoders for unsupervised anomaly segmentation in brain MR
-images"); denoising, with skip connections, after Kascenas et al. 2022; with a spatial code of few channels, the first
-stage of latent diffusion (Rombach et al. 2022).
+Plain and variational as in Baur et al. 2021 ("Autoencoders for unsupervised anomaly segmentation in
+brain MR images"); denoising, with skip connections, after Kascenas et al. 2022; with a spatial code
+of few channels, the first stage of latent diffusion (Rombach et al. 2022).
 """
 
 from __future__ import annotations
@@ -26,13 +27,16 @@ def _block(channels: int, out: int) -> nn.Sequential:
 class ConvAutoencoder(nn.Module):
     """Compresses an image (B, channels, size, size) in [-1, 1] and restores it.
 
-    width: channels of the first level, a multiple of 8, doubled on each further one. levels: of these; every one but the
-        first halves the side.
-    latent: numbers that pass the dense bottleneck of "ae" and "vae"; 0 keeps the spatial feature map of the last level
-        as the bottleneck of "ae". "dae" has none: it restores from noise, so its decoder sees the skips.
-    spatial: channels of a code (B, spatial, s, s), s the last level's side, in place of the dense one.
-    stem: space to depth by this factor first and back last, as in `UNet`: faster at the same number of parameters.
-    Raises ValueError for a size that the levels do not halve, an unknown kind or a "vae" without latent numbers.
+    width: channels of the first level, a multiple of 8, doubled on each further one. levels: of
+        these; every one but the first halves the side.
+    latent: numbers that pass the dense bottleneck of "ae" and "vae"; 0 keeps the spatial feature
+        map of the last level as the bottleneck of "ae". "dae" has none: it restores from noise, so
+        its decoder sees the skips.
+    spatial: channels of a code (B, spatial, s, s), s the last level's side, in place of the dense
+    one.
+    stem: space to depth by this factor first and back last, as in `UNet`: faster at the same number
+    of parameters. Raises ValueError for a size that the levels do not halve, an unknown kind or a
+    "vae" without latent numbers.
     """
 
     dictated: ClassVar = ("channels", "size", "kind", "spatial")  # by the method
@@ -88,9 +92,10 @@ class ConvAutoencoder(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """(reconstruction (B, C, H, W), KL divergence (B,) in nats of "vae", else None).
 
-        draw: Gaussian noise like its argument, with which "vae" samples its code; without it the code is the mean.
-        edit: what becomes of the code before it is decoded; it may return more codes than it was given.
-        "dae" does not corrupt its input: the training does.
+        draw: Gaussian noise like its argument, with which "vae" samples its code; without it the
+        code is the mean.
+        edit: what becomes of the code before it is decoded; it may return more codes than it was
+        given. "dae" does not corrupt its input: the training does.
         """
         code, kl, skips = self.encoded(x, draw)
         return self.decoded(code if edit is None else edit(code), skips), kl

@@ -1,4 +1,5 @@
-"""What U-Nets of the ADM family and their classifiers are built of (Dhariwal & Nichol 2021), and the settings of it."""
+"""What U-Nets of the ADM family and their classifiers are built of (Dhariwal & Nichol 2021), and
+the settings of it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from pseudohealthy.networks.ranges import Eps, Factors, Groups, HeadChannels, Heads, Share
 from pseudohealthy.settings import check_fields
 
-# Rows of the attention matrix at a time on the CPU, fewer for a batch: 1.2 to 1.9 times faster than all 4096 at once
+# Rows of the attention matrix at a time on the CPU, fewer for a batch: 1.2 to 1.9 times faster than
+# all 4096 at once
 QUERY_ROWS = 512
 
 M = TypeVar("M", bound=nn.Module)
@@ -26,7 +28,8 @@ class AttentionSettings:
     """[network.attention]: where places look at one another.
 
     Args:
-        at: downsampling factors (1, 2, 4, ..., counted after the stem) with attention in every block.
+        at: downsampling factors (1, 2, 4, ..., counted after the stem) with attention in every
+            block.
         middle: whether there is attention between the way down and the way up.
         heads: number of heads, where `head_channels` does not say it.
         head_channels: channels per head.
@@ -56,14 +59,18 @@ class BlockSettings:
     """[network.block]: what all blocks of one network share.
 
     Args:
-        scale_shift: the embedding scales and shifts after the norm instead of being added before it.
-        residual_sampling: halve and double inside residual blocks instead of by strided and nearest convolutions.
-        pad_end: strided convolutions see a row of zeros below and a column to the right only, as in DDPM, not all
-            around.
-        groups, eps: of the group norms; groups that do not divide the channels are halved until they do.
+        scale_shift: the embedding scales and shifts after the norm instead of being added before
+            it.
+        residual_sampling: halve and double inside residual blocks instead of by strided and nearest
+            convolutions.
+        pad_end: strided convolutions see a row of zeros below and a column to the right only, as in
+            DDPM, not all around.
+        groups, eps: of the group norms; groups that do not divide the channels are halved until
+            they do.
         dropout: share of the features that a block drops in training.
-        checkpointing: in training, keep only what goes from stage to stage and compute the rest again for the gradient:
-            a fraction of the memory (256 px on a small GPU), a third more time, the same result.
+        checkpointing: in training, keep only what goes from stage to stage and compute the rest
+            again for the gradient: a fraction of the memory (256 px on a small GPU), a third more
+            time, the same result.
     """
 
     scale_shift: bool = False
@@ -81,7 +88,8 @@ class BlockSettings:
 
 
 class Style(NamedTuple):
-    """What the blocks of one network are built by; `embedding` is the length of what they are conditioned on."""
+    """What the blocks of one network are built by; `embedding` is the length of what they are
+    conditioned on."""
 
     embedding: int
     attention: AttentionSettings
@@ -99,7 +107,8 @@ def zeroed(module: M) -> M:
 
 
 def timestep_embedding(t: Tensor, width: int, order: str = "cos-sin", shift: int = 0) -> Tensor:
-    """Sinusoids (B, width) float32 of the 0-based steps t (B,); with `shift` 1 the last frequency is 1/10000 itself."""
+    """Sinusoids (B, width) float32 of the 0-based steps t (B,); with `shift` 1 the last frequency
+    is 1/10000 itself."""
     half = width // 2
     exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device)
     frequency = torch.exp(exponent / (half - shift))
@@ -111,7 +120,8 @@ def timestep_embedding(t: Tensor, width: int, order: str = "cos-sin", shift: int
 def attend(qkv: Tensor, heads: int, order: str) -> Tensor:
     """Attention output (B, C, L) of queries, keys and values (B, 3C, L); softmax in float32.
 
-    order "legacy": channels are heads first, then q|k|v within a head; "new": q|k|v first, then heads.
+    order "legacy": channels are heads first, then q|k|v within a head; "new": q|k|v first, then
+    heads.
     """
     batch, width, length = qkv.shape
     channels = width // (3 * heads)
@@ -126,7 +136,8 @@ def attend(qkv: Tensor, heads: int, order: str) -> Tensor:
 
 
 def by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention output (B, heads, L, c) of queries, keys and values of that shape, some rows of queries at a time."""
+    """Attention output (B, heads, L, c) of queries, keys and values of that shape, some rows of
+    queries at a time."""
     batch, heads, _, channels = q.shape
     scale = channels**-0.25  # on both factors: keeps half precision from overflowing
     keys, v = (k * scale).transpose(-1, -2), v.contiguous()
@@ -153,7 +164,8 @@ class Attention(nn.Module):
             flat = x.flatten(2)
             out = self.proj_out(attend(self.qkv(self.norm(flat)), self.heads, self.order))
             return (flat + out).reshape(x.shape)
-        # The same as convolutions of images, which keep channels_last: without it all that follows would be contiguous.
+        # The same as convolutions of images, which keep channels_last: without it all that follows
+        # would be contiguous.
         qkv = F.conv2d(self.norm(x), self.qkv.weight[..., None], self.qkv.bias)
         out = attend(qkv.flatten(2), self.heads, self.order).unflatten(2, x.shape[2:])
         return added(F.conv2d(out, self.proj_out.weight[..., None], self.proj_out.bias), x)
@@ -165,7 +177,8 @@ def active(x: Tensor) -> Tensor:
 
 
 def added(x: Tensor, y: Tensor) -> Tensor:
-    """x + y, where nobody else needs x: in place where no gradient is taken (a fresh image costs more than the sum)."""
+    """x + y, where nobody else needs x: in place where no gradient is taken (a fresh image costs
+    more than the sum)."""
     return x + y if torch.is_grad_enabled() or x.dtype != y.dtype else x.add_(y)
 
 
@@ -185,7 +198,8 @@ def halve(x: Tensor) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """GroupNorm-SiLU-conv twice with the embedding in between; `resample` (halve or double) acts before the conv."""
+    """GroupNorm-SiLU-conv twice with the embedding in between; `resample` (halve or double) acts
+    before the conv."""
 
     def __init__(self, channels: int, out: int, style: Style, resample: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
@@ -265,19 +279,22 @@ def middle(channels: int, style: Style) -> Stage:
 
 
 def fast_layout(x: Tensor) -> Tensor:
-    """channels_last for inference, contiguous for training: GroupNorm's backward is many times slower in the former."""
+    """channels_last for inference, contiguous for training: GroupNorm's backward is many times
+    slower in the former."""
     if torch.is_grad_enabled():
         return x.contiguous()
     x = x.contiguous(memory_format=torch.channels_last)
     if not torch.is_autocast_enabled(x.device.type):
         return x  # torch's GroupNorm of channels_last loses two digits on flat images, which only float32 would show
-    # One channel is contiguous in both layouts, and would be taken for the other one through the whole network.
+    # One channel is contiguous in both layouts, and would be taken for the other one through the
+    # whole network.
     _, channels, height, width = x.shape
     return x.as_strided(x.shape, (channels * height * width, 1, channels * width, channels))
 
 
 def unfolded(x: Tensor, stem: int, levels: int) -> Tensor:
-    """Space to depth by `stem`, after a check that every level halves evenly; the layout for what follows."""
+    """Space to depth by `stem`, after a check that every level halves evenly; the layout for what
+    follows."""
     factor = stem * 2 ** (levels - 1)
     if any(size % factor for size in x.shape[2:]):
         raise ValueError(f"image of {x.shape[2]} x {x.shape[3]}: this network needs sides that {factor} divides")

@@ -1,9 +1,11 @@
 """The classifier of noisy images that guides the sampler: a U-Net's encoder with attention pooling.
 
-Dhariwal & Nichol 2021 (`EncoderUNetModel`), same parameter names; published by Wolleb et al. 2022 as
+Dhariwal & Nichol 2021 (`EncoderUNetModel`), same parameter names; published by Wolleb et al. 2022
+as
 
     Classifier(in_channels=4, size=256, width=32, multipliers=(1, 1, 2, 2, 4, 4), blocks=4,
-               attention={"at": (8, 16, 32), "head_channels": 64})                                5,452,962
+               attention={"at": (8, 16, 32), "head_channels": 64})
+               5,452,962
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from pseudohealthy.settings import checked
 
 
 class AttentionPool(nn.Module):
-    """One vector from a feature map: attention of the mean to all places, with learned positions."""
+    """One vector from a feature map: attention of the mean to all places, with learned
+    positions."""
 
     def __init__(self, places: int, channels: int, heads: int, out: int):
         super().__init__()
@@ -48,10 +51,12 @@ class Classifier(nn.Module):
     """Logits of a noisy image at its noise level.
 
     Args:
-        size: side of the image, or (height, width); the pooling learns positions, so it is fixed here.
+        size: side of the image, or (height, width); the pooling learns positions, so it is fixed
+            here.
 
     Raises:
-        ValueError: where the channels do not split into heads, or the sides are not divided by the levels.
+        ValueError: where the channels do not split into heads, or the sides are not divided by the
+            levels.
     """
 
     # By the method, and what the encoder has not
@@ -93,7 +98,8 @@ class Classifier(nn.Module):
         self.out = nn.Sequential(style.norm(widths[-1]), nn.SiLU(), pool)
 
     def forward(self, x: Tensor, t: int | Tensor) -> Tensor:
-        """Logits (B, classes) of x (B, in_channels, *size) at the 0-based steps t, an int or (B,)."""
+        """Logits (B, classes) of x (B, in_channels, *size) at the 0-based steps t, an int or
+        (B,)."""
         if tuple(x.shape[2:]) != self.size:
             raise ValueError(f"image of {x.shape[2]} x {x.shape[3]}, but this classifier was built for {self.size}")
         t = torch.as_tensor(t, device=x.device).expand(len(x))

@@ -1,9 +1,11 @@
-"""Perceptual distance of two images, pixel by pixel: LPIPS (Zhang et al., CVPR 2018), or a stand-in that says so.
+"""Perceptual distance of two images, pixel by pixel: LPIPS (Zhang et al., CVPR 2018), or a stand-in
+that says so.
 
-LPIPS compares the features of an ImageNet network with learned weights per channel. Its weights are not ours to ship:
-they are read from a folder, or from where the `lpips` and `torchvision` packages keep them, and are then saved with
-the run. Nothing is downloaded. Without them the distance is a structural dissimilarity, and `description`, which
-stands in every result, tells which of the two it was.
+LPIPS compares the features of an ImageNet network with learned weights per channel. Its weights are
+not ours to ship: they are read from a folder, or from where the `lpips` and `torchvision` packages
+keep them, and are then saved with the run. Nothing is downloaded. Without them the distance is a
+structural dissimilarity, and `description`, which stands in every result, tells which of the two it
+was.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ SCALES = (1, 2, 4)  # of the stand-in, in pixels
 
 
 class Trunk(NamedTuple):
-    """Layers (output channels, kernel, stride, padding; or Fire widths; or "pool") and where features are taken."""
+    """Layers (output channels, kernel, stride, padding; or Fire widths; or "pool") and where
+    features are taken."""
 
     layers: tuple
     taps: tuple[int, ...]
@@ -37,7 +40,8 @@ class Trunk(NamedTuple):
 
 
 class Fire(nn.Module):
-    """Squeeze to few channels, expand by 1x1 and 3x3 (Iandola et al. 2016), with torchvision's parameter names."""
+    """Squeeze to few channels, expand by 1x1 and 3x3 (Iandola et al. 2016), with torchvision's
+    parameter names."""
 
     def __init__(self, channels: int, narrow: int, wide: int):
         super().__init__()
@@ -94,11 +98,12 @@ def features(trunk: Trunk) -> tuple[nn.Sequential, list[int]]:
 class Perceptual(nn.Module):
     """Distance (B, 1, H, W) of two images (B, C, H, W) in [-1, 1]; 0 where they agree.
 
-    trunk: "squeeze", "alex" or "vgg"; "none" is the stand-in by choice. weights: a folder, or one file, with the
-        weights (torchvision's names for the trunk, lpips' names for the heads, or lpips' own for both; .pth or
-        .safetensors); "" looks where the two packages keep theirs.
-    Parameters are held as buffers: fixed, not counted, but saved with the run, which therefore says the same on a
-    machine without the weights. Three channels are taken as colours, any other number one by one, as grey images.
+    trunk: "squeeze", "alex" or "vgg"; "none" is the stand-in by choice. weights: a folder, or one
+        file, with the weights (torchvision's names for the trunk, lpips' names for the heads, or
+        lpips' own for both; .pth or .safetensors); "" looks where the two packages keep theirs.
+    Parameters are held as buffers: fixed, not counted, but saved with the run, which therefore says
+    the same on a machine without the weights. Three channels are taken as colours, any other number
+    one by one, as grey images.
     """
 
     ready: Tensor
@@ -130,7 +135,8 @@ class Perceptual(nn.Module):
         return {name for name in self.state_dict() if name != "ready"}
 
     def load_weights(self, found: dict[str, Tensor]) -> None:
-        """Take the trunk and the heads by name. Fault PERCEPTUAL (exit 5) when they are of another trunk."""
+        """Take the trunk and the heads by name. Fault PERCEPTUAL (exit 5) when they are of another
+        trunk."""
         own = {name: found[name] for name in self.weight_names()}
         try:
             self.load_state_dict(own | {"ready": torch.tensor(True)}, assign=self.ready.is_meta)  # meta: checked only
@@ -178,7 +184,8 @@ def unit(features: Tensor) -> Tensor:
 
 
 def dissimilarity(x: Tensor, y: Tensor) -> Tensor:
-    """The stand-in: 1 - SSIM (Wang et al. 2004; local mean, contrast and structure) averaged over channels and scales.
+    """The stand-in: 1 - SSIM (Wang et al. 2004; local mean, contrast and structure) averaged over
+    channels and scales.
 
     In [0, 1] for images (B, C, H, W) in [-1, 1]; negative structure counts as none.
     """
@@ -191,7 +198,8 @@ def dissimilarity(x: Tensor, y: Tensor) -> Tensor:
 
 
 def installed(trunk: str) -> list[Path]:
-    """Where the two packages keep their weights: heads inside lpips, trunks in torch's download folder."""
+    """Where the two packages keep their weights: heads inside lpips, trunks in torch's download
+    folder."""
     package = importlib.util.find_spec("lpips")
     heads = [
         Path(place) / "weights" / "v0.1" / f"{trunk}.pth"
@@ -202,7 +210,8 @@ def installed(trunk: str) -> list[Path]:
 
 
 def gather(places: list[Path], trunk: str) -> dict[str, Tensor]:
-    """All tensors in the files that exist and in folders' files of this trunk, under our names; later ones win."""
+    """All tensors in the files that exist and in folders' files of this trunk, under our names;
+    later ones win."""
     files = [f for place in places for f in (sorted(place.rglob(f"{trunk}*")) if place.is_dir() else [place])]
     found: dict[str, Tensor] = {}
     for file in files:

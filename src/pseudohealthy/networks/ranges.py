@@ -23,20 +23,23 @@ Stem = Annotated[int, Range(1, 32)]
 
 
 def groups_fit(groups: int, channels: int) -> None:
-    """Raises ValueError unless `groups` divide the channels, or are a power of two, which is halved until they do."""
+    """Raises ValueError unless `groups` divide the channels, or are a power of two, which is halved
+    until they do."""
     if channels % groups and groups & (groups - 1):
         raise ValueError(f"block.groups = {groups} of {channels} channels: give a divisor, or a power of two")
 
 
 def side_fits(network, side: int, where: str) -> None:
-    """Fault RECIPE (exit 2) where a network with a `factor` cannot halve an image of this side as often as it does."""
+    """Fault RECIPE (exit 2) where a network with a `factor` cannot halve an image of this side as
+    often as it does."""
     if side % network.factor:
         found = f"{where} needs sides that {network.factor} divides (stem and levels), and gets {side}"
         raise Fault("RECIPE", found, "give another canvas.size, a smaller stem or fewer multipliers", exit=USAGE)
 
 
 def norms_fit(values: int, where: str) -> None:
-    """Fault RECIPE (exit 2) where batch norm would see one value per channel in training, which has no spread."""
+    """Fault RECIPE (exit 2) where batch norm would see one value per channel in training, which has
+    no spread."""
     if values < 2:
         found = f"training.batch = 1 leaves {where} one value per channel, of which batch norm can learn nothing"
         raise Fault("RECIPE", found, "give a batch of at least 2, or a larger canvas.size", exit=USAGE)

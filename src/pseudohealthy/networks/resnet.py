@@ -1,9 +1,11 @@
-"""ResNet with bottleneck blocks (He et al. 2016, version 1.5: the stride sits on the 3 x 3 convolution).
+"""ResNet with bottleneck blocks (He et al. 2016, version 1.5: the stride sits on the 3 x 3
+convolution).
 
-The context encoder of cDDPM (Behrendt et al. 2025), with the parameter names that timm and torchvision share, so that
-their state dicts and the published ones load strictly:
+The context encoder of cDDPM (Behrendt et al. 2025), with the parameter names that timm and
+torchvision share, so that their state dicts and the published ones load strictly:
 
-    ResNet(in_channels=1)                                                                        24,550,848
+    ResNet(in_channels=1)
+    24,550,848
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ EXPANSION = 4  # output channels of a bottleneck per inner channel
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3, 1 x 1, residual; the branch of a training image is left out with probability `drop`."""
+    """1 x 1, 3 x 3, 1 x 1, residual; the branch of a training image is left out with probability
+    `drop`."""
 
     def __init__(
         self, channels: int, width: int, stride: int, drop: float,
@@ -52,9 +55,12 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Image (B, in_channels, H, W) to a vector (B, outputs).
 
-    layers: blocks of each stage; (3, 4, 6, 3) is ResNet-50, and fewer stages downsample less (`factor` = 4, 8, 16, 32).
-    width: channels of the first convolution and inner channels of the first stage, doubled on each further stage.
-    outputs: length of the vector. drop_path: stochastic depth of the last block, rising linearly from 0 at the first.
+    layers: blocks of each stage; (3, 4, 6, 3) is ResNet-50, and fewer stages downsample less
+    (`factor` = 4, 8, 16, 32).
+    width: channels of the first convolution and inner channels of the first stage, doubled on each
+    further stage.
+    outputs: length of the vector. drop_path: stochastic depth of the last block, rising linearly
+    from 0 at the first.
     conv, norm, pool: the layers it is made of; `networks.spark` gives sparse ones.
     """
 
@@ -97,7 +103,8 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.bn3.weight)  # type: ignore[arg-type]  # a fresh block is the identity
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Maps after each stage, finest first; the last is (B, widths[-1], H / factor, W / factor)."""
+        """Maps after each stage, finest first; the last is (B, widths[-1], H / factor, W /
+        factor)."""
         x, found = self.maxpool(self.relu(self.bn1(self.conv1(x)))), []
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)

@@ -1,11 +1,13 @@
 """Masked pretraining of a convolutional encoder: SparK (Tian et al., ICLR 2023), as cDDPM uses it.
 
-Cells of the image are hidden; the encoder sees the rest through convolutions that are sparse by masking (what they
-write into hidden cells is set to zero after each, normalisation counts visible places only), and a light U-Net-like
-decoder paints the hidden cells from mask tokens and the features of all stages. Parameter names follow the published
-checkpoints; at the published size, ``fc`` of the encoder included although nothing here trains it:
+Cells of the image are hidden; the encoder sees the rest through convolutions that are sparse by
+masking (what they write into hidden cells is set to zero after each, normalisation counts visible
+places only), and a light U-Net-like decoder paints the hidden cells from mask tokens and the
+features of all stages. Parameter names follow the published checkpoints; at the published size,
+``fc`` of the encoder included although nothing here trains it:
 
-    Spark(encoder={}, width=512)                                                                 39,013,393
+    Spark(encoder={}, width=512)
+    39,013,393
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ ENCODER = "sparse_encoder.sp_cnn."  # prefix of the encoder's parameters
 
 
 class Visible:
-    """Which cells the sparse layers of one network see in this forward pass: (B, 1, rows, columns) bool."""
+    """Which cells the sparse layers of one network see in this forward pass: (B, 1, rows, columns)
+    bool."""
 
     cells: Tensor | None = None
 
@@ -108,7 +111,8 @@ class DecoderBlock(nn.Module):
 
 
 class LightDecoder(nn.Module):
-    """From the coarsest map to the image; each finer map is added where its resolution is reached."""
+    """From the coarsest map to the image; each finer map is added where its resolution is
+    reached."""
 
     def __init__(self, factor: int, width: int, channels: int):
         super().__init__()
@@ -126,8 +130,8 @@ class LightDecoder(nn.Module):
 class Spark(nn.Module):
     """Paints hidden cells of `sp_cnn.factor` pixels.
 
-    encoder: settings of the `ResNet`. width: channels of the decoder at the coarsest level, halved at each finer one.
-    Raises ValueError where the width does not halve that often.
+    encoder: settings of the `ResNet`. width: channels of the decoder at the coarsest level, halved
+    at each finer one. Raises ValueError where the width does not halve that often.
     """
 
     def __init__(self, *, channels: int = 1, encoder: dict, width: int = 512):
@@ -147,7 +151,8 @@ class Spark(nn.Module):
             self.en_de_lins.append(nn.Conv2d(wide, width // 2**level, kernel, padding=kernel // 2))
 
     def forward(self, x: Tensor, cells: Tensor) -> Tensor:
-        """Painted image (B, C, H, W) from x (B, C, H, W) of which the cells (B, 1, H / factor, W / factor) bool are seen."""
+        """Painted image (B, C, H, W) from x (B, C, H, W) of which the cells (B, 1, H / factor, W /
+        factor) bool are seen."""
         self.visible.cells = cells
         maps = self.sparse_encoder.sp_cnn(x * self.visible.like(x))
         dense = []

@@ -1,4 +1,5 @@
-"""Structural similarity (Wang et al. 2004) of image batches, differentiable: a loss term and a measure."""
+"""Structural similarity (Wang et al. 2004) of image batches, differentiable: a loss term and a
+measure."""
 
 from __future__ import annotations
 
@@ -20,10 +21,11 @@ def ssim_map(
 ) -> Tensor:
     """SSIM of every pixel, (B, C, H, W) float32 in about [-1, 1], of images x and y (B, C, H, W).
 
-    data_range: span of the images' values: 2 for [-1, 1]. The constants are (0.01 range)^2 and (0.03 range)^2; those of
-        range 1 on images of range 2, as in the published CT code, weigh the contrast term of flat regions too high.
-    border: "inside" averages over the part of the window that lies in the image; "zeros" pads (the published CT code),
-        which makes borders look alike.
+    data_range: span of the images' values: 2 for [-1, 1]. The constants are (0.01 range)^2 and
+        (0.03 range)^2; those of range 1 on images of range 2, as in the published CT code, weigh
+        the contrast term of flat regions too high.
+    border: "inside" averages over the part of the window that lies in the image; "zeros" pads (the
+        published CT code), which makes borders look alike.
     """
     place = torch.arange(window, device=x.device) - (window - 1) / 2
     bell = torch.exp(-0.5 * (place / sigma) ** 2)

@@ -1,19 +1,24 @@
 """The ADM family of U-Nets (Dhariwal & Nichol 2021) with the parameter names of the published code.
 
-One file covers the networks of Wolleb et al. 2022, pDDPM (Behrendt et al. 2024) and cDDPM (2025): the names and
-shapes are those of guided-diffusion, so their state dicts load strictly. Published sizes:
+One file covers the networks of Wolleb et al. 2022, pDDPM (Behrendt et al. 2024) and cDDPM (2025):
+the names and shapes are those of guided-diffusion, so their state dicts load strictly. Published
+sizes:
 
-    Wolleb  UNet(channels=4, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention={"at": (16,)},
-                 classes=2, learned_variance=True)                                               113,681,160
-    pDDPM   UNet(width=128, multipliers=(1, 2, 2), blocks=3, attention={"head_channels": 64, "order": "new"},
-                 block={"scale_shift": True, "residual_sampling": True})                          37,513,857
-    cDDPM   the same with vector=512                                                              44,068,481
+    Wolleb  UNet(channels=4, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention={"at":
+                 (16,)}, classes=2, learned_variance=True)
+                 113,681,160
+    pDDPM   UNet(width=128, multipliers=(1, 2, 2), blocks=3, attention={"head_channels": 64,
+                 "order": "new"}, block={"scale_shift": True, "residual_sampling": True})
+                 37,513,857
+    cDDPM   the same with vector=512
+    44,068,481
 
-`UNet2DModel` of Hugging Face diffusers is the same network under other names (`interop.diffusers`), among them
-google/ddpm-ema-celebahq-256, with the details of the original DDPM (Ho et al. 2020):
+`UNet2DModel` of Hugging Face diffusers is the same network under other names (`interop.diffusers`),
+among them google/ddpm-ema-celebahq-256, with the details of the original DDPM (Ho et al. 2020):
 
     UNet(channels=3, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention={"at": (16,)},
-         block={"eps": 1e-6, "pad_end": True}, time={"order": "sin-cos", "frequency_shift": 1})  113,673,219
+         block={"eps": 1e-6, "pad_end": True}, time={"order": "sin-cos", "frequency_shift": 1})
+         113,673,219
 """
 
 from __future__ import annotations
@@ -69,11 +74,13 @@ class UNet(nn.Module):
         channels: of the image, in and out.
         learned_variance: doubles the channels that come out ([estimate, v]).
         classes: embedding of a label added to that of the time.
-        vector: length of a conditioning vector that goes through a two-layer network and is concatenated (cDDPM); not
-            with classes.
-        width, multipliers, blocks: channels of level i are width * multipliers[i], with `blocks` residual blocks each.
+        vector: length of a conditioning vector that goes through a two-layer network and is
+            concatenated (cDDPM); not with classes.
+        width, multipliers, blocks: channels of level i are width * multipliers[i], with `blocks`
+            residual blocks each.
         time: how the network is told the time.
-        stem: space to depth by this factor first and back last: 1.6 to 3.3 times faster at the same parameter count.
+        stem: space to depth by this factor first and back last: 1.6 to 3.3 times faster at the same
+            parameter count.
 
     Raises:
         ValueError: for contradictory settings.
@@ -137,10 +144,12 @@ class UNet(nn.Module):
     def forward(
         self, x: Tensor, t: int | Tensor, label: int | Tensor | None = None, vector: Tensor | None = None
     ) -> Tensor:
-        """Output (B, channels [* 2], H, W) for x (B, channels, H, W) at 0-based steps t, an int or (B,).
+        """Output (B, channels [* 2], H, W) for x (B, channels, H, W) at 0-based steps t, an int or
+        (B,).
 
-        label: int or (B,) long in 0..classes-1; vector: (B, vector). Required exactly when the network has them.
-        Raises ValueError for a missing or unexpected condition, or sides that the levels do not divide.
+        label: int or (B,) long in 0..classes-1; vector: (B, vector). Required exactly when the
+        network has them. Raises ValueError for a missing or unexpected condition, or sides that the
+        levels do not divide.
         """
         if (label is not None) != bool(self.classes) or (vector is not None) != bool(self.vector):
             raise ValueError(

@@ -1,15 +1,17 @@
-"""The invertible step between native planes and the model's square in [-1, 1]; nothing else knows ranges and sizes.
+"""The invertible step between native planes and the model's square in [-1, 1]; nothing else knows
+ranges and sizes.
 
-Geometry: a square of ``side`` native pixels, placed per volume, becomes ``size`` model pixels; what lies outside the
-image is the low value (-1). Resampling is a pair of matrices per plane, pixel centres aligned: antialiased bilinear
-when the square is larger than the model's (``scale`` < 1), bilinear when it is at most half as large. In between the
-square is widened to ``size`` and nothing is resampled, so a canvas at least as large as the image loses nothing. With
-``spacing``, sides follow from mm per model pixel instead, rows and columns apart, to the nearest whole native pixel.
+Geometry: a square of ``side`` native pixels, placed per volume, becomes ``size`` model pixels; what
+lies outside the image is the low value (-1). Resampling is a pair of matrices per plane, pixel
+centres aligned: antialiased bilinear when the square is larger than the model's (``scale`` < 1),
+bilinear when it is at most half as large. In between the square is widened to ``size`` and nothing
+is resampled, so a canvas at least as large as the image loses nothing. With ``spacing``, sides
+follow from mm per model pixel instead, rows and columns apart, to the nearest whole native pixel.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -19,6 +21,7 @@ from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.marks import Choice, Length, Range, Text, either
 from pseudohealthy.preprocessing import resampling
 from pseudohealthy.preprocessing.foreground import METHODS, foreground
+from pseudohealthy.preprocessing.placement import Fitted, Placement
 from pseudohealthy.preprocessing.plane_range import SLICES_IN, chosen
 from pseudohealthy.settings import check_fields
 
@@ -45,75 +48,28 @@ Millimetres = Annotated[float, Range(0.001, 1000, also=(0,))]
 RELEASE = 0.2  # change in model units (range 2) at which a value beyond the window is given up for the restored one
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where a scan lies on the canvas; JSON-able. ``top`` and ``left`` of the square: native pixels, < 0 is padding."""
-
-    shape: tuple[int, int, int, int]  # native (C, D, H, W)
-    top: int
-    left: int
-    side: int  # rows
-    size: int
-    low: tuple[float, ...]  # native value of -1 and +1, per model channel
-    high: tuple[float, ...]
-    across: int = 0  # columns, where pixels are not square; 0: as many as rows
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        return self.side, self.across or self.side
-
-    @property
-    def scale(self) -> float:
-        """Model pixels per native pixel."""
-        return self.size / self.side
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """The part of the native plane on the canvas: first row, end row, first column, end column."""
-        _, _, height, width = self.shape
-        rows, columns = self.sides
-        return max(0, self.top), min(height, self.top + rows), max(0, self.left), min(width, self.left + columns)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Placement:
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        return cls(**plain)
-
-
-@dataclass
-class Fitted:
-    """A scan on the canvas: planes (D, C, S, S) float32 in [-1, 1], foreground and mask (D, S, S) bool, and which planes
-    the canvas' ``slices`` name, (D,) bool."""
-
-    planes: torch.Tensor
-    foreground: torch.Tensor
-    placement: Placement
-    mask: torch.Tensor | None = None
-    chosen: np.ndarray | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
     """How scans are brought to the model and back.
 
-    normalise: "window" (HU ``windows``, by name or "centre/width", one channel each; a picture, which has no HU, is taken
-    as exported in the only window), "percentile" (inside the foreground, per scan and channel), "upper" (0, or the lowest
-    value below it, to the upper of ``percentiles``, likewise), "deviations" (mean plus these times the standard deviation
-    of the whole scan), "range" (``value_range``) or "unit" (values are 0..1 already).
-    foreground: see ``pseudohealthy.preprocessing.foreground``; crop: fit the square to the foreground's bounding box (per volume,
-    ``margin`` of its longer side added on each side) instead of the whole plane; strip: the low value outside it.
-    plane: how volumes are cut, "native" as stored. spacing: mm per model pixel where the scan knows its own; the square
-    is then centred on the box (crop) or the plane, and its side is what ``size`` pixels make. 0: fit as above.
-    slices, slices_in: planes to train on, see ``plane_range.chosen``; step: mm between training planes, see ``training.plane_store.merged``;
+    normalise: "window" (HU ``windows``, by name or "centre/width", one channel each; a picture,
+    which has no HU, is taken as exported in the only window), "percentile" (inside the foreground,
+    per scan and channel), "upper" (0, or the lowest value below it, to the upper of
+    ``percentiles``, likewise), "deviations" (mean plus these times the standard deviation of the
+    whole scan), "range" (``value_range``) or "unit" (values are 0..1 already).
+    foreground: see ``pseudohealthy.preprocessing.foreground``; crop: fit the square to the
+    foreground's bounding box (per volume, ``margin`` of its longer side added on each side) instead
+    of the whole plane; strip: the low value outside it.
+    plane: how volumes are cut, "native" as stored. spacing: mm per model pixel where the scan knows
+    its own; the square is then centred on the box (crop) or the plane, and its side is what
+    ``size`` pixels make. 0: fit as above.
+    slices, slices_in: planes to train on, see ``plane_range.chosen``; step: mm between training
+    planes, see ``training.plane_store.merged``;
     judge: "slices" empties the other planes' foreground and mask, so that no result speaks of them.
-    min_foreground: share of a plane of a volume that the foreground must cover for the plane to count: to be trained on,
-    and to be part of thresholds and of the case's score. Thinner ones are restored and mapped all the same.
-    Published settings by name: ``pseudohealthy.preprocessing.published``.
+    min_foreground: share of a plane of a volume that the foreground must cover for the plane to
+    count: to be trained on, and to be part of thresholds and of the case's score. Thinner ones are
+    restored and mapped all the same. Published settings by name:
+    ``pseudohealthy.preprocessing.published``.
     """
 
     size: Annotated[int, Range(4, 2048)] = 128
@@ -155,9 +111,9 @@ class Canvas:
         return 1 if self.normalise == "window" else self.channels
 
     def fit(self, scan: Scan, mask: np.ndarray | None = None, brain_mask: np.ndarray | None = None) -> Fitted:
-        """Scan (C, D, H, W) -> planes (D, C, S, S). ``mask`` and ``brain_mask`` are bool (D, H, W) on the scan's grid;
-        a brain mask takes the place of the computed foreground. Raises Fault CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE,
-        RANGE, SPACING.
+        """Scan (C, D, H, W) -> planes (D, C, S, S). ``mask`` and ``brain_mask`` are bool (D, H, W)
+        on the scan's grid; a brain mask takes the place of the computed foreground. Raises Fault
+        CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE, RANGE, SPACING.
         """
         import torch
 
@@ -186,7 +142,8 @@ class Canvas:
         )
 
     def undo(self, planes: torch.Tensor | np.ndarray, placement: Placement) -> np.ndarray:
-        """Planes (D, C, S, S) in [-1, 1] -> (C, D, H, W) float32 in native units; the low value outside the square."""
+        """Planes (D, C, S, S) in [-1, 1] -> (C, D, H, W) float32 in native units; the low value
+        outside the square."""
         low, high = (
             np.array(level, dtype=np.float32)[:, None, None, None] for level in (placement.low, placement.high)
         )
@@ -196,16 +153,18 @@ class Canvas:
     def undo_map(
         self, maps: torch.Tensor | np.ndarray, placement: Placement, fill: float = 0.0, nearest: bool = False
     ) -> np.ndarray:
-        """Maps (D, S, S) -> (D, H, W): geometry only, never outside the map's range; ``fill`` outside the square."""
+        """Maps (D, S, S) -> (D, H, W): geometry only, never outside the map's range; ``fill``
+        outside the square."""
         return _back(
             np.asarray(maps, dtype=np.float32), placement, resampling.nearest if nearest else resampling.linear, fill
         )
 
     def healthy(self, scan: Scan, restored: torch.Tensor | np.ndarray, fitted: Fitted) -> np.ndarray:
-        """The native twin (C, D, H, W): the scan plus the change the restoration made, so that an unchanged plane comes
-        back bit for bit and native detail survives. A value beyond the window keeps its excess where the restoration
-        leaves it and loses it, linearly, as the change grows to a tenth of the window. With several windows the
-        narrowest that contains a voxel's value decides for it (the widest where none does)."""
+        """The native twin (C, D, H, W): the scan plus the change the restoration made, so that an
+        unchanged plane comes back bit for bit and native detail survives. A value beyond the window
+        keeps its excess where the restoration leaves it and loses it, linearly, as the change grows
+        to a tenth of the window. With several windows the narrowest that contains a voxel's value
+        decides for it (the widest where none does)."""
         place = fitted.placement
         change = np.asarray(restored, dtype=np.float32) - np.asarray(fitted.planes)
         change = _back(np.moveaxis(change, 1, 0), place, resampling.inverse, 0)
@@ -227,8 +186,9 @@ class Canvas:
         return everything if self.judge == "all" or fitted.chosen is None else fitted.chosen
 
     def counted(self, fitted: Fitted) -> np.ndarray:
-        """The planes that the case's score is over, bool (D,): those of a volume that have `min_foreground`, where none
-        has it those with any; a single plane was chosen by whoever stored it and always counts."""
+        """The planes that the case's score is over, bool (D,): those of a volume that have
+        `min_foreground`, where none has it those with any; a single plane was chosen by whoever
+        stored it and always counts."""
         share = fitted.foreground.float().mean(dim=(1, 2)).numpy()
         if len(share) == 1:
             return np.ones(1, dtype=bool)
@@ -256,14 +216,15 @@ class Canvas:
         return [f"SLICES: of each volume only {which} are judged; lesions elsewhere do not count"]
 
     def windows_a_picture(self, scan: Scan) -> bool:
-        """Does the canvas ask for HU of a picture (PNG, JPEG, TIFF of whole numbers), which must be windowed already?"""
+        """Does the canvas ask for HU of a picture (PNG, JPEG, TIFF of whole numbers), which must be
+        windowed already?"""
         origin = scan.origin
         picture = getattr(origin, "kind", "") == "picture" and np.issubdtype(origin.dtype, np.integer)
         return self.normalise == "window" and picture
 
     def fit_mask(self, mask: np.ndarray, placement: Placement) -> np.ndarray:
-        """Native mask (D, H, W) -> (D, S, S) bool: on where at least half covered; a plane's mask that would vanish
-        keeps its most covered pixel."""
+        """Native mask (D, H, W) -> (D, S, S) bool: on where at least half covered; a plane's mask
+        that would vanish keeps its most covered pixel."""
         covered = _onto(np.asarray(mask, dtype=np.float32), placement, coverage=True)
         on = covered >= 0.5 - 1e-6
         for plane in np.flatnonzero(covered.any(axis=(1, 2)) & ~on.any(axis=(1, 2))):

@@ -1,9 +1,11 @@
-"""Which pixels show the patient: the region that percentiles, crops and evaluation masks are taken from.
+"""Which pixels show the patient: the region that percentiles, crops and evaluation masks are taken
+from.
 
-"auto": brighter than a small share of the image's robust range, its large components, holes filled, per volume; made
-for MR with and without skull, digits and radiographs. "head-ct": above -200 HU, largest object, filled (values in HU).
-"nonzero": any channel differs from 0. "all": everything. "head-png": as "head-ct" in windowed pictures. "brain-ct":
-inside of the skull, in HU or in windowed pictures. "brain-mr": a rough brain on MR with skull or without, see ``_brain_mr``.
+"auto": brighter than a small share of the image's robust range, its large components, holes filled,
+per volume; made for MR with and without skull, digits and radiographs. "head-ct": above -200 HU,
+largest object, filled (values in HU). "nonzero": any channel differs from 0. "all": everything.
+"head-png": as "head-ct" in windowed pictures. "brain-ct": inside of the skull, in HU or in windowed
+pictures. "brain-mr": a rough brain on MR with skull or without, see ``_brain_mr``.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ def foreground(voxels: np.ndarray, method: str = "auto") -> np.ndarray:
 
 
 def _opened(solid: np.ndarray) -> np.ndarray:
-    """Without what is thinner than about 1 % of the image: ears' bridges to the table, its shells."""
+    """Without what is thinner than about 1 % of the image: ears' bridges to the table, its
+    shells."""
     from scipy import ndimage
 
     return ndimage.binary_opening(solid, np.ones((1, 3, 3)), iterations=max(1, max(solid.shape[1:]) // 128))
@@ -68,10 +71,12 @@ def _head(visible: np.ndarray) -> np.ndarray:
 
 
 def _brains(values: np.ndarray) -> np.ndarray:
-    """Insides of skulls (D, H, W), HU or windowed picture; found on at most about 256 pixels a side.
+    """Insides of skulls (D, H, W), HU or windowed picture; found on at most about 256 pixels a
+    side.
 
-    Where a plane of the volume shows a closed skull, the large rooms through all planes are the brain, and planes that they
-    do not reach (face, neck) stay empty: what is bright there is muscle and vessels. Without one: the head less its rim.
+    Where a plane of the volume shows a closed skull, the large rooms through all planes are the
+    brain, and planes that they do not reach (face, neck) stay empty: what is bright there is muscle
+    and vessels. Without one: the head less its rim.
     """
     hu = float(values.min()) < -100
     bone = values > (BONE if hu else WHITE * float(values.max()))
@@ -95,10 +100,11 @@ def _brains(values: np.ndarray) -> np.ndarray:
 
 
 def _brain_mr(voxels: np.ndarray) -> np.ndarray:
-    """The brain (D, H, W) of an MR of one or more channels: tissue apart from the scalp once thin bridges are cut, closed.
+    """The brain (D, H, W) of an MR of one or more channels: tissue apart from the scalp once thin
+    bridges are cut, closed.
 
-    Rough: it crops and scales; muscles of the face and scalp at the vertex can be in it. Measurements want a
-    skull-stripper's mask (``brain_mask``).
+    Rough: it crops and scales; muscles of the face and scalp at the vertex can be in it.
+    Measurements want a skull-stripper's mask (``brain_mask``).
     """
     head = foreground(voxels)
     step = -(-max(head.shape[1:]) // 128)
@@ -134,7 +140,8 @@ def _inside_of_skull(bone: np.ndarray, visible: np.ndarray, head: np.ndarray, hu
 
 
 def _grown(solid: np.ndarray, pixels: float) -> np.ndarray:
-    """Dilated by a disc of that radius, eroded for a negative one; what is outside the plane is background."""
+    """Dilated by a disc of that radius, eroded for a negative one; what is outside the plane is
+    background."""
     from scipy import ndimage
 
     if pixels >= 0:

@@ -1,4 +1,5 @@
-"""Which planes of a volume are trained on and judged, and how many: the third direction of the canvas."""
+"""Which planes of a volume are trained on and judged, and how many: the third direction of the
+canvas."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ SLICES_IN = ("planes", "share", "mm")
 
 
 def chosen(slices: tuple[float, ...], unit: str, inside: np.ndarray, spacing: float | None) -> np.ndarray:
-    """Bool (D,): the planes whose centre lies in ``slices`` (first, last), both included; all where it is empty.
+    """Bool (D,): the planes whose centre lies in ``slices`` (first, last), both included; all where
+    it is empty.
 
-    unit: "planes" (position in the order read, from 0), "share" (of the volume's extent, 0..1; at least the plane nearest
-    to the middle of the range) or "mm" (from the middle of the foreground ``inside`` (D, H, W), planes ``spacing`` apart).
-    A single plane was chosen by whoever stored it. Raises Fault SLICES (exit 2) where no plane is left.
+    unit: "planes" (position in the order read, from 0), "share" (of the volume's extent, 0..1; at
+    least the plane nearest to the middle of the range) or "mm" (from the middle of the foreground
+    ``inside`` (D, H, W), planes ``spacing`` apart). A single plane was chosen by whoever stored it.
+    Raises Fault SLICES (exit 2) where no plane is left.
     """
     count = len(inside)
     busy = np.flatnonzero(inside.any(axis=(1, 2)))

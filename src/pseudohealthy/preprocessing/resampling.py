@@ -1,4 +1,5 @@
-"""Resampling along one axis as a matrix (targets, sources), pixel centres aligned; see ``canvas``."""
+"""Resampling along one axis as a matrix (targets, sources), pixel centres aligned; see
+``canvas``."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ def centres(sources: int, targets: int) -> np.ndarray:
 
 
 def triangle(sources: int, targets: int) -> np.ndarray:
-    """(targets, sources) bilinear weights, widened to the target's pixel when that is larger (antialiased)."""
+    """(targets, sources) bilinear weights, widened to the target's pixel when that is larger
+    (antialiased)."""
     support = max(1.0, sources / targets)
     distance = np.clip(centres(sources, targets), 0, sources - 1)[:, None] - np.arange(sources)
     weights = np.maximum(0.0, 1 - np.abs(distance) / support)
@@ -32,7 +34,8 @@ def linear(side: int, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def inverse(side: int, size: int) -> np.ndarray:
-    """Exact when the image was enlarged (least squares) at least twice, from where it is well conditioned, else linear."""
+    """Exact when the image was enlarged (least squares) at least twice, from where it is well
+    conditioned, else linear."""
     return np.linalg.pinv(triangle(side, size)).astype(np.float32) if size >= 2 * side else linear(side, size)
 
 

@@ -21,8 +21,8 @@ RESEARCH = "Research use only - not for diagnosis"
 
 
 def intensities(path: Path | str, by_data: Mapping[str, Histograms]) -> Path:
-    """Figure 4: histograms of images and of their twins in healthy tissue, with their divergence; a row per data set, kind
-    of plane and run, a column per contrast."""
+    """Figure 4: histograms of images and of their twins in healthy tissue, with their divergence; a
+    row per data set, kind of plane and run, a column per contrast."""
     rows = [
         (data, kind, run)
         for data, kept in by_data.items()
@@ -86,8 +86,9 @@ def conditioning(path: Path | str, swapped: Sequence[Swapped]) -> Path:
 
 
 def examples(path: Path | str, cases: Sequence[Sequence[Example]]) -> Path:
-    """Figure 5: a block of four columns per case; above input and reference, then a row per run of twin, map, mask at the
-    best Dice (an oracle) and histogram of healthy tissue. Maps have a scale per run, up to its 99.8 % quantile."""
+    """Figure 5: a block of four columns per case; above input and reference, then a row per run of
+    twin, map, mask at the best Dice (an oracle) and histogram of healthy tissue. Maps have a scale
+    per run, up to its 99.8 % quantile."""
     runs = len(cases[0])
     figure = blank(5.9 * len(cases) + 0.6, 1.6 * (runs + 1) + 0.7)
     grid = figure.subplots(runs + 1, 4 * len(cases), squeeze=False)

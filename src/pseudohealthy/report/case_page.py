@@ -1,8 +1,9 @@
-"""case.html: input, healthy twin and anomaly map of one case, to look at in a browser; one file, offline.
+"""case.html: input, healthy twin and anomaly map of one case, to look at in a browser; one file,
+offline.
 
-Volumes are drawn by NiiVue (WebGL2, carried inside the page), single planes, and volumes where there is no WebGL2, on a
-plain canvas. The policy allows two scripts by their hash and nothing from outside; what comes from the case is escaped
-text or inert data.
+Volumes are drawn by NiiVue (WebGL2, carried inside the page), single planes, and volumes where
+there is no WebGL2, on a plain canvas. The policy allows two scripts by their hash and nothing from
+outside; what comes from the case is escaped text or inert data.
 """
 
 from __future__ import annotations
@@ -55,9 +56,11 @@ def case_page(
 ) -> Path:
     """Write the page of a finding, less than 10 MB.
 
-    truth: reference (D, H, W) bool, drawn as an outline. picture: the panel, embedded for machines without WebGL2 and
-    without scripts. files: name -> file name beside the page, linked. report: the page of all findings, relative to this one, linked. Volumes above a threshold are counted in the full
-    map, whatever the resolution of the pictures; regions away from the finding's own threshold are found in the page.
+    truth: reference (D, H, W) bool, drawn as an outline. picture: the panel, embedded for machines
+    without WebGL2 and without scripts. files: name -> file name beside the page, linked. report:
+    the page of all findings, relative to this one, linked. Volumes above a threshold are counted in
+    the full map, whatever the resolution of the pictures; regions away from the finding's own
+    threshold are found in the page.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -131,7 +134,8 @@ def _template(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _library() -> tuple[str, str]:
-    """(base64 of the gzipped library, sha256 of its text as a content security policy writes it)."""
+    """(base64 of the gzipped library, sha256 of its text as a content security policy writes
+    it)."""
     packed = (resources.files("pseudohealthy.report") / "vendor" / LIBRARY).read_bytes()
     return base64.b64encode(packed).decode(), _sha256(gzip.decompress(packed))
 
@@ -141,7 +145,8 @@ def _sha256(text: bytes) -> str:
 
 
 def _policy(style: str, script: str, library_hash: str) -> str:
-    """Our style, our script, the library, pictures inside the page; nothing else, and no connection."""
+    """Our style, our script, the library, pictures inside the page; nothing else, and no
+    connection."""
     scripts = f"'{_sha256(script.encode())}'" + (f" '{library_hash}'" if library_hash else "")
     return (
         f"default-src 'none'; img-src data: blob:; style-src '{_sha256(style.encode())}'; "

@@ -1,7 +1,9 @@
-"""Display copies for the case page: cropped, in few bits, as NIfTI inside base64; what they lose is said in words.
+"""Display copies for the case page: cropped, in few bits, as NIfTI inside base64; what they lose is
+said in words.
 
-The anomaly map becomes one byte per voxel that loses nothing the page asks for: code = how many of 255 thresholds the
-voxel exceeds. "Above the j-th threshold" is then exactly ``code > j``, and the stored threshold is one of them.
+The anomaly map becomes one byte per voxel that loses nothing the page asks for: code = how many of
+255 thresholds the voxel exceeds. "Above the j-th threshold" is then exactly ``code > j``, and the
+stored threshold is one of them.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ PRESETS = ("brain", "subdural", "bone")
 
 @dataclass
 class Display:
-    """volumes: name -> base64 of a gzipped NIfTI-1 file. origin: first (plane, row, column) kept; factor: native pixels
-    per pixel shown, in the plane; affine: (4, 4), index (d, h, w, 1) of the copy -> RAS+ mm; notes: what was left out."""
+    """volumes: name -> base64 of a gzipped NIfTI-1 file. origin: first (plane, row, column) kept;
+    factor: native pixels per pixel shown, in the plane; affine: (4, 4), index (d, h, w, 1) of the
+    copy -> RAS+ mm; notes: what was left out."""
 
     volumes: dict[str, str]
     shape: tuple[int, int, int]
@@ -44,7 +47,8 @@ class Display:
 
 
 def display(finding: Finding, truth: np.ndarray | None, window: tuple[float, float], room: float) -> Display:
-    """Copies of input, twin, map (codes) and reference (D, H, W), as fine as ``room`` megabytes of base64 allow."""
+    """Copies of input, twin, map (codes) and reference (D, H, W), as fine as ``room`` megabytes of
+    base64 allow."""
     notes = []
     scan = finding.scan
     if len(scan.voxels) > 1:
@@ -78,7 +82,8 @@ def display(finding: Finding, truth: np.ndarray | None, window: tuple[float, flo
 
 
 def thresholds(finding: Finding) -> np.ndarray:
-    """(255,) rising from 0, float64, evenly spaced, up to the map's maximum; the finding's own threshold is one."""
+    """(255,) rising from 0, float64, evenly spaced, up to the map's maximum; the finding's own
+    threshold is one."""
     peak, own = float(finding.map.max()), finding.threshold
     if own is None or own <= 0:
         return np.arange(LEVELS) * ((peak if peak > 0 else 1.0) / (LEVELS - 1))
@@ -95,7 +100,8 @@ def counts(finding: Finding) -> list[int]:
 
 
 def presets(finding: Finding, start: tuple[float, float]) -> list[dict[str, Any]]:
-    """Windows by name, the first one ``start``: brain, subdural and bone for HU, else percentiles of the foreground."""
+    """Windows by name, the first one ``start``: brain, subdural and bone for HU, else percentiles
+    of the foreground."""
     image = finding.scan.voxels[0]
     if finding.scan.units == "HU":
         more = {name: window_range(name) for name in PRESETS}
@@ -114,8 +120,8 @@ def presets(finding: Finding, start: tuple[float, float]) -> list[dict[str, Any]
 
 
 def nifti64(volume: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> str:
-    """(D, H, W) uint8 or int16 -> base64 of NIfTI-1, columns first; ``affine`` index (d, h, w, 1) -> RAS+ mm. The header
-    holds geometry and scaling, no text."""
+    """(D, H, W) uint8 or int16 -> base64 of NIfTI-1, columns first; ``affine`` index (d, h, w, 1)
+    -> RAS+ mm. The header holds geometry and scaling, no text."""
     from nibabel.nifti1 import Nifti1Header
 
     world = affine[:, [2, 1, 0, 3]]
@@ -132,7 +138,8 @@ def nifti64(volume: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercep
 
 
 def _encoder(finding: Finding, window: tuple[float, float], notes: list[str]) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Input, twin and the function that encodes them: whole HU, or 256 steps over what the windows can show."""
+    """Input, twin and the function that encodes them: whole HU, or 256 steps over what the windows
+    can show."""
     image, healthy = finding.scan.voxels[0], np.asarray(finding.healthy)[0]
     if finding.scan.units == "HU":
 
@@ -156,7 +163,8 @@ def _encoder(finding: Finding, window: tuple[float, float], notes: list[str]) ->
 
 
 def _box(finding: Finding, truth: np.ndarray | None) -> tuple[slice, slice]:
-    """Rows and columns with foreground, anything above the lowest threshold, or reference, and a margin."""
+    """Rows and columns with foreground, anything above the lowest threshold, or reference, and a
+    margin."""
     wanted = np.logical_or(finding.foreground, finding.map > 0).any(0)
     if truth is not None:
         wanted = wanted | (np.asarray(truth).reshape(finding.map.shape) > 0).any(0)

@@ -1,4 +1,5 @@
-"""What `compare` writes: one table as CSV, LaTeX and page, forest plot, training curves, and every record as JSON."""
+"""What `compare` writes: one table as CSV, LaTeX and page, forest plot, training curves, and every
+record as JSON."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ COSTS = (
 
 
 def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path]:
-    """comparison.csv, .json, .tex, .md, .png, panel.png (panel_2.png of the second data set), curves.png and report.html;
-    a plot without anything to draw is left out."""
+    """comparison.csv, .json, .tex, .md, .png, panel.png (panel_2.png of the second data set),
+    curves.png and report.html; a plot without anything to draw is left out."""
     by_data = {data: evaluation.records for data, evaluation in result.evaluations.items()}
     table = rows(result)
     shown = {data: one for data, one in result.examples.items() if one.pictures}
@@ -70,7 +71,8 @@ def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path
 
 
 def printed(result: Comparison) -> Any:
-    """For a terminal: the table of each data set with the controls that are somebody's rival, costs, notes."""
+    """For a terminal: the table of each data set with the controls that are somebody's rival,
+    costs, notes."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -96,7 +98,8 @@ def _short(value: Any) -> str:
 
 
 def notes(result: Comparison) -> list[str]:
-    """Leaks first, then what each data set's evaluation says, then what a run is ahead or behind the best one."""
+    """Leaks first, then what each data set's evaluation says, then what a run is ahead or behind
+    the best one."""
     found = list(result.notes)
     many = len(result.evaluations) > 1
     for data, evaluation in result.evaluations.items():
@@ -114,8 +117,9 @@ def notes(result: Comparison) -> list[str]:
 
 
 def rows(result: Comparison) -> list[dict[str, Any]]:
-    """One dict per data set and method: figures with the ends of their intervals, differences to the best control and to
-    the best run, costs. Keys: metric, with ``@source`` where a threshold was used."""
+    """One dict per data set and method: figures with the ends of their intervals, differences to
+    the best control and to the best run, costs. Keys: metric, with ``@source`` where a threshold
+    was used."""
     found = []
     for data, evaluation in result.evaluations.items():
         table = summarise(evaluation.records)
@@ -151,7 +155,8 @@ def _figure(key: str, record: Record) -> dict[str, Any]:
 
 
 def latex(result: Comparison) -> str:
-    """The table for a paper (package booktabs): the best of a column in bold, intervals beside the values."""
+    """The table for a paper (package booktabs): the best of a column in bold, intervals beside the
+    values."""
     parts = []
     for data, evaluation in result.evaluations.items():
         table = summarise(evaluation.records)
@@ -177,8 +182,8 @@ def latex(result: Comparison) -> str:
 
 
 def markdown(result: Comparison) -> str:
-    """The table for a page: runs, the best first, then the controls that are some run's rival; last the paired difference
-    of the headline figure to the best control."""
+    """The table for a page: runs, the best first, then the controls that are some run's rival; last
+    the paired difference of the headline figure to the best control."""
     parts = []
     by = sorting()
     for data, evaluation in result.evaluations.items():

@@ -17,9 +17,11 @@ from pseudohealthy.report import plots
 
 
 def table(evaluation: Evaluation) -> Table:
-    """One row per method, then each method minus the best control, then the controls; ``*`` marks the best value.
+    """One row per method, then each method minus the best control, then the controls; ``*`` marks
+    the best value.
 
-    Tables one below the other, so that 80 columns hold them: one for each family of metrics, then classes of boxes.
+    Tables one below the other, so that 80 columns hold them: one for each family of metrics, then
+    classes of boxes.
     """
     found = summarise(evaluation.records)
     stacked = Table.grid()
@@ -36,8 +38,8 @@ def table(evaluation: Evaluation) -> Table:
 
 
 def save(evaluation: Evaluation, folder: Path | str) -> list[Path]:
-    """Write metrics.json, cases.csv and, where both classes are there, roc, precision_recall and scores (.png); where
-    figures are by class of the boxes, classes.csv."""
+    """Write metrics.json, cases.csv and, where both classes are there, roc, precision_recall and
+    scores (.png); where figures are by class of the boxes, classes.csv."""
     import pandas as pd
 
     folder = Path(folder)

@@ -1,4 +1,5 @@
-"""One image by all methods: a column each, rows of channels, and the anomaly map below (Wolleb 2022, Figs 2 and 3)."""
+"""One image by all methods: a column each, rows of channels, and the anomaly map below (Wolleb
+2022, Figs 2 and 3)."""
 
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ REFERENCE = "#56B4E9"  # Okabe-Ito sky blue, as in every other panel
 def draw(example: Example, path: Path, title: str = "") -> Path:
     """The input with its reference, then every method's healthy twin and map.
 
-    Inputs and twins share the model's range of grey; maps run from 0 to twice the run's threshold, or to their own 99.8 %
-    where it has none. Each method is shown on its own canvas, the input on that of the method with most channels.
+    Inputs and twins share the model's range of grey; maps run from 0 to twice the run's threshold,
+    or to their own 99.8 % where it has none. Each method is shown on its own canvas, the input on
+    that of the method with most channels.
     """
     from matplotlib.figure import Figure
 
@@ -66,6 +68,7 @@ def top(pictures: Pictures) -> float:
 
 
 def _short(name: str, most: int = 24) -> str:
-    """Names come from outside: one line, cut, and without the mathtext that a dollar sign would start."""
+    """Names come from outside: one line, cut, and without the mathtext that a dollar sign would
+    start."""
     name = " ".join(name.split())
     return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")

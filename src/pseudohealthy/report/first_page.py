@@ -1,4 +1,5 @@
-"""The demo's first page: what had been drawn into which input, what of it was found, what was missed, and all reports.
+"""The demo's first page: what had been drawn into which input, what of it was found, what was
+missed, and all reports.
 
 Every sentence is computed from the references that the demo knows; none is written by hand.
 """
@@ -25,8 +26,9 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Group:
-    """What one detection found. rows: those of findings.csv, each with the ``truth`` of its case.json; what: an input is
-    called, such as "slice"; drawn: what was drawn into some of them, such as "lesion"."""
+    """What one detection found. rows: those of findings.csv, each with the ``truth`` of its
+    case.json; what: an input is called, such as "slice"; drawn: what was drawn into some of them,
+    such as "lesion"."""
 
     found: Detections
     rows: list[Row]
@@ -108,7 +110,8 @@ class Group:
 
 
 def known(found: Detections, what: str, drawn: str) -> Group:
-    """The finished cases of a detection with references, each with what its case.json says beside its reference."""
+    """The finished cases of a detection with references, each with what its case.json says beside
+    its reference."""
     rows = []
     for row in found.rows:
         if row["status"] in ("ok", "warn"):

@@ -1,7 +1,8 @@
-"""report.html: one page that works offline, loads nothing, and shows hostile names as the text they are.
+"""report.html: one page that works offline, loads nothing, and shows hostile names as the text they
+are.
 
-All values are escaped by jinja2; the only script and style are ours, allowed by their hash in the content security
-policy, so nothing that slips into the page could run or call out.
+All values are escaped by jinja2; the only script and style are ours, allowed by their hash in the
+content security policy, so nothing that slips into the page could run or call out.
 """
 
 from __future__ import annotations
@@ -76,14 +77,17 @@ def write_report(
 ) -> Path:
     """Write ``folder/name``.
 
-    rows: one dict per case, as in findings.csv or cases.csv; cases whose ``status`` is neither ok nor warn come first,
-    then warnings, then by falling ``score``; rows_title: what the rows are. summary: facts at the top. panels: case id ->
-    picture. records: metrics, as `Record` or as stored in metrics.json, or several tables of them by title. figures: plots.
-    provenance: how it was made. pages: case id -> its own page, linked from the table. validation_scores: of healthy
-    cases, drawn behind the scores of the rows. lead: sentences that say what was found, above everything. links: text ->
-    further page, beneath them. sections: heading -> sentences, behind the first picture. captions: case id -> what its picture shows. A percentile is told in words, with the
-    number of healthy cases (`ranks`). most: rows shown, and their pictures, first in that order. Pictures are
-    embedded up to 20 MB together and linked relative to the page beyond; one that is missing is left out.
+    rows: one dict per case, as in findings.csv or cases.csv; cases whose ``status`` is neither ok
+    nor warn come first, then warnings, then by falling ``score``; rows_title: what the rows are.
+    summary: facts at the top. panels: case id -> picture. records: metrics, as `Record` or as
+    stored in metrics.json, or several tables of them by title. figures: plots.
+    provenance: how it was made. pages: case id -> its own page, linked from the table.
+    validation_scores: of healthy cases, drawn behind the scores of the rows. lead: sentences that
+    say what was found, above everything. links: text -> further page, beneath them. sections:
+    heading -> sentences, behind the first picture. captions: case id -> what its picture shows. A
+    percentile is told in words, with the number of healthy cases (`ranks`). most: rows shown, and
+    their pictures, first in that order. Pictures are embedded up to 20 MB together and linked
+    relative to the page beyond; one that is missing is left out.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -165,7 +169,8 @@ def evaluation_report(
     title: str = "Evaluation",
     most: int = 5000,
 ) -> Path:
-    """The page of `evaluate`, in the folder the evaluation was saved to; at most ``most`` rows (cases.csv has all)."""
+    """The page of `evaluate`, in the folder the evaluation was saved to; at most ``most`` rows
+    (cases.csv has all)."""
     folder = Path(folder)
     methods = summarise(evaluation.records).methods
     rows = [row for row in evaluation.rows if not str(row["method"]).startswith(CONTROL)]
@@ -225,7 +230,8 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing may load but embedded pictures and pictures beside the page; only our own style and script apply."""
+    """Nothing may load but embedded pictures and pictures beside the page; only our own style and
+    script apply."""
     style_hash, script_hash = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
     )
@@ -258,7 +264,8 @@ def _is_foreign(row: Mapping[str, Any]) -> bool:
 
 
 def foreign(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first line of a report with scans that its run is not meant for; empty where there is none."""
+    """The first line of a report with scans that its run is not meant for; empty where there is
+    none."""
     found = [row for row in rows if _is_foreign(row)]
     names = [str(row.get("case_id")) for row in found]
     if not names:
@@ -278,8 +285,8 @@ def _about(*said: str | None) -> str:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every column that has a value somewhere, in the order of the rows' keys; the number of healthy cases stands in the
-    words of the percentile."""
+    """Every column that has a value somewhere, in the order of the rows' keys; the number of
+    healthy cases stands in the words of the percentile."""
     names = dict.fromkeys(name for row in rows for name in row if name != "healthy_cases" or RANK not in row)
     found = []
     for name in names:
@@ -329,8 +336,8 @@ def _metric_rows(metrics: Summary) -> list[tuple[str, str]]:
 
 
 def _histogram(rows: Sequence[Mapping[str, Any]], validation: Sequence[float] = ()) -> dict[str, Any] | None:
-    """Geometry of a small SVG histogram of the scores of one method, with those of healthy validation cases where given;
-    None for fewer than two scores, no case, or several methods."""
+    """Geometry of a small SVG histogram of the scores of one method, with those of healthy
+    validation cases where given; None for fewer than two scores, no case, or several methods."""
     scored = [r for r in rows if isinstance(r.get("score"), (int, float)) and math.isfinite(r["score"])]
     if not scored or len(scored) + len(validation) < 2 or len({row.get("method") for row in scored}) > 1:
         return None

@@ -1,7 +1,9 @@
-"""One picture per case: input | healthy twin | anomaly map | mask. Beside a reference the twin is named as what it is.
+"""One picture per case: input | healthy twin | anomaly map | mask. Beside a reference the twin is
+named as what it is.
 
-Input and twin share one window; scaling them apart would hide the difference. The map's colours run from 0 to twice the
-threshold for every case, so a healthy image looks dark instead of being stretched until it glows.
+Input and twin share one window; scaling them apart would hide the difference. The map's colours run
+from 0 to twice the threshold for every case, so a healthy image looks dark instead of being
+stretched until it glows.
 """
 
 from __future__ import annotations
@@ -70,9 +72,10 @@ def panel(
 
 
 def starting_window(finding: Finding) -> tuple[float, float]:
-    """(low, high) in the scan's units: the run's, else the one stored in the file where it shows the foreground, else 1 to
-    99 % of the foreground. Software writes the range of all voxels, outliers included, where a window is meant: that one
-    shows a brain in the lowest quarter of the greys."""
+    """(low, high) in the scan's units: the run's, else the one stored in the file where it shows
+    the foreground, else 1 to 99 % of the foreground. Software writes the range of all voxels,
+    outliers included, where a window is meant: that one shows a brain in the lowest quarter of the
+    greys."""
     image = finding.scan.voxels[0]
     own = _window(image[finding.foreground] if finding.foreground.any() else image)
     return finding.window or _showing(finding.scan.display, own) or own
@@ -105,12 +108,14 @@ def mosaic(
     channel: int = 0,
     twin: str = "healthy twin",
 ) -> int:
-    """Draw the four pictures and return the plane shown: of a volume, the one with the largest sum of the map.
+    """Draw the four pictures and return the plane shown: of a volume, the one with the largest sum
+    of the map.
 
-    image, healthy: (H, W), (D, H, W) or (C, D, H, W) in the same units, channels side by side; map, mask, truth: (H, W) or (D, H, W); window:
-    (low, high) of `channel`, which the mask is shown on; by default, and of other channels always, the 1 to 99 % range of the
-    input; aspect: height of a pixel over its width; letters: (left,
-    right, top, bottom) of the patient; twin: what stands above the twin, one or two lines.
+    image, healthy: (H, W), (D, H, W) or (C, D, H, W) in the same units, channels side by side; map,
+    mask, truth: (H, W) or (D, H, W); window: (low, high) of `channel`, which the mask is shown on;
+    by default, and of other channels always, the 1 to 99 % range of the input; aspect: height of a
+    pixel over its width; letters: (left, right, top, bottom) of the patient; twin: what stands
+    above the twin, one or two lines.
     """
     from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
@@ -170,7 +175,8 @@ def mosaic(
 
 
 def orientation(affine: np.ndarray) -> Letters:
-    """(left, right, top, bottom) letters of a plane's edges from the affine (4, 4), index (d, h, w, 1) -> RAS+ mm."""
+    """(left, right, top, bottom) letters of a plane's edges from the affine (4, 4), index (d, h, w,
+    1) -> RAS+ mm."""
 
     def ends(axis: int) -> tuple[str, str]:
         direction = np.asarray(affine, dtype=np.float64)[:3, axis]
@@ -206,7 +212,8 @@ def _window(image: np.ndarray) -> tuple[float, float]:
 
 
 def _outline(axes: Axes, truth: np.ndarray) -> None:
-    """The border of the reference along pixel edges; a black line below keeps it visible on white."""
+    """The border of the reference along pixel edges; a black line below keeps it visible on
+    white."""
     if not truth.any():
         return
     padded = np.pad(truth, 1)

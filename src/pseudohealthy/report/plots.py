@@ -1,7 +1,8 @@
-"""ROC, precision-recall, score, forest, training and sweep plots as PNG, several methods in one picture.
+"""ROC, precision-recall, score, forest, training and sweep plots as PNG, several methods in one
+picture.
 
-Colours are those of Okabe and Ito (distinguishable with every colour vision); controls are grey and dashed, so methods
-are told apart from them without colour too.
+Colours are those of Okabe and Ito (distinguishable with every colour vision); controls are grey and
+dashed, so methods are told apart from them without colour too.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def roc(path: Path | str, image: Mapping[str, Curve], voxel: Mapping[str, Curve]
 
 
 def precision_recall(path: Path | str, image: Mapping[str, Curve], voxel: Mapping[str, Curve] | None = None) -> Path:
-    """Precision-recall steps (no interpolation); the chance level, which is the prevalence, is drawn."""
+    """Precision-recall steps (no interpolation); the chance level, which is the prevalence, is
+    drawn."""
 
     def draw(axes: Axes, curves: Mapping[str, Curve], styles: Styles) -> None:
         chance = next(iter(curves.values())).prevalence
@@ -69,7 +71,8 @@ def scores(
     by_method: Mapping[str, tuple[np.ndarray, np.ndarray]],
     thresholds: Mapping[str, Threshold] | None = None,
 ) -> Path:
-    """One histogram per method of its case scores (N,), healthy against anomalous, with the threshold and its source.
+    """One histogram per method of its case scores (N,), healthy against anomalous, with the
+    threshold and its source.
 
     by_method: (scores (N,), is anomalous (N,) bool) by name.
     """
@@ -88,10 +91,11 @@ def scores(
 
 
 def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
-    """Values and intervals of all methods, a panel per headline metric, class of boxes and data set; the line is the best
-    control.
+    """Values and intervals of all methods, a panel per headline metric, class of boxes and data
+    set; the line is the best control.
 
-    Where controls stand in several runs' settings, each kind is drawn once, in the setting it does best in.
+    Where controls stand in several runs' settings, each kind is drawn once, in the setting it does
+    best in.
     """
     panels = []
     for data, records in by_data.items():
@@ -137,9 +141,11 @@ def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
 
 
 def training(path: Path | str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Path:
-    """Validation ROC-AUC over epochs, a line per run, its best epoch marked: from scratch against pretrained.
+    """Validation ROC-AUC over epochs, a line per run, its best epoch marked: from scratch against
+    pretrained.
 
-    histories: entries of training_history.json by run; those without ``validation_auroc`` are left out.
+    histories: entries of training_history.json by run; those without ``validation_auroc`` are left
+    out.
     """
     curves = {
         name: [
@@ -176,11 +182,13 @@ def sweep(
     *,
     lines: bool = False,
 ) -> Path:
-    """Figures of a grid of settings: a line over one axis, a heat map over two, one heat map per value of the others.
+    """Figures of a grid of settings: a line over one axis, a heat map over two, one heat map per
+    value of the others.
 
-    figures: by name, (3, n1, n2, ...) value, lower and upper end of the interval, nan where there is none. With three
-    axes or more only the first figure is drawn, in at most twelve panels. lines: over the first axis, one for each value
-    of the others, at most twelve, for every figure (Wolleb 2022, Fig. 4); intervals are shaded.
+    figures: by name, (3, n1, n2, ...) value, lower and upper end of the interval, nan where there
+    is none. With three axes or more only the first figure is drawn, in at most twelve panels.
+    lines: over the first axis, one for each value of the others, at most twelve, for every figure
+    (Wolleb 2022, Fig. 4); intervals are shaded.
     """
     lined = lines or len(axes_of) == 1
     rest = [()] if lined else list(product(*(range(len(values)) for _, values in axes_of[2:])))[:12]
@@ -207,7 +215,8 @@ def sweep(
 
 
 def strip(path: Path | str, columns: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], title: str = "") -> Path:
-    """One case under several settings (Wolleb 2022, Figs 5 and 6): rows input, healthy twin and map, one colour scale.
+    """One case under several settings (Wolleb 2022, Figs 5 and 6): rows input, healthy twin and
+    map, one colour scale.
 
     columns: (setting, input, twin, map), pictures of any size; input and twin in [-1, 1].
     """
@@ -232,7 +241,8 @@ def strip(path: Path | str, columns: Sequence[tuple[str, np.ndarray, np.ndarray,
 
 
 def overlaid(path: Path | str, groups: Mapping[str, np.ndarray], x: str, y: str, title: str = "") -> Path:
-    """Histograms of several samples (N,) over one range, as shares of each, outlined so that they read on each other."""
+    """Histograms of several samples (N,) over one range, as shares of each, outlined so that they
+    read on each other."""
     figure = _figure(6.2, 3.6)
     axes = figure.subplots()
     low, high = min(v.min() for v in groups.values()), max(v.max() for v in groups.values())

@@ -1,4 +1,5 @@
-"""What `sweep` writes: the table of settings, lines or heat maps over it, one case under each, and how to keep the best."""
+"""What `sweep` writes: the table of settings, lines or heat maps over it, one case under each, and
+how to keep the best."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ PANELS, COLUMNS = 6, 8  # figures drawn, settings in the strip
 
 
 def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
-    """sweep.csv, sweep.json, sweep.png, strip.png and report.html; plots without anything to draw are left out."""
+    """sweep.csv, sweep.json, sweep.png, strip.png and report.html; plots without anything to draw
+    are left out."""
     table = rows(result)
     where = f"{result.run}, {result.split} split" + (" (an oracle choice)" if result.split == "test" else "")
     where += "" if result.protocol == "strict" else f", protocol {result.protocol}"
@@ -71,7 +73,8 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
 
 
 def metrics(result: Sweep) -> list[str]:
-    """The figures of the table, what the best setting is best in first, under the name it has there."""
+    """The figures of the table, what the best setting is best in first, under the name it has
+    there."""
     names = result.metrics()
     first = next((name for name in names if result.metric in (name, name.split("@")[0])), result.metric)
     return list(dict.fromkeys([first, *names]))
@@ -92,7 +95,8 @@ def rows(result: Sweep) -> list[dict[str, Any]]:
 
 
 def grid_of(result: Sweep, metric: str) -> np.ndarray:
-    """(3, n1, n2, ...): value, lower and upper end of the interval; nan where a setting has no such figure."""
+    """(3, n1, n2, ...): value, lower and upper end of the interval; nan where a setting has no such
+    figure."""
     values = np.full((3, *(len(texts) for _, texts in result.axes)), np.nan)
     for place in result.records:
         if record := result.value(place, metric):
@@ -124,7 +128,8 @@ def text(result: Sweep) -> str:
 
 
 def keep_it(result: Sweep, going_on: str = "") -> str:
-    """The best setting as the words that make it the run's own; files do not tell the path of the run."""
+    """The best setting as the words that make it the run's own; files do not tell the path of the
+    run."""
     best = result.settings(result.best)
     quoted = " ".join(f"'{setting}'" if set(setting) & set('[]"* ') else setting for setting in best)
     line = f"{going_on or f'pseudohealthy train --resume PATH/{result.run}'} --set {quoted}"

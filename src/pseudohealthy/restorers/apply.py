@@ -1,8 +1,9 @@
 """From the planes of a case to its twins, maps and score: the one road that every result takes.
 
-`detect`, `evaluate`, the end of a training, its validations and `verify` all call `apply`, so that a score that is stored
-and one that is compared with it are of the same planes, under the same noise. Its two steps, `restorations` and `read`, are
-called by themselves where what was restored once is read in many ways.
+`detect`, `evaluate`, the end of a training, its validations and `verify` all call `apply`, so that
+a score that is stored and one that is compared with it are of the same planes, under the same
+noise. Its two steps, `restorations` and `read`, are called by themselves where what was restored
+once is read in many ways.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.maps.filters import smooth
-from pseudohealthy.preprocessing.canvas import Canvas, Fitted
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.restorers.base import Restoration, Restorer
 
 COPIES = 1024  # noised planes of one network call
@@ -33,7 +35,8 @@ class Stack:
     Args:
         planes: (D, C, S, S) float32 in [-1, 1].
         foreground: (D, S, S) bool.
-        places: the position of each plane in the whole case on its canvas, from 0; it keys the noise.
+        places: the position of each plane in the whole case on its canvas, from 0; it keys the
+            noise.
         counted: (D,) bool, the planes that the score of the case is over.
     """
 
@@ -62,11 +65,12 @@ class Applied:
     Args:
         healthy: twins (D, C, S, S); outside the foreground the planes themselves.
         maps: (D, S, S), 0 outside the foreground.
-        judged: (D,) bool, planes that have anything to judge; the others say nothing, and rank nowhere.
+        judged: (D,) bool, planes that have anything to judge; the others say nothing, and rank
+            nowhere.
         plane_scores: (D,) float64; 0 where a plane is not judged.
         score: of the case, over its counted planes.
-        score_sd: standard error of the score, from the method's own draws (`jackknife`); None where it has one draw,
-            or where it was not asked for.
+        score_sd: standard error of the score, from the method's own draws (`jackknife`); None where
+            it has one draw, or where it was not asked for.
     """
 
     healthy: Tensor
@@ -79,7 +83,8 @@ class Applied:
 
 @dataclass(frozen=True, kw_only=True)
 class How:
-    """seed: the run's; batch: planes restored at once, which changes speed and memory only; spread: also `score_sd`."""
+    """seed: the run's; batch: planes restored at once, which changes speed and memory only; spread:
+    also `score_sd`."""
 
     seed: int
     device: torch.device
@@ -89,7 +94,8 @@ class How:
 
 
 def keys(places: Sequence[int]) -> list[tuple[str, int]]:
-    """Noise keys of planes: their position in their case, and nothing that was computed from an image."""
+    """Noise keys of planes: their position in their case, and nothing that was computed from an
+    image."""
     return [(NOISE_KEY, int(place)) for place in places]
 
 
@@ -110,7 +116,8 @@ class Part:
     restoration: Restoration
 
     def kept(self) -> Part:
-        """What every reading needs, without what takes the memory of many draws and levels: `score_sd` cannot be read."""
+        """What every reading needs, without what takes the memory of many draws and levels:
+        `score_sd` cannot be read."""
         return replace(self, restoration=replace(self.restoration, trail=[], without=()))
 
 
@@ -120,9 +127,11 @@ def apply(restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], how: How
 
 
 def restorations(restorer: Restorer, cases: Sequence[Stack], how: How) -> Iterator[Part]:
-    """The first step: planes to their healthy twins. Planes of several cases share a batch, which changes nothing.
+    """The first step: planes to their healthy twins. Planes of several cases share a batch, which
+    changes nothing.
 
-    One part at a time, so that a long volume needs the memory of a batch; a list of those `kept` is for several readings.
+    One part at a time, so that a long volume needs the memory of a batch; a list of those `kept` is
+    for several readings.
     """
     planes, foreground = _together(cases)
     places = [place for case in cases for place in case.places]
@@ -141,7 +150,8 @@ def read(
     """The second step: twins to maps and scores, under any map settings.
 
     Args:
-        restorer: whose restorations they are; asked for what it knows of healthy residuals, never to restore.
+        restorer: whose restorations they are; asked for what it knows of healthy residuals, never
+            to restore.
         amap: how the map is read.
         cases: those that were restored.
         parts: their `restorations`.
@@ -184,13 +194,15 @@ def _together(cases: Sequence[Stack]) -> tuple[Tensor, Tensor]:
 
 
 def at_once(restorer: Restorer, batch: int) -> int:
-    """Planes restored together: fewer of a method that draws many noises for each, which takes the memory of as many."""
+    """Planes restored together: fewer of a method that draws many noises for each, which takes the
+    memory of as many."""
     walk = getattr(restorer, "walk", None)
     return max(1, min(batch, COPIES // (walk.draws if walk else 1)))
 
 
 def scored(amap: AnomalyMap, case: Stack, healthy: Tensor, readings: Sequence[tuple[Tensor, Own]]) -> Applied:
-    """The scores of one case from its maps (D, S, S), or the method's own (D,); of the first reading, and their spread."""
+    """The scores of one case from its maps (D, S, S), or the method's own (D,); of the first
+    reading, and their spread."""
     inside = amap.inside(case.foreground).bool()
     along = [amap.along(maps, case.foreground, case.places, case.counted) for maps, _ in readings]
     scores = [score_of(amap, case, inside, maps, own) for maps, (_, own) in zip(along, readings, strict=True)]
@@ -208,7 +220,8 @@ def score_of(amap: AnomalyMap, case: Stack, inside: Tensor, maps: Tensor, own: O
 
 
 def jackknife(scores: Sequence[float]) -> float | None:
-    """Standard error of a score from the scores without one group of draws each (Quenouille, Tukey); None of fewer than 2.
+    """Standard error of a score from the scores without one group of draws each (Quenouille,
+    Tukey); None of fewer than 2.
 
     What it estimates is the spread of the score when all noise is drawn anew.
     """

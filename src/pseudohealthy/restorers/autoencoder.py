@@ -1,6 +1,7 @@
 """One-pass baselines: autoencoder, variational and denoising autoencoder of healthy images.
 
-AE and VAE as compared with in Baur et al., Medical Image Analysis 2021; DAE with coarse noise, Kascenas et al., MIDL 2022.
+AE and VAE as compared with in Baur et al., Medical Image Analysis 2021; DAE with coarse noise,
+Kascenas et al., MIDL 2022.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from pseudohealthy.settings import build
 
 @register("autoencoder")
 class Autoencoder(Restorer):
-    """Encode, decode. The bottleneck (ae, vae) or the corruption undone (dae) is what removes the anomaly.
+    """Encode, decode. The bottleneck (ae, vae) or the corruption undone (dae) is what removes the
+    anomaly.
 
-    kind: "ae", "vae" (KL weighted by `beta`) or "dae": trained to remove coarse Gaussian noise of spread `corruption`
-        (in [-1, 1] units) drawn on a grid `coarse` times coarser than the image and upsampled (Kascenas: 16 px of 128).
+    kind: "ae", "vae" (KL weighted by `beta`) or "dae": trained to remove coarse Gaussian noise of
+        spread `corruption` (in [-1, 1] units) drawn on a grid `coarse` times coarser than the image
+        and upsampled (Kascenas: 16 px of 128).
     """
 
     paper = "Baur et al., MedIA 2021; Kascenas et al., MIDL 2022"
@@ -53,14 +56,16 @@ class Autoencoder(Restorer):
     def loss(self, batch: Batch, part: str) -> Tensor:
         x = batch.images
         if self.kind == "dae":
-            # Noise only where there is tissue: the background is exact in skull-stripped and windowed images.
+            # Noise only where there is tissue: the background is exact in skull-stripped and
+            # windowed images.
             x = x + self.corruption * self.coarse_noise(x, batch.draw) * batch.foreground[:, None]
         reconstruction, divergence = self.network(x, batch.draw)
         error = (reconstruction - batch.images).float().square().flatten(1).mean(1)
         return error if divergence is None else error + self.beta * divergence.float()
 
     def coarse_noise(self, x: Tensor, draw: Draw) -> Tensor:
-        """Noise (B, C, S, S) of unit spread on the coarse grid, bilinear in between, each item's moved round about."""
+        """Noise (B, C, S, S) of unit spread on the coarse grid, bilinear in between, each item's
+        moved round about."""
         grid = x[..., :: self.coarse, :: self.coarse]
         noise = F.interpolate(draw.noise(grid), size=x.shape[-2:], mode="bilinear", align_corners=False)
         moves = (torch.stack([draw.uniform(), draw.uniform()], 1) * self.size).long().tolist()

@@ -1,4 +1,5 @@
-"""What every method is: something that trains by parts and turns images into their healthy twins."""
+"""What every method is: something that trains by parts and turns images into their healthy
+twins."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ REGISTRY: dict[str, type[Restorer]] = {}
 
 @dataclass
 class Batch:
-    """Images (B, C, S, S) in [-1, 1], foreground (B, S, S) bool, labels (B,) or None, and the noise keyed to each item."""
+    """Images (B, C, S, S) in [-1, 1], foreground (B, S, S) bool, labels (B,) or None, and the noise
+    keyed to each item."""
 
     images: Tensor
     foreground: Tensor
@@ -36,8 +38,8 @@ class Batch:
 class Restoration:
     """The healthy twin (B, C, S, S) in [-1, 1].
 
-    trail: the clean estimates on the way, where a method needs them. map (B, S, S) and score (B,): only for methods that do
-    not read their map off the residual, or their score off the map.
+    trail: the clean estimates on the way, where a method needs them. map (B, S, S) and score (B,):
+    only for methods that do not read their map off the residual, or their score off the map.
     """
 
     healthy: Tensor
@@ -48,9 +50,11 @@ class Restoration:
 
 
 def averaged(estimates: Sequence[Tensor], clip: bool = False) -> Restoration:
-    """The mean over draws, then over levels, of estimates (B, draws, C, S, S) of each level; the trail is by level.
+    """The mean over draws, then over levels, of estimates (B, draws, C, S, S) of each level; the
+    trail is by level.
 
-    clip: to [-1, 1], each level's mean. `without` leaves out one draw each, or of many draws one group in `GROUPS`.
+    clip: to [-1, 1], each level's mean. `without` leaves out one draw each, or of many draws one
+    group in `GROUPS`.
     """
 
     def mean(kept: Tensor) -> Restoration:
@@ -67,7 +71,8 @@ def averaged(estimates: Sequence[Tensor], clip: bool = False) -> Restoration:
 
 
 class Restorer(nn.Module):
-    """A method. The keyword signature of its constructor is its configuration (recipe section ``restorer``)."""
+    """A method. The keyword signature of its constructor is its configuration (recipe section
+    ``restorer``)."""
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
@@ -81,10 +86,12 @@ class Restorer(nn.Module):
     def __init__(self, *, size: Size, channels: Channels):
         super().__init__()
         self.size, self.channels = size, channels
-        # Mean and spread of healthy training planes, in [-1, 1]; the loop fills them before the first step.
+        # Mean and spread of healthy training planes, in [-1, 1]; the loop fills them before the
+        # first step.
         self.register_buffer("healthy_mean", torch.zeros(channels, size, size))
         self.register_buffer("healthy_spread", torch.ones(channels, size, size))
-        # Of the smoothed signed residuals of healthy validation planes; `calibrate` fills them after training.
+        # Of the smoothed signed residuals of healthy validation planes; `calibrate` fills them
+        # after training.
         self.register_buffer("residual_mean", torch.zeros(channels, size, size))
         self.register_buffer("residual_spread", torch.ones(channels, size, size))
         self.register_buffer("calibration_planes", torch.tensor(0.0))
@@ -96,14 +103,16 @@ class Restorer(nn.Module):
     calibration_planes: Tensor
 
     def parts(self) -> tuple[str, ...]:
-        """Names of the submodules that are trained, each with its own loss and optimiser; empty: nothing to train."""
+        """Names of the submodules that are trained, each with its own loss and optimiser; empty:
+        nothing to train."""
         return ()
 
     def fits(self, batch: int) -> None:
         """Fault RECIPE (exit 2) where the method cannot be trained on so many images at a time."""
 
     def starts(self) -> tuple[tuple[nn.Module, str], ...]:
-        """Networks that a new training starts from given weights, and where these lie ("" for none)."""
+        """Networks that a new training starts from given weights, and where these lie ("" for
+        none)."""
         return ()
 
     def loss(self, batch: Batch, part: str) -> Tensor:
@@ -111,14 +120,16 @@ class Restorer(nn.Module):
         raise TypeError(f"{self.name} has no trainable parts")
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        """Images (B, C, S, S) in [-1, 1] to their healthy twins. Item i depends on nothing but image i and its draws."""
+        """Images (B, C, S, S) in [-1, 1] to their healthy twins. Item i depends on nothing but
+        image i and its draws."""
         raise NotImplementedError  # abstract
 
     def calibrate(self, batches: Iterable[Batch], amap: AnomalyMap) -> bool:
-        """Learn, after training, what this method makes of healthy validation images; True when something was stored.
+        """Learn, after training, what this method makes of healthy validation images; True when
+        something was stored.
 
-        What it learns goes into buffers, which are saved with the weights. By default mean and spread of the residuals,
-        where the map asks for them (`standardise`) and is the residual's.
+        What it learns goes into buffers, which are saved with the weights. By default mean and
+        spread of the residuals, where the map asks for them (`standardise`) and is the residual's.
         """
         if amap.standardise == "none":
             return False
@@ -131,7 +142,8 @@ class Restorer(nn.Module):
         return residuals.fill(self, amap.standardise)
 
     def describe(self) -> str:
-        """How this method comes to a map of its own, in words, for every result; "" when it is the residual's."""
+        """How this method comes to a map of its own, in words, for every result; "" when it is the
+        residual's."""
         return ""
 
     def network_calls(self) -> int:
@@ -140,7 +152,8 @@ class Restorer(nn.Module):
 
 
 class HealthyResiduals:
-    """Mean and spread of signed residuals of healthy images, gathered batch by batch (in float64: order hardly matters)."""
+    """Mean and spread of signed residuals of healthy images, gathered batch by batch (in float64:
+    order hardly matters)."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -149,7 +162,8 @@ class HealthyResiduals:
         self.pooled = self.inside = nothing  # over the foreground, per level: sum of squares, number of pixels
 
     def add(self, residuals: Tensor, foreground: Tensor) -> None:
-        """Residuals (B, C, S, S), or (B, levels, C, S, S) of a method that measures each level by itself."""
+        """Residuals (B, C, S, S), or (B, levels, C, S, S) of a method that measures each level by
+        itself."""
         found = residuals.double()
         within = foreground.to(found.device).view(-1, *[1] * (found.dim() - 3), *found.shape[-2:])
         self.count += len(found)
@@ -161,8 +175,9 @@ class HealthyResiduals:
     def fill(self, restorer: Restorer, by: Literal["level", "pixel"], floor: float = FLOOR) -> bool:
         """Write them into a restorer's buffers; False where no image was seen.
 
-        By "level": no mean, and the spread of all foreground pixels together. By "pixel": each its own, drawn towards
-        that common one while images are few (`PRIOR`), and never below `floor` of it.
+        By "level": no mean, and the spread of all foreground pixels together. By "pixel": each its
+        own, drawn towards that common one while images are few (`PRIOR`), and never below `floor`
+        of it.
         """
         if not self.count:
             return False

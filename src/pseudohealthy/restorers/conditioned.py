@@ -1,7 +1,8 @@
-"""Conditioned diffusion: the denoiser is told, by an encoder of the clean input, what the image looks like overall.
+"""Conditioned diffusion: the denoiser is told, by an encoder of the clean input, what the image
+looks like overall.
 
-cDDPM (Behrendt et al., Computers in Biology and Medicine 186, 2025; arXiv 2312.04215). The vector is a bottleneck:
-contrast and scanner pass it, a lesion should not.
+cDDPM (Behrendt et al., Computers in Biology and Medicine 186, 2025; arXiv 2312.04215). The vector
+is a bottleneck: contrast and scanner pass it, a lesion should not.
 """
 
 from __future__ import annotations
@@ -31,19 +32,22 @@ class EncodedDenoiser(nn.Module):
         self.encoder, self.denoiser = encoder, denoiser
 
     def context(self, images: Tensor) -> Tensor:
-        """Vector (B, outputs) of clean images in [-1, 1]; the encoder, as published, sees them in [0, 1]."""
+        """Vector (B, outputs) of clean images in [-1, 1]; the encoder, as published, sees them in
+        [0, 1]."""
         return self.encoder((images + 1) / 2)
 
 
 @register("conditioned")
 class Conditioned(Restorer):
-    """Noise to each start level, estimate the clean image in one step given the encoder's vector of the input, average.
+    """Noise to each start level, estimate the clean image in one step given the encoder's vector of
+    the input, average.
 
     Args:
-        encoder: the ResNet; its vector passes two layers, is concatenated to the time embedding and, with
-            network.scale_shift, scales and shifts the features of every residual block (paper, section 3.2).
-        encoder_weights: weights file of a "spark" run with the same encoder, from which training starts; read then
-            only, a trained run does without it.
+        encoder: the ResNet; its vector passes two layers, is concatenated to the time embedding
+            and, with network.scale_shift, scales and shifts the features of every residual block
+            (paper, section 3.2).
+        encoder_weights: weights file of a "spark" run with the same encoder, from which training
+            starts; read then only, a trained run does without it.
         walk: the published ensemble starts at 250, 500 and 750, with noise of its own for each.
         quirks: "published" has one float16 simplex field for all slices of a call.
     """
@@ -106,7 +110,8 @@ class Conditioned(Restorer):
 
         Args:
             images: (B, C, S, S) in [-1, 1]; they are noised.
-            context: (B, outputs), `EncodedDenoiser.context` of these images, or of others (paper, figure 3).
+            context: (B, outputs), `EncodedDenoiser.context` of these images, or of others (paper,
+                figure 3).
             level: noise level, 1..levels.
             draw: noise of the B images.
         """

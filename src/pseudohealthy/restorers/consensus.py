@@ -1,9 +1,10 @@
 """Consensus: what many cheap one-step estimates agree on, judged by how they err on healthy images.
 
-Ours. One clean estimate from noise is blurred and full of invented detail, but detail differs from draw to draw and
-level to level while a lesion does not: so estimates are averaged, the signed residual is smoothed before its magnitude
-is taken, and it is measured in spreads of the residuals of healthy validation images: of each level (estimates from far
-away err more, and count less), or of each pixel too (they err more where anatomy varies, at the cortex or the skull).
+Ours. One clean estimate from noise is blurred and full of invented detail, but detail differs from
+draw to draw and level to level while a lesion does not: so estimates are averaged, the signed
+residual is smoothed before its magnitude is taken, and it is measured in spreads of the residuals
+of healthy validation images: of each level (estimates from far away err more, and count less), or
+of each pixel too (they err more where anatomy varies, at the cortex or the skull).
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ class Consensus(Ddpm):
     Args:
         sigma: Gaussian smoothing of the signed residual, model pixels.
         side: of the residual that counts: "both", "brighter" or "darker" than healthy.
-        calibration: what healthy residuals the residual is measured in: those of the same "pixel" (where images lie
-            alike and lesions are not where health varies most), of the "level" as a whole, or "none".
-        floor: spread, as a fraction of that of all pixels together, below which no pixel is trusted (background never
-            varies in healthy images).
+        calibration: what healthy residuals the residual is measured in: those of the same "pixel"
+            (where images lie alike and lesions are not where health varies most), of the "level" as
+            a whole, or "none".
+        floor: spread, as a fraction of that of all pixels together, below which no pixel is trusted
+            (background never varies in healthy images).
     """
 
     paper = "own"
@@ -85,7 +87,8 @@ class Consensus(Ddpm):
         return torch.stack([smooth(images.float() - estimate.float(), self.sigma) for estimate in estimates], dim=1)
 
     def calibrate(self, batches: Iterable[Batch], amap: AnomalyMap) -> bool:
-        """Mean and spread of healthy residuals of each level, whatever the map is: this one is the method's own."""
+        """Mean and spread of healthy residuals of each level, whatever the map is: this one is the
+        method's own."""
         if self.calibration == "none":
             return False
         residuals = HealthyResiduals()

@@ -1,7 +1,9 @@
-"""The context-encoding variational autoencoder of Zimmerer et al. 2018: the VAE that Wolleb et al. 2022 compare with.
+"""The context-encoding variational autoencoder of Zimmerer et al. 2018: the VAE that Wolleb et al.
+2022 compare with.
 
-Two tasks share one encoder and one decoder. The variational one is that of every VAE. The context-encoding one sees the
-image with squares painted over and must give back the whole image; its code is the mean, and no prior pulls at it.
+Two tasks share one encoder and one decoder. The variational one is that of every VAE. The
+context-encoding one sees the image with squares painted over and must give back the whole image;
+its code is the mean, and no prior pulls at it.
 """
 
 from __future__ import annotations
@@ -23,15 +25,19 @@ from pseudohealthy.settings import build
 
 @register("cevae")
 class ContextEncodingVAE(Restorer):
-    """Reconstruct by a VAE that also learned to fill in squares; the map is residual times gradient of the KL divergence.
+    """Reconstruct by a VAE that also learned to fill in squares; the map is residual times gradient
+    of the KL divergence.
 
     Args:
         beta: of the KL divergence, beside squared errors that are averaged over pixels.
-        context: share of the context-encoding loss in the loss, 0 to 1; 0.5 weighs both tasks alike, 0 is a plain VAE.
+        context: share of the context-encoding loss in the loss, 0 to 1; 0.5 weighs both tasks
+            alike, 0 is a plain VAE.
         squares: an image has 1 to so many squares painted over with noise.
-        side: of the largest square, as a share of the image's side; the smallest has a quarter of it.
-        score: "combined" is |x - x_healthy| times |dKL/dx|, element by element, both summed over channels: what cannot be
-            rebuilt and what makes the code improbable. "residual" is the plain residual, as for every other method.
+        side: of the largest square, as a share of the image's side; the smallest has a quarter of
+            it.
+        score: "combined" is |x - x_healthy| times |dKL/dx|, element by element, both summed over
+            channels: what cannot be rebuilt and what makes the code improbable. "residual" is the
+            plain residual, as for every other method.
         blur: Gaussian sigma of the gradient, model pixels; it is noisy from pixel to pixel.
     """
 
@@ -62,7 +68,8 @@ class ContextEncodingVAE(Restorer):
         return ("network",)
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """(1 - context) * (error of x + beta KL) + context * error of x rebuilt from x with squares painted over."""
+        """(1 - context) * (error of x + beta KL) + context * error of x rebuilt from x with squares
+        painted over."""
         x = batch.images
         rebuilt, divergence = self.network(x, batch.draw)
         variational = _error(rebuilt, x) + self.beta * divergence.float()
@@ -72,7 +79,8 @@ class ContextEncodingVAE(Restorer):
         return (1 - self.context) * variational + self.context * _error(filled, x)
 
     def painted(self, x: Tensor, draw: Draw) -> Tensor:
-        """Images (B, C, S, S) with noise in squares of random number, size and place; each item's are its own."""
+        """Images (B, C, S, S) with noise in squares of random number, size and place; each item's
+        are its own."""
         noise = draw.noise(x).clamp(-1, 1)
         count = draw.integers(1, self.squares + 1)
         rows = torch.arange(self.size, device=x.device)

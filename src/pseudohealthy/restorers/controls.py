@@ -1,7 +1,8 @@
-"""Trivial controls, in every comparison beside the methods: what a ruler, a light meter or a template would score.
+"""Trivial controls, in every comparison beside the methods: what a ruler, a light meter or a
+template would score.
 
-On FLAIR a threshold beats many models (Meissen et al. 2021); slice area alone separates CT haemorrhage at AUROC .72.
-A method that does not beat these has shown nothing.
+On FLAIR a threshold beats many models (Meissen et al. 2021); slice area alone separates CT
+haemorrhage at AUROC .72. A method that does not beat these has shown nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def brightness(images: Tensor) -> Tensor:
 
 @register("identity")
 class Identity(Restorer):
-    """The image is its own healthy twin: an empty map. Any score it gets, it gets from the evaluation itself."""
+    """The image is its own healthy twin: an empty map. Any score it gets, it gets from the
+    evaluation itself."""
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         return Restoration(healthy=images)
@@ -43,7 +45,8 @@ class MeanIntensity(Restorer):
 
 @register("bright-area")
 class BrightArea(Restorer):
-    """Saturated pixels (intensity >= `level` of the range) as the map, their share of the image as the score."""
+    """Saturated pixels (intensity >= `level` of the range) as the map, their share of the image as
+    the score."""
 
     unfiltered = True
 
@@ -68,10 +71,12 @@ class Intensity(Restorer):
 
 @register("histogram-intensity")
 class HistogramIntensity(Restorer):
-    """Intensity after histogram equalisation as the map: the share of an image's tissue that is no brighter than a pixel.
+    """Intensity after histogram equalisation as the map: the share of an image's tissue that is no
+    brighter than a pixel.
 
-    The baseline that beat several published models on FLAIR (Meissen et al. 2021), with ranks instead of 256 bins.
-    Tissue is estimated as what is brighter than the canvas' darkest value, -1; everything else is 0.
+    The baseline that beat several published models on FLAIR (Meissen et al. 2021), with ranks
+    instead of 256 bins. Tissue is estimated as what is brighter than the canvas' darkest value, -1;
+    everything else is 0.
     """
 
     paper = (
@@ -98,7 +103,8 @@ class HealthyMean(Restorer):
 
 @register("z-score")
 class ZScore(Restorer):
-    """Distance to the healthy mean in healthy spreads, |x - mean| / (spread + floor), pixel by pixel.
+    """Distance to the healthy mean in healthy spreads, |x - mean| / (spread + floor), pixel by
+    pixel.
 
     floor keeps pixels that never vary in health (background) from exploding; in [-1, 1] units.
     """
@@ -118,7 +124,8 @@ CONTROLS = ("identity", "mean-intensity", "bright-area", "intensity", "histogram
 
 
 def control_restorers(model: Restorer) -> dict[str, Restorer]:
-    """The trivial controls at default settings, with the healthy mean and spread that `model` was trained beside."""
+    """The trivial controls at default settings, with the healthy mean and spread that `model` was
+    trained beside."""
     found: dict[str, Restorer] = {}
     for name in CONTROLS:
         control = REGISTRY[name](size=model.size, channels=model.channels)

@@ -1,7 +1,9 @@
-"""Patched diffusion for haemorrhage on head CT: noise one window, estimate it in the sight of the rest, slide on.
+"""Patched diffusion for haemorrhage on head CT: noise one window, estimate it in the sight of the
+rest, slide on.
 
-CT Hemorrhage Detection with Patched Diffusion Models (Loevlie, Liang, Brockett 2025), after pDDPM (Behrendt et al.,
-MIDL 2023). The whole-slice experiment of the same authors' poster is restorer "ddpm".
+CT Hemorrhage Detection with Patched Diffusion Models (Loevlie, Liang, Brockett 2025), after pDDPM
+(Behrendt et al., MIDL 2023). The whole-slice experiment of the same authors' poster is restorer
+"ddpm".
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class Windows:
 
     Args:
         side, stride: side and step of the windows, model pixels, at most the side of the image.
-        context: side of the square about a window that the network sees, always; 0 is the whole image, as published.
+        context: side of the square about a window that the network sees, always; 0 is the whole
+            image, as published.
         at_once: how many go through the network at once.
     """
 
@@ -61,9 +64,9 @@ class Reading:
 
     Args:
         symmetry: the twin keeps what both halves of the head have in common (`mirror_residual`).
-        score: "map" reads map and score off the residual as for every method. "published": map and score are the
-            absolute errors of the windows, averaged over all pixels, background included (they grow with the area of
-            tissue).
+        score: "map" reads map and score off the residual as for every method. "published": map and
+            score are the absolute errors of the windows, averaged over all pixels, background
+            included (they grow with the area of tissue).
     """
 
     symmetry: bool = False
@@ -82,7 +85,8 @@ class CtNetwork:
 
     Args:
         architecture: "ct" (settings in `ct`) or "unet" (in `unet`).
-        weights: a run or a diffusers folder whose network training starts from; read then only. "" starts from scratch.
+        weights: a run or a diffusers folder whose network training starts from; read then only. ""
+            starts from scratch.
     """
 
     nested: ClassVar[dict[str, Any]] = {"ct": CtUNet, "unet": UNet}
@@ -108,17 +112,19 @@ class CtNetwork:
 
 @register("ct-patched")
 class CtPatched(Restorer):
-    """Estimate every window of a sliding grid in one step and average the estimates where windows overlap.
+    """Estimate every window of a sliding grid in one step and average the estimates where windows
+    overlap.
 
-    The schedule is the cosine (s = 0.008), and the network answers with the clean window. Windows of air (all pixels
-    <= -0.999) are their own twins and cost nothing.
+    The schedule is the cosine (s = 0.008), and the network answers with the clean window. Windows
+    of air (all pixels <= -0.999) are their own twins and cost nothing.
 
     Args:
         walk: the published 0-based step 150 is level 151.
-        ssim_weight: of 1 - SSIM beside the mean squared error (1 in the README, 0.1 in the authors' last code).
-        quirks: "published" has the network as executed (`CtUNet`), betas of at least 1e-4, estimates clamped before the
-            loss (no gradient beyond the range), SSIM constants for range 1 with zero padding, and works on empty
-            windows.
+        ssim_weight: of 1 - SSIM beside the mean squared error (1 in the README, 0.1 in the authors'
+            last code).
+        quirks: "published" has the network as executed (`CtUNet`), betas of at least 1e-4,
+            estimates clamped before the loss (no gradient beyond the range), SSIM constants for
+            range 1 with zero padding, and works on empty windows.
     """
 
     paper = "Loevlie et al., CT hemorrhage detection with patched diffusion models, 2025; Behrendt et al., MIDL 2023"
@@ -160,7 +166,8 @@ class CtPatched(Restorer):
     def grid(self, height: int, width: int) -> list[Box]:
         """Windows row by row, spread evenly from border to border, as many as the stride needs.
 
-        As published they start at multiples of the stride, and a border that is left over is never looked at.
+        As published they start at multiples of the stride, and a border that is left over is never
+        looked at.
         """
         side = min(self.windows.side, height, width)
         spread = steps if self.published else spans
@@ -182,7 +189,8 @@ class CtPatched(Restorer):
         return self.patch_loss(images, draw.noise(images.new_empty(()).expand(*images.shape[:2], side, side)), t, boxes)
 
     def patch_loss(self, images: Tensor, noise: Tensor, t: Tensor, boxes: Sequence[Box]) -> Tensor:
-        """Loss (B,) of images (B, C, H, W), a window of each noised to levels t (B,) by noise (B, C, patch, patch)."""
+        """Loss (B,) of images (B, C, H, W), a window of each noised to levels t (B,) by noise (B,
+        C, patch, patch)."""
         truth = torch.stack([box.cut(image) for box, image in zip(boxes, images, strict=True)])
         estimate = self.estimate(images, boxes, self.denoiser.noised(truth, noise, t), t)
         if self.published:
@@ -192,7 +200,8 @@ class CtPatched(Restorer):
         return self.diffusion.weighted(errors, self.denoiser.schedule, t)
 
     def estimate(self, images: Iterable[Tensor], boxes: Sequence[Box], patches: Tensor, t: int | Tensor) -> Tensor:
-        """Clean estimates (N, C, patch, patch) of noised patches that stand in boxes of otherwise clean images."""
+        """Clean estimates (N, C, patch, patch) of noised patches that stand in boxes of otherwise
+        clean images."""
         seen, places = [], []
         for image, box, patch in zip(images, boxes, patches, strict=True):
             view = surroundings(box, self.windows.context, *image.shape[-2:])
@@ -216,7 +225,8 @@ class CtPatched(Restorer):
         return self.read(images, *(other() for other in pair))
 
     def read(self, images: Tensor, found: Restoration, wrong: Restoration) -> Restoration:
-        """What `score` and `symmetry` make of mean twins (B, C, H, W) and mean errors (B, 1, H, W)."""
+        """What `score` and `symmetry` make of mean twins (B, C, H, W) and mean errors (B, 1, H,
+        W)."""
         if self.own_map:
             maps = wrong.healthy[:, 0]
             return Restoration(found.healthy, found.trail, map=maps, score=maps.flatten(1).mean(1))
@@ -226,7 +236,8 @@ class CtPatched(Restorer):
         return Restoration(images - residual, found.trail)
 
     def slid(self, images: Tensor, start: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Twins (B, draws, C, H, W) and absolute errors (B, draws, 1, H, W) from one-step estimates of all windows."""
+        """Twins (B, draws, C, H, W) and absolute errors (B, draws, 1, H, W) from one-step estimates
+        of all windows."""
         boxes, draws = self.grid(*images.shape[-2:]), self.walk.draws
         truth = torch.stack([box.cut(images) for box in boxes], 1)[:, None].expand(-1, draws, *[-1] * 4)
         copies, one = truth.shape[:3], truth.shape[3:]
@@ -259,7 +270,8 @@ def spans(length: int, side: int, stride: int) -> list[tuple[int, int]]:
 
 
 def steps(length: int, side: int, stride: int) -> list[tuple[int, int]]:
-    """(start, end) of windows along one axis, at multiples of the stride, as far as whole ones fit."""
+    """(start, end) of windows along one axis, at multiples of the stride, as far as whole ones
+    fit."""
     return [(start, start + side) for start in range(0, length - side + 1, stride)]
 
 
@@ -272,8 +284,8 @@ def surroundings(box: Box, context: int, height: int, width: int) -> Box:
 
 
 def stitched(patches: Tensor, boxes: Sequence[Box], outside: Tensor) -> Tensor:
-    """Mean of patches (B, draws, windows, C, patch, patch) over the windows that hold a pixel: (B, draws, C, H, W);
-    `outside` (B, C, H, W) where no window lies."""
+    """Mean of patches (B, draws, windows, C, patch, patch) over the windows that hold a pixel: (B,
+    draws, C, H, W); `outside` (B, C, H, W) where no window lies."""
     total = torch.zeros_like(outside[:, None].repeat(1, patches.shape[1], 1, 1, 1))
     count = torch.zeros_like(outside[:1, None])
     for index, box in enumerate(boxes):

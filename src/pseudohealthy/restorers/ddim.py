@@ -1,6 +1,8 @@
-"""Deterministic encoding and decoding: DDIM upwards to a level, then back, with a model of healthy images only.
+"""Deterministic encoding and decoding: DDIM upwards to a level, then back, with a model of healthy
+images only.
 
-The restoration of Wolleb et al. 2022 (Algorithm 1) without its classifier: what guidance adds is measured against this.
+The restoration of Wolleb et al. 2022 (Algorithm 1) without its classifier: what guidance adds is
+measured against this.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from pseudohealthy.restorers.ranges import Weights
 
 @register("ddim")
 class Ddim(Ddpm):
-    """Encode to each start level in as many network calls as the walk has, and decode in as many; no noise is drawn.
+    """Encode to each start level in as many network calls as the walk has, and decode in as many;
+    no noise is drawn.
 
-    Trained like "ddpm". What is said of noise on the way, `walk.eta`, `walk.draws` and `walk.variance`, has no meaning
-    here and is refused.
+    Trained like "ddpm". What is said of noise on the way, `walk.eta`, `walk.draws` and
+    `walk.variance`, has no meaning here and is refused.
     """
 
     paper = "Song et al., DDIM, ICLR 2021; Wolleb et al., MICCAI 2022 (without classifier)"
@@ -44,7 +47,8 @@ class Ddim(Ddpm):
         trail, step = [], self.walk.step
         for start in self.walk.start_levels:
             back = self.levels(start)
-            # Clipping would break the inversion upwards; downwards it keeps the decoder on the data's range.
+            # Clipping would break the inversion upwards; downwards it keeps the decoder on the
+            # data's range.
             latent = sample(self.denoiser, images, back[::-1], step=step(), clip=False)
             trail.append(self.walk.down(self.denoiser, latent, walk(start, 0, len(back) - 1)))
         return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)

@@ -1,7 +1,9 @@
-"""Partial diffusion: noise an image to a chosen level and denoise it back with a model of healthy images only.
+"""Partial diffusion: noise an image to a chosen level and denoise it back with a model of healthy
+images only.
 
-AnoDDPM (Wyatt et al., CVPR Workshops 2022) with simplex noise; with Gaussian noise the DDPM baseline of pDDPM, cDDPM
-and THOR, and the experiment of the haemorrhage poster. What the model has never seen is not put back.
+AnoDDPM (Wyatt et al., CVPR Workshops 2022) with simplex noise; with Gaussian noise the DDPM
+baseline of pDDPM, cDDPM and THOR, and the experiment of the haemorrhage poster. What the model has
+never seen is not put back.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from pseudohealthy.restorers.noising import Diffusion, Walk
 from pseudohealthy.restorers.ranges import Weights
 from pseudohealthy.settings import build
 
-# AnoDDPM and THOR take planes of three-dimensional noise. Where does not matter: every field has a permutation of its
-# own. (Not a multiple of the frequencies: gradient noise is zero at its lattice points.)
+# AnoDDPM and THOR take planes of three-dimensional noise. Where does not matter: every field has a
+# permutation of its own. (Not a multiple of the frequencies: gradient noise is zero at its lattice
+# points.)
 PLANE = 250.7
 
 
@@ -29,10 +32,12 @@ class Ddpm(Restorer):
     """Noise to the start levels of the walk, denoise, average.
 
     Args:
-        weights: a run or a diffusers folder whose network training starts from; read then only. "" starts from scratch.
+        weights: a run or a diffusers folder whose network training starts from; read then only. ""
+            starts from scratch.
         diffusion: what the network learns, see `Diffusion`.
         walk: how an image is restored, see `Walk`.
-        quirks: "published" repeats a limit of AnoDDPM's code: all images of a batch share one simplex field.
+        quirks: "published" repeats a limit of AnoDDPM's code: all images of a batch share one
+            simplex field.
     """
 
     paper = "Wyatt et al., AnoDDPM, CVPRW 2022; Ho et al., DDPM, NeurIPS 2020"
@@ -63,7 +68,8 @@ class Ddpm(Restorer):
         return ((self.denoiser.network, self.weights),)
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """Mean squared error between the network's output and its target at a random level (Ho et al., eq. 14)."""
+        """Mean squared error between the network's output and its target at a random level (Ho et
+        al., eq. 14)."""
         draw = self.noisy(batch.draw)
         t = self.diffusion.drawn_levels(draw, batch.images)
         noise = draw.noise(batch.images)

@@ -1,7 +1,9 @@
-"""f-AnoGAN: the nearest image that a generator of healthy images can make, found by an encoder in one pass.
+"""f-AnoGAN: the nearest image that a generator of healthy images can make, found by an encoder in
+one pass.
 
-Schlegl, Seeböck, Waldstein, Langs, Schmidt-Erfurth: "f-AnoGAN: fast unsupervised anomaly detection with generative
-adversarial networks", Medical Image Analysis 2019. Learns from healthy images alone.
+Schlegl, Seeböck, Waldstein, Langs, Schmidt-Erfurth: "f-AnoGAN: fast unsupervised anomaly detection
+with generative adversarial networks", Medical Image Analysis 2019. Learns from healthy images
+alone.
 """
 
 from __future__ import annotations
@@ -22,15 +24,18 @@ from pseudohealthy.settings import build
 
 @register("fanogan")
 class FAnoGAN(Restorer):
-    """WGAN-GP of healthy images with an encoder trained image to code to image, features compared ("izi_f").
+    """WGAN-GP of healthy images with an encoder trained image to code to image, features compared
+    ("izi_f").
 
-    latent: numbers in a code, standard normal (128 as published). kappa: weight of the feature residual (1).
-    penalty_weight: of the gradient penalty (10). encoder: a network of the critic's kind that ends in a code.
-    score: "map" reads the score off the map as for every method; "paper" is A(x), the mean squared residual of the image
-        plus `kappa` times that of the critic's features.
-    Published: the encoder is trained when the GAN is finished, after five critic steps for each of the generator. Here it
-    learns alongside, always from the current generator and critic, which its loss leaves alone; and all take one step
-    a batch.
+    latent: numbers in a code, standard normal (128 as published). kappa: weight of the feature
+    residual (1).
+    penalty_weight: of the gradient penalty (10). encoder: a network of the critic's kind that ends
+    in a code.
+    score: "map" reads the score off the map as for every method; "paper" is A(x), the mean squared
+        residual of the image plus `kappa` times that of the critic's features.
+    Published: the encoder is trained when the GAN is finished, after five critic steps for each of
+    the generator. Here it learns alongside, always from the current generator and critic, which its
+    loss leaves alone; and all take one step a batch.
     """
 
     paper = "Schlegl et al., MedIA 2019"
@@ -63,8 +68,9 @@ class FAnoGAN(Restorer):
     def loss(self, batch: Batch, part: str) -> Tensor:
         """Wasserstein losses of critic and generator; izi_f of the encoder.
 
-        Of a model in evaluation only the encoder's image residual, and 0 for the others: a game's losses tell no better
-        weights from worse, and features of a critic that learns are no fixed measure.
+        Of a model in evaluation only the encoder's image residual, and 0 for the others: a game's
+        losses tell no better weights from worse, and features of a critic that learns are no fixed
+        measure.
         """
         x = batch.images
         if part == "encoder":
@@ -87,7 +93,8 @@ class FAnoGAN(Restorer):
         return frozen(self.generator)(self.encoder(x)[0])
 
     def residuals(self, x: Tensor, twin: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared differences (B,) of the images and of their features in the critic, whose weights stay alone."""
+        """Mean squared differences (B,) of the images and of their features in the critic, whose
+        weights stay alone."""
         judge = frozen(self.critic)
         features = judge(twin)[1].float() - judge(x)[1].float()
         return (twin.float() - x.float()).square().flatten(1).mean(1), features.square().mean(1)

@@ -1,7 +1,7 @@
 """Fixed-Point GAN: translate an image to healthy, and leave alone what already is.
 
-Siddiquee et al., "Learning fixed points in generative adversarial networks", ICCV 2019: the GAN that Wolleb et al.,
-MICCAI 2022 compare with. Needs image-level labels only.
+Siddiquee et al., "Learning fixed points in generative adversarial networks", ICCV 2019: the GAN
+that Wolleb et al., MICCAI 2022 compare with. Needs image-level labels only.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from pseudohealthy.settings import build
 class FixedPointGAN(Restorer):
     """One generator translates to either label; a critic judges realness and reads the label.
 
-    class_weight, penalty_weight, cycle_weight, identity_weight: the lambdas of domain classification, gradient penalty,
-        way there and back, and conditional identity (1, 10, 10, 10 as published and in Wolleb 2022).
-    Published: five critic steps for each of the generator. Here one, on the same batch, as in Karras et al., ICLR 2018,
-    who use the same WGAN-GP loss so.
+    class_weight, penalty_weight, cycle_weight, identity_weight: the lambdas of domain
+        classification, gradient penalty, way there and back, and conditional identity (1, 10, 10,
+        10 as published and in Wolleb 2022).
+    Published: five critic steps for each of the generator. Here one, on the same batch, as in
+    Karras et al., ICLR 2018, who use the same WGAN-GP loss so.
     """
 
     paper = "Siddiquee et al., ICCV 2019"
@@ -65,8 +66,10 @@ class FixedPointGAN(Restorer):
     def loss(self, batch: Batch, part: str) -> Tensor:
         """The paper's two objectives, the adversarial terms in their Wasserstein form.
 
-        Of a model in evaluation only what restoring rests on, the generator's cycle and identity terms, and 0 for the
-        critic: a game's losses tell no better weights from worse. Fault NO_LABELS (exit 3) where a plane has no label.
+        Of a model in evaluation only what restoring rests on, the generator's cycle and identity
+        terms, and 0 for the
+        critic: a game's losses tell no better weights from worse. Fault NO_LABELS (exit 3) where a
+        plane has no label.
         """
         labels = batch.labels
         if labels is None or (labels < 0).any():
@@ -76,7 +79,8 @@ class FixedPointGAN(Restorer):
         return self.critic_loss(batch, labels) if self.training else batch.images.new_zeros(len(labels))
 
     def critic_loss(self, batch: Batch, labels: Tensor) -> Tensor:
-        """How much more real translations look than images, the images' labels, and the gradient penalty."""
+        """How much more real translations look than images, the images' labels, and the gradient
+        penalty."""
         x = batch.images
         with torch.no_grad():
             fake = self.generator(x, 1 - labels).float()
@@ -87,7 +91,8 @@ class FixedPointGAN(Restorer):
         return game + self.class_weight * entropy(logit, labels) + self.penalty_weight * penalty
 
     def generator_loss(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Translations to the other and to the own label: real, of that label, reversible; the own one changes nothing."""
+        """Translations to the other and to the own label: real, of that label, reversible; the own
+        one changes nothing."""
         images, wanted = torch.cat([x, x]), torch.cat([1 - labels, labels])
         made = self.generator(images, wanted)
         back = self.generator(made, torch.cat([labels, labels]))

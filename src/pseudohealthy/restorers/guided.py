@@ -1,7 +1,8 @@
 """Classifier-guided DDIM: encode an image deterministically, decode it towards the healthy class.
 
-Wolleb, Bieder, Sandkühler, Cattin: "Diffusion models for medical anomaly detection", MICCAI 2022, algorithm 1. Needs
-image-level labels only: a class-conditional denoiser and a classifier of noisy images learn from healthy and diseased.
+Wolleb, Bieder, Sandkühler, Cattin: "Diffusion models for medical anomaly detection", MICCAI 2022,
+algorithm 1. Needs image-level labels only: a class-conditional denoiser and a classifier of noisy
+images learn from healthy and diseased.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ class Guidance:
 
     Args:
         scale: the gradient scale s.
-        sampler: "ddim", or "ddpm" for the ablation: random noise to the start level, then ancestral sampling with
-            learned variance.
-        conditional: the denoiser gets the label, the image's in training, healthy both ways in restoring.
+        sampler: "ddim", or "ddpm" for the ablation: random noise to the start level, then ancestral
+            sampling with learned variance.
+        conditional: the denoiser gets the label, the image's in training, healthy both ways in
+            restoring.
         data_range: what the networks see, "signed" [-1, 1] or "unit" [0, 1] as published.
     """
 
@@ -60,18 +62,19 @@ class Guidance:
 
 @register("guided")
 class Guided(Restorer):
-    """Encode to the start level L, decode with the gradient of log C(healthy | x_t, t) times the scale.
+    """Encode to the start level L, decode with the gradient of log C(healthy | x_t, t) times the
+    scale.
 
     The classifier always gets the true level.
 
     Args:
         weights: a "guided" run whose denoiser training starts from; read then only.
-        walk: `start_levels` is the noise level L; `calls` are those of each way, 0 walks every level as published;
-            `order` is for sampler "ddim"; `clip` keeps clean estimates in the data's range while decoding, before
-            guidance.
-        quirks: "published" repeats the released code: noise of level 1 is added before encoding, encoding starts at
-            level 2 with it and ends at L + 1, decoding starts at L - 1; both clip at [-1, 1] whatever the range; the
-            ablation always starts from level 500.
+        walk: `start_levels` is the noise level L; `calls` are those of each way, 0 walks every
+            level as published; `order` is for sampler "ddim"; `clip` keeps clean estimates in the
+            data's range while decoding, before guidance.
+        quirks: "published" repeats the released code: noise of level 1 is added before encoding,
+            encoding starts at level 2 with it and ends at L + 1, decoding starts at L - 1; both
+            clip at [-1, 1] whatever the range; the ablation always starts from level 500.
     """
 
     paper = "Wolleb et al., MICCAI 2022; Dhariwal & Nichol, NeurIPS 2021"
@@ -127,7 +130,8 @@ class Guided(Restorer):
         return ((self.denoiser.network, self.weights),)
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """Hybrid loss of the denoiser (Nichol & Dhariwal 2021, eq. 16); cross-entropy of the classifier on noisy images.
+        """Hybrid loss of the denoiser (Nichol & Dhariwal 2021, eq. 16); cross-entropy of the
+        classifier on noisy images.
 
         Fault NO_LABELS (exit 3) where a plane has no label.
         """
@@ -149,7 +153,8 @@ class Guided(Restorer):
         return Restoration(healthy=(healthy * 2 - 1 if self.unit else healthy).float())
 
     def translate(self, x: Tensor, draw: Draw) -> Tensor:
-        """Algorithm 1: encode to the start level, decode with guidance. Nothing is random but the published noise."""
+        """Algorithm 1: encode to the start level, decode with guidance. Nothing is random but the
+        published noise."""
         up, down = self.walks()
         if self.published:
             x = self.denoiser.noised(x, draw.noise(x), 1)
@@ -163,13 +168,15 @@ class Guided(Restorer):
         return sample(self.estimate, x, down, edit=edit, schedule=self.denoiser.schedule, **settings)
 
     def encode(self, x: Tensor, up: Sequence[int]) -> Tensor:
-        """The latent of an image; without clipping, which would break the inversion (the published code clips)."""
+        """The latent of an image; without clipping, which would break the inversion (the published
+        code clips)."""
         denoise = self.estimate if self.published else self.denoiser
         settings: dict[str, Any] = {"step": self.walk.step(), "clip": False, **self.condition(HEALTHY)}
         return sample(denoise, x, up, schedule=self.denoiser.schedule, **settings)
 
     def resample(self, x: Tensor, draw: Draw) -> Tensor:
-        """The ablation: noise, then ancestral sampling with mean + s * variance * gradient (Dhariwal & Nichol, alg. 1)."""
+        """The ablation: noise, then ancestral sampling with mean + s * variance * gradient
+        (Dhariwal & Nichol, alg. 1)."""
         schedule, levels = self.denoiser.schedule, self.walks()[1]
         then, log_p = dict(pairwise(levels)), log_probability(self.classifier, HEALTHY)
 
@@ -209,13 +216,15 @@ class Guided(Restorer):
         return (images + 1) / 2 if self.unit else images
 
     def network_calls(self) -> int:
-        """Calls of the denoiser both ways, and of the classifier (forwards and backwards: one) on the way back."""
+        """Calls of the denoiser both ways, and of the classifier (forwards and backwards: one) on
+        the way back."""
         up, down = (len(levels) - 1 for levels in self.walks())
         return (up if self.guidance.sampler == "ddim" else 0) + down * (2 if self.scale else 1)
 
 
 def learned_variance(schedule: Schedule, now: int, then: int, v: Tensor | None) -> Tensor:
-    """Variance of x_then given x_now as the network learned it; at the last step that of the step before bounds it."""
+    """Variance of x_then given x_now as the network learned it; at the last step that of the step
+    before bounds it."""
     assert v is not None, "the denoiser has learned variance"
     a, s, b, r = (float(table[level]) for level in (now, then) for table in (schedule.signal, schedule.sigma))
     large = 1 - (a / b) ** 2

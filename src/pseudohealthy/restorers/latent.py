@@ -1,7 +1,8 @@
 """Latent diffusion: partial diffusion of an autoencoder's code instead of the image.
 
-"Evaluate adding noise to the latent space" is the future work of the haemorrhage poster; the two stages are those of
-Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR 2022, trained side by side.
+"Evaluate adding noise to the latent space" is the future work of the haemorrhage poster; the two
+stages are those of Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models,
+CVPR 2022, trained side by side.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ class Latent(Restorer):
     """Encode, noise the code to the start levels, denoise, average the codes, decode once.
 
     Args:
-        autoencoder: the first stage; with `levels` = 3 its code has a quarter of the side, with 4 an eighth.
+        autoencoder: the first stage; with `levels` = 3 its code has a quarter of the side, with 4
+            an eighth.
         code: channels of the code.
         kind: "vae" (KL to a standard normal, weighted by `beta`) or "ae" (no penalty).
-        network: the denoiser of the code, which it sees with mean 0 and spread 1 per channel: running statistics,
-            learnt while training and fixed in use. It learns on the code as it is at that step; the encoder does not
-            learn from it.
+        network: the denoiser of the code, which it sees with mean 0 and spread 1 per channel:
+            running statistics, learnt while training and fixed in use. It learns on the code as it
+            is at that step; the encoder does not learn from it.
         walk: of the code. Codes are never clipped.
-        against: what the restored code's image is compared with. "reconstruction": the twin is the image plus what
-            changed between the decoded code before and after, so that what the autoencoder blurs is no anomaly (and
-            what it cannot encode cannot be found); "image": the twin is the decoded code itself.
+        against: what the restored code's image is compared with. "reconstruction": the twin is the
+            image plus what changed between the decoded code before and after, so that what the
+            autoencoder blurs is no anomaly (and what it cannot encode cannot be found); "image":
+            the twin is the decoded code itself.
     """
 
     paper = "Rombach et al., Latent Diffusion Models, CVPR 2022"
@@ -83,7 +86,8 @@ class Latent(Restorer):
         return ("autoencoder", "denoiser")
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """Of the autoencoder: mean squared error and divergence; of the denoiser: as of "ddpm", on the code."""
+        """Of the autoencoder: mean squared error and divergence; of the denoiser: as of "ddpm", on
+        the code."""
         if part == "autoencoder":
             reconstruction, divergence = self.autoencoder(batch.images, batch.draw.fork("code"))
             error = (reconstruction - batch.images).float().square().flatten(1).mean(1)
@@ -100,7 +104,8 @@ class Latent(Restorer):
         return self.diffusion.weighted(errors, self.denoiser.schedule, t)
 
     def follow(self, code: Tensor) -> None:
-        """Move the statistics towards those of one more batch of codes (B, K, s, s), over all processes."""
+        """Move the statistics towards those of one more batch of codes (B, K, s, s), over all
+        processes."""
         found = torch.stack([code.mean((0, 2, 3)), code.square().mean((0, 2, 3))])[..., None, None]
         if dist.is_initialized():
             dist.all_reduce(found)

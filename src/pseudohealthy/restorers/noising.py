@@ -39,12 +39,16 @@ class Diffusion:
     Args:
         schedule: of the noise, with `levels` noise levels T.
         betas: first and last beta of the linear schedule at 1,000 levels (Ho et al. 2020).
-        target: what the network predicts: the noise, the clean image or the velocity (Salimans & Ho 2022).
-        weighting: of the loss by noise level, in the error of the clean image: "min-snr" (Hang et al., ICCV 2023,
-            with gamma 5), "p2" (Choi et al., CVPR 2022, with gamma 1 and k 1); "none" takes the target's error as it is.
-        max_level: training draws levels 1..max_level; 0: all of them. (AnoDDPM trains on the lowest 800.)
-        noise: "gaussian" or "simplex": `octaves` of it, persistence 0.8, the longest wave `frequency` model pixels (6
-            and 64 as published, on 256 px; the wave should match the lesions), of unit variance when `standardise`.
+        target: what the network predicts: the noise, the clean image or the velocity (Salimans & Ho
+            2022).
+        weighting: of the loss by noise level, in the error of the clean image: "min-snr" (Hang et
+            al., ICCV 2023, with gamma 5), "p2" (Choi et al., CVPR 2022, with gamma 1 and k 1);
+            "none" takes the target's error as it is.
+        max_level: training draws levels 1..max_level; 0: all of them. (AnoDDPM trains on the lowest
+            800.)
+        noise: "gaussian" or "simplex": `octaves` of it, persistence 0.8, the longest wave
+            `frequency` model pixels (6 and 64 as published, on 256 px; the wave should match the
+            lesions), of unit variance when `standardise`.
     """
 
     schedule: Literal["linear", "cosine"] = "linear"
@@ -77,7 +81,8 @@ class Diffusion:
         return "diffusion.max_level" if self.max_level else "diffusion.levels"
 
     def denoiser(self, network: nn.Module, floor: float = 0.0, learned_variance: bool = False) -> Denoiser:
-        """The network, wrapped to mean an estimate of image and noise; `floor` of the cosine betas."""
+        """The network, wrapped to mean an estimate of image and noise; `floor` of the cosine
+        betas."""
         table = Schedule(self.schedule, self.levels, betas=self.betas, floor=floor)
         return Denoiser(network, table, target=self.target, learned_variance=learned_variance)
 
@@ -86,7 +91,8 @@ class Diffusion:
         return draw.integers(1, self.highest + 1).to(images.device)
 
     def noisy(self, draw: Draw, z: float | None = None) -> Draw:
-        """The same stream, giving this kind of noise; z: the plane of three-dimensional simplex noise, None for 2-D."""
+        """The same stream, giving this kind of noise; z: the plane of three-dimensional simplex
+        noise, None for 2-D."""
         if self.noise == "gaussian":
             return draw.of_kind("gaussian")
         how = {"standardise": self.standardise, "octaves": self.octaves, "frequency": self.frequency, "z": z}
@@ -128,14 +134,17 @@ class OneStep:
 
 @dataclass(frozen=True)
 class Walk(OneStep):
-    """How an image is restored: from which levels, and in which steps the state goes down from there.
+    """How an image is restored: from which levels, and in which steps the state goes down from
+    there.
 
     Args:
-        calls: network calls on the way back from the highest; 0 walks every level as published, 1 is the one-step
-            estimate.
-        eta: 1 ancestral (DDPM), 0 deterministic (DDIM). Prefer 0 when levels are skipped, and then `order` 2.
+        calls: network calls on the way back from the highest; 0 walks every level as published, 1
+            is the one-step estimate.
+        eta: 1 ancestral (DDPM), 0 deterministic (DDIM). Prefer 0 when levels are skipped, and then
+            `order` 2.
         order: 2 takes steps of second order, see `second_order`; with eta 0.
-        variance: of the noise added on the way down with eta above 0, the posterior's, or beta ("large", as AnoDDPM).
+        variance: of the noise added on the way down with eta above 0, the posterior's, or beta
+            ("large", as AnoDDPM).
     """
 
     calls: Calls = 0
@@ -153,7 +162,8 @@ class Walk(OneStep):
         return walk(start, 0, min(self.calls or start, start))
 
     def step(self, draw: Callable[[Tensor], Tensor] | None = None) -> Step:
-        """What `sample` does between two levels; a new one for every walk. Without `draw` no noise is added."""
+        """What `sample` does between two levels; a new one for every walk. Without `draw` no noise
+        is added."""
         if self.order == 2:
             return second_order()
         return ancestral(draw, self.eta, self.variance) if self.eta and draw is not None else ddim

@@ -1,6 +1,8 @@
-"""Patched diffusion: noise one patch, denoise it in the sight of its clean surroundings, and stitch the patches.
+"""Patched diffusion: noise one patch, denoise it in the sight of its clean surroundings, and stitch
+the patches.
 
-pDDPM (Behrendt et al., MIDL 2023). One box that is the whole image makes it the DDPM baseline of the same papers.
+pDDPM (Behrendt et al., MIDL 2023). One box that is the whole image makes it the DDPM baseline of
+the same papers.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ PIXELS = 2**18  # of the images in one network call: 28 of 96 x 96, about 1 GB o
 
 
 class Box(NamedTuple):
-    """Rows top..bottom and columns left..right of an image; may overhang its lower and right border."""
+    """Rows top..bottom and columns left..right of an image; may overhang its lower and right
+    border."""
 
     top: int
     bottom: int
@@ -48,9 +51,11 @@ def masks(boxes: Sequence[Box], height: int, width: int) -> Tensor:
 
 
 def shared_fields(draw: Draw, like: Tensor, key: Key, count: int = 1) -> Tensor:
-    """The published codes' noise: one simplex field in float16 for all slices and patches of a call, (count, C, H, W).
+    """The published codes' noise: one simplex field in float16 for all slices and patches of a
+    call, (count, C, H, W).
 
-    Keyed by `key` and the seed of the draw, not by its items, so that a case still does not depend on its batch.
+    Keyed by `key` and the seed of the draw, not by its items, so that a case still does not depend
+    on its batch.
     """
     own = Draw(draw.seed, [(key, copy) for copy in range(count)], "simplex")
     return own.noise(like[:1].expand(count, -1, -1, -1)).half().to(like.dtype)
@@ -63,10 +68,11 @@ class Patches:
     Args:
         side: of the square, model pixels.
         stride: of the grid where boxes overlap; 0 is the side.
-        overlap: "none" (boxes lie side by side, the last is cut off at the border), or whole boxes spread evenly from
-            border to border, as many as the stride needs, where "cut" gives each pixel to the first box that has it
-            and "average" to all of them alike.
-        sampling: training draws a box of that grid ("grid", the published fixed sampling) or any whole one ("random").
+        overlap: "none" (boxes lie side by side, the last is cut off at the border), or whole boxes
+            spread evenly from border to border, as many as the stride needs, where "cut" gives each
+            pixel to the first box that has it and "average" to all of them alike.
+        sampling: training draws a box of that grid ("grid", the published fixed sampling) or any
+            whole one ("random").
     """
 
     side: Square = 48
@@ -85,15 +91,17 @@ class Patches:
 
 @register("patched")
 class Patched(Restorer):
-    """Estimate every patch of a grid in one step, the rest of the image clean; each patch may differ from the input.
+    """Estimate every patch of a grid in one step, the rest of the image clean; each patch may
+    differ from the input.
 
     Args:
         weights: a run or a diffusers folder whose network training starts from; read then only.
-        objective: of the clean estimate inside the patch, "l1" or "mse+ssim" (MSE + `ssim_weight` (1 - SSIM)).
-        quirks: "published" has one float16 simplex field for all slices and patches of a call, a loss diluted by the
-            clean surroundings, random boxes that overhang the border, and "cut" by cells of a grid without overlap,
-            which leaves strips of input between three boxes a side. (The published "average" is wrong and not
-            reproduced.)
+        objective: of the clean estimate inside the patch, "l1" or "mse+ssim" (MSE + `ssim_weight`
+            (1 - SSIM)).
+        quirks: "published" has one float16 simplex field for all slices and patches of a call, a
+            loss diluted by the clean surroundings, random boxes that overhang the border, and "cut"
+            by cells of a grid without overlap, which leaves strips of input between three boxes a
+            side. (The published "average" is wrong and not reproduced.)
     """
 
     paper = "Behrendt et al., Patched Diffusion Models for Unsupervised Anomaly Detection in Brain MRI, MIDL 2023"
@@ -133,7 +141,8 @@ class Patched(Restorer):
         return ((self.denoiser.network, self.weights),)
 
     def spans(self, length: int) -> list[tuple[int, int, int, int]]:
-        """(start, end) of every box along one axis, and (start, end) of what it gives to the stitched image."""
+        """(start, end) of every box along one axis, and (start, end) of what it gives to the
+        stitched image."""
         count = max(1, math.ceil((length - self.patch) / self.stride) + 1)
         found: list[tuple[int, int, int, int]] = []
         for i in range(count):
@@ -192,7 +201,8 @@ class Patched(Restorer):
         return averaged(found, self.walk.clip)
 
     def stitched(self, images: Tensor, start: int, draw: Draw) -> Tensor:
-        """One-step estimates of all patches from level `start`, put together: (B, draws, C, H, W)."""
+        """One-step estimates of all patches from level `start`, put together: (B, draws, C, H,
+        W)."""
         boxes, cells = zip(*self.grid(*images.shape[-2:]), strict=True)
         draws = self.walk.draws
         copies = (len(images), draws, len(boxes))

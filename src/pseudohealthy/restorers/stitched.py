@@ -1,8 +1,9 @@
-"""Mask, stitch, re-sample: partial diffusion finds a suspicious region, which alone is then painted anew.
+"""Mask, stitch, re-sample: partial diffusion finds a suspicious region, which alone is then painted
+anew.
 
-Bercea, Neumayr, Rueckert, Schnabel: "Mask, Stitch, and Re-Sample: enhancing robustness and generalizability in anomaly
-detection through automatic diffusion models" (AutoDDPM), ICML IMLH workshop 2023. Written from the paper's idea; the
-painting is RePaint's (Lugmayr et al., CVPR 2022).
+Bercea, Neumayr, Rueckert, Schnabel: "Mask, Stitch, and Re-Sample: enhancing robustness and
+generalizability in anomaly detection through automatic diffusion models" (AutoDDPM), ICML IMLH
+workshop 2023. Written from the paper's idea; the painting is RePaint's (Lugmayr et al., CVPR 2022).
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ class Stitched(Ddpm):
     Trained like "ddpm". The map is the residual against the painted image, times the suspicion.
 
     Args:
-        threshold: of the suspicion |x - x0| / its 95th percentile (at most 1) times the perceptual distance; 0.13 is
-            the published one (5 % false positives in health), 0 takes each image's 95th percentile.
+        threshold: of the suspicion |x - x0| / its 95th percentile (at most 1) times the perceptual
+            distance; 0.13 is the published one (5 % false positives in health), 0 takes each
+            image's 95th percentile.
         side: of the dilation of the mask, model pixels.
         perceptual: see `Perceptual`.
     """
@@ -107,7 +109,8 @@ class Stitched(Ddpm):
         return dilate((suspicion > limit).float(), self.side)
 
     def painted(self, images: Tensor, coarse: Tensor, mask: Tensor, draw: Draw) -> Tensor:
-        """The image with the masked region drawn anew from the coarse restoration, in keeping with what surrounds it."""
+        """The image with the masked region drawn anew from the coarse restoration, in keeping with
+        what surrounds it."""
         x = self.denoiser.noised(coarse, draw.noise(images), self.repaint[0])
         signal = self.denoiser.schedule.signal
         for now, then in pairwise(self.repaint):

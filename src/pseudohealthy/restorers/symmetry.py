@@ -1,4 +1,5 @@
-"""Ways to read a residual that need more than one pixel: its largest region, and what the two halves of a head share."""
+"""Ways to read a residual that need more than one pixel: its largest region, and what the two
+halves of a head share."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ from pseudohealthy.maps.filters import smooth
 
 
 def mid_line(images: Tensor) -> Tensor:
-    """Where images (B, C, S, S) in [-1, 1] are their own mirror: shifts (B,) long, column w facing S - 1 + shift - w.
+    """Where images (B, C, S, S) in [-1, 1] are their own mirror: shifts (B,) long, column w facing
+    S - 1 + shift - w.
 
-    The horizontal shift, at most S / 2, at which the brightness correlates best with its mirror image (all rows
-    together, by Fourier transform). On a windowed CT the skull decides, which a bleed hardly moves. A tilt is not sought.
+    The horizontal shift, at most S / 2, at which the brightness correlates best with its mirror
+    image (all rows together, by Fourier transform). On a windowed CT the skull decides, which a
+    bleed hardly moves. A tilt is not sought.
     """
     width = images.shape[-1]
     bright = (images.float().mean(1) + 1) / 2
@@ -23,7 +26,8 @@ def mid_line(images: Tensor) -> Tensor:
 
 
 def mirrored(fields: Tensor, shift: Tensor) -> Tensor:
-    """Fields (B, C, S, S) as seen across the mid-line given by shifts (B,); 0 where there is nothing across."""
+    """Fields (B, C, S, S) as seen across the mid-line given by shifts (B,); 0 where there is
+    nothing across."""
     width = fields.shape[-1]
     across = width - 1 + shift[:, None] - torch.arange(width, device=fields.device)  # (B, S)
     known = (across >= 0) & (across < width)
@@ -34,9 +38,10 @@ def mirrored(fields: Tensor, shift: Tensor) -> Tensor:
 def mirror_residual(residual: Tensor, images: Tensor, *, sigma: float) -> Tensor:
     """The signed residual (B, C, S, S) less what the other half of the head has as well.
 
-    Subtracts the residual across the mid-line of `images` (B, C, S, S), smoothed by `sigma` pixels, where its sign is
-    the same, and never past zero: a plain difference would show every lesion again, negative, on the healthy side.
-    Both-sided lesions are lost; so are calcified plexus, sinuses and skull, which is the point.
+    Subtracts the residual across the mid-line of `images` (B, C, S, S), smoothed by `sigma` pixels,
+    where its sign is the same, and never past zero: a plain difference would show every lesion
+    again, negative, on the healthy side. Both-sided lesions are lost; so are calcified plexus,
+    sinuses and skull, which is the point.
     """
     across = smooth(mirrored(residual, mid_line(images)), sigma)
     left = (residual.abs() - across.abs()).clamp(min=0) * residual.sign()

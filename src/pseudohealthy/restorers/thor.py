@@ -1,8 +1,9 @@
 """THOR: partial diffusion that is pulled back to the image wherever it differs little from it.
 
-Bercea, Wiestler, Rueckert, Schnabel: "Diffusion models with implicit guidance for medical anomaly detection", MICCAI
-2024. At a few levels the clean estimate is compared with the image; outside the region that an intermediate anomaly
-map marks, the image itself takes its place, and the walk goes on from there.
+Bercea, Wiestler, Rueckert, Schnabel: "Diffusion models with implicit guidance for medical anomaly
+detection", MICCAI 2024. At a few levels the clean estimate is compared with the image; outside the
+region that an intermediate anomaly map marks, the image itself takes its place, and the walk goes
+on from there.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ class Harmonise:
     """Where and how the walk is pulled back to the image.
 
     Args:
-        levels: visited however few calls the walk has; the paper's are (300, 150, 50) for Gaussian noise from 350, and
-            (200, 150, 100, 50) for simplex noise from 250. Those that are not below the start are left out, as they lie
-            above where the walk begins: so the start can be swept with the list as it is (the released code does so
-            too), and at 350 the list is the paper's. At least one must be left.
+        levels: visited however few calls the walk has; the paper's are (300, 150, 50) for Gaussian
+            noise from 350, and (200, 150, 100, 50) for simplex noise from 250. Those that are not
+            below the start are left out, as they lie above where the walk begins: so the start can
+            be swept with the list as it is (the released code does so too), and at 350 the list is
+            the paper's. At least one must be left.
         sigma: Gaussian smoothing of the perceptual distance, model pixels.
         side: of closing and dilation, model pixels.
     """
@@ -52,7 +54,8 @@ class Harmonise:
             raise ValueError(f"levels = {list(self.levels)} repeat themselves: give different ones")
 
     def below(self, start: int) -> tuple[int, ...]:
-        """The levels that are visited from `start`, the highest first. Fault RECIPE (exit 2) where there is none."""
+        """The levels that are visited from `start`, the highest first. Fault RECIPE (exit 2) where
+        there is none."""
         found = tuple(sorted((level for level in self.levels if level < start), reverse=True))
         if not found:
             raise Fault(
@@ -68,15 +71,16 @@ class Harmonise:
 class Thor(Ddpm):
     """Noise to the start level; on the way back, harmonise with the image at a few levels.
 
-    Trained like "ddpm". The paper starts at 350 with Gaussian noise, at 250 with simplex noise. An order of 2 begins
-    anew from every harmonised level.
+    Trained like "ddpm". The paper starts at 350 with Gaussian noise, at 250 with simplex noise. An
+    order of 2 begins anew from every harmonised level.
 
     Args:
         perceptual: see `Perceptual`.
-        quirks: "none" is the paper: the map is |x - x0| times the perceptual distance; its closed and dilated,
-            normalised form w blends ``w x0 + (1 - w) x``; the blend is noised with the first noise to the current
-            level, from which the walk goes on; the final map is the harmonic mean over the harmonised levels.
-            "published" repeats the released code, see `thor_published`.
+        quirks: "none" is the paper: the map is |x - x0| times the perceptual distance; its closed
+            and dilated, normalised form w blends ``w x0 + (1 - w) x``; the blend is noised with the
+            first noise to the current level, from which the walk goes on; the final map is the
+            harmonic mean over the harmonised levels. "published" repeats the released code, see
+            `thor_published`.
     """
 
     paper = "Bercea et al., THOR, MICCAI 2024"
@@ -128,7 +132,8 @@ class Thor(Ddpm):
         return Restoration(healthy=x.float(), trail=trail, map=harmonic_mean(torch.stack(maps))[:, 0])
 
     def difference(self, images: Tensor, clean: Tensor) -> Tensor:
-        """The paper's m (B, 1, H, W): |x - x0|, images taken in [0, 1], times their perceptual distance up to 1."""
+        """The paper's m (B, 1, H, W): |x - x0|, images taken in [0, 1], times their perceptual
+        distance up to 1."""
         with torch.autocast(images.device.type, enabled=False):
             distance = gaussian(self.perceptual(clean, images).float(), self.sigma).clamp(0, 1)
             return distance * (clean - images).float().abs().mean(1, keepdim=True) / 2

@@ -1,14 +1,17 @@
-"""THOR as released (commit bf807c0): every deviation from the paper that its numbers contain, in this one place.
+"""THOR as released (commit bf807c0): every deviation from the paper that its numbers contain, in
+this one place.
 
 From a description of that code's behaviour. What differs from `Thor` with quirks "none":
 
 - levels are 0-based, so that depth 350 starts one level higher and takes 351 network calls;
-- the schedule's tables are computed in float32, and the last step does not quite end at the clean estimate;
+- the schedule's tables are computed in float32, and the last step does not quite end at the clean
+  estimate;
 - the blend is clipped to [0, 1] although images live in [-1, 1];
 - a harmonised image is noised to the level of step t, but the next network call is told t - 1;
 - the perceptual distance gets images scaled to [-1, 1] twice, that is in [-3, 1];
 - its Gaussian filter also runs along the batch, so that images of a batch change each other's maps;
-- maps are divided by their maximum, every 50th step counts as well, and they enter the harmonic mean undilated;
+- maps are divided by their maximum, every 50th step counts as well, and they enter the harmonic
+  mean undilated;
 - the blend's weight is the mean of that map and its closed and dilated form;
 - the map is cut at 0.999 and its mean is the score;
 - all images of a batch share one simplex field.

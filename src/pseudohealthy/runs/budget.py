@@ -23,15 +23,18 @@ class Budget:
     minutes: for everything, reading cases and setting the threshold included; the steps that fit
         are found out before the first one. 0: as many as `steps` says; where that is 0, too, as
         many as `epochs` needs. batch: images per step over all processes together.
-    rate: learning rate, reached after `warmup` steps; then "constant" (so that a finished run can be extended) or
-        "cosine" to zero at the last step. weight_decay, betas: AdamW.
-    clip: largest gradient norm, 0 for none. ema: decay of the averaged weights that restore; 0 for none.
+    rate: learning rate, reached after `warmup` steps; then "constant" (so that a finished run can
+        be extended) or "cosine" to zero at the last step. weight_decay, betas: AdamW.
+    clip: largest gradient norm, 0 for none. ema: decay of the averaged weights that restore; 0 for
+    none.
     precision: "auto" is bf16 where the processor computes in it, else fp32.
-    augment: "none", "flip" (left-right), "affine" (flip, 10 degrees, 8 % shift, 8 % scale) or "strong" (bent and with
-        another gamma as well).
-    validate: steps between validations; 0 for ten per training. validation_planes: at most this many are looked at.
-    eval_samples: planes of each label that a validation restores for its ROC-AUC, whatever they cost; 0: as many as a
-        fifth of the training's time allows, at most half of `validation_planes`. Where fewer exist all are taken.
+    augment: "none", "flip" (left-right), "affine" (flip, 10 degrees, 8 % shift, 8 % scale) or
+        "strong" (bent and with another gamma as well).
+    validate: steps between validations; 0 for ten per training. validation_planes: at most this
+    many are looked at.
+    eval_samples: planes of each label that a validation restores for its ROC-AUC, whatever they
+        cost; 0: as many as a fifth of the training's time allows, at most half of
+        `validation_planes`. Where fewer exist all are taken.
     seed: of weights, order, levels and noise.
     """
 
@@ -72,5 +75,6 @@ class Budget:
         return rate
 
     def ema_at(self, step: int) -> float:
-        """Decay after 0-based `step`: grows to `ema`, so that short trainings are not averaged with their start."""
+        """Decay after 0-based `step`: grows to `ema`, so that short trainings are not averaged with
+        their start."""
         return min(self.ema, (1 + step) / (10 + step))

@@ -1,4 +1,5 @@
-"""Weights on disk: safetensors with their own digest and settings in the header; never pickle, never half-written."""
+"""Weights on disk: safetensors with their own digest and settings in the header; never pickle,
+never half-written."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> st
 
 
 def keep(path: Path, as_: Path) -> None:
-    """A second name for the file at `path`, which `save` will replace: no copy, and never a moment without either."""
+    """A second name for the file at `path`, which `save` will replace: no copy, and never a moment
+    without either."""
     if path.is_file():
         temporary = as_.with_name(f".tmp-{os.getpid()}-{as_.name}")
         with contextlib.suppress(OSError):  # a file system without hard links keeps one state only
@@ -59,7 +61,8 @@ def keep(path: Path, as_: Path) -> None:
 
 
 def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """Tensors, state and digest. Fault CHECKPOINT_* (exit 5) for a damaged file, other architecture or non-finite weights."""
+    """Tensors, state and digest. Fault CHECKPOINT_* (exit 5) for a damaged file, other architecture
+    or non-finite weights."""
     if not path.is_file():
         raise Fault("CHECKPOINT_MISSING", f"no weights at {path.name}", "train the run first", exit=BAD_MODEL)
     opened = _identity(path)
@@ -108,8 +111,8 @@ def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[d
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file has this name now. `safe_open` opens the name twice, header and tensors: when a training saves in
-    between, they are of two files, each of them whole."""
+    """Which file has this name now. `safe_open` opens the name twice, header and tensors: when a
+    training saves in between, they are of two files, each of them whole."""
     try:
         info = path.stat()
     except OSError:

@@ -1,7 +1,8 @@
-"""Settings of version 0.1 under the names they have now: of recipes, of ``--set`` texts and of stored runs.
+"""Settings of version 0.1 under the names they have now: of recipes, of ``--set`` texts and of
+stored runs.
 
-Version 0.1 had all settings of a method in one table; now they stand in tables that methods share, such as
-[restorer.diffusion] and [restorer.walk]. Nothing else in the package knows the old names.
+Version 0.1 had all settings of a method in one table; now they stand in tables that methods share,
+such as [restorer.diffusion] and [restorer.walk]. Nothing else in the package knows the old names.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ UNET: Names = {
 
 
 def renamed(method: str, path: Path) -> Path:
-    """The present name of a setting of a method, given below [restorer]; as it is where it has its present name."""
+    """The present name of a setting of a method, given below [restorer]; as it is where it has its
+    present name."""
     if method not in OWN:
         return path
     first, *rest = path
@@ -79,7 +81,8 @@ def renamed(method: str, path: Path) -> Path:
 
 
 def migrated(restorer: dict[str, Any]) -> dict[str, Any]:
-    """A [restorer] table with its settings under their present names. Fault RECIPE (exit 2) where one is given twice."""
+    """A [restorer] table with its settings under their present names. Fault RECIPE (exit 2) where
+    one is given twice."""
     found: dict[str, Any] = {}
     method = restorer.get("name")
     if not isinstance(method, str) or method not in OWN:

@@ -1,7 +1,9 @@
-"""Ids of cases and patients in a run's files, in clear or as pseudonyms that only the salt beside the run can tell.
+"""Ids of cases and patients in a run's files, in clear or as pseudonyms that only the salt beside
+the run can tell.
 
-A pseudonym is an HMAC of the id under 32 random bytes in RUN.salt, beside the run and never in it. Without the salt nobody
-can try ids; with it `evaluate` still finds out whether a test patient was trained on.
+A pseudonym is an HMAC of the id under 32 random bytes in RUN.salt, beside the run and never in it.
+Without the salt nobody can try ids; with it `evaluate` still finds out whether a test patient was
+trained on.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ def salt_file(folder: Path) -> Path:
 
 
 def begin(run: Run) -> None:
-    """Write the ids of this run as pseudonyms from now on; a salt that lies there already is used. Fault OUTPUT (exit 6)."""
+    """Write the ids of this run as pseudonyms from now on; a salt that lies there already is used.
+    Fault OUTPUT (exit 6)."""
     path = salt_file(run.folder)
     try:
         if not path.exists():

@@ -1,7 +1,8 @@
-"""A recipe is a restorer's signature written down: canvas, restorer, training and anomaly map of one experiment.
+"""A recipe is a restorer's signature written down: canvas, restorer, training and anomaly map of
+one experiment.
 
-Every section of the TOML file is the keyword signature of one class, so that recipe key = ``--set`` flag = saved setting.
-Unknown keys and wrong types are refused by name.
+Every section of the TOML file is the keyword signature of one class, so that recipe key = ``--set``
+flag = saved setting. Unknown keys and wrong types are refused by name.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ MOST_CALLS = 20_000  # of networks, for one image: the longest published walk ma
 
 @dataclass
 class Recipe:
-    """One experiment: ``canvas`` (Canvas), ``restorer`` (name + its signature), ``training`` (Budget), ``map`` (AnomalyMap)."""
+    """One experiment: ``canvas`` (Canvas), ``restorer`` (name + its signature), ``training``
+    (Budget), ``map`` (AnomalyMap)."""
 
     name: str
     summary: str = ""
@@ -40,7 +42,8 @@ class Recipe:
 
     @classmethod
     def load(cls, name: str | Path) -> Recipe:
-        """By name (``mnist-splotch-small``) or by path to a TOML file. Fault RECIPE (exit 2) when it is neither or invalid."""
+        """By name (``mnist-splotch-small``) or by path to a TOML file. Fault RECIPE (exit 2) when
+        it is neither or invalid."""
         path = Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
         if not path.is_file():
             near = difflib.get_close_matches(str(name), names(), n=1)
@@ -140,7 +143,8 @@ class Recipe:
     def make_restorer(self):
         """The untrained restorer; the canvas gives it ``size`` and ``channels``.
 
-        It is made without memory first: one too large for any machine is refused by its number of parameters.
+        It is made without memory first: one too large for any machine is refused by its number of
+        parameters.
         """
         import torch
 
@@ -165,7 +169,8 @@ class Recipe:
         return Recipe(name=self.name, summary=self.summary, source=self.source, **sections)
 
     def checked(self) -> Recipe:
-        """`resolved`, after a check of what no single setting shows: whether they fit one another, and what they cost.
+        """`resolved`, after a check of what no single setting shows: whether they fit one another,
+        and what they cost.
 
         Raises Fault RECIPE (exit 2). No data are read, and no memory is taken for networks.
         """
@@ -197,7 +202,8 @@ class Recipe:
         return {key: text for name, cls in self.classes().items() for key, text in ranges(cls, name).items()}
 
     def toml(self, notes: bool = False) -> str:
-        """The recipe as TOML text that `parse` reads back to an equal recipe; notes: what each setting takes, beside it."""
+        """The recipe as TOML text that `parse` reads back to an equal recipe; notes: what each
+        setting takes, beside it."""
         lines = [f"{key} = {toml_value(getattr(self, key))}" for key in ("name", "summary", "source")]
         said = self.takes() if notes else {}
         for section in SECTIONS:

@@ -33,7 +33,8 @@ WEIGHTS = ("best_model", "best_model_loss", "last")  # of a run, by the names of
 
 @dataclass
 class Run:
-    """The folder of CONTRACT: recipe.toml, weights, split.csv, threshold.json, fingerprint.json, run.json, plots."""
+    """The folder of CONTRACT: recipe.toml, weights, split.csv, threshold.json, fingerprint.json,
+    run.json, plots."""
 
     folder: Path
     recipe: Recipe
@@ -42,7 +43,8 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path | str, recipe: Recipe, *, overwrite: bool = False, **record: Any) -> Run:
-        """Start a run in an empty folder. Fault OUTPUT_NOT_EMPTY (exit 6) where something lies already."""
+        """Start a run in an empty folder. Fault OUTPUT_NOT_EMPTY (exit 6) where something lies
+        already."""
         folder = prepare_folder(folder, overwrite=overwrite)
         for stale in (path for pattern in WRITTEN for path in folder.glob(pattern)):
             stale.unlink()  # above all the resume state: an overwritten run must not go on where the old one stopped
@@ -53,7 +55,8 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path | str) -> Run:
-        """An existing run, or a bundled model by its name. Fault RUN_MISSING (exit 5) when the folder is none."""
+        """An existing run, or a bundled model by its name. Fault RUN_MISSING (exit 5) when the
+        folder is none."""
         folder = models.folder_of(folder)
         if not (folder / "recipe.toml").is_file():
             raise Fault(
@@ -74,7 +77,8 @@ class Run:
         return run
 
     def own(self) -> Run:
-        """This run, to be written into. Fault USAGE (exit 2) for a model that comes with the program."""
+        """This run, to be written into. Fault USAGE (exit 2) for a model that comes with the
+        program."""
         if self.folder.parent == models.FOLDER:
             cure = "use detect --set for other settings, or start a training from it with restorer.weights"
             raise Fault("USAGE", f"'{self.name}' comes with the program and stays as it is", cure, exit=USAGE)
@@ -91,7 +95,8 @@ class Run:
 
     @property
     def going_on(self) -> str:
-        """The line that goes on with it, by the path it was opened with; for the screen, since paths may name people."""
+        """The line that goes on with it, by the path it was opened with; for the screen, since
+        paths may name people."""
         return f"pseudohealthy train --resume {shlex.quote(str(self.folder))}"
 
     @property
@@ -100,7 +105,8 @@ class Run:
 
     @property
     def changed(self) -> bool:
-        """Whether recipe.toml is another than the one run.json records: edited by hand, or written by another version."""
+        """Whether recipe.toml is another than the one run.json records: edited by hand, or written
+        by another version."""
         text = (self.folder / "recipe.toml").read_bytes()  # as it stands, where settings have other names by now
         return self.record.get("recipe_sha256", self.recipe_sha256) not in (
             self.recipe_sha256,
@@ -117,7 +123,8 @@ class Run:
         write_json(self.folder / "run.json", self.record)
 
     def read_json(self, name: str) -> Any:
-        """A JSON file of the run, or None where it has not been written. Fault RUN_CORRUPT (exit 5)."""
+        """A JSON file of the run, or None where it has not been written. Fault RUN_CORRUPT (exit
+        5)."""
         path = self.folder / name
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -127,7 +134,8 @@ class Run:
             ) from None
 
     def weights(self) -> Path:
-        """The weights that restore: those of `which`; where nothing is asked for best_model, else the last ones.
+        """The weights that restore: those of `which`; where nothing is asked for best_model, else
+        the last ones.
 
         Fault CHECKPOINT_MISSING (exit 5).
         """
@@ -156,8 +164,9 @@ class Run:
 
 
 def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
-    """How a result was made: command, versions, machine kind, time; no paths of the machine, no user names. hidden: words
-    that stand for paths whose names must not be told, such as those of inputs."""
+    """How a result was made: command, versions, machine kind, time; no paths of the machine, no
+    user names. hidden: words that stand for paths whose names must not be told, such as those of
+    inputs."""
     import torch
 
     program = Path(sys.argv[0]).name.replace("__main__.py", "pseudohealthy")  # python -m
@@ -181,7 +190,8 @@ def _shown(word: str, hidden: Mapping[Path, str]) -> str:
 
 
 def commit() -> str | None:
-    """Git commit of the package's checkout, with '+' when files differ from it; None outside a checkout."""
+    """Git commit of the package's checkout, with '+' when files differ from it; None outside a
+    checkout."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None

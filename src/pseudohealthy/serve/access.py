@@ -1,7 +1,9 @@
-"""Who is answered: this machine's names, holders of the token, our own pages; and what every answer forbids.
+"""Who is answered: this machine's names, holders of the token, our own pages; and what every answer
+forbids.
 
-A page elsewhere on the web can make a browser ask 127.0.0.1. It cannot read the token, which is in an HttpOnly cookie
-that other sites' requests do not carry; it cannot name another host (DNS rebinding), nor post without showing its origin.
+A page elsewhere on the web can make a browser ask 127.0.0.1. It cannot read the token, which is in
+an HttpOnly cookie that other sites' requests do not carry; it cannot name another host (DNS
+rebinding), nor post without showing its origin.
 """
 
 from __future__ import annotations
@@ -79,13 +81,15 @@ class Guard:
         return None
 
     def here(self, headers: Headers) -> bool:
-        """Whether there is one Host, and it is this machine; any port, because tunnels change it."""
+        """Whether there is one Host, and it is this machine; any port, because tunnels change
+        it."""
         hosts = headers.getlist("host")
         name = _name(hosts[0]) if len(hosts) == 1 else None
         return name is not None and (name in self.names or (self.everywhere and _is_address(name)))
 
     def ours(self, headers: Headers) -> bool:
-        """Whether a page of this app asks, by Origin or by what browsers say of the site; one of them must be there."""
+        """Whether a page of this app asks, by Origin or by what browsers say of the site; one of
+        them must be there."""
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if site is not None and site not in ("same-origin", "none"):
             return False

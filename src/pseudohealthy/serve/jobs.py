@@ -1,7 +1,9 @@
-"""Jobs: what was sent, where it stands and what came of it. One runs at a time, in a process of its own.
+"""Jobs: what was sent, where it stands and what came of it. One runs at a time, in a process of its
+own.
 
-A job is a folder with a random name in ``--out``/jobs: job.json, what was sent (upload/, removed when the job ends), what
-`detect` wrote (found/) and what it said (log.txt). There is no other record, so a restart knows what the last start knew.
+A job is a folder with a random name in ``--out``/jobs: job.json, what was sent (upload/, removed
+when the job ends), what `detect` wrote (found/) and what it said (log.txt). There is no other
+record, so a restart knows what the last start knew.
 """
 
 from __future__ import annotations
@@ -45,9 +47,10 @@ STOPPED = "error[INTERRUPTED]: the app was stopped meanwhile; send it again"
 
 @dataclass
 class Job:
-    """One thing to detect. name: of what was sent, see `uploads.title`; run: name of a served run; findings: rows of
-    findings.json with the page of each; refused: what was sent and not looked at, or failed: name and reason; beside: files
-    that are no images, counted; seconds: from start to end."""
+    """One thing to detect. name: of what was sent, see `uploads.title`; run: name of a served run;
+    findings: rows of findings.json with the page of each; refused: what was sent and not looked at,
+    or failed: name and reason; beside: files that are no images, counted; seconds: from start to
+    end."""
 
     id: str
     name: str
@@ -75,7 +78,8 @@ class Job:
 
 
 class Jobs:
-    """The queue and the history, both in `folder`. runs: folder by name; most: jobs that may wait."""
+    """The queue and the history, both in `folder`. runs: folder by name; most: jobs that may
+    wait."""
 
     def __init__(self, folder: Path, runs: dict[str, Path], *, most: int = 20, device: str = "auto"):
         self.folder, self.runs, self.most, self.device = folder, runs, most, device
@@ -104,8 +108,8 @@ class Jobs:
 
     @contextlib.contextmanager
     def room(self) -> Iterator[Job]:
-        """A place in the queue and an empty folder while an upload comes in; Fault QUEUE_FULL where none is left. The
-        folder disappears unless the upload becomes a job."""
+        """A place in the queue and an empty folder while an upload comes in; Fault QUEUE_FULL where
+        none is left. The folder disappears unless the upload becomes a job."""
         with self.lock:
             if len(self.waiting) + self.coming >= self.most:
                 raise Fault(FULL, f"{self.most} jobs wait already", "try again when one has ended")
@@ -156,7 +160,8 @@ class Jobs:
         self.thread.start()
 
     def close(self) -> None:
-        """End the worker; a job that ran is failed, those that wait are taken up at the next start."""
+        """End the worker; a job that ran is failed, those that wait are taken up at the next
+        start."""
         with self.lock:
             self.closing = True
             if self.child is not None:
@@ -230,8 +235,8 @@ class Jobs:
         say(f"job {job.id[:8]}: {job.status}")
 
     def _worker(self, job: Job) -> subprocess.Popen[str]:
-        """`detect` on the files of a job. Everything temporary stays in the job's folder, the key of DICOM names among it:
-        like the files it names, it goes when the job ends."""
+        """`detect` on the files of a job. Everything temporary stays in the job's folder, the key
+        of DICOM names among it: like the files it names, it goes when the job ends."""
         place = self.place(job).resolve()
         (place / "tmp").mkdir(exist_ok=True)
         sent = sorted((place / "upload").iterdir())
@@ -291,7 +296,8 @@ class Jobs:
             write_json(self.place(job) / "job.json", kept)
 
     def _remember(self) -> None:
-        """The jobs of earlier starts. Those that waited wait again; what ran has failed; unfinished uploads go."""
+        """The jobs of earlier starts. Those that waited wait again; what ran has failed; unfinished
+        uploads go."""
         self.folder.mkdir(parents=True, exist_ok=True)
         names = {item.name for item in fields(Job)}
         for place in sorted(self.folder.iterdir()):

@@ -1,5 +1,5 @@
-"""What may be fetched: the training pictures of the served runs and the files of finished jobs, each from a list that is
-made by looking, so that no request is ever turned into a path."""
+"""What may be fetched: the training pictures of the served runs and the files of finished jobs,
+each from a list that is made by looking, so that no request is ever turned into a path."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ from pseudohealthy.serve.access import NOTHING
 PICTURES = ("training_curves.png", "eval_scores_epoch_*.png", "diagnostics_epoch_*.png")
 TYPES = {".html": "text/html; charset=utf-8", ".png": "image/png"}
 PLAIN = (".csv", ".json", ".txt")
-# As the reports write it: our scripts and styles by hash, pictures inside or beside the page, nothing else
+# As the reports write it: our scripts and styles by hash, pictures inside or beside the page,
+# nothing else
 POLICY = re.compile(
     r"default-src 'none'; img-src [a-z': ]+; style-src 'sha256-[\w+/=]+'; script-src( 'sha256-[\w+/=]+')+; "
     r"base-uri 'none'; form-action 'none'"
 )
-# Up to the next point of the list, over lines that go on; the list of what a folder holds has one of that name, too
+# Up to the next point of the list, over lines that go on; the list of what a folder holds has one
+# of that name, too
 IMAGES = re.compile(r"^- Images: (?!those it was trained on)(.+(?:\n  .+)*)", re.M)
 META = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
 
 
 def opened(folders: Sequence[Path]) -> dict[str, Run]:
-    """Runs by a name that tells them apart. Faults as `Run.open` raises them; USAGE for a run named twice."""
+    """Runs by a name that tells them apart. Faults as `Run.open` raises them; USAGE for a run named
+    twice."""
     runs: dict[str, Run] = {}
     places = [folder_of(folder).resolve() for folder in folders]
     if len(set(places)) < len(places):
@@ -59,7 +62,8 @@ def pictures(run: Run) -> dict[str, Path]:
 
 
 def described(name: str, run: Run) -> dict[str, Any]:
-    """The row of a run: what run.json, threshold.json and training_history.json say; None where they do not."""
+    """The row of a run: what run.json, threshold.json and training_history.json say; None where
+    they do not."""
     record, threshold = run.record, run.read_json("threshold.json") or {}
     history = run.read_json("training_history.json") or []
     scores = [(e["validation_auroc"], e["step"]) for e in history if e.get("validation_auroc") is not None]
@@ -100,8 +104,8 @@ def card_line(run: Run) -> str:
 
 
 def knows(run: Run, record: dict[str, Any]) -> str:
-    """Which images the model has seen: what its card says of them ("Images: ..."), else its data set. A recipe's summary
-    would speak of any data that it can be trained on."""
+    """Which images the model has seen: what its card says of them ("Images: ..."), else its data
+    set. A recipe's summary would speak of any data that it can be trained on."""
     if found := IMAGES.search(card(run)):
         return " ".join(found[1].split())
     data = Path(str(record["data"])).name if record.get("data") else ""
@@ -112,7 +116,8 @@ def knows(run: Run, record: dict[str, Any]) -> str:
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """Every regular file under `folder` by its relative name; links are left out, and not followed."""
+    """Every regular file under `folder` by its relative name; links are left out, and not
+    followed."""
     found = {}
     for place, _, names in os.walk(folder):
         for name in names:
@@ -123,8 +128,8 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 def headers(path: Path) -> dict[str, str]:
-    """Content-Type and what else a file is sent with: pages with their own policy, pictures and text as such, the rest
-    as a download."""
+    """Content-Type and what else a file is sent with: pages with their own policy, pictures and
+    text as such, the rest as a download."""
     suffix = path.suffix.lower()
     if suffix in PLAIN:
         return {"Content-Type": "text/plain; charset=utf-8"}
@@ -135,7 +140,8 @@ def headers(path: Path) -> dict[str, str]:
 
 
 def policy(page: Path) -> str:
-    """The policy a report carries, for its header; of a page that carries another, one under which nothing runs."""
+    """The policy a report carries, for its header; of a page that carries another, one under which
+    nothing runs."""
     with open(page, encoding="utf-8", errors="replace") as file:
         match = META.search(file.read(4096))
     own = html.unescape(match[1]) if match else ""
@@ -143,8 +149,8 @@ def policy(page: Path) -> str:
 
 
 def packed(folder: Path, path: Path, root: str) -> Path:
-    """A zip of everything in `folder`, stored as it is: volumes are compressed already; inside, all lies in a folder `root`, so
-    that it unpacks into one place."""
+    """A zip of everything in `folder`, stored as it is: volumes are compressed already; inside, all
+    lies in a folder `root`, so that it unpacks into one place."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, file in sorted(files(folder).items()):
             archive.write(file, f"{root}/{name}")

@@ -21,10 +21,11 @@ def serve(
     runs: Sequence[Path], out: Path, *, port: int = 8765, listen: str = "127.0.0.1", most_gb: float = 2.0, queue: int = 20,
     device: str = "auto", announce: Callable[[str], None] = print,
 ) -> None:  # fmt: skip
-    """Serve runs until stopped (Ctrl-C or SIGTERM). announce is called once with the address, token included.
+    """Serve runs until stopped (Ctrl-C or SIGTERM). announce is called once with the address, token
+    included.
 
-    port 0 takes a free one. Fault EXTRA (exit 2) without the `serve` extra, PORT (2) where the address cannot be bound,
-    as `Run.open` for runs, as `io.output_folder.prepare_folder` for `out`.
+    port 0 takes a free one. Fault EXTRA (exit 2) without the `serve` extra, PORT (2) where the
+    address cannot be bound, as `Run.open` for runs, as `io.output_folder.prepare_folder` for `out`.
     """
     try:
         for name in NEEDS:

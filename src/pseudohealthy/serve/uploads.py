@@ -1,4 +1,5 @@
-"""Files of a browser, straight to disk: a multipart body is parsed as it arrives, and counted; memory stays flat."""
+"""Files of a browser, straight to disk: a multipart body is parsed as it arrives, and counted;
+memory stays flat."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ class Refused(Exception):
 
 
 def base_name(name: str) -> str:
-    """What is kept of a file name: its last part, in harmless characters, at most 120 bytes, its end kept for the type;
-    empty for hidden and system files."""
+    """What is kept of a file name: its last part, in harmless characters, at most 120 bytes, its
+    end kept for the type; empty for hidden and system files."""
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
     if last.startswith(".") or last.lower() in SYSTEM:
         return ""
@@ -44,15 +45,16 @@ def base_name(name: str) -> str:
 
 
 def parts(name: str) -> tuple[str, ...]:
-    """Of a name with its folders those and the file, each as `base_name` keeps it; empty for files that are hidden, or lie in
-    a hidden folder."""
+    """Of a name with its folders those and the file, each as `base_name` keeps it; empty for files
+    that are hidden, or lie in a hidden folder."""
     *folders, last = [part for part in re.split(r"[/\\]", name) if not NOWHERE.fullmatch(part)] or [name]
     kept = [base_name(part) for part in (*folders[-DEEP:], last)]
     return tuple(kept) if all(kept) and "__MACOSX" not in kept else ()
 
 
 def title(folder: Path, files: list[str]) -> str:
-    """What a job is called: its files, unless one is DICOM or a zip that may hold it, whose name may be a patient's."""
+    """What a job is called: its files, unless one is DICOM or a zip that may hold it, whose name
+    may be a patient's."""
     kinds = (kind_of(path) for path in folder.rglob("*") if path.is_file())
     private = next((kind for kind in kinds if kind in ("dicom", "zip")), "")
     if not private:
@@ -62,8 +64,8 @@ def title(folder: Path, files: list[str]) -> str:
 
 
 class Receiver:
-    """Parts of a multipart body: files into `folder` with the folders they lie in, everything else into `fields`; names:
-    of the files, with their folders."""
+    """Parts of a multipart body: files into `folder` with the folders they lie in, everything else
+    into `fields`; names: of the files, with their folders."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -119,7 +121,8 @@ class Receiver:
         self._file = open(path, "xb")  # noqa: SIM115 - closed at the end of the part
 
     def _free(self, place: tuple[str, ...]) -> tuple[str, ...]:
-        """A place where nothing lies yet, nor a file where it needs a folder: this one, or one with a number before it."""
+        """A place where nothing lies yet, nor a file where it needs a folder: this one, or one with
+        a number before it."""
         tried, number = place, len(self.names)
         while True:
             *folders, last = ["/".join(tried[: n + 1]).casefold() for n in range(len(tried))]
@@ -155,7 +158,8 @@ class Receiver:
 
 
 async def receive(request: Request, folder: Path, most: int) -> tuple[Receiver, int]:
-    """The parts of a request in `folder`, and how many bytes came. Refused (400, 408, 413, 507) for what is not taken."""
+    """The parts of a request in `folder`, and how many bytes came. Refused (400, 408, 413, 507) for
+    what is not taken."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise Refused(415, "send files as multipart/form-data")

@@ -1,5 +1,5 @@
-"""The process of one job: ``python -m pseudohealthy.serve.worker detect ...`` is the command line, with progress every
-second, and ends at once when the app does: nothing computes on for nobody."""
+"""The process of one job: ``python -m pseudohealthy.serve.worker detect ...`` is the command line,
+with progress every second, and ends at once when the app does: nothing computes on for nobody."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pseudohealthy.errors import INTERRUPTED
 
 
 def until_the_app_ends() -> None:
-    """Standard input is a pipe that only the app holds: its end is the app's end, even by kill -9."""
+    """Standard input is a pipe that only the app holds: its end is the app's end, even by kill
+    -9."""
     os.read(0, 1)
     os._exit(INTERRUPTED)
 

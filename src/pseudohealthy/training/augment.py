@@ -15,11 +15,13 @@ from pseudohealthy.diffusion.noise import Draw
 def augment(
     images: Tensor, foreground: Tensor, kind: Literal["none", "flip", "affine", "strong"], draw: Draw
 ) -> tuple[Tensor, Tensor]:
-    """Images (B, C, S, S) in [-1, 1] and foreground (B, S, S), moved alike; what comes in from outside is -1.
+    """Images (B, C, S, S) in [-1, 1] and foreground (B, S, S), moved alike; what comes in from
+    outside is -1.
 
-    "flip": left-right, half of the items. "affine": also rotation +-10 degrees, shift +-8 % and scale +-8 %. "strong":
-    also bent smoothly, points by 1 % of the side (spread) along a grid of 8 x 8, and brightness, as a share of the range, to
-    the power e^(+-.3), one for all channels: for few patients, whose anatomy and contrast a network learns by heart.
+    "flip": left-right, half of the items. "affine": also rotation +-10 degrees, shift +-8 % and
+    scale +-8 %. "strong": also bent smoothly, points by 1 % of the side (spread) along a grid of 8
+    x 8, and brightness, as a share of the range, to the power e^(+-.3), one for all channels: for
+    few patients, whose anatomy and contrast a network learns by heart.
     """
     if kind == "none":
         return images, foreground

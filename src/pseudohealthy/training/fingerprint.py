@@ -13,7 +13,8 @@ DOMAIN_PLANES = 4_000  # healthy planes, at most, that the domain check learns f
 
 
 def fingerprint(store: PlaneStore) -> dict:
-    """What training planes look like, so that a scan of another kind can be told: foreground share, brightness."""
+    """What training planes look like, so that a scan of another kind can be told: foreground share,
+    brightness."""
     rows = spread_out(store.select("train", HEALTHY), 5_000)
     share, light = [], []
     for part in chunks(rows, 256):
@@ -32,8 +33,8 @@ def fingerprint(store: PlaneStore) -> dict:
 
 
 def domain(store: PlaneStore) -> Domain | None:
-    """What healthy training planes look like, and how unlike them healthy validation cases may be; None where none has
-    any foreground."""
+    """What healthy training planes look like, and how unlike them healthy validation cases may be;
+    None where none has any foreground."""
     rows = spread_out(store.select("train", HEALTHY), DOMAIN_PLANES)
     seen = Domain.learned((store.images(part), store.foreground(part)) for part in chunks(rows, 64))
     if seen is None:

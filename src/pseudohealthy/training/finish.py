@@ -1,4 +1,5 @@
-"""What turns trained weights into a run that can detect: statistics of health, threshold, fingerprint, model card."""
+"""What turns trained weights into a run that can detect: statistics of health, threshold,
+fingerprint, model card."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ HASHED = ("split.csv", "threshold.json", "fingerprint.json")
 def write_split(run: Run, manifest: Manifest, store: PlaneStore) -> None:
     """split.csv: which case of which patient was used for what, by id or by pseudonym.
 
-    `planes_used`: to learn from or to validate on. `fault`: the code of a case that could not be read.
+    `planes_used`: to learn from or to validate on. `fault`: the code of a case that could not be
+    read.
     """
     text, faults, called = io.StringIO(), failed_cases(store), namer(run)
     used = planes_used(store, uses_labels=restorer_class(run.recipe.restorer["name"]).uses_labels)
@@ -60,7 +62,8 @@ def failed_cases(store: PlaneStore) -> dict[str, str]:
 
 
 def finish(trainer: Trainer) -> None:
-    """Threshold from healthy validation, fingerprint of the training planes, model card; then the run is done."""
+    """Threshold from healthy validation, fingerprint of the training planes, model card; then the
+    run is done."""
     run = trainer.run
     model, sha256 = run.restorer()
     model.to(trainer.world.device)

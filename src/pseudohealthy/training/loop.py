@@ -1,7 +1,8 @@
 """One training loop for every method: `for part in restorer.parts(): restorer.loss(batch, part)`.
 
-Order of planes, augmentation, noise levels and noise are functions of (seed, step, position in the global batch), so a
-run resumed after a kill equals the uninterrupted one bit for bit on CPU, and two processes equal one.
+Order of planes, augmentation, noise levels and noise are functions of (seed, step, position in the
+global batch), so a run resumed after a kill equals the uninterrupted one bit for bit on CPU, and
+two processes equal one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from pseudohealthy.training.trainer import Trainer
 def fit(
     run: Run, store: plane_store.PlaneStore, world: World, *, sink: str = "none", begun: float | None = None
 ) -> Run:
-    """Train to the end of the budget, validating and saving on the way; then threshold, fingerprint and model card."""
+    """Train to the end of the budget, validating and saving on the way; then threshold, fingerprint
+    and model card."""
     trainer = Trainer(run, store, world)
     if (run.folder / "resume.safetensors").is_file():
         trainer.load()

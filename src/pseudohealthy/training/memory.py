@@ -1,10 +1,12 @@
-"""What memory a training will need, found out on one and two images before the first step, and what there is.
+"""What memory a training will need, found out on one and two images before the first step, and what
+there is.
 
-The step's own tensors are counted while one image, then two, go forwards and backwards: what one image more adds, times
-the batch, is what the batch adds. Beside them stand the optimiser's state (two numbers a weight), the averaged
-weights, and at the end the restored validation planes (64 at once). oneDNN's scratch is not seen by torch: SCRATCH.
-Estimated and measured peaks (resident, two steps and the threshold, one thread of an AVX2 processor, 64 px): `quick` in
-batches of 16, 819 and 794 MB; `dae-flair-small` of 8, 570 and 557 MB; `fanogan-small` of 8, 524 and 494 MB.
+The step's own tensors are counted while one image, then two, go forwards and backwards: what one
+image more adds, times the batch, is what the batch adds. Beside them stand the optimiser's state
+(two numbers a weight), the averaged weights, and at the end the restored validation planes (64 at
+once). oneDNN's scratch is not seen by torch: SCRATCH. Estimated and measured peaks (resident, two
+steps and the threshold, one thread of an AVX2 processor, 64 px): `quick` in batches of 16, 819 and
+794 MB; `dae-flair-small` of 8, 570 and 557 MB; `fanogan-small` of 8, 524 and 494 MB.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class Need:
 
 
 class Live(TorchDispatchMode):
-    """Bytes of the tensors that operations make, at most at one time; Fault OUT_OF_MEMORY beyond `room`."""
+    """Bytes of the tensors that operations make, at most at one time; Fault OUT_OF_MEMORY beyond
+    `room`."""
 
     def __init__(self, room: int | None = None):
         super().__init__()
@@ -120,7 +123,8 @@ def told(trainer: Trainer) -> Iterator[None]:
 
 
 def require_weights(parameters: int, device: torch.device) -> None:
-    """Fault OUT_OF_MEMORY (exit 7) for networks whose weights alone cannot fit, before they are made."""
+    """Fault OUT_OF_MEMORY (exit 7) for networks whose weights alone cannot fit, before they are
+    made."""
     room, need = available(device), COPIES * 4 * parameters
     if room is not None and need > room:
         raise Fault("OUT_OF_MEMORY", f"{parameters} parameters need {gigabytes(need)} to train, and {gigabytes(room)} "
@@ -138,7 +142,8 @@ def cure(trainer: Trainer, fits: int) -> str:
 
 
 def needed(trainer: Trainer, room: int | None = None) -> Need | None:
-    """Measured on one and two images of the first batch; None for a method that takes no such batch."""
+    """Measured on one and two images of the first batch; None for a method that takes no such
+    batch."""
     buffers = {name: value.clone() for name, value in trainer.restorer.named_buffers()}
     try:
         one, two = (passed(trainer, count, room) for count in (1, 2))
@@ -158,8 +163,8 @@ def needed(trainer: Trainer, room: int | None = None) -> Need | None:
 
 
 def passed(trainer: Trainer, count: int, room: int | None) -> int:
-    """Peak of a step on `count` images, without optimiser and gradients: these do not grow with the batch, and beside
-    those of a large network what one image adds could not be seen."""
+    """Peak of a step on `count` images, without optimiser and gradients: these do not grow with the
+    batch, and beside those of a large network what one image adds could not be seen."""
     trainer.restorer.train()
     batch = trainer.batch(0, count)
     hooks = [p.register_post_accumulate_grad_hook(forget) for p in trainer.restorer.parameters() if p.requires_grad]

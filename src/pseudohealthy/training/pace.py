@@ -1,7 +1,8 @@
-"""How long a training takes on this machine, measured as it goes, and how many steps fit into a time.
+"""How long a training takes on this machine, measured as it goes, and how many steps fit into a
+time.
 
-What is not measured yet is worked out from one network call: a validation looks at so many planes, the threshold
-restores so many. Once a validation has been timed, its time replaces the estimate.
+What is not measured yet is worked out from one network call: a validation looks at so many planes,
+the threshold restores so many. Once a validation has been timed, its time replaces the estimate.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ class Pace:
         return time.monotonic() + self.step + self.pause(every) + self.finishing(every) > deadline
 
     def tell(self, total: int) -> None:
-        """Once, after the first steps: how many are coming, how long they take, and what a shorter time would do."""
+        """Once, after the first steps: how many are coming, how long they take, and what a shorter
+        time would do."""
         started = len(self.steps) >= FIRST or (len(self.steps) > 1 and sum(self.steps) > 5)
         if self.said or not (started or self.trainer.step == total):
             return
@@ -114,9 +116,11 @@ def seconds_per_call(trainer: Trainer) -> float:
 
 
 def settle(trainer: Trainer, pace: Pace) -> None:
-    """Turn the minutes of the budget into steps: some are taken, timed and taken back, as if they had never been.
+    """Turn the minutes of the budget into steps: some are taken, timed and taken back, as if they
+    had never been.
 
-    What was settled on stands in the run's recipe in place of the minutes, so that the run is that of so many steps.
+    What was settled on stands in the run's recipe in place of the minutes, so that the run is that
+    of so many steps.
     """
     budget, world, first = trainer.budget, trainer.world, trainer.step
     deadline = pace.begun + 60 * budget.minutes
@@ -136,7 +140,8 @@ def settle(trainer: Trainer, pace: Pace) -> None:
 
 
 def told(steps: int, seconds: float, over: float) -> str:
-    """What a training of some minutes does. over: seconds that its one step takes from here where they are too few."""
+    """What a training of some minutes does. over: seconds that its one step takes from here where
+    they are too few."""
     if over and steps == 1:
         return (f"not one step fits into {duration(seconds)} on this machine, validation and threshold included; "
                 f"one is taken, about {duration(over)} from here")  # fmt: skip
@@ -146,7 +151,8 @@ def told(steps: int, seconds: float, over: float) -> str:
 
 
 def rehearse(trainer: Trainer, pace: Pace, seconds: float) -> None:
-    """Time a few steps, two at least, for about `seconds`; then go back to the state before them."""
+    """Time a few steps, two at least, for about `seconds`; then go back to the state before
+    them."""
     before = {name: value.clone() for name, value in trainer.restorer.state_dict().items()}
     begun = time.monotonic()
     while len(pace.steps) < 2 or (len(pace.steps) < 8 and time.monotonic() - begun < seconds):

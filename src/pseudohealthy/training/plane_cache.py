@@ -1,8 +1,10 @@
-"""Where the planes of a training lie: beside a prepared manifest, else in the user's cache folder; never in the run.
+"""Where the planes of a training lie: beside a prepared manifest, else in the user's cache folder;
+never in the run.
 
-They are images of patients, and a run is made to be handed on. Only what training reads is kept, the splits train and val.
-A cache folder is named by its content (list of cases, canvas, sizes and times of the files, where they lie), made under
-another name and renamed when complete, so that two trainings that make it at once do not meet.
+They are images of patients, and a run is made to be handed on. Only what training reads is kept,
+the splits train and val. A cache folder is named by its content (list of cases, canvas, sizes and
+times of the files, where they lie), made under another name and renamed when complete, so that two
+trainings that make it at once do not meet.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ OURS = re.compile(r"[0-9a-f]{16}|\.(tmp|old)-\d+-[0-9a-f]{8}")
 
 @dataclass(frozen=True)
 class Entry:
-    """One cache folder: its name, size in bytes, number of planes, and when it was last used (seconds since 1970)."""
+    """One cache folder: its name, size in bytes, number of planes, and when it was last used
+    (seconds since 1970)."""
 
     name: str
     bytes: int
@@ -68,7 +71,8 @@ def opened(
 
 
 def usable(folder: Path) -> PlaneStore | None:
-    """The cache in a folder, marked as used now; None where it is gone or damaged, and is to be made again."""
+    """The cache in a folder, marked as used now; None where it is gone or damaged, and is to be
+    made again."""
     with suppress(Fault, OSError):
         store = PlaneStore.open(folder)
         os.utime(folder / "key.json")
@@ -79,7 +83,8 @@ def usable(folder: Path) -> PlaneStore | None:
 def built(
     manifest: Manifest, canvas: Canvas, folder: Path, progress: Callable[[int, int], None] | None = None
 ) -> PlaneStore:
-    """Cut the planes into a folder of another name, which takes the place of `folder` when it is complete."""
+    """Cut the planes into a folder of another name, which takes the place of `folder` when it is
+    complete."""
     made = beside(folder, "tmp")
     try:
         made.mkdir(mode=0o700)
@@ -126,7 +131,8 @@ def place(manifest: Manifest, canvas: Canvas, cache: Path | None = None) -> Path
 
 
 def content_key(manifest: Manifest, canvas: Canvas, where: str = "") -> str:
-    """16 hex digits that stand for everything the planes depend on; where: the folder, if it counts."""
+    """16 hex digits that stand for everything the planes depend on; where: the folder, if it
+    counts."""
     files = dict.fromkeys(path for case in manifest for path in case.files())
     facts = [(path.name, info.st_size, info.st_mtime_ns) for path in files if path.exists() and (info := path.stat())]
     cells = [[case.extra.get(column, "") for column in COLUMNS] for case in manifest]
@@ -136,7 +142,8 @@ def content_key(manifest: Manifest, canvas: Canvas, where: str = "") -> str:
 
 # -- looking after it ------------------------------------------------------------------------------------------------
 def entries(folder: Path) -> list[Entry]:
-    """The caches in a folder, the one that was used last first. Folders of others are not looked at."""
+    """The caches in a folder, the one that was used last first. Folders of others are not looked
+    at."""
     if not folder.is_dir():
         return []
     found = [entry(path) for path in folder.iterdir() if OURS.fullmatch(path.name) and path.is_dir()]
@@ -153,7 +160,8 @@ def entry(folder: Path) -> Entry:
 
 
 def clear(folder: Path) -> list[Entry]:
-    """Remove the caches in a folder, and nothing else; the trainings that used them make them again. Fault OUTPUT."""
+    """Remove the caches in a folder, and nothing else; the trainings that used them make them
+    again. Fault OUTPUT."""
     gone = entries(folder)
     try:
         for one in gone:

@@ -1,7 +1,7 @@
 """Planes of a manifest, cut once and memory-mapped: what a training loop reads batch by batch.
 
-Planes to train on are kept as float16. Those of validation are float32, bit for bit what `detect` makes of the same file:
-their scores are stored, and compared with its.
+Planes to train on are kept as float16. Those of validation are float32, bit for bit what `detect`
+makes of the same file: their scores are stored, and compared with its.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import BAD_OUTPUT, NO_INPUT, USAGE, Fault
 from pseudohealthy.io import read_image, read_mask
 from pseudohealthy.io.atomic import write_json, write_text
-from pseudohealthy.preprocessing.canvas import Canvas, Fitted
+from pseudohealthy.preprocessing.canvas import Canvas
+from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.preprocessing.resampling import triangle
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ VERSION = 4  # of what lies in the folder: older caches are rebuilt
 
 
 class PlaneStore:
-    """The planes of a manifest on one canvas. Rows are positions in ``index`` (columns row, case_id, patient_id, split,
-    plane, label); ``faults`` lists the cases that could not be read, one line each."""
+    """The planes of a manifest on one canvas. Rows are positions in ``index`` (columns row,
+    case_id, patient_id, split, plane, label); ``faults`` lists the cases that could not be read,
+    one line each."""
 
     def __init__(self, folder: Path):
         import pandas as pd
@@ -71,7 +73,8 @@ class PlaneStore:
 
     @classmethod
     def open(cls, folder: Path) -> PlaneStore:
-        """A cache written earlier. Raises Fault NO_CACHE (exit 3) where there is none, or a damaged one."""
+        """A cache written earlier. Raises Fault NO_CACHE (exit 3) where there is none, or a damaged
+        one."""
         folder = Path(folder)
         if not (folder / "key.json").is_file():
             raise Fault("NO_CACHE", f"{folder.name} holds no planes", "run prepare or train", exit=NO_INPUT)
@@ -125,15 +128,15 @@ def build_cache(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> PlaneStore:
-    """Write ``planes.npy``, ``exact.npy`` (validation), ``foreground.npy``, ``masks.npy`` and ``index.csv``, or open them
-    when nothing has changed.
+    """Write ``planes.npy``, ``exact.npy`` (validation), ``foreground.npy``, ``masks.npy`` and
+    ``index.csv``, or open them when nothing has changed.
 
-    Of a volume, the planes that count (`Canvas.counted`) are taken: in training those of ``canvas.slices`` alone, merged
-    to ``canvas.step``. ``plane`` is the position in the volume. A plane's label: that of its mask if the case is not
-    healthy and has one, else of the manifest's column ``plane_labels``, else of the case. A case that cannot be read
-    is noted in ``faults`` and left out; when all are, Fault NO_INPUT (exit 3, or 2 where the canvas' settings refuse
-    every one).
-    progress(done, total).
+    Of a volume, the planes that count (`Canvas.counted`) are taken: in training those of
+    ``canvas.slices`` alone, merged to ``canvas.step``. ``plane`` is the position in the volume. A
+    plane's label: that of its mask if the case is not healthy and has one, else of the manifest's
+    column ``plane_labels``, else of the case. A case that cannot be read is noted in ``faults`` and
+    left out; when all are, Fault NO_INPUT (exit 3, or 2 where the canvas' settings refuse every
+    one). progress(done, total).
     """
     folder = Path(folder)
     key = _key(manifest, canvas)
@@ -212,8 +215,9 @@ def _fit(case: Case, canvas: Canvas) -> tuple[Fitted, list[int | None], np.ndarr
 
 
 def plane_labels(case: Case, count: int) -> list[int | None] | None:
-    """The labels of the ``count`` planes in the order they are read, from the manifest's column ``plane_labels``
-    ("0|0|1", blank = unknown); None where the case has none. Raises Fault PLANE_LABELS."""
+    """The labels of the ``count`` planes in the order they are read, from the manifest's column
+    ``plane_labels`` ("0|0|1", blank = unknown); None where the case has none. Raises Fault
+    PLANE_LABELS."""
     text = case.extra.get("plane_labels", "")
     if not text:
         return None
@@ -271,9 +275,10 @@ def merged(
 ) -> tuple[Fitted, list[int | None], np.ndarray]:
     """The chosen planes for training, their labels and their positions in the volume.
 
-    Thinner planes than ``step`` mm (0: any) are merged to planes about ``step`` apart by antialiased linear weights, as
-    in-plane; thicker ones stay as acquired, since interpolation would invent what lies between. A merged plane is
-    anomalous, and its mask is on, where any of its parts is.
+    Thinner planes than ``step`` mm (0: any) are merged to planes about ``step`` apart by
+    antialiased linear weights, as in-plane; thicker ones stay as acquired, since interpolation
+    would invent what lies between. A merged plane is anomalous, and its mask is on, where any of
+    its parts is.
     """
     import torch
 

@@ -18,10 +18,12 @@ ASIDE = (
 
 @contextmanager
 def refusable(folder: Path, *, overwrite: bool = False, first: bool = True) -> Iterator[None]:
-    """The output folder of a training, made and claimed; taken back where a Fault comes before anything was saved.
+    """The output folder of a training, made and claimed; taken back where a Fault comes before
+    anything was saved.
 
-    A folder that was not there goes away again, with the parents that were made for it; in one that was there,
-    everything is as before, a run that was to be written over included. An interrupted training keeps what it has.
+    A folder that was not there goes away again, with the parents that were made for it; in one that
+    was there, everything is as before, a run that was to be written over included. An interrupted
+    training keeps what it has.
 
     Args:
         first: whether this is the process that writes.

@@ -26,22 +26,26 @@ VALUES = 40_000_000  # map values kept for the quantile
 
 
 def scoring(run: Run) -> dict[str, str]:
-    """What thresholds and healthy scores rest on, so that a detector can tell whether its own are like them."""
+    """What thresholds and healthy scores rest on, so that a detector can tell whether its own are
+    like them."""
     return {"noise_key": NOISE_KEY, "plane_set": run.recipe.make_canvas().plane_set}
 
 
 def validation_cases(store: PlaneStore, model: Restorer) -> list[np.ndarray]:
-    """Rows of healthy validation planes, case by case, as many as a few thousand network calls allow."""
+    """Rows of healthy validation planes, case by case, as many as a few thousand network calls
+    allow."""
     rows = store.select("val", HEALTHY)
     budget = max(64, min(4096, 4 * validation.CALLS // max(1, model.network_calls())))
     return whole_cases(store, rows, budget) if len(rows) else []
 
 
 def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> tuple[list[np.ndarray], str | None]:
-    """Let the method learn from the healthy cases of every other patient, and save its weights again.
+    """Let the method learn from the healthy cases of every other patient, and save its weights
+    again.
 
-    Returns the cases that are left for the threshold (judged on what it has learnt from, a method looks better than it
-    is) and the weights' new digest; all cases and None where the method has nothing to learn.
+    Returns the cases that are left for the threshold (judged on what it has learnt from, a method
+    looks better than it is) and the weights' new digest; all cases and None where the method has
+    nothing to learn.
     """
     if not chosen:
         return chosen, None
@@ -62,8 +66,9 @@ def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> t
 
 
 def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> dict[str, Any]:
-    """threshold.json: a quantile of map values inside the foreground of healthy validation planes, for the method and,
-    on the same planes, for every trivial control; and the healthy case scores that give a new case its percentile."""
+    """threshold.json: a quantile of map values inside the foreground of healthy validation planes,
+    for the method and, on the same planes, for every trivial control; and the healthy case scores
+    that give a new case its percentile."""
     run, store = trainer.run, trainer.store
     quantile = run.recipe.make_map().quantile
     empty = {"value": None, "source": "healthy-quantile", "quantile": quantile, "n_patients": 0}
@@ -100,8 +105,8 @@ def population(patients: set[str], sick: set[str]) -> str:
 
 
 def whole_scores(store: PlaneStore, chosen: list[np.ndarray], scores: list[float]) -> list[float]:
-    """The scores of cases all of whose planes are healthy, the like of which `detect` computes; where there is no such
-    case, those of the lesion-free parts of cases."""
+    """The scores of cases all of whose planes are healthy, the like of which `detect` computes;
+    where there is no such case, those of the lesion-free parts of cases."""
     planes = Counter(store.index["case_id"].iloc[store.select("val")])
     names = store.index["case_id"].to_numpy()
     pairs = zip(chosen, scores, strict=True)
@@ -114,7 +119,8 @@ def kept_case(store: PlaneStore, rows: np.ndarray, score: float) -> dict[str, An
 
 
 def whole_cases(store: PlaneStore, rows: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Rows of evenly spread cases, each whole, so that its score here is what `detect` will compute."""
+    """Rows of evenly spread cases, each whole, so that its score here is what `detect` will
+    compute."""
     names = store.index["case_id"].to_numpy()[rows]
     starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
     cases = np.split(rows, starts[1:])
@@ -125,7 +131,8 @@ def whole_cases(store: PlaneStore, rows: np.ndarray, budget: int) -> list[np.nda
 def healthy_values(
     trainer: Trainer, model: Restorer, chosen: list[np.ndarray], bar: Progress | None = None
 ) -> tuple[np.ndarray, list[float]]:
-    """Map values inside the foreground, all cases together (thinned to 40 million), and one score per case."""
+    """Map values inside the foreground, all cases together (thinned to 40 million), and one score
+    per case."""
     amap, values, scores = trainer.run.recipe.make_map(), [], []
     share = max(1, sum(map(len, chosen)) * trainer.run.recipe.make_canvas().size ** 2 // VALUES)
     for group in grouped(chosen, 64):

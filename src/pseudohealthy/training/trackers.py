@@ -1,4 +1,5 @@
-"""Optional copies of the history for trackers; `training_history.json` is always there and needs none of them."""
+"""Optional copies of the history for trackers; `training_history.json` is always there and needs
+none of them."""
 
 from __future__ import annotations
 

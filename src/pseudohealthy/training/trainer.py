@@ -1,6 +1,7 @@
 """The state of a training: what a step changes, what is saved, and how it is read back.
 
-Order of planes, augmentation, noise levels and noise are functions of (seed, step, position in the global batch).
+Order of planes, augmentation, noise levels and noise are functions of (seed, step, position in the
+global batch).
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ PREVIOUS = "resume-previous.safetensors"
 
 
 class PartLoss(nn.Module):
-    """The thin module whose forward is one part's loss: what DDP wraps, since it synchronises only through forward."""
+    """The thin module whose forward is one part's loss: what DDP wraps, since it synchronises only
+    through forward."""
 
     def __init__(self, restorer: Restorer, part: str):
         super().__init__()
@@ -49,7 +51,8 @@ class PartLoss(nn.Module):
 
 
 class Trainer:
-    """State of a training: restorer, averaged twin, optimisers, step, history. Everything `save` writes, `load` reads."""
+    """State of a training: restorer, averaged twin, optimisers, step, history. Everything `save`
+    writes, `load` reads."""
 
     def __init__(self, run: Run, store: plane_store.PlaneStore, world: World):
         self.run, self.store, self.world = run, store, world
@@ -136,7 +139,8 @@ class Trainer:
             if not torch.isfinite(norm):  # else the next state saved would hold NaN weights
                 raise self.diverged(f"the gradient of '{part}' is not finite")
             optimiser.step()
-            # Every part's gradients: a loss may reach through another part (critic through generator).
+            # Every part's gradients: a loss may reach through another part (critic through
+            # generator).
             self.restorer.zero_grad(set_to_none=True)
         self.follow()
         self.step += 1
@@ -144,7 +148,8 @@ class Trainer:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """In the precision of the training; Fault RECIPE where a network refuses its images, such as those of this size."""
+        """In the precision of the training; Fault RECIPE where a network refuses its images, such
+        as those of this size."""
         try:
             with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
                 yield
@@ -157,7 +162,8 @@ class Trainer:
             return model.loss(batch, part).float().mean()
 
     def diverged(self, what: str) -> Fault:
-        """Nothing saved yet: these settings never trained, and are refused. Later it is a training that failed."""
+        """Nothing saved yet: these settings never trained, and are refused. Later it is a training
+        that failed."""
         saved = (self.run.folder / "resume.safetensors").is_file()
         kept = "the last saved state is kept: " if saved else ""
         cure = f"{kept}train again with a lower training.rate"

@@ -1,4 +1,5 @@
-"""What is looked at while a method trains: validation loss, image ROC-AUC where labels exist, and pictures."""
+"""What is looked at while a method trains: validation loss, image ROC-AUC where labels exist, and
+pictures."""
 
 from __future__ import annotations
 
@@ -24,15 +25,17 @@ if TYPE_CHECKING:
     from pseudohealthy.runs.budget import Budget
     from pseudohealthy.training.trainer import Trainer
 
-# Network calls a validation may spend on restoring: never more than the first, and SHARE of batch x steps since the last
-# one. A training step costs about three calls an image (forward and backward), so that .6 is a fifth of the training.
+# Network calls a validation may spend on restoring: never more than the first, and SHARE of batch x
+# steps since the last one. A training step costs about three calls an image (forward and backward),
+# so that .6 is a fifth of the training.
 CALLS, SHARE = 6_000, 0.6
 FEWEST = 16  # planes of each label, whatever they cost: fewer give no ROC-AUC worth the name
 LEARNED = 0.25  # share by which the loss of what is chosen by ROC-AUC may exceed the lowest
 
 
 def validate(trainer: Trainer, entry: dict[str, Any]) -> dict[str, float]:
-    """Loss of the averaged weights on healthy validation planes, always with the same levels and noise; ROC-AUC if labelled.
+    """Loss of the averaged weights on healthy validation planes, always with the same levels and
+    noise; ROC-AUC if labelled.
 
     Args:
         entry: What the history says of this step so far, for the curves.
@@ -78,7 +81,8 @@ def most_restored(budget: Budget, model: Restorer, every: int) -> int:
 
 
 def fewer_ranked(budget: Budget, model: Restorer, most: int, healthy: int, anomalous: int) -> str:
-    """One line where a ROC-AUC is over fewer planes than the settings name, with the reason; else "".
+    """One line where a ROC-AUC is over fewer planes than the settings name, with the reason; else
+    "".
 
     Args:
         most: Planes of each label that a validation restores.
@@ -99,10 +103,11 @@ def fewer_ranked(budget: Budget, model: Restorer, most: int, healthy: int, anoma
 
 
 def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
-    """best_model by validation ROC-AUC where labels exist, else by loss; best_model_loss always by loss.
+    """best_model by validation ROC-AUC where labels exist, else by loss; best_model_loss always by
+    loss.
 
-    A network that has learned little restores noise, and its ROC-AUC is that of a ruler: what is chosen by ROC-AUC must
-    have learned nearly as much as the best by loss.
+    A network that has learned little restores noise, and its ROC-AUC is that of a ruler: what is
+    chosen by ROC-AUC must have learned nearly as much as the best by loss.
     """
     loss, auroc, best = entry["validation_loss"], entry.get("validation_auroc"), trainer.best
     if loss < best.get("loss", math.inf):
@@ -146,7 +151,8 @@ def places(trainer: Trainer, rows: np.ndarray) -> list[int]:
 
 
 def applied(trainer: Trainer, cases: Sequence[np.ndarray], model: Restorer | None = None) -> list[Applied]:
-    """What a model (default: the averaged one) makes of cases, each the rows of its planes; as `detect` would."""
+    """What a model (default: the averaged one) makes of cases, each the rows of its planes; as
+    `detect` would."""
     store = trainer.store
     stacks = [Stack.whole(store.images(rows), store.foreground(rows), places(trainer, rows)) for rows in cases]
     how = How(seed=trainer.budget.seed, device=trainer.world.device, precision=trainer.precision)
@@ -180,8 +186,8 @@ def figure(*args: Any, **kwargs: Any):
 
 
 def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarray) -> None:
-    """diagnostics_epoch_N.png: input, healthy twin and map of a few validation planes, their channels side by side, one scale for all
-    maps."""
+    """diagnostics_epoch_N.png: input, healthy twin and map of a few validation planes, their
+    channels side by side, one scale for all maps."""
     rows = np.concatenate([spread_out(healthy, 3), spread_out(anomalous, 3)])
     if len(rows) == 0:
         return
@@ -230,7 +236,8 @@ def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -
 
 
 def draw_curves(trainer: Trainer, history: list[dict[str, Any]]) -> None:
-    """training_curves.png: training and validation loss over steps; beside them ROC-AUC where there is one."""
+    """training_curves.png: training and validation loss over steps; beside them ROC-AUC where there
+    is one."""
     ranked = [(e["step"], e["validation_auroc"]) for e in history if "validation_auroc" in e]
     fig = figure(figsize=(9.6, 3.6) if ranked else (6, 3.6), layout="constrained")
     axes = fig.subplots(1, 2 if ranked else 1, squeeze=False)[0]

@@ -1,4 +1,5 @@
-"""`evaluate --analyses` and `compare --analyses`: what a run does to health, contrast, conditioning and sites, drawn."""
+"""`evaluate --analyses` and `compare --analyses`: what a run does to health, contrast, conditioning
+and sites, drawn."""
 
 from __future__ import annotations
 
@@ -48,9 +49,9 @@ def analyse(
     batch: int = 32,
     limit: int = 0,
 ) -> dict[str, Any]:
-    """All of these for a run on test cases (at most `CASES`, or `limit`): analyses.json, strata.csv, healthy_in.png,
-    mean.png, histograms.png, contrast.png, the files of `side_by_side` and analyses.html in ``out``; what the data do not
-    allow is left out."""
+    """All of these for a run on test cases (at most `CASES`, or `limit`): analyses.json,
+    strata.csv, healthy_in.png, mean.png, histograms.png, contrast.png, the files of `side_by_side`
+    and analyses.html in ``out``; what the data do not allow is left out."""
     run = run if isinstance(run, Run) else Run.open(run)
     manifest = data if isinstance(data, Manifest) else load(Path(data))
     chosen = evenly(list(manifest.split("test")), min(limit or CASES, CASES))
@@ -110,8 +111,9 @@ def analyse_runs(
     batch: int = 32,
     limit: int = 0,
 ) -> dict[str, Any]:
-    """`side_by_side` of several runs on the test cases of several data sets, with analyses.json and analyses.html;
-    ``compare --analyses``. limit: at most so many cases of a data set (0: `CASES`)."""
+    """`side_by_side` of several runs on the test cases of several data sets, with analyses.json and
+    analyses.html; ``compare --analyses``. limit: at most so many cases of a data set (0:
+    `CASES`)."""
     from pseudohealthy.report.page import write_report
 
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
@@ -132,10 +134,12 @@ def analyse_runs(
 def side_by_side(
     runs: Mapping[str, Detector], sets: Mapping[str, Manifest], folder: Path, limit: int
 ) -> tuple[dict[str, Any], list[Path]]:
-    """cDDPM's figures 3 to 5 for runs by name on data by name: their figures, and the pictures drawn.
+    """cDDPM's figures 3 to 5 for runs by name on data by name: their figures, and the pictures
+    drawn.
 
-    Writes intensities.csv, .json, .md and .png; conditioning.png where a run is conditioned; examples_oracle.png where cases have a
-    reference (the last two with the data's name, of several).
+    Writes intensities.csv, .json, .md and .png; conditioning.png where a run is conditioned;
+    examples_oracle.png where cases have a reference (the last two with the data's name, of
+    several).
     """
     from pseudohealthy.io.table import write_table
 

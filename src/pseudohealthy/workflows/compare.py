@@ -45,13 +45,15 @@ class Compare:
         runs: runs, or where they lie.
         data: manifests, or where they lie; one or several.
         out: folder for tables, plots and report; None writes nothing.
-        protocol: one, as in `evaluate`. Fault PROTOCOL (exit 2) for several: their figures mean different things.
+        protocol: one, as in `evaluate`. Fault PROTOCOL (exit 2) for several: their figures mean
+            different things.
         device: as in `detect`.
         batch: planes restored at once; changes speed and memory only.
-        allow_leak: also where a test patient is one that a run was trained or validated on, else Fault LEAK (exit 2).
+        allow_leak: also where a test patient is one that a run was trained or validated on, else
+            Fault LEAK (exit 2).
         limit: at most so many test cases of a data set, evenly spread (0: all).
-        case: the test case that panel.png shows by all runs; by default the one with the largest reference, else the first
-            anomalous one.
+        case: the test case that panel.png shows by all runs; by default the one with the largest
+            reference, else the first anomalous one.
         resamples: of the patient bootstrap.
         overwrite: write into `out` although something lies there.
 
@@ -100,7 +102,8 @@ class Compare:
             return result
 
     def leaks(self, result: Comparison, runs: dict[str, Run], name: str, manifest: Manifest) -> dict[str, str]:
-        """The caveat of each run on one data set, noted as well; "" where no patient is known to it."""
+        """The caveat of each run on one data set, noted as well; "" where no patient is known to
+        it."""
         test = list(manifest.split("test"))
         if not test:
             raise Fault("NO_TEST", f"{name} has no test case", "give some cases split = test", exit=NO_INPUT)

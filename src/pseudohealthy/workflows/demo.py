@@ -1,8 +1,10 @@
-"""The main job from beginning to end on input that the program brings along: no download, no data, a few minutes.
+"""The main job from beginning to end on input that the program brings along: no download, no data,
+a few minutes.
 
-1. A model that comes along (`pseudohealthy.models`) reads slices of real heads, a lesion drawn into half of them.
-2. Real handwritten digits, a white splotch drawn on some: train on clean ones, find the splotches, beside the controls.
-3. Synthetic heads: train on healthy ones, then read one with a bleed as NIfTI and another as a shuffled DICOM series.
+1. A model that comes along (`pseudohealthy.models`) reads slices of real heads, a lesion drawn into
+half of them. 2. Real handwritten digits, a white splotch drawn on some: train on clean ones, find
+the splotches, beside the controls. 3. Synthetic heads: train on healthy ones, then read one with a
+bleed as NIfTI and another as a shuffled DICOM series.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ MARK = "demo.json"  # what a demo folder holds, so that only such a folder is ev
 
 
 def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict[str, Any]:
-    """Run all parts into `out` and return the figures; `out`/report.html says what was found and what was missed. `minutes` of training, shared by the last two; seeds are fixed.
+    """Run all parts into `out` and return the figures; `out`/report.html says what was found and
+    what was missed. `minutes` of training, shared by the last two; seeds are fixed.
 
     Raises Fault OUTPUT_NOT_EMPTY (exit 6) when `out` holds something other than an earlier demo.
     """
@@ -84,7 +87,8 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
 
 
 def brain_slices() -> dict[Path, np.ndarray]:
-    """The example slices of brain-t1 and the lesion (1, H, W) bool drawn into each, those that have one first."""
+    """The example slices of brain-t1 and the lesion (1, H, W) bool drawn into each, those that have
+    one first."""
     from pseudohealthy import io, models
 
     folder = models.examples("brain-t1")
@@ -129,8 +133,9 @@ def clear(out: Path) -> None:
 
 
 def timed_training(recipe: str, data: Path, run: Path, seconds: float, device: str) -> None:
-    """Train for about `seconds`: a few steps to learn this machine's speed, then the run is extended. A slow or busy
-    machine takes longer: at least two steps for each of the seconds, since after half as many nothing is found."""
+    """Train for about `seconds`: a few steps to learn this machine's speed, then the run is
+    extended. A slow or busy machine takes longer: at least two steps for each of the seconds, since
+    after half as many nothing is found."""
     from pseudohealthy.workflows.train import resume, train
 
     trial = 12
@@ -142,7 +147,8 @@ def timed_training(recipe: str, data: Path, run: Path, seconds: float, device: s
 
 
 def head_scans(out: Path) -> dict[Path, np.ndarray]:
-    """Two heads with a bleed (D, H, W) bool that no training has seen: one NIfTI file, one DICOM series."""
+    """Two heads with a bleed (D, H, W) bool that no training has seen: one NIfTI file, one DICOM
+    series."""
     from pseudohealthy.anomalies.phantoms import dicom_series, head, nifti
 
     folder = out / "scans"

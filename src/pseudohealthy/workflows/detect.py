@@ -59,20 +59,25 @@ def detect(
     strict_domain: bool = False,
     truths: Mapping[str, np.ndarray] | None = None,
 ) -> Detections:
-    """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv; the command ``detect``.
+    """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv;
+    the command ``detect``.
 
-    inputs: files and folders as `io.discover` takes them. calls: network calls of a walk back instead of the recipe's;
-    levels is its former name. settings: of restoring and of the map instead of the run's, ``restorer.walk.draws=4``.
-    resume_finished: cases that the same request finished in `out` are not done again (see `detection.finished`). overwrite: what an
-    earlier detection wrote into its case folders is removed first. layout: "cases" or "bids". Under torchrun every
-    process takes its share of the inputs and the first one writes the tables. assume_spacing: mm between the pixels of a
-    DICOM series that does not say. engine: "plain", here, or "ray", on `workers` processes of a cluster (see `detection.ray_workers`).
+    inputs: files and folders as `io.discover` takes them. calls: network calls of a walk back
+    instead of the recipe's; levels is its former name. settings: of restoring and of the map
+    instead of the run's, ``restorer.walk.draws=4``.
+    resume_finished: cases that the same request finished in `out` are not done again (see
+    `detection.finished`). overwrite: what an earlier detection wrote into its case folders is
+    removed first. layout: "cases" or "bids". Under torchrun every process takes its share of the
+    inputs and the first one writes the tables. assume_spacing: mm between the pixels of a DICOM
+    series that does not say. engine: "plain", here, or "ray", on `workers` processes of a cluster
+    (see `detection.ray_workers`).
     precision: "auto" (bf16 where the processor computes in it), "fp32" or "bf16".
-    names: of DICOM cases, by "series" or by "path"; key: the file outside `out` that says which series is which file, by
-    default OUT.key.csv beside it (see `detection.key`).
+    names: of DICOM cases, by "series" or by "path"; key: the file outside `out` that says which
+    series is which file, by default OUT.key.csv beside it (see `detection.key`).
     strict_domain: an input unlike those the run was trained on fails, instead of being warned of.
-    truths: case id -> reference (D, H, W) bool on the input's grid, where one is known: see `Finding.save`.
-    An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing could begin.
+    truths: case id -> reference (D, H, W) bool on the input's grid, where one is known: see
+    `Finding.save`. An input that cannot be read fails alone, with a row that says why. Raises
+    `Fault` where nothing could begin.
     """
     check_kinds(kinds)
     if layout not in LAYOUTS:
@@ -179,7 +184,8 @@ MOST_SHOWN = 5000  # rows of report.html; a browser opens them in seconds, and f
 
 
 def write_results(result: Detections, made: dict[str, Any], validation_scores: Sequence[float], left: int = 0) -> None:
-    """findings.csv, findings.json and report.html. left: inputs that an interruption left undone."""
+    """findings.csv, findings.json and report.html. left: inputs that an interruption left
+    undone."""
     with atomic(result.folder / "findings.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()

@@ -1,4 +1,5 @@
-"""`evaluate`: a run and the trivial controls over the test split of a manifest, under a protocol."""
+"""`evaluate`: a run and the trivial controls over the test split of a manifest, under a
+protocol."""
 
 from __future__ import annotations
 
@@ -31,23 +32,26 @@ from pseudohealthy.workflows.request import verb
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a run on the test split of `data`, beside the trivial controls; the command ``evaluate``.
+    """Evaluate a run on the test split of `data`, beside the trivial controls; the command
+    ``evaluate``.
 
     Args:
         run: a run, or where it lies.
         data: a manifest, or where it lies.
         out: folder for figures and report; None writes nothing.
-        protocol: one of `protocols.PROTOCOLS`, or "NAME:published"; where it wants validation cases, those of the split
-            "val" are measured too.
+        protocol: one of `protocols.PROTOCOLS`, or "NAME:published"; where it wants validation
+            cases, those of the split "val" are measured too.
         controls: beside the run.
         device: as in `detect`.
         batch: planes restored at once; changes speed and memory only.
-        allow_leak: also cases whose patient the run was trained or validated on, else Fault LEAK (exit 2).
+        allow_leak: also cases whose patient the run was trained or validated on, else Fault LEAK
+            (exit 2).
         limit: at most so many test cases, evenly spread (0: all).
         overwrite: write into `out` although something lies there.
-        resample_mask: masks on another grid in mm are read at the nearest voxel instead of refused, and each one is named.
-        weights: "best_model", "best_model_loss", "last" or a file; by default best_model, of a run that has none last. The
-            stored threshold is of best_model and of no others.
+        resample_mask: masks on another grid in mm are read at the nearest voxel instead of refused,
+            and each one is named.
+        weights: "best_model", "best_model_loss", "last" or a file; by default best_model, of a run
+            that has none last. The stored threshold is of best_model and of no others.
 
     Cases that cannot be read are left out and named in the notes.
     """

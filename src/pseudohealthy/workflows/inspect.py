@@ -1,4 +1,5 @@
-"""What would be read from a path, before anything is done with it: layout, counts, geometry, warnings, contact sheet."""
+"""What would be read from a path, before anything is done with it: layout, counts, geometry,
+warnings, contact sheet."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ MOST_TILES = 64
 
 @dataclass
 class Inspection:
-    """rows: one per input; notes: about the whole. exit: 0, or 4 when some inputs cannot be read, 3 when none can."""
+    """rows: one per input; notes: about the whole. exit: 0, or 4 when some inputs cannot be read, 3
+    when none can."""
 
     path: str
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -66,7 +68,8 @@ def inspect(
 
     Args:
         names: What DICOM cases are called by, "series" or "path".
-        key: Where it is written which series is which file; by default OUT.key.csv beside `out`, if that is given.
+        key: Where it is written which series is which file; by default OUT.key.csv beside `out`, if
+            that is given.
     """
     path = Path(path)
     found = Inspection(path.name)
@@ -117,7 +120,8 @@ def inspect(
 
 
 def as_manifest(path: Path) -> Manifest | None:
-    """The manifest or folder layout at `path`, None where it is neither (then it is plain input)."""
+    """The manifest or folder layout at `path`, None where it is neither (then it is plain
+    input)."""
     if io.split_item(path)[1] is not None or (path.is_file() and path.suffix.lower() != ".csv"):
         return None
     try:
@@ -144,7 +148,8 @@ def describe(case_id: str, scan: Scan) -> dict[str, Any]:
 
 
 def contact_sheet(tiles: list[tuple[str, Scan]], path: Path) -> None:
-    """The middle plane of every scan, each in its own window (stored, else 1st to 99th percentile), with its name."""
+    """The middle plane of every scan, each in its own window (stored, else 1st to 99th percentile),
+    with its name."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

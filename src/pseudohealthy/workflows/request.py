@@ -1,4 +1,5 @@
-"""A verb is a frozen dataclass of all that it is asked for; called as a function it takes the same arguments."""
+"""A verb is a frozen dataclass of all that it is asked for; called as a function it takes the same
+arguments."""
 
 from __future__ import annotations
 

@@ -34,12 +34,14 @@ class Sweep:
         data: a manifest, or where it lies.
         over: "KEY=V1,V2,..." each, KEY in restorer.* or map.*, values as in TOML.
         out: folder for table, plots and report; None writes nothing.
-        split: "val", or "test" to see how much a choice on the test data would flatter (an oracle: never a result).
-        protocol: as in `evaluate`; one that tunes a threshold on validation cases tunes it on the cases it measures.
-        metric: what the best setting is chosen by (default: voxel average precision, else plane or image AUROC, or the
-            protocol's first figure, else false positives in health).
-        plot: of two axes, "lines" over the first with one line for each value of the second, or a "heat" map; "auto"
-            takes lines for the protocol wolleb, whose figure 4 that is.
+        split: "val", or "test" to see how much a choice on the test data would flatter (an oracle:
+            never a result).
+        protocol: as in `evaluate`; one that tunes a threshold on validation cases tunes it on the
+            cases it measures.
+        metric: what the best setting is chosen by (default: voxel average precision, else plane or
+            image AUROC, or the protocol's first figure, else false positives in health).
+        plot: of two axes, "lines" over the first with one line for each value of the second, or a
+            "heat" map; "auto" takes lines for the protocol wolleb, whose figure 4 that is.
         device: as in `detect`.
         batch: planes restored at once; changes speed and memory only.
         allow_leak: also patients the run was trained on, else Fault LEAK (exit 2).
@@ -47,8 +49,8 @@ class Sweep:
         resamples: of the patient bootstrap.
         overwrite: write into `out` although something lies there.
 
-    The threshold of each setting is the run's quantile of its healthy cases here; none on test. Raises `Fault` USAGE
-    (exit 2) for a setting that changes the network or is none.
+    The threshold of each setting is the run's quantile of its healthy cases here; none on test.
+    Raises `Fault` USAGE (exit 2) for a setting that changes the network or is none.
     """
 
     run: Run | Path | str
@@ -109,7 +111,8 @@ class Sweep:
             return result
 
     def chosen(self, run: Run, manifest: Manifest, result: Swept) -> list[Case]:
-        """The cases that are measured; what is known of them already, and that a choice on test flatters, is noted."""
+        """The cases that are measured; what is known of them already, and that a choice on test
+        flatters, is noted."""
         cases = list(manifest.split(self.split))
         if not cases:
             what, cure = f"the manifest has no {self.split} case", f"give some cases split = {self.split}"

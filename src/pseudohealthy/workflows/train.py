@@ -49,9 +49,10 @@ def train(
     """Train a recipe on a manifest (or folder layout) into a new run folder; the command ``train``.
 
     minutes: for everything, from reading the cases to the threshold; instead of steps or epochs.
-    settings: ``section.key=value`` texts. sink: "none", "tensorboard" or "mlflow". dedupe: copies of a case are left out.
-    cache: folder for the planes instead of the usual one (see `plane_cache`). pseudonymise: split.csv tells no ids
-    (see `runs.pseudonyms`). Faults as in the contract.
+    settings: ``section.key=value`` texts. sink: "none", "tensorboard" or "mlflow". dedupe: copies
+    of a case are left out.
+    cache: folder for the planes instead of the usual one (see `plane_cache`). pseudonymise:
+    split.csv tells no ids (see `runs.pseudonyms`). Faults as in the contract.
     """
     begun = time.monotonic()
     recipe = copy.deepcopy(recipe) if isinstance(recipe, Recipe) else Recipe.load(recipe)
@@ -95,10 +96,12 @@ def length(steps: int | None, epochs: float | None, minutes: float | None) -> di
 def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None = None, epochs: float | None = None,
            minutes: float | None = None, settings: Iterable[str] = (), device: str = "auto", sink: str = "none",
            cache: Path | None = None) -> Run:  # fmt: skip
-    """Go on with an interrupted run, or extend a finished one to `steps` (or `epochs`) in all, or by `minutes`.
+    """Go on with an interrupted run, or extend a finished one to `steps` (or `epochs`) in all, or
+    by `minutes`.
 
-    settings: ``map.key=value`` and ``restorer.key=value`` texts that leave the network as it is: how a trained run restores
-    and reads its maps. The threshold is set anew on healthy validation data.
+    settings: ``map.key=value`` and ``restorer.key=value`` texts that leave the network as it is:
+    how a trained run restores and reads its maps. The threshold is set anew on healthy validation
+    data.
     """
     begun = time.monotonic()
     opened = Run.open(run).own()
@@ -141,7 +144,8 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
 
 
 def open_planes(run: Run, manifest: Manifest, world: World, cache: Path | None = None) -> plane_store.PlaneStore:
-    """The planes to train on, cut by the first process, and by others where its folders are not theirs.
+    """The planes to train on, cut by the first process, and by others where its folders are not
+    theirs.
 
     Fault NO_HEALTHY (exit 3) without a healthy training plane.
     """

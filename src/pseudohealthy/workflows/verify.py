@@ -1,7 +1,9 @@
-"""Is a run, or what `detect` wrote, still what it was when it was made? Every line says agrees, DIFFERS or not checked.
+"""Is a run, or what `detect` wrote, still what it was when it was made? Every line says agrees,
+DIFFERS or not checked.
 
-Hashes are compared with those in run.json or case.json, and one case is restored again and compared with what was kept.
-This finds damage and mistakes; it is no signature: who can change a file can change the record of its hash as well.
+Hashes are compared with those in run.json or case.json, and one case is restored again and compared
+with what was kept. This finds damage and mistakes; it is no signature: who can change a file can
+change the record of its hash as well.
 """
 
 from __future__ import annotations
@@ -36,16 +38,18 @@ from pseudohealthy.training.plane_store import build_cache
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 AGREES, DIFFERS, UNCHECKED = "agrees", "DIFFERS", "not checked"
-# Largest difference of a map or score that counts as the same, as a share of the map's range (of a score: of itself; of
-# either, where it is below 1, of 1): other processors and numbers of threads round otherwise, and a walk of many steps adds
-# that up. Only results of the same precision are compared.
+# Largest difference of a map or score that counts as the same, as a share of the map's range (of a
+# score: of itself; of either, where it is below 1, of 1): other processors and numbers of threads
+# round otherwise, and a walk of many steps adds that up. Only results of the same precision are
+# compared.
 FLOAT32, BFLOAT16 = 1e-3, 5e-2
 LARGEST = 512_000_000  # voxels
 
 
 @dataclass(frozen=True)
 class Check:
-    """what: was looked at; result: `AGREES`, `DIFFERS` or `UNCHECKED`; detail: with which figure, or why not."""
+    """what: was looked at; result: `AGREES`, `DIFFERS` or `UNCHECKED`; detail: with which figure,
+    or why not."""
 
     what: str
     result: str
@@ -54,7 +58,8 @@ class Check:
 
 @dataclass
 class Verification:
-    """All checks, and the exit code they mean: 0 when none differs, else `damaged` (5 for a run, 4 for outputs)."""
+    """All checks, and the exit code they mean: 0 when none differs, else `damaged` (5 for a run, 4
+    for outputs)."""
 
     checks: list[Check] = field(default_factory=list)
     damaged: int = BAD_MODEL
@@ -84,11 +89,12 @@ class Verification:
 def verify(
     folder: Path | str, *, data: Path | str | None = None, run: Path | str | None = None, device: str = "auto"
 ) -> Verification:
-    """Check a run, or an output folder of `detect`; the command ``verify``. Nothing in either is written.
+    """Check a run, or an output folder of `detect`; the command ``verify``. Nothing in either is
+    written.
 
-    data: of a run, its data (default: where they lay in training); of outputs, the inputs they were made from. run: the
-    run that made the outputs; without it and `data` only hashes are compared. Fault NOT_VERIFIABLE (exit 3) for a
-    folder that is neither.
+    data: of a run, its data (default: where they lay in training); of outputs, the inputs they were
+    made from. run: the run that made the outputs; without it and `data` only hashes are compared.
+    Fault NOT_VERIFIABLE (exit 3) for a folder that is neither.
     """
     folder = models.folder_of(folder)
     if (folder / "recipe.toml").is_file():
@@ -101,7 +107,8 @@ def verify(
 
 # -- a run -----------------------------------------------------------------------------------------------------------
 def verify_run(run: Run, data: Path | str | None, device: str) -> Verification:
-    """Recipe, weights, split list, threshold, fingerprint against run.json; then one validation case, restored again."""
+    """Recipe, weights, split list, threshold, fingerprint against run.json; then one validation
+    case, restored again."""
     found = Verification()
     status = run.record.get("status")
     found.add("run.json", None if status not in ("finished", "imported") else True, f"status: {status}")
@@ -201,7 +208,8 @@ def _validation_case(
 
 
 def unlike(made: str | None, place: torch.device) -> str:
-    """Why a result made in this precision cannot be compared with one of this device; empty where it can."""
+    """Why a result made in this precision cannot be compared with one of this device; empty where
+    it can."""
     if made not in PRECISIONS:
         return "it does not say in which precision it was made"
     if made == "bfloat16" and not computes_bf16(place):
@@ -222,7 +230,8 @@ def tolerance_of(precision: torch.dtype, size: float) -> float:
 
 # -- what detect wrote -----------------------------------------------------------------------------------------------
 def verify_outputs(folder: Path, data: Path | str | None, run: Path | str | None, device: str) -> Verification:
-    """Every case's files against the hashes of its case.json; then one case, restored again from its input."""
+    """Every case's files against the hashes of its case.json; then one case, restored again from
+    its input."""
     found = Verification(damaged=SOME_FAILED)
     said, sound = dict(_cases(folder)), []
     for row in _rows(folder):

@@ -1,6 +1,8 @@
-"""The protocols by name. A new one is one file with a function of (cases, setting) and one entry here.
+"""The protocols by name. A new one is one file with a function of (cases, setting) and one entry
+here.
 
-"NAME:published" is the evaluation as it was released, defects included, where that differs from what was meant.
+"NAME:published" is the evaluation as it was released, defects included, where that differs from
+what was meant.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ class Protocol:
         hides: what its figures do not show, one sentence.
         validation: which validation cases it wants measured as well.
         published: whether "NAME:published" exists.
-        chooses: metrics a sweep chooses its best setting by, the first that was measured; where it names none, those of
-            the tables in their order.
+        chooses: metrics a sweep chooses its best setting by, the first that was measured; where it
+            names none, those of the tables in their order.
     """
 
     where: str
@@ -87,7 +89,8 @@ PROTOCOLS = {
 
 
 def find(name: str) -> tuple[Protocol, bool]:
-    """(protocol, whether its published variant is meant). Fault PROTOCOL (exit 2) for an unknown one."""
+    """(protocol, whether its published variant is meant). Fault PROTOCOL (exit 2) for an unknown
+    one."""
     base, _, variant = name.partition(":")
     offered = [
         one for key, found in PROTOCOLS.items() for one in (key, *([f"{key}:published"] if found.published else []))
@@ -100,7 +103,8 @@ def find(name: str) -> tuple[Protocol, bool]:
 
 
 def measure(name: str, cases: Iterable[CaseResult], setting: Setting | None = None) -> Evaluation:
-    """Measure ``cases`` under the protocol ``name``; its notes begin with what the protocol hides."""
+    """Measure ``cases`` under the protocol ``name``; its notes begin with what the protocol
+    hides."""
     protocol, published = find(name)
     words = name if name == "strict" else f"{name} ({protocol.hides})"
     result = protocol.function()(cases, replace(setting or Setting(), protocol=words, published=published))

@@ -1,9 +1,11 @@
-"""Behrendt et al. (pDDPM 2023, cDDPM 2025): eroded brain mask, median in 3-D, one threshold from labelled validation.
+"""Behrendt et al. (pDDPM 2023, cDDPM 2025): eroded brain mask, median in 3-D, one threshold from
+labelled validation.
 
-Intended, as the papers say: median of 5 x 5 x 5, then the mask eroded by 1/25 of the plane's width; the threshold of
-highest pooled Dice on validation, found exactly; regions of fewer than 7 voxels removed; Dice and average precision per
-volume, averaged, inside the evaluation mask. Published, as released: erosion before the median; a search of ten
-halvings that takes the Dice for single-peaked; regions of up to 7 voxels removed; the empty background counts.
+Intended, as the papers say: median of 5 x 5 x 5, then the mask eroded by 1/25 of the plane's width;
+the threshold of highest pooled Dice on validation, found exactly; regions of fewer than 7 voxels
+removed; Dice and average precision per volume, averaged, inside the evaluation mask. Published, as
+released: erosion before the median; a search of ten halvings that takes the Dice for single-peaked;
+regions of up to 7 voxels removed; the empty background counts.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def behrendt(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
 
 
 def process(volume: np.ndarray, brain: np.ndarray, *, published: bool = False) -> np.ndarray:
-    """A map (D, H, W) after median and erosion of its brain mask (D, H, W), in the order of the papers or the code."""
+    """A map (D, H, W) after median and erosion of its brain mask (D, H, W), in the order of the
+    papers or the code."""
     eroded = volume_filters.erode(brain, volume.shape[2] // SHARE)
     if published:
         return volume_filters.median(volume * eroded, MEDIAN)
@@ -41,13 +44,15 @@ def process(volume: np.ndarray, brain: np.ndarray, *, published: bool = False) -
 
 
 def regions_kept(found: np.ndarray, *, published: bool = False) -> np.ndarray:
-    """The mask (D, H, W) without small regions: fewer than 7 voxels in the papers, up to 7 in the code."""
+    """The mask (D, H, W) without small regions: fewer than 7 voxels in the papers, up to 7 in the
+    code."""
     return volume_filters.without_small(found, 8 if published else 7)
 
 
 def bisection(scores: np.ndarray, labels: np.ndarray, *, steps: int = 10) -> Threshold:
-    """The published search: of the interval from 0 to the highest score keep the half whose middle has the higher Dice
-    (the lower one where equal), ten times, and return the best middle met, the last of equals. Misses the optimum of a Dice with two peaks.
+    """The published search: of the interval from 0 to the highest score keep the half whose middle
+    has the higher Dice (the lower one where equal), ten times, and return the best middle met, the
+    last of equals. Misses the optimum of a Dice with two peaks.
     """
     found = curve(scores, labels)
     low, high = scores.dtype.type(0), scores.max()
@@ -64,8 +69,9 @@ def bisection(scores: np.ndarray, labels: np.ndarray, *, steps: int = 10) -> Thr
 
 
 def dice_per_slice(found: np.ndarray, truth: np.ndarray, *, axis: int = 0) -> np.ndarray:
-    """Dice of every slice along ``axis`` that holds a lesion. Axis 0 is axial here; the published code, whose volumes
-    are stored (x, y, z), walks over its own axis 0, which is sagittal: axis 2 here."""
+    """Dice of every slice along ``axis`` that holds a lesion. Axis 0 is axial here; the published
+    code, whose volumes are stored (x, y, z), walks over its own axis 0, which is sagittal: axis 2
+    here."""
     pairs = zip(np.moveaxis(found, axis, 0), np.moveaxis(truth, axis, 0), strict=True)
     return np.asarray([value for one, other in pairs if (value := dice(one, other)) is not None])
 

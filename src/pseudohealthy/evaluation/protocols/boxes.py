@@ -1,9 +1,11 @@
-"""Radiographs with annotated boxes: boxes found, false alarms, FROC; and THOR's wrist rule (Bercea et al. 2024).
+"""Radiographs with annotated boxes: boxes found, false alarms, FROC; and THOR's wrist rule (Bercea
+et al. 2024).
 
-`boxes` predicts: each connected region above the threshold is a box, scored by its highest value, and matches an
-annotated one by intersection over union. `wrist` is the published rule, which predicts none; its intended variant
-takes the threshold at which 5 % of healthy validation foreground is called anomalous, the published one walks 1,000
-thresholds over whole healthy test images.
+`boxes` predicts: each connected region above the threshold is a box, scored by its highest value,
+and matches an annotated one by intersection over union. `wrist` is the published rule, which
+predicts none; its intended variant takes the threshold at which 5 % of healthy validation
+foreground is called anomalous, the published one walks 1,000 thresholds over whole healthy test
+images.
 """
 
 from __future__ import annotations
@@ -39,15 +41,18 @@ class WristRule:
 
 
 def boxes(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
-    """box_recall, box_precision and box_f1 at the method's threshold and box_froc, at two overlaps."""
+    """box_recall, box_precision and box_f1 at the method's threshold and box_froc, at two
+    overlaps."""
     return run(cases, setting, _measure_boxes)
 
 
 def wrist(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
-    """Recall, precision and F1 of THOR's rule, averaged over annotated boxes; recall and F1 by class of the box, too.
+    """Recall, precision and F1 of THOR's rule, averaged over annotated boxes; recall and F1 by
+    class of the box, too.
 
-    A class has its number of boxes (``n_boxes.CLASS``), ``box_recall_covered.CLASS`` and ``box_f1_covered.CLASS``, as in
-    THOR's table of radiographs. They get no differences to controls: a dozen more tests would cost the pooled ones power.
+    A class has its number of boxes (``n_boxes.CLASS``), ``box_recall_covered.CLASS`` and
+    ``box_f1_covered.CLASS``, as in THOR's table of radiographs. They get no differences to
+    controls: a dozen more tests would cost the pooled ones power.
     """
     return run(cases, setting, _measure_wrist)
 
@@ -60,8 +65,9 @@ def box_mask(box: Box, shape: tuple[int, int]) -> np.ndarray:
 
 
 def wrist_rule(values: np.ndarray, box: np.ndarray, negative: np.ndarray, threshold: float) -> WristRule:
-    """Map (H, W) in [0, 1], annotated box and what is certainly healthy (H, W) bool. Found: more than 10 % of the box
-    is above the threshold. FP: map mass outside over mass inside, whole, at most 10; it counts no detections."""
+    """Map (H, W) in [0, 1], annotated box and what is certainly healthy (H, W) bool. Found: more
+    than 10 % of the box is above the threshold. FP: map mass outside over mass inside, whole, at
+    most 10; it counts no detections."""
     kept = np.where(values < threshold, 0, values).astype(np.float64)
     tp = float(np.count_nonzero(kept[box]) > 0.1 * np.count_nonzero(box))
     fp = float(min(10, int(kept[negative].sum() / max(kept[box].sum(), 1.0))))
@@ -70,7 +76,8 @@ def wrist_rule(values: np.ndarray, box: np.ndarray, negative: np.ndarray, thresh
 
 
 def healthy_rate_threshold(maps: Sequence[np.ndarray], rate: float = HEALTHY_RATE) -> Threshold:
-    """The lowest threshold above which, on average over healthy maps, at most ``rate`` of the pixels lie; exact."""
+    """The lowest threshold above which, on average over healthy maps, at most ``rate`` of the
+    pixels lie; exact."""
     values = np.concatenate([np.ravel(one) for one in maps])
     weights = np.concatenate([np.full(np.size(one), 1 / np.size(one) / len(maps)) for one in maps])
     order = np.argsort(values)
@@ -81,7 +88,8 @@ def healthy_rate_threshold(maps: Sequence[np.ndarray], rate: float = HEALTHY_RAT
 
 
 def published_rate_threshold(maps: Sequence[np.ndarray], rate: float = HEALTHY_RATE) -> tuple[Threshold, np.ndarray]:
-    """(the first of 1,000 thresholds in [0, 1) whose mean healthy rate is at most ``rate``, all rates in percent)."""
+    """(the first of 1,000 thresholds in [0, 1) whose mean healthy rate is at most ``rate``, all
+    rates in percent)."""
     tried = np.linspace(0, 1, 1000, endpoint=False)
     rates = np.mean([_rates(np.ravel(one), tried) for one in maps], axis=0)
     allowed = np.flatnonzero(rates <= 100 * rate)
@@ -98,7 +106,8 @@ def iou(one: Box, other: Box) -> float:
 
 
 def predicted(values: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
-    """A box and a score (its highest value) for each region of a map (H, W) above the threshold, best first."""
+    """A box and a score (its highest value) for each region of a map (H, W) above the threshold,
+    best first."""
     from scipy import ndimage
 
     labels, count = ndimage.label(values > threshold, structure=np.ones((3, 3)))
@@ -110,7 +119,8 @@ def predicted(values: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
 
 
 def matched(found: Sequence[tuple[Box, float]], annotated: Sequence[Box], overlap: float) -> np.ndarray:
-    """Which predicted boxes (best first) hit: each takes the free annotated box it overlaps most, if at all enough."""
+    """Which predicted boxes (best first) hit: each takes the free annotated box it overlaps most,
+    if at all enough."""
     free, hits = list(annotated), np.zeros(len(found), dtype=bool)
     for number, (box, _) in enumerate(found):
         best = max(free, key=lambda other: iou(box, other), default=None)
@@ -130,8 +140,8 @@ def froc(
 ) -> np.ndarray:
     """Mean sensitivity at `FROC_RATES` false boxes per image, in every resample.
 
-    scores, hits, patient (N,): of the predicted boxes; annotated, images (P,): by patient; weight (resamples, P).
-    Equal scores pass together, misses first.
+    scores, hits, patient (N,): of the predicted boxes; annotated, images (P,): by patient; weight
+    (resamples, P). Equal scores pass together, misses first.
     """
     order = np.lexsort((hits, -scores))
     total, frames = weight @ annotated, weight @ images

@@ -1,7 +1,9 @@
-"""Head CT: which slice bleeds? AUROC and average precision of slices, and of whole studies, resampling patients.
+"""Head CT: which slice bleeds? AUROC and average precision of slices, and of whole studies,
+resampling patients.
 
-Beside the usual controls stand three that a ruler and a light meter give: tissue area (alone AUROC .72 for
-haemorrhage in one published selection), mean intensity, and the area in the range of fresh blood.
+Beside the usual controls stand three that a ruler and a light meter give: tissue area (alone AUROC
+.72 for haemorrhage in one published selection), mean intensity, and the area in the range of fresh
+blood.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ def ct(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
 
 
 def plane_facts(scan: Scan, foreground: np.ndarray, hu: bool) -> dict[str, np.ndarray]:
-    """What a ruler and a light meter say of each plane, (D,): the area of the foreground (D, H, W), the mean of the first
-    channel in it and, where that is in HU, the area in the range of fresh blood. Areas in mm² where the grid has a spacing."""
+    """What a ruler and a light meter say of each plane, (D,): the area of the foreground (D, H, W),
+    the mean of the first channel in it and, where that is in HU, the area in the range of fresh
+    blood. Areas in mm² where the grid has a spacing."""
     values, count = scan.voxels[0], foreground.sum((1, 2))
     pixel = 1.0 if scan.spacing is None else scan.spacing[1] * scan.spacing[2]
     mean = np.where(foreground, values, 0).sum((1, 2), dtype=np.float64) / np.maximum(count, 1)

@@ -1,8 +1,10 @@
-"""The strict protocol: every figure with its unit, threshold source, prevalence and patient interval.
+"""The strict protocol: every figure with its unit, threshold source, prevalence and patient
+interval.
 
-What it insists on: thresholds come from validation data (an oracle figure says so in its name); pooled and per-case
-figures have different names; an empty reference is counted, never averaged away; lesions count as lesions beside
-voxels; trivial controls stand in the same table; what cannot be computed is left out with a note, never written as NaN.
+What it insists on: thresholds come from validation data (an oracle figure says so in its name);
+pooled and per-case figures have different names; an empty reference is counted, never averaged
+away; lesions count as lesions beside voxels; trivial controls stand in the same table; what cannot
+be computed is left out with a note, never written as NaN.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def strict(
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
-    """Measure every method found in ``cases`` (methods named ``control: ...`` are the trivial controls).
+    """Measure every method found in ``cases`` (methods named ``control: ...`` are the trivial
+    controls).
 
     Arguments as in `figures.Setting`. Raises `Fault` for a case given twice.
     """
@@ -121,7 +124,8 @@ def plane_scores(frame: Frame, group: list[CaseResult]) -> None:
 
 
 def voxel_scores(frame: Frame, known: list[CaseResult]) -> None:
-    """Rankings of all voxels pooled, the oracle Dice, AUPRO where places are known, and how many references are empty."""
+    """Rankings of all voxels pooled, the oracle Dice, AUPRO where places are known, and how many
+    references are empty."""
     names = {
         "auroc": "voxel_auroc_pooled",
         "average_precision": "voxel_average_precision_pooled",
@@ -139,7 +143,8 @@ def voxel_scores(frame: Frame, known: list[CaseResult]) -> None:
 
 
 def at_threshold(frame: Frame, known: list[CaseResult], threshold: Threshold, name: str) -> None:
-    """Dice at one threshold, pooled and per case; cases without a lesion count in the pooled figure alone."""
+    """Dice at one threshold, pooled and per case; cases without a lesion count in the pooled figure
+    alone."""
     both, found, reference = np.asarray([counts(case, threshold.value) for case in known], dtype=np.float64).T
     if not reference.sum():
         return
@@ -151,7 +156,8 @@ def at_threshold(frame: Frame, known: list[CaseResult], threshold: Threshold, na
 
 
 def per_case_thresholds(frame: Frame, known: list[CaseResult]) -> None:
-    """Dice where every case has its own threshold: Otsu's (finds something in everyone) and its best (an oracle)."""
+    """Dice where every case has its own threshold: Otsu's (finds something in everyone) and its
+    best (an oracle)."""
     cells = []
     for case in known:
         values, truth = case.pair
@@ -180,7 +186,8 @@ def false_volume(frame: Frame, known: list[CaseResult], threshold: Threshold) ->
 
 
 def lesions(frame: Frame, known: list[CaseResult], threshold: Threshold) -> None:
-    """Lesions found (a voxel of it; overlap of a tenth) and regions found where there is none, also by size."""
+    """Lesions found (a voxel of it; overlap of a tenth) and regions found where there is none, also
+    by size."""
     if not all(case.place is not None for case in known):
         return
     compared = []

@@ -1,8 +1,10 @@
-"""THOR (Bercea et al. 2024), ATLAS: highest Dice and average precision over the pooled pixels of all lesion slices.
+"""THOR (Bercea et al. 2024), ATLAS: highest Dice and average precision over the pooled pixels of
+all lesion slices.
 
-By size of the lesion in a slice as well: small 4 to 71 pixels, medium to 570, large to 10,000, at 128 x 128 pixels.
-The intended variant scales those bands to the grid at hand and searches all thresholds; the published one counts the
-pixels as they are and tries 101 thresholds from 0 to 1. Both choose on the test labels: the Dice is an oracle.
+By size of the lesion in a slice as well: small 4 to 71 pixels, medium to 570, large to 10,000, at
+128 x 128 pixels. The intended variant scales those bands to the grid at hand and searches all
+thresholds; the published one counts the pixels as they are and tries 101 thresholds from 0 to 1.
+Both choose on the test labels: the Dice is an oracle.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ TRIED = np.linspace(0, 1, 101)
 
 
 def thor(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
-    """dice_oracle_pooled and voxel_average_precision_pooled, of all lesion slices and by lesion size."""
+    """dice_oracle_pooled and voxel_average_precision_pooled, of all lesion slices and by lesion
+    size."""
     return run(cases, setting, _measure)
 
 
@@ -34,7 +37,8 @@ def dice_curve(found: Curve) -> np.ndarray:
 
 
 def best_per_image(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> np.ndarray:
-    """The highest Dice of each image at its own threshold: the oracle of oracles, not a published figure."""
+    """The highest Dice of each image at its own threshold: the oracle of oracles, not a published
+    figure."""
     return np.asarray([curve(values, truth).best_dice()[0] for values, truth in zip(maps, truths, strict=True)])
 
 

@@ -1,7 +1,8 @@
-"""Wolleb et al. 2022: every diseased slice by itself, Dice at its own Otsu threshold and AUROC of its pixels, averaged.
+"""Wolleb et al. 2022: every diseased slice by itself, Dice at its own Otsu threshold and AUROC of
+its pixels, averaged.
 
-The intended variant looks at the voxels of the evaluation mask; the published one at the whole picture, whose empty
-background is easily ranked and moves Otsu's threshold.
+The intended variant looks at the voxels of the evaluation mask; the published one at the whole
+picture, whose empty background is easily ranked and moves Otsu's threshold.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def wolleb(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
 
 
 def slice_figures(values: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """(Dice at Otsu's threshold, AUROC or nan where all is lesion) of one slice with a lesion; any equal shapes."""
+    """(Dice at Otsu's threshold, AUROC or nan where all is lesion) of one slice with a lesion; any
+    equal shapes."""
     values, truth = np.ravel(values), np.ravel(truth).astype(bool)
     found = dice(values > thresholds.otsu(values).value, truth)
     assert found is not None, "a slice without a lesion"
