@@ -68,6 +68,14 @@ def placed(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+def test_the_page_says_what_the_table_of_formats_says(idle, monkeypatch):
+    from pseudohealthy.formats import FORMATS, Format
+
+    assert "NIfTI, DICOM, PNG, JPEG, TIFF, .npy, idx or zip files" in idle.get("/").text
+    monkeypatch.setitem(FORMATS, "fake", Format("Fake", (".fake",), "made_up:load"))
+    assert ".npy, idx, Fake or zip files" in idle.get("/").text
+
+
 # -- who is answered -------------------------------------------------------------------------------------------------
 def test_the_token_opens_the_page_and_becomes_a_cookie_that_pages_elsewhere_cannot_use(run_folder, tmp_path):
     client = TestClient(started(run_folder, tmp_path / "out"), base_url=HOME)

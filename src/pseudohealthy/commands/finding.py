@@ -64,8 +64,7 @@ class Detect(Command):
     run_folder: Annotated[Path, Arg(positional=True, metavar="RUN", kind="run")]
     """what restores"""
     inputs: Annotated[tuple[Path, ...], Arg(positional=True, metavar="INPUT", kind="input")]
-    """NIfTI, DICOM, PNG, JPEG, TIFF, NumPy or zip files, or folders of those; "t1.nii|t2.nii" are
-    channels of one image"""
+    """{formats} files, or folders of those; "t1.nii|t2.nii" are channels of one image"""
     out: Annotated[Path, Arg(metavar="DIR", kind="out")]
     """folder for findings and report"""
     kinds: Annotated[tuple[str, ...], Arg(choices=tuple(OUTPUTS))] = KINDS

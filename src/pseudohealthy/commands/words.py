@@ -17,6 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pseudohealthy.formats import told
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arg:
@@ -131,7 +133,7 @@ def words_of(cls: type) -> tuple[Word, ...]:
 
 def _read_off(cls: type) -> tuple[Word, ...]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    said = sentences(cls)
+    said = {name: text.replace("{formats}", told("zip")) for name, text in sentences(cls).items()}
     inherited = {f.name for base in cls.__mro__[1:] if base is not object for f in fields(base)}
     found = [_word(f.name, hints[f.name], _default(f), said.get(f.name, "")) for f in fields(cls)]
     return tuple(sorted(found, key=lambda word: (not word.arg.positional, word.field in inherited)))

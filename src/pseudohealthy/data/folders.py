@@ -28,11 +28,11 @@ from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+from pseudohealthy.formats import ARCHIVE, FORMATS, ending
 from pseudohealthy.io import names as naming
 from pseudohealthy.io.identify import dicom_id
 from pseudohealthy.progress import say
 
-SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".dcm", ".zip", ".bmp")
 GOOD = {"good", "normal", "healthy"}
 SPLIT_FOLDERS = {
     "train": "train",
@@ -91,7 +91,8 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
 def _ids(found: list[tuple[str, str, Path]], names: str) -> dict[Path, str]:
     """The ids of the images that are DICOM: by their series, for archives name folders and files
     after patients."""
-    packed = [image for _, _, image in found if image.is_dir() or image.suffix.lower() in (".dcm", ".zip")]
+    packs = (*FORMATS["dicom"].suffixes, ARCHIVE)
+    packed = [image for _, _, image in found if image.is_dir() or image.suffix.lower() in packs]
     made = {image: dicom_id(image) for image in packed} if names == "series" else {}
     return {image: case_id for image, case_id in made.items() if case_id}
 
@@ -142,14 +143,17 @@ def _images(kind: Path) -> list[Path]:
     """Image files of one class folder, and folders that are one DICOM series each."""
     inner = kind / "img" if (kind / "img").is_dir() else kind
     children = sorted(path for path in inner.iterdir() if not path.name.startswith("."))
-    files = [path for path in children if path.is_file() and path.name.lower().endswith(SUFFIXES)]
+    files = [path for path in children if path.is_file() and _ending(path)]
     return files + [path for path in children if path.is_dir() and path.name not in {"label", "img"}]
 
 
 def _stem(path: Path) -> str:
-    lowered = path.name.lower()
-    suffix = next((suffix for suffix in SUFFIXES if lowered.endswith(suffix)), "") if not path.is_dir() else ""
-    return path.name[: len(path.name) - len(suffix)]
+    return path.name if path.is_dir() else path.name.removesuffix(_ending(path))
+
+
+def _ending(path: Path) -> str:
+    """Of an image file or a zip; empty for every other file."""
+    return ending(path.name) or (path.suffix if path.suffix.lower() == ARCHIVE else "")
 
 
 def _by_place(root: Path, *folders: Path) -> Masks:
@@ -158,7 +162,7 @@ def _by_place(root: Path, *folders: Path) -> Masks:
     places: dict[str, list[str]] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name.lower().endswith(SUFFIXES):
+            if path.is_file() and _ending(path):
                 place = (path.relative_to(folder).parent / _stem(path)).as_posix()
                 places.setdefault(place, []).append(path.relative_to(root).as_posix())
     return places

@@ -47,7 +47,7 @@ def prepare_splotched(
     """Clean digits to train, ``clean`` untouched and ``splotched`` corrupted digits to test; the
     latter and their masks are written below ``out/splotched``."""
     from pseudohealthy.anomalies.phantoms import splotch
-    from pseudohealthy.io.raster import idx
+    from pseudohealthy.io.idx import idx
 
     train, test = _find(source, "train"), _find(source, "t10k")
     cases = _training(source, train, seed, limit, val)
@@ -103,7 +103,7 @@ def _find(source: Path, part: str) -> Path:
 
 
 def _count(images: Path) -> int:
-    from pseudohealthy.io.raster import idx_shape
+    from pseudohealthy.io.idx import idx_shape
 
     return idx_shape(images)[0]
 

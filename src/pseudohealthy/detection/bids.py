@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy.errors import BAD_OUTPUT, Fault
+from pseudohealthy.formats import ending
 from pseudohealthy.io import names
 from pseudohealthy.io.source import Source
 from pseudohealthy.io.unzip import is_unpacked
@@ -97,7 +98,8 @@ def require_same(out: Path, known: Bids) -> None:
 
 
 def stem(path: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$|\.hdr$", "", path.name, flags=re.I)
+    """The name of a file without the ending of its format."""
+    return path.name.removesuffix(ending(path.name))
 
 
 @lru_cache(maxsize=4096)

@@ -289,5 +289,4 @@ def split_kinds(kinds: Sequence[str], scan: Scan) -> tuple[list[str], dict[str, 
 
     Raises Fault KIND (exit 2) for a kind that does not exist, and where none is left.
     """
-    placed = scan.kind == "nifti" or scan.affine is not None
-    return split(kinds, dicom=isinstance(scan.origin, DicomOrigin), placed=placed)
+    return split(kinds, dicom=isinstance(scan.origin, DicomOrigin), placed=scan.affine is not None)

@@ -16,16 +16,10 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.detection.outputs import OUTPUTS
+from pseudohealthy.formats import result_endings
 from pseudohealthy.io.atomic import plain
 from pseudohealthy.io.hashing import sha256
 
-# Everything `Finding.save` may leave in a case's folder; nothing else there is ever removed
-WRITTEN = {
-    name if "." in name else name + suffix
-    for output in OUTPUTS.values()
-    for name in output.files
-    for suffix in (".nii.gz", ".png", ".tiff", ".npy")
-}
 TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}")  # as `atomic` and `together` name them
 
 
@@ -87,10 +81,17 @@ def remove_cases(folder: Path) -> None:
             remove_case(case)
 
 
+def written() -> set[str]:
+    """All that `Finding.save` may leave in a case's folder; nothing else there is ever removed."""
+    names = {name for output in OUTPUTS.values() for name in output.files}
+    return {name + ("" if "." in name else suffix) for name in names for suffix in result_endings()}
+
+
 def remove_case(case: Path) -> None:
     """Remove what `detect` wrote into one case folder."""
+    ours = written()
     for path in list(case.iterdir()):
-        if path.name in WRITTEN and (path.is_file() or path.is_symlink()):
+        if path.name in ours and (path.is_file() or path.is_symlink()):
             path.unlink()
     if not any(case.iterdir()):
         case.rmdir()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.formats import FORMATS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pseudohealthy.detection.finding import Finding
     from pseudohealthy.detection.output_layout import Places
 
-IMAGES = ("pseudo_healthy", "anomaly_map", "anomaly_mask")  # in the type of the input: .nii.gz, .png, .tiff or .npy
+IMAGES = ("pseudo_healthy", "anomaly_map", "anomaly_mask")  # as `io.write_volume` writes them
 DICOM, PLACED = "a DICOM series", "a place in the patient"
 
 
@@ -62,7 +63,7 @@ class Target:
 
 OUTPUTS = {
     "volumes": Output(IMAGES, "detection.save:volumes", usual=True),
-    "nifti": Output(IMAGES, "detection.save:volumes", needs=PLACED),
+    "nifti": Output(IMAGES, "detection.save:nifti", needs=PLACED),
     "panel": Output(("panel.png",), "report.panel:save", usual=True),
     "dicom-seg": Output(("anomaly_mask.dcm",), "detection.save:segmentation", needs=DICOM),
     "dicom-map": Output(("anomaly_map.dcm",), "detection.save:parametric_map", needs=DICOM),
@@ -90,7 +91,8 @@ def check_kinds(kinds: Sequence[str]) -> None:
 def check_some(kinds: Sequence[str], formats: Collection[str]) -> None:
     """Fault KIND (exit 2) where inputs of these formats (`Source.kind`) can have none of the
     kinds."""
-    split(kinds, dicom="dicom" in formats, placed="dicom" in formats or "nifti" in formats)
+    placed = any(kind in FORMATS and FORMATS[kind].volume for kind in formats)
+    split(kinds, dicom="dicom" in formats, placed=placed)
 
 
 def split(kinds: Sequence[str], *, dicom: bool, placed: bool) -> tuple[list[str], dict[str, str]]:

@@ -10,25 +10,32 @@ import numpy as np
 from pseudohealthy import io
 from pseudohealthy.detection.finding import Finding
 from pseudohealthy.detection.output_layout import relative
-from pseudohealthy.detection.outputs import Target, writer
+from pseudohealthy.detection.outputs import IMAGES, Target, writer
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.hashing import sha256
 
 
 def volumes(finding: Finding, to: Target) -> dict[str, Path]:
-    """Healthy twin, map and mask on the input's grid and in its type; NIfTI where it has a place in
-    the patient."""
-    images = {
-        "pseudo_healthy": (finding.healthy, None),
-        "anomaly_map": (finding.map, np.float32),
-        "anomaly_mask": (finding.mask, None),
-    }
-    place = to.place
-    return {
-        name: io.write_volume(array, finding.scan, place.volumes, place.stems[name], dtype=dtype)
-        for name, (array, dtype) in images.items()
-        if name not in to.paths  # volumes and nifti of one input are the same files
-    }
+    """Healthy twin, map and mask on the input's grid and in its type, see `io.write_volume`."""
+    return {name: _image(finding, to, name) for name in IMAGES}
+
+
+def nifti(finding: Finding, to: Target) -> dict[str, Path]:
+    """Those images as NIfTI: the very files of `volumes` where it has written NIfTI, else beside
+    them under names of their own."""
+    paths = {}
+    for name in IMAGES:
+        there = to.paths.get(name)
+        if there is None or not there.name.endswith(".nii.gz"):
+            paths[f"{name}_nifti" if there else name] = _image(finding, to, name, nifti=True)
+    return paths
+
+
+def _image(finding: Finding, to: Target, name: str, *, nifti: bool = False) -> Path:
+    array = dict(zip(IMAGES, (finding.healthy, finding.map, finding.mask), strict=True))[name]
+    dtype = np.float32 if name == "anomaly_map" else None
+    folder, stem = to.place.volumes, to.place.stems[name]
+    return io.write_volume(array, finding.scan, folder, stem, dtype=dtype, nifti=nifti)
 
 
 def segmentation(finding: Finding, to: Target) -> dict[str, Path]:

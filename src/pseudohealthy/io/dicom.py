@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from pseudohealthy.io.dicom_series import PROJECTIONS
 from pseudohealthy.io.scan import Scan, finite
 from pseudohealthy.io.turn import Turn, turned
 
+if TYPE_CHECKING:
+    from pseudohealthy.io.source import Source
+
 __all__ = ["LPS_TO_RAS", "REGULAR", "DicomOrigin", "read"]
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -57,6 +60,11 @@ class DicomOrigin:
     frames: tuple[int, ...] = ()  # of a multi-frame image: the number of every plane's frame, from 1
     turn: Turn | None = None  # from the planes as acquired to those that are cut along the patient's axes
     plane: str = "native"  # how they are cut
+
+
+def load(source: Source, *, mask: bool, **how: Any) -> Scan:
+    """The volume of a source, see `formats.Format`."""
+    return read(source.paths, item=source.item, **how)
 
 
 def read(

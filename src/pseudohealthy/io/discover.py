@@ -12,6 +12,16 @@ from typing import TYPE_CHECKING
 
 from pseudohealthy.counts import many
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.formats import (
+    ARCHIVE,
+    FORMATS,
+    MAGIC_BYTES,
+    ending,
+    kind_by_bytes,
+    kind_by_name,
+    told,
+    told_files,
+)
 from pseudohealthy.io import names
 from pseudohealthy.io.bounded import blank
 from pseudohealthy.io.distinct import distinct
@@ -21,10 +31,6 @@ from pseudohealthy.io.source import Origin, Skipped, Source, Survey
 if TYPE_CHECKING:
     from pseudohealthy.io.dicom_series import Group
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-NIFTI = (".nii", ".nii.gz", ".hdr")
-DICOM = (".dcm", ".dicom", ".ima")
-IDX = re.compile(r"idx[1-4]-u?\w+(\.gz)?$")
 ITEM = re.compile(r"^(?P<path>.+)#(?P<item>\d+)$")
 NUMBER = re.compile(r"\d+")
 MASK = re.compile(r"(^|[-_.])(mask|seg|label|labels|gt|roi|brainmask|lesion)$", re.I)
@@ -81,9 +87,7 @@ def survey(inputs: Sequence[Path | str], named: str = "series") -> Survey:
             raise Fault("NOT_FOUND", f"there is no {path}", "check the path")
         found.add(_under(path, item, named, f"input {number}"))
     if not found.sources:
-        raise Fault(
-            "NO_INPUT", f"nothing readable was found{_why(found)}", "give NIfTI, DICOM, PNG, JPEG, TIFF, .npy or idx"
-        )
+        raise Fault("NO_INPUT", f"nothing readable was found{_why(found)}", f"give {told()}")
     found.sources = distinct(found.sources)
     return found
 
@@ -112,38 +116,29 @@ def _channels(parts: Sequence[str]) -> Survey:
     for path in paths:
         if path.is_dir():
             raise Fault("CHANNELS", f"{path.name} is a folder and cannot be a channel",
-                        "join NIfTI files, pictures or .npy files by |; convert DICOM series to NIfTI")  # fmt: skip
+                        f"join {told_files()} by |; convert DICOM series to NIfTI")  # fmt: skip
         if not path.is_file():
             raise Fault("NOT_FOUND", f"there is no {path}", "check the path of this channel")
-        if kind_of(path) not in ("nifti", "raster", "array"):
-            raise Fault("CHANNELS", f"{path.name} cannot be a channel", "join NIfTI files, pictures or .npy files by |")
+        if not _single(kind_of(path)):
+            raise Fault("CHANNELS", f"{path.name} cannot be a channel", f"join {told_files()} by |")
     first = _file(paths[0], kind_of(paths[0]), None).sources[0]
     return Survey([replace(first, kind="channels", paths=tuple(paths))])
 
 
 def kind_of(path: Path) -> str:
-    """ "nifti", "dicom", "raster", "array", "idx", "zip" or "": by name, for unknown names by the
-    first bytes."""
+    """A format of `FORMATS`, "zip" or "": by name, for unknown names by the first bytes."""
     name = path.name.lower()
-    if name.endswith(NIFTI):
-        return "nifti"
-    if name.endswith(PICTURES):
-        return "raster"
-    if name.endswith(".npy"):
-        return "array"
-    if name.endswith(DICOM):
-        return "dicom"
-    if IDX.search(name) or name.endswith("idx.gz"):
-        return "idx"
+    if kind := kind_by_name(name):
+        return kind
     with open(path, "rb") as file:
-        head = file.read(352)
-    if head[128:132] == b"DICM":
-        return "dicom"
-    if head[344:348] in (b"n+1\0", b"ni1\0"):
-        return "nifti"
-    if name.endswith(".zip") or (head[:4] == b"PK\x03\x04" and "." not in name):
-        return "zip"
-    return "raster" if head[:8] == b"\x89PNG\r\n\x1a\n" or head[:3] == b"\xff\xd8\xff" else ""
+        head = file.read(MAGIC_BYTES)
+    kind = kind_by_bytes(head)
+    zipped = name.endswith(ARCHIVE) or (head[:4] == b"PK\x03\x04" and "." not in name)
+    return "zip" if zipped and not (kind and FORMATS[kind].volume) else kind
+
+
+def _single(kind: str) -> bool:
+    return kind in FORMATS and FORMATS[kind].single
 
 
 def _under(path: Path, item: int | None, named: str, label: str) -> Survey:
@@ -188,7 +183,7 @@ def _folder(root: Path, named: str, given: str) -> Survey:
     found = Survey()
     slices: list[Path] = []
     blanks: list[Path] = []
-    images = {path for path in _walk(root) if path.name.lower().endswith(NIFTI)}
+    images = {path for path in _walk(root) if kind_by_name(path.name) == "nifti"}
     for path in _walk(root):
         if what := _beside(path, images):
             found.beside[what] += 1
@@ -206,7 +201,7 @@ def _folder(root: Path, named: str, given: str) -> Survey:
                 slices.append(path)
             elif not kind and blank(path):
                 blanks.append(path)
-            elif kind in ("nifti", "raster", "array") and MASK.search(_stem(path)):
+            elif _single(kind) and MASK.search(_stem(path)):
                 found.skipped.append(Skipped(path, "named as a mask"))
             elif kind == "zip":
                 reason = "an archive inside a folder or archive: unpack it, or give it by name"
@@ -244,7 +239,9 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _stem(path: Path) -> str:
-    return path.name.lower().removesuffix(".gz").rsplit(".", 1)[0]
+    name = path.name.lower()
+    known = ending(name)
+    return name.removesuffix(known) if known else name.removesuffix(".gz").rsplit(".", 1)[0]
 
 
 def _file(path: Path, kind: str, item: int | None) -> Survey:
@@ -252,7 +249,7 @@ def _file(path: Path, kind: str, item: int | None) -> Survey:
         return _idx(path, item)
     if not kind:
         return Survey(skipped=[Skipped(path, _foreign(path.name.lower()))])
-    name = path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+    name = path.name.removesuffix(ending(path.name)) if ending(path.name) else path.stem
     return Survey([Source(safe(name if item is None else f"{name}-{item}"), kind, (path,), item=item)])
 
 
@@ -264,10 +261,10 @@ def _foreign(name: str) -> str:
 
 
 def _idx(path: Path, item: int | None) -> Survey:
-    from pseudohealthy.io import raster
+    from pseudohealthy.io.idx import idx_shape
 
     try:
-        shape = raster.idx_shape(path)
+        shape = idx_shape(path)
     except Fault as fault:
         return Survey(skipped=[Skipped(path, fault.message)])
     if len(shape) != 3:
@@ -306,7 +303,7 @@ def _named_by_path(group: Group, groups: list[Group], root: Path) -> str:
     others there."""
     first, beside = group.paths[0], [g for g in groups if g.paths[0].parent == group.paths[0].parent]
     if root.is_file() or (len(group.paths) == 1 and len(beside) > 1):
-        name = first.stem if first.suffix.lower() in DICOM else first.name
+        name = first.stem if first.suffix.lower() in FORMATS["dicom"].suffixes else first.name
     else:
         name = first.parent.resolve().name
         if len({other.series for other in beside}) > 1:

@@ -14,7 +14,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +23,10 @@ from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.bounded import looks_like
 from pseudohealthy.io.scan import Scan, as_float, finite, invertible, of_a_patient, same_grid
-from pseudohealthy.io.turn import PLANES, Turn, turn_to
+from pseudohealthy.io.turn import PLANES, Turn, acquired, turn_to
+
+if TYPE_CHECKING:
+    from pseudohealthy.io.source import Source
 
 GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
 UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}  # of xyzt_units; else mm
@@ -100,6 +103,22 @@ def arranged(voxels: np.ndarray, affine: np.ndarray, plane: str, warnings: list[
     voxels = np.ascontiguousarray(turn.there(voxels))
     origin = NiftiOrigin(_new_header(affine), turn.axes, turn.flips, shape, plane)
     return Scan(voxels, affine @ turn.to_stored(shape), "array", "nifti", origin=origin, warnings=warnings)
+
+
+def load(source: Source, *, plane: str, max_voxels: int, **_: Any) -> Scan:
+    """The volume of a source, see `formats.Format`."""
+    return read(source.paths[0], plane=plane, max_voxels=max_voxels, item=source.item)
+
+
+def save(array: np.ndarray, scan: Scan, folder: Path, stem: str) -> Path:
+    """Results of any scan that has a place in the patient, see `formats.Format`: with the header of
+    a NIfTI input, else with a new one."""
+    array, scan = acquired(array, scan)
+    path = folder / f"{stem}.nii.gz"
+    if isinstance(scan.origin, NiftiOrigin):
+        return write(array, scan.origin, path, array.dtype)
+    assert scan.affine is not None
+    return write_on_affine(array, scan.affine, path, array.dtype)
 
 
 def write(array: np.ndarray, origin: NiftiOrigin, path: Path, dtype: Any) -> Path:

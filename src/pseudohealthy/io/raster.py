@@ -1,17 +1,13 @@
-"""Pictures and bare arrays: PNG, JPEG, TIFF, BMP, .npy and MNIST's idx files. Values stay as
-stored, never rescaled."""
+"""Pictures and bare arrays: PNG, JPEG, TIFF, BMP and .npy. Values stay as stored."""
 
 from __future__ import annotations
 
-import functools
-import gzip
-import os
 import struct
 import warnings as python_warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +18,9 @@ from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.bounded import Bounded, looks_like
 from pseudohealthy.io.mask import drawn
 from pseudohealthy.io.scan import Scan, as_float, finite, luminance
+
+if TYPE_CHECKING:
+    from pseudohealthy.io.source import Source
 
 MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
 # Pixels a byte of a file can stand for at most. Deflate makes 1032 bytes of one, each of 8 one-bit
@@ -34,7 +33,6 @@ LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
 YCBCR = 6  # of TIFF's colour spaces, the one that libtiff converts
 DEEP = (2, 4, 6)  # colour types of 16-bit PNGs with more than one channel
 Layers = tuple[np.ndarray, np.ndarray | None]  # (H, W) or (H, W, channels), and alpha (H, W)
-IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 @dataclass
@@ -284,68 +282,24 @@ def read_npy(path: Path, *, item: int | None = None, max_voxels: int = 512_000_0
     return scan
 
 
-def read_idx(path: Path, item: int) -> Scan:
-    """Image `item` of an idx file as (1, 1, H, W). Raises Fault NOT_IDX, TRUNCATED, ITEM."""
-    images = idx(path)
-    if images.ndim != 3:
-        raise Fault("NOT_IDX", f"an idx file of shape {images.shape} holds no images", "give the images file")
-    if not 0 <= item < len(images):
-        raise Fault("ITEM", f"item {item} of {len(images)}", "counting starts at 0", exit=2)
-    warnings: list[str] = []
-    voxels = finite(images[item].astype(np.float32), warnings)[None, None]
-    name = f"{path.name.removesuffix('.gz').replace('.', '-')}-{item:05d}"
-    origin = RasterOrigin(images.dtype, images.shape[1:], "idx")
-    return Scan(voxels, None, name, "idx", origin=origin, warnings=warnings)
+def load_picture(source: Source, *, max_voxels: int, mask: bool, **_: Any) -> Scan:
+    """The picture of a source; its item is a colour channel. See `formats.Format`."""
+    return read_picture(source.paths[0], channel=source.item, max_voxels=max_voxels, mask=mask)
 
 
-def idx(path: Path) -> np.ndarray:
-    """All of an idx file (plain or .gz, by content), read-only; kept in memory while it is being
-    used."""
-    stat = os.stat(path)
-    return _idx(Path(path), stat.st_mtime_ns, stat.st_size)
+def load_npy(source: Source, *, max_voxels: int, **_: Any) -> Scan:
+    """The array of a source, see `formats.Format`."""
+    return read_npy(source.paths[0], item=source.item, max_voxels=max_voxels)
 
 
-def idx_shape(path: Path) -> tuple[int, ...]:
-    """The shape an idx file declares. Raises Fault NOT_IDX, TRUNCATED."""
-    with _open(path) as file:
-        return _idx_header(file, path)[1]
+def save_picture(array: np.ndarray, scan: Scan, folder: Path, stem: str) -> Path:
+    """Results as a picture, see `formats.Format`."""
+    return write(array, scan.origin, folder, stem)
 
 
-@functools.lru_cache(maxsize=4)
-def _idx(path: Path, mtime: int, size: int) -> np.ndarray:
-    with _open(path) as file:
-        dtype, shape = _idx_header(file, path)
-        wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if wanted > 2**32:
-            raise Fault("TOO_LARGE", f"an idx file of shape {shape}", "split it", exit=RESOURCE)
-        try:
-            data = file.read(wanted + 1)
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            data = b""
-    if len(data) != wanted:
-        raise Fault("TRUNCATED", f"{path.name} does not hold the {wanted} bytes its header declares", "copy it again")
-    array = np.frombuffer(data, dtype).reshape(shape)
-    return array if dtype.byteorder != ">" else array.astype(dtype.newbyteorder("="))
-
-
-def _open(path: Path) -> Any:
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if zipped else Bounded(path)
-
-
-def _idx_header(file: Any, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
-    try:
-        magic = file.read(4)
-        if len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in IDX_TYPES and 1 <= magic[3] <= 4:
-            dtype, shape = np.dtype(IDX_TYPES[magic[2]]), struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
-            if int(np.prod(shape, dtype=object)) * dtype.itemsize > DEFLATE * path.stat().st_size:
-                found = f"{path.name} cannot hold what its header declares, shape {shape}"
-                raise Fault("TRUNCATED", found, "copy it again")  # before a case is listed for every image of it
-            return dtype, shape
-    except (EOFError, OSError, zlib.error, struct.error):
-        pass
-    raise Fault("NOT_IDX", "this is not an idx file (wrong magic number)", "give MNIST's files as published")
+def save_npy(array: np.ndarray, scan: Scan, folder: Path, stem: str) -> Path:
+    """Results as .npy, see `formats.Format`."""
+    return write(array, scan.origin, folder, stem, npy=True)
 
 
 def write(array: np.ndarray, origin: Any, folder: Path, stem: str, *, npy: bool = False) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pseudohealthy.counts import many
 from pseudohealthy.errors import REFUSED, USAGE, Fault
+from pseudohealthy.formats import FORMATS, function
 from pseudohealthy.io.discover import Source, discover, kind_of, split_item
 from pseudohealthy.io.mask import marked
 from pseudohealthy.io.names import natural, safe, unname, unnamed
@@ -129,24 +130,12 @@ def _loaded(source: Source, plane: str, max_voxels: int, mask: bool, assume_spac
         if source.kind == "channels":
             parts = [replace(source, kind=kind_of(one), paths=(one,)) for one in source.paths]
             scan = _joined([_loaded(one, plane, max_voxels, mask, assume_spacing) for one in parts])
-        elif source.kind == "nifti":
-            from pseudohealthy.io import nifti
-
-            scan = nifti.read(path, plane=plane, max_voxels=max_voxels, item=source.item)
-        elif source.kind == "dicom":
-            from pseudohealthy.io import dicom
-
-            how: dict[str, Any] = {"plane": plane, "max_voxels": max_voxels, "assume_spacing": assume_spacing}
-            scan = dicom.read(source.paths, item=source.item, **how)
         else:
-            from pseudohealthy.io import raster
-
-            if source.kind == "idx":
-                scan = raster.read_idx(path, source.item or 0)
-            elif source.kind == "array":
-                scan = raster.read_npy(path, item=source.item, max_voxels=max_voxels)
-            else:
-                scan = raster.read_picture(path, channel=source.item, max_voxels=max_voxels, mask=mask)
+            # Of a file of another kind the reader of pictures says why it is none
+            kind = source.kind if source.kind in FORMATS else "raster"
+            how: dict[str, Any] = {"plane": plane, "max_voxels": max_voxels, "mask": mask}
+            scan = function(FORMATS[kind].reader)(source, **how, assume_spacing=assume_spacing)
+            scan.kind = kind
     except OSError as error:
         raise Fault("UNREADABLE", f"{path.name}: {error.strerror or error}", "check the file") from None
     scan.name = source.case_id

@@ -24,7 +24,7 @@ class Scan:
     affine: float64 (4, 4), index (d, h, w, 1) -> patient RAS+ in mm; None where the file has no
     geometry.
     name: case id, safe as a file name, never taken from DICOM identifiers.
-    kind: "nifti" | "dicom" | "raster" | "idx" | "array"; units: "HU" or "".
+    kind: of `formats.FORMATS`; units: "HU" or "".
     origin: what the writer needs to put an array back on the file's grid.
     display: window (low, high) stored in the file, for pictures only.
     sha256: of the files it was read from, where a command needs it.

@@ -27,6 +27,7 @@ from starlette.routing import Route
 from pseudohealthy.counts import many
 from pseudohealthy.detection.ranks import rank_of
 from pseudohealthy.errors import Fault
+from pseudohealthy.formats import told
 from pseudohealthy.progress import duration
 from pseudohealthy.runs.run import Run
 from pseudohealthy.serve import served_files
@@ -90,7 +91,7 @@ class App:
 
     async def home(self, _: Request) -> Response:
         return self.page("home.html.j2", here="home", runs=[served_files.described(*item) for item in self.runs.items()],
-                         most=self.most, **self.listed())  # fmt: skip
+                         most=self.most, formats=told("zip"), **self.listed())  # fmt: skip
 
     async def queue(self, _: Request) -> Response:
         """The list of jobs alone, which the page asks for again and again."""
