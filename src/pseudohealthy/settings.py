@@ -31,6 +31,7 @@ from pseudohealthy.marks import Mark, declared, shown, words
 SYNONYMS = {
     "lr": "rate", "learning_rate": "rate", "batch_size": "batch", "timesteps": "levels", "image_size": "size",
     "optimizer_steps": "steps", "iterations": "steps", "samples": "draws", "ema_decay": "ema", "grad_clip": "clip",
+    "depth": "start_levels", "depths": "start_levels", "steps": "calls", "patch": "side",  # of version 0.1
 }  # fmt: skip
 
 
@@ -273,9 +274,10 @@ def unknown_key(key: str, known: Iterable[str], where: str) -> Fault:
     """The fault of a key that is not there, with the one that was probably meant."""
     known = list(known)
     last = {name.rpartition(".")[2]: name for name in reversed(known)}  # of those of several tables, the first
-    near = [SYNONYMS[key]] if SYNONYMS.get(key) in last else difflib.get_close_matches(key, last, n=1)
-    shown_keys = ", ".join(name for name in known if "." not in name)
-    cure = f"did you mean '{last[near[0]]}'?" if near else f"known keys: {shown_keys or 'none'}"
+    own = [name for name in known if "." not in name]
+    near = [SYNONYMS[key]] if SYNONYMS.get(key) in last else difflib.get_close_matches(key, own, n=1)
+    near = near or difflib.get_close_matches(key, last, n=1, cutoff=0.7)  # in other tables only what is much like it
+    cure = f"did you mean '{last[near[0]]}'?" if near else f"known keys: {', '.join(own) or 'none'}"
     return Fault("RECIPE", f"the recipe key {where + key!r} is unknown", cure, exit=USAGE)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.models import folder_of
+from pseudohealthy.runs.changes import changes
 from pseudohealthy.runs.migration import leaves, migrated, renamed
 from pseudohealthy.runs.recipe import Recipe, names
 from pseudohealthy.runs.run import Run
@@ -64,3 +65,59 @@ def test_a_setting_under_both_names_is_refused():
 def test_a_value_where_a_table_belongs_is_refused():
     with pytest.raises(Fault, match=r"restorer\.walk = 5 cannot be used; give a table \[restorer\.walk\]"):
         Recipe.parse('[restorer]\nname = "ddpm"\nwalk = 5\ndraws = 4\n')
+
+
+@pytest.mark.parametrize("method, text, old, new", [
+    ("ddpm", "network={width=32, attention=[2]}", "network.attention.at", [2]),
+    ("ddpm", "network.attention={at=[2]}", "network.attention.at", [2]),
+    ("ddpm", "walk={calls=3}", "walk.calls", 3),
+    ("thor", "harmonise={levels=[100]}", "harmonise.levels", [100]),
+    ("ct-patched", "windows={side=16}", "windows.side", 16),
+    ("ct-patched", "windows=16", "windows.at_once", 16),
+])  # fmt: skip
+def test_a_table_is_given_at_once_under_either_name(method, text, old, new):
+    table = Recipe.parse(f'[restorer]\nname = "{method}"').set([f"restorer.{text}"]).restorer
+    assert {".".join(path): value for path, value in leaves(table)}[old] == new
+
+
+def test_a_table_given_at_once_leaves_the_other_settings_of_it():
+    assert Recipe.load("quick").set(["restorer.walk={draws=4}"]).restorer["walk"] == {
+        "start_levels": [100, 250, 400], "draws": 4,
+    }  # fmt: skip
+    assert Recipe.load("quick").set(["restorer.walk={}"]).restorer["walk"]["draws"] == 8
+    with pytest.raises(Fault, match=r"restorer\.walk\.draws is given twice, as 3 and as 4"):
+        Recipe.load("quick").set(["restorer.walk.draws=3", "restorer.walk={draws=4}"])
+
+
+def test_what_is_below_a_value_is_refused():
+    with pytest.raises(Fault, match=r"'restorer\.walk\.draws\.x' is unknown; write restorer\.walk\.draws=VALUE"):
+        Recipe.load("quick").set(["restorer.walk.draws.x=4"])
+
+
+@pytest.mark.parametrize("table", ["foo = {}", "draws = {}", "[restorer.wlak]"])
+def test_a_mistyped_table_that_is_empty_is_refused(table):
+    with pytest.raises(Fault, match=r"recipe key 'restorer\.(foo|draws|wlak)' is unknown"):
+        Recipe.parse(f'[restorer]\nname = "ddpm"\n{table}\n').resolved()
+    Recipe.parse('[restorer]\nname = "ddpm"\nwalk = {}\nnetwork = {attention = {}}\ndraws = 2\n').resolved()
+
+
+def test_settings_of_version_0_1_wait_for_the_method_that_names_them():
+    assert Recipe.parse("[restorer]\ndraws = 3\n").set(["restorer.name=ddpm"]).restorer["walk"] == {"draws": 3}
+
+
+def test_a_former_name_is_answered_by_the_present_one_and_by_no_name_that_was_not_given():
+    with pytest.raises(Fault, match=r"'restorer\.walk\.depths' is unknown; did you mean 'start_levels'\?"):
+        Recipe.parse('[restorer]\nname = "ddpm"\nwalk.depths = [3]').resolved()
+    with pytest.raises(Fault, match=r"'restorer\.walk\.steps' is unknown; did you mean 'calls'\?"):
+        Recipe.parse('[restorer]\nname = "ddpm"\nwalk.steps = 3').resolved()
+    with pytest.raises(Fault, match=r"'restorer\.steps' is unknown"):
+        Recipe.load("quick").set(["restorer.steps=3"]).resolved()
+
+
+@pytest.mark.parametrize(
+    "text", ["restorer.diffusion={levels=500}", "restorer.levels=500", "restorer.diffusion.levels=500"]
+)
+def test_what_the_weights_know_is_never_changed_however_it_is_given(text):
+    recipe = Recipe.load("digits-splotch")
+    with pytest.raises(Fault, match="changes the network"):
+        changes(recipe, None, [text])

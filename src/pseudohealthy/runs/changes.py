@@ -9,8 +9,7 @@ import torch
 
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.restorers import restorer_class
-from pseudohealthy.runs.migration import renamed
-from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.recipe import Recipe, assigned
 from pseudohealthy.settings import ranges
 
 # Of a restorer: its weights know no others
@@ -50,10 +49,8 @@ def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
     """Fault where the settings are wrong, or those of another network or another training."""
     method = recipe.restorer["name"]
     networks = restorer_class(method).nested
-    for text in settings:
-        section, *path = text.partition("=")[0].strip().split(".")
-        key = ".".join(renamed(method, tuple(path)))
-        if section == "restorer" and (key in TRAINED or key.partition(".")[0] in networks):
+    for text, (section, *path), _ in assigned(settings, method):
+        if section == "restorer" and (".".join(path) in TRAINED or path[0] in networks):
             raise another(text)
     changed = copy.deepcopy(recipe).set(settings).checked()
     with torch.device("meta"):
