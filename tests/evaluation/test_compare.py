@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -245,11 +246,12 @@ def test_seconds_of_a_resumed_training_add_up():
 def test_the_peak_is_that_of_the_work_inside():
     import torch
 
-    peaks = []
-    for _ in range(5):  # the system may take other memory of the process back meanwhile
+    for _ in range(60):  # the system may take other memory of the process back meanwhile
         with Peak(torch.device("cpu")) as peak:
             held = np.ones(40_000_000 // 8)
         assert peak.seconds > 0 and held.size
-        peaks.append(peak.megabytes)
+        if peak.megabytes is None or 20 < peak.megabytes < 200:  # None: not on Linux
+            return
         del held
-    assert None in peaks or any(20 < megabytes < 200 for megabytes in peaks)  # None: not on Linux
+        time.sleep(0.25)
+    raise AssertionError(f"{peak.megabytes} MB of 40")

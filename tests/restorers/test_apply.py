@@ -237,7 +237,7 @@ def same(one: Applied, other: Applied) -> bool:
 
 
 def test_what_was_restored_once_is_read_in_many_ways_to_the_last_bit(monkeypatch):
-    restorer, cases = small_recipe("ddpm").set(["restorer.draws=3"]).make_restorer().eval(), volumes_of(5, 2)
+    restorer, cases = small_recipe("ddpm").set(["restorer.walk.draws=3"]).make_restorer().eval(), volumes_of(5, 2)
     how = How(seed=4, device=CPU, batch=3)
     ways = [AnomalyMap(), AnomalyMap(smooth=2.0), AnomalyMap(kind="positive", erode=2)]
     apart = [apply(restorer, amap, cases, how) for amap in ways]
@@ -250,7 +250,7 @@ def test_what_was_restored_once_is_read_in_many_ways_to_the_last_bit(monkeypatch
 
 
 def test_draws_are_left_out_of_what_was_restored_and_of_nothing_that_is_kept():
-    restorer, cases = small_recipe("ddpm").set(["restorer.draws=3"]).make_restorer().eval(), volumes_of(4)
+    restorer, cases = small_recipe("ddpm").set(["restorer.walk.draws=3"]).make_restorer().eval(), volumes_of(4)
     how = How(seed=4, device=CPU, spread=True)
     (wanted,) = apply(restorer, AnomalyMap(), cases, how)
     parts = list(restorations(restorer, cases, how))

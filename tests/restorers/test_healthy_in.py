@@ -12,11 +12,11 @@ from blobs import picture
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.restorers import WHERE
 from pseudohealthy.restorers.base import Batch, Restorer
-from small import SIZE, recipe_of
+from small import SIZE, merged, recipe_of
 
 STEPS, BATCH, RATE = 150, 8, 3e-3
 # Shallow, as a healthy picture does not need more: a tenth of the 40 levels.
-SHALLOW = {"depths": (4,), "depth": 4, "harmonise": (2,), "repaint": 2}
+SHALLOW = {"walk": {"start_levels": (4,)}, "harmonise": {"levels": (2,)}, "repaint": {"level": 2}}
 
 NOT_IN_SECONDS = {"fpgan": "a translator learns to keep an image only after its critic has learnt what one looks like"}
 # Where one of the two bars means nothing, and why.
@@ -31,7 +31,9 @@ QUICK = ("autoencoder", "ddpm", "spark")  # a few seconds each
 def small(name: str) -> Restorer:
     """The battery's tiny method, shallow; its weights as a training finds them."""
     recipe = recipe_of(name)
-    recipe.restorer |= {key: value for key, value in SHALLOW.items() if key in recipe.resolved().restorer}
+    known = recipe.resolved().restorer
+    shallow = {key: value for key, value in SHALLOW.items() if key in known}
+    recipe.restorer = merged(recipe.restorer, shallow)
     torch.manual_seed(0)
     return recipe.make_restorer().eval()
 

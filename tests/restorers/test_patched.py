@@ -34,7 +34,7 @@ class Answer(nn.Module):
 
 def restorer(function=None, *, size: int = 32, **options) -> Patched:
     side = (
-        size if options.get("patch", 48) <= size else 64
+        size if options.get("patches", {}).get("side", 48) <= size else 64
     )  # no patch is larger than the canvas; the images here may be
     made = Patched(size=side, channels=1, network=NETWORK, **merged({"diffusion": {"noise": "gaussian"}}, options))
     if function is not None:
