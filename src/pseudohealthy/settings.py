@@ -151,20 +151,27 @@ def checked(init: Any) -> Any:
     def within(self: Any, *args: Any, **given: Any) -> None:
         known, name = hints(init), type(self).__name__
         for key, value in given.items():
+            hidden = hidden_in(type(self), key) if type(self).__init__ is within else ()
             if is_table(known.get(key)) and isinstance(value, dict):
-                given[key] = filled(init, key, value, f"{name}.{key}")
+                given[key] = filled(init, key, value, f"{name}.{key}", hidden)
             else:
                 given[key] = coerce(value, known.get(key, object), f"{name}.{key}")
+            for setting in hidden if is_table(known.get(key)) else ():
+                if (found := getattr(given[key], setting)) != getattr(
+                    inspect.signature(init).parameters[key].default, setting
+                ):
+                    what = f"{name}.{key}.{setting} = {shown(found)}: '{key}' has no such setting here"
+                    raise Fault("RECIPE", what, "leave it out: the method itself says it", exit=USAGE)
         init(self, *args, **given)
 
     return within
 
 
-def filled(init: Any, key: str, settings: dict[str, Any], where: str) -> Any:
+def filled(init: Any, key: str, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()) -> Any:
     """The table `key` of a constructor: its default, with these settings in the place of the
     default's."""
     cls, default = hints(init)[key], inspect.signature(init).parameters[key].default
-    values = check(cls, settings, where)
+    values = check(cls, settings, where, hidden)
     try:
         return dataclasses.replace(default, **values)
     except ValueError as error:

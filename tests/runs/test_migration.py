@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import Fault
 from pseudohealthy.models import folder_of
 from pseudohealthy.runs.changes import changes
 from pseudohealthy.runs.migration import leaves, migrated, renamed
 from pseudohealthy.runs.recipe import Recipe, names
 from pseudohealthy.runs.run import Run
+from pseudohealthy.workflows.train import resume
 
 FIRST = json.loads((Path(__file__).parent / "recipes-0.1.json").read_text(encoding="utf-8"))  # [restorer] of each
 
@@ -121,3 +123,16 @@ def test_what_the_weights_know_is_never_changed_however_it_is_given(text):
     recipe = Recipe.load("digits-splotch")
     with pytest.raises(Fault, match="changes the network"):
         changes(recipe, None, [text])
+
+
+@pytest.mark.parametrize(
+    "text", ["restorer.target=clean", "restorer.diffusion={levels=500}", "restorer.betas=[0.001,0.03]"]
+)
+def test_neither_resume_nor_a_detector_takes_what_the_weights_know(tiny_run, text):
+    before = (tiny_run / "recipe.toml").read_bytes()
+    text = text.replace("restorer.betas", "restorer.diffusion.betas")
+    with pytest.raises(Fault, match="changes the network"):
+        resume(tiny_run, settings=[text])
+    with pytest.raises(Fault, match="changes the network"):
+        Detector(Run.open(tiny_run), settings=[text], device="cpu")
+    assert (tiny_run / "recipe.toml").read_bytes() == before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import torch
 
@@ -47,11 +47,7 @@ def walked(recipe: Recipe, calls: int) -> str:
 
 def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
     """Fault where the settings are wrong, or those of another network or another training."""
-    method = recipe.restorer["name"]
-    networks = restorer_class(method).nested
-    for text, (section, *path), _ in assigned(settings, method):
-        if section == "restorer" and (".".join(path) in TRAINED or path[0] in networks):
-            raise another(text)
+    same_training(recipe, settings, restorer_class(recipe.restorer["name"]).nested)
     changed = copy.deepcopy(recipe).set(settings).checked()
     with torch.device("meta"):
         models = [one.make_restorer() for one in (recipe, changed)]
@@ -59,6 +55,13 @@ def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
     if shapes[0] != shapes[1]:
         raise another(", ".join(settings))
+
+
+def same_training(recipe: Recipe, settings: Sequence[str], networks: Container[str] = ()) -> None:
+    """Fault where settings say what the weights were trained for, or are of these networks."""
+    for text, (section, *path), _ in assigned(settings, recipe.restorer["name"]):
+        if section == "restorer" and (".".join(path) in TRAINED or path[0] in networks):
+            raise another(text)
 
 
 def another(text: str) -> Fault:
