@@ -285,6 +285,8 @@ def unknown_key(key: str, known: Iterable[str], where: str) -> Fault:
     near = [SYNONYMS[key]] if SYNONYMS.get(key) in last else difflib.get_close_matches(key, own, n=1)
     near = near or difflib.get_close_matches(key, last, n=1, cutoff=0.7)  # in other tables only what is much like it
     cure = f"did you mean '{last[near[0]]}'?" if near else f"known keys: {', '.join(own) or 'none'}"
+    if key in known:  # dots within quotes
+        cure = f"write {key} without quotes"
     return Fault("RECIPE", f"the recipe key {where + key!r} is unknown", cure, exit=USAGE)
 
 

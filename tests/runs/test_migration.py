@@ -136,3 +136,21 @@ def test_neither_resume_nor_a_detector_takes_what_the_weights_know(tiny_run, tex
     with pytest.raises(Fault, match="changes the network"):
         Detector(Run.open(tiny_run), settings=[text], device="cpu")
     assert (tiny_run / "recipe.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "wrong", ["draws = 3\nwalk = {draws = 4}", "draws = 3 4", "walk = 5\ndraws = 3", "draws = 99999"]
+)
+def test_a_run_whose_recipe_was_spoiled_is_rejected_as_a_run(wrong, tmp_path):
+    (tmp_path / "recipe.toml").write_text(f'[restorer]\nname = "ddpm"\n{wrong}\n', encoding="utf-8")
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(Fault, match=r"recipe\.toml of 'test_") as caught:
+        Run.open(tmp_path)
+    assert caught.value.exit == 5
+
+
+def test_a_table_of_a_method_that_stands_alone_is_told_where_it_belongs():
+    with pytest.raises(Fault, match=r"'walk' is unknown; did you mean 'restorer\.walk'\?"):
+        Recipe.parse('[walk]\ndraws = 3\n[restorer]\nname = "ddpm"\n')
+    with pytest.raises(Fault, match=r"write walk\.draws without quotes"):
+        Recipe.parse('[restorer]\nname = "ddpm"\n"walk.draws" = 3\n').resolved()

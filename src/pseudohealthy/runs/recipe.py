@@ -73,7 +73,7 @@ class Recipe:
         known = ("name", "summary", "source", *SECTIONS)
         for key in content:
             if key not in known:
-                raise unknown_key(key, known, "")
+                raise unknown_key(key, [*known, "restorer.network", "restorer.diffusion", "restorer.walk"], "")
         for section in SECTIONS:
             if not isinstance(content.get(section, {}), dict):
                 raise Fault("RECIPE", f"'{section}' is not a table", f"write [{section}] above its keys", exit=USAGE)
