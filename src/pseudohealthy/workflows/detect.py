@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,160 +25,208 @@ from pseudohealthy.detection.worker import Job, unfinished, work
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.atomic import atomic, write_json
 from pseudohealthy.io.output_folder import prepare_folder
+from pseudohealthy.io.source import Source
 from pseudohealthy.io.table import harmless_cell
+from pseudohealthy.processes import World
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.report.page import write_report
 from pseudohealthy.runs.changes import changes
 from pseudohealthy.runs.run import Run, provenance
 from pseudohealthy.signals import STOP
+from pseudohealthy.workflows.request import verb
 
 ENGINES = ("plain", "ray")
 
 
-@STOP
-def detect(
-    run: Run | Path | str,
-    inputs: Sequence[Path | str],
-    out: Path | str,
-    *,
-    kinds: Sequence[str] = KINDS,
-    threshold: float | str = "stored",
-    calls: int | None = None,
-    levels: int | None = None,
-    settings: Sequence[str] = (),
-    device: str = "auto",
-    batch: int = 32,
-    overwrite: bool = False,
-    resume_finished: bool = False,
-    layout: str = "cases",
-    assume_spacing: float | None = None,
-    engine: str = "plain",
-    workers: int | None = None,
-    precision: str = "auto",
-    names: str = "series",
-    key: Path | str | None = None,
-    strict_domain: bool = False,
-    truths: Mapping[str, np.ndarray] | None = None,
-) -> Detections:
+@dataclass(frozen=True)
+class Detect:
     """Restore every input, write its finding into out/<case_id> and a row into out/findings.csv;
     the command ``detect``.
 
-    inputs: files and folders as `io.discover` takes them. calls: network calls of a walk back
-    instead of the recipe's; levels is its former name. settings: of restoring and of the map
-    instead of the run's, ``restorer.walk.draws=4``.
-    resume_finished: cases that the same request finished in `out` are not done again (see
-    `detection.finished`). overwrite: what an earlier detection wrote into its case folders is
-    removed first. layout: "cases" or "bids". Under torchrun every process takes its share of the
-    inputs and the first one writes the tables. assume_spacing: mm between the pixels of a DICOM
-    series that does not say. engine: "plain", here, or "ray", on `workers` processes of a cluster
-    (see `detection.ray_workers`).
-    precision: "auto" (bf16 where the processor computes in it), "fp32" or "bf16".
-    names: of DICOM cases, by "series" or by "path"; key: the file outside `out` that says which
-    series is which file, by default OUT.key.csv beside it (see `detection.key`).
-    strict_domain: an input unlike those the run was trained on fails, instead of being warned of.
-    truths: case id -> reference (D, H, W) bool on the input's grid, where one is known: see
-    `Finding.save`. An input that cannot be read fails alone, with a row that says why. Raises
-    `Fault` where nothing could begin.
+    Args:
+        run: a run, or where it lies, or the name of a model that comes along.
+        inputs: files and folders as `io.discover` takes them.
+        out: the folder for everything.
+        kinds: what is written of each case, see `detection.outputs`.
+        threshold: a number, "stored" or "otsu".
+        calls: network calls of a walk back instead of the recipe's.
+        levels: the former name of `calls`.
+        settings: of restoring and of the map instead of the run's, ``restorer.walk.draws=4``.
+        device: "auto", "cpu" or "cuda".
+        batch: planes restored at once; changes speed and memory only.
+        overwrite: what an earlier detection wrote into its case folders is removed first.
+        resume_finished: cases that the same request finished in `out` are not done again (see
+            `detection.finished`).
+        layout: "cases" or "bids".
+        assume_spacing: mm between the pixels of a DICOM series that does not say, 0.01 to 10.
+        engine: "plain", here, or "ray", on `workers` processes of a cluster (see
+            `detection.ray_workers`).
+        workers: at least 1, with engine "ray".
+        precision: "auto" (bf16 where the processor computes in it), "fp32" or "bf16".
+        names: of DICOM cases, by "series" or by "path".
+        key: the file outside `out` that says which series is which file, by default OUT.key.csv
+            beside it (see `detection.key`).
+        strict_domain: an input unlike those the run was trained on fails, instead of being warned
+            of.
+        truths: case id -> reference (D, H, W) bool on the input's grid, where one is known: see
+            `Finding.save`.
+
+    Under torchrun every process takes its share of the inputs and the first one writes the tables.
+    An input that cannot be read fails alone, with a row that says why. Raises `Fault` where nothing
+    could begin.
     """
-    check_kinds(kinds)
-    if layout not in LAYOUTS:
-        raise Fault("LAYOUT", f"there is no layout '{layout}'", f"one of: {', '.join(LAYOUTS)}", exit=USAGE)
-    if resume_finished and "json" not in kinds:
-        raise Fault("RESUME", "only case.json says whether a case is finished", "add json to --kinds", exit=USAGE)
-    if resume_finished and overwrite:
-        what = "--resume keeps what is finished, --overwrite removes it"
-        raise Fault("USAGE", what, "give one of them", exit=USAGE)
-    if assume_spacing is not None and not 0.01 <= assume_spacing <= 10:
-        raise Fault("USAGE", f"--assume-spacing {assume_spacing:g}", "give mm between 0.01 and 10", exit=USAGE)
-    if engine not in ENGINES:
-        raise Fault("USAGE", f"there is no engine '{engine}'", f"one of: {', '.join(ENGINES)}", exit=USAGE)
-    if workers is not None and (engine == "plain" or workers < 1):
-        raise Fault(
-            "USAGE", f"--workers {workers} with engine {engine}", "give 1 or more, with --engine ray", exit=USAGE
-        )
-    key_file = place_of_key(out, key)
-    run = run if isinstance(run, Run) else Run.open(run)
-    settings = changes(run.recipe, calls or levels, settings)
-    if engine == "ray":
-        ray_workers.require_ray()
-    world = processes.join(device, objects=True)
-    if engine != "plain" and world.size > 1:
-        raise Fault("USAGE", f"engine {engine} under torchrun", "take one of them", exit=USAGE)
-    detector = Detector(
-        run, device=str(world.device), batch=batch, precision=precision, threshold=threshold, settings=settings,
-        strict_domain=strict_domain,
-    )  # fmt: skip
-    if settings and threshold == "stored":
-        say(f"note: threshold and healthy percentile were set without {', '.join(settings)}")
-    found = io.survey(list(inputs), names)
-    sources = found.sources
-    check_some(kinds, {source.kind for source in sources})
-    request = finished.request_sha256(detector.made(), threshold=detector.choice, kinds=sorted(kinds), layout=layout,
-                                    **({} if assume_spacing is None else {"assume_spacing": assume_spacing}),
-                                    **({"strict_domain": True} if strict_domain else {}),
-                                    **({"truths": finished.digests(truths)} if truths else {}))  # fmt: skip
 
-    def begin() -> None:
-        folder = prepare_folder(out, overwrite=overwrite or resume_finished)
-        if overwrite or resume_finished:
-            finished.remove_temporary(folder)
-        if overwrite and not resume_finished:
-            finished.remove_cases(folder)
-        if extend_key(key_file, sources):
-            say(f"key: {key_file} says which series is which file")
+    run: Run | Path | str
+    inputs: Sequence[Path | str]
+    out: Path | str
+    _: KW_ONLY
+    kinds: Sequence[str] = KINDS
+    threshold: float | str = "stored"
+    calls: int | None = None
+    levels: int | None = None
+    settings: Sequence[str] = ()
+    device: str = "auto"
+    batch: int = 32
+    overwrite: bool = False
+    resume_finished: bool = False
+    layout: str = "cases"
+    assume_spacing: float | None = None
+    engine: str = "plain"
+    workers: int | None = None
+    precision: str = "auto"
+    names: str = "series"
+    key: Path | str | None = None
+    strict_domain: bool = False
+    truths: Mapping[str, np.ndarray] | None = None
 
-    hidden = {io.split_item(path)[0]: "INPUT" for path in inputs} | {Path(path): "INPUT" for path in inputs}
-    made = {**detector.made(), **provenance(hidden | {key_file: "KEY"})}
-    result = Detections(Path(out), first=world.first)
-    laid_out = bids.read(sources) if layout == "bids" else layout
-    if isinstance(laid_out, Bids) and resume_finished:
-        bids.require_same(Path(out), laid_out)
-    job = Job(result.folder, request, tuple(kinds), laid_out, assume_spacing, truths or {})
-    mine = sources[world.rank :: world.size]
-    stopped: BaseException | None = None
-    begun = False
-    try:
+    def __call__(self) -> Detections:
+        self.check()
+        key_file = place_of_key(self.out, self.key)
+        detector, world = self.detector()
+        found = io.survey(list(self.inputs), self.names)
+        sources = found.sources
+        check_some(self.kinds, {source.kind for source in sources})
+        hidden = {io.split_item(path)[0]: "INPUT" for path in self.inputs}
+        hidden |= {Path(path): "INPUT" for path in self.inputs} | {key_file: "KEY"}
+        made = {**detector.made(), **provenance(hidden)}
+        result = Detections(Path(self.out), first=world.first)
+        job = self.job(detector, sources)
+        stopped = self.work(detector, world, job, sources, result, key_file)
+        done = 0
         with STOP.held():
-            world.once(begin)
-            begun = True
-        STOP.check()
-        with Progress("detecting", len(mine)) as bar:
-            todo = unfinished(mine, job, result, bar) if resume_finished else mine
-            if engine == "ray":
-                ray_workers.work(todo, detector, job, result, bar, workers)
-            else:
-                work(todo, detector, job, result, bar)
-    except BaseException as error:  # also when interrupted: every finished case has its row
-        if not begun:
-            raise
-        stopped = error
-    with STOP.held():
-        result, stopped = interrupted.gathered(world, result, stopped)
+            result, stopped = interrupted.gathered(world, result, stopped)
+            if world.first:
+                if stopped is not None:
+                    interrupted.add_finished(sources, job, result, world)
+                finished.remove_failed(result.folder, result.rows)
+                order = {source.case_id: i for i, source in enumerate(sources)}
+                result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
+                done = len(result.rows)
+                for name, reason in found.left_out():
+                    result.rows.append(blank(name) | {"status": "skipped", "warnings": reason})
+                left = len(sources) - done if isinstance(stopped, KeyboardInterrupt) else 0
+                write_results(result, made, detector.stored.get("case_scores") or (), left)
+            if not isinstance(stopped, KeyboardInterrupt):
+                interrupted.wait(world, stopped)
+        if isinstance(stopped, KeyboardInterrupt):
+            raise interrupted.ending(world, done, len(sources), self.kinds) from None
+        if stopped is not None:
+            raise stopped
         if world.first:
-            if stopped is not None:
-                interrupted.add_finished(sources, job, result, world)
-            finished.remove_failed(result.folder, result.rows)
-            order = {source.case_id: i for i, source in enumerate(sources)}
-            result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
-            done = len(result.rows)
-            for name, reason in found.left_out():
-                result.rows.append(blank(name) | {"status": "skipped", "warnings": reason})
-            left = len(sources) - done if isinstance(stopped, KeyboardInterrupt) else 0
-            scores = detector.stored.get("case_scores") or ()
-            write_results(result, made, scores, left)
-        if not isinstance(stopped, KeyboardInterrupt):
-            interrupted.wait(world, stopped)
-    if isinstance(stopped, KeyboardInterrupt):
-        done = done if world.first else 0
-        raise interrupted.ending(world, done, len(sources), kinds) from None
-    if stopped is not None:
-        raise stopped
-    if world.first and found.beside:
-        say(f"beside the inputs: {found.aside()}")
-    if world.first:
-        say_left_out(result)
-        say(f"report: {result.folder / 'report.html'}")
-    return result
+            if found.beside:
+                say(f"beside the inputs: {found.aside()}")
+            say_left_out(result)
+            say(f"report: {result.folder / 'report.html'}")
+        return result
+
+    def check(self) -> None:
+        """Fault (exit 2) for words that do not fit one another, before anything is read."""
+        check_kinds(self.kinds)
+        if self.layout not in LAYOUTS:
+            what, cure = f"there is no layout '{self.layout}'", f"one of: {', '.join(LAYOUTS)}"
+            raise Fault("LAYOUT", what, cure, exit=USAGE)
+        if self.resume_finished and "json" not in self.kinds:
+            what = "only case.json says whether a case is finished"
+            raise Fault("RESUME", what, "add json to --kinds", exit=USAGE)
+        if self.resume_finished and self.overwrite:
+            what = "--resume keeps what is finished, --overwrite removes it"
+            raise Fault("USAGE", what, "give one of them", exit=USAGE)
+        if self.assume_spacing is not None and not 0.01 <= self.assume_spacing <= 10:
+            what = f"--assume-spacing {self.assume_spacing:g}"
+            raise Fault("USAGE", what, "give mm between 0.01 and 10", exit=USAGE)
+        if self.engine not in ENGINES:
+            what = f"there is no engine '{self.engine}'"
+            raise Fault("USAGE", what, f"one of: {', '.join(ENGINES)}", exit=USAGE)
+        if self.workers is not None and (self.engine == "plain" or self.workers < 1):
+            what = f"--workers {self.workers} with engine {self.engine}"
+            raise Fault("USAGE", what, "give 1 or more, with --engine ray", exit=USAGE)
+
+    def detector(self) -> tuple[Detector, World]:
+        """What restores, and which of how many processes this is."""
+        run = self.run if isinstance(self.run, Run) else Run.open(self.run)
+        settings = changes(run.recipe, self.calls or self.levels, self.settings)
+        if self.engine == "ray":
+            ray_workers.require_ray()
+        world = processes.join(self.device, objects=True)
+        if self.engine != "plain" and world.size > 1:
+            what = f"engine {self.engine} under torchrun"
+            raise Fault("USAGE", what, "take one of them", exit=USAGE)
+        detector = Detector(
+            run, device=str(world.device), batch=self.batch, precision=self.precision,
+            threshold=self.threshold, settings=settings, strict_domain=self.strict_domain,
+        )  # fmt: skip
+        if settings and self.threshold == "stored":
+            say(f"note: threshold and healthy percentile were set without {', '.join(settings)}")
+        return detector, world
+
+    def job(self, detector: Detector, sources: Sequence[Source]) -> Job:
+        """What every worker is told; its hash is what `resume_finished` compares."""
+        more: dict[str, Any] = {} if self.assume_spacing is None else {"assume_spacing": self.assume_spacing}
+        more |= {"strict_domain": True} if self.strict_domain else {}
+        more |= {"truths": finished.digests(self.truths)} if self.truths else {}
+        request = finished.request_sha256(
+            detector.made(), threshold=detector.choice, kinds=sorted(self.kinds), layout=self.layout, **more
+        )
+        layout = bids.read(sources) if self.layout == "bids" else self.layout
+        if isinstance(layout, Bids) and self.resume_finished:
+            bids.require_same(Path(self.out), layout)
+        return Job(Path(self.out), request, tuple(self.kinds), layout, self.assume_spacing, self.truths or {})
+
+    def work(
+        self, detector: Detector, world: World, job: Job, sources: Sequence[Source], result: Detections, key: Path
+    ) -> BaseException | None:
+        """Do this process's share of the sources; what stopped it, when every finished case has its
+        row."""
+        mine, begun = sources[world.rank :: world.size], False
+        try:
+            with STOP.held():
+                world.once(lambda: self.begin(sources, key))
+                begun = True
+            STOP.check()
+            with Progress("detecting", len(mine)) as bar:
+                todo = unfinished(mine, job, result, bar) if self.resume_finished else mine
+                if self.engine == "ray":
+                    ray_workers.work(todo, detector, job, result, bar, self.workers)
+                else:
+                    work(todo, detector, job, result, bar)
+        except BaseException as error:  # also when interrupted
+            if not begun:
+                raise
+            return error
+        return None
+
+    def begin(self, sources: Sequence[Source], key: Path) -> None:
+        """The folder, without what is to go, and the key beside it."""
+        folder = prepare_folder(self.out, overwrite=self.overwrite or self.resume_finished)
+        if self.overwrite or self.resume_finished:
+            finished.remove_temporary(folder)
+        if self.overwrite and not self.resume_finished:
+            finished.remove_cases(folder)
+        if extend_key(key, sources):
+            say(f"key: {key} says which series is which file")
+
+
+detect = STOP(verb(Detect))
 
 
 MOST_SHOWN = 5000  # rows of report.html; a browser opens them in seconds, and findings.csv has all

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,58 +28,92 @@ from pseudohealthy.runs.run import Run
 from pseudohealthy.training import finish, memory, plane_cache, plane_store
 from pseudohealthy.training.loop import fit
 from pseudohealthy.training.refusing import refusable
+from pseudohealthy.workflows.request import verb
 
 
-def train(
-    recipe: str | Path | Recipe,
-    data: Path | str,
-    out: Path | str,
-    *,
-    steps: int | None = None,
-    epochs: float | None = None,
-    minutes: float | None = None,
-    batch: int | None = None,
-    seed: int | None = None,
-    settings: Iterable[str] = (),
-    device: str = "auto",
-    sink: str = "none",
-    overwrite: bool = False,
-    dedupe: bool = False,
-    cache: Path | None = None,
-    pseudonymise: bool = False,
-) -> Run:
+@dataclass(frozen=True)
+class Train:
     """Train a recipe on a manifest (or folder layout) into a new run folder; the command ``train``.
 
-    minutes: for everything, from reading the cases to the threshold; instead of steps or epochs.
-    settings: ``section.key=value`` texts. sink: "none", "tensorboard" or "mlflow". dedupe: copies
-    of a case are left out.
-    cache: folder for the planes instead of the usual one (see `plane_cache`). pseudonymise:
-    split.csv tells no ids (see `runs.pseudonyms`). Faults as in the contract.
+    Args:
+        recipe: a recipe, its name or its file.
+        data: a manifest, or a folder of the usual layout.
+        out: the run's folder.
+        steps: optimiser steps.
+        epochs: passes over the training planes, instead of steps.
+        minutes: for everything, from reading the cases to the threshold; instead of steps or
+            epochs.
+        batch: planes a step, instead of the recipe's.
+        seed: of all random numbers, instead of the recipe's.
+        settings: ``section.key=value`` texts.
+        device: "auto", "cpu" or "cuda".
+        sink: where curves go besides: "none", "tensorboard" or "mlflow".
+        overwrite: train into a folder that holds a run.
+        dedupe: copies of a case are left out.
+        cache: folder for the planes instead of the usual one (see `plane_cache`).
+        pseudonymise: split.csv tells no ids (see `runs.pseudonyms`).
+
+    Faults as in the contract.
     """
-    begun = time.monotonic()
-    recipe = copy.deepcopy(recipe) if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    recipe.set(settings)
-    recipe.training |= {k: v for k, v in {"batch": batch, "seed": seed}.items() if v is not None}
-    recipe.training |= length(steps, epochs, minutes)
-    recipe.checked()  # refuses wrong settings before anything is read or written
-    recipe.require_files()
-    world, folder = join(device), Path(out)
-    memory.require_weights(recipe.parameters(), world.device)
-    with refusable(folder, overwrite=overwrite, first=world.first):
-        manifest = load(Path(data), dedupe=dedupe)
-        require_clean(manifest)
-        if world.first:
-            here = os.path.relpath(data, folder)  # a run says where its data lie without naming the machine's folders
-            said = {"data": here, "manifest_sha256": manifest.sha256, "names": "series"}
-            run = Run.create(folder, recipe, overwrite=overwrite, **said, **({"dedupe": True} if dedupe else {}))
-        world.wait()
-        run = Run.open(folder)
-        store = open_planes(run, manifest, world, cache)
-        if world.first:
-            if pseudonymise:
-                pseudonyms.begin(run)
-            finish.write_split(run, manifest, store)
-        return fit(run, store, world, sink=sink, begun=begun)
+
+    recipe: str | Path | Recipe
+    data: Path | str
+    out: Path | str
+    _: KW_ONLY
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    batch: int | None = None
+    seed: int | None = None
+    settings: Iterable[str] = ()
+    device: str = "auto"
+    sink: str = "none"
+    overwrite: bool = False
+    dedupe: bool = False
+    cache: Path | None = None
+    pseudonymise: bool = False
+
+    def __call__(self) -> Run:
+        begun = time.monotonic()
+        recipe = self.settled()
+        world, folder = join(self.device), Path(self.out)
+        memory.require_weights(recipe.parameters(), world.device)
+        with refusable(folder, overwrite=self.overwrite, first=world.first):
+            manifest = load(Path(self.data), dedupe=self.dedupe)
+            require_clean(manifest)
+            if world.first:
+                self.create(recipe, folder, manifest)
+            world.wait()
+            run = Run.open(folder)
+            store = open_planes(run, manifest, world, self.cache)
+            if world.first:
+                if self.pseudonymise:
+                    pseudonyms.begin(run)
+                finish.write_split(run, manifest, store)
+            return fit(run, store, world, sink=self.sink, begun=begun)
+
+    def settled(self) -> Recipe:
+        """The recipe with what was asked for; refuses wrong settings before anything is read or
+        written."""
+        given = self.recipe
+        recipe = copy.deepcopy(given) if isinstance(given, Recipe) else Recipe.load(given)
+        recipe.set(self.settings)
+        mine = {"batch": self.batch, "seed": self.seed}
+        recipe.training |= {key: value for key, value in mine.items() if value is not None}
+        recipe.training |= length(self.steps, self.epochs, self.minutes)
+        recipe.checked()
+        recipe.require_files()
+        return recipe
+
+    def create(self, recipe: Recipe, folder: Path, manifest: Manifest) -> None:
+        """The run's folder, which says where its data lie without naming the machine's folders."""
+        here = os.path.relpath(self.data, folder)
+        said: dict[str, Any] = {"data": here, "manifest_sha256": manifest.sha256, "names": "series"}
+        said |= {"dedupe": True} if self.dedupe else {}
+        Run.create(folder, recipe, overwrite=self.overwrite, **said)
+
+
+train = verb(Train)
 
 
 def length(steps: int | None, epochs: float | None, minutes: float | None) -> dict[str, Any]:
