@@ -27,6 +27,7 @@ import multiprocessing
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def twins(detector: Detector, planes: Tensor, keys: list, depths: tuple[int, ...
     """Healthy twins (N, C, S, S) averaged over levels and draws; the background is restored,
     too."""
     model = detector.restorer
-    model.depths, model.draws = depths, draws
+    model.walk = replace(model.walk, start_levels=depths, draws=draws)
     parts = []
     for start in range(0, len(planes), 8):
         part = slice(start, start + 8)

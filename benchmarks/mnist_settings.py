@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def main() -> None:
     inside = torch.ones(len(images), *images.shape[2:])
     single = {}
     for depth in (200, 300, 350, 400, 500):
-        model.depths, model.steps, model.eta, model.draws = (depth,), 1, 0.0, 1
+        model.walk = replace(model.walk, start_levels=(depth,), calls=1, eta=0.0, draws=1)
         single[depth] = torch.stack([restored(model, images, draw) for draw in range(8)])
     rows = []
     for depths in ((200,), (300,), (350,), (400,), (500,), (300, 400), (400, 500)):

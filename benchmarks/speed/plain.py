@@ -76,12 +76,12 @@ def partial(model: Ddpm, x: Tensor, draw: Draw) -> Tensor:
     """Noise to each depth and walk back, one draw after the other; deterministic or ancestral as
     the model says."""
     found = []
-    for depth in model.depths:
-        streams = model.noisy(draw.fork(f"depth {depth}")).repeat(model.draws)
+    for depth in model.walk.start_levels:
+        streams = model.noisy(draw.fork(f"depth {depth}")).repeat(model.walk.draws)
         for key in streams.keys:
             own = streams._like([key], streams._tags)
             state = model.denoiser.noised(x, own.noise(x), depth)
-            found.append(walked(model, state, model.walk(depth), own))
+            found.append(walked(model, state, model.levels(depth), own))
     return torch.stack(found).mean(0)
 
 
@@ -91,9 +91,9 @@ def walked(model: Ddpm, x: Tensor, levels: list[int], draw: Draw) -> Tensor:
     for now, then in pairwise(levels):
         a, s, b, r = (float(values[i]) for i in (now, then) for values in (table.signal, table.sigma))
         clean = model.denoiser(x, now).clean
-        clean = clean.clamp(-1, 1) if model.clip else clean
+        clean = clean.clamp(-1, 1) if model.walk.clip else clean
         noise = (x - a * clean) / s
-        fresh = model.eta * r / s * (1 - (a / b) ** 2) ** 0.5
+        fresh = model.walk.eta * r / s * (1 - (a / b) ** 2) ** 0.5
         x = b * clean + max(r**2 - fresh**2, 0.0) ** 0.5 * noise
         x = x + fresh * draw.noise(x) if fresh else x
     return x
@@ -104,8 +104,8 @@ def thor(model: Thor, x: Tensor, draw: Draw) -> Tensor:
     """Bercea et al. 2024; the maps are computed, as they steer the walk."""
     images, copies = x, model.noisy(draw)
     first = copies.noise(x)
-    x, levels, maps = model.denoiser.noised(x, first, model.depth), model.walk(model.depth), []
-    for level in model.harmonise:
+    x, levels, maps = model.denoiser.noised(x, first, model.start), model.levels(model.start), []
+    for level in model.harmonised:
         here = levels.index(level)
         x = walked(model, x, levels[: here + 1], copies)
         clean = model.denoiser(x, level).clean.clamp(-1, 1)
@@ -121,9 +121,9 @@ def patched(model: Patched, x: Tensor, draw: Draw) -> Tensor:
     """Behrendt et al. 2023: one patch after the other, the whole image through the network each
     time."""
     trail = []
-    for depth in model.depths:
+    for depth in model.walk.start_levels:
         boxes, cells = zip(*model.grid(*x.shape[-2:]), strict=True)
-        streams = model.noisy(draw.fork(f"depth {depth}")).repeat(model.draws * len(boxes))
+        streams = model.diffusion.noisy(draw.fork(f"depth {depth}")).repeat(model.walk.draws * len(boxes))
         total, count = torch.zeros_like(x), torch.zeros_like(x)
         inside = masks(boxes, *x.shape[-2:])
         for index, key in enumerate(streams.keys):
@@ -133,7 +133,7 @@ def patched(model: Patched, x: Tensor, draw: Draw) -> Tensor:
             patch = torch.where(inside[box], model.denoiser(mixed, depth).clean, x)
             cells[box].cut(total).add_(cells[box].cut(patch))
             cells[box].cut(count).add_(1)
-        trail.append((total / count).clamp(-1, 1) if model.clip else total / count)
+        trail.append((total / count).clamp(-1, 1) if model.walk.clip else total / count)
     return torch.stack(trail).mean(0)
 
 
@@ -141,16 +141,16 @@ def patched(model: Patched, x: Tensor, draw: Draw) -> Tensor:
 def windows(model: CtPatched, x: Tensor, draw: Draw) -> Tensor:
     """Loevlie et al. 2025: one window after the other, empty ones too."""
     trail = []
-    for depth in model.depths:
+    for depth in model.walk.start_levels:
         boxes = model.grid(*x.shape[-2:])
-        streams = draw.fork(f"depth {depth}").repeat(model.draws * len(boxes))
+        streams = draw.fork(f"depth {depth}").repeat(model.walk.draws * len(boxes))
         total, count = torch.zeros_like(x), torch.zeros_like(x)
         for index, key in enumerate(streams.keys):
             box = boxes[index % len(boxes)]
             truth = box.cut(x)
             noised = model.denoiser.noised(truth, streams._like([key], streams._tags).noise(truth), depth)
             clean = model.estimate([x[0]], [box], noised, depth)
-            box.cut(total).add_(clean.clamp(-1, 1) if model.clip else clean)
+            box.cut(total).add_(clean.clamp(-1, 1) if model.walk.clip else clean)
             box.cut(count).add_(1)
         trail.append(total / count)
     return torch.stack(trail).mean(0)

@@ -31,6 +31,7 @@ from pseudohealthy.marks import Mark, declared, shown, words
 SYNONYMS = {
     "lr": "rate", "learning_rate": "rate", "batch_size": "batch", "timesteps": "levels", "image_size": "size",
     "optimizer_steps": "steps", "iterations": "steps", "samples": "draws", "ema_decay": "ema", "grad_clip": "clip",
+    "depth": "start_levels", "depths": "start_levels", "steps": "calls", "patch": "side",  # of version 0.1
 }  # fmt: skip
 
 
@@ -150,20 +151,27 @@ def checked(init: Any) -> Any:
     def within(self: Any, *args: Any, **given: Any) -> None:
         known, name = hints(init), type(self).__name__
         for key, value in given.items():
+            hidden = hidden_in(type(self), key) if type(self).__init__ is within else ()
             if is_table(known.get(key)) and isinstance(value, dict):
-                given[key] = filled(init, key, value, f"{name}.{key}")
+                given[key] = filled(init, key, value, f"{name}.{key}", hidden)
             else:
                 given[key] = coerce(value, known.get(key, object), f"{name}.{key}")
+            for setting in hidden if is_table(known.get(key)) else ():
+                if (found := getattr(given[key], setting)) != getattr(
+                    inspect.signature(init).parameters[key].default, setting
+                ):
+                    what = f"{name}.{key}.{setting} = {shown(found)}: '{key}' has no such setting here"
+                    raise Fault("RECIPE", what, "leave it out: the method itself says it", exit=USAGE)
         init(self, *args, **given)
 
     return within
 
 
-def filled(init: Any, key: str, settings: dict[str, Any], where: str) -> Any:
+def filled(init: Any, key: str, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()) -> Any:
     """The table `key` of a constructor: its default, with these settings in the place of the
     default's."""
     cls, default = hints(init)[key], inspect.signature(init).parameters[key].default
-    values = check(cls, settings, where)
+    values = check(cls, settings, where, hidden)
     try:
         return dataclasses.replace(default, **values)
     except ValueError as error:
@@ -273,9 +281,12 @@ def unknown_key(key: str, known: Iterable[str], where: str) -> Fault:
     """The fault of a key that is not there, with the one that was probably meant."""
     known = list(known)
     last = {name.rpartition(".")[2]: name for name in reversed(known)}  # of those of several tables, the first
-    near = [SYNONYMS[key]] if SYNONYMS.get(key) in last else difflib.get_close_matches(key, last, n=1)
-    shown_keys = ", ".join(name for name in known if "." not in name)
-    cure = f"did you mean '{last[near[0]]}'?" if near else f"known keys: {shown_keys or 'none'}"
+    own = [name for name in known if "." not in name]
+    near = [SYNONYMS[key]] if SYNONYMS.get(key) in last else difflib.get_close_matches(key, own, n=1)
+    near = near or difflib.get_close_matches(key, last, n=1, cutoff=0.7)  # in other tables only what is much like it
+    cure = f"did you mean '{last[near[0]]}'?" if near else f"known keys: {', '.join(own) or 'none'}"
+    if key in known:  # dots within quotes
+        cure = f"write {key} without quotes"
     return Fault("RECIPE", f"the recipe key {where + key!r} is unknown", cure, exit=USAGE)
 
 

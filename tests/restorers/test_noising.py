@@ -10,6 +10,7 @@ from pseudohealthy.diffusion.losses import weight
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import Fault
+from pseudohealthy.restorers import restorer_class
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.ddpm import Ddpm
 from pseudohealthy.restorers.noising import Diffusion, OneStep, Walk
@@ -72,3 +73,16 @@ def test_a_start_above_what_was_trained_is_refused_by_the_setting_that_says_so()
     for diffusion, named in (({"levels": 100}, "levels = 100"), ({"max_level": 50}, "max_level = 50")):
         with pytest.raises(Fault, match=rf"walk\.start_levels = 200 lies above restorer\.diffusion\.{named}"):
             Ddpm(size=16, channels=1, network=TINY, diffusion=diffusion, walk={"start_levels": 200})
+
+
+@pytest.mark.parametrize("method, given", [
+    ("guided", {"diffusion": {"target": "clean"}}),
+    ("guided", {"diffusion": Diffusion(target="clean")}),
+    ("guided", {"walk": Walk(start_levels=(500,), draws=2, eta=0.0)}),
+    ("latent", {"walk": {"clip": False}}),
+    ("thor", {"walk": {"draws": 3}}),
+    ("ddim", {"walk": {"eta": 0.5}}),
+])  # fmt: skip
+def test_what_a_method_decides_itself_is_refused_from_python_too(method, given):
+    with pytest.raises(Fault, match=r"is unknown|has no such setting here; leave it out"):
+        restorer_class(method)(size=16, channels=1, **given)

@@ -28,6 +28,7 @@ from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.progress import say
 from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Part, Stack, read, restorations
 from pseudohealthy.restorers.base import Restorer
+from pseudohealthy.runs.changes import same_training
 from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import coerce
 
@@ -88,6 +89,7 @@ class Detector:
         trained = run.recipe.make_map()
         self.changed = run.changed
         if settings:
+            same_training(run.recipe, settings)
             run = replace(run, recipe=copy.deepcopy(run.recipe).set(settings).checked())
         self.run, self.batch, self.settings = run, coerce(batch, Batch, "batch"), tuple(settings)
         self.device = pick_device(device)

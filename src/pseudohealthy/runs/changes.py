@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import torch
 
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.restorers import restorer_class
-from pseudohealthy.runs.migration import renamed
-from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.recipe import Recipe, assigned
 from pseudohealthy.settings import ranges
 
 # Of a restorer: its weights know no others
@@ -48,13 +47,7 @@ def walked(recipe: Recipe, calls: int) -> str:
 
 def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
     """Fault where the settings are wrong, or those of another network or another training."""
-    method = recipe.restorer["name"]
-    networks = restorer_class(method).nested
-    for text in settings:
-        section, *path = text.partition("=")[0].strip().split(".")
-        key = ".".join(renamed(method, tuple(path)))
-        if section == "restorer" and (key in TRAINED or key.partition(".")[0] in networks):
-            raise another(text)
+    same_training(recipe, settings, restorer_class(recipe.restorer["name"]).nested)
     changed = copy.deepcopy(recipe).set(settings).checked()
     with torch.device("meta"):
         models = [one.make_restorer() for one in (recipe, changed)]
@@ -62,6 +55,13 @@ def same_network(recipe: Recipe, settings: Sequence[str]) -> None:
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
     if shapes[0] != shapes[1]:
         raise another(", ".join(settings))
+
+
+def same_training(recipe: Recipe, settings: Sequence[str], networks: Container[str] = ()) -> None:
+    """Fault where settings say what the weights were trained for, or are of these networks."""
+    for text, (section, *path), _ in assigned(settings, recipe.restorer["name"]):
+        if section == "restorer" and (".".join(path) in TRAINED or path[0] in networks):
+            raise another(text)
 
 
 def another(text: str) -> Fault:

@@ -24,6 +24,8 @@ WALK = {"depths": "start_levels", "depth": "start_levels", "steps": "calls"} | {
 SHARED: Names = {
     **{key: ("diffusion", key) for key in DIFFUSION}, **{old: ("walk", new) for old, new in WALK.items()},
 }  # fmt: skip
+ONE_STEP = ("patched", "conditioned", "consensus", "ct-patched")  # methods that never walked level by level
+STEPS = ("steps", "eta", "order", "variance")
 PERCEPTUAL: Names = {"perceptual": ("perceptual", "trunk"), "perceptual_weights": ("perceptual", "weights")}
 
 # Of each method: where a setting of its own went. What stands in no table here kept its name.
@@ -69,6 +71,8 @@ def renamed(method: str, path: Path) -> Path:
         return path
     first, *rest = path
     if not rest:
+        if first in STEPS and method in ONE_STEP:
+            return path  # is refused by the name that was given
         return OWN[method].get(first, SHARED.get(first, path))
     network = UNET.get(rest[0], (rest[0],)) if len(rest) == 1 else tuple(rest)
     if method != "ct-patched":
@@ -88,23 +92,28 @@ def migrated(restorer: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(method, str) or method not in OWN:
         return restorer
     for path, value in leaves(restorer):
-        table, (*tables, last) = found, renamed(method, path)
+        table, (*tables, last) = found, named(method, path, value)
         for depth, name in enumerate(tables):
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
                 where = f"restorer.{'.'.join(tables[: depth + 1])}"
                 raise refusal(where, table, f"a table [{where}]")
-        if last in table:
+        if last in table and (value != {} or not isinstance(table[last], dict)):
             raise Fault("RECIPE", f"restorer.{'.'.join((*tables, last))} is given twice, as {shown(table[last])} and "
                         f"as {shown(value)}", "leave its former name out", exit=USAGE)  # fmt: skip
-        table[last] = value
+        table.setdefault(last, value)
     return found
 
 
+def named(method: str, path: Path, value: Any) -> Path:
+    """The present name of what a recipe gives this value. A table has the name it is given."""
+    return path if isinstance(value, dict) else renamed(method, path)
+
+
 def leaves(table: dict[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every setting with its path; a table without settings says nothing."""
+    """Every setting with its path, and every table without settings."""
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from leaves(value, (*above, key))
         else:
             yield (*above, key), value

@@ -18,7 +18,8 @@ from typing import Any
 
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.marks import File, shown
-from pseudohealthy.runs.migration import migrated, renamed
+from pseudohealthy.runs.migration import Path as Names
+from pseudohealthy.runs.migration import leaves, migrated, named
 from pseudohealthy.settings import build, complete, hints, literal, ranges, refusal, tables, unknown_key
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -69,10 +70,10 @@ class Recipe:
         except (ValueError, RecursionError) as error:  # also of numbers beyond all measure
             said = "".join(c if c.isprintable() else "?" for c in str(error))[:200]
             raise Fault("RECIPE", f"the recipe is not valid TOML: {said}", "correct that line", exit=USAGE) from None
-        known = {"name", "summary", "source", *SECTIONS}
+        known = ("name", "summary", "source", *SECTIONS)
         for key in content:
             if key not in known:
-                raise unknown_key(key, known, "")
+                raise unknown_key(key, [*known, "restorer.network", "restorer.diffusion", "restorer.walk"], "")
         for section in SECTIONS:
             if not isinstance(content.get(section, {}), dict):
                 raise Fault("RECIPE", f"'{section}' is not a table", f"write [{section}] above its keys", exit=USAGE)
@@ -84,33 +85,22 @@ class Recipe:
 
     def set(self, assignments: typing.Iterable[str]) -> Recipe:
         """Apply ``section.key=value`` texts (TOML values; bare words are strings); returns self."""
-        assignments, given = list(assignments), dict[str, str]()
-        named = [
-            text.partition("=")[2].strip() for text in assignments if text.partition("=")[0].strip() == "restorer.name"
-        ]
-        method = named[-1].strip("\"'") if named else str(self.restorer.get("name"))
-        for text in assignments:
-            key, equals, value = text.partition("=")
-            section, *path = key.strip().split(".")
-            if section == "restorer" and path:
-                path = list(renamed(method, tuple(path)))
-            if not equals or section not in SECTIONS or not path:
-                raise Fault(
-                    "RECIPE",
-                    f"'{text}' is not a setting",
-                    f"write SECTION.KEY=VALUE with SECTION one of {', '.join(SECTIONS)}",
-                    exit=USAGE,
-                )
-            name, value = ".".join((section, *path)), value.strip()
-            if given.setdefault(name, value) != value:
-                found = f"{name} is given twice, as {given[name]} and as {value}"
+        assignments, given = list(assignments), dict[Names, Any]()
+        if (method := method_of(assignments)) and "name" not in self.restorer:  # whose names nothing said before
+            self.restorer = migrated(self.restorer | {"name": method})
+        for _text, path, value in assigned(assignments, method or str(self.restorer.get("name"))):
+            name = ".".join(path)
+            if shown(given.setdefault(path, value)) != shown(value):
+                found = f"{name} is given twice, as {shown(given[path])} and as {shown(value)}"
                 raise Fault("RECIPE", found, "give it once", exit=USAGE)
-            table = getattr(self, section)
-            for part in path[:-1]:
+            table = getattr(self, path[0])
+            for depth, part in enumerate(path[1:-1], 2):
                 table = table.setdefault(part, {})
                 if not isinstance(table, dict):
-                    raise unknown_key(name, (), "")
-            table[path[-1]] = literal(value)
+                    cure = f"write {'.'.join(path[:depth])}=VALUE: that setting has none below it"
+                    raise Fault("RECIPE", f"the recipe key '{name}' is unknown", cure, exit=USAGE)
+            if value != {} or not isinstance(table.get(path[-1]), dict):  # a table that says nothing takes nothing away
+                table[path[-1]] = value
         return self
 
     def classes(self) -> dict[str, Any]:
@@ -209,6 +199,31 @@ class Recipe:
         for section in SECTIONS:
             lines += toml_table(section, getattr(self, section), said)
         return "\n".join(lines) + "\n"
+
+
+def method_of(assignments: typing.Iterable[str]) -> str:
+    """The method that ``section.key=value`` texts name, "" for none."""
+    pairs = (text.partition("=") for text in assignments)
+    named = [str(literal(value.strip())) for key, _, value in pairs if key.strip() == "restorer.name"]
+    return named[-1] if named else ""
+
+
+def assigned(assignments: typing.Iterable[str], method: str) -> Iterator[tuple[str, Names, Any]]:
+    """Of ``section.key=value`` texts: each, and the present name and value of every setting it
+    gives; a table gives those in it.
+
+    Fault RECIPE (exit 2) for what is no such text.
+    """
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        section, *path = key.strip().split(".")
+        if not equals or section not in SECTIONS or not path:
+            known = f"SECTION one of {', '.join(SECTIONS)}"
+            raise Fault("RECIPE", f"'{text}' is not a setting", f"write SECTION.KEY=VALUE with {known}", exit=USAGE)
+        found = literal(value.strip())
+        for below, setting in leaves(found) if isinstance(found, dict) and found else [((), found)]:
+            whole = (*path, *below)
+            yield text, (section, *(named(method, whole, setting) if section == "restorer" else whole)), setting
 
 
 def names() -> list[str]:

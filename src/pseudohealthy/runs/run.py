@@ -9,7 +9,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,13 @@ class Run:
                 f"name a folder that `train` wrote, or a model that comes along: {', '.join(models.names())}",
                 exit=BAD_MODEL,
             )
-        run = cls(folder, Recipe.load(folder / "recipe.toml"))
+        with of_run(folder):
+            run = cls(folder, Recipe.load(folder / "recipe.toml"))
         run.record = run.read_json("run.json")
         if not isinstance(run.record, dict):
             raise Fault("RUN_CORRUPT", f"'{folder.name}' has no run.json", "restore it from a copy", exit=BAD_MODEL)
-        try:
+        with of_run(folder):
             run.recipe.resolved()  # somebody may have edited it
-        except Fault as fault:
-            found = f"recipe.toml of '{folder.name}': {fault.message}"
-            raise Fault(fault.code, found, fault.cure, exit=BAD_MODEL) from None
         return run
 
     def own(self) -> Run:
@@ -161,6 +160,16 @@ class Run:
                         "restore them from a copy", exit=BAD_MODEL)  # fmt: skip
         restorer.load_state_dict(tensors)
         return restorer.eval().requires_grad_(False), sha256
+
+
+@contextmanager
+def of_run(folder: Path) -> Iterator[None]:
+    """Within: a fault of the recipe is one of this run (exit 5)."""
+    try:
+        yield
+    except Fault as fault:
+        found = f"recipe.toml of '{folder.name}': {fault.message}"
+        raise Fault(fault.code, found, fault.cure, exit=BAD_MODEL) from None
 
 
 def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pseudohealthy.io.output_folder import claim
 from pseudohealthy.processes import World, join
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.runs import pseudonyms
+from pseudohealthy.runs.changes import same_training
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
 from pseudohealthy.training import finish, memory, plane_cache, plane_store
@@ -149,6 +150,7 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
                 "only map.* and restorer.* can be changed",
                 exit=USAGE,
             )
+    same_training(opened.recipe, settings)
     opened.recipe.set(settings)
     pseudonyms.namer(opened)  # a salt that is gone is said now, not when everything is done
     world = join(device)
