@@ -31,7 +31,7 @@ def test_continuous_integration_checks_tests_and_asks_others():
 def test_the_suite_asks_nobody_else_and_every_command_lists_what_it_skips():
     assert " -m" not in recipe("test"), "what is left out stands in pyproject.toml"
     (options,) = re.findall(r'^addopts = "(.*)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
-    assert "-m 'not slow and not services'" in options and "-rs" in options.split()
+    assert "-m 'not slow and not services'" in options and "-rfEs" in options.split()
     assert "-m services" in recipe("test-services")
 
 
