@@ -150,21 +150,29 @@ def checked(init: Any) -> Any:
     @functools.wraps(init)
     def within(self: Any, *args: Any, **given: Any) -> None:
         known, name = hints(init), type(self).__name__
+        asked = type(self).__init__ is within  # else a subclass hands on what it has decided itself
         for key, value in given.items():
-            hidden = hidden_in(type(self), key) if type(self).__init__ is within else ()
-            if is_table(known.get(key)) and isinstance(value, dict):
-                given[key] = filled(init, key, value, f"{name}.{key}", hidden)
-            else:
+            if not is_table(known.get(key)):
                 given[key] = coerce(value, known.get(key, object), f"{name}.{key}")
-            for setting in hidden if is_table(known.get(key)) else ():
-                if (found := getattr(given[key], setting)) != getattr(
-                    inspect.signature(init).parameters[key].default, setting
-                ):
-                    what = f"{name}.{key}.{setting} = {shown(found)}: '{key}' has no such setting here"
-                    raise Fault("RECIPE", what, "leave it out: the method itself says it", exit=USAGE)
+                continue
+            hidden = hidden_in(type(self), key) if asked else ()
+            given[key] = table_of(init, key, value, f"{name}.{key}", hidden)
         init(self, *args, **given)
 
     return within
+
+
+def table_of(init: Any, key: str, value: Any, where: str, hidden: Iterable[str]) -> Any:
+    """The table `key` of a constructor, given as a dict or whole. Fault RECIPE (exit 2) where it
+    says what the method decides itself."""
+    if isinstance(value, dict):
+        return filled(init, key, value, where, hidden)
+    value, default = coerce(value, hints(init)[key], where), inspect.signature(init).parameters[key].default
+    for setting in hidden:
+        if getattr(value, setting) != getattr(default, setting):
+            what = f"{where}.{setting} = {shown(getattr(value, setting))}: '{key}' has no such setting here"
+            raise Fault("RECIPE", what, "leave it out: the method itself says it", exit=USAGE)
+    return value
 
 
 def filled(init: Any, key: str, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()) -> Any:

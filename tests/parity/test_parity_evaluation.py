@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from confusion import confusion, published_anoddpm, published_behrendt
 
 from pseudohealthy.evaluation.protocols import behrendt, boxes, thor, wolleb
 from pseudohealthy.evaluation.restoration import psnr
 from pseudohealthy.maps import volume_filters
 from pseudohealthy.metrics import thresholds
-from pseudohealthy.metrics.confusion import confusion, published_anoddpm, published_behrendt
 from pseudohealthy.metrics.curves import average_precision, curve, dice
 
 

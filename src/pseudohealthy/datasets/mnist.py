@@ -21,6 +21,7 @@ import numpy as np
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.io.idx import idx, idx_shape
 
 TRAIN, TEST = 60_000, 10_000
 
@@ -47,7 +48,6 @@ def prepare_splotched(
     """Clean digits to train, ``clean`` untouched and ``splotched`` corrupted digits to test; the
     latter and their masks are written below ``out/splotched``."""
     from pseudohealthy.anomalies.phantoms import splotch
-    from pseudohealthy.io.idx import idx
 
     train, test = _find(source, "train"), _find(source, "t10k")
     cases = _training(source, train, seed, limit, val)
@@ -103,8 +103,6 @@ def _find(source: Path, part: str) -> Path:
 
 
 def _count(images: Path) -> int:
-    from pseudohealthy.io.idx import idx_shape
-
     return idx_shape(images)[0]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -36,10 +36,8 @@ from pseudohealthy.io.dicom_pixels import (
 )
 from pseudohealthy.io.dicom_series import PROJECTIONS
 from pseudohealthy.io.scan import Scan, finite
+from pseudohealthy.io.source import Source
 from pseudohealthy.io.turn import Turn, turned
-
-if TYPE_CHECKING:
-    from pseudohealthy.io.source import Source
 
 __all__ = ["LPS_TO_RAS", "REGULAR", "DicomOrigin", "read"]
 

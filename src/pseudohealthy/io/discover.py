@@ -25,6 +25,7 @@ from pseudohealthy.formats import (
 from pseudohealthy.io import names
 from pseudohealthy.io.bounded import blank
 from pseudohealthy.io.distinct import distinct
+from pseudohealthy.io.idx import idx_shape
 from pseudohealthy.io.names import NAMES, natural, safe
 from pseudohealthy.io.source import Origin, Skipped, Source, Survey
 
@@ -261,8 +262,6 @@ def _foreign(name: str) -> str:
 
 
 def _idx(path: Path, item: int | None) -> Survey:
-    from pseudohealthy.io.idx import idx_shape
-
     try:
         shape = idx_shape(path)
     except Fault as fault:

@@ -8,7 +8,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,7 @@ from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.bounded import Bounded
 from pseudohealthy.io.raster import DEFLATE, RasterOrigin
 from pseudohealthy.io.scan import Scan, finite
-
-if TYPE_CHECKING:
-    from pseudohealthy.io.source import Source
+from pseudohealthy.io.source import Source
 
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 

@@ -14,7 +14,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -23,10 +23,8 @@ from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.bounded import looks_like
 from pseudohealthy.io.scan import Scan, as_float, finite, invertible, of_a_patient, same_grid
+from pseudohealthy.io.source import Source
 from pseudohealthy.io.turn import PLANES, Turn, acquired, turn_to
-
-if TYPE_CHECKING:
-    from pseudohealthy.io.source import Source
 
 GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
 UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}  # of xyzt_units; else mm

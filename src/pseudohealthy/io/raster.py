@@ -7,7 +7,7 @@ import warnings as python_warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,7 @@ from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.bounded import Bounded, looks_like
 from pseudohealthy.io.mask import drawn
 from pseudohealthy.io.scan import Scan, as_float, finite, luminance
-
-if TYPE_CHECKING:
-    from pseudohealthy.io.source import Source
+from pseudohealthy.io.source import Source
 
 MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
 # Pixels a byte of a file can stand for at most. Deflate makes 1032 bytes of one, each of 8 one-bit

@@ -1,5 +1,5 @@
-"""Counts of right and wrong, under their right names, and what two published evaluations called
-them."""
+"""Counts of right and wrong under their right names, and what two released evaluations called them:
+no command of ours prints the latter, the vectors hold them."""
 
 from __future__ import annotations
 
