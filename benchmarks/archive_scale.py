@@ -65,7 +65,9 @@ def make_inputs(folder: Path, count: int) -> dict[str, str]:
     made = folder / ".contents"
     originals: dict[tuple[str, int], list[Path]] = {}
     for number in range(CONTENTS):
-        volume, _, affine = head(np.random.default_rng(number), shape=(4, 24, 24), lesion=0.4 if number % 2 else None)
+        volume, _, affine = head(
+            np.random.default_rng(number), shape=(4, 24, 24), lesion=0.4 if number % 2 else None
+        )
         volume = volume[1:3]
         (made / str(number)).mkdir(parents=True)
         originals["nifti", number] = [nifti(made / f"{number}.nii.gz", volume, affine)]
@@ -83,7 +85,9 @@ def make_inputs(folder: Path, count: int) -> dict[str, str]:
             if kind == "dicom":  # a series of its own: another UID of the same length
                 uid = pydicom.dcmread(path, specific_tags=["SeriesInstanceUID"]).SeriesInstanceUID
                 own = f"{uid[:-7]}1{index:06d}"
-                (place / path.name).write_bytes(path.read_bytes().replace(uid.encode(), own.encode()))
+                (place / path.name).write_bytes(
+                    path.read_bytes().replace(uid.encode(), own.encode())
+                )
                 name = series_id(own)
             else:
                 shutil.copyfile(path, f"{place}{'.png' if kind == 'png' else '.nii.gz'}")
@@ -113,7 +117,11 @@ def make_run(folder: Path) -> Path:
         "cpu",
         "--quiet",
     ]
-    subprocess.run([sys.executable, "-m", "pseudohealthy", *map(str, line)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "pseudohealthy", *map(str, line)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return folder / "run"
 
 
@@ -173,9 +181,18 @@ def follow(line: list[str], out: Path, kill_at: int | None) -> dict[str, Any]:
         text = said.read().decode(errors="replace")
     fresh = [s for s in samples if s[1] > before] or [(0.0, before, 0.0, 0.0)]
     first, last = fresh[0], next(s for s in fresh if s[1] == fresh[-1][1])
-    return {"exit": code, "said": text[-2000:], "samples": samples, "before": before, "cases": len(cases_in(out)) - before,
-            "seconds": time.monotonic() - begun, "first": first, "last": last, "cpu_s": samples[-1][3] if samples else 0.0,
-            "peak_mb": max((s[2] for s in samples), default=0.0)}  # fmt: skip
+    return {
+        "exit": code,
+        "said": text[-2000:],
+        "samples": samples,
+        "before": before,
+        "cases": len(cases_in(out)) - before,
+        "seconds": time.monotonic() - begun,
+        "first": first,
+        "last": last,
+        "cpu_s": samples[-1][3] if samples else 0.0,
+        "peak_mb": max((s[2] for s in samples), default=0.0),
+    }
 
 
 def slope(samples: list[tuple[float, int, float, float]], before: int) -> float | None:
@@ -194,8 +211,21 @@ def measure(
     contents = make_inputs(folder / "in", count)
     run = run or make_run(folder)
     out = folder / "out"
-    line = [sys.executable, "-m", "pseudohealthy", "detect", str(run), str(folder / "in"), "--out", str(out),
-            "--device", "cpu", "--kinds", *kinds, *more]  # fmt: skip
+    line = [
+        sys.executable,
+        "-m",
+        "pseudohealthy",
+        "detect",
+        str(run),
+        str(folder / "in"),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--kinds",
+        *kinds,
+        *more,
+    ]
     legs, wrong, kept = [], [], {}
     for leg in range(kills + 1):
         kill_at = None if leg == kills else count * (leg + 1) // (kills + 1)
@@ -203,7 +233,9 @@ def measure(
         now = finished(out)
         again = [str(path) for path, state in kept.items() if now.get(path) != state]
         if again:
-            wrong.append(f"{len(again)} files of finished cases changed or lost, such as {again[0]}")
+            wrong.append(
+                f"{len(again)} files of finished cases changed or lost, such as {again[0]}"
+            )
         kept = now
     if legs[-1]["exit"] != 0:
         wrong.append(f"exit {legs[-1]['exit']}: {legs[-1]['said']}")
@@ -215,13 +247,24 @@ def measure(
     if left:
         wrong.append(f"{len(left)} temporary files are left")
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
-    tables = {name: (out / name).stat().st_size / 1e6 for name in ("findings.csv", "findings.json", "report.html")
-              if (out / name).is_file()}  # fmt: skip
+    tables = {
+        name: (out / name).stat().st_size / 1e6
+        for name in ("findings.csv", "findings.json", "report.html")
+        if (out / name).is_file()
+    }
     return {
-        "inputs": count, "kinds": kinds, "wrong": wrong, "files": len(sizes), "written_mb": sum(sizes) / 1e6, "tables_mb": tables,
-        "legs": [{k: v for k, v in leg.items() if k not in ("samples", "said")}
-                 | {"mb_per_1000": slope(leg["samples"], leg["before"])} for leg in legs],
-    }  # fmt: skip
+        "inputs": count,
+        "kinds": kinds,
+        "wrong": wrong,
+        "files": len(sizes),
+        "written_mb": sum(sizes) / 1e6,
+        "tables_mb": tables,
+        "legs": [
+            {k: v for k, v in leg.items() if k not in ("samples", "said")}
+            | {"mb_per_1000": slope(leg["samples"], leg["before"])}
+            for leg in legs
+        ],
+    }
 
 
 def check_rows(out: Path, contents: dict[str, str]) -> list[str]:
@@ -236,10 +279,14 @@ def check_rows(out: Path, contents: dict[str, str]) -> list[str]:
         wrong.append(f"{len(bad)} rows are {bad[0]['status']}: {bad[0]['warnings']}")
     scores: dict[str, set[str]] = {}
     for row in rows:
-        scores.setdefault(contents.get(row["case_id"], "?"), set()).add(f"{float(row['score'] or 'nan'):.4f}")
+        scores.setdefault(contents.get(row["case_id"], "?"), set()).add(
+            f"{float(row['score'] or 'nan'):.4f}"
+        )
     unlike = [content for content, found in scores.items() if len(found) > 1]
     if unlike:
-        wrong.append(f"copies of {unlike[0]} have different scores: {sorted(scores[unlike[0]])[:4]}")
+        wrong.append(
+            f"copies of {unlike[0]} have different scores: {sorted(scores[unlike[0]])[:4]}"
+        )
     if sorted(cases_in(out)) != sorted(contents):
         wrong.append("folders of cases and inputs differ")
     return wrong
@@ -248,37 +295,48 @@ def check_rows(out: Path, contents: dict[str, str]) -> list[str]:
 def main() -> int:
     arguments = sys.argv[1:]
     more = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("count", type=int)
     parser.add_argument("--kinds", nargs="+", default=["json"])
     parser.add_argument("--kills", type=int, default=2)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    given = parser.parse_args(
+        arguments[: arguments.index("--")] if "--" in arguments else arguments
+    )
     with tempfile.TemporaryDirectory(prefix="archive-scale-") as folder:
         found = measure(given.count, Path(folder), given.kinds, given.kills, given.run, more)
     if given.json:
         print(json.dumps(found))
         return int(bool(found["wrong"]))
     print(
-        f"{found['inputs']:,} inputs, kinds {' '.join(found['kinds'])}, killed {given.kills} times, {os.cpu_count()} CPU cores"
+        f"{found['inputs']:,} inputs, kinds {' '.join(found['kinds'])}, killed {given.kills} times,"
+        f" {os.cpu_count()} CPU cores"
     )
-    print(f"{'leg':>4} {'cases':>7} {'cases/s':>8} {'CPU ms/case':>12} {'start CPU s':>12} {'end CPU s':>10} {'peak MB':>8} "
-          f"{'MB per 1,000 cases':>19}")  # fmt: skip
+    print(
+        f"{'leg':>4} {'cases':>7} {'cases/s':>8} {'CPU ms/case':>12} {'start CPU s':>12}"
+        f" {'end CPU s':>10} {'peak MB':>8} {'MB per 1,000 cases':>19}"
+    )
     for number, leg in enumerate(found["legs"], 1):
         (begun, early, _, cpu), (ended, late, _, spent) = leg["first"], leg["last"]
         rate, each = "-", "-"
         if late > early:
-            rate, each = f"{(late - early) / (ended - begun):.1f}", f"{1000 * (spent - cpu) / (late - early):.1f}"
+            rate = f"{(late - early) / (ended - begun):.1f}"
+            each = f"{1000 * (spent - cpu) / (late - early):.1f}"
         growth = "-" if leg["mb_per_1000"] is None else f"{leg['mb_per_1000']:+.2f}"
         end = f"{leg['cpu_s'] - spent:.1f}" if leg["exit"] == 0 else "killed"
         print(
-            f"{number:4d} {leg['cases']:7,} {rate:>8} {each:>12} {cpu:12.1f} {end:>10} {leg['peak_mb']:8.0f} {growth:>19}"
+            f"{number:4d} {leg['cases']:7,} {rate:>8} {each:>12} {cpu:12.1f} {end:>10}"
+            f" {leg['peak_mb']:8.0f} {growth:>19}"
         )
     shown = ", ".join(f"{name} {size:.2f} MB" for name, size in found["tables_mb"].items())
     print(f"{found['files']:,} files, {found['written_mb']:.1f} MB; {shown}")
     print(
-        "every input has its row, nothing lost, nothing done twice" if not found["wrong"] else "\n".join(found["wrong"])
+        "every input has its row, nothing lost, nothing done twice"
+        if not found["wrong"]
+        else "\n".join(found["wrong"])
     )
     return int(bool(found["wrong"]))
 

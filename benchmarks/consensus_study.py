@@ -43,7 +43,9 @@ class Split:
 
     def __init__(self, store: PlaneStore, name: str):
         self.rows = store.select(name)
-        self.images, foreground, masks = store.images(self.rows), store.foreground(self.rows), store.masks(self.rows)
+        self.images = store.images(self.rows)
+        foreground = store.foreground(self.rows)
+        masks = store.masks(self.rows)
         assert masks is not None, "the cases have no masks"
         self.masks, self.inside = masks, SCORE.inside(foreground).bool()
         self.labels = masks.flatten(1).any(1).numpy()
@@ -63,11 +65,17 @@ class Split:
                 for level in LEVELS:
                     noise = draw.fork(f"depth {level}").repeat(max(DRAWS))
                     x = images.repeat_interleave(max(DRAWS), 0)
-                    x = model.denoiser(model.denoiser.noised(x, noise(x), level), level).clean.float().clamp(-1, 1)
+                    x = (
+                        model.denoiser(model.denoiser.noised(x, noise(x), level), level)
+                        .clean.float()
+                        .clamp(-1, 1)
+                    )
                     found = images[:, None] - x.unflatten(0, (-1, max(DRAWS)))
                     parts.setdefault(("one", level), []).append(found[:, 0])
                     for draws in DRAWS:
-                        parts.setdefault((level, draws), []).append(smooth(found[:, :draws].mean(1), SIGMA).half())
+                        parts.setdefault((level, draws), []).append(
+                            smooth(found[:, :draws].mean(1), SIGMA).half()
+                        )
                 for level, steps in WALKS:
                     x = model.denoiser.noised(images, draw.fork("walk").noise(images), level)
                     x = sample(model.denoiser, x, walk(level, 0, steps), clip=True).float()
@@ -91,10 +99,17 @@ class Split:
         keep = self.inside | self.masks
         found: dict[str, list[float | None]] = {}
         scores = np.array([SCORE.score_of(m, i) for m, i in zip(maps, self.inside, strict=True)])
-        voxels = [(maps[i][keep[i]].numpy(), self.masks[i][keep[i]].numpy()) for i in range(len(maps))]
+        voxels = [
+            (maps[i][keep[i]].numpy(), self.masks[i][keep[i]].numpy()) for i in range(len(maps))
+        ]
         planes = [(scores[i : i + 1], self.labels[i : i + 1]) for i in range(len(maps))]
-        for name, key, pairs in (("voxel AP", "average_precision", voxels), ("plane AUROC", "auroc", planes)):
-            whole = curve(np.concatenate([s for s, _ in pairs]), np.concatenate([y for _, y in pairs]))
+        for name, key, pairs in (
+            ("voxel AP", "average_precision", voxels),
+            ("plane AUROC", "auroc", planes),
+        ):
+            whole = curve(
+                np.concatenate([s for s, _ in pairs]), np.concatenate([y for _, y in pairs])
+            )
             found[name] = [getattr(whole, key), None, None]
             if intervals:
                 table = bootstrap.Histograms(whole, int(self.patients.max()) + 1)
@@ -110,7 +125,8 @@ def healthy(split: Split, key: tuple, by: str) -> tuple[Tensor | float, Tensor |
     if by == "none":
         return 0.0, 1.0
     rows = torch.as_tensor(~split.labels)
-    gathered, model = HealthyResiduals(), Restorer(size=split.images.shape[-1], channels=split.images.shape[1])
+    gathered = HealthyResiduals()
+    model = Restorer(size=split.images.shape[-1], channels=split.images.shape[1])
     gathered.add(split.residuals[key][rows].float(), split.inside[rows])
     gathered.fill(model, "pixel" if by == "pixel" else "level")
     return model.residual_mean, model.residual_spread
@@ -118,9 +134,13 @@ def healthy(split: Split, key: tuple, by: str) -> tuple[Tensor | float, Tensor |
 
 def maps_of(split: Split, validation: Split) -> dict[tuple[str, int], Tensor]:
     """(what it is, network calls) -> maps (N, S, S)."""
-    found: dict[tuple[str, int], Tensor] = {("intensity, smoothed", 0): smooth(split.images + 1, SIGMA).mean(1)}
+    found: dict[tuple[str, int], Tensor] = {
+        ("intensity, smoothed", 0): smooth(split.images + 1, SIGMA).mean(1)
+    }
     for level in (250, 400):
-        found[f"|residual| of one estimate, level {level}", 1] = split.residuals["one", level].abs().sum(1)
+        found[f"|residual| of one estimate, level {level}", 1] = (
+            split.residuals["one", level].abs().sum(1)
+        )
     for level, steps in WALKS:
         residual = split.residuals["walk", level, steps]
         found[f"|residual| of DDIM from {level}, {steps} steps", steps] = residual.abs().sum(1)
@@ -128,9 +148,12 @@ def maps_of(split: Split, validation: Split) -> dict[tuple[str, int], Tensor]:
             smooth(residual, SIGMA).clamp(min=0).sum(1)
         )
     for level, steps in ENCODED:
-        residual, name = split.residuals["encoded", level, steps], f"encoded by DDIM to {level}, {steps} steps each way"
+        residual = split.residuals["encoded", level, steps]
+        name = f"encoded by DDIM to {level}, {steps} steps each way"
         found[f"|residual|, {name}", 2 * steps] = residual.abs().sum(1)
-        found[f"positive smoothed residual, {name}", 2 * steps] = smooth(residual, SIGMA).clamp(min=0).sum(1)
+        found[f"positive smoothed residual, {name}", 2 * steps] = (
+            smooth(residual, SIGMA).clamp(min=0).sum(1)
+        )
     for levels, draws, by in itertools.product(SETS, DRAWS, ("none", "level", "pixel")):
         total = torch.zeros_like(split.images)
         for level in levels:
@@ -142,13 +165,17 @@ def maps_of(split: Split, validation: Split) -> dict[tuple[str, int], Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     run = Run.open(arguments.run)
-    store = build_cache(load(arguments.data), run.recipe.make_canvas(), arguments.run / "study-planes")
+    store = build_cache(
+        load(arguments.data), run.recipe.make_canvas(), arguments.run / "study-planes"
+    )
     model, _ = run.restorer()
     splits = {name: Split(store, name) for name in ("val", "test")}
     for split in splits.values():
@@ -158,19 +185,30 @@ def main() -> None:
         for key, maps in maps_of(split, splits["val"]).items():
             found.setdefault(key, {})[name] = split.figures(maps, intervals=name == "test")
     for key in sorted(key for key in splits["test"].residuals if isinstance(key[0], str)):
-        print(f"lesion-free tissue changed by {splits['test'].changed(key):.4f} of the range: {key}")
+        print(
+            f"lesion-free tissue changed by {splits['test'].changed(key):.4f} of the range: {key}"
+        )
     best = max(found, key=lambda key: found[key]["val"]["voxel AP"][0])
     test = splits["test"]
-    print(f"{len(test.rows)} test planes of {test.patients.max() + 1} patients, {test.labels.sum()} with lesion; "
-          f"voxel prevalence {test.masks[test.inside | test.masks].float().mean():.4f}")  # fmt: skip
+    print(
+        f"{len(test.rows)} test planes of {test.patients.max() + 1} patients, {test.labels.sum()}"
+        f" with lesion; voxel prevalence {test.masks[test.inside | test.masks].float().mean():.4f}"
+    )
     print("test voxel AP [95 %]    plane AUROC [95 %]      validation AP  calls  what")
     for key, row in sorted(found.items(), key=lambda item: -item[1]["test"]["voxel AP"][0]):
-        cells = "  ".join("{:.3f} [{:.2f}, {:.2f}]".format(*row["test"][name]) for name in ("voxel AP", "plane AUROC"))
+        cells = "  ".join(
+            "{:.3f} [{:.2f}, {:.2f}]".format(*row["test"][name])
+            for name in ("voxel AP", "plane AUROC")
+        )
         print(
-            f"{cells}  {row['val']['voxel AP'][0]:13.3f}  {key[1]:5}  {key[0]}{'  <- validation' if key == best else ''}"
+            f"{cells}  {row['val']['voxel AP'][0]:13.3f}  {key[1]:5} "
+            f" {key[0]}{'  <- validation' if key == best else ''}"
         )
     if arguments.out:
-        rows = [{"what": key[0], "calls": key[1], "chosen": key == best, **row} for key, row in found.items()]
+        rows = [
+            {"what": key[0], "calls": key[1], "chosen": key == best, **row}
+            for key, row in found.items()
+        ]
         arguments.out.write_text(json.dumps(rows, indent=1))
 
 

@@ -53,12 +53,16 @@ from pseudohealthy.training.plane_store import plane_labels
 
 DEPTHS = (151, 250, 350, 450)
 SIGMAS = (1.5, 3.0)
-BHSD_HU = 300  # its pictures show 0 to 300 HU: brain tissue then has a median of 38, and blood of 62
+BHSD_HU = (
+    300  # its pictures show 0 to 300 HU: brain tissue then has a median of 38, and blood of 62
+)
 RULERS = ("area of tissue", "mean brightness", "bright area", "sulci: local contrast")
 
 
 @torch.no_grad()
-def twins(detector: Detector, planes: Tensor, keys: list, depths: tuple[int, ...], draws: int) -> Tensor:
+def twins(
+    detector: Detector, planes: Tensor, keys: list, depths: tuple[int, ...], draws: int
+) -> Tensor:
     """Healthy twins (N, C, S, S) averaged over levels and draws; the background is restored,
     too."""
     model = detector.restorer
@@ -67,7 +71,9 @@ def twins(detector: Detector, planes: Tensor, keys: list, depths: tuple[int, ...
     for start in range(0, len(planes), 8):
         part = slice(start, start + 8)
         with torch.autocast("cpu", torch.bfloat16):
-            parts.append(model.restore(planes[part], Draw(detector.run.seed, keys[part])).healthy.float())
+            parts.append(
+                model.restore(planes[part], Draw(detector.run.seed, keys[part])).healthy.float()
+            )
     return torch.cat(parts)
 
 
@@ -81,7 +87,9 @@ def pixel_scores(residual: Tensor, inside: Tensor, prefix: str) -> dict[str, np.
             top = AnomalyMap(score="top", share=share)
             name = f"{prefix}, sigma {sigma:g}, top {share:.0%}"
             found[name] = np.array([top.score_of(m, i) for m, i in zip(maps, inside, strict=True)])
-        found[f"{prefix}, sigma {sigma:g}, largest region"] = largest_region_mass(maps, inside.bool(), 0.1).numpy()
+        found[f"{prefix}, sigma {sigma:g}, largest region"] = largest_region_mass(
+            maps, inside.bool(), 0.1
+        ).numpy()
     return found
 
 
@@ -94,7 +102,9 @@ def control_residuals(detector: Detector, planes: Tensor, foreground: Tensor) ->
     light = (planes.mean(1) + 1) / 2
     mean = (light * foreground).flatten(1).sum(1) / foreground.flatten(1).sum(1).clamp(min=1)
     model = detector.restorer
-    z = (planes - model.healthy_mean) / (model.healthy_spread + control_restorers(model)["z-score"].floor)
+    z = (planes - model.healthy_mean) / (
+        model.healthy_spread + control_restorers(model)["z-score"].floor
+    )
     return {
         "control: brightness": planes + 1,
         "control: brightness less its mean": planes + 1 - 2 * mean[:, None, None, None],
@@ -115,11 +125,15 @@ def our_residuals(planes: Tensor, each: dict[int, Tensor]) -> dict[str, Tensor]:
         ("levels 250 to 450", (each[250] + each[350] + each[450]) / 3),
     ):
         found[name] = planes - twin
-        found[f"{name}, less its mirror"] = mirror_residual(planes - twin, planes, sigma=planes.shape[-1] / 64)
+        found[f"{name}, less its mirror"] = mirror_residual(
+            planes - twin, planes, sigma=planes.shape[-1] / 64
+        )
     return found
 
 
-def score_case(detector: Detector, untrained: Detector | None, planes: Tensor, foreground: Tensor, keys: list) -> dict:
+def score_case(
+    detector: Detector, untrained: Detector | None, planes: Tensor, foreground: Tensor, keys: list
+) -> dict:
     """name -> score (D,) of every plane of one patient."""
     inside = AnomalyMap(erode=2).inside(foreground)
     area = foreground.flatten(1).sum(1).clamp(min=1)
@@ -128,9 +142,13 @@ def score_case(detector: Detector, untrained: Detector | None, planes: Tensor, f
         "area of tissue": foreground.flatten(1).sum(1).float().numpy(),
         "mean brightness": ((light * foreground).flatten(1).sum(1) / area).numpy(),
         "bright area": ((light > 0.7) * inside).flatten(1).mean(1).numpy(),
-        "sulci: local contrast": (((planes - smooth(planes, 2.0)).abs().mean(1) * inside).flatten(1).sum(1)
-                                  / inside.flatten(1).sum(1).clamp(min=1)).numpy(),
-    }  # fmt: skip
+        "sulci: local contrast": (
+            (
+                ((planes - smooth(planes, 2.0)).abs().mean(1) * inside).flatten(1).sum(1)
+                / inside.flatten(1).sum(1).clamp(min=1)
+            ).numpy()
+        ),
+    }
     for name, residual in control_residuals(detector, planes, foreground).items():
         found |= pixel_scores(residual, inside, name)
     found["control: zero network, all pixels"] = planes.abs().flatten(1).mean(1).numpy()
@@ -141,8 +159,9 @@ def score_case(detector: Detector, untrained: Detector | None, planes: Tensor, f
     each = {depth: twins(detector, planes, keys, (depth,), 1) for depth in DEPTHS}
     published = (planes - each[151]).abs().mean(1)
     found["published: t = 150, one draw, all pixels"] = published.flatten(1).mean(1).numpy()
-    found["published, inside the skull only"] = ((published * inside).flatten(1).sum(1)
-                                                 / inside.flatten(1).sum(1).clamp(min=1)).numpy()  # fmt: skip
+    found["published, inside the skull only"] = (
+        (published * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
+    ).numpy()
     for name, residual in our_residuals(planes, each).items():
         found |= pixel_scores(residual, inside, name)
     return found
@@ -160,23 +179,31 @@ def elsewhere(runs: list[Path], folder: Path, out: Path) -> dict[str, float]:
         for case in listed:
             picture = io.read_image(case.image, folder)
             truth = io.read_mask(case.mask, folder, picture)
-            scan = Scan.from_array(picture.voxels * (BHSD_HU / 255), name=case.case_id)  # tissue then lies at 38 HU
+            # Tissue then lies at 38 HU.
+            scan = Scan.from_array(picture.voxels * (BHSD_HU / 255), name=case.case_id)
             fitted = detector.canvas.fit(scan, mask=truth)
-            planes, foreground, keys = fitted.planes, fitted.foreground, plane_keys(range(len(fitted.planes)))
+            planes = fitted.planes
+            foreground = fitted.foreground
+            keys = plane_keys(range(len(fitted.planes)))
             inside = AnomalyMap(erode=2).inside(foreground)
             seen = inside[0].bool().numpy()
             each = {depth: twins(detector, planes, keys, (depth,), 1) for depth in DEPTHS[1:]}
-            residuals = control_residuals(detector, planes, foreground) | our_residuals(planes, each)
+            residuals = control_residuals(detector, planes, foreground) | our_residuals(
+                planes, each
+            )
             for name, residual in residuals.items():
                 for sigma in SIGMAS:
                     values = map_of(residual, inside, sigma)[0].numpy()[seen]
                     maps.setdefault(f"{name}, sigma {sigma:g}", []).append(values)
             truths.append(fitted.mask[0].numpy()[seen])
         for name, values in maps.items():
-            found.setdefault(name, []).append(curve(np.concatenate(values), np.concatenate(truths)).average_precision)
+            found.setdefault(name, []).append(
+                curve(np.concatenate(values), np.concatenate(truths)).average_precision
+            )
     chance = np.concatenate(truths).mean()
     print(
-        f"on BHSD, {len(listed)} slices of {len({c.patient_id for c in listed})} volumes, voxel AP (chance {chance:.3f}):"
+        f"on BHSD, {len(listed)} slices of {len({c.patient_id for c in listed})} volumes, voxel AP"
+        f" (chance {chance:.3f}):"
     )
     means = {name: float(np.mean(values)) for name, values in found.items()}
     for name in sorted(means, key=means.__getitem__, reverse=True):
@@ -204,13 +231,25 @@ def collect(run: Path, data: Path, controls_only: bool) -> list[dict]:
             fitted.foreground,
             plane_keys(range(len(fitted.planes))),
         )
-        rows.append({"split": case.split, "patient": case.patient_id, "labels": np.array(labels), "scores": found})
-        print(f"{case.patient_id} {case.split}: {len(labels)} slices, {sum(labels)} bleed, "
-              f"{time.perf_counter() - begun:.0f} s", flush=True)  # fmt: skip
+        rows.append(
+            {
+                "split": case.split,
+                "patient": case.patient_id,
+                "labels": np.array(labels),
+                "scores": found,
+            }
+        )
+        print(
+            f"{case.patient_id} {case.split}: {len(labels)} slices, {sum(labels)} bleed, "
+            f"{time.perf_counter() - begun:.0f} s",
+            flush=True,
+        )
     return rows
 
 
-def auroc(rows: list[dict], name: str, keep: list[np.ndarray] | None = None) -> tuple[float, np.ndarray]:
+def auroc(
+    rows: list[dict], name: str, keep: list[np.ndarray] | None = None
+) -> tuple[float, np.ndarray]:
     """(AUROC of slices, of every resample of patients)."""
     keep = keep or [np.ones(len(row["labels"]), bool) for row in rows]
     scores = [row["scores"][name][k] for row, k in zip(rows, keep, strict=True)]
@@ -243,7 +282,10 @@ def choose(val: list[dict], test: list[dict], names: list[str], called: str) -> 
 def table(rows: list[dict]) -> list[dict]:
     """A row per score: all slices; slices that show much brain (at least .7 of the patient's
     largest section); patients."""
-    much = [row["scores"]["area of tissue"] >= 0.7 * row["scores"]["area of tissue"].max() for row in rows]
+    much = [
+        row["scores"]["area of tissue"] >= 0.7 * row["scores"]["area of tissue"].max()
+        for row in rows
+    ]
     found = []
     for name in rows[0]["scores"]:
         entry: dict = {"score": name, "patients": patient_auroc(rows, name)}
@@ -259,16 +301,24 @@ def table(rows: list[dict]) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pairs", nargs="+", help="RUN=DATA of each fold")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--elsewhere", type=Path, metavar="CT_MASKS")
-    parser.add_argument("--controls", action="store_true", help="what can be had without a network, in a minute")
+    parser.add_argument(
+        "--controls", action="store_true", help="what can be had without a network, in a minute"
+    )
     arguments = parser.parse_args()
     starred = [CHOSEN, CONTROL]
     if arguments.elsewhere:
         with tempfile.TemporaryDirectory() as folder:
-            means = elsewhere([Path(pair.split("=")[0]) for pair in arguments.pairs], arguments.elsewhere, Path(folder))
+            means = elsewhere(
+                [Path(pair.split("=")[0]) for pair in arguments.pairs],
+                arguments.elsewhere,
+                Path(folder),
+            )
         for control in (False, True):
             among = [name for name in means if name.startswith("control") == control]
             starred.append(f"{max(among, key=means.__getitem__)}, top 1%")
@@ -278,7 +328,9 @@ def main() -> None:
     # more threads.
     with ProcessPoolExecutor(len(arguments.pairs), multiprocessing.get_context("spawn")) as pool:
         several = [[*map(Path, pair.split("=", 1))] for pair in arguments.pairs]
-        collected = list(pool.map(collect, *zip(*several, strict=True), [arguments.controls] * len(several)))
+        collected = list(
+            pool.map(collect, *zip(*several, strict=True), [arguments.controls] * len(several))
+        )
     for pair, rows in zip(arguments.pairs, collected, strict=True):
         val, mine = ([row for row in rows if row["split"] == split] for split in ("val", "test"))
         names = list(rows[0]["scores"])
@@ -289,16 +341,25 @@ def main() -> None:
         test += mine
     assert len({row["patient"] for row in test}) == len(test), "a patient is tested twice"
     found = table(test)
-    print(f"\n{len(test)} test patients, {sum(len(r['labels']) for r in test)} slices, "
-          f"{sum(int(r['labels'].sum()) for r in test)} bleed in {sum(r['labels'].any() for r in test)} patients")  # fmt: skip
-    print("AUROC of slices [95 % over patients] | less area of tissue | slices with much brain | less area | patients")
+    print(
+        f"\n{len(test)} test patients, {sum(len(r['labels']) for r in test)} slices,"
+        f" {sum(int(r['labels'].sum()) for r in test)} bleed in"
+        f" {sum(r['labels'].any() for r in test)} patients"
+    )
+    print(
+        "AUROC of slices [95 % over patients] | less area of tissue | slices with much brain | less"
+        " area | patients"
+    )
     for entry in sorted(found, key=lambda entry: -entry["all"][0]):
         cells = " | ".join(
             f"{v:+.3f} [{lo:+.2f}, {hi:+.2f}]" if "over" in key else f"{v:.3f} [{lo:.2f}, {hi:.2f}]"
             for key in ("all", "all over area of tissue", "much", "much over area of tissue")
             for v, lo, hi in [entry[key]]
         )
-        print(f"{'*' if entry['score'] in starred else ' '} {entry['score']:55} {cells} | {entry['patients']:.3f}")
+        print(
+            f"{'*' if entry['score'] in starred else ' '} {entry['score']:55} {cells} |"
+            f" {entry['patients']:.3f}"
+        )
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1))
 

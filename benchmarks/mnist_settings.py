@@ -30,7 +30,9 @@ from pseudohealthy.metrics import curves
 from pseudohealthy.runs.run import Run
 
 # Of the signed residual, and of the map (gate before and after)
-SMOOTHINGS = [(sigma, 0.0) for sigma in (0.0, 1.0, 1.5, 2.0, 2.5)] + [(0.0, sigma) for sigma in (1.0, 1.5, 2.0, 2.5)]
+SMOOTHINGS = [(sigma, 0.0) for sigma in (0.0, 1.0, 1.5, 2.0, 2.5)] + [
+    (0.0, sigma) for sigma in (1.0, 1.5, 2.0, 2.5)
+]
 
 
 def main() -> None:
@@ -52,15 +54,31 @@ def main() -> None:
     for depths in ((200,), (300,), (350,), (400,), (500,), (300, 400), (400, 500)):
         for draws in (1, 4, 8):
             healthy = torch.stack([single[depth][:draws].mean(0) for depth in depths]).mean(0)
-            for kind, (smooth, after), gate in itertools.product(("absolute", "positive"), SMOOTHINGS, (0, 4, 32)):
+            for kind, (smooth, after), gate in itertools.product(
+                ("absolute", "positive"), SMOOTHINGS, (0, 4, 32)
+            ):
                 amap = AnomalyMap(kind=kind, smooth=smooth, gate=gate, smooth_after=after)
                 maps = amap.residual_map(images, healthy, inside)
                 pixel = curves.average_precision(maps.numpy().ravel(), masks.ravel())
                 flat = maps.flatten(1).sort(1, descending=True).values
-                rows.append((pixel, image_auroc(flat, 0.01, masks), depths, draws, kind, smooth, gate, after))
+                rows.append(
+                    (
+                        pixel,
+                        image_auroc(flat, 0.01, masks),
+                        depths,
+                        draws,
+                        kind,
+                        smooth,
+                        gate,
+                        after,
+                    )
+                )
     print("pixel AP  image AUROC  depths      draws  kind      smooth  gate  smooth_after")
     for pixel, auroc, depths, draws, kind, smooth, gate, after in sorted(rows, reverse=True):
-        print(f"{pixel:8.4f}  {auroc:11.4f}  {depths!s:10}  {draws:5}  {kind:8}  {smooth:6}  {gate:4}  {after:12}")
+        print(
+            f"{pixel:8.4f}  {auroc:11.4f}  {depths!s:10}  {draws:5}  {kind:8}  {smooth:6}  {gate:4}"
+            f"  {after:12}"
+        )
 
 
 def validation_digits(manifest: Manifest, canvas, count: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -75,7 +93,11 @@ def validation_digits(manifest: Manifest, canvas, count: int) -> tuple[torch.Ten
         if index >= count:
             image, mask = splotch(image, rng)
         planes.append(canvas.fit(Scan.from_array(np.rint(image * 255))).planes)
-        masks.append(canvas.fit_mask(mask[None], canvas.fit(Scan.from_array(np.rint(image * 255))).placement)[0])
+        masks.append(
+            canvas.fit_mask(
+                mask[None], canvas.fit(Scan.from_array(np.rint(image * 255))).placement
+            )[0]
+        )
     return torch.cat(planes), np.stack(masks)
 
 

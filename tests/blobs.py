@@ -7,7 +7,9 @@ import numpy as np
 SIDE = 16
 
 
-def picture(rng: np.random.Generator, *, bright: bool = False, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
+def picture(
+    rng: np.random.Generator, *, bright: bool = False, side: int = SIDE
+) -> tuple[np.ndarray, np.ndarray]:
     """A grey blob of varying place (side, side) uint8, and the mask of a white square on it when
     `bright`."""
     rows, columns = np.mgrid[:side, :side] / (side - 1) - rng.uniform(0.4, 0.6, (2, 1, 1))

@@ -15,10 +15,22 @@ from typing import Any
 from outside import executable, needs
 
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--remote-debugging-pipe", "--hide-scrollbars", "--window-size=1400,1100",
-)  # fmt: skip
-WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--remote-debugging-pipe",
+    "--hide-scrollbars",
+    "--window-size=1400,1100",
+)
+WEBGL = (
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+)
 NO_WEBGL = ("--disable-gpu", "--disable-3d-apis")
 
 
@@ -46,7 +58,11 @@ class Browser:
             os.dup2(ends[1], 4)
 
         self.process = subprocess.Popen(
-            command, preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            preexec_fn=pipes,
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(to_child)
         os.close(from_child)
@@ -55,8 +71,12 @@ class Browser:
         self.rest, self.number, self.session = b"", 0, ""
         self.said: list[str] = []
         self.asked: list[str] = []
-        target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        self.session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        target = next(
+            t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"
+        )
+        self.session = self.call(
+            "Target.attachToTarget", targetId=target["targetId"], flatten=True
+        )["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -94,7 +114,9 @@ class Browser:
 
     def heard(self, event: str | None, values: dict[str, Any]) -> None:
         if event == "Runtime.consoleAPICalled" and values["type"] in ("error", "warning", "assert"):
-            self.said.append(" ".join(str(a.get("value", a.get("description"))) for a in values["args"]))
+            self.said.append(
+                " ".join(str(a.get("value", a.get("description"))) for a in values["args"])
+            )
         elif event == "Runtime.exceptionThrown":
             self.said.append(str(values["exceptionDetails"].get("exception", values)))
         elif event == "Log.entryAdded" and values["entry"]["level"] in ("error", "warning"):
@@ -116,10 +138,14 @@ class Browser:
         raise TimeoutError(f"never ready: {self.said}")
 
     def ask(self, expression: str) -> Any:
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def picture(self, path: Path) -> Path:
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        path.write_bytes(
+            base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        )
         return path

@@ -33,12 +33,26 @@ TINY = {
     "summary": "for tests",
     "canvas": {"size": SIDE, "normalise": "range", "value_range": [0, 255], "foreground": "all"},
     "restorer": {
-        "name": "ddpm", "diffusion": {"levels": 50}, "walk": {"start_levels": [15], "calls": 3, "eta": 0.0, "draws": 2},
-        "network": {"width": 8, "multipliers": [1, 2], "blocks": 1, "block": {"scale_shift": True, "groups": 4}},
+        "name": "ddpm",
+        "diffusion": {"levels": 50},
+        "walk": {"start_levels": [15], "calls": 3, "eta": 0.0, "draws": 2},
+        "network": {
+            "width": 8,
+            "multipliers": [1, 2],
+            "blocks": 1,
+            "block": {"scale_shift": True, "groups": 4},
+        },
     },
-    "training": {"steps": 12, "batch": 4, "rate": 2e-3, "ema": 0.9, "validate": 4, "precision": "fp32"},
+    "training": {
+        "steps": 12,
+        "batch": 4,
+        "rate": 2e-3,
+        "ema": 0.9,
+        "validate": 4,
+        "precision": "fp32",
+    },
     "map": {"smooth": 0.7, "quantile": 0.95},
-}  # fmt: skip
+}
 
 
 def shared_folder() -> Path | None:
@@ -123,7 +137,9 @@ def tiny_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     it."""
     from pseudohealthy.workflows.train import train
 
-    return train(tiny_recipe(), pictures, tmp_path_factory.mktemp("runs") / "tiny", device="cpu").folder
+    return train(
+        tiny_recipe(), pictures, tmp_path_factory.mktemp("runs") / "tiny", device="cpu"
+    ).folder
 
 
 @pytest.fixture(scope="session")
@@ -158,21 +174,40 @@ def in_two_processes(request, program) -> Callable[..., subprocess.CompletedProc
     environment or by torchrun."""
 
     def by_torchrun(*arguments: object) -> subprocess.CompletedProcess:
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudohealthy"]
+        launch = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "pseudohealthy",
+        ]
         line = [sys.executable, *launch]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [*line, *map(str, arguments)], capture_output=True, text=True, timeout=500, env=environment
+            [*line, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=500,
+            env=environment,
         )
 
     def forked(*arguments: object) -> subprocess.CompletedProcess:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-        world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        world = {
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         ranks = [program(*arguments, RANK=rank, LOCAL_RANK=rank, **world) for rank in "01"]
         out, err = zip(*(rank.communicate(500) for rank in ranks), strict=True)
-        return subprocess.CompletedProcess(arguments, max(abs(r.returncode) for r in ranks), "".join(out), "".join(err))
+        return subprocess.CompletedProcess(
+            arguments, max(abs(r.returncode) for r in ranks), "".join(out), "".join(err)
+        )
 
     return forked if request.param == "forked" else by_torchrun
 
@@ -199,7 +234,11 @@ def few_resamples() -> Iterator[None]:
 
     weights = bootstrap.weights
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "weights", lambda patients, n=100, *more: weights(patients, min(n, 100), *more))
+        patch.setattr(
+            bootstrap,
+            "weights",
+            lambda patients, n=100, *more: weights(patients, min(n, 100), *more),
+        )
         yield
 
 
@@ -210,6 +249,8 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
     def run(*arguments: object, timeout: float = 300, **options) -> subprocess.CompletedProcess:
         line = [sys.executable, "-m", "pseudohealthy", *map(str, arguments)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment, **options)
+        return subprocess.run(
+            line, capture_output=True, text=True, timeout=timeout, env=environment, **options
+        )
 
     return run

@@ -16,10 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs" / "rows" / "coverage.csv"
 TOP = """# The five documents, row by row
 
-This program was built from five documents: a poster on haemorrhage (poster), Wolleb et al. 2022 (Wolleb), the page of cDDPM (cDDPM), the README of
-a CT repository (CT README) and review notes of THOR (THOR). Every requirement, number, option, output, figure and claim of theirs is a row: done
-exactly, or differently with the page that says why; what could be measured with the data at hand and was not is said as well. Commands are those of
-the pages; `SOURCE`, `DATA` and `RUN` stand for yours. This page is written from `docs/rows/coverage.csv` by `tests/coverage_page.py`; a test looks
+This program was built from five documents: a poster on haemorrhage (poster), Wolleb et al. 2022
+(Wolleb), the page of cDDPM (cDDPM), the README of a CT repository (CT README) and review notes of
+THOR (THOR). Every requirement, number, option, output, figure and claim of theirs is a row: done
+exactly, or differently with the page that says why; what could be measured with the data at hand
+and was not is said as well. Commands are those of the pages; `SOURCE`, `DATA` and `RUN` stand for
+yours. This page is written from `docs/rows/coverage.csv` by `tests/coverage_page.py`; a test looks
 every page up and reads every command.
 """
 

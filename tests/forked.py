@@ -32,7 +32,8 @@ class Server:
     """The process that has imported; a context manager that ends it."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="forked-"))  # short: the name of a socket has at most 100 letters
+        # short: the name of a socket has at most 100 letters.
+        self.folder = Path(tempfile.mkdtemp(prefix="forked-"))
         self.process = None
 
     def __enter__(self) -> Server:
@@ -44,19 +45,32 @@ class Server:
             self.process.wait(60)
         shutil.rmtree(self.folder)
 
-    def start(self, *words: object, cwd: Path | None = None, **variables: str) -> Process | subprocess.Popen[str]:
+    def start(
+        self, *words: object, cwd: Path | None = None, **variables: str
+    ) -> Process | subprocess.Popen[str]:
         """``pseudohealthy WORDS``; variables are added to the environment."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | variables
         if sys.platform != "linux":
             line = [sys.executable, "-m", "pseudohealthy", *map(str, words)]
             return subprocess.Popen(
-                line, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                line,
+                cwd=cwd,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
         if not self.process:
             line = [sys.executable, str(Path(__file__).resolve()), str(self.folder / "socket")]
-            self.process = subprocess.Popen(line, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            self.process = subprocess.Popen(
+                line, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            )
             assert self.process.stdout and self.process.stdout.readline() == b"ready\n"
-        request = {"words": [*map(str, words)], "cwd": str(cwd or Path.cwd()), "environment": environment}
+        request = {
+            "words": [*map(str, words)],
+            "cwd": str(cwd or Path.cwd()),
+            "environment": environment,
+        }
         return Process(self.folder / "socket", request)
 
 
@@ -103,7 +117,7 @@ class Process:
         return out, err
 
 
-# -- the process that is forked ----------------------------------------------------------------------------------------
+# -- the process that is forked --------------------------------------------------------------------
 def serve(path: str) -> None:
     """Fork a process for every connection until a signal ends this one."""
     import gc

@@ -10,10 +10,14 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-UIDS = {name: generate_uid(entropy_srcs=["multi-frame", name]) for name in ("study", "series", "frame")}
+UIDS = {
+    name: generate_uid(entropy_srcs=["multi-frame", name]) for name in ("study", "series", "frame")
+}
 
 
-def enhanced(folder: Path, volume: np.ndarray, *, order: list[int] | None = None, per_frame: bool = True) -> Path:
+def enhanced(
+    folder: Path, volume: np.ndarray, *, order: list[int] | None = None, per_frame: bool = True
+) -> Path:
     """An enhanced CT image whose frames lie in this order; measures and orientation for each frame
     or shared."""
 
@@ -44,7 +48,9 @@ def enhanced(folder: Path, volume: np.ndarray, *, order: list[int] | None = None
     ]
     ds.PerFrameFunctionalGroupsSequence = [
         item(
-            FrameContentSequence=[item(StackID="1", InStackPositionNumber=k + 1, DimensionIndexValues=[1, k + 1])],
+            FrameContentSequence=[
+                item(StackID="1", InStackPositionNumber=k + 1, DimensionIndexValues=[1, k + 1])
+            ],
             PlanePositionSequence=[item(ImagePositionPatient=[-10, -20, -30 + 2.0 * k])],
             **(both if per_frame else {}),
         )

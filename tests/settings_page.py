@@ -15,12 +15,15 @@ from pseudohealthy.settings import default_of, hidden_in, hints, is_table, setta
 
 TOP = """# Every setting and what it takes
 
-A recipe is a TOML file of four tables; `--set SECTION.KEY=VALUE` changes any setting of it, and `pseudohealthy recipes NAME`
-prints a recipe with all of these beside their values. A value that a setting does not take is refused by name, with what
-it does take, before any data are read (exit 2); so are settings that do not fit one another, such as a patch larger than the
-canvas. `preprocess` in [canvas] stands for [published settings](preprocessing.md). What each one means stands in the docstring of its class, named here, and on the page of its method. A setting of a table within [restorer] is given as
-`--set restorer.walk.draws=4`. The names that settings of a method had in version 0.1, such as `restorer.draws`, are still
-taken. This page is written from the signatures by `tests/settings_page.py`.
+A recipe is a TOML file of four tables; `--set SECTION.KEY=VALUE` changes any setting of it, and
+`pseudohealthy recipes NAME` prints a recipe with all of these beside their values. A value that a
+setting does not take is refused by name, with what it does take, before any data are read (exit 2);
+so are settings that do not fit one another, such as a patch larger than the canvas. `preprocess` in
+[canvas] stands for [published settings](preprocessing.md). What each one means stands in the
+docstring of its class, named here, and on the page of its method. A setting of a table within
+[restorer] is given as `--set restorer.walk.draws=4`. The names that settings of a method had in
+version 0.1, such as `restorer.draws`, are still taken. This page is written from the signatures by
+`tests/settings_page.py`.
 """
 
 
@@ -56,7 +59,9 @@ def table(cls: Any) -> str:
         else:
             default = "" if parameter.default is None else f"`{toml_value(parameter.default)}`"
             rows.append(f"| `{key}` | {default} | {words(hints(cls.__init__)[key])} |")
-    return "\n".join(["| setting | default | takes |", "|---|---|---|", *rows]) + "\n" if rows else ""
+    return (
+        "\n".join(["| setting | default | takes |", "|---|---|---|", *rows]) + "\n" if rows else ""
+    )
 
 
 def differing(cls: Any, key: str) -> str:

@@ -19,7 +19,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "walk": {"start_levels": (8,), "calls": 3, "draws": 1},
 }
 NETWORKS: dict[str, dict[str, Any]] = {
-    "UNet": {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}},
+    "UNet": {
+        "width": 16,
+        "multipliers": (1, 2),
+        "blocks": 1,
+        "block": {"scale_shift": True, "groups": 4},
+    },
     "Classifier": {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"groups": 4}},
     "ConvAutoencoder": {"width": 8, "latent": 8},
     "CtUNet": {"width": 16, "multipliers": (1, 2), "blocks": 1, "dropout": 0.0},
@@ -38,7 +43,10 @@ OWN: dict[str, dict[str, Any]] = {
     "patched": {"patches": {"side": 8, "overlap": "average", "stride": 4}},
     "spark": {"decoder_width": 32},
     "thor": {"harmonise": {"levels": (4,)}, "perceptual": {"trunk": "none"}},
-    "stitched": {"repaint": {"level": 4, "calls": 2, "repeats": 2}, "perceptual": {"trunk": "none"}},
+    "stitched": {
+        "repaint": {"level": 4, "calls": 2, "repeats": 2},
+        "perceptual": {"trunk": "none"},
+    },
 }
 
 
@@ -65,10 +73,16 @@ def small_recipe(name: str, channels: int = CHANNELS) -> Recipe:
         if table in keys
     }
     settings |= {
-        k: dict(NETWORKS[network.__name__]) for k, network in cls.nested.items() if network.__name__ in NETWORKS
+        k: dict(NETWORKS[network.__name__])
+        for k, network in cls.nested.items()
+        if network.__name__ in NETWORKS
     }
     canvas = {"size": SIZE, "channels": channels, "normalise": "unit"}
-    return Recipe("test", canvas=canvas, restorer={"name": name, **copy.deepcopy(merged(settings, OWN.get(name, {})))})
+    return Recipe(
+        "test",
+        canvas=canvas,
+        restorer={"name": name, **copy.deepcopy(merged(settings, OWN.get(name, {})))},
+    )
 
 
 def build(name: str, channels: int = CHANNELS) -> Restorer:
@@ -92,7 +106,9 @@ def recipe_of(name: str, channels: int = CHANNELS) -> Recipe:
 
 def images(count: int, seed: int = 0, channels: int = CHANNELS) -> Tensor:
     """Smooth pictures in [-1, 1], no two alike."""
-    noise = torch.randn(count, channels, SIZE // 4, SIZE // 4, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(
+        count, channels, SIZE // 4, SIZE // 4, generator=torch.Generator().manual_seed(seed)
+    )
     return nn.functional.interpolate(noise, size=(SIZE, SIZE), mode="bicubic").clamp(-1, 1)
 
 
@@ -112,7 +128,9 @@ def restored(restorer: Restorer, x: Tensor, keys: list[int]) -> dict[str, Tensor
     with torch.no_grad():
         found = restorer.restore(x, Draw(5, [("case", key) for key in keys]))
     named = {"healthy": found.healthy, "map": found.map, "score": found.score}
-    return {k: v for k, v in named.items() if v is not None} | {f"trail{i}": v for i, v in enumerate(found.trail)}
+    return {k: v for k, v in named.items() if v is not None} | {
+        f"trail{i}": v for i, v in enumerate(found.trail)
+    }
 
 
 class OnGPU(torch.Tensor):

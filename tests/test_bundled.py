@@ -25,12 +25,16 @@ def findings():
     detect, found = load(NAME, device="cpu"), []
     for path in sorted((models.examples(NAME) / "test").rglob("*.png")):
         mask = models.examples(NAME) / "masks" / "bad" / path.name
-        found.append((detect(path), np.asarray(Image.open(mask)) > 0 if path.parent.name == "bad" else None))
+        found.append(
+            (detect(path), np.asarray(Image.open(mask)) > 0 if path.parent.name == "bad" else None)
+        )
     return found
 
 
 def test_every_file_is_the_one_that_the_notice_lists():
-    listed = dict(re.findall(r"([0-9a-f]{64})  (\S+)", (FOLDER / "NOTICE.md").read_text(encoding="utf-8")))
+    listed = dict(
+        re.findall(r"([0-9a-f]{64})  (\S+)", (FOLDER / "NOTICE.md").read_text(encoding="utf-8"))
+    )
     there = {
         p.relative_to(FOLDER).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in FOLDER.rglob("*")
@@ -42,7 +46,9 @@ def test_every_file_is_the_one_that_the_notice_lists():
     assert "Attribution-ShareAlike" in (FOLDER / "NOTICE.md").read_text(encoding="utf-8")
 
 
-def test_it_is_a_run_by_its_name_and_a_folder_of_that_name_comes_first(tmp_path, monkeypatch, tiny_run):
+def test_it_is_a_run_by_its_name_and_a_folder_of_that_name_comes_first(
+    tmp_path, monkeypatch, tiny_run
+):
     run = Run.open(NAME)
     assert run.folder == FOLDER and run.restorer()[1] == run.record["weights_sha256"]
     monkeypatch.chdir(tmp_path)
@@ -63,13 +69,17 @@ def test_lesions_of_its_examples_stand_out_of_the_map(findings):
     """Pooled over the examples with a lesion: far beyond the share of lesion voxels, and half the
     peaks lie on a lesion."""
     sick = [(np.squeeze(finding.map), truth) for finding, truth in findings if truth is not None]
-    pooled = curve(np.concatenate([m.ravel() for m, _ in sick]), np.concatenate([t.ravel() for _, t in sick]))
+    pooled = curve(
+        np.concatenate([m.ravel() for m, _ in sick]), np.concatenate([t.ravel() for _, t in sick])
+    )
     assert len(sick) == 4 and pooled.average_precision > 20 * pooled.prevalence
     assert sum(bool(truth.flat[anomaly.argmax()]) for anomaly, truth in sick) >= 2
 
 
 def test_healthy_examples_are_not_flagged_as_another_kind_of_image(findings):
-    assert not any("OUT_OF_DOMAIN" in warning for finding, _ in findings for warning in finding.warnings)
+    assert not any(
+        "OUT_OF_DOMAIN" in warning for finding, _ in findings for warning in finding.warnings
+    )
 
 
 def test_other_noise_would_move_no_example_across_the_healthy_range(findings):
@@ -81,4 +91,6 @@ def test_other_noise_would_move_no_example_across_the_healthy_range(findings):
 
 
 def test_it_was_calibrated_under_the_noise_that_detection_draws(findings):
-    assert not any("OLD_SCORES" in warning for finding, _ in findings for warning in finding.warnings)
+    assert not any(
+        "OLD_SCORES" in warning for finding, _ in findings for warning in finding.warnings
+    )

@@ -45,7 +45,7 @@ def one_line(text: str, code: str) -> str:
     return lines[0]
 
 
-# -- the process -------------------------------------------------------------------------------------------------------
+# -- the process -----------------------------------------------------------------------------------
 def test_it_is_a_program(command, program, tiny_run, png, tmp_path):
     done = command("detect", tiny_run, png, "--out", tmp_path / "out", "--device", "cpu", "--json")
     assert done.returncode == 0, done.stderr
@@ -59,20 +59,23 @@ def test_it_is_a_program(command, program, tiny_run, png, tmp_path):
     one_line(err, "NOT_FOUND")
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("detect", "--help"), ("train", "--help"), ("--version",), ()])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("detect", "--help"), ("train", "--help"), ("--version",), ()]
+)
 def test_help_is_no_error(said, arguments):
     code, out, _ = said(*arguments)
     assert code == 0 and out
 
 
 @pytest.mark.parametrize(
-    "arguments", [("detekt",), ("detect", "--out", "x"), ("train", "--stepz", "3"), ("detect", "r", "i")]
+    "arguments",
+    [("detekt",), ("detect", "--out", "x"), ("train", "--stepz", "3"), ("detect", "r", "i")],
 )
 def test_wrong_usage_ends_with_2(said, arguments):
     assert said(*arguments)[0] == 2
 
 
-# -- detect ------------------------------------------------------------------------------------------------------------
+# -- detect ----------------------------------------------------------------------------------------
 def test_detect_writes_the_files_of_the_contract_and_says_where(said, tiny_run, png, tmp_path):
     code, out, err = said("detect", tiny_run, png, "--out", tmp_path / "out", "--device", "cpu")
     assert code == 0 and "1 of 1 input: " in out and "report.html" in err
@@ -83,31 +86,52 @@ def test_detect_writes_the_files_of_the_contract_and_says_where(said, tiny_run, 
         "report.html",
     }
     assert {path.name for path in (tmp_path / "out" / "case").iterdir()} == {
-        "pseudo_healthy.png", "anomaly_map.tiff", "anomaly_mask.png", "panel.png", "case.html", "case.json",
-    }  # fmt: skip
+        "pseudo_healthy.png",
+        "anomaly_map.tiff",
+        "anomaly_mask.png",
+        "panel.png",
+        "case.html",
+        "case.json",
+    }
 
 
 def test_some_cases_failed_is_exit_4(said, tiny_run, png, tmp_path):
     (tmp_path / "broken.png").write_bytes(png.read_bytes()[:100])
     code, out, err = said(
-        "detect", tiny_run, png, tmp_path / "broken.png", "--out", tmp_path / "out", "--device", "cpu"
+        "detect",
+        tiny_run,
+        png,
+        tmp_path / "broken.png",
+        "--out",
+        tmp_path / "out",
+        "--device",
+        "cpu",
     )
     assert code == 4 and "1 of 2 inputs" in out and "case=broken" in one_line(err, "TRUNCATED")
 
 
 def test_quiet_says_nothing_and_still_names_errors(said, tiny_run, png, tmp_path):
-    assert said("detect", tiny_run, png, "--out", tmp_path / "out", "--device", "cpu", "--quiet") == (0, "", "")
-    code, out, err = said("detect", tiny_run, png, "--out", tmp_path / "out", "--device", "cpu", "--quiet")
+    assert said(
+        "detect", tiny_run, png, "--out", tmp_path / "out", "--device", "cpu", "--quiet"
+    ) == (0, "", "")
+    code, out, err = said(
+        "detect", tiny_run, png, "--out", tmp_path / "out", "--device", "cpu", "--quiet"
+    )
     assert (code, out) == (6, "") and one_line(err, "OUTPUT_NOT_EMPTY")
 
 
 def test_quiet_still_names_a_case_that_failed(said, tiny_run, png, tmp_path):
     (tmp_path / "broken.png").write_bytes(png.read_bytes()[:100])
-    code, _, err = said("detect", tiny_run, png, tmp_path / "broken.png", "--out", tmp_path / "out", "--quiet")
+    code, _, err = said(
+        "detect", tiny_run, png, tmp_path / "broken.png", "--out", tmp_path / "out", "--quiet"
+    )
     assert code == 4 and one_line(err, "TRUNCATED")
 
 
-@pytest.mark.parametrize("run, code, exit", [("absent", "RUN_MISSING", 5), ("empty", "RUN_MISSING", 5), ("torn", "CHECKPOINT_CORRUPT", 5)])  # fmt: skip
+@pytest.mark.parametrize(
+    "run, code, exit",
+    [("absent", "RUN_MISSING", 5), ("empty", "RUN_MISSING", 5), ("torn", "CHECKPOINT_CORRUPT", 5)],
+)
 def test_a_run_that_cannot_be_used_is_exit_5(said, tiny_run, png, tmp_path, run, code, exit):
     folder = tmp_path / run
     if run == "empty":
@@ -142,12 +166,25 @@ def test_an_output_that_cannot_be_a_folder_is_exit_6(said, tiny_run, png, tmp_pa
     assert code == 6 and one_line(err, "OUTPUT")
 
 
-# -- train -------------------------------------------------------------------------------------------------------------
+# -- train -----------------------------------------------------------------------------------------
 def test_train_and_extend(said, pictures, tiny, tmp_path):
     (tmp_path / "r.toml").write_text(tiny("training.steps=2").toml())
     common = ("--device", "cpu", "--quiet")
-    code, out, _ = said("train", tmp_path / "r.toml", "--data", pictures, "--out", tmp_path / "run", "--set",
-                        "map.quantile=0.9", "training.batch=5", "--seed", 4, "--json", *common)  # fmt: skip
+    code, out, _ = said(
+        "train",
+        tmp_path / "r.toml",
+        "--data",
+        pictures,
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "map.quantile=0.9",
+        "training.batch=5",
+        "--seed",
+        4,
+        "--json",
+        *common,
+    )
     assert code == 0 and json.loads(out)["step"] == 2
     resolved = (tmp_path / "run" / "recipe.toml").read_text()
     assert "quantile = 0.9" in resolved and "batch = 5" in resolved and "seed = 4" in resolved
@@ -156,20 +193,36 @@ def test_train_and_extend(said, pictures, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting, word", [("training.stepz=3", "steps"), ("restorer.network.width=big", "number"), ("stepz", "SECTION.KEY")]
+    "setting, word",
+    [
+        ("training.stepz=3", "steps"),
+        ("restorer.network.width=big", "number"),
+        ("stepz", "SECTION.KEY"),
+    ],
 )
-def test_a_wrong_recipe_key_is_exit_2_before_anything_is_written(said, pictures, tmp_path, setting, word):
-    code, _, err = said("train", "digits-splotch", "--data", pictures, "--out", tmp_path / "run", "--set", setting)
+def test_a_wrong_recipe_key_is_exit_2_before_anything_is_written(
+    said, pictures, tmp_path, setting, word
+):
+    code, _, err = said(
+        "train", "digits-splotch", "--data", pictures, "--out", tmp_path / "run", "--set", setting
+    )
     assert code == 2 and word in one_line(err, "RECIPE")
     assert not (tmp_path / "run").exists()
 
 
 def test_data_that_are_not_there_or_leak_are_named(said, pictures, tmp_path):
-    code, _, err = said("train", "digits-splotch", "--data", tmp_path / "absent", "--out", tmp_path / "run")
+    code, _, err = said(
+        "train", "digits-splotch", "--data", tmp_path / "absent", "--out", tmp_path / "run"
+    )
     assert code == 3 and one_line(err, "NOT_FOUND")
     shutil.copytree(pictures, tmp_path / "data")
-    shutil.copy(next((pictures / "train" / "good").iterdir()), tmp_path / "data" / "test" / "good" / "copy.png")
-    code, _, err = said("train", "digits-splotch", "--data", tmp_path / "data", "--out", tmp_path / "run")
+    shutil.copy(
+        next((pictures / "train" / "good").iterdir()),
+        tmp_path / "data" / "test" / "good" / "copy.png",
+    )
+    code, _, err = said(
+        "train", "digits-splotch", "--data", tmp_path / "data", "--out", tmp_path / "run"
+    )
     assert code == 2 and one_line(err, "LEAK")
     assert not (tmp_path / "run").exists()
 
@@ -181,7 +234,7 @@ def test_train_needs_its_words(said, tiny_run):
     assert code == 2 and one_line(err, "USAGE")
 
 
-# -- recipes, inspect, prepare, evaluate -------------------------------------------------------------------------------
+# -- recipes, inspect, prepare, evaluate -----------------------------------------------------------
 def test_recipes_lists_and_prints_with_parameter_counts(said):
     code, out, _ = said("recipes")
     assert code == 0 and "mnist-splotch-small" in out
@@ -189,7 +242,9 @@ def test_recipes_lists_and_prints_with_parameter_counts(said):
     assert code == 0 and "[restorer.network]" in out and "# parameters of denoiser: " in out
     from pseudohealthy.runs.recipe import Recipe
 
-    assert Recipe.parse(out).resolved().restorer == Recipe.load("digits-splotch").resolved().restorer
+    assert (
+        Recipe.parse(out).resolved().restorer == Recipe.load("digits-splotch").resolved().restorer
+    )
     code, out, _ = said("recipes", "digits-splotch", "--json")
     assert code == 0 and json.loads(out)["parameters"]["denoiser"] > 1e5
     code, _, err = said("recipes", "digits-splotsch")
@@ -213,26 +268,43 @@ def test_prepare_counts_and_checks(said, tmp_path):
 
 def test_evaluate_needs_a_test_split(said, tiny_run, pictures, tmp_path):
     shutil.copytree(pictures / "train", tmp_path / "data" / "train")
-    code, _, err = said("evaluate", tiny_run, "--data", tmp_path / "data", "--out", tmp_path / "out")
+    code, _, err = said(
+        "evaluate", tiny_run, "--data", tmp_path / "data", "--out", tmp_path / "out"
+    )
     assert code == 3 and one_line(err, "NO_TEST")
 
 
-# -- compare, sweep ----------------------------------------------------------------------------------------------------
-def test_compare_prints_runs_and_rivals_and_writes_the_files_of_the_contract(said, tiny_run, pictures, tmp_path):
+# -- compare, sweep --------------------------------------------------------------------------------
+def test_compare_prints_runs_and_rivals_and_writes_the_files_of_the_contract(
+    said, tiny_run, pictures, tmp_path
+):
     common = ("--out", tmp_path / "out", "--device", "cpu", "--limit", 8)
     code, out, err = said("compare", tiny_run, tiny_run, "--data", pictures, *common)
     assert code == 0 and "report.html" in err
     assert "tiny (2)" in out and "minus best control" in out and "training s" in out
-    assert {"comparison.csv", "comparison.png", "report.html"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"comparison.csv", "comparison.png", "report.html"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
 def test_compare_needs_runs_and_data_and_one_protocol(said, tiny_run, pictures, tmp_path):
     for missing in ((tiny_run,), ("--data", pictures)):
         code, _, err = said("compare", *missing, "--out", tmp_path / "out")
         assert code == 2 and one_line(err, "USAGE")
-    code, _, err = said("compare", tiny_run, "--data", pictures, "--out", tmp_path / "out", "--protocol", "strict,thor")
+    code, _, err = said(
+        "compare",
+        tiny_run,
+        "--data",
+        pictures,
+        "--out",
+        tmp_path / "out",
+        "--protocol",
+        "strict,thor",
+    )
     assert code == 2 and one_line(err, "PROTOCOL")
-    code, _, err = said("compare", tmp_path / "absent", "--data", pictures, "--out", tmp_path / "out")
+    code, _, err = said(
+        "compare", tmp_path / "absent", "--data", pictures, "--out", tmp_path / "out"
+    )
     assert code == 5 and one_line(err, "RUN_MISSING") and not (tmp_path / "out").exists()
 
 
@@ -245,29 +317,66 @@ def test_sweep_says_which_setting_is_best_and_how_to_keep_it(said, tiny_run, pic
     code, out, _ = said(*words, "--out", tmp_path / "b", "--over", "map.erode=0", "--json")
     found = json.loads(out)
     assert code == 0 and len(found["settings"]) == 2 and found["best"][1] == "map.erode=0"
-    code, _, err = said("sweep", tiny_run, "--data", pictures, "--out", tmp_path / "c", "--over", "canvas.size=8")
+    code, _, err = said(
+        "sweep", tiny_run, "--data", pictures, "--out", tmp_path / "c", "--over", "canvas.size=8"
+    )
     assert code == 2 and one_line(err, "USAGE") and not (tmp_path / "c").exists()
 
 
 def test_evaluate_analyses_on_request(said, tiny_run, pictures, tmp_path):
-    code, _, _ = said("evaluate", tiny_run, "--data", pictures, "--out", tmp_path / "out", "--limit", 4, "--analyses")
-    assert code == 0 and (tmp_path / "out" / "analyses.html").is_file() and (tmp_path / "out" / "report.html").is_file()
+    code, _, _ = said(
+        "evaluate",
+        tiny_run,
+        "--data",
+        pictures,
+        "--out",
+        tmp_path / "out",
+        "--limit",
+        4,
+        "--analyses",
+    )
+    assert (
+        code == 0
+        and (tmp_path / "out" / "analyses.html").is_file()
+        and (tmp_path / "out" / "report.html").is_file()
+    )
 
 
 def test_compare_analyses_on_request_and_not_else(said, tiny_run, pictures, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("pseudohealthy.workflows.compare.compare", lambda *_, **__: Comparison())
-    monkeypatch.setattr("pseudohealthy.workflows.analyse.analyse_runs", lambda *words, **_: asked.append(words))
-    words = ("compare", tiny_run, "--data", pictures, "--data", pictures, "--out", tmp_path / "out", "--json")
+    monkeypatch.setattr(
+        "pseudohealthy.workflows.analyse.analyse_runs", lambda *words, **_: asked.append(words)
+    )
+    words = (
+        "compare",
+        tiny_run,
+        "--data",
+        pictures,
+        "--data",
+        pictures,
+        "--out",
+        tmp_path / "out",
+        "--json",
+    )
     assert said(*words)[0] == 0 and asked == []
-    assert said(*words, "--analyses")[0] == 0 and asked == [((tiny_run,), (pictures, pictures), tmp_path / "out")]
+    assert said(*words, "--analyses")[0] == 0 and asked == [
+        ((tiny_run,), (pictures, pictures), tmp_path / "out")
+    ]
 
 
-# -- the program's own failures ----------------------------------------------------------------------------------------
+# -- the program's own failures --------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "error, code, exit", [(ZeroDivisionError("x"), "INTERNAL", 1), (KeyboardInterrupt(), "INTERRUPTED", 130), (MemoryError(), "OUT_OF_MEMORY", 7)]
-)  # fmt: skip
-def test_what_goes_wrong_inside_is_one_line_and_an_exit_code(said, monkeypatch, png, error, code, exit):
+    "error, code, exit",
+    [
+        (ZeroDivisionError("x"), "INTERNAL", 1),
+        (KeyboardInterrupt(), "INTERRUPTED", 130),
+        (MemoryError(), "OUT_OF_MEMORY", 7),
+    ],
+)
+def test_what_goes_wrong_inside_is_one_line_and_an_exit_code(
+    said, monkeypatch, png, error, code, exit
+):
     def broken(*_: object, **__: object) -> None:
         raise error
 
@@ -280,4 +389,13 @@ def test_debug_shows_the_traceback(tiny_run, png, tmp_path):
     from pseudohealthy.errors import Fault
 
     with pytest.raises(Fault):
-        main(["detect", str(tiny_run), str(tmp_path / "absent"), "--out", str(tmp_path / "out"), "--debug"])
+        main(
+            [
+                "detect",
+                str(tiny_run),
+                str(tmp_path / "absent"),
+                "--out",
+                str(tmp_path / "out"),
+                "--debug",
+            ]
+        )

@@ -15,14 +15,18 @@ NOUNS = "patient|plane|case|image|input|scan|slice|channel|region|subject|file"
 
 
 @pytest.mark.parametrize(
-    "count, said", [(0, "0 planes"), (1, "1 plane"), (2, "2 planes"), (1_200, "1,200 planes"), (-1, "-1 planes")]
+    "count, said",
+    [(0, "0 planes"), (1, "1 plane"), (2, "2 planes"), (1_200, "1,200 planes"), (-1, "-1 planes")],
 )
 def test_one_is_singular(count, said):
     assert many(count, "plane") == said
 
 
 def test_words_that_take_no_s():
-    assert [many(count, "patient is", "patients are") for count in (1, 3)] == ["1 patient is", "3 patients are"]
+    assert [many(count, "patient is", "patients are") for count in (1, 3)] == [
+        "1 patient is",
+        "3 patients are",
+    ]
 
 
 def test_no_message_leaves_the_number_open():

@@ -24,7 +24,9 @@ def test_the_page_is_written_from_the_rows():
     assert (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8") == page()
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row["verdict"] != "exactly"], ids=lambda row: row["row"])
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row["verdict"] != "exactly"], ids=lambda row: row["row"]
+)
 def test_a_difference_is_said_where_the_row_points(row):
     name, _, words = row["said"].partition("#")
     assert words and words in (ROOT / name).read_text(encoding="utf-8")
@@ -51,7 +53,13 @@ def test_commands_of_the_pages_stand_there():
     """All but those with stand-ins (RUN, DATA, SOURCE, DIR) and of a recipe are lines of a page,
     which other tests run."""
     pages = "\n".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md") if path.name != "coverage.md"
+        path.read_text(encoding="utf-8")
+        for path in (ROOT / "docs").rglob("*.md")
+        if path.name != "coverage.md"
     )
-    plain = [c for c in COMMANDS if not {"RUN", "DATA", "SOURCE"} & set(shlex.split(c)) and " recipes " not in c]
+    plain = [
+        c
+        for c in COMMANDS
+        if not {"RUN", "DATA", "SOURCE"} & set(shlex.split(c)) and " recipes " not in c
+    ]
     assert not [line for line in plain if line not in pages]

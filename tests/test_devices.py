@@ -63,7 +63,7 @@ def test_a_gpu_that_emulates_bf16_gets_fp32(monkeypatch, native):
     assert (devices.precision_of("auto", CUDA) == torch.bfloat16) == native
 
 
-# -- branches of a GPU, with what decides put in its place ---------------------------------------------------------------
+# -- branches of a GPU, with what decides put in its place -----------------------------------------
 @pytest.mark.gpu
 def test_memory_of_a_gpu_is_what_its_driver_says_is_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3_000, 8_000))

@@ -14,14 +14,18 @@ from pseudohealthy.detection.finding import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)|<(?:img|a)\s[^>]*(?:src|href)=\"([^\"]+)\"")
+LINK = re.compile(
+    r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)|<(?:img|a)\s[^>]*(?:src|href)=\"([^\"]+)\""
+)
 MACHINE = re.compile(r"(/(?:home/\w+|root)/|/Users/\w+|[A-Z]:\\\\Users)")
 
 
 def tracked() -> list[Path]:
     """Files of the repository: what git knows, or every file where there is no git."""
     try:
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no git checkout")
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
@@ -47,7 +51,9 @@ def dead_links(page: Path) -> list[str]:
             continue
         name, _, anchor = target.partition("#")
         place = (page.parent / name) if name else page
-        if not place.exists() or (anchor and place.suffix == ".md" and anchor.lower() not in anchors(place)):
+        if not place.exists() or (
+            anchor and place.suffix == ".md" and anchor.lower() not in anchors(place)
+        ):
             dead.append(target)
     return dead
 
@@ -55,7 +61,9 @@ def dead_links(page: Path) -> list[str]:
 def test_every_page_that_is_stored_is_looked_at():
     """What comes with a model or a protocol lies in src, and is not a page of the repository."""
     stored = {
-        path for path in tracked() if path.suffix == ".md" and path.parts[len(ROOT.parts)] not in ("src", "tests")
+        path
+        for path in tracked()
+        if path.suffix == ".md" and path.parts[len(ROOT.parts)] not in ("src", "tests")
     }
     assert stored <= set(PAGES) and ROOT / "README.md" in stored
 
@@ -68,8 +76,9 @@ def test_every_relative_link_leads_somewhere(page):
 def test_a_dead_link_is_seen(tmp_path):
     (tmp_path / "there.md").write_text("# A heading: of two\n")
     (tmp_path / "page.md").write_text(
-        "[a](there.md) [b](there.md#a-heading-of-two) ![c](gone.png) [d](there.md#gone) [e](https://a.example/gone)\n"
-        "<img src='there.md'> <img src=\"gone.svg\"> [f](#gone)\n```\n[g](in-code.md)\n```\n"
+        "[a](there.md) [b](there.md#a-heading-of-two) ![c](gone.png) [d](there.md#gone)"
+        " [e](https://a.example/gone)\n<img src='there.md'> <img src=\"gone.svg\">"
+        " [f](#gone)\n```\n[g](in-code.md)\n```\n"
     )
     assert dead_links(tmp_path / "page.md") == ["gone.png", "there.md#gone", "gone.svg", "#gone"]
 
@@ -92,5 +101,10 @@ def test_the_page_names_every_column_of_the_findings_in_order():
     text = (ROOT / "docs" / "get-started.md").read_text(encoding="utf-8")
     table = re.search(r"\| column of findings\.csv .*?\n\n", text, flags=re.DOTALL)[0]
     rows = [line.split("|")[1:3] for line in table.strip().splitlines()[2:]]
-    assert tuple(name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)) == tuple(COLUMNS)
-    assert {cell.strip(" `") for cell, what in rows if "(added)" in what} == {"score_sd", "healthy_cases"}
+    assert tuple(name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)) == tuple(
+        COLUMNS
+    )
+    assert {cell.strip(" `") for cell, what in rows if "(added)" in what} == {
+        "score_sd",
+        "healthy_cases",
+    }

@@ -12,7 +12,9 @@ from pseudohealthy import datasets
 from pseudohealthy.runs.recipe import Recipe
 
 LISTED = tomllib.loads(
-    (Path(__file__).parents[1] / "benchmarks/real_data/experiments.toml").read_text(encoding="utf-8")
+    (Path(__file__).parents[1] / "benchmarks/real_data/experiments.toml").read_text(
+        encoding="utf-8"
+    )
 )
 NAMES = [entry["name"] for entry in LISTED["run"]]
 

@@ -28,7 +28,9 @@ TORCHRUN = re.compile(r"^torchrun .*-m pseudohealthy ")
 
 def blocks(page: Path, language: str = "") -> list[str]:
     """The fenced blocks of a page in one language; "" is what a user types."""
-    return [text for kind, text in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language]
+    return [
+        text for kind, text in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language
+    ]
 
 
 def typed(page: Path) -> Iterator[str]:
@@ -40,7 +42,9 @@ def typed(page: Path) -> Iterator[str]:
                 yield line
 
 
-LINES = [pytest.param(line, id=f"{page.stem}: {line[:60]}") for page in PAGES for line in typed(page)]
+LINES = [
+    pytest.param(line, id=f"{page.stem}: {line[:60]}") for page in PAGES for line in typed(page)
+]
 
 
 def test_the_pages_are_there_and_tell_what_to_type():
@@ -53,11 +57,20 @@ def test_every_line_parses_and_names_what_exists(line):
 
 
 @pytest.mark.parametrize(
-    "line", ["train qiuck --data d --out o", "train quick --data d --out o --set map.smoth=1", "prepare lgh s --out o",
-             "prepare lgg s --out o --set healthy=slice", "evaluate r --data d --out o --protocol strickt",
-             "sweep r --data d --out o --over restorer.deep=1",
-             "sweep r --data d --out o --over restorer.walk.start_levels=1 --protocol wolle", "sweep r --data d --out o --over a=1 --plot line", "detekt r i --out o", "detect r i --out o --kinds dicom"],
-)  # fmt: skip
+    "line",
+    [
+        "train qiuck --data d --out o",
+        "train quick --data d --out o --set map.smoth=1",
+        "prepare lgh s --out o",
+        "prepare lgg s --out o --set healthy=slice",
+        "evaluate r --data d --out o --protocol strickt",
+        "sweep r --data d --out o --over restorer.deep=1",
+        "sweep r --data d --out o --over restorer.walk.start_levels=1 --protocol wolle",
+        "sweep r --data d --out o --over a=1 --plot line",
+        "detekt r i --out o",
+        "detect r i --out o --kinds dicom",
+    ],
+)
 def test_a_wrong_line_would_be_noticed(line):
     with pytest.raises((recipe.Fault, AssertionError)):
         names_what_exists(cli.parse(shlex.split(line)))
@@ -108,13 +121,19 @@ def test_every_method_has_a_row_and_every_recipe_its_figures():
 
     text = (DOCS / "methods" / "index.md").read_text(encoding="utf-8")
     assert [name for name in restorers.WHERE if f"`{name}`" not in text] == []
-    rows = re.findall(r"^\| `([\w-]+)` \| `([\w-]+)` \| ([\d,]+) \| ([\d,]+) \|$", text, flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| `([\w-]+)` \| ([\d,]+) \| ([\d,]+) \|$", text, flags=re.MULTILINE
+    )
     said = {name: (method, calls, parameters) for name, method, calls, parameters in rows}
     found = {}
     for name in recipe.names():
         with torch.device("meta"):
             restorer = recipe.Recipe.load(name).make_restorer()
-        parameters = sum(p.numel() for part in restorer.parts() for p in restorer.get_submodule(part).parameters())
+        parameters = sum(
+            p.numel()
+            for part in restorer.parts()
+            for p in restorer.get_submodule(part).parameters()
+        )
         found[name] = restorer.name, f"{restorer.network_calls():,}", f"{parameters:,}"
     assert said == found
 
@@ -146,7 +165,13 @@ def test_the_added_method_trains_and_finds_what_it_has_not_seen(added, pictures,
     with pytest.raises(Fault, match="blur"):
         recipe.Recipe.load(added).set(["restorer.blurr=1"]).resolved()
     run = ph.train(
-        str(added), pictures, tmp_path / "run", steps=40, batch=4, settings=["training.validate=40"], device="cpu"
+        str(added),
+        pictures,
+        tmp_path / "run",
+        steps=40,
+        batch=4,
+        settings=["training.validate=40"],
+        device="cpu",
     )
     assert ph.Recipe.load(run.folder / "recipe.toml").restorer["blur"] == 3.0
     detect = ph.load(run.folder, device="cpu")

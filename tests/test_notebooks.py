@@ -48,8 +48,14 @@ def test_both_notebooks_are_there():
 def test_it_is_a_notebook_of_python_that_imports_only_what_the_package_needs(path):
     notebook = read(path)
     assert notebook["nbformat"] == 4 and notebook["metadata"]["kernelspec"]["name"] == "python3"
-    assert notebook["cells"][0]["cell_type"] == "markdown" and "Research use only" in source(notebook["cells"][0])
-    foreign = imported(ast.parse("\n".join(map(source, code(path))))) - NEEDED - set(sys.stdlib_module_names)
+    assert notebook["cells"][0]["cell_type"] == "markdown" and "Research use only" in source(
+        notebook["cells"][0]
+    )
+    foreign = (
+        imported(ast.parse("\n".join(map(source, code(path)))))
+        - NEEDED
+        - set(sys.stdlib_module_names)
+    )
     assert foreign == set()
 
 
@@ -60,7 +66,9 @@ def test_it_was_stored_after_a_run_from_top_to_bottom_and_is_small(path):
         pytest.skip("stored without having been run: python notebooks/run.py")
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
-    assert outputs and all(one["output_type"] != "error" and one.get("name") != "stderr" for one in outputs)
+    assert outputs and all(
+        one["output_type"] != "error" and one.get("name") != "stderr" for one in outputs
+    )
     assert any("image/png" in one.get("data", {}) for one in outputs)
     assert path.stat().st_size < MOST
 
@@ -71,7 +79,9 @@ def test_it_was_stored_after_a_run_from_top_to_bottom_and_is_small(path):
 def test_it_runs_from_top_to_bottom(path):
     """nbclient raises where a cell does; the stored notebook stays as it is."""
     for name in ("nbclient", "nbformat", "ipykernel"):
-        pytest.importorskip(name, reason=f"{name} is not installed: pip install 'pseudohealthy[docs]'")
+        pytest.importorskip(
+            name, reason=f"{name} is not installed: pip install 'pseudohealthy[docs]'"
+        )
     spec = importlib.util.spec_from_file_location("notebook_runner", FOLDER / "runs/run.py")
     assert spec is not None and spec.loader is not None
     runner = importlib.util.module_from_spec(spec)

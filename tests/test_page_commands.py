@@ -53,23 +53,18 @@ PARSED_ONLY: dict[str, str] = {}  # line -> why it cannot run here
 
 def lines(page: Path) -> list[str]:
     """Command lines of a page in order: of its blocks, then inside its sentences; each once."""
-    inline = INLINE.findall(re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+    inline = INLINE.findall(
+        re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    )
     return list(dict.fromkeys([*typed(page), *inline]))
 
 
 WITH_LINES = [page for page in PAGES if lines(page)]
-SLOW = {
-    "baselines",
-    "ct-patched",
-    "conditioned",
-    "consensus",
-    "ddpm",
-    "guided",
-    "patched",
-    "thor",
-}  # above 20 s of one core each
+# Above 20 s of one core each.
+SLOW = {"baselines", "ct-patched", "conditioned", "consensus", "ddpm", "guided", "patched", "thor"}
 MARKED = [
-    pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else []) for page in WITH_LINES
+    pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else [])
+    for page in WITH_LINES
 ]
 
 
@@ -84,7 +79,9 @@ def test_every_command_of_a_page_runs_as_it_is_written(page, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pseudohealthy.metrics.bootstrap.RESAMPLES", 100)
     for line in lines(page):
-        command = cli.parse([WORDS.get(word, word) for word in shlex.split(line, comments=True)[1:]])
+        command = cli.parse(
+            [WORDS.get(word, word) for word in shlex.split(line, comments=True)[1:]]
+        )
         if line in PARSED_ONLY:
             continue
         provide(line, page.stem)
@@ -125,16 +122,24 @@ def shortened(command: Train) -> Train:
         found += ["restorer.windows.side=32", "restorer.windows.stride=32"]
         found += ["restorer.walk.start_levels=[2]"] if published else []
     networks = {
-        f"{key}.{name}": inner for key, cls in cls.nested.items() for name, inner in tables(cls).items()
+        f"{key}.{name}": inner
+        for key, cls in cls.nested.items()
+        for name, inner in tables(cls).items()
     } | cls.nested
     for key, network in networks.items():
         small = copy.deepcopy(NETWORKS.get(network.__name__, {}))
         if "attention" in settable(network):
-            given = functools.reduce(lambda table, name: table.get(name, {}), key.split("."), recipe.restorer)
+            given = functools.reduce(
+                lambda table, name: table.get(name, {}), key.split("."), recipe.restorer
+            )
             headed = given.get("attention", {}).get("head_channels")
-            small = merged(small, {"attention": {"at": ()} | ({"head_channels": 16} if headed else {})})
+            small = merged(
+                small, {"attention": {"at": ()} | ({"head_channels": 16} if headed else {})}
+            )
         small |= {"stem": 4} if network is UNet else {}
-        found += [f"restorer.{key}.{'.'.join(path)}={toml_value(value)}" for path, value in leaves(small)]
+        found += [
+            f"restorer.{key}.{'.'.join(path)}={toml_value(value)}" for path, value in leaves(small)
+        ]
     given = [text.partition("=")[0] for text in command.set]
     found = [text for text in found if text.partition("=")[0] not in given]
     return replace(command, steps=2, batch=2, epochs=None, set=(*command.set, *found))
@@ -149,7 +154,9 @@ def left(command: cli.Command, line: str) -> None:
     elif isinstance(command, Evaluate):
         records = json.loads((out / "metrics.json").read_text())
         own = [
-            r for r in records if r["protocol"].startswith(command.protocol) and not r["method"].startswith("control")
+            r
+            for r in records
+            if r["protocol"].startswith(command.protocol) and not r["method"].startswith("control")
         ]
         assert own and (out / "report.html").is_file(), f"{line}\nmeasures nothing"
     elif isinstance(command, Compare):
@@ -160,7 +167,7 @@ def left(command: cli.Command, line: str) -> None:
         assert any(out.iterdir()), line
 
 
-# -- made-up data, under the names that the pages use ------------------------------------------------------------------
+# -- made-up data, under the names that the pages use ----------------------------------------------
 
 
 def maker(name: str) -> ModuleType:
@@ -186,11 +193,16 @@ def slices(folder: Path) -> None:
         (folder / place).mkdir(parents=True)
         for number in range(count):
             volume, mask, _ = head(
-                rng, shape=(6, 40, 40), lesion=0.35 if place.endswith("bad") else None, modality="MR"
+                rng,
+                shape=(6, 40, 40),
+                lesion=0.35 if place.endswith("bad") else None,
+                modality="MR",
             )
             plane = int(mask.sum((1, 2)).argmax()) if mask.any() else 3
             name = f"{place.replace('/', '-')}-{number}.png"
-            Image.fromarray((volume[plane] / 800 * 255).clip(0, 255).astype(np.uint8)).save(folder / place / name)
+            Image.fromarray((volume[plane] / 800 * 255).clip(0, 255).astype(np.uint8)).save(
+                folder / place / name
+            )
             if mask.any():
                 (folder / "masks").mkdir(exist_ok=True)
                 Image.fromarray(mask[plane].astype(np.uint8) * 255).save(folder / "masks" / name)
@@ -201,7 +213,9 @@ def heads(folder: Path) -> None:
     rng = np.random.default_rng(2)
     for place, count in (("train/good", 2), ("val/good", 2), ("test/good", 1), ("test/bad", 2)):
         for number in range(count):
-            volume, mask, affine = head(rng, shape=(4, 40, 40), lesion=0.35 if place.endswith("bad") else None)
+            volume, mask, affine = head(
+                rng, shape=(4, 40, 40), lesion=0.35 if place.endswith("bad") else None
+            )
             name = f"{place.replace('/', '-')}-{number}.nii.gz"
             (folder / place).mkdir(parents=True, exist_ok=True)
             nifti(folder / place / name, volume, affine)
@@ -228,7 +242,11 @@ def brats(folder: Path) -> None:
 
 def wmh(folder: Path) -> None:
     rng = np.random.default_rng(7)
-    for place in (folder / "training" / site / str(number) for site in ("Utrecht", "Singapore") for number in range(4)):
+    for place in (
+        folder / "training" / site / str(number)
+        for site in ("Utrecht", "Singapore")
+        for number in range(4)
+    ):
         volume, mask, affine = head(rng, shape=(5, 36, 36), lesion=0.35, modality="MR")
         (place / "pre").mkdir(parents=True)
         for kind in ("T1", "FLAIR"):
@@ -249,14 +267,19 @@ def sequences(folder: Path) -> None:
     """A folder with one scan of four sequences (C, D, H, W)."""
     folder.mkdir()
     rng = np.random.default_rng(4)
-    np.save(folder / "scan.npy", np.stack([head(rng, shape=(3, 36, 36), modality="MR")[0] for _ in range(4)]))
+    np.save(
+        folder / "scan.npy",
+        np.stack([head(rng, shape=(3, 36, 36), modality="MR")[0] for _ in range(4)]),
+    )
 
 
 def grey(path: Path, rng: np.random.Generator, side: int = 40) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[:side, :side] / side - rng.uniform(0.4, 0.6, (2, 1, 1))
     Image.fromarray(
-        (180 * np.exp(-8 * (rows**2 + columns**2)) + rng.uniform(0, 40, (side, side))).astype(np.uint8)
+        (180 * np.exp(-8 * (rows**2 + columns**2)) + rng.uniform(0, 40, (side, side))).astype(
+            np.uint8
+        )
     ).save(path)
 
 
@@ -300,7 +323,11 @@ def wrist_lists(folder: Path) -> None:
         for stem in stems:
             grey(folder.parent.parent / f"data/wrist/pediatric/{stem}.png", rng)
         if name in WRISTS:
-            listed(folder, f"{name}_ann", [f"./data/wrist/masks/{name}/{stem}_{name}_0.png" for stem in stems])
+            listed(
+                folder,
+                f"{name}_ann",
+                [f"./data/wrist/masks/{name}/{stem}_{name}_0.png" for stem in stems],
+            )
 
 
 def grazpedwri(folder: Path) -> None:
@@ -316,17 +343,36 @@ def grazpedwri(folder: Path) -> None:
 def lpips(folder: Path) -> None:
     """Weights of the right names and shapes; what they say is nothing."""
     folder.mkdir()
-    names = {name: tensor for name, tensor in Perceptual("squeeze").state_dict().items() if name != "ready"}
+    names = {
+        name: tensor
+        for name, tensor in Perceptual("squeeze").state_dict().items()
+        if name != "ready"
+    }
     generator = torch.Generator().manual_seed(0)
-    torch.save({k: torch.rand(v.shape, generator=generator) * 0.1 for k, v in names.items()}, folder / "squeeze.pth")
+    torch.save(
+        {k: torch.rand(v.shape, generator=generator) * 0.1 for k, v in names.items()},
+        folder / "squeeze.pth",
+    )
 
 
 MADE: dict[str, Callable[[Path], None]] = {
-    "mydata": slices, "digits": slices, "data/lgg": slices, "data/ct": heads, "IXI_FOLDER": ixi, "SOURCE": brats,
-    "WMH_FOLDER": wmh, "SCAN": scan, "lists/thor-brain": brain_lists, "lists/thor-wrist": wrist_lists,
-    "GRAZPEDWRI": grazpedwri, "LPIPS_FOLDER": lpips, "SCAN of guided": sequences, "data/ixi of claims": slices,
+    "mydata": slices,
+    "digits": slices,
+    "data/lgg": slices,
+    "data/ct": heads,
+    "IXI_FOLDER": ixi,
+    "SOURCE": brats,
+    "WMH_FOLDER": wmh,
+    "SCAN": scan,
+    "lists/thor-brain": brain_lists,
+    "lists/thor-wrist": wrist_lists,
+    "GRAZPEDWRI": grazpedwri,
+    "LPIPS_FOLDER": lpips,
+    "SCAN of guided": sequences,
+    "data/ixi of claims": slices,
     **{f"{kind}.nii.gz": scan for kind in ("T1", "T1CE", "T2", "FLAIR")},
-}  # fmt: skip
+}
 TRAINED = {  # by a line of another page
-    f"runs/{name}": f"train {name}-ixi-small --data data/ixi --out runs/{name}" for name in ("ddpm", "cddpm")
+    f"runs/{name}": f"train {name}-ixi-small --data data/ixi --out runs/{name}"
+    for name in ("ddpm", "cddpm")
 }

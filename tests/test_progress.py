@@ -26,9 +26,21 @@ def clock(monkeypatch):
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "0 s"), (0.34, "0.3 s"), (9.96, "10 s"), (45, "45 s"), (99.6, "2 min"), (12 * 60 + 20, "12 min"), (3599, "1 h"),
-     (9720, "2 h 42 min"), (9600, "2 h 40 min"), (47 * 3600, "47 h"), (76 * 3600, "3 d 4 h"), (72 * 3600, "3 d")],
-)  # fmt: skip
+    [
+        (0, "0 s"),
+        (0.34, "0.3 s"),
+        (9.96, "10 s"),
+        (45, "45 s"),
+        (99.6, "2 min"),
+        (12 * 60 + 20, "12 min"),
+        (3599, "1 h"),
+        (9720, "2 h 42 min"),
+        (9600, "2 h 40 min"),
+        (47 * 3600, "47 h"),
+        (76 * 3600, "3 d 4 h"),
+        (72 * 3600, "3 d"),
+    ],
+)
 def test_times_are_told_as_people_do(seconds, said):
     assert duration(seconds) == said
 

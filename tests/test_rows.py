@@ -15,7 +15,9 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.records import Record
 
 ROOT = Path(__file__).resolve().parents[1]
-spec = importlib.util.spec_from_file_location("result_rows", ROOT / "benchmarks" / "real_data" / "rows.py")
+spec = importlib.util.spec_from_file_location(
+    "result_rows", ROOT / "benchmarks" / "real_data" / "rows.py"
+)
 assert spec is not None and spec.loader is not None
 rows = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(rows)
@@ -23,10 +25,20 @@ spec.loader.exec_module(rows)
 PAGE = ROOT / "docs" / "results.md"
 FILES = sorted((ROOT / "docs" / "rows").glob("*.json"))
 AP = Record(
-    metric="voxel_average_precision_pooled", value=0.4156, ci95=(0.28, 0.49), unit="voxel", protocol="strict",
-    threshold_source=None, mask="foreground and reference", grid="native", postprocessing="own", n_patients=8, n_cases=9,
-    prevalence=0.011, method="guided",
-)  # fmt: skip
+    metric="voxel_average_precision_pooled",
+    value=0.4156,
+    ci95=(0.28, 0.49),
+    unit="voxel",
+    protocol="strict",
+    threshold_source=None,
+    mask="foreground and reference",
+    grid="native",
+    postprocessing="own",
+    n_patients=8,
+    n_cases=9,
+    prevalence=0.011,
+    method="guided",
+)
 
 
 def figures(method: str, value: float, **other) -> list[Record]:
@@ -41,22 +53,42 @@ def figures(method: str, value: float, **other) -> list[Record]:
 @pytest.fixture
 def compared(tmp_path) -> Path:
     """What `compare` writes for two runs of one method and the controls in the canvas of both."""
-    controls = {"control: z-score (run)": 0.3, "control: z-score (run (2))": 0.35, "control: identity (run)": 0.01}
+    controls = {
+        "control: z-score (run)": 0.3,
+        "control: z-score (run (2))": 0.35,
+        "control: identity (run)": 0.01,
+    }
     records = [*figures("run", 0.4), *figures("run (2)", 0.2)]
     records += [record for name, value in controls.items() for record in figures(name, value)]
     against = {"metric": f"{AP.metric}_difference", "against": "control: z-score (run (2))"}
-    records += [replace(AP, method="run", value=0.05, ci95=(-0.01, 0.02), **against),
-                replace(AP, method="run (2)", value=-0.15, ci95=(-0.2, -0.1), **against),
-                replace(AP, method="run", metric="n_empty_ref")]  # fmt: skip
-    recipe = {"restorer": "patched", "network_calls": 27, "training_steps": 1700, "weights_sha256": "ab" * 32}
-    methods = {"run": {**recipe, "recipe": "pddpm-ixi-small", "run": "run"},
-               "run (2)": {**recipe, "recipe": "ddpm-ixi-small", "run": "run"}}  # fmt: skip
-    (tmp_path / "comparison.json").write_text(json.dumps({
-        "made": {"command": "pseudohealthy compare run run --data lgg", "commit": "f" * 40},
-        "methods": {**methods, **{name: {"restorer": name.split()[1], "recipe": None} for name in controls}},
-        "costs": [{"data": "lgg", "method": "run", "seconds_per_case": 1.23456}],
-        "records": [{"data": "lgg", **record.as_dict()} for record in records],
-    }))  # fmt: skip
+    records += [
+        replace(AP, method="run", value=0.05, ci95=(-0.01, 0.02), **against),
+        replace(AP, method="run (2)", value=-0.15, ci95=(-0.2, -0.1), **against),
+        replace(AP, method="run", metric="n_empty_ref"),
+    ]
+    recipe = {
+        "restorer": "patched",
+        "network_calls": 27,
+        "training_steps": 1700,
+        "weights_sha256": "ab" * 32,
+    }
+    methods = {
+        "run": {**recipe, "recipe": "pddpm-ixi-small", "run": "run"},
+        "run (2)": {**recipe, "recipe": "ddpm-ixi-small", "run": "run"},
+    }
+    (tmp_path / "comparison.json").write_text(
+        json.dumps(
+            {
+                "made": {"command": "pseudohealthy compare run run --data lgg", "commit": "f" * 40},
+                "methods": {
+                    **methods,
+                    **{name: {"restorer": name.split()[1], "recipe": None} for name in controls},
+                },
+                "costs": [{"data": "lgg", "method": "run", "seconds_per_case": 1.23456}],
+                "records": [{"data": "lgg", **record.as_dict()} for record in records],
+            }
+        )
+    )
     return tmp_path
 
 
@@ -71,7 +103,9 @@ def test_the_page_says_what_the_rows_say():
     text = PAGE.read_text(encoding="utf-8")
     assert rows.page(text) == text
     assert {name for name, _ in rows.MARKED.findall(text)} == {path.stem for path in FILES}
-    assert set(rows.STUDY.findall(text)) == {path.stem for path in (ROOT / "docs" / "rows" / "studies").glob("*.json")}
+    assert set(rows.STUDY.findall(text)) == {
+        path.stem for path in (ROOT / "docs" / "rows" / "studies").glob("*.json")
+    }
 
 
 def test_a_figure_edited_by_hand_is_noticed():
@@ -93,10 +127,17 @@ def test_every_table_of_the_page_comes_from_rows():
 
 def test_the_claims_cite_figures_that_the_results_show():
     """Third column of docs/claims.md: every figure of ours stands in docs/results.md."""
-    claims, results = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8"), PAGE.read_text(encoding="utf-8")
-    lines = [line.split(" | ") for line in claims.splitlines() if line.startswith("| ") and "our evidence" not in line]
+    claims = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    results = PAGE.read_text(encoding="utf-8")
+    lines = [
+        line.split(" | ")
+        for line in claims.splitlines()
+        if line.startswith("| ") and "our evidence" not in line
+    ]
     assert len(lines) >= 20 and all(len(cells) == 4 for cells in lines)
-    cited = {figure for cells in lines for figure in re.findall(r"(?<![\d.])-?\.\d{2,3}(?!\d)", cells[2])}
+    cited = {
+        figure for cells in lines for figure in re.findall(r"(?<![\d.])-?\.\d{2,3}(?!\d)", cells[2])
+    }
     assert len(cited) > 30 and [figure for figure in sorted(cited) if figure not in results] == []
 
 
@@ -104,7 +145,9 @@ def test_the_claims_cite_figures_that_the_results_show():
 def test_stored_rows_are_complete_and_name_no_patient_and_no_place(path):
     found = json.loads(path.read_text(encoding="utf-8"))
     assert {"data", "split", "protocol", "mask", "grid", "interval"} == set(found["shared"])
-    assert found["made"]["command"] and not re.search(r"(^|[\s=~])/|~", found["made"]["command"]), "no absolute path"
+    assert found["made"]["command"] and not re.search(r"(^|[\s=~])/|~", found["made"]["command"]), (
+        "no absolute path"
+    )
     for known in found["methods"].values():
         assert known["control"] or {"learns_from", "training_steps", "weights_sha256"} <= set(known)
     for row in found["rows"]:
@@ -118,23 +161,40 @@ def test_of_many_controls_those_that_lead_are_kept(compared):
     found = collected(compared)
     assert list(found["methods"]) == ["run", "run (2)", "control: z-score (run (2))"]
     assert found["methods"]["run"]["seconds_per_case"] == 1.23
-    assert {row[1] for row in found["rows"]} == {AP.metric, "dice_pooled", f"{AP.metric}_difference"}
+    assert {row[1] for row in found["rows"]} == {
+        AP.metric,
+        "dice_pooled",
+        f"{AP.metric}_difference",
+    }
 
 
 def test_a_table_ranks_runs_bolds_the_best_and_shows_the_paired_difference(compared):
-    table = rows.table(collected(compared), [AP.metric, "dice_pooled", "less", AP.metric]).splitlines()
-    assert table[2] == (
-        "| patched (`pddpm-ixi-small`) | healthy only | 27 | 1,700 | **.400 [.28, .49]** | **.200 [.28, .49]** "
-        "| +.050 [-.010, .020] |"
+    table = rows.table(
+        collected(compared), [AP.metric, "dice_pooled", "less", AP.metric]
+    ).splitlines()
+    assert (
+        table[2]
+        == "| patched (`pddpm-ixi-small`) | healthy only | 27 | 1,700 | **.400 [.28, .49]** |"
+        " **.200 [.28, .49]** | +.050 [-.010, .020] |"
     )
-    assert table[3].startswith("| patched (`ddpm-ixi-small`)") and table[3].endswith("| -.150 [-.20, -.10] |")
-    assert table[4].startswith("| control: z-score, as patched (`ddpm-ixi-small`) sees it | | | | .350")
+    assert table[3].startswith("| patched (`ddpm-ixi-small`)") and table[3].endswith(
+        "| -.150 [-.20, -.10] |"
+    )
+    assert table[4].startswith(
+        "| control: z-score, as patched (`ddpm-ixi-small`) sees it | | | | .350"
+    )
     assert "9 cases of 8 patients" in " ".join(table) and ".011 (voxels)" in " ".join(table)
 
 
 def test_an_evaluation_takes_its_budget_from_the_run_and_keeps_every_control(tmp_path):
-    records = [*figures("guided", 0.4), *figures("control: identity", 0.1), *figures("control: z-score", 0.2)]
-    records += [replace(AP, metric=f"{AP.metric}_difference", value=0.2, against="control: z-score")]
+    records = [
+        *figures("guided", 0.4),
+        *figures("control: identity", 0.1),
+        *figures("control: z-score", 0.2),
+    ]
+    records += [
+        replace(AP, metric=f"{AP.metric}_difference", value=0.2, against="control: z-score")
+    ]
     (tmp_path / "metrics.json").write_text(json.dumps([record.as_dict() for record in records]))
     run = {
         "recipe": "wolleb-brats-small",
@@ -148,16 +208,22 @@ def test_an_evaluation_takes_its_budget_from_the_run_and_keeps_every_control(tmp
         collected(tmp_path)
     table = rows.table(collected(tmp_path, "--run", str(tmp_path)), [AP.metric]).splitlines()
     assert [line.split(" | ")[0] for line in table[2:6]] == [
-        "| guided (`wolleb-brats-small`)", "| control: z-score", "| control: identity",
+        "| guided (`wolleb-brats-small`)",
+        "| control: z-score",
+        "| control: identity",
         "| difference to the best control, paired",
-    ]  # fmt: skip
+    ]
     assert "Budget: 1,000 steps, 12,345 parameters." in " ".join(table)
 
 
 def test_slices_of_ct_stand_beside_the_ruler(tmp_path):
     """Protocol ct has no voxels; its rulers are controls without a recipe, and its words come with
     the figures."""
-    words = {"protocol": "ct (slices are ranked without a threshold)", "metric": "plane_auroc", "unit": "plane"}
+    words = {
+        "protocol": "ct (slices are ranked without a threshold)",
+        "metric": "plane_auroc",
+        "unit": "plane",
+    }
     records = [
         replace(AP, method="ct-patched", value=0.47, **words),
         replace(AP, method="control: tissue-area", value=0.745, **words),
@@ -172,9 +238,14 @@ def test_slices_of_ct_stand_beside_the_ruler(tmp_path):
         )
     ]
     (tmp_path / "metrics.json").write_text(json.dumps([record.as_dict() for record in records]))
-    (tmp_path / "run.json").write_text(json.dumps({"recipe": "ct-pddpm-small", "step": 1500, "data": "../data/ct0"}))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"recipe": "ct-pddpm-small", "step": 1500, "data": "../data/ct0"})
+    )
     table = rows.table(collected(tmp_path, "--run", str(tmp_path)), []).splitlines()
-    assert table[0] == "| | plane AUROC |" and table[3] == "| control: tissue-area | **.745 [.28, .49]** |"
+    assert (
+        table[0] == "| | plane AUROC |"
+        and table[3] == "| control: tissue-area | **.745 [.28, .49]** |"
+    )
     assert table[4] == "| difference to the best control, paired | -.275 [.28, .49] |"
     assert "slices are ranked without a threshold" in " ".join(table)
 
@@ -197,8 +268,13 @@ def test_figures_of_two_protocols_do_not_share_a_table(compared):
         collected(compared)
 
 
-FRAME = {"study": "one", "command": "python x.py", "key": "what", "columns": {"calls": "calls", "AP": "test/AP", "less area": "less"},
-         "rows": [{"label": "ours", "is": "b", "bold": True}, {"label": "the ruler", "is": "a"}]}  # fmt: skip
+FRAME = {
+    "study": "one",
+    "command": "python x.py",
+    "key": "what",
+    "columns": {"calls": "calls", "AP": "test/AP", "less area": "less"},
+    "rows": [{"label": "ours", "is": "b", "bold": True}, {"label": "the ruler", "is": "a"}],
+}
 ENTRIES = [
     {"what": "a", "calls": 0, "test": {"AP": [0.25, 0.2, 0.3]}, "less": [0.0, 0.0, 0.0]},
     {"what": "b", "calls": 8, "test": {"AP": [0.5, None, None]}, "less": [0.25, 0.1, 0.4]},

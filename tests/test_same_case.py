@@ -30,11 +30,15 @@ from pseudohealthy.runs.run import Run
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 PLAIN = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
-PROCESSES = {"AVX2": AVX2, "SSE4.1": PLAIN, "two threads": {"OMP_NUM_THREADS": "2"}}  # environment of a process
+# Environment of a process.
+PROCESSES = {"AVX2": AVX2, "SSE4.1": PLAIN, "two threads": {"OMP_NUM_THREADS": "2"}}
 THREADS = {"one thread here": 1, "two threads here": 2, "three threads here": 3}
 TORCHRUN = {"torchrun 1": 1, "torchrun 2": 2}
 QUICK = ("two threads here", "SSE4.1")
-WAYS = [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in (*THREADS, *PROCESSES, *TORCHRUN)]
+WAYS = [
+    way if way in QUICK else pytest.param(way, marks=pytest.mark.slow)
+    for way in (*THREADS, *PROCESSES, *TORCHRUN)
+]
 ONE_STEP, WALK = 1e-4, 1e-3  # of the map's range
 DETECT = """
 import hashlib, sys
@@ -45,14 +49,15 @@ from pseudohealthy.diffusion.noise import Draw
 def detect(words):
     runs, inputs, out = words[:2], words[2:4], words[4]
     for run, path in zip(runs, inputs):
-        code = main(["detect", run, path, "--out", f"{out}/{run.rsplit('/')[-1]}", "--kinds", "volumes", "--precision",
-                     "fp32", "--device", "cpu", "--quiet"])
+        code = main(["detect", run, path, "--out", f"{out}/{run.rsplit('/')[-1]}", "--kinds",
+                     "volumes", "--precision", "fp32", "--device", "cpu", "--quiet"])
         assert not code, code
 
 def noise():
     like, made = torch.zeros(3, 1, 100, 101), []
     for kind in ("gaussian", "simplex"):
-        made += [Draw(7, [("plane", i) for i in range(3)], kind).noise(x) for x in (like, like[..., :3])]
+        keys = [("plane", i) for i in range(3)]
+        made += [Draw(7, keys, kind).noise(x) for x in (like, like[..., :3])]
     return hashlib.md5(b"".join(field.numpy().tobytes() for field in made)).hexdigest()
 """
 TO_ITS_END = "\ndetect(sys.argv[1:])\nprint(noise())\n"
@@ -70,7 +75,12 @@ def detected(tiny_run, tmp_path_factory):
 
     @functools.cache
     def run(way: str) -> tuple[list, str]:
-        words = [*map(str, ("brain-t1", tiny_run, example, root / "blob.png", root / way.replace(" ", "-")))]
+        words = [
+            *map(
+                str,
+                ("brain-t1", tiny_run, example, root / "blob.png", root / way.replace(" ", "-")),
+            )
+        ]
         if way in THREADS:
             torch.set_num_threads(THREADS[way])
             try:
@@ -87,12 +97,17 @@ def detected(tiny_run, tmp_path_factory):
                 else []
             )
             done = subprocess.run(
-                [sys.executable, *start, script, *words], env=os.environ | PROCESSES.get(way, {}), capture_output=True, text=True
-            )  # fmt: skip
+                [sys.executable, *start, script, *words],
+                env=os.environ | PROCESSES.get(way, {}),
+                capture_output=True,
+                text=True,
+            )
             assert done.returncode == 0, done.stderr[-2000:]
             (noise,) = set(re.findall(r"\b[0-9a-f]{32}\b", done.stdout))
         cases = zip(words[:2], words[2:4], strict=True)
-        return [read_out(Path(words[4]) / Path(name).name, Path(path).stem) for name, path in cases], noise
+        return [
+            read_out(Path(words[4]) / Path(name).name, Path(path).stem) for name, path in cases
+        ], noise
 
     return run
 
@@ -104,12 +119,16 @@ def read_out(folder: Path, case: str) -> tuple[np.ndarray, dict[str, str]]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_threads_instructions_and_processes_change_no_finding_and_no_bit_of_the_noise(way, detected):
+def test_threads_instructions_and_processes_change_no_finding_and_no_bit_of_the_noise(
+    way, detected
+):
     (usual, noise), (found, other_noise) = detected("one thread here"), detected(way)
     for (one, first), (other, second), share in zip(usual, found, (ONE_STEP, WALK), strict=True):
         assert np.abs(one - other).max() <= share * np.ptp(one)
         assert float(first["score"]) == pytest.approx(float(second["score"]), rel=share)
-        assert float(first["score_sd"] or 0) == pytest.approx(float(second["score_sd"] or 0), rel=0.01)
+        assert float(first["score_sd"] or 0) == pytest.approx(
+            float(second["score_sd"] or 0), rel=0.01
+        )
         assert first["n_regions"] == second["n_regions"]
     assert noise == other_noise
 
@@ -142,5 +161,7 @@ def test_bf16_differs_from_float32_by_at_most_a_fiftieth_of_the_range(tiny_run):
     if not computes_bf16(torch.device("cpu")):
         pytest.skip("this processor does not compute in bf16")
     scan = Scan.from_array(picture(np.random.default_rng(5), bright=True)[0])
-    exact, fast = (Detector(Run.open(tiny_run), device="cpu", precision=p)(scan) for p in ("fp32", "bf16"))
+    exact, fast = (
+        Detector(Run.open(tiny_run), device="cpu", precision=p)(scan) for p in ("fp32", "bf16")
+    )
     assert np.abs(exact.map - fast.map).max() <= 2e-2 * 2  # the residual of images in [-1, 1]

@@ -54,7 +54,7 @@ def refused(action, *said: str) -> Fault:
     return caught.value
 
 
-# -- declarations ------------------------------------------------------------------------------------------------------
+# -- declarations ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", sorted(WHERE))
 def test_every_setting_of_every_method_has_a_range_or_a_type_that_needs_none(name):
     assert list(module.undeclared(restorer_class(name), f"restorer[{name}]")) == []
@@ -79,8 +79,15 @@ def test_the_range_stands_beside_every_setting_that_is_printed():
     found = recipe().resolved()
     text = found.toml(notes=True)
     assert Recipe.parse(text).resolved() == found
-    assert "draws = 1  # a whole number from 1 to 1000" in text and 'plane = "axial"  # axial, coronal' in text
-    lines = [line for line in text.splitlines() if " = " in line and not line.startswith(("name", "summary", "source"))]
+    assert (
+        "draws = 1  # a whole number from 1 to 1000" in text
+        and 'plane = "axial"  # axial, coronal' in text
+    )
+    lines = [
+        line
+        for line in text.splitlines()
+        if " = " in line and not line.startswith(("name", "summary", "source"))
+    ]
     assert all("  # " in line for line in lines), [line for line in lines if "  # " not in line]
 
 
@@ -94,12 +101,15 @@ def test_the_range_stands_beside_every_setting_that_is_printed():
         (Annotated[int, Range(1, 9, step=2, also=(0,))], "0, or an odd number from 1 to 9"),
         (Annotated[int, Range(8, 64, step=8)], "a multiple of 8 from 8 to 64"),
         (Annotated[int, Choice(1, 2, 4)], "1, 2 or 4"),
-        (Annotated[tuple[Annotated[int, Range(1, 9)], ...], Length(1, 3)], "1 to 3 values, each a whole number from 1 to 9"),
+        (
+            Annotated[tuple[Annotated[int, Range(1, 9)], ...], Length(1, 3)],
+            "1 to 3 values, each a whole number from 1 to 9",
+        ),
         (Literal["a", "b"], "a or b"),
         (tuple[float, float], "2 values, each a number"),
         (int | None, "a whole number"),
     ],
-)  # fmt: skip
+)
 def test_a_range_in_words(hint, said):
     assert words(hint) == said
 
@@ -107,15 +117,27 @@ def test_a_range_in_words(hint, said):
 @pytest.mark.parametrize(
     ("hint", "good", "bad"),
     [
-        (Annotated[int, Range(1, 9)], [1, 9, np.int64(5)], [0, 10, True, 1.0, "1", None, 10**400, math.inf]),
-        (Annotated[float, Range(0, 1, open="high")], [0, 0.5, np.float32(0.5)], [1, -1e-9, math.nan, math.inf, False, 10**400]),
+        (
+            Annotated[int, Range(1, 9)],
+            [1, 9, np.int64(5)],
+            [0, 10, True, 1.0, "1", None, 10**400, math.inf],
+        ),
+        (
+            Annotated[float, Range(0, 1, open="high")],
+            [0, 0.5, np.float32(0.5)],
+            [1, -1e-9, math.nan, math.inf, False, 10**400],
+        ),
         (Annotated[int, Range(1, 9, step=2, also=(0,))], [0, 1, 9], [2, 11, -1]),
-        (Annotated[tuple[Annotated[int, Range(1, 9)], ...], Length(1, 3)], [[1], (1, 2, 3), 4], [[], [0], [1, 2, 3, 4], ["x"]]),
+        (
+            Annotated[tuple[Annotated[int, Range(1, 9)], ...], Length(1, 3)],
+            [[1], (1, 2, 3), 4],
+            [[], [0], [1, 2, 3, 4], ["x"]],
+        ),
         (Annotated[int, Range(1, 9)] | None, [None, 3], [0, "x"]),
         (Literal[1, 2], [1, 2], [True, 1.0, 3, [1]]),
         (Literal["a"], ["a"], ["b", {"a": 1}, []]),
     ],
-)  # fmt: skip
+)
 def test_what_a_range_takes(hint, good, bad):
     for value in good:
         coerce(value, hint, "x")
@@ -123,73 +145,132 @@ def test_what_a_range_takes(hint, good, bad):
         refused(lambda value=value: coerce(value, hint, "x"), "x = ", "give ")
 
 
-# -- refusals ----------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
-        ("restorer.walk.draws=0", "1 to 1000"), ("restorer.walk.start_levels=[5000]", "restorer.diffusion.levels = 40"),
-        ("restorer.walk.start_levels=[]", "1 to 32 values"), ("restorer.walk.start_levels=[0]", "1 to"), ("restorer.diffusion.levels=1", "from 2"),
-        ("restorer.diffusion.max_level=41", "restorer.diffusion.levels = 40"), ("restorer.walk.eta=nan", "0 to 1"), ("restorer.walk.eta=inf", "0 to 1"),
-        ("restorer.walk.order=3", "1 or 2"), ("restorer.walk.calls=-1", "from 0"), ("restorer.diffusion.octaves=0", "1 to 8"),
-        ("restorer.diffusion.frequency=0", "1 to 4096"), ("restorer.diffusion.target=3", "noise, clean or velocity"),
-        ("restorer.network.block.groups=7", "16 channels"), ("restorer.network.width=0", "even"),
-        ("restorer.network.width=15", "even"), ("restorer.network.multipliers=[]", "1 to 10 values"),
-        ("restorer.network.multipliers=[1,1,1,1,1,1]", "32 divides"), ("restorer.network.stem=3", "6 divides"),
-        ("restorer.network.attention.at=[3]", "1, 2, 4"), ("restorer.network.block.dropout=1", "below 1"),
-        ("restorer.network.blocks=0", "1 to 32"), ("restorer.network.block.eps=0", "0.1"), ("restorer.network=3", "a table"),
+        ("restorer.walk.draws=0", "1 to 1000"),
+        ("restorer.walk.start_levels=[5000]", "restorer.diffusion.levels = 40"),
+        ("restorer.walk.start_levels=[]", "1 to 32 values"),
+        ("restorer.walk.start_levels=[0]", "1 to"),
+        ("restorer.diffusion.levels=1", "from 2"),
+        ("restorer.diffusion.max_level=41", "restorer.diffusion.levels = 40"),
+        ("restorer.walk.eta=nan", "0 to 1"),
+        ("restorer.walk.eta=inf", "0 to 1"),
+        ("restorer.walk.order=3", "1 or 2"),
+        ("restorer.walk.calls=-1", "from 0"),
+        ("restorer.diffusion.octaves=0", "1 to 8"),
+        ("restorer.diffusion.frequency=0", "1 to 4096"),
+        ("restorer.diffusion.target=3", "noise, clean or velocity"),
+        ("restorer.network.block.groups=7", "16 channels"),
+        ("restorer.network.width=0", "even"),
+        ("restorer.network.width=15", "even"),
+        ("restorer.network.multipliers=[]", "1 to 10 values"),
+        ("restorer.network.multipliers=[1,1,1,1,1,1]", "32 divides"),
+        ("restorer.network.stem=3", "6 divides"),
+        ("restorer.network.attention.at=[3]", "1, 2, 4"),
+        ("restorer.network.block.dropout=1", "below 1"),
+        ("restorer.network.blocks=0", "1 to 32"),
+        ("restorer.network.block.eps=0", "0.1"),
+        ("restorer.network=3", "a table"),
         ("restorer.network.attention.head_channels=5", "32 channels"),
-        ("canvas.size=0", "4 to 2048"), ("canvas.size=17", "2 divides"), ("canvas.margin=-4", "0 to 1"),
-        ("canvas.channels=0", "1 to 64"), ("canvas.percentiles=[9, 3]", "rising"), ("canvas.percentiles=[1]", "2 values"),
-        ("canvas.value_range=[1, 1]", "rising"), ("canvas.slices=[1]", "no or 2 values"), ("canvas.plane=side", "axial"),
-        ("canvas.preprocess=[1]", "choose from"), ("canvas.spacing=-1", "0, or a number"),
-        ("map.quantile=1.5", "below 1"), ("map.share=0", "above 0"), ("map.median=4", "odd"),
-        ("map.median=17", "canvas.size = 16"), ("map.erode=8", "canvas.size = 16"), ("map.smooth=-1", "0 to 100"),
-        ("map.gate=nan", "0 to 1000"), ("map.kind=loud", "absolute"),
-        ("training.batch=0", "1 to 65536"), ("training.precision=foo", "auto, bf16 or fp32"), ("training.rate=-1", "above 0"),
-        ("training.augment=[1]", "none, flip"), ("training.seed=-1", "from 0"), ("training.betas=[0.9, 1]", "below 1"),
-        ("training.epochs=0", "above 0"), ("training.ema=1", "below 1"), ("training.steps=1e9", "a whole number"),
-        ("training.lr=-1", "did you mean 'rate'"), ("training.batch_size=0", "did you mean 'batch'"),
+        ("canvas.size=0", "4 to 2048"),
+        ("canvas.size=17", "2 divides"),
+        ("canvas.margin=-4", "0 to 1"),
+        ("canvas.channels=0", "1 to 64"),
+        ("canvas.percentiles=[9, 3]", "rising"),
+        ("canvas.percentiles=[1]", "2 values"),
+        ("canvas.value_range=[1, 1]", "rising"),
+        ("canvas.slices=[1]", "no or 2 values"),
+        ("canvas.plane=side", "axial"),
+        ("canvas.preprocess=[1]", "choose from"),
+        ("canvas.spacing=-1", "0, or a number"),
+        ("map.quantile=1.5", "below 1"),
+        ("map.share=0", "above 0"),
+        ("map.median=4", "odd"),
+        ("map.median=17", "canvas.size = 16"),
+        ("map.erode=8", "canvas.size = 16"),
+        ("map.smooth=-1", "0 to 100"),
+        ("map.gate=nan", "0 to 1000"),
+        ("map.kind=loud", "absolute"),
+        ("training.batch=0", "1 to 65536"),
+        ("training.precision=foo", "auto, bf16 or fp32"),
+        ("training.rate=-1", "above 0"),
+        ("training.augment=[1]", "none, flip"),
+        ("training.seed=-1", "from 0"),
+        ("training.betas=[0.9, 1]", "below 1"),
+        ("training.epochs=0", "above 0"),
+        ("training.ema=1", "below 1"),
+        ("training.steps=1e9", "a whole number"),
+        ("training.lr=-1", "did you mean 'rate'"),
+        ("training.batch_size=0", "did you mean 'batch'"),
     ],
-)  # fmt: skip
+)
 def test_a_setting_out_of_range_is_refused_by_name_with_its_range(assignment, said):
     key = assignment.partition("=")[0]
-    within = {"canvas.size": "", "restorer.network.multipliers": "restorer.network", "restorer.network.stem": "stem"}
+    within = {
+        "canvas.size": "",
+        "restorer.network.multipliers": "restorer.network",
+        "restorer.network.stem": "stem",
+    }
     refused(lambda: recipe(assignment).checked(), within.get(key, key), said)
 
 
 @pytest.mark.parametrize(
     ("method", "assignment", "said"),
     [
-        ("thor", "restorer.harmonise.sigma=-1", "restorer.harmonise.sigma = -1"), ("thor", "restorer.harmonise.sigma=0", "above 0"),
-        ("thor", "restorer.harmonise.side=4", "odd"), ("thor", "restorer.harmonise.levels=[9]", "restorer.walk.start_levels = 8"),
-        ("thor", "restorer.walk.start_levels=41", "restorer.diffusion.levels = 40"), ("consensus", "restorer.sigma=-1", "0 to 64"),
-        ("stitched", "restorer.repaint.level=40", "1 to 39"), ("stitched", "restorer.repaint.repeats=0", "1 to 100"),
-        ("guided", "restorer.walk.start_levels=41", "restorer.diffusion.levels = 40"), ("guided", "restorer.guidance.scale=-1", "0 to 10000"),
-        ("guided", "restorer.classifier.attention.heads=0", "1 to 64"), ("patched", "restorer.patches.side=17", "canvas.size = 16"),
-        ("patched", "restorer.patches.stride=9", "restorer.patches.stride = 9"), ("ct-patched", "restorer.windows.side=32", "canvas.size = 16"),
-        ("ct-patched", "restorer.network.ct.heads=3", "heads = 3"), ("conditioned", "restorer.encoder.layers=[]", "1 to 4"),
-        ("autoencoder", "restorer.network.width=12", "multiple of 8"), ("autoencoder", "restorer.network.levels=6", "32 divides"),
-        ("latent", "restorer.autoencoder.levels=5", "2 divides"), ("spark", "restorer.hidden=1", "below 1"),
-        ("spark", "canvas.size=18", "canvas.size = 18"), ("fanogan", "canvas.size=20", "size 20"),
-        ("fpgan", "restorer.critic.layers=9", "layers = 9"), ("bright-area", "restorer.level=2", "0 to 1"),
+        ("thor", "restorer.harmonise.sigma=-1", "restorer.harmonise.sigma = -1"),
+        ("thor", "restorer.harmonise.sigma=0", "above 0"),
+        ("thor", "restorer.harmonise.side=4", "odd"),
+        ("thor", "restorer.harmonise.levels=[9]", "restorer.walk.start_levels = 8"),
+        ("thor", "restorer.walk.start_levels=41", "restorer.diffusion.levels = 40"),
+        ("consensus", "restorer.sigma=-1", "0 to 64"),
+        ("stitched", "restorer.repaint.level=40", "1 to 39"),
+        ("stitched", "restorer.repaint.repeats=0", "1 to 100"),
+        ("guided", "restorer.walk.start_levels=41", "restorer.diffusion.levels = 40"),
+        ("guided", "restorer.guidance.scale=-1", "0 to 10000"),
+        ("guided", "restorer.classifier.attention.heads=0", "1 to 64"),
+        ("patched", "restorer.patches.side=17", "canvas.size = 16"),
+        ("patched", "restorer.patches.stride=9", "restorer.patches.stride = 9"),
+        ("ct-patched", "restorer.windows.side=32", "canvas.size = 16"),
+        ("ct-patched", "restorer.network.ct.heads=3", "heads = 3"),
+        ("conditioned", "restorer.encoder.layers=[]", "1 to 4"),
+        ("autoencoder", "restorer.network.width=12", "multiple of 8"),
+        ("autoencoder", "restorer.network.levels=6", "32 divides"),
+        ("latent", "restorer.autoencoder.levels=5", "2 divides"),
+        ("spark", "restorer.hidden=1", "below 1"),
+        ("spark", "canvas.size=18", "canvas.size = 18"),
+        ("fanogan", "canvas.size=20", "size 20"),
+        ("fpgan", "restorer.critic.layers=9", "layers = 9"),
+        ("bright-area", "restorer.level=2", "0 to 1"),
         ("z-score", "restorer.floor=0", "above 0"),
     ],
-)  # fmt: skip
+)
 def test_so_is_one_of_any_method(method, assignment, said):
     refused(lambda: recipe(assignment, method=method).checked(), said)
 
 
 def test_costs_that_no_machine_bears_are_refused_before_memory_is_taken():
     refused(
-        lambda: recipe("restorer.walk.draws=1000", "restorer.walk.start_levels=[40,39,38,37,36,35,34,33]").checked(),
+        lambda: recipe(
+            "restorer.walk.draws=1000", "restorer.walk.start_levels=[40,39,38,37,36,35,34,33]"
+        ).checked(),
         "network calls",
     )
-    refused(lambda: recipe("restorer.network.width=1024", "restorer.network.multipliers=[32]").checked(), "parameters")
+    refused(
+        lambda: recipe(
+            "restorer.network.width=1024", "restorer.network.multipliers=[32]"
+        ).checked(),
+        "parameters",
+    )
 
 
 def test_one_image_is_no_batch_for_batch_norm_on_one_pixel():
     settings = ("canvas.size=16", "restorer.encoder.layers=[1,1,1]")
-    refused(lambda: recipe(*settings, "training.batch=1", method="conditioned").checked(), "training.batch = 1")
+    refused(
+        lambda: recipe(*settings, "training.batch=1", method="conditioned").checked(),
+        "training.batch = 1",
+    )
     recipe(*settings, "training.batch=2", method="conditioned").checked()
 
 
@@ -207,23 +288,37 @@ def test_python_calls_are_checked_alike():
 
 def test_a_number_of_thousands_of_digits_is_refused_in_one_line():
     digits = "0x" + "f" * 5000
-    refused(lambda: recipe(f"restorer.walk.draws={digits}").checked(), "restorer.walk.draws", "thousands of digits")
+    refused(
+        lambda: recipe(f"restorer.walk.draws={digits}").checked(),
+        "restorer.walk.draws",
+        "thousands of digits",
+    )
     refused(lambda: recipe(f"training.rate={digits}").checked(), "training.rate")
 
 
-# -- any value ---------------------------------------------------------------------------------------------------------
+# -- any value -------------------------------------------------------------------------------------
 ANYTHING = st.recursive(
-    st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from([10**400, 2**63, -(2**70)])
-    | st.dates() | st.just(datetime.datetime(2026, 1, 1)),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(min_size=1, max_size=5), inner, max_size=2),
+    st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from([10**400, 2**63, -(2**70)])
+    | st.dates()
+    | st.just(datetime.datetime(2026, 1, 1)),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(min_size=1, max_size=5), inner, max_size=2)
+    ),
     max_leaves=6,
-)  # fmt: skip
+)
 
 
 def edges(mark: Range) -> list[float]:
     """The ends of a range and what lies beside them, inside and out."""
     ends = [mark.low, mark.high, *mark.also]
-    return [value + by for value in ends for by in (-1, 0, 1)] + [value * by for value in ends for by in (0.5, 2)]
+    return [value + by for value in ends for by in (-1, 0, 1)] + [
+        value * by for value in ends for by in (0.5, 2)
+    ]
 
 
 def usual(hint: Any) -> st.SearchStrategy:
@@ -235,7 +330,11 @@ def usual(hint: Any) -> st.SearchStrategy:
             return st.sampled_from(marks[0].values)
         if isinstance(marks[0], Range):
             low, high = max(marks[0].low, 0), min(marks[0].high, 24)
-            kind = st.integers(math.ceil(low), math.floor(max(low, high))) if args[0] is int else st.floats(low, high)
+            kind = (
+                st.integers(math.ceil(low), math.floor(max(low, high)))
+                if args[0] is int
+                else st.floats(low, high)
+            )
             return kind | st.sampled_from(
                 [args[0](value) if abs(value) < 1e300 else value for value in edges(marks[0])]
             )
@@ -251,7 +350,9 @@ def usual(hint: Any) -> st.SearchStrategy:
         )
     if args:
         return usual(next(arg for arg in args if arg is not type(None)))
-    return {bool: st.booleans(), str: st.sampled_from(["", "nowhere", "brain", "40/80", "1/0"])}[hint]
+    return {bool: st.booleans(), str: st.sampled_from(["", "nowhere", "brain", "40/80", "1/0"])}[
+        hint
+    ]
 
 
 def all_settings(method: str) -> dict[str, Any]:
@@ -295,8 +396,15 @@ def three_steps(made: Recipe) -> None:
     torch.manual_seed(budget.seed)
     model = found.make_restorer().train()
     pretrained.begin(model)
-    optimisers = {part: torch.optim.AdamW(model.get_submodule(part).parameters(), lr=budget.rate, betas=budget.betas,
-                                          weight_decay=budget.weight_decay) for part in model.parts()}  # fmt: skip
+    optimisers = {
+        part: torch.optim.AdamW(
+            model.get_submodule(part).parameters(),
+            lr=budget.rate,
+            betas=budget.betas,
+            weight_decay=budget.weight_decay,
+        )
+        for part in model.parts()
+    }
     for step in range(3):
         draw = Draw(budget.seed, [("train", step, item) for item in range(budget.batch)])
         labels = torch.arange(budget.batch) % 2 if model.uses_labels else None
@@ -312,7 +420,9 @@ def three_steps(made: Recipe) -> None:
         if restored.map is None:
             restored.map = amap.residual_map(images[:2], restored.healthy.float(), foreground[:2])
         maps = amap.along(
-            amap.finish(restored.map.float(), images[:2], foreground[:2]), foreground[:2], [0, 1][: len(images)]
+            amap.finish(restored.map.float(), images[:2], foreground[:2]),
+            foreground[:2],
+            [0, 1][: len(images)],
         )
         amap.score_of(maps, amap.inside(foreground[:2]))
 
@@ -323,13 +433,19 @@ def small(found: Recipe) -> bool:
     with torch.device("meta"):
         model = found.make_restorer()
     copies = model.network_calls() * budget.batch * canvas.size**2 * canvas.channels
-    return sum(p.numel() for p in model.parameters()) < PARAMETERS and model.network_calls() < CALLS and copies < 2**21
+    return (
+        sum(p.numel() for p in model.parameters()) < PARAMETERS
+        and model.network_calls() < CALLS
+        and copies < 2**21
+    )
 
 
 def fitted(canvas: Canvas, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(images (B, C, S, S), foreground (B, S, S)) of pictures, and a volume, that the canvas takes
     or refuses."""
-    voxels = np.random.default_rng(0).uniform(0, 200, (canvas.channels, 3, 18, 21)).astype(np.float32)
+    voxels = (
+        np.random.default_rng(0).uniform(0, 200, (canvas.channels, 3, 18, 21)).astype(np.float32)
+    )
     if canvas.normalise == "window":
         voxels = voxels[:1]
     there = canvas.fit(Scan.from_array(voxels, affine=np.diag([2.0, 1, 1, 1])))
@@ -343,7 +459,8 @@ def carried_out_or_refused(made: Recipe) -> None:
         three_steps(made)
     except Fault as fault:
         assert fault.exit in (2, 3) and "\n" not in str(fault), fault
-        assert fault.exit == 2 or fault.code in ("SPACING", "CONSTANT_IMAGE", "RANGE"), fault  # of this very image
+        # Of this very image.
+        assert fault.exit == 2 or fault.code in ("SPACING", "CONSTANT_IMAGE", "RANGE"), fault
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 2**20, "more than 4 GiB"
 
 
@@ -356,7 +473,9 @@ def test_any_value_of_any_setting_is_carried_out_or_refused(made):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @given(changed())
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
+@settings(
+    max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False
+)
 def test_many_more_values_of_any_setting_are_carried_out_or_refused(made):
     carried_out_or_refused(made)
 
@@ -364,7 +483,9 @@ def test_many_more_values_of_any_setting_are_carried_out_or_refused(made):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @given(changed())
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False
+)
 def test_the_command_carries_any_value_out_or_refuses_it_and_leaves_nothing(both_labels, made):
     """The same through `train` itself, with validation, threshold and model card."""
     try:
@@ -375,7 +496,9 @@ def test_the_command_carries_any_value_out_or_refuses_it_and_leaves_nothing(both
         return
     folder = Path(tempfile.mkdtemp()) / "deep" / "run"
     try:
-        assert train(made, both_labels, folder, steps=3, device="cpu").record["status"] == "finished"
+        assert (
+            train(made, both_labels, folder, steps=3, device="cpu").record["status"] == "finished"
+        )
     except Fault as fault:
         assert fault.exit == 2 and not folder.parent.exists(), fault
     shutil.rmtree(folder.parents[1])
@@ -390,19 +513,28 @@ def both_labels(tmp_path_factory) -> Path:
     for number in range(24):
         image, _ = picture(rng, bright=bool(number % 2))
         Image.fromarray(image).save(root / f"{number}.png")
-        rows.append(f"c{number},p{number},{number}.png,{number % 2},{'train' if number < 16 else 'val'}")
+        rows.append(
+            f"c{number},p{number},{number}.png,{number % 2},{'train' if number < 16 else 'val'}"
+        )
     (root / "manifest.csv").write_text("\n".join(rows) + "\n")
     return root
 
 
-# -- flags -------------------------------------------------------------------------------------------------------------
+# -- flags -----------------------------------------------------------------------------------------
 def test_every_number_that_a_command_takes_has_a_bound():
     from pseudohealthy.cli import COMMANDS
     from pseudohealthy.commands.words import words_of
 
-    numbers = [(name, word) for name, cls in COMMANDS.items() for word in words_of(cls) if word.of in (int, float)]
+    numbers = [
+        (name, word)
+        for name, cls in COMMANDS.items()
+        for word in words_of(cls)
+        if word.of in (int, float)
+    ]
     assert len(numbers) > 10
-    assert [(name, w.name) for name, w in numbers if w.arg.least is None and w.arg.above is None] == []
+    assert [
+        (name, w.name) for name, w in numbers if w.arg.least is None and w.arg.above is None
+    ] == []
 
 
 @pytest.mark.parametrize("value", ["nan", "-1", "inf", "-0.5", "otsuu", "1e400", "0,5", ""])
@@ -426,7 +558,10 @@ def test_a_detector_needs_a_batch(tiny_run):
     from pseudohealthy.detection.detector import load
 
     refused(lambda: load(tiny_run, device="cpu", batch=0), "batch = 0")
-    refused(lambda: load(tiny_run, device="cpu", settings=["restorer.draws=0"]), "restorer.walk.draws = 0")
+    refused(
+        lambda: load(tiny_run, device="cpu", settings=["restorer.draws=0"]),
+        "restorer.walk.draws = 0",
+    )
     refused(lambda: load(tiny_run, device="cpu", settings=["map.median=17"]), "map.median = 17")
 
 
@@ -440,7 +575,10 @@ def test_all_values_of_a_sweep_are_checked_before_the_first_is_tried(tiny_run, t
         "map.median=3,17",
         "map.smooth=0,nan",
     ):
-        refused(lambda over=over: sweep(tiny_run, tmp_path / "nowhere", [over], tmp_path / "out"), over.split("=")[0])
+        refused(
+            lambda over=over: sweep(tiny_run, tmp_path / "nowhere", [over], tmp_path / "out"),
+            over.split("=")[0],
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^\"' >]+")
+FETCHED = re.compile(
+    r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^\"' >]+"
+)
 
 
 def test_every_page_stands_in_the_navigation_and_the_navigation_leads_somewhere():
@@ -30,9 +32,13 @@ def test_no_font_is_fetched_and_warnings_are_errors():
 
 @pytest.mark.parametrize(
     "page, fetches",
-    [('<script src="https://a.example/x.js">', True), ('<link rel=icon href="//a.example/x.png">', True),
-     ('<script src="assets/x.js">', False), ('<a href="https://a.example">', False)],
-)  # fmt: skip
+    [
+        ('<script src="https://a.example/x.js">', True),
+        ('<link rel=icon href="//a.example/x.png">', True),
+        ('<script src="assets/x.js">', False),
+        ('<a href="https://a.example">', False),
+    ],
+)
 def test_what_counts_as_fetching(page, fetches):
     assert bool(FETCHED.search(page)) == fetches
 
@@ -40,8 +46,19 @@ def test_what_counts_as_fetching(page, fetches):
 @pytest.mark.services
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
-    pytest.importorskip("material", reason="mkdocs-material is not installed: pip install 'pseudohealthy[docs]'")
-    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    pytest.importorskip(
+        "material", reason="mkdocs-material is not installed: pip install 'pseudohealthy[docs]'"
+    )
+    line = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     pages = list((tmp_path / "site").rglob("*.html"))

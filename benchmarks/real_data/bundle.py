@@ -45,14 +45,24 @@ from pseudohealthy.training.plane_store import PlaneStore
 from pseudohealthy.workflows.train import open_planes, resume
 
 SETTINGS = ["restorer.network.width=56"]  # 3.5 million parameters: 7 MB as bfloat16
-FILES = ("recipe.toml", "threshold.json", "fingerprint.json", "run.json", "split.csv", "training_history.json")
-EACH = 4  # examples with and without a lesion: the first of the test subjects by name, whatever they score
+FILES = (
+    "recipe.toml",
+    "threshold.json",
+    "fingerprint.json",
+    "run.json",
+    "split.csv",
+    "training_history.json",
+)
+# Examples with and without a lesion: the first of the test subjects by name, whatever they score.
+EACH = 4
 NOTICE = """# Whose images
 
-The examples, and the images that this model was trained on, are mid-axial slices of T1-weighted scans of the IXI Dataset
-(brain-development.org/ixi-dataset), registered to MNI152NLin2009cSym; licence: Creative Commons Attribution-ShareAlike 3.0
-(creativecommons.org/licenses/by-sa/3.0). Slices as published with THOR (Bercea et al., MICCAI 2024). Changes: a round lesion, darker
-or brighter, was drawn into those in `examples/test/bad`, outlined in `examples/masks/bad`. The same licence applies to the examples.
+The examples, and the images that this model was trained on, are mid-axial slices of T1-weighted
+scans of the IXI Dataset (brain-development.org/ixi-dataset), registered to MNI152NLin2009cSym;
+licence: Creative Commons Attribution-ShareAlike 3.0 (creativecommons.org/licenses/by-sa/3.0).
+Slices as published with THOR (Bercea et al., MICCAI 2024). Changes: a round lesion, darker or
+brighter, was drawn into those in `examples/test/bad`, outlined in `examples/masks/bad`. The same
+licence applies to the examples.
 
 sha256:
 
@@ -61,7 +71,11 @@ sha256:
 
 def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Matrices and kernels of the network as bfloat16; what is measured of health stays float32."""
-    small = lambda name, t: t.is_floating_point() and t.ndim > 1 and not name.startswith(("healthy_", "residual_"))  # noqa: E731
+
+    def small(name: str, t: Tensor) -> bool:
+        measured = name.startswith(("healthy_", "residual_"))
+        return t.is_floating_point() and t.ndim > 1 and not measured
+
     return {name: t.to(torch.bfloat16) if small(name, t) else t for name, t in tensors.items()}
 
 
@@ -70,13 +84,17 @@ def store(run: Run, as_float: bool) -> str:
     sha256."""
     tensors, state, _ = checkpoint.load(run.weights())
     rounded = halved(tensors)
-    return checkpoint.save(run.weights(), {k: v.float() for k, v in rounded.items()} if as_float else rounded, state)
+    return checkpoint.save(
+        run.weights(), {k: v.float() for k, v in rounded.items()} if as_float else rounded, state
+    )
 
 
 def recalibrated(data: Path, folder: Path, settings: list[str], only_domain: bool) -> None:
     """The packaged model as a run of `data`, its healthy spreads, scores and threshold measured by
     this version."""
-    shutil.copytree(models.FOLDER / "brain-t1", folder, ignore=shutil.ignore_patterns("examples", "NOTICE.md"))
+    shutil.copytree(
+        models.FOLDER / "brain-t1", folder, ignore=shutil.ignore_patterns("examples", "NOTICE.md")
+    )
     run = Run.open(folder)
     if only_domain:
         planes = open_planes(run, load(data), World(0, 1, torch.device("cpu")))
@@ -84,7 +102,13 @@ def recalibrated(data: Path, folder: Path, settings: list[str], only_domain: boo
         return widen_domain(run, planes, data)
     run.recipe = run.recipe.set(settings).resolved()
     write_text(folder / "recipe.toml", run.recipe.toml())
-    run.note(**provenance(), recipe_sha256=run.recipe_sha256, data="../data", device="cpu", precision="float32")
+    run.note(
+        **provenance(),
+        recipe_sha256=run.recipe_sha256,
+        data="../data",
+        device="cpu",
+        precision="float32",
+    )
     run.note(weights_sha256=store(run, as_float=True))
     world = World(0, 1, torch.device("cpu"))
     trainer = Trainer(run, open_planes(run, load(data), world), world)
@@ -96,10 +120,13 @@ def recalibrated(data: Path, folder: Path, settings: list[str], only_domain: boo
 def widen_domain(run: Run, store: PlaneStore, data: Path) -> None:
     """The limit of the domain check from validation and, as they were before a lesion was drawn in,
     test subjects: 105."""
-    canvas, sick = run.recipe.make_canvas(), [c for c in load(data).split("test") if c.label == ANOMALOUS]
+    canvas = run.recipe.make_canvas()
+    sick = [c for c in load(data).split("test") if c.label == ANOMALOUS]
     fitted = [canvas.fit(read_image(case.extra["twin"], case.root)) for case in sick]
     rows = store.select("val", HEALTHY)[:, None]
-    healthy = [(store.images(row), store.foreground(row)) for row in rows] + [(f.planes, f.foreground) for f in fitted]
+    healthy = [(store.images(row), store.foreground(row)) for row in rows] + [
+        (f.planes, f.foreground) for f in fitted
+    ]
     prints = run.read_json("fingerprint.json")
     prints["domain"] = Domain.from_json(prints["domain"]).calibrated(healthy).to_json()
     write_json(run.folder / "fingerprint.json", prints)
@@ -116,7 +143,10 @@ def export(run: Run, data: Path, target: Path) -> None:
     for sick in (False, True):
         for case in [case for case in test if (case.label == ANOMALOUS) == sick][:EACH]:
             name = f"{case.patient_id}.png"
-            places = [(case.image, f"test/{'bad' if sick else 'good'}"), *([(case.mask, "masks/bad")] if sick else [])]
+            places = [
+                (case.image, f"test/{'bad' if sick else 'good'}"),
+                *([(case.mask, "masks/bad")] if sick else []),
+            ]
             for source, folder in places:
                 (target / "examples" / folder).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(case.root / source, target / "examples" / folder / name)
@@ -131,28 +161,59 @@ def export(run: Run, data: Path, target: Path) -> None:
 def card(run: Run, scores: Evaluation) -> str:
     """The run's card under the model's name, with the digest of the weights as stored, its images
     and its scores."""
-    text = (run.folder / "MODEL_CARD.md").read_text(encoding="utf-8").replace("# quick", "# brain-t1", 1)
+    text = (
+        (run.folder / "MODEL_CARD.md")
+        .read_text(encoding="utf-8")
+        .replace("# quick", "# brain-t1", 1)
+    )
     known = text[text.index("sha256 ") + len("sha256 ") :].split()[0]
     lines = [
-        "- Images: the mid-axial slice of T1-weighted scans of healthy subjects (IXI), skull shown, 1 mm, MNI space. Other images are",
-        "  outside what it knows. Its domain check warned of all of 52 each that were turned by 90, 180 or 270 degrees, upside down,",
-        "  contrast-inverted, half a field of view or without skull, of all FLAIR, T2, CT, chest, digit and noise images tried, and of",
-        "  all 12 T1 heads of other scanners; of 47 of 52 at gamma 2, 10 of 52 blurred, 1 of 52 at half the resolution; never of",
-        "  exchanged left and right, which a picture cannot tell. Of 52 healthy subjects that set nothing it warned of none (95 %",
+        (
+            "- Images: the mid-axial slice of T1-weighted scans of healthy subjects (IXI), skull"
+            " shown, 1 mm, MNI space. Other images are"
+        ),
+        (
+            "  outside what it knows. Its domain check warned of all of 52 each that were turned by"
+            " 90, 180 or 270 degrees, upside down,"
+        ),
+        (
+            "  contrast-inverted, half a field of view or without skull, of all FLAIR, T2, CT,"
+            " chest, digit and noise images tried, and of"
+        ),
+        (
+            "  all 12 T1 heads of other scanners; of 47 of 52 at gamma 2, 10 of 52 blurred, 1 of 52"
+            " at half the resolution; never of"
+        ),
+        (
+            "  exchanged left and right, which a picture cannot tell. Of 52 healthy subjects that"
+            " set nothing it warned of none (95 %"
+        ),
         "  interval 0 to 7 %); it is made to warn of 2 %.",
-        "- Scores on 105 subjects it has not seen, 53 with a simulated lesion (no patient with a disease was seen):",
+        (
+            "- Scores on 105 subjects it has not seen, 53 with a simulated lesion (no patient with"
+            " a disease was seen):"
+        ),
     ]
     for metric in ("image_auroc", "voxel_average_precision_pooled"):
-        own = [r for r in scores.records if r.metric in (metric, f"{metric}_difference") and not r.is_control]
+        own = [
+            r
+            for r in scores.records
+            if r.metric in (metric, f"{metric}_difference") and not r.is_control
+        ]
         lines += [
-            f"  {heading_of(r)}{', less the best control' if r.against else ''}: {number(r, signed=bool(r.against))}"
+            f"  {heading_of(r)}{', less the best control' if r.against else ''}:"
+            f" {number(r, signed=bool(r.against))}"
             for r in own
         ]
-    return text.replace(known, run.record["weights_sha256"]).replace("- Canvas:", "\n".join([*lines, "- Canvas:"]), 1)
+    return text.replace(known, run.record["weights_sha256"]).replace(
+        "- Canvas:", "\n".join([*lines, "- Canvas:"]), 1
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("images", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=1200)
@@ -168,9 +229,12 @@ def main() -> None:
         recalibrated(data, folder, arguments.settings, arguments.domain)
     else:
         if not (folder / "threshold.json").is_file():
-            ph.train("quick", data, folder, steps=arguments.steps, settings=SETTINGS, overwrite=True)
+            ph.train(
+                "quick", data, folder, steps=arguments.steps, settings=SETTINGS, overwrite=True
+            )
         store(Run.open(folder), as_float=True)
-        resume(folder)  # no step is left: spreads, threshold and card are made anew, of the rounded weights
+        # No step is left: spreads, threshold and card are made anew, of the rounded weights.
+        resume(folder)
     run = Run.open(folder)
     if not arguments.domain:
         run.note(weights_sha256=store(run, as_float=False))

@@ -69,14 +69,21 @@ def stripped(picture: Picture) -> Picture:
 
 
 MADE: dict[str, Callable[[Picture], Picture]] = {
-    "turned by 90 degrees": turned(1), "turned by 180 degrees": turned(2), "turned by 270 degrees": turned(3),
-    "upside down": turned(0, True), "left and right exchanged": lambda p: p[:, ::-1].copy(),
-    "contrast inverted": inverted, "contrast inverted inside the head": inside_inverted,
-    "left half of the field of view": half(1, False), "front half of the field of view": half(0, False),
-    "front half blank": blank_half, "skull stripped (by depth)": stripped,
-    "darker (gamma 2)": lambda p: 255 * (p / 255.0) ** 2, "blurred (3 px)": lambda p: ndimage.gaussian_filter(p.astype(float), 3),
+    "turned by 90 degrees": turned(1),
+    "turned by 180 degrees": turned(2),
+    "turned by 270 degrees": turned(3),
+    "upside down": turned(0, True),
+    "left and right exchanged": lambda p: p[:, ::-1].copy(),
+    "contrast inverted": inverted,
+    "contrast inverted inside the head": inside_inverted,
+    "left half of the field of view": half(1, False),
+    "front half of the field of view": half(0, False),
+    "front half blank": blank_half,
+    "skull stripped (by depth)": stripped,
+    "darker (gamma 2)": lambda p: 255 * (p / 255.0) ** 2,
+    "blurred (3 px)": lambda p: ndimage.gaussian_filter(p.astype(float), 3),
     "half the size, padded": lambda p: np.pad(p[::2, ::2], 60),
-}  # fmt: skip
+}
 
 
 def pictures(paths: list[Path]) -> Iterator[Callable[[], Scan]]:
@@ -88,7 +95,9 @@ def middle(paths: list[Path], share: float = 0.55, axis_planes: str = "axial") -
     """One axial plane of each volume, at `share` of the height of its foreground."""
     for path in paths[:EACH]:
         scan = io.read(path)
-        planes = np.flatnonzero((scan.voxels[0] > np.percentile(scan.voxels[0], 60)).mean((1, 2)) > 0.05)
+        planes = np.flatnonzero(
+            (scan.voxels[0] > np.percentile(scan.voxels[0], 60)).mean((1, 2)) > 0.05
+        )
         at = planes[int(share * (len(planes) - 1))]
         yield made(path.stem, scan.voxels[0, at])
 
@@ -96,13 +105,21 @@ def middle(paths: list[Path], share: float = 0.55, axis_planes: str = "axial") -
 def foreign(images: Path) -> dict[str, Callable[[], Iterator[Scan]]]:
     find = lambda pattern: sorted(images.glob(pattern))  # noqa: E731
     return {
-        "FLAIR (LGG, skull stripped)": lambda: pictures([p for p in find("lgg-flair/*/*.png") if "mask" not in p.name]),
+        "FLAIR (LGG, skull stripped)": lambda: pictures(
+            [p for p in find("lgg-flair/*/*.png") if "mask" not in p.name]
+        ),
         "FLAIR of heads (nichart)": lambda: middle(find("nichart/flair/*.nii.gz")),
-        "T1 of heads, other scanners, age 69 to 96 (nichart)": lambda: middle(find("nichart/t1/*.nii.gz")),
+        "T1 of heads, other scanners, age 69 to 96 (nichart)": lambda: middle(
+            find("nichart/t1/*.nii.gz")
+        ),
         "T1 of heads, warped slabs": lambda: middle(find("t1-slabs-more/*.nii.gz"), 0.5),
         "T1, skull stripped (MSLUB)": lambda: middle(find("mslub/*/*/T1*.nii.gz")),
-        "T2, skull stripped (BraTS)": lambda: pictures(find("wolleb-layout/brats/*/*/*_t2_*.nii.gz")),
-        "CT heads (CT-ICH)": lambda: pictures(find("ct-ich/images/*.jpg") + find("ct-ich/images/*/*.jpg")),
+        "T2, skull stripped (BraTS)": lambda: pictures(
+            find("wolleb-layout/brats/*/*/*_t2_*.nii.gz")
+        ),
+        "CT heads (CT-ICH)": lambda: pictures(
+            find("ct-ich/images/*.jpg") + find("ct-ich/images/*/*.jpg")
+        ),
         "chest radiographs": lambda: pictures(find("chest-xray/png256/*/*.png")),
     }
 
@@ -132,7 +149,9 @@ def interval(hits: int, count: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--run", type=Path, default=models.FOLDER / "brain-t1")
@@ -142,12 +161,20 @@ def main() -> None:
     manifest = load(arguments.data)
     healthy = [case for case in manifest.split("test") if case.label == HEALTHY]
     scans = [io.read_image(case.image, case.root) for case in healthy]
-    kinds: dict[str, Callable[[], Iterator[Scan]]] = {"healthy, as trained on (false alarms)": lambda: iter(scans)}
+    kinds: dict[str, Callable[[], Iterator[Scan]]] = {
+        "healthy, as trained on (false alarms)": lambda: iter(scans)
+    }
     for name, change in MADE.items():
         kinds[name] = lambda change=change: (made(s.name, change(s.voxels[0, 0])) for s in scans)
     sick = [case for case in manifest.split("test") if case.label != HEALTHY]
-    kinds["as trained on, with a simulated lesion"] = lambda: (io.read_image(case.image, case.root) for case in sick)
-    kinds |= {"noise": synthetic, "digits": lambda: digits(arguments.images), **foreign(arguments.images)}
+    kinds["as trained on, with a simulated lesion"] = lambda: (
+        io.read_image(case.image, case.root) for case in sick
+    )
+    kinds |= {
+        "noise": synthetic,
+        "digits": lambda: digits(arguments.images),
+        **foreign(arguments.images),
+    }
     rows = []
     for name, make in kinds.items():
         flagged, count, worst = 0, 0, {}
@@ -159,7 +186,9 @@ def main() -> None:
                 flagged += 1
                 worst[fault.code] = worst.get(fault.code, 0) + 1
                 continue
-            verdict = detector.domain.judge(fitted.planes, fitted.foreground) if detector.domain else None
+            verdict = (
+                detector.domain.judge(fitted.planes, fitted.foreground) if detector.domain else None
+            )
             if verdict is None or verdict.out:
                 flagged += 1
                 what = "no foreground" if verdict is None else verdict.turned or verdict.worst
@@ -169,7 +198,14 @@ def main() -> None:
             continue
         low, high = interval(flagged, count)
         rows.append(
-            {"kind": name, "warned": flagged, "of": count, "low": round(low, 3), "high": round(high, 3), "by": worst}
+            {
+                "kind": name,
+                "warned": flagged,
+                "of": count,
+                "low": round(low, 3),
+                "high": round(high, 3),
+                "by": worst,
+            }
         )
         print(f"{name:55s} {flagged:3d} of {count:3d} [{low:.2f}, {high:.2f}] {worst}", flush=True)
     if arguments.out:

@@ -32,14 +32,24 @@ def chosen(store: PlaneStore, number: int) -> list[tuple[str, int]]:
     masks = store.masks(rows)
     if masks is None:
         rows = store.select("test", ANOMALOUS)
-    index = store.index.iloc[rows].assign(size=1 if masks is None else masks.flatten(1).sum(1).numpy())
-    best = index[index["size"] > 0].sort_values("size").groupby("patient_id").tail(1).sort_values("patient_id")
+    index = store.index.iloc[rows].assign(
+        size=1 if masks is None else masks.flatten(1).sum(1).numpy()
+    )
+    best = (
+        index[index["size"] > 0]
+        .sort_values("size")
+        .groupby("patient_id")
+        .tail(1)
+        .sort_values("patient_id")
+    )
     picked = best.iloc[np.linspace(0, len(best) - 1, min(number, len(best))).round().astype(int)]
     return list(zip(picked["case_id"], picked["plane"], strict=True))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
@@ -47,8 +57,13 @@ def main() -> None:
     arguments = parser.parse_args()
     manifest = load(arguments.data)
     caches = arguments.out.parent / "planes"
-    wanted = chosen(build_cache(manifest, Run.open(arguments.runs[0]).recipe.make_canvas(), caches), arguments.planes)
-    figure = Figure(figsize=(1 + 4.6 * len(wanted), 1.55 * (len(arguments.runs) + 1)), layout="constrained")
+    wanted = chosen(
+        build_cache(manifest, Run.open(arguments.runs[0]).recipe.make_canvas(), caches),
+        arguments.planes,
+    )
+    figure = Figure(
+        figsize=(1 + 4.6 * len(wanted), 1.55 * (len(arguments.runs) + 1)), layout="constrained"
+    )
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(arguments.runs) + 1, 3 * len(wanted), squeeze=False)
     for axis in axes.ravel():

@@ -69,25 +69,45 @@ def collect(folder: Path, name: str, run: Path | None, data: str, command: str) 
         there = list(dict.fromkeys(entry["data"] for entry in stored["records"]))
         data = data or (there[0] if len(there) == 1 else "")
         if data not in there:
-            raise Fault("ROWS", f"the comparison is of {', '.join(there)}", "choose one with --data", exit=USAGE)
+            raise Fault(
+                "ROWS",
+                f"the comparison is of {', '.join(there)}",
+                "choose one with --data",
+                exit=USAGE,
+            )
         costs = {cost["method"]: cost for cost in stored["costs"] if cost["data"] == data}
-        facts = {method: known | costs.get(method, {}) for method, known in stored["methods"].items()}
+        facts = {
+            method: known | costs.get(method, {}) for method, known in stored["methods"].items()
+        }
         records = [Record.from_dict(entry) for entry in stored["records"] if entry["data"] == data]
-        made = {key: stored["made"].get(key) for key in ("command", "commit", "torch", "system", "started")}
+        made = {
+            key: stored["made"].get(key)
+            for key in ("command", "commit", "torch", "system", "started")
+        }
     elif (folder / "metrics.json").is_file():
-        records = [Record.from_dict(e) for e in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))]
+        records = [
+            Record.from_dict(e)
+            for e in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        ]
         method = next(record.method for record in records if not record.is_control)
         facts, made, data = of_run(run, method, data)
     else:
-        raise Fault("ROWS", f"'{folder.name}' has no comparison.json and no metrics.json",
-                    "give the --out of `compare` or `evaluate`", exit=USAGE)  # fmt: skip
+        raise Fault(
+            "ROWS",
+            f"'{folder.name}' has no comparison.json and no metrics.json",
+            "give the --out of `compare` or `evaluate`",
+            exit=USAGE,
+        )
     made = made | scoring(records)
     records = [r for r in records if shown_in(r.metric, "table")]
     kept = methods_of(records)
     shared = {key: getattr(records[0], key) for key in SHARED}
     if any(getattr(r, key) != value for r in records for key, value in shared.items()):
         raise Fault(
-            "ROWS", "figures of several protocols, masks or grids", "they belong into several tables", exit=USAGE
+            "ROWS",
+            "figures of several protocols, masks or grids",
+            "they belong into several tables",
+            exit=USAGE,
         )
     rows = [row_of(record) for record in records if record.method in kept]
     return {
@@ -112,24 +132,43 @@ def edition(made: dict[str, Any]) -> str:
     give."""
     if not made.get("noise_key"):
         return "Edition 1: noise keyed by the image, scores over all planes."
-    return f"Noise keyed by {made['noise_key']}; scores over {made['plane_set']}." if made.get("plane_set") else ""
+    return (
+        f"Noise keyed by {made['noise_key']}; scores over {made['plane_set']}."
+        if made.get("plane_set")
+        else ""
+    )
 
 
 def of_run(run: Path | None, method: str, data: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     """(facts by method, how it was made, name of the data) of an evaluation."""
     if run is None:
         raise Fault(
-            "ROWS", "metrics.json does not say which run was evaluated", "name its folder with --run", exit=USAGE
+            "ROWS",
+            "metrics.json does not say which run was evaluated",
+            "name its folder with --run",
+            exit=USAGE,
         )
     from pseudohealthy.evaluation.compare import training_seconds
 
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     history = run / "training_history.json"
-    seconds = training_seconds(json.loads(history.read_text(encoding="utf-8"))) if history.is_file() else None
+    seconds = (
+        training_seconds(json.loads(history.read_text(encoding="utf-8")))
+        if history.is_file()
+        else None
+    )
     data = data or Path(record["data"]).name
-    made = {"command": f"pseudohealthy evaluate {run.name} --data {data}"}  # run.json knows of its training only
-    found = {"restorer": method, "run": run.name, "training_steps": record.get("step"), "training_seconds": seconds}
-    found |= {key: record.get(key) for key in ("recipe", "network_calls", "parameters", "weights_sha256")}
+    # run.json knows of its training only.
+    made = {"command": f"pseudohealthy evaluate {run.name} --data {data}"}
+    found = {
+        "restorer": method,
+        "run": run.name,
+        "training_steps": record.get("step"),
+        "training_seconds": seconds,
+    }
+    found |= {
+        key: record.get(key) for key in ("recipe", "network_calls", "parameters", "weights_sha256")
+    }
     return {method: found}, made, data
 
 
@@ -149,9 +188,21 @@ def methods_of(records: list[Record]) -> list[str]:
 
 def row_of(record: Record) -> list[Any]:
     low, high = record.ci95 or (None, None)
-    numbers = [None if v is None else round(float(v), 6) for v in (record.value, low, high, record.prevalence)]
-    return [record.method, record.metric, record.threshold_source, *numbers[:3], record.n_patients, record.n_cases,
-            record.unit, numbers[3], record.against]  # fmt: skip
+    numbers = [
+        None if v is None else round(float(v), 6)
+        for v in (record.value, low, high, record.prevalence)
+    ]
+    return [
+        record.method,
+        record.metric,
+        record.threshold_source,
+        *numbers[:3],
+        record.n_patients,
+        record.n_cases,
+        record.unit,
+        numbers[3],
+        record.against,
+    ]
 
 
 def described(method: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -164,11 +215,21 @@ def described(method: str, facts: dict[str, Any]) -> dict[str, Any]:
 
     known = facts[method]
     labels = restorer_class(known["restorer"]).uses_labels
-    keys = ("network_calls", "training_steps", "training_seconds", "parameters", "seconds_per_case", "weights_sha256",
-            "postprocessing")  # fmt: skip
+    keys = (
+        "network_calls",
+        "training_steps",
+        "training_seconds",
+        "parameters",
+        "seconds_per_case",
+        "weights_sha256",
+        "postprocessing",
+    )
     found = {"label": label(method, facts), "control": False, "run": known.get("run")}
     found["learns_from"] = "image labels" if labels else "healthy only"
-    rounded = {key: round(known[key], 2) if isinstance(known.get(key), float) else known.get(key) for key in keys}
+    rounded = {
+        key: round(known[key], 2) if isinstance(known.get(key), float) else known.get(key)
+        for key in keys
+    }
     return found | {key: value for key, value in rounded.items() if value is not None}
 
 
@@ -182,7 +243,9 @@ def label(method: str, facts: dict[str, Any]) -> str:
 
 def written(found: dict[str, Any]) -> str:
     """JSON with one row a line, so that a difference can be read."""
-    head = json.dumps({key: value for key, value in found.items() if key != "rows"}, indent=1, ensure_ascii=False)
+    head = json.dumps(
+        {key: value for key, value in found.items() if key != "rows"}, indent=1, ensure_ascii=False
+    )
     rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in found["rows"])
     return head.removesuffix("\n}") + ',\n "rows": [\n' + rows + "\n ]\n}\n"
 
@@ -194,16 +257,27 @@ def page(text: str, folder: Path = DOCS / "rows") -> str:
     def anew(match: re.Match[str]) -> str:
         path = folder / f"{match[1]}.json"
         if not path.is_file():
-            raise Fault("ROWS", f"the page asks for '{match[1]}', and rows has no such table", "collect it", exit=USAGE)
+            raise Fault(
+                "ROWS",
+                f"the page asks for '{match[1]}', and rows has no such table",
+                "collect it",
+                exit=USAGE,
+            )
         shown = table(json.loads(path.read_text(encoding="utf-8")), match[2].split())
         return f"<!-- rows: {match[1]}{match[2]} -->\n\n{shown}\n\n<!-- end -->"
 
     def again(match: re.Match[str]) -> str:
         path = folder / "studies" / f"{match[1]}.json"
         if not path.is_file():
-            raise Fault("ROWS", f"the page asks for the study '{match[1]}'", f"write {path.name} first", exit=USAGE)
+            raise Fault(
+                "ROWS",
+                f"the page asks for the study '{match[1]}'",
+                f"write {path.name} first",
+                exit=USAGE,
+            )
         return (
-            f"<!-- study: {match[1]} -->\n\n{study_table(json.loads(path.read_text(encoding='utf-8')))}\n\n<!-- end -->"
+            f"<!-- study: {match[1]}"
+            f" -->\n\n{study_table(json.loads(path.read_text(encoding='utf-8')))}\n\n<!-- end -->"
         )
 
     return STUDY.sub(again, MARKED.sub(anew, text))
@@ -216,7 +290,12 @@ def studied(frame: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, A
     known = {entry[frame["key"]]: entry for entry in entries}
     for row in frame["rows"]:
         if row["is"] not in known:
-            raise Fault("ROWS", f"no entry has {frame['key']} '{row['is']}'", 'correct the row\'s "is"', exit=USAGE)
+            raise Fault(
+                "ROWS",
+                f"no entry has {frame['key']} '{row['is']}'",
+                'correct the row\'s "is"',
+                exit=USAGE,
+            )
         row["figures"] = []
         for path in frame["columns"].values():
             value: Any = known[row["is"]]
@@ -240,14 +319,24 @@ def study_table(frame: dict[str, Any]) -> str:
             text = (
                 str(value)
                 if whole
-                else figure({"value": value, "low": low, "high": high}, "+" if heading.startswith("less") else "")
+                else figure(
+                    {"value": value, "low": low, "high": high},
+                    "+" if heading.startswith("less") else "",
+                )
             )
-            cells.append("" if nothing else f"**{text}**" if row.get("bold") and not whole else text)
+            cells.append(
+                "" if nothing else f"**{text}**" if row.get("bold") and not whole else text
+            )
         lines.append(line_of([f"**{row['label']}**" if row.get("bold") else row["label"], *cells]))
-    said = f"Made by `{frame['command']}`; figures: [rows/studies/{frame['study']}.json](rows/studies/{frame['study']}.json)."
+    said = (
+        f"Made by `{frame['command']}`; figures:"
+        f" [rows/studies/{frame['study']}.json](rows/studies/{frame['study']}.json)."
+    )
     said = f"{said} {edition(frame)}".strip()
     return (
-        "\n".join(lines) + "\n\n" + "\n".join(textwrap.wrap(said, 150, break_long_words=False, break_on_hyphens=False))
+        "\n".join(lines)
+        + "\n\n"
+        + "\n".join(textwrap.wrap(said, 150, break_long_words=False, break_on_hyphens=False))
     )
 
 
@@ -258,12 +347,17 @@ def table(found: dict[str, Any], words: list[str]) -> str:
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     cut = words.index("less") if "less" in words else len(words)
     chosen = [metric for metric in names("page") if metric in metrics]
-    shown = words[:cut] or chosen + [metric for metric in names("filler") if metric in metrics and len(chosen) < 3]
+    shown = words[:cut] or chosen + [
+        metric for metric in names("filler") if metric in metrics and len(chosen) < 3
+    ]
     head = next(metric for metric in (*sorting(), *shown) if metric in shown)
     less = words[cut + 1 :] or ([head] if cut == len(words) else [])
     if missing := [m for m in (*shown, *(f"{m}{LESS}" for m in less)) if m not in metrics]:
         raise Fault(
-            "ROWS", f"{found['table']} has no {', '.join(missing)}", f"one of: {', '.join(metrics)}", exit=USAGE
+            "ROWS",
+            f"{found['table']} has no {', '.join(missing)}",
+            f"one of: {', '.join(metrics)}",
+            exit=USAGE,
         )
 
     def value(method: str, metric: str) -> float:
@@ -280,17 +374,28 @@ def table(found: dict[str, Any], words: list[str]) -> str:
         rivals = {row["against"] for row in rows if row["metric"] in differences}
         controls = [method for method in controls if method in rivals]
     several = len(runs) > 1
-    titles = ["", *(["learns from", "calls", "steps"] if several else []), *(heading(cells, metrics, m) for m in shown)]
+    titles = [
+        "",
+        *(["learns from", "calls", "steps"] if several else []),
+        *(heading(cells, metrics, m) for m in shown),
+    ]
     titles += [f"{heading(cells, metrics, m)}, less best control" for m in less] if several else []
     lines = [line_of(titles), "|---" * len(titles) + "|"]
     for method in (*runs, *controls):
         known = facts[method]
-        budget = [known.get("learns_from", ""), *(number(known.get(f)) for f in ("network_calls", "training_steps"))]
+        budget = [
+            known.get("learns_from", ""),
+            *(number(known.get(f)) for f in ("network_calls", "training_steps")),
+        ]
         line = [known["label"], *(budget if several else [])]
         for metric in shown:
             text = figure(cells.get((method, metric)))
             line.append(f"**{text}**" if text and value(method, metric) == best[metric] else text)
-        line += [figure(cells.get((method, f"{metric}{LESS}")), "+") for metric in less] if several else []
+        line += (
+            [figure(cells.get((method, f"{metric}{LESS}")), "+") for metric in less]
+            if several
+            else []
+        )
         lines.append(line_of(line))
     if not several:
         line = [figure(cells.get((runs[0], f"{metric}{LESS}")), "+") for metric in shown]
@@ -314,7 +419,11 @@ def figure(row: dict[str, Any] | None, sign: str = "") -> str:
     if row is None or row["value"] is None:
         return ""
     digits = "" if row["low"] is None else 3 if row["high"] - row["low"] < 0.05 else 2
-    ends = "" if row["low"] is None else f" [{bare(row['low'], f'.{digits}f')}, {bare(row['high'], f'.{digits}f')}]"
+    ends = (
+        ""
+        if row["low"] is None
+        else f" [{bare(row['low'], f'.{digits}f')}, {bare(row['high'], f'.{digits}f')}]"
+    )
     return bare(row["value"], f"{sign}.3f") + ends
 
 
@@ -327,31 +436,58 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
-def caption(found: dict[str, Any], rows: list[dict[str, Any]], shown: list[str], runs: list[str]) -> str:
+def caption(
+    found: dict[str, Any], rows: list[dict[str, Any]], shown: list[str], runs: list[str]
+) -> str:
     """What the figures of a table share, in one paragraph."""
     shared, made = found["shared"], found["made"]
     kept = [row for row in rows if row["metric"] in shown]
     most = max(kept, key=lambda row: row["n"])
-    chances = {row["unit"]: bare(row["prevalence"], ".3f") for row in kept if row["prevalence"] is not None}
-    text = f"{shared['split'].capitalize()} split of `{shared['data']}`: {most['n']:,} cases of {most['patients']:,} patients"
-    text += f"; prevalence {', '.join(f'{value} ({unit}s)' for unit, value in chances.items())}" if chances else ""
-    text += f". Protocol {shared['protocol']}; mask: {shared['mask']}; grid: {shared['grid']}; interval: {shared['interval']}."
+    chances = {
+        row["unit"]: bare(row["prevalence"], ".3f") for row in kept if row["prevalence"] is not None
+    }
+    text = (
+        f"{shared['split'].capitalize()} split of `{shared['data']}`: {most['n']:,} cases of"
+        f" {most['patients']:,} patients"
+    )
+    text += (
+        f"; prevalence {', '.join(f'{value} ({unit}s)' for unit, value in chances.items())}"
+        if chances
+        else ""
+    )
+    text += (
+        f". Protocol {shared['protocol']}; mask: {shared['mask']}; grid: {shared['grid']};"
+        f" interval: {shared['interval']}."
+    )
     if len(runs) == 1:
         known = found["methods"][runs[0]]
-        words = {"training_steps": "steps", "training_seconds": "s of training", "parameters": "parameters",
-                 "network_calls": "network calls an image"}  # fmt: skip
+        words = {
+            "training_steps": "steps",
+            "training_seconds": "s of training",
+            "parameters": "parameters",
+            "network_calls": "network calls an image",
+        }
         text += (
-            " Budget: " + ", ".join(f"{number(known[key])} {word}" for key, word in words.items() if key in known) + "."
+            " Budget: "
+            + ", ".join(
+                f"{number(known[key])} {word}" for key, word in words.items() if key in known
+            )
+            + "."
         )
     text += f" {edition(made)}"
     commit = f" at commit {made['commit'][:7]}" if made.get("commit") else ""
     link = f"[rows/{found['table']}.json](rows/{found['table']}.json)"
-    text += f" Made by `{made['command']}`{commit}; all figures, with the sha256 of the weights: {link}."
+    text += (
+        f" Made by `{made['command']}`{commit}; all figures, with the sha256 of the weights:"
+        f" {link}."
+    )
     return "\n".join(textwrap.wrap(text, 150, break_long_words=False, break_on_hyphens=False))
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     actions = parser.add_subparsers(dest="action", required=True)
     collecting = actions.add_parser("collect")
     collecting.add_argument("folder", type=Path)
@@ -364,7 +500,9 @@ def main(words: list[str] | None = None) -> None:
     studying.add_argument("file", type=Path)
     studying.add_argument("--name", required=True)
     studying.add_argument("--rows", type=Path, default=DOCS / "rows")
-    actions.add_parser("page").add_argument("page", type=Path, nargs="?", default=DOCS / "results.md")
+    actions.add_parser("page").add_argument(
+        "page", type=Path, nargs="?", default=DOCS / "results.md"
+    )
     asked = parser.parse_args(words)
     try:
         if asked.action == "collect":
@@ -373,7 +511,8 @@ def main(words: list[str] | None = None) -> None:
         elif asked.action == "study":
             path = asked.rows / "studies" / f"{asked.name}.json"
             frame = studied(
-                json.loads(path.read_text(encoding="utf-8")), json.loads(asked.file.read_text(encoding="utf-8"))
+                json.loads(path.read_text(encoding="utf-8")),
+                json.loads(asked.file.read_text(encoding="utf-8")),
             )
             print(write_text(path, written(frame)))
         else:

@@ -63,7 +63,9 @@ def train(entry: dict[str, Any], data: Path, runs: Path, published: bool, most: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("images", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", nargs="+", default=[])
@@ -74,7 +76,9 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true")
     arguments = parser.parse_args()
     listed = tomllib.loads((HERE / "experiments.toml").read_text(encoding="utf-8"))
-    wanted = [entry for entry in listed["run"] if not arguments.only or entry["name"] in arguments.only]
+    wanted = [
+        entry for entry in listed["run"] if not arguments.only or entry["name"] in arguments.only
+    ]
     begun, runs = time.monotonic(), arguments.out / "runs"
     for entry in wanted:
         late = time.monotonic() - begun > 60 * arguments.minutes
@@ -82,12 +86,20 @@ def main() -> None:
             continue
         print(f"== {entry['name']}: {entry['recipe']} on {entry['data']}", flush=True)
         try:
-            data = prepared(entry["data"], listed["data"][entry["data"]], arguments.images, arguments.out)
+            data = prepared(
+                entry["data"], listed["data"][entry["data"]], arguments.images, arguments.out
+            )
             train(entry, data, runs, arguments.published, arguments.steps)
         except Fault as fault:  # the others are trained all the same
             print(fault, flush=True)
-    for name in dict.fromkeys(name for entry in wanted if not arguments.train for name in measured_on(entry)):
-        there = [runs / e["name"] for e in wanted if name in measured_on(e) and finished(runs / e["name"])]
+    for name in dict.fromkeys(
+        name for entry in wanted if not arguments.train for name in measured_on(entry)
+    ):
+        there = [
+            runs / e["name"]
+            for e in wanted
+            if name in measured_on(e) and finished(runs / e["name"])
+        ]
         if not there:
             continue
         prepared(name, listed["data"][name], arguments.images, arguments.out)

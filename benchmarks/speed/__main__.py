@@ -18,7 +18,17 @@ import torch
 from paired import arguments
 
 HERE = Path(__file__).parent
-ALL = ("startup", "forward", "restorers", "sweep", "ct_series", "readers", "maps", "curves", "ranks")
+ALL = (
+    "startup",
+    "forward",
+    "restorers",
+    "sweep",
+    "ct_series",
+    "readers",
+    "maps",
+    "curves",
+    "ranks",
+)
 
 
 def main() -> None:
@@ -26,7 +36,10 @@ def main() -> None:
         parser.add_argument("--only", nargs="+", default=list(ALL), choices=ALL)
 
     given = arguments(__doc__, more=more)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads,"
+        f" {torch.backends.cpu.get_cpu_capability()}"
+    )
     failed = []
     for name in given.only:
         begun = time.perf_counter()

@@ -20,7 +20,12 @@ from paired import Load, Report, arguments
 from pseudohealthy.evaluation.sweep import Sweep
 from pseudohealthy.workflows.sweep import sweep
 
-METRICS = ("voxel_average_precision_pooled", "voxel_auroc_pooled", "plane_auroc", "dice_oracle_pooled")
+METRICS = (
+    "voxel_average_precision_pooled",
+    "voxel_auroc_pooled",
+    "plane_auroc",
+    "dice_oracle_pooled",
+)
 
 
 def figures(result: Sweep, place: tuple[int, ...]) -> dict[str, object]:
@@ -42,7 +47,9 @@ def main() -> None:
         parser.add_argument("--steps", type=int, nargs="+", default=[2, 3, 5, 10, 25])
         parser.add_argument("--orders", type=int, nargs="+", default=[1, 2])
         parser.add_argument("--limit", type=int, default=5)
-        parser.add_argument("--over", nargs="+", default=[], help="other settings, each with one value")
+        parser.add_argument(
+            "--over", nargs="+", default=[], help="other settings, each with one value"
+        )
 
     given = arguments(__doc__, more=more)
     report = Report("cost", given.out)
@@ -51,8 +58,14 @@ def main() -> None:
     with Load() as load:
         result = sweep(given.run, given.data, over, device="cpu", limit=given.limit, resamples=500)
     for place in sorted(result.records, key=lambda p: (result.network_calls[p], p)):
-        report.add(f"{result.run}: {' '.join(result.settings(place))}", float(result.network_calls[place]), "calls",
-                   load.foreign, seconds=result.seconds[place], **figures(result, place))  # fmt: skip
+        report.add(
+            f"{result.run}: {' '.join(result.settings(place))}",
+            float(result.network_calls[place]),
+            "calls",
+            load.foreign,
+            seconds=result.seconds[place],
+            **figures(result, place),
+        )
 
 
 if __name__ == "__main__":

@@ -32,15 +32,31 @@ def main() -> None:
     report = Report("ct_series", given.out)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        volume, _, _ = head(np.random.default_rng(0), shape=(given.planes, given.side, given.side), lesion=0.15)
+        volume, _, _ = head(
+            np.random.default_rng(0), shape=(given.planes, given.side, given.side), lesion=0.15
+        )
         dicom_series(folder / "series", volume, spacing=(4.0, 0.45, 0.45))
         made.untrained("ct-pddpm-small", folder / "run")
-        line = ["-m", "pseudohealthy", "detect", folder / "run", folder / "series", "--out", folder / "out", "--quiet"]
+        line = [
+            "-m",
+            "pseudohealthy",
+            "detect",
+            folder / "run",
+            folder / "series",
+            "--out",
+            folder / "out",
+            "--quiet",
+        ]
         with Load() as load:
             subprocess.run([sys.executable, *map(str, line)], check=True)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
-        report.add(f"detect, {given.side} x {given.side} x {given.planes}, all outputs", load.seconds, "s", load.foreign,
-                   peak_mb=peak)  # fmt: skip
+        report.add(
+            f"detect, {given.side} x {given.side} x {given.planes}, all outputs",
+            load.seconds,
+            "s",
+            load.foreign,
+            peak_mb=peak,
+        )
 
 
 if __name__ == "__main__":

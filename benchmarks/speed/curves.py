@@ -37,11 +37,17 @@ def measure(voxels: int, count: int) -> tuple[float, float, float, float, int]:
         values = rng.standard_normal(shape, dtype=np.float32) + 2 * truth
         cases.append(
             CaseResult(
-                case_id=f"case{index}", patient_id=f"patient{index}", label=ANOMALOUS if index % 4 else HEALTHY,
-                score=float(values.max()), map=values[inside], truth=truth[inside], method="ours", voxel_ml=0.001,
+                case_id=f"case{index}",
+                patient_id=f"patient{index}",
+                label=ANOMALOUS if index % 4 else HEALTHY,
+                score=float(values.max()),
+                map=values[inside],
+                truth=truth[inside],
+                method="ours",
+                voxel_ml=0.001,
                 place=Place(inside, inside),
             )
-        )  # fmt: skip
+        )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     with Load() as load:
         found = strict(cases, thresholds=Threshold(3.0, "given"))
@@ -59,8 +65,15 @@ def main() -> None:
     for voxels in given.voxels:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             seconds, foreign, peak, before, figures = pool.apply(measure, (voxels, given.cases))
-        report.add(f"strict protocol, {voxels:.0e} voxels, {given.cases} cases", seconds, "s", foreign,
-                   peak_mb=peak, before_mb=before, figures=figures)  # fmt: skip
+        report.add(
+            f"strict protocol, {voxels:.0e} voxels, {given.cases} cases",
+            seconds,
+            "s",
+            foreign,
+            peak_mb=peak,
+            before_mb=before,
+            figures=figures,
+        )
 
 
 if __name__ == "__main__":

@@ -25,9 +25,20 @@ from pseudohealthy.networks.unet import UNet
 
 # side: (settings, batches)
 NETWORKS: dict[int, tuple[dict, tuple[int, ...]]] = {
-    32: ({"width": 64, "multipliers": (1, 2, 4), "blocks": 2, "attention": {"at": (4,)}}, (1, 8, 16)),
-    64: ({"width": 32, "multipliers": (1, 2, 4, 4), "blocks": 1, "attention": {"at": (8,)}}, (1, 8, 16)),
-    128: ({"width": 128, "multipliers": (1, 2, 2), "blocks": 1, "attention": {"at": (2, 4)}}, (1, 4)),  # THOR's
+    32: (
+        {"width": 64, "multipliers": (1, 2, 4), "blocks": 2, "attention": {"at": (4,)}},
+        (1, 8, 16),
+    ),
+    64: (
+        {"width": 32, "multipliers": (1, 2, 4, 4), "blocks": 1, "attention": {"at": (8,)}},
+        (1, 8, 16),
+    ),
+    # THOR's.
+    128: (
+        {"width": 128, "multipliers": (1, 2, 2), "blocks": 1, "attention": {"at": (2, 4)}},
+        (1, 4),
+    ),
+    # Wolleb's.
     256: (
         {
             "width": 128,
@@ -37,9 +48,17 @@ NETWORKS: dict[int, tuple[dict, tuple[int, ...]]] = {
             "learned_variance": True,
         },
         (1,),
-    ),  # Wolleb's
+    ),
 }
-CONVOLUTIONS = ((1, 256, 64), (4, 256, 64), (8, 256, 32), (16, 256, 16), (1, 128, 128), (4, 128, 64), (16, 512, 16))
+CONVOLUTIONS = (
+    (1, 256, 64),
+    (4, 256, 64),
+    (8, 256, 32),
+    (16, 256, 16),
+    (1, 128, 128),
+    (4, 128, 64),
+    (16, 512, 16),
+)
 
 
 def convolution(images: Tensor, weight: Tensor) -> None:
@@ -76,8 +95,16 @@ def main() -> None:
     peaks: dict[str, Callable[[], object]] = {}
     gigaflops: dict[str, float] = {}
     for batch, channels, side in CONVOLUTIONS:
-        images = torch.randn(batch, channels, side, side).bfloat16().contiguous(memory_format=torch.channels_last)
-        weight = torch.randn(channels, channels, 3, 3).bfloat16().contiguous(memory_format=torch.channels_last)
+        images = (
+            torch.randn(batch, channels, side, side)
+            .bfloat16()
+            .contiguous(memory_format=torch.channels_last)
+        )
+        weight = (
+            torch.randn(channels, channels, 3, 3)
+            .bfloat16()
+            .contiguous(memory_format=torch.channels_last)
+        )
         name = f"convolution {batch} x {channels} x {side} x {side}"
         peaks[name] = partial(convolution, images, weight)
         gigaflops[name] = 2 * 9 * channels**2 * batch * side**2 / 1e9
@@ -96,8 +123,16 @@ def main() -> None:
             for kind, times_work in (("forward", 1), ("step", 3)):
                 if kind in times:
                     speed = times_work * work / times[kind]
-                    report.add(f"U-Net {size} px, batch {batch}, {kind}", 100 * speed / peak, "% peak", foreign,
-                               ms_per_image=1000 * times[kind] / batch, gflops=speed, peak=peak, at=where)  # fmt: skip
+                    report.add(
+                        f"U-Net {size} px, batch {batch}, {kind}",
+                        100 * speed / peak,
+                        "% peak",
+                        foreign,
+                        ms_per_image=1000 * times[kind] / batch,
+                        gflops=speed,
+                        peak=peak,
+                        at=where,
+                    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ def untrained(name: str, folder: Path, *settings: str) -> Run:
     recipe = Recipe.load(name).set(settings).resolved()
     run = Run.create(folder, recipe)
     sha256 = checkpoint.save(folder / "best_model.safetensors", restorer(recipe).state_dict(), {})
-    (folder / "threshold.json").write_text('{"value": 0.5, "source": "given", "quantile": 0.99, "n_patients": 1}')
+    (folder / "threshold.json").write_text(
+        '{"value": 0.5, "source": "given", "quantile": 0.99, "n_patients": 1}'
+    )
     run.note(status="finished", weights_sha256=sha256)
     return run
 
@@ -46,7 +48,9 @@ def slices(count: int, size: int, channels: int = 1) -> Tensor:
     return planes[:, None].repeat(1, channels, 1, 1).float()
 
 
-def heads(folder: Path, count: int, shape: tuple[int, int, int] = (8, 96, 96), split: str = "val") -> Path:
+def heads(
+    folder: Path, count: int, shape: tuple[int, int, int] = (8, 96, 96), split: str = "val"
+) -> Path:
     """A folder layout of MR heads, half of them with a lesion and its mask: ``split/good``,
     ``split/bad``, ``masks``."""
     rng = np.random.default_rng(0)
@@ -55,7 +59,9 @@ def heads(folder: Path, count: int, shape: tuple[int, int, int] = (8, 96, 96), s
     for index in range(count):
         ill = index % 2 == 1
         volume, mask, affine = head(rng, shape=shape, lesion=0.2 if ill else None, modality="MR")
-        nifti(folder / split / ("bad" if ill else "good") / f"head{index:03}.nii.gz", volume, affine)
+        nifti(
+            folder / split / ("bad" if ill else "good") / f"head{index:03}.nii.gz", volume, affine
+        )
         if ill:
             nifti(folder / "masks" / f"head{index:03}.nii.gz", mask.astype(np.uint8), affine)
     volume, _, affine = head(rng, shape=shape, modality="MR")

@@ -35,8 +35,12 @@ def main() -> None:
     given = arguments(__doc__, more=more)
     report = Report("maps", given.out)
     generator = torch.Generator().manual_seed(0)
-    images, twins = (torch.rand(given.planes, 1, given.size, given.size, generator=generator) * 2 - 1 for _ in "ab")
-    inside, maps = torch.ones(given.planes, given.size, given.size, dtype=torch.bool), (images - twins).abs()
+    images, twins = (
+        torch.rand(given.planes, 1, given.size, given.size, generator=generator) * 2 - 1
+        for _ in "ab"
+    )
+    inside = torch.ones(given.planes, given.size, given.size, dtype=torch.bool)
+    maps = (images - twins).abs()
     planes, distance = maps[:, 0].numpy(), Perceptual("none")
     amap = AnomalyMap(smooth=2.0, erode=3)
     low = float(maps.mean())
@@ -45,23 +49,49 @@ def main() -> None:
         return torch.no_grad()(run)
 
     pairs: dict[str, tuple[Callable, Callable | None]] = {
-        "Gaussian, sigma 2": (ours(lambda: smooth(maps, 2.0)), each(planes, lambda p: ndimage.gaussian_filter(p, 2.0, truncate=3.0))),
-        "Gaussian, sigma 2, double, 4 sigma": (ours(lambda: gaussian(maps, 2.0)), each(planes, lambda p: ndimage.gaussian_filter(p, 2.0))),
-        "median 5 x 5": (ours(lambda: median(maps[:, 0], 5)), each(planes, lambda p: ndimage.median_filter(p, 5))),
+        "Gaussian, sigma 2": (
+            ours(lambda: smooth(maps, 2.0)),
+            each(planes, lambda p: ndimage.gaussian_filter(p, 2.0, truncate=3.0)),
+        ),
+        "Gaussian, sigma 2, double, 4 sigma": (
+            ours(lambda: gaussian(maps, 2.0)),
+            each(planes, lambda p: ndimage.gaussian_filter(p, 2.0)),
+        ),
+        "median 5 x 5": (
+            ours(lambda: median(maps[:, 0], 5)),
+            each(planes, lambda p: ndimage.median_filter(p, 5)),
+        ),
         "closing and dilation, side 13": (
             ours(lambda: region(maps, 13)),
-            each(planes, lambda p: ndimage.grey_dilation(ndimage.grey_closing(p, (13, 13)), (13, 13))),
+            each(
+                planes, lambda p: ndimage.grey_dilation(ndimage.grey_closing(p, (13, 13)), (13, 13))
+            ),
         ),
-        "residual map: smoothed, eroded": (ours(lambda: amap.residual_map(images, twins, inside)), None),
+        "residual map: smoothed, eroded": (
+            ours(lambda: amap.residual_map(images, twins, inside)),
+            None,
+        ),
         "largest region's mass": (ours(lambda: largest_region_mass(maps[:, 0], inside, low)), None),
-        "symmetric part of the residual": (ours(lambda: mirror_residual(images - twins, images, sigma=2.0)), None),
+        "symmetric part of the residual": (
+            ours(lambda: mirror_residual(images - twins, images, sigma=2.0)),
+            None,
+        ),
         "structural dissimilarity": (ours(lambda: distance(images, twins)), None),
-        "score: mean of the highest 2 %": (lambda: [amap.score_of(m, i) for m, i in zip(maps[:, 0], inside, strict=True)], None),
-    }  # fmt: skip
+        "score: mean of the highest 2 %": (
+            lambda: [amap.score_of(m, i) for m, i in zip(maps[:, 0], inside, strict=True)],
+            None,
+        ),
+    }
     for name, (own, other) in pairs.items():
         times, foreign = paired({"own": own} | ({"scipy": other} if other else {}), 5)
         more_ = {"x_scipy": times["scipy"] / times["own"]} if other else {}
-        report.add(f"{name}, {given.size} px", 1000 * times["own"] / given.planes, "ms/plane", foreign, **more_)
+        report.add(
+            f"{name}, {given.size} px",
+            1000 * times["own"] / given.planes,
+            "ms/plane",
+            foreign,
+            **more_,
+        )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ def busy() -> tuple[float, float]:
     children)."""
     words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _wait, *rest = map(int, words)
-    own = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own = sum(
+        sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     return (user + nice + system + sum(rest)) / TICKS, own
 
 
@@ -42,7 +44,9 @@ class Load:
         self.foreign = max(0.0, everyone - own) / (self.seconds * (os.cpu_count() or 1))
 
 
-def paired(runs: dict[str, Callable[[], object]], rounds: int = 5) -> tuple[dict[str, float], float]:
+def paired(
+    runs: dict[str, Callable[[], object]], rounds: int = 5
+) -> tuple[dict[str, float], float]:
     """Median seconds of each, run in turn after one turn to warm up, and the foreign load
     meanwhile."""
     spent: dict[str, list[float]] = {name: [] for name in runs}
@@ -85,16 +89,30 @@ class Report:
 
 
 def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(round(value) if isinstance(value, float) else value)  # fmt: skip
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else str(round(value) if isinstance(value, float) else value)
+    )
 
 
-def arguments(doc: str | None, *, more: Callable[[argparse.ArgumentParser], None] | None = None) -> argparse.Namespace:
+def arguments(
+    doc: str | None, *, more: Callable[[argparse.ArgumentParser], None] | None = None
+) -> argparse.Namespace:
     """``--out FILE.jsonl``, ``--cpu`` and what a benchmark adds."""
     global clock
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="append every figure to this file, one JSON object a line")
-    parser.add_argument("--cpu", action="store_true", help="processor seconds instead of seconds, for ratios on a busy "
-                        "machine; set OMP_NUM_THREADS=1, since threads that wait for each other count as working")  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, help="append every figure to this file, one JSON object a line"
+    )
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="processor seconds instead of seconds, for ratios on a busy "
+        "machine; set OMP_NUM_THREADS=1, since threads that wait for each other count as working",
+    )
     if more is not None:
         more(parser)
     given = parser.parse_args()

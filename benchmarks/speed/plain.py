@@ -44,7 +44,9 @@ def restore(model: nn.Module, images: Tensor, draw: Draw) -> Tensor:
     loop = next((found for kind, found in loops.items() if isinstance(model, kind)), partial)
     with plainly(model):
         keys = [Draw(draw.seed, [key]) for key in draw.keys]
-        return torch.cat([loop(model, images[i : i + 1], own) for i, own in enumerate(keys)]).detach()
+        return torch.cat(
+            [loop(model, images[i : i + 1], own) for i, own in enumerate(keys)]
+        ).detach()
 
 
 def guided(model: Guided, x: Tensor, draw: Draw) -> Tensor:
@@ -53,13 +55,19 @@ def guided(model: Guided, x: Tensor, draw: Draw) -> Tensor:
     label = {"label": torch.zeros(1, dtype=torch.long)} if model.conditional else {}
     for now, then in pairwise(up):
         with torch.no_grad():
-            noise = model.denoiser.network(x, torch.tensor([max(now - 1, 0)]), **label)[:, : model.channels]
-        a, s, b, r = (float(values[i]) for i in (now, then) for values in (table.signal, table.sigma))
+            noise = model.denoiser.network(x, torch.tensor([max(now - 1, 0)]), **label)[
+                :, : model.channels
+            ]
+        a, s, b, r = (
+            float(values[i]) for i in (now, then) for values in (table.signal, table.sigma)
+        )
         clean = (x - s * noise) / a
         x = b * clean + r * noise
     for now, then in pairwise(down):
         step = torch.tensor([now - 1])
-        a, s, b, r = (float(values[i]) for i in (now, then) for values in (table.signal, table.sigma))
+        a, s, b, r = (
+            float(values[i]) for i in (now, then) for values in (table.signal, table.sigma)
+        )
         with torch.no_grad():
             noise = model.denoiser.network(x, step, **label)[:, : model.channels]
             noise = (x - a * ((x - s * noise) / a).clamp(-1, 1)) / s
@@ -89,7 +97,9 @@ def walked(model: Ddpm, x: Tensor, levels: list[int], draw: Draw) -> Tensor:
     """States from level to level, clean estimates kept in [-1, 1]."""
     table = model.denoiser.schedule
     for now, then in pairwise(levels):
-        a, s, b, r = (float(values[i]) for i in (now, then) for values in (table.signal, table.sigma))
+        a, s, b, r = (
+            float(values[i]) for i in (now, then) for values in (table.signal, table.sigma)
+        )
         clean = model.denoiser(x, now).clean
         clean = clean.clamp(-1, 1) if model.walk.clip else clean
         noise = (x - a * clean) / s
@@ -123,7 +133,9 @@ def patched(model: Patched, x: Tensor, draw: Draw) -> Tensor:
     trail = []
     for depth in model.walk.start_levels:
         boxes, cells = zip(*model.grid(*x.shape[-2:]), strict=True)
-        streams = model.diffusion.noisy(draw.fork(f"depth {depth}")).repeat(model.walk.draws * len(boxes))
+        streams = model.diffusion.noisy(draw.fork(f"depth {depth}")).repeat(
+            model.walk.draws * len(boxes)
+        )
         total, count = torch.zeros_like(x), torch.zeros_like(x)
         inside = masks(boxes, *x.shape[-2:])
         for index, key in enumerate(streams.keys):
@@ -148,7 +160,9 @@ def windows(model: CtPatched, x: Tensor, draw: Draw) -> Tensor:
         for index, key in enumerate(streams.keys):
             box = boxes[index % len(boxes)]
             truth = box.cut(x)
-            noised = model.denoiser.noised(truth, streams._like([key], streams._tags).noise(truth), depth)
+            noised = model.denoiser.noised(
+                truth, streams._like([key], streams._tags).noise(truth), depth
+            )
             clean = model.estimate([x[0]], [box], noised, depth)
             box.cut(total).add_(clean.clamp(-1, 1) if model.walk.clip else clean)
             box.cut(count).add_(1)

@@ -36,7 +36,9 @@ def main() -> None:
     report = Report("readers", given.out)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        volume, _, affine = head(np.random.default_rng(0), shape=(given.planes, given.side, given.side))
+        volume, _, affine = head(
+            np.random.default_rng(0), shape=(given.planes, given.side, given.side)
+        )
         dicom_series(folder / "dicom", volume, spacing=(5.0, 0.45, 0.45))
         shutil.make_archive(str(folder / "zipped"), "zip", folder / "dicom")
         nifti(folder / "head.nii", volume.astype(np.int16), affine)
@@ -47,15 +49,24 @@ def main() -> None:
             Image.fromarray(grey).save(folder / "png" / f"{index:03}.png")
         readers: dict[str, tuple[Path, Callable[[], object]]] = {
             "DICOM series": (folder / "dicom", partial(io.read, folder / "dicom")),
-            "DICOM series in a zip": (folder / "zipped.zip", partial(io.read, folder / "zipped.zip")),
+            "DICOM series in a zip": (
+                folder / "zipped.zip",
+                partial(io.read, folder / "zipped.zip"),
+            ),
             "NIfTI": (folder / "head.nii", partial(io.read, folder / "head.nii")),
             "NIfTI, compressed": (folder / "head.nii.gz", partial(io.read, folder / "head.nii.gz")),
             "PNG slices": (folder / "png", partial(io.read_image, "png/*.png", folder)),
         }
         for what, (path, read) in readers.items():
             times, foreign = paired({"own": read, "bytes": partial(raw, path)}, 3)
-            report.add(f"{what}, {given.side} x {given.side} x {given.planes}", volume.nbytes / 2e6 / times["own"],
-                       "MB/s", foreign, seconds=times["own"], bytes_alone=times["bytes"])  # fmt: skip
+            report.add(
+                f"{what}, {given.side} x {given.side} x {given.planes}",
+                volume.nbytes / 2e6 / times["own"],
+                "MB/s",
+                foreign,
+                seconds=times["own"],
+                bytes_alone=times["bytes"],
+            )
 
 
 if __name__ == "__main__":

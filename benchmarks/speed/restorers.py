@@ -33,9 +33,13 @@ METHODS = {
         ("restorer.walk.calls=1", "restorer.quirks=none", "restorer.guidance.data_range=signed"),
     ),
     "thor": ("thor-atlas-small", ("restorer.walk.calls=7",)),
-    "thor, published size": ("thor-atlas", ("restorer.walk.calls=3", "restorer.walk.eta=0.0", "restorer.quirks=none")),
+    "thor, published size": (
+        "thor-atlas",
+        ("restorer.walk.calls=3", "restorer.walk.eta=0.0", "restorer.quirks=none"),
+    ),
     "patched": ("pddpm-ixi-small", ()),
-    "ct-patched": ("ct-pddpm-small", ("restorer.reading.symmetry=false",)),  # which acts on the twin, afterwards
+    # Symmetry acts on the twin, afterwards.
+    "ct-patched": ("ct-pddpm-small", ("restorer.reading.symmetry=false",)),
     "ddpm": ("anoddpm-nfbs-small", ()),
     "consensus": ("quick", ()),
 }
@@ -51,8 +55,13 @@ def prepared(model: Restorer, precision: torch.dtype) -> Restorer:
 
 def fast(model: Restorer, images: Tensor, precision: torch.dtype) -> Tensor:
     """Twins as `apply.restore_planes` makes them."""
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-        twins = model.restore(images.contiguous(memory_format=torch.channels_last), draw(len(images))).healthy
+    with (
+        torch.no_grad(),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16),
+    ):
+        twins = model.restore(
+            images.contiguous(memory_format=torch.channels_last), draw(len(images))
+        ).healthy
     return twins.float()
 
 
@@ -63,7 +72,10 @@ def draw(count: int) -> Draw:
 def main() -> None:
     def more(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "--only", nargs="+", default=[name for name in METHODS if LARGE[0] not in name], choices=METHODS
+            "--only",
+            nargs="+",
+            default=[name for name in METHODS if LARGE[0] not in name],
+            choices=METHODS,
         )
         parser.add_argument("--planes", type=int, default=8)
         parser.add_argument("--rounds", type=int, default=1)
@@ -84,13 +96,27 @@ def main() -> None:
             }
             twins = {kind: run() for kind, run in runs.items()}
             times, foreign = paired(runs, 1 if large else given.rounds)
-            what = f"{name}, {'one image' if planes == 1 else f'{planes} planes'} of {model.size} px"
-            report.add(what + ", plain loop", 1000 * times["plain"] / planes, "ms/image", foreign,
-                       network_calls=model.network_calls())  # fmt: skip
+            what = (
+                f"{name}, {'one image' if planes == 1 else f'{planes} planes'} of {model.size} px"
+            )
+            report.add(
+                what + ", plain loop",
+                1000 * times["plain"] / planes,
+                "ms/image",
+                foreign,
+                network_calls=model.network_calls(),
+            )
             for kind in ("exact", "bf16"):
                 away = (twins[kind] - twins["plain"]).abs()
-                report.add(f"{what}, {kind}", times["plain"] / times[kind], "x plain", foreign,
-                           ms=1000 * times[kind] / planes, largest=away.max().item(), mean=away.mean().item())  # fmt: skip
+                report.add(
+                    f"{what}, {kind}",
+                    times["plain"] / times[kind],
+                    "x plain",
+                    foreign,
+                    ms=1000 * times[kind] / planes,
+                    largest=away.max().item(),
+                    mean=away.mean().item(),
+                )
 
 
 if __name__ == "__main__":

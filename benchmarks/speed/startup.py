@@ -13,7 +13,8 @@ from paired import Report, arguments, paired
 
 # What a person waits without noticing; tests/test_budget.py holds seconds of the processor to much
 # the same.
-BUDGETS = {"pseudohealthy --help": 500, "import pseudohealthy": 150}  # ms, of an import beyond Python's own start
+# ms, of an import beyond Python's own start.
+BUDGETS = {"pseudohealthy --help": 500, "import pseudohealthy": 150}
 LINES = {
     "python -c pass": ["-c", "pass"],
     "import pseudohealthy": ["-c", "import pseudohealthy"],
@@ -34,8 +35,14 @@ def main() -> None:
     times, foreign = paired({name: partial(process, line) for name, line in LINES.items()}, 5)
     for name, seconds in times.items():
         over = times["python -c pass"] if name.startswith("import") else 0.0
-        told = {} if name not in BUDGETS else {
-            "budget": BUDGETS[name], "kept": "yes" if 1000 * (seconds - over) < BUDGETS[name] else "NO"}  # fmt: skip
+        told = (
+            {}
+            if name not in BUDGETS
+            else {
+                "budget": BUDGETS[name],
+                "kept": "yes" if 1000 * (seconds - over) < BUDGETS[name] else "NO",
+            }
+        )
         report.add(name, 1000 * seconds, "ms", foreign, **told)
 
 

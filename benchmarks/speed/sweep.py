@@ -56,11 +56,27 @@ def main() -> None:
         }
         grid, foreign = seconds([SCALES, DEPTHS])
         naive = 25 * sum(spent for spent, _ in one.values()) / 3
-        report.add("one setting, deepest (25 levels each way)", one[25][0], "s", one[25][1], middle=one[15][0])
-        report.add("scale x noise level, 5 x 5", grid / one[25][0], "x one", foreign, seconds=grid,
-                   x_middle=grid / one[15][0], naive=naive, x_naive=naive / grid)  # fmt: skip
+        report.add(
+            "one setting, deepest (25 levels each way)",
+            one[25][0],
+            "s",
+            one[25][1],
+            middle=one[15][0],
+        )
+        report.add(
+            "scale x noise level, 5 x 5",
+            grid / one[25][0],
+            "x one",
+            foreign,
+            seconds=grid,
+            x_middle=grid / one[15][0],
+            naive=naive,
+            x_naive=naive / grid,
+        )
         maps, foreign = seconds([SCALES, "map.smooth=0,1,2,3,4"])
-        report.add("scale x smoothing of the map, 5 x 5", maps / one[25][0], "x one", foreign, seconds=maps)
+        report.add(
+            "scale x smoothing of the map, 5 x 5", maps / one[25][0], "x one", foreign, seconds=maps
+        )
 
 
 if __name__ == "__main__":

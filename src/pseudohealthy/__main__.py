@@ -25,14 +25,20 @@ def main(arguments: list[str] | None = None) -> int:
         print(fault, file=sys.stderr)
         code = fault.exit
     except KeyboardInterrupt as stop:
-        print(f"error[INTERRUPTED]: {str(stop) or 'stopped; finished files are kept'}", file=sys.stderr)
+        print(
+            f"error[INTERRUPTED]: {str(stop) or 'stopped; finished files are kept'}",
+            file=sys.stderr,
+        )
         code = INTERRUPTED
     except BrokenPipeError:
         code = 0
     except MemoryError:
         if debug:
             raise
-        print("error[OUT_OF_MEMORY]: not enough memory; use smaller inputs or a machine with more", file=sys.stderr)
+        print(
+            "error[OUT_OF_MEMORY]: not enough memory; use smaller inputs or a machine with more",
+            file=sys.stderr,
+        )
         code = RESOURCE
     except SystemExit as stop:  # the parser's own: --help (0), --version (0) or wrong usage
         code = stop.code if isinstance(stop.code, int) else USAGE
@@ -41,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         first = (str(error).splitlines() or [""])[0][:200]
         print(
-            f"error[INTERNAL]: {type(error).__name__}: {first}; a bug: run again with --debug and report it",
+            f"error[INTERNAL]: {type(error).__name__}: {first}; a bug: run again with --debug and"
+            " report it",
             file=sys.stderr,
         )
         code = INTERNAL

@@ -50,4 +50,6 @@ def pick_device(choice: str) -> torch.device:
     try:
         return torch.device(choice)
     except RuntimeError:
-        raise Fault("DEVICE", f"'{choice}' is not a device", "use auto, cpu or cuda", exit=USAGE) from None
+        raise Fault(
+            "DEVICE", f"'{choice}' is not a device", "use auto, cpu or cuda", exit=USAGE
+        ) from None

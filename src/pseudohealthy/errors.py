@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-INTERNAL, USAGE, NO_INPUT, SOME_FAILED, BAD_MODEL, BAD_OUTPUT, RESOURCE, REFUSED, INTERRUPTED = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    130,
-)
+INTERNAL = 1
+USAGE = 2
+NO_INPUT = 3
+SOME_FAILED = 4
+BAD_MODEL = 5
+BAD_OUTPUT = 6
+RESOURCE = 7
+REFUSED = 8
+INTERRUPTED = 130
 
 
 LONGEST = 600  # characters of a message: one quotes what a file holds, and a file may hold anything
@@ -34,7 +32,15 @@ class Fault(Exception):
     concerns.
     """
 
-    def __init__(self, code: str, message: str, cure: str = "", *, exit: int = NO_INPUT, case: str | None = None):
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        cure: str = "",
+        *,
+        exit: int = NO_INPUT,
+        case: str | None = None,
+    ):
         super().__init__(code, message, cure)
         self.code, self.message, self.cure, self.exit, self.case = code, message, cure, exit, case
 

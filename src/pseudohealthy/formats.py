@@ -60,23 +60,36 @@ class Format:
 # By `Source.kind` and `Scan.kind`, in the order in which they are told
 FORMATS = {
     "nifti": Format(
-        "NIfTI", (".nii", ".nii.gz", ".hdr"), "io.nifti:load", "io.nifti:save", (".nii.gz",),
-        magic=((344, b"n+1\0"), (344, b"ni1\0")), volume=True,
+        "NIfTI",
+        (".nii", ".nii.gz", ".hdr"),
+        "io.nifti:load",
+        "io.nifti:save",
+        (".nii.gz",),
+        magic=((344, b"n+1\0"), (344, b"ni1\0")),
+        volume=True,
     ),
     "dicom": Format(
-        "DICOM", (".dcm", ".dicom", ".ima"), "io.dicom:load",
-        magic=((128, b"DICM"),), volume=True, single=False,
+        "DICOM",
+        (".dcm", ".dicom", ".ima"),
+        "io.dicom:load",
+        magic=((128, b"DICM"),),
+        volume=True,
+        single=False,
     ),
     "raster": Format(
-        "PNG, JPEG, TIFF", (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
-        "io.raster:load_picture", "io.raster:save_picture", (".png", ".tiff"),
-        magic=((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff")), files="pictures",
+        "PNG, JPEG, TIFF",
+        (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
+        "io.raster:load_picture",
+        "io.raster:save_picture",
+        (".png", ".tiff"),
+        magic=((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff")),
+        files="pictures",
     ),
     "array": Format(".npy", (".npy",), "io.raster:load_npy", "io.raster:save_npy", (".npy",)),
     "idx": Format(
-        "idx", (), "io.idx:load", pattern=r"idx[1-4]-u?\w+(\.gz)?$|idx\.gz$", single=False,
+        "idx", (), "io.idx:load", pattern=r"idx[1-4]-u?\w+(\.gz)?$|idx\.gz$", single=False
     ),
-}  # fmt: skip
+}
 
 
 def function(named: str) -> Callable[..., Any]:

@@ -152,10 +152,18 @@ def words(hint: Any) -> str:
         return either(args)
     if origin is tuple:
         inner = words(args[0])
-        return f"each {inner}" if args[-1] is Ellipsis else f"{many(len(args), 'value')}, each {inner}"
+        return (
+            f"each {inner}" if args[-1] is Ellipsis else f"{many(len(args), 'value')}, each {inner}"
+        )
     if origin in (typing.Union, types.UnionType):
         return " or ".join(words(arg) for arg in args if arg is not type(None))
-    simple = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes", dict: "a table"}
+    simple = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text in quotes",
+        dict: "a table",
+    }
     return simple.get(hint, getattr(hint, "__name__", str(hint)))
 
 

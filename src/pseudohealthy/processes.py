@@ -106,7 +106,9 @@ def join(device: str = "auto", *, objects: bool = False) -> World:
         place = torch.device("cuda", local % torch.cuda.device_count() if objects else local)
         torch.cuda.set_device(place)
     else:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))))
+        torch.set_num_threads(
+            max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", str(size))))
+        )
     if not dist.is_initialized():
         if objects:
             dist.init_process_group("gloo", timeout=LONGEST)

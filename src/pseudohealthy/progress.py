@@ -52,8 +52,15 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self.bar = Bar(
+                *columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)
+            )
             self.task = self.bar.add_task(label, total=total, completed=start, note="")
 
     def __enter__(self) -> Progress:
@@ -69,14 +76,18 @@ class Progress:
             self.last = time.monotonic()
             rate = (self.done - self.first) / (self.last - self.begun)
             left = (self.total - self.done) / rate if rate else 0
-            say(f"{self.label}: {self.done}/{self.total}, about {duration(left)} left {note}".rstrip())
+            done = f"{self.label}: {self.done}/{self.total}"
+            say(f"{done}, about {duration(left)} left {note}".rstrip())
 
     def to(self, done: int) -> None:
         """`done` of the total, however many steps that is."""
         self.advance(done - self.done)
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.bar:
             self.bar.stop()

@@ -29,13 +29,24 @@ from pseudohealthy.marks import Mark, declared, shown, words
 
 # What other programs call a setting of ours
 SYNONYMS = {
-    "lr": "rate", "learning_rate": "rate", "batch_size": "batch", "timesteps": "levels", "image_size": "size",
-    "optimizer_steps": "steps", "iterations": "steps", "samples": "draws", "ema_decay": "ema", "grad_clip": "clip",
-    "depth": "start_levels", "depths": "start_levels", "steps": "calls", "patch": "side",  # of version 0.1
-}  # fmt: skip
+    "lr": "rate",
+    "learning_rate": "rate",
+    "batch_size": "batch",
+    "timesteps": "levels",
+    "image_size": "size",
+    "optimizer_steps": "steps",
+    "iterations": "steps",
+    "samples": "draws",
+    "ema_decay": "ema",
+    "grad_clip": "clip",
+    "depth": "start_levels",
+    "depths": "start_levels",
+    "steps": "calls",
+    "patch": "side",  # of version 0.1
+}
 
 
-# -- what may be set -----------------------------------------------------------------------------------------------
+# -- what may be set -------------------------------------------------------------------------------
 
 
 def settable(cls: Any, hidden: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
@@ -58,7 +69,11 @@ def tables(cls: Any) -> dict[str, Any]:
 
 def hidden_in(cls: Any, table: str) -> set[str]:
     """Settings of a table that this class dictates: ``dictated = ("walk.draws",)``."""
-    return {key.removeprefix(f"{table}.") for key in getattr(cls, "dictated", ()) if key.startswith(f"{table}.")}
+    return {
+        key.removeprefix(f"{table}.")
+        for key in getattr(cls, "dictated", ())
+        if key.startswith(f"{table}.")
+    }
 
 
 def default_of(cls: Any, key: str) -> dict[str, Any]:
@@ -84,7 +99,7 @@ def hints(init: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(init, include_extras=True)
 
 
-# -- checking ------------------------------------------------------------------------------------------------------
+# -- checking --------------------------------------------------------------------------------------
 
 
 def build(cls: Any, settings: dict[str, Any], where: str, **given: Any) -> Any:
@@ -104,7 +119,9 @@ def build(cls: Any, settings: dict[str, Any], where: str, **given: Any) -> Any:
         raise contradiction(error, f"{where}." if named else f"[{where}] ") from None
 
 
-def check(cls: Any, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()) -> dict[str, Any]:
+def check(
+    cls: Any, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()
+) -> dict[str, Any]:
     """The settings in the signature's types: lists become tuples, whole numbers become floats.
 
     Raises Fault RECIPE (exit 2) for an unknown name, a wrong type or a value out of range.
@@ -114,7 +131,9 @@ def check(cls: Any, settings: dict[str, Any], where: str, hidden: Iterable[str] 
     for key, value in settings.items():
         if key not in parameters:
             below = (
-                f"{table}.{name}" for table in nested.keys() & parameters.keys() for name in settable(nested[table])
+                f"{table}.{name}"
+                for table in nested.keys() & parameters.keys()
+                for name in settable(nested[table])
             )
             raise unknown_key(key, [*parameters, *sorted(below)], f"{where}.")
         if key not in nested:
@@ -126,15 +145,21 @@ def check(cls: Any, settings: dict[str, Any], where: str, hidden: Iterable[str] 
     return result
 
 
-def complete(cls: Any, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()) -> dict[str, Any]:
+def complete(
+    cls: Any, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()
+) -> dict[str, Any]:
     """`check` plus the signature's defaults, tables included."""
     found, nested = check(cls, settings, where, hidden), tables(cls)
     result = {}
     for key, parameter in settable(cls, hidden).items():
         if key in nested:
             dictated = hidden_in(cls, key)
-            own = {name: value for name, value in default_of(cls, key).items() if name not in dictated}
-            result[key] = complete(nested[key], own | found.get(key, {}), f"{where}.{key}", dictated)
+            own = {
+                name: value for name, value in default_of(cls, key).items() if name not in dictated
+            }
+            result[key] = complete(
+                nested[key], own | found.get(key, {}), f"{where}.{key}", dictated
+            )
         elif key in found or parameter.default is not inspect.Parameter.empty:
             result[key] = found.get(key, parameter.default)
     return result
@@ -167,15 +192,21 @@ def table_of(init: Any, key: str, value: Any, where: str, hidden: Iterable[str])
     says what the method decides itself."""
     if isinstance(value, dict):
         return filled(init, key, value, where, hidden)
-    value, default = coerce(value, hints(init)[key], where), inspect.signature(init).parameters[key].default
+    value = coerce(value, hints(init)[key], where)
+    default = inspect.signature(init).parameters[key].default
     for setting in hidden:
         if getattr(value, setting) != getattr(default, setting):
-            what = f"{where}.{setting} = {shown(getattr(value, setting))}: '{key}' has no such setting here"
+            what = (
+                f"{where}.{setting} = {shown(getattr(value, setting))}: '{key}' has no such setting"
+                " here"
+            )
             raise Fault("RECIPE", what, "leave it out: the method itself says it", exit=USAGE)
     return value
 
 
-def filled(init: Any, key: str, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()) -> Any:
+def filled(
+    init: Any, key: str, settings: dict[str, Any], where: str, hidden: Iterable[str] = ()
+) -> Any:
     """The table `key` of a constructor: its default, with these settings in the place of the
     default's."""
     cls, default = hints(init)[key], inspect.signature(init).parameters[key].default
@@ -194,7 +225,10 @@ def contradiction(error: ValueError, where: str) -> Fault:
 
 
 def check_fields(
-    thing: Any, name: Callable[[str], str], code: str = "RECIPE", only: Callable[[Any], bool] | None = None
+    thing: Any,
+    name: Callable[[str], str],
+    code: str = "RECIPE",
+    only: Callable[[Any], bool] | None = None,
 ) -> None:
     """Bring the fields of a dataclass to their types, frozen or not; Fault (exit 2) under
     ``name(field)`` otherwise.
@@ -288,10 +322,14 @@ def number(value: Any, kind: type, where: str) -> Any:
 def unknown_key(key: str, known: Iterable[str], where: str) -> Fault:
     """The fault of a key that is not there, with the one that was probably meant."""
     known = list(known)
-    last = {name.rpartition(".")[2]: name for name in reversed(known)}  # of those of several tables, the first
+    # Of those of several tables, the first.
+    last = {name.rpartition(".")[2]: name for name in reversed(known)}
     own = [name for name in known if "." not in name]
-    near = [SYNONYMS[key]] if SYNONYMS.get(key) in last else difflib.get_close_matches(key, own, n=1)
-    near = near or difflib.get_close_matches(key, last, n=1, cutoff=0.7)  # in other tables only what is much like it
+    near = (
+        [SYNONYMS[key]] if SYNONYMS.get(key) in last else difflib.get_close_matches(key, own, n=1)
+    )
+    # In other tables only what is much like it.
+    near = near or difflib.get_close_matches(key, last, n=1, cutoff=0.7)
     cure = f"did you mean '{last[near[0]]}'?" if near else f"known keys: {', '.join(own) or 'none'}"
     if key in known:  # dots within quotes
         cure = f"write {key} without quotes"
@@ -303,7 +341,7 @@ def refusal(where: str, value: Any, wanted: str, why: str = "cannot be used") ->
     return Fault("RECIPE", f"{where} = {shown(value)} {why}", f"give {wanted}", exit=USAGE)
 
 
-# -- telling -------------------------------------------------------------------------------------------------------
+# -- telling ---------------------------------------------------------------------------------------
 
 
 def undeclared(cls: Any, where: str, hidden: Iterable[str] = ()) -> Iterator[str]:

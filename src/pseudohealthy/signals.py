@@ -12,7 +12,9 @@ from types import FrameType
 from typing import Any
 
 AGAIN = 0.2  # seconds until a signal that met an import is looked at again
-PAUSE = 2.0  # seconds; a second signal within them is the same wish: Ctrl-C twice, or torchrun's after the terminal's
+# seconds; a second signal within them is the same wish: Ctrl-C twice, or torchrun's after the
+# terminal's.
+PAUSE = 2.0
 
 
 class Signals:
@@ -90,7 +92,8 @@ class Stop(contextlib.ContextDecorator):
     def install(self) -> None:
         """Take the signals; again after a library has taken them for itself."""
         numbers = [signal.SIGTERM, signal.SIGINT]
-        hangup = getattr(signal, "SIGHUP", None)  # a terminal that closes; not under nohup, nor on Windows
+        # A terminal that closes; not under nohup, nor on Windows.
+        hangup = getattr(signal, "SIGHUP", None)
         if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
             numbers.append(hangup)
         for number in numbers:
@@ -110,7 +113,8 @@ class Stop(contextlib.ContextDecorator):
     def __exit__(self, *_: object) -> None:
         self.depth -= 1
         if not self.depth:
-            if self.later:  # else it would come when nobody catches it, and the exit code were the signal's
+            # Otherwise it would come when nobody catches it, and set the exit code.
+            if self.later:
                 self.later.cancel()
                 self.later.join()
                 self.later = None

@@ -34,7 +34,10 @@ def test_the_splotch_is_equation_one():
         dx, dy = rng.integers(-(r // 2), r // 2, size=(2, n), endpoint=True)
         ri = rng.integers(r // 2, r, size=n, endpoint=True)
         expected = [
-            [any(np.hypot(x - cx - dx[i], y - cy - dy[i]) <= ri[i] for i in range(n)) for x in range(28)]
+            [
+                any(np.hypot(x - cx - dx[i], y - cy - dy[i]) <= ri[i] for i in range(n))
+                for x in range(28)
+            ]
             for y in range(28)
         ]
         assert np.array_equal(splotch(np.zeros((28, 28)), np.random.default_rng(seed))[1], expected)
@@ -44,7 +47,9 @@ def test_the_ranges_include_both_ends():
     """Reach of the union: centre 6..22, offset up to 2, radius up to 5: pixels -1..29, so the
     border is touched."""
     masks = draws()
-    assert masks[:, 0].any() and masks[:, 27].any() and masks[:, :, 0].any() and masks[:, :, 27].any()
+    assert (
+        masks[:, 0].any() and masks[:, 27].any() and masks[:, :, 0].any() and masks[:, :, 27].any()
+    )
     assert masks.sum(axis=(1, 2)).min() >= 5  # a whole disc of radius 1 always fits
     rows = masks.any(axis=2).sum(axis=1)
     assert rows.max() == 15  # 2 * (5 + [5/2]) + 1
@@ -53,14 +58,20 @@ def test_the_ranges_include_both_ends():
 
 
 def test_the_scale_draws_the_same_figure_larger():
-    small, large = (splotch(np.zeros((28 * k, 28 * k)), np.random.default_rng(5), scale=k)[1] for k in (1, 4))
+    small, large = (
+        splotch(np.zeros((28 * k, 28 * k)), np.random.default_rng(5), scale=k)[1] for k in (1, 4)
+    )
     blocks = large.reshape(28, 4, 28, 4).mean(axis=(1, 3))
     assert abs(large.sum() / 16 / small.sum() - 1) < 0.25 and blocks[small].mean() > 0.8
 
 
 def test_digits_come_enlarged():
     images, classes = digits()
-    assert images.shape == (1797, 32, 32) and images.dtype == np.float32 and set(classes) == set(range(10))
+    assert (
+        images.shape == (1797, 32, 32)
+        and images.dtype == np.float32
+        and set(classes) == set(range(10))
+    )
     assert images.min() == 0 and images.max() == 1
     from sklearn.datasets import load_digits
 
@@ -90,10 +101,16 @@ def test_a_nifti_keeps_every_voxel_where_it_was(tmp_path):
     assert image.get_fdata()[7, 5, 2] == volume[2, 5, 7]
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"signed": False, "slope": 0.5}, {"slope": [1, 2, 1, 0.5]}, {"slope": None, "intercept": None},
-    {"monochrome1": True},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"signed": False, "slope": 0.5},
+        {"slope": [1, 2, 1, 0.5]},
+        {"slope": None, "intercept": None},
+        {"monochrome1": True},
+    ],
+)
 def test_a_series_reads_back_in_its_units(tmp_path, options):
     volume = np.random.default_rng(0).integers(-900, 1500, (4, 12, 16)).astype(np.float32)
     paths = dicom_series(tmp_path, volume, spacing=(5, 0.5, 0.75), **options)
@@ -108,7 +125,9 @@ def test_a_series_reads_back_in_its_units(tmp_path, options):
 
 
 def test_the_tilt_turns_planes_and_leaves_the_table(tmp_path):
-    sets = [pydicom.dcmread(path) for path in dicom_series(tmp_path, np.zeros((3, 10, 10)), tilt=20)]
+    sets = [
+        pydicom.dcmread(path) for path in dicom_series(tmp_path, np.zeros((3, 10, 10)), tilt=20)
+    ]
     row, column = np.array(sets[0].ImageOrientationPatient, float).reshape(2, 3)
     step = np.subtract(sets[1].ImagePositionPatient, sets[0].ImagePositionPatient)
     angle = np.rad2deg(np.arccos(np.cross(row, column) @ step / np.linalg.norm(step)))

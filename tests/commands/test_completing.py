@@ -37,10 +37,16 @@ def completed(script, tmp_path):
     (tmp_path / "here" / "scan one.png").touch()
 
     def run(*words: str) -> list[str]:
-        line = (f'source {path}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pseudohealthy 2>/dev/null; '
-                'printf "%s\\n" "${COMPREPLY[@]}"')  # fmt: skip
-        done = subprocess.run([str(BASH), "-c", line, "bash", "pseudohealthy", *words], capture_output=True, text=True,
-                              cwd=tmp_path / "here")  # fmt: skip
+        line = (
+            f'source {path}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pseudohealthy 2>/dev/null;'
+            ' printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(
+            [str(BASH), "-c", line, "bash", "pseudohealthy", *words],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path / "here",
+        )
         assert done.returncode == 0 and done.stderr == "", done.stderr
         return [word for word in done.stdout.split("\n") if word]
 

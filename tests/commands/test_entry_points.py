@@ -59,16 +59,33 @@ def test_detect_says_that_calls_do_not_apply_and_the_cure_it_names_works(said):
         assert code == 2 and err.startswith("error[USAGE]: --calls does not apply")
         assert "--set restorer.walk.draws=N" in err and err.count("\n") == 1
     code, out, err = said(
-        "detect", NAME, SCAN, "--out", "out", "--set", "restorer.walk.draws=1", "--kinds", "json", "--json"
+        "detect",
+        NAME,
+        SCAN,
+        "--out",
+        "out",
+        "--set",
+        "restorer.walk.draws=1",
+        "--kinds",
+        "json",
+        "--json",
     )
     assert code == 0 and "without restorer.walk.draws=1" in err
     case = json.loads(Path("out/IXI002/case.json").read_text())
-    assert case["made"]["settings"] == ["restorer.walk.draws=1"] and case["made"]["network_calls"] == 3
+    assert (
+        case["made"]["settings"] == ["restorer.walk.draws=1"] and case["made"]["network_calls"] == 3
+    )
     assert json.loads(out)["exit"] == 0
 
 
 @pytest.mark.parametrize(
-    "setting", ["restorer.diffusion.levels=9", "canvas.size=8", "restorer.name=ddim", "restorer.network.width=8"]
+    "setting",
+    [
+        "restorer.diffusion.levels=9",
+        "canvas.size=8",
+        "restorer.name=ddim",
+        "restorer.network.width=8",
+    ],
 )
 def test_detect_refuses_settings_of_another_network(said, setting):
     code, _, err = said("detect", NAME, SCAN, "--out", "out", "--set", setting)
@@ -93,13 +110,16 @@ def test_calls_change_the_walk_of_a_run(said, tiny_run, pictures):
     words = ("detect", tiny_run, scan, "--kinds", "json", "--device", "cpu")
     assert said(*words, "--out", "a", "--calls", 5)[0] == 0
     made = json.loads((Path("a") / scan.stem / "case.json").read_text())["made"]
-    assert made["settings"] == ["restorer.walk.calls=5"] and made["network_calls"] == 10  # two draws
+    # Two draws.
+    assert made["settings"] == ["restorer.walk.calls=5"] and made["network_calls"] == 10
 
 
 def test_verify_and_sweep_take_the_name(said):
     code, out, _ = said("verify", NAME, "--quiet")
     assert code == 0 and "weights" in out and "0 DIFFERS" in out
-    code, _, err = said("sweep", NAME, "--data", EXAMPLES, "--over", "map.smooth_after=0,2", "--out", "s")
+    code, _, err = said(
+        "sweep", NAME, "--data", EXAMPLES, "--over", "map.smooth_after=0,2", "--out", "s"
+    )
     assert code == 3 and "NO_CASES" in err, "the examples are test cases"
 
 
@@ -162,7 +182,12 @@ def test_detect_without_inputs_or_with_empty_ones_reads_nothing(said, words):
 def test_info_says_what_is_there(said):
     code, out, err = said("info", "--json", "--device", "cpu")
     found = json.loads(out)
-    assert code == 0 and err == "" and found["models"] == [NAME] and found["recipes"] == recipes.names()
+    assert (
+        code == 0
+        and err == ""
+        and found["models"] == [NAME]
+        and found["recipes"] == recipes.names()
+    )
     assert found["device"]["kind"] == "cpu" and set(found["restorers"]) == set(WHERE)
     code, out, _ = said("info", "--quiet")
     assert code == 0 and max(map(len, out.splitlines())) <= 80

@@ -90,7 +90,8 @@ def test_without_arguments_the_help_is_printed_and_nothing_has_failed(capsys, wo
 
 
 @pytest.mark.parametrize(
-    "words", [("detect", "--help"), ("detect", "-h"), ("help", "detect"), ("detect", "--dta", "--help")]
+    "words",
+    [("detect", "--help"), ("detect", "-h"), ("help", "detect"), ("detect", "--dta", "--help")],
 )
 def test_help_of_a_command_is_given_whatever_stands_beside_it(capsys, words):
     assert printed(capsys, *words) == helping.of("detect", COMMANDS["detect"]) + "\n"

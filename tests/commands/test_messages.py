@@ -23,7 +23,12 @@ SOURCE = Path(pseudohealthy.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]\b")
 SETTING = re.compile(r"(?<![\w./-])(canvas|restorer|training|map)((?:\.[a-z_]+)+)\b(?!\(|:)")
 COMMAND = re.compile(r"(?<![\w#] )pseudohealthy ([a-z][a-z-]+)")
-FOREIGN = {"--raw": "of gdcmconv", "--porcelain": "of git", "--flag": "any, in docs/commands.md", "--no": "a prefix"}
+FOREIGN = {
+    "--raw": "of gdcmconv",
+    "--porcelain": "of git",
+    "--flag": "any, in docs/commands.md",
+    "--no": "a prefix",
+}
 MODULES = {"training.loop"}  # a name of Python, not a setting
 
 
@@ -33,7 +38,11 @@ def texts_of_source() -> Iterator[tuple[str, str]]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and id(node) not in documentation
+            ):
                 yield f"{path.relative_to(SOURCE)}:{node.lineno}", node.value
 
 
@@ -69,7 +78,11 @@ def test_every_flag_that_is_named_exists(texts):
 
 
 def test_every_setting_that_is_named_exists(texts, settings):
-    named = {(place, "".join(found.groups())) for place, text in texts for found in SETTING.finditer(text)}
+    named = {
+        (place, "".join(found.groups()))
+        for place, text in texts
+        for found in SETTING.finditer(text)
+    }
     assert {found for found in named if found[1] not in settings | MODULES} == set()
     assert len(named) > 20
 
@@ -82,9 +95,18 @@ def test_every_command_that_is_named_exists(texts):
 
 @pytest.mark.parametrize(
     "text, wrong",
-    [("use --presision fp32", True), ("add --overwrite", False), ("set restorer.stepz=1", True), ("map.smooth = 1", False)],
-)  # fmt: skip
+    [
+        ("use --presision fp32", True),
+        ("add --overwrite", False),
+        ("set restorer.stepz=1", True),
+        ("map.smooth = 1", False),
+    ],
+)
 def test_a_wrong_name_would_be_found(settings, text, wrong):
     flags = [flag for flag in FLAG.findall(text) if flag not in FLAGS]
-    keys_ = [m for m in ("".join(found.groups()) for found in SETTING.finditer(text)) if m not in settings]
+    keys_ = [
+        m
+        for m in ("".join(found.groups()) for found in SETTING.finditer(text))
+        if m not in settings
+    ]
     assert bool(flags or keys_) == wrong

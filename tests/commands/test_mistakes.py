@@ -19,7 +19,12 @@ def there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("runs/one", "data/test/good", "found"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("runs/one/recipe.toml", "data/test/good/a.png", "scan.nii.gz", "found/findings.json"):
+    for name in (
+        "runs/one/recipe.toml",
+        "data/test/good/a.png",
+        "scan.nii.gz",
+        "found/findings.json",
+    ):
         (tmp_path / name).touch()
     return tmp_path
 
@@ -68,7 +73,10 @@ def test_a_command_that_is_none(refused, line, words):
         ("detect r i —out=o", ["—out", "did you mean --out?"]),
         ("detect r i −−out o", ["did you mean --out?"]),
         ("detect r i -o o", ["-o", "--out or --overwrite"]),
-        ("detect r i --data d", ["belongs to train, evaluate, compare, sweep and verify, not to detect"]),
+        (
+            "detect r i --data d",
+            ["belongs to train, evaluate, compare, sweep and verify, not to detect"],
+        ),
         ("detect r i --no-overwrite", ["--overwrite is off"]),
         ("detect r i --qqq", ["pseudohealthy detect --help"]),
     ],
@@ -205,7 +213,11 @@ def test_no_value_may_be_empty(refused, name):
         ("detect r a --out o --threshold -1.5", "threshold", "-1.5"),
         ("detect r a --out o --assume_spacing 0.5", "assume_spacing", 0.5),
         ("detect r a --out o --levels 7", "calls", 7),
-        ("train q --data d --out o --set a.b=1 --set c.d=2 e.f=3", "set", ["a.b=1", "c.d=2", "e.f=3"]),
+        (
+            "train q --data d --out o --set a.b=1 --set c.d=2 e.f=3",
+            "set",
+            ["a.b=1", "c.d=2", "e.f=3"],
+        ),
         ("compare r1 r2 --data d1 --data d2 --out o", "runs", ["r1", "r2"]),
         ("detect r a --out o --seed-free", None, None),
     ],

@@ -23,7 +23,9 @@ def touch(folder: Path, *names: str, content: str | None = None) -> None:
         path.write_text(name if content is None else content)
 
 
-def table(folder: Path, *rows: str, header: str = "case_id,patient_id,split,label,image,mask") -> Path:
+def table(
+    folder: Path, *rows: str, header: str = "case_id,patient_id,split,label,image,mask"
+) -> Path:
     path = folder / "manifest.csv"
     path.write_text("\n".join([header, *rows]), encoding="utf-8")
     return path
@@ -31,7 +33,11 @@ def table(folder: Path, *rows: str, header: str = "case_id,patient_id,split,labe
 
 def cases_of(folder: Path, count: int, label=lambda i: None, site=lambda i: "") -> Manifest:
     return Manifest(
-        [Case(f"c{i}", f"p{i // 2}", "", label(i), f"{i}.png", site=site(i), root=folder) for i in range(count)], folder
+        [
+            Case(f"c{i}", f"p{i // 2}", "", label(i), f"{i}.png", site=site(i), root=folder)
+            for i in range(count)
+        ],
+        folder,
     )
 
 
@@ -47,36 +53,50 @@ def test_healthy_is_zero():
 
 
 def test_a_table_is_read(tmp_path):
-    table(tmp_path, "a,p1,train,0,x/a.png,", "b,p2,Valid,,x/b.png,x/b_mask.png", "c,,test,1,x/c.png,")
+    table(
+        tmp_path, "a,p1,train,0,x/a.png,", "b,p2,Valid,,x/b.png,x/b_mask.png", "c,,test,1,x/c.png,"
+    )
     manifest = load(tmp_path)
     assert [(c.case_id, c.patient_id, c.split, c.label) for c in manifest] == [
-        ("a", "p1", "train", 0), ("b", "p2", "val", None), ("c", "c", "test", 1)]  # fmt: skip
+        ("a", "p1", "train", 0),
+        ("b", "p2", "val", None),
+        ("c", "c", "test", 1),
+    ]
     assert manifest.cases[1].mask == "x/b_mask.png" and manifest.cases[0].root == tmp_path
-    assert len(manifest.split("val")) == 1 and load(tmp_path / "manifest.csv").sha256 == manifest.sha256
+    assert (
+        len(manifest.split("val")) == 1
+        and load(tmp_path / "manifest.csv").sha256 == manifest.sha256
+    )
 
 
 def test_spreadsheet_habits_are_tolerated(tmp_path):
     """Byte order mark, semicolons, upper case, spaces, further columns, blank lines."""
-    rows = "\ufeffCase_ID;patient_id;Split;label;image;age\r\na;p; train ;0.0;a.png;63\r\n\r\n;;;;;\r\n"
+    rows = (
+        "\ufeffCase_ID;patient_id;Split;label;image;age\r\na;p; train"
+        " ;0.0;a.png;63\r\n\r\n;;;;;\r\n"
+    )
     (tmp_path / "manifest.csv").write_text(rows, encoding="utf-8")
     (case,) = load(tmp_path)
     assert (case.label, case.split, case.extra) == (0, "train", {"age": "63"})
 
 
-@pytest.mark.parametrize(("row", "code", "exit"), [
-    ("a,p,train,0,../../etc/passwd,", "PATH_ESCAPE", 8),
-    ("a,p,train,0,/etc/passwd,", "PATH_ESCAPE", 8),
-    ("a,p,train,0,a.png|/etc/passwd,", "PATH_ESCAPE", 8),
-    ("a,p,train,0,a.png| ../b.png,", "PATH_ESCAPE", 8),
-    ("a,p,train,0,x\\..\\..\\b.png,", "PATH_ESCAPE", 8),
-    ("a,p,train,0,C:\\b.png,", "PATH_ESCAPE", 8),
-    ("a,p,train,0,a.png,../mask.png", "PATH_ESCAPE", 8),
-    ("a,p,holdout,0,a.png,", "BAD_MANIFEST", 2),
-    ("a,p,train,2,a.png,", "BAD_MANIFEST", 2),
-    ("a,p,train,0,,", "BAD_MANIFEST", 2),
-    ("a,p,train,0,a.png,,extra", "BAD_MANIFEST", 2),
-    ("", "NO_INPUT", 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "code", "exit"),
+    [
+        ("a,p,train,0,../../etc/passwd,", "PATH_ESCAPE", 8),
+        ("a,p,train,0,/etc/passwd,", "PATH_ESCAPE", 8),
+        ("a,p,train,0,a.png|/etc/passwd,", "PATH_ESCAPE", 8),
+        ("a,p,train,0,a.png| ../b.png,", "PATH_ESCAPE", 8),
+        ("a,p,train,0,x\\..\\..\\b.png,", "PATH_ESCAPE", 8),
+        ("a,p,train,0,C:\\b.png,", "PATH_ESCAPE", 8),
+        ("a,p,train,0,a.png,../mask.png", "PATH_ESCAPE", 8),
+        ("a,p,holdout,0,a.png,", "BAD_MANIFEST", 2),
+        ("a,p,train,2,a.png,", "BAD_MANIFEST", 2),
+        ("a,p,train,0,,", "BAD_MANIFEST", 2),
+        ("a,p,train,0,a.png,,extra", "BAD_MANIFEST", 2),
+        ("", "NO_INPUT", 3),
+    ],
+)
 def test_a_bad_row_is_refused_by_number(tmp_path, row, code, exit):
     table(tmp_path, row)
     found = fault(tmp_path)
@@ -104,7 +124,17 @@ def test_saving_and_loading_changes_nothing(tmp_path):
     out, data = tmp_path / "out", tmp_path / "data"
     cases = [
         Case("a", "p", "train", 0, "t.gz#3", root=data),
-        Case("b", "q", "test", 1, "b1.png|b2.png", mask="m, 1.png", site="S", root=out / "made", extra={"age": "4"}),
+        Case(
+            "b",
+            "q",
+            "test",
+            1,
+            "b1.png|b2.png",
+            mask="m, 1.png",
+            site="S",
+            root=out / "made",
+            extra={"age": "4"},
+        ),
         Case("c", "q", "", None, "c.png", root=out),
     ]
     manifest = Manifest(cases, out)
@@ -115,7 +145,11 @@ def test_saving_and_loading_changes_nothing(tmp_path):
         out / "c.png",
     ]
     assert again.cases[1].image == "made/b1.png|made/b2.png" and again.cases[1].extra["age"] == "4"
-    assert [(c.split, c.label, c.site) for c in again] == [("train", 0, ""), ("test", 1, "S"), ("", None, "")]
+    assert [(c.split, c.label, c.site) for c in again] == [
+        ("train", 0, ""),
+        ("test", 1, "S"),
+        ("", None, ""),
+    ]
     (out / "manifest.roots.json").unlink()
     assert fault(out).code == "BAD_MANIFEST"
 
@@ -129,7 +163,11 @@ def test_the_usual_folders(tmp_path):
         "test/Ungood/v.png",
     )
     touch(
-        tmp_path, "masks/u.nii.gz", "ground_truth/Ungood/v_mask.png", "train/good/.hidden.png", "train/good/notes.txt"
+        tmp_path,
+        "masks/u.nii.gz",
+        "ground_truth/Ungood/v_mask.png",
+        "train/good/.hidden.png",
+        "train/good/notes.txt",
     )
     manifest = load(tmp_path)
     assert Counter((c.split, c.label) for c in manifest) == {
@@ -147,16 +185,30 @@ def test_the_usual_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [("masks/bad/v.png", "masks/bad/v_mask.png"), ("masks/v.png", "masks/v.npy"), ("masks/v.png", "ground_truth/v.png")]
-)  # fmt: skip
+    "names",
+    [
+        ("masks/bad/v.png", "masks/bad/v_mask.png"),
+        ("masks/v.png", "masks/v.npy"),
+        ("masks/v.png", "ground_truth/v.png"),
+    ],
+)
 def test_two_masks_of_one_image_are_refused_by_name(tmp_path, names):
     touch(tmp_path, "train/good/a.png", "test/bad/v.png", *names)
     found = fault(tmp_path)
-    assert (found.code, found.exit) == ("MASK_AMBIGUOUS", 2) and all(name in str(found) for name in names)
+    assert (found.code, found.exit) == ("MASK_AMBIGUOUS", 2) and all(
+        name in str(found) for name in names
+    )
 
 
 def test_a_mask_nearer_to_its_image_wins(tmp_path):
-    touch(tmp_path, "train/good/a.png", "test/bad/v.png", "test/crack/v.png", "masks/v.png", "masks/bad/v_mask.png")
+    touch(
+        tmp_path,
+        "train/good/a.png",
+        "test/bad/v.png",
+        "test/crack/v.png",
+        "masks/v.png",
+        "masks/bad/v_mask.png",
+    )
     assert [c.mask for c in load(tmp_path) if c.label] == ["masks/bad/v_mask.png", "masks/v.png"]
 
 
@@ -173,9 +225,15 @@ def test_numbered_images_are_not_one_patient(tmp_path):
     touch(tmp_path, "valid/Ungood/img/000.png", "valid/Ungood/label/000.png")
     manifest = load(tmp_path)
     assert check(manifest) == [] and len({c.case_id for c in manifest}) == 6
-    assert [c.mask for c in manifest if c.split == "val" and c.label] == ["valid/Ungood/label/000.png"]
+    assert [c.mask for c in manifest if c.split == "val" and c.label] == [
+        "valid/Ungood/label/000.png"
+    ]
     places = [c.image for c in manifest]
-    touch(tmp_path, "patients.csv", content="file,patient\n" + "\n".join(f"{place},one" for place in places))
+    touch(
+        tmp_path,
+        "patients.csv",
+        content="file,patient\n" + "\n".join(f"{place},one" for place in places),
+    )
     with pytest.raises(Fault, match="LEAK"):
         require_clean(load(tmp_path))
 
@@ -222,18 +280,25 @@ def test_copies_are_left_out_only_where_split_and_label_agree(tmp_path, capsys):
     assert "left out as copies of other cases (2): a2, a3" in capsys.readouterr().err
     with pytest.raises(Fault, match="LEAK"):
         require_clean(kept)
-    assert load(table(tmp_path, text[0], text[3]), dedupe=True).sha256 == load(table(tmp_path, text[0], text[3])).sha256
+    assert (
+        load(table(tmp_path, text[0], text[3]), dedupe=True).sha256
+        == load(table(tmp_path, text[0], text[3])).sha256
+    )
 
 
 def test_missing_files_are_counted_and_the_first_named(tmp_path):
     manifest = cases_of(tmp_path, 14)
-    assert check(manifest)[0].startswith("14 files") and check(manifest)[0].endswith("9.png and 4 more.")
+    assert check(manifest)[0].startswith("14 files") and check(manifest)[0].endswith(
+        "9.png and 4 more."
+    )
     with pytest.raises(Fault) as caught:
         require_clean(manifest)
     assert (caught.value.code, caught.value.exit) == ("MISSING", 3)
     touch(tmp_path, *(f"{i}.png" for i in range(14)))
     require_clean(manifest)
-    pattern = Manifest([Case("s", "s", "test", 1, "?.png#1", mask="z*.png", root=tmp_path)], tmp_path)
+    pattern = Manifest(
+        [Case("s", "s", "test", 1, "?.png#1", mask="z*.png", root=tmp_path)], tmp_path
+    )
     assert check(pattern) == ["1 file named in the manifest does not exist: z*.png."]
 
 
@@ -244,7 +309,9 @@ def test_splits_follow_patients_sites_and_the_seed(tmp_path):
     assert all(len(found) == 1 for found in by_patient.values())
     assert Counter(c.split for c in split) == {"train": 120, "val": 40, "test": 40}
     assert Counter((c.site, c.split) for c in split)["A", "val"] == 10
-    again = assign_splits(Manifest(reversed(manifest.cases), tmp_path), seed=3, fractions=(0.6, 0.2, 0.2))
+    again = assign_splits(
+        Manifest(reversed(manifest.cases), tmp_path), seed=3, fractions=(0.6, 0.2, 0.2)
+    )
     assert {c.case_id: c.split for c in again} == {c.case_id: c.split for c in split}
     assert assign_splits(manifest, seed=4).sha256 != assign_splits(manifest, seed=3).sha256
 
@@ -269,22 +336,34 @@ def test_the_hash_knows_content_not_place(tmp_path):
 
 
 def test_patients_with_an_anomaly_can_validate_beside_healthy_ones_and_never_train(tmp_path):
-    label = {**dict.fromkeys(range(0, 24, 2), ANOMALOUS), 25: None}  # of 40 patients twelve are ill, one is unlabelled
+    # Of 40 patients twelve are ill, one is unlabelled.
+    label = {**dict.fromkeys(range(0, 24, 2), ANOMALOUS), 25: None}
     manifest = cases_of(tmp_path, 80, label=lambda i: label.get(i, HEALTHY))
     plain = assign_splits(manifest, seed=5)
     split = assign_splits(manifest, seed=5, anomalous_in_val=True)
     ill = {f"p{i}" for i in range(12)}
     shares = Counter(c.split for c in split if c.patient_id in ill)
     assert shares == {"val": 12, "test": 12}  # two cases each
-    assert {c.split for c in split if c.patient_id == "p12"} == {"test"}, "nobody knows whether that one is ill"
+    assert {c.split for c in split if c.patient_id == "p12"} == {"test"}, (
+        "nobody knows whether that one is ill"
+    )
     assert check(split) == [
-        f"80 files named in the manifest do not exist: {', '.join(f'{i}.png' for i in range(10))} and 70 more."
+        f"80 files named in the manifest do not exist: {', '.join(f'{i}.png' for i in range(10))}"
+        " and 70 more."
     ]
-    assert [c.split for c in split if c.patient_id not in ill] == [c.split for c in plain if c.patient_id not in ill]
+    assert [c.split for c in split if c.patient_id not in ill] == [
+        c.split for c in plain if c.patient_id not in ill
+    ]
     assert assign_splits(manifest, seed=6, anomalous_in_val=True).sha256 != split.sha256
-    for fractions, wanted in (((0.7, 0.1, 0.2), (4, 8)), ((0.8, 0.2, 0.0), (12, 0)), ((0.8, 0.0, 0.2), (0, 12))):
+    for fractions, wanted in (
+        ((0.7, 0.1, 0.2), (4, 8)),
+        ((0.8, 0.2, 0.0), (12, 0)),
+        ((0.8, 0.0, 0.2), (0, 12)),
+    ):
         found = assign_splits(manifest, fractions=fractions, anomalous_in_val=True)
-        assert tuple(len(set(found.split(name).patients) & ill) for name in ("val", "test")) == wanted
+        assert (
+            tuple(len(set(found.split(name).patients) & ill) for name in ("val", "test")) == wanted
+        )
 
 
 @pytest.mark.parametrize("count, wanted", [(1, (0, 1)), (2, (1, 1)), (3, (2, 1))])
@@ -305,7 +384,16 @@ def test_published_splits_leak_and_are_caught(shared):
     for split, name in (("train", "IXI_train_fold0.csv"), ("test", "IXI_test.csv")):
         with (lists / name).open(encoding="utf-8-sig", newline="") as stream:
             for number, row in enumerate(csv.DictReader(stream)):
-                cases.append(Case(f"{split}{number}", row["img_name"], split, 0, row["img_path"][1:], root=lists))
+                cases.append(
+                    Case(
+                        f"{split}{number}",
+                        row["img_name"],
+                        split,
+                        0,
+                        row["img_path"][1:],
+                        root=lists,
+                    )
+                )
     report = check(Manifest(cases, lists))
     assert report[1].startswith("9 patients are in both train and test: IXI")
 
@@ -316,6 +404,11 @@ def test_equal_names_in_two_splits_are_told_how_to_be_two_patients(tmp_path):
     with pytest.raises(Fault, match="LEAK") as caught:
         require_clean(load(tmp_path))
     assert "patients.csv" in caught.value.cure and not caught.value.message.endswith(".")
-    rows = ["train/good/p1.png,a", "train/good/p2.png,b", "train/good/p3.png,c", "test/bad/p1.png,d"]
+    rows = [
+        "train/good/p1.png,a",
+        "train/good/p2.png,b",
+        "train/good/p3.png,c",
+        "test/bad/p1.png,d",
+    ]
     touch(tmp_path, "patients.csv", content="file,patient\n" + "\n".join(rows))
     require_clean(load(tmp_path))

@@ -42,7 +42,11 @@ def table(tmp_path):
             image = np.full((24, 24), 10 * number, np.uint8)
             image[16:, 16:] = 3 * patient
             Image.fromarray(image).save(folder / name)
-            row = dict.fromkeys(SUBTYPES, 0) | {"subdural": bleeds, "any_hemorrhage": bleeds, "fracture": number % 2}
+            row = dict.fromkeys(SUBTYPES, 0) | {
+                "subdural": bleeds,
+                "any_hemorrhage": bleeds,
+                "fracture": number % 2,
+            }
             rows.append({"file": name, "patient": patient, "slice": number} | row)
     rows.reverse()  # the order of the table says nothing
     write(folder.parent, rows)
@@ -55,7 +59,9 @@ def test_planes_are_the_slices_by_number_with_their_labels(table, tmp_path):
     assert check(manifest) == [] and len(manifest) == len(manifest.patients) == 20
     case = next(c for c in manifest if c.case_id == "ctich-050")
     scan = read_image(case.image, case.root)
-    assert np.allclose(scan.voxels[0, :, 5, 5], np.arange(10, 120, 10), atol=2) and scan.affine is None
+    assert (
+        np.allclose(scan.voxels[0, :, 5, 5], np.arange(10, 120, 10), atol=2) and scan.affine is None
+    )
     assert case.extra["plane_labels"] == "0|0|0|0|0|0|0|0|0|1|0" and case.label == ANOMALOUS
     assert case.extra["plane_fractures"] == "1|0|1|0|1|0|1|0|1|0|1"
 
@@ -67,7 +73,10 @@ def test_by_slice_both_kinds_of_patient_are_in_every_split(table, tmp_path):
     assert all(counts[split, label] for split in ("val", "test") for label in (HEALTHY, ANOMALOUS))
     canvas = Canvas(size=24, normalise="range", value_range=(0, 255), foreground="all")
     store = build_cache(manifest, canvas, tmp_path / "cache")
-    assert len(store.select("train", HEALTHY)) == 12 * 11 - 5 and len(store.select("train", ANOMALOUS)) == 5
+    assert (
+        len(store.select("train", HEALTHY)) == 12 * 11 - 5
+        and len(store.select("train", ANOMALOUS)) == 5
+    )
 
 
 def test_by_patient_only_those_without_haemorrhage_train(table, tmp_path):
@@ -111,7 +120,8 @@ def test_the_real_sample(shared, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "options", [{"fold": 1}, {"folds": 1}, {"folds": 2, "fold": 2}, {"folds": 2, "healthy": "patient"}]
+    "options",
+    [{"fold": 1}, {"folds": 1}, {"folds": 2, "fold": 2}, {"folds": 2, "healthy": "patient"}],
 )
 def test_folds_that_make_no_sense_are_refused(tmp_path, options):
     with pytest.raises(Fault, match="folds"):

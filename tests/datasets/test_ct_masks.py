@@ -18,7 +18,10 @@ SIDE = 32
 
 
 def picture(seed: int) -> np.ndarray:
-    return np.kron(np.random.default_rng(seed).integers(0, 255, (8, 8), dtype=np.uint8), np.ones((4, 4), np.uint8))
+    return np.kron(
+        np.random.default_rng(seed).integers(0, 255, (8, 8), dtype=np.uint8),
+        np.ones((4, 4), np.uint8),
+    )
 
 
 def pair(folder, name, seed, colours, suffix="png"):
@@ -57,20 +60,34 @@ def test_every_case_is_test_with_its_mask_and_subtypes(source, tmp_path):
     before = files(source)
     prepare("ct-masks", source, tmp_path / "out")
     manifest = load(tmp_path / "out")
-    assert check(manifest) == [] and {c.split for c in manifest} == {"test"} and files(source) == before
+    assert (
+        check(manifest) == []
+        and {c.split for c in manifest} == {"test"}
+        and files(source) == before
+    )
     cases = {c.case_id: c for c in manifest}
     both = cases["bhsd-165017"]
-    assert both.extra["subtypes"] == "intraparenchymal|intraventricular" and both.patient_id == "bhsd-165"
+    assert (
+        both.extra["subtypes"] == "intraparenchymal|intraventricular"
+        and both.patient_id == "bhsd-165"
+    )
     scan = read_image(both.image, both.root)
     assert read_mask(both.mask, both.root, scan).sum() == 32  # both colours count, luminance or not
-    assert cases["bhsd-165018"].extra["subtypes"] == "subdural" and cases["bhsd-168007"].label == HEALTHY
+    assert (
+        cases["bhsd-165018"].extra["subtypes"] == "subdural"
+        and cases["bhsd-168007"].label == HEALTHY
+    )
     other = cases["ctich-10198"]
     assert read_mask(other.mask, other.root, read_image(other.image, other.root)).sum() == 16
 
 
 def test_patients_are_found_by_picture_and_copies_left_out(source, tmp_path, capsys):
     manifest = prepare("ct-masks", source, tmp_path / "out")
-    found = {c.case_id: (c.patient_id, c.extra["original"]) for c in manifest if c.case_id.startswith("ctich")}
+    found = {
+        c.case_id: (c.patient_id, c.extra["original"])
+        for c in manifest
+        if c.case_id.startswith("ctich")
+    }
     assert found == {"ctich-10198": ("ctich-079", "079_14"), "ctich-10201": ("ctich-080", "080_12")}
     assert "2 of 4 slices are slices of CT-ICH patients 079, 080" in capsys.readouterr().err
 
@@ -82,12 +99,19 @@ def test_the_table_names_them_where_it_came_along(source, tmp_path):
     )
     manifest = prepare("ct-masks", source, tmp_path / "out", ct_ich=tmp_path / "nowhere")
     names = {c.case_id: c.patient_id for c in manifest if c.case_id.startswith("ctich")}
-    assert names == {"ctich-10198": "ctich-079", "ctich-10201": "ctich-080", "ctich-10300": "ctich-077"}
+    assert names == {
+        "ctich-10198": "ctich-079",
+        "ctich-10201": "ctich-080",
+        "ctich-10300": "ctich-077",
+    }
 
 
 def test_without_table_and_originals_no_patient_is_guessed(source, tmp_path, capsys):
     manifest = prepare("ct-masks", source, tmp_path / "out", ct_ich=tmp_path / "nowhere")
-    assert {c.patient_id for c in manifest} == {"bhsd-165", "bhsd-168"} and "0 of 4" in capsys.readouterr().err
+    assert {c.patient_id for c in manifest} == {
+        "bhsd-165",
+        "bhsd-168",
+    } and "0 of 4" in capsys.readouterr().err
 
 
 def test_a_foreign_colour_or_a_lost_mask_stops_it(source, tmp_path):
@@ -100,8 +124,14 @@ def test_a_foreign_colour_or_a_lost_mask_stops_it(source, tmp_path):
 
 
 def test_the_leak_check_sees_patients_of_both_adapters(shared, tmp_path):
-    trained = prepare("ct-ich", shared / "data" / "ct-ich", tmp_path / "a", fractions=(1.0, 0.0, 0.0))
+    trained = prepare(
+        "ct-ich", shared / "data" / "ct-ich", tmp_path / "a", fractions=(1.0, 0.0, 0.0)
+    )
     masks = prepare("ct-masks", shared / "data" / "ct-masks", tmp_path / "b")
     found = leaks(Manifest([*trained, *masks], tmp_path))
     assert "3 patients are in both train and test: ctich-079, ctich-080, ctich-081." in found
-    assert len(masks) == 49 and "ctich-10199" not in {c.case_id for c in masks} and check(load(tmp_path / "b")) == []
+    assert (
+        len(masks) == 49
+        and "ctich-10199" not in {c.case_id for c in masks}
+        and check(load(tmp_path / "b")) == []
+    )

@@ -28,12 +28,15 @@ def write_idx(path, images):
 def mnist(tmp_path):
     rng = np.random.default_rng(0)
     source = tmp_path / "mnist"
-    write_idx(source / "train-images-idx3-ubyte.gz", rng.integers(0, 255, (60, 28, 28), dtype=np.uint8))
+    write_idx(
+        source / "train-images-idx3-ubyte.gz", rng.integers(0, 255, (60, 28, 28), dtype=np.uint8)
+    )
     write_idx(source / "t10k-images.idx3-ubyte", rng.integers(0, 200, (30, 28, 28), dtype=np.uint8))
     return source
 
 
-@pytest.mark.parametrize("name", sorted(REGISTRY.keys() - {"digits", "heads"}))  # those two read nothing
+# Those two read nothing.
+@pytest.mark.parametrize("name", sorted(REGISTRY.keys() - {"digits", "heads"}))
 def test_a_wrong_folder_is_named(name, tmp_path):
     with pytest.raises(Fault) as caught:
         prepare(name, tmp_path, tmp_path / "out")
@@ -50,7 +53,11 @@ def test_an_unknown_name_lists_the_known(tmp_path):
 
 def test_clean_mnist(mnist, tmp_path):
     manifest = prepare("mnist", mnist, tmp_path / "out", limit=40, val=10)
-    assert Counter((c.split, c.label) for c in manifest) == {("train", 0): 30, ("val", 0): 10, ("test", 0): 30}
+    assert Counter((c.split, c.label) for c in manifest) == {
+        ("train", 0): 30,
+        ("val", 0): 10,
+        ("test", 0): 30,
+    }
     assert load(tmp_path / "out").sha256 == manifest.sha256 and check(manifest) == []
     case = manifest.cases[3]
     assert read_image(case.image, case.root).voxels.shape == (1, 1, 28, 28)
@@ -60,7 +67,9 @@ def test_splotched_mnist_uses_other_digits_than_the_clean_test(mnist, tmp_path):
     options = {"limit": 40, "val": 10, "clean": 12, "splotched": 15}
     manifest = prepare("mnist-splotch", mnist, tmp_path / "out", **options)
     test = manifest.split("test")
-    assert Counter(c.label for c in test) == {HEALTHY: 12, ANOMALOUS: 15} and len(test.patients) == 27
+    assert (
+        Counter(c.label for c in test) == {HEALTHY: 12, ANOMALOUS: 15} and len(test.patients) == 27
+    )
     assert all(c.image.startswith("train-images") for c in manifest if c.split != "test")
     assert check(load(tmp_path / "out")) == []
     for case in [c for c in load(tmp_path / "out") if c.label][:5]:
@@ -73,8 +82,13 @@ def test_splotched_mnist_uses_other_digits_than_the_clean_test(mnist, tmp_path):
     assert again.sha256 == manifest.sha256
     for case in again.split("test"):
         if case.label:
-            assert (tmp_path / "again" / case.image).read_bytes() == (tmp_path / "out" / case.image).read_bytes()
-    assert prepare("mnist-splotch", mnist, tmp_path / "other", seed=1, **options).sha256 != manifest.sha256
+            assert (tmp_path / "again" / case.image).read_bytes() == (
+                tmp_path / "out" / case.image
+            ).read_bytes()
+    assert (
+        prepare("mnist-splotch", mnist, tmp_path / "other", seed=1, **options).sha256
+        != manifest.sha256
+    )
 
 
 def test_more_digits_than_there_are(mnist, tmp_path):
@@ -88,15 +102,25 @@ def test_more_digits_than_there_are(mnist, tmp_path):
 def test_the_whole_of_mnist(shared, tmp_path):
     manifest = prepare("mnist-splotch", shared / "data" / "mnist", tmp_path)
     assert Counter((c.split, c.label) for c in manifest) == {
-        ("train", 0): 55_000, ("val", 0): 5_000, ("test", 0): 2_000, ("test", 1): 2_000}  # fmt: skip
+        ("train", 0): 55_000,
+        ("val", 0): 5_000,
+        ("test", 0): 2_000,
+        ("test", 1): 2_000,
+    }
     assert len(manifest.split("test").patients) == 4_000
 
 
 def test_digits_need_no_source(tmp_path):
     manifest = prepare("digits", tmp_path, tmp_path / "out", val=100, clean=50, splotched=60)
     assert Counter((c.split, c.label) for c in manifest) == {
-        ("train", 0): 1587, ("val", 0): 100, ("test", 0): 50, ("test", 1): 60}  # fmt: skip
-    assert [line for line in check(load(tmp_path / "out")) if "patient" in line or "exist" in line] == []
+        ("train", 0): 1587,
+        ("val", 0): 100,
+        ("test", 0): 50,
+        ("test", 1): 60,
+    }
+    assert [
+        line for line in check(load(tmp_path / "out")) if "patient" in line or "exist" in line
+    ] == []
     case = next(c for c in manifest if c.label)
     assert read_image(case.image, case.root).voxels.shape == (1, 1, 32, 32)
 
@@ -132,8 +156,12 @@ def test_lgg_takes_flair_in_natural_order_with_its_masks(tmp_path, colour):
     case = load(tmp_path / "out").cases[0]
     assert case.patient_id == "TCGA_CS_4901"
     scan = read_image(case.image, case.root)
-    assert scan.voxels.shape == (1, 11, 16, 16) and scan.voxels[0, :, 15, 0].tolist() == list(range(1, 12))
-    assert read_mask(case.mask, case.root, scan)[:, 0, 0].tolist() == [n % 3 > 0 for n in range(1, 12)]
+    assert scan.voxels.shape == (1, 11, 16, 16) and scan.voxels[0, :, 15, 0].tolist() == list(
+        range(1, 12)
+    )
+    assert read_mask(case.mask, case.root, scan)[:, 0, 0].tolist() == [
+        n % 3 > 0 for n in range(1, 12)
+    ]
 
 
 def test_lgg_notices_a_mask_that_is_gone(tmp_path):
@@ -155,17 +183,27 @@ def test_real_lgg(shared, tmp_path):
     case = manifest.cases[5]
     scan = read_image(case.image, case.root)
     labels = read_mask(case.mask, case.root, scan).any(axis=(1, 2)).astype(int)
-    assert labels.tolist() == listed[listed["patient"] == case.case_id].sort_values("slice")["label"].tolist()
+    assert (
+        labels.tolist()
+        == listed[listed["patient"] == case.case_id].sort_values("slice")["label"].tolist()
+    )
 
 
 def test_ixi_volumes_of_one_modality_by_patient(tmp_path):
     for number in range(20):
-        for name in (f"IXI{number:03d}-Guys-0828-T1.nii.gz", f"IXI{number:03d}-Guys-0828-T2.nii.gz"):
+        for name in (
+            f"IXI{number:03d}-Guys-0828-T1.nii.gz",
+            f"IXI{number:03d}-Guys-0828-T2.nii.gz",
+        ):
             (tmp_path / "ixi").mkdir(exist_ok=True)
             (tmp_path / "ixi" / name).touch()
     (tmp_path / "ixi" / "IXI019-HH-0900_t1.nii.gz").touch()
     manifest = prepare("ixi", tmp_path / "ixi", tmp_path / "out")
-    assert len(manifest) == 21 and len(manifest.patients) == 20 and {c.label for c in manifest} == {HEALTHY}
+    assert (
+        len(manifest) == 21
+        and len(manifest.patients) == 20
+        and {c.label for c in manifest} == {HEALTHY}
+    )
     assert len({c.split for c in manifest if c.patient_id == "IXI019"}) == 1
     assert Counter(c.site for c in manifest) == {"Guys": 20, "HH": 1}
 

@@ -46,7 +46,10 @@ def test_validation_subjects_may_have_lesions_for_sweeps(slices, tmp_path):
     settings = datasets.options("ixi-lesions", ['lesions_in=["val"]'])
     datasets.prepare("ixi-lesions", slices, tmp_path / "out", fractions=(0.5, 0.3, 0.2), **settings)
     manifest = load(tmp_path / "out")
-    assert sum(case.label for case in manifest.split("val")) == 3 and len(list(manifest.split("val"))) == 6
+    assert (
+        sum(case.label for case in manifest.split("val")) == 3
+        and len(list(manifest.split("val"))) == 6
+    )
     assert not any(case.label for case in manifest if case.split != "val")
     with pytest.raises(Fault, match="lesions_in is train"):
         datasets.prepare("ixi-lesions", slices, tmp_path / "no", lesions_in=("train",))
@@ -55,7 +58,9 @@ def test_validation_subjects_may_have_lesions_for_sweeps(slices, tmp_path):
 def test_the_same_seed_draws_the_same_lesions(slices, tmp_path):
     for name in ("a", "b"):
         datasets.prepare("ixi-lesions", slices, tmp_path / name, seed=3)
-    pictures = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a" / "lesions").iterdir())
+    pictures = sorted(
+        path.relative_to(tmp_path / "a") for path in (tmp_path / "a" / "lesions").iterdir()
+    )
     assert pictures
     for path in pictures:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()

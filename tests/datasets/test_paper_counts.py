@@ -10,4 +10,7 @@ def test_a_set_of_the_published_size_is_the_same_and_an_empty_one_lacks_all(caps
     assert capsys.readouterr().err.count("the same") == 4
     say_beside("one", "paper", {("test", 0): 201}, WOLLEB_CHEXPERT, "images")
     said = capsys.readouterr().err
-    assert "test images: 201 healthy (paper: 200; +1), 0 diseased (paper: 200; -200)" in said and "-14,179" in said
+    assert (
+        "test images: 201 healthy (paper: 200; +1), 0 diseased (paper: 200; -200)" in said
+        and "-14,179" in said
+    )

@@ -28,7 +28,9 @@ from pseudohealthy.io import read_image, read_mask
 def picture(path, depth=np.uint8):
     path.parent.mkdir(parents=True, exist_ok=True)
     limit = np.iinfo(depth).max
-    grey = np.random.default_rng(crc32(str(path).encode())).integers(0, limit, (20, 40), dtype=depth)
+    grey = np.random.default_rng(crc32(str(path).encode())).integers(
+        0, limit, (20, 40), dtype=depth
+    )
     grey[0, 0] = limit
     Image.fromarray(grey).save(path)
 
@@ -68,7 +70,12 @@ def stanford(tmp_path):
     ]
     chexpert(root, "train", rows)
     chexpert(
-        root, "valid", [(64541, "frontal", dict.fromkeys(COLUMNS[5:], "0.0") | CLEAR), (64542, "frontal", EFFUSION)]
+        root,
+        "valid",
+        [
+            (64541, "frontal", dict.fromkeys(COLUMNS[5:], "0.0") | CLEAR),
+            (64542, "frontal", EFFUSION),
+        ],
     )
     return root.parent
 
@@ -76,11 +83,22 @@ def stanford(tmp_path):
 def test_chexpert_takes_blank_for_unknown_and_says_what_it_left_out(stanford, tmp_path, capsys):
     manifest = prepare("chexpert", stanford, tmp_path / "out")
     labels = {int(c.patient_id.removeprefix("patient")): c.label for c in manifest}
-    assert labels == {**dict.fromkeys([*range(20), 33, 64541], HEALTHY), 30: ANOMALOUS, 64542: ANOMALOUS}
-    assert {c.split for c in manifest if c.label or c.patient_id > "patient6"} == {"test"} and check(manifest) == []
+    assert labels == {
+        **dict.fromkeys([*range(20), 33, 64541], HEALTHY),
+        30: ANOMALOUS,
+        64542: ANOMALOUS,
+    }
+    assert {c.split for c in manifest if c.label or c.patient_id > "patient6"} == {
+        "test"
+    } and check(manifest) == []
     assert {c.split for c in manifest if not c.label} == {"train", "val", "test"}
     said = capsys.readouterr().err
-    for words in ("2 other findings", "1 another view", "1 uncertain", "1 No Finding beside a finding"):
+    for words in (
+        "2 other findings",
+        "1 another view",
+        "1 uncertain",
+        "1 No Finding beside a finding",
+    ):
         assert words in said
     case = load(tmp_path / "out").cases[0]
     assert case.extra["view"] == "AP" and read_image(case.image, case.root).shape == (1, 1, 20, 40)
@@ -110,7 +128,8 @@ def test_chexpert_divides_the_anomalous_too_for_methods_that_learn_from_labels(t
     said = capsys.readouterr().err
     here = counts["train", HEALTHY] + counts["val", HEALTHY]
     assert (
-        f"training radiographs, validation among them: {here} healthy (Wolleb 2022: 14,179; {here - 14179:,})" in said
+        f"training radiographs, validation among them: {here} healthy (Wolleb 2022: 14,179;"
+        f" {here - 14179:,})" in said
     )
     prepare("chexpert", tmp_path / "s", tmp_path / "two")
     assert "Wolleb" not in capsys.readouterr().err, "only of a split that learns from labels"
@@ -140,20 +159,40 @@ def test_chexpert_refuses_a_table_that_is_not_as_published(stanford, tmp_path, f
         assert len(prepare("chexpert", stanford, tmp_path / "out", partial=True)) == 23
 
 
-FLAGS = ("ao_classification", "cast", "diagnosis_uncertain", "osteopenia", "fracture_visible", "metal")
+FLAGS = (
+    "ao_classification",
+    "cast",
+    "diagnosis_uncertain",
+    "osteopenia",
+    "fracture_visible",
+    "metal",
+)
 
 
 def wrist(root, rows):
     """rows: stem, {flag}, [(class, x0, y0, x1, y1)] or None, on images of 40 x 20."""
-    names = ("boneanomaly", "bonelesion", "foreignbody", "fracture", "metal", "periostealreaction", "pronatorsign",
-             "softtissue", "text")  # fmt: skip
+    names = (
+        "boneanomaly",
+        "bonelesion",
+        "foreignbody",
+        "fracture",
+        "metal",
+        "periostealreaction",
+        "pronatorsign",
+        "softtissue",
+        "text",
+    )
     table = ["filestem,patient_id,projection," + ",".join(FLAGS)]
     for stem, flags, boxes in rows:
         picture(root / "images_part1" / f"{stem}.png", np.uint16)
-        table.append(f"{stem},{int(stem[:4])},1," + ",".join("1.0" if name in flags else "" for name in FLAGS))
+        table.append(
+            f"{stem},{int(stem[:4])},1,"
+            + ",".join("1.0" if name in flags else "" for name in FLAGS)
+        )
         if boxes is not None:
             lines = [
-                f"{names.index(kind)} {(x0 + x1) / 80} {(y0 + y1) / 40} {(x1 - x0) / 40} {(y1 - y0) / 20}"
+                f"{names.index(kind)} {(x0 + x1) / 80} {(y0 + y1) / 40} {(x1 - x0) / 40}"
+                f" {(y1 - y0) / 20}"
                 for kind, x0, y0, x1, y1 in boxes
             ]
             labels = root / "folder_structure/yolov5/labels"
@@ -165,8 +204,16 @@ def wrist(root, rows):
 
 LETTER = ("text", 0, 0, 4, 3)
 WRISTS = [(f"{k:04d}_129786039{k}_01_WRI-L1_M014", (), [LETTER]) for k in range(1, 10)] + [
-    ("0009_2000000000_02_WRI-L2_M014", ("fracture_visible",), [LETTER, ("fracture", 10, 5, 22, 15)]),
-    ("0010_2000000000_01_WRI-R1_F004", (), [("softtissue", 30, 0, 40, 20), ("fracture", 1, 2, 3, 4)]),
+    (
+        "0009_2000000000_02_WRI-L2_M014",
+        ("fracture_visible",),
+        [LETTER, ("fracture", 10, 5, 22, 15)],
+    ),
+    (
+        "0010_2000000000_01_WRI-R1_F004",
+        (),
+        [("softtissue", 30, 0, 40, 20), ("fracture", 1, 2, 3, 4)],
+    ),
     ("0011_2000000000_01_WRI-R1_F004", ("cast",), [LETTER]),
     ("0012_2000000000_01_WRI-R1_F004", ("diagnosis_uncertain",), [LETTER]),
     ("0013_2000000000_01_WRI-R1_F004", (), None),
@@ -185,7 +232,10 @@ def test_grazpedwri_boxes_in_pixels_and_letters_are_no_pathology(tmp_path, capsy
     assert "1 cast" in (said := capsys.readouterr().err) and "1 without annotation" in said
     scan = read_image(loaded.cases[0].image, loaded.cases[0].root)
     assert scan.voxels.max() == 65535  # 16 bits survive
-    assert "the table lists 14 images of 14 studies of 13 patients (published: 20,327, 10,643 and 6,091" in said
+    assert (
+        "the table lists 14 images of 14 studies of 13 patients (published: 20,327, 10,643 and"
+        " 6,091" in said
+    )
     flagged = prepare("grazpedwri", tmp_path / "s", tmp_path / "flags", flags=True)
     assert next(c for c in flagged if c.patient_id == "0011").label == ANOMALOUS
 
@@ -208,7 +258,8 @@ def test_grazpedwri_counts_studies_as_thor_counts_x_rays():
 def test_grazpedwri_supervisely_says_the_same_as_yolo(tmp_path):
     wrist(tmp_path / "s", WRISTS[:10])
     expected = [
-        (c.case_id, c.label, c.split, c.extra) for c in prepare("grazpedwri", tmp_path / "s", tmp_path / "yolo")
+        (c.case_id, c.label, c.split, c.extra)
+        for c in prepare("grazpedwri", tmp_path / "s", tmp_path / "yolo")
     ]
     for path in (tmp_path / "s/folder_structure").rglob("*"):
         if path.is_file():
@@ -218,10 +269,14 @@ def test_grazpedwri_supervisely_says_the_same_as_yolo(tmp_path):
     marked.mkdir(parents=True)
     for stem, _, boxes in WRISTS[:10]:
         things = [
-            {"classTitle": kind, "points": {"exterior": [[x0, y0], [x1 - 1, y1 - 1]]}} for kind, x0, y0, x1, y1 in boxes
+            {"classTitle": kind, "points": {"exterior": [[x0, y0], [x1 - 1, y1 - 1]]}}
+            for kind, x0, y0, x1, y1 in boxes
         ] + [{"classTitle": "axis", "points": {"exterior": [[3, 3], [3, 18]]}}]
         (marked / f"{stem}.json").write_text(json.dumps({"objects": things}))
-    found = [(c.case_id, c.label, c.split, c.extra) for c in prepare("grazpedwri", tmp_path / "s", tmp_path / "ann")]
+    found = [
+        (c.case_id, c.label, c.split, c.extra)
+        for c in prepare("grazpedwri", tmp_path / "s", tmp_path / "ann")
+    ]
     assert found == expected
 
 
@@ -236,7 +291,9 @@ def test_grazpedwri_refuses_strange_boxes_and_patients(tmp_path):
 
 
 def nih(root, rows):
-    lines = ["Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"]
+    lines = [
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
+    ]
     for name, findings, view, age in rows:
         picture(root / "images_001/images" / name)
         lines.append(f"{name},{findings},0,{int(name[:8])},{age},M,{view}")
@@ -245,21 +302,30 @@ def nih(root, rows):
 
 def test_nih_keeps_patients_together_and_the_published_test_list(tmp_path):
     rows = [(f"{k:08d}_000.png", "No Finding", "PA", "058Y") for k in range(1, 15)]
-    rows += [("00000003_001.png", "Edema|Effusion", "AP", "411Y"), ("00000020_000.png", "Hernia", "PA", "60")]
+    rows += [
+        ("00000003_001.png", "Edema|Effusion", "AP", "411Y"),
+        ("00000020_000.png", "Hernia", "PA", "60"),
+    ]
     nih(tmp_path / "s", rows)
     (tmp_path / "s/test_list.txt").write_text("\n".join(f"{k:08d}_000.png" for k in range(5, 11)))
     manifest = prepare("nih-chest", tmp_path / "s", tmp_path / "out")
-    assert Counter(c.label for c in manifest) == {HEALTHY: 14, ANOMALOUS: 1} and check(manifest) == []
+    assert (
+        Counter(c.label for c in manifest) == {HEALTHY: 14, ANOMALOUS: 1} and check(manifest) == []
+    )
     assert {c.split for c in manifest if int(c.patient_id) in (3, *range(5, 11))} == {"test"}
     loaded = {c.case_id: c for c in load(tmp_path / "out")}
     assert (loaded["00000003_001"].extra["age"], loaded["00000001_000"].extra["age"]) == ("", "58")
-    assert {c.label for c in prepare("nih-chest", tmp_path / "s", tmp_path / "pa", view="PA", anomaly="any")} == {0, 1}
+    assert {
+        c.label
+        for c in prepare("nih-chest", tmp_path / "s", tmp_path / "pa", view="PA", anomaly="any")
+    } == {0, 1}
     with pytest.raises(Fault, match="choose from 'any', 'Atelectasis'"):
         prepare("nih-chest", tmp_path / "s", tmp_path / "out", anomaly="effusion")
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("No Finding", "Ghost"), (",1,058Y", ",2,058Y"), ("00000001_000", "00000001_007")]
+    ("old", "new"),
+    [("No Finding", "Ghost"), (",1,058Y", ",2,058Y"), ("00000001_000", "00000001_007")],
 )
 def test_nih_refuses_a_table_that_does_not_fit_the_images(tmp_path, old, new):
     nih(tmp_path / "s", [(f"{k:08d}_000.png", "No Finding", "PA", "058Y") for k in range(1, 5)])
@@ -271,9 +337,15 @@ def test_nih_refuses_a_table_that_does_not_fit_the_images(tmp_path, old, new):
 
 def test_real_nih(shared, tmp_path, capsys):
     manifest = prepare("nih-chest", shared / "data" / "chest-xray", tmp_path)
-    assert Counter(c.label for c in manifest) == {HEALTHY: 240, ANOMALOUS: 73} and len(manifest.patients) == 209
+    assert (
+        Counter(c.label for c in manifest) == {HEALTHY: 240, ANOMALOUS: 73}
+        and len(manifest.patients) == 209
+    )
     assert not [line for line in check(load(tmp_path)) if "patient" in line]
-    assert all("Effusion" in c.extra["findings"].split() for c in manifest if c.label) and len(FINDINGS) == 14
+    assert (
+        all("Effusion" in c.extra["findings"].split() for c in manifest if c.label)
+        and len(FINDINGS) == 14
+    )
     assert {c.split for c in manifest if c.label} == {"test"}
 
 
@@ -284,7 +356,10 @@ def slices(root, part, patient, count, start, tumour=lambda k: k % 2):
         rng = np.random.default_rng(start + k)
         stem = f"brats_train_{patient:03d}"
         for kind in ("t1", "t1ce", "t2", "flair"):
-            nib.save(nib.Nifti1Image(rng.random((24, 24)), np.eye(4)), folder / f"{stem}_{kind}_{80 + k:03d}_w.nii.gz")
+            nib.save(
+                nib.Nifti1Image(rng.random((24, 24)), np.eye(4)),
+                folder / f"{stem}_{kind}_{80 + k:03d}_w.nii.gz",
+            )
         mask = np.zeros((24, 24))
         mask[:2, :3] = 4 * tumour(k)
         seg = (
@@ -304,12 +379,19 @@ def test_wolleb_slices_are_divided_by_patient_with_the_published_test(tmp_path, 
     slices(root, "testing", 3, 1, 310)
     manifest = prepare("wolleb-brats", tmp_path / "data", tmp_path / "out")
     assert Counter((c.split, c.label) for c in manifest) == {
-        ("train", 0): 18, ("train", 1): 18, ("val", 0): 2, ("val", 1): 2, ("test", 0): 2, ("test", 1): 1}  # fmt: skip
+        ("train", 0): 18,
+        ("train", 1): 18,
+        ("val", 0): 2,
+        ("val", 1): 2,
+        ("test", 0): 2,
+        ("test", 1): 1,
+    }
     said = capsys.readouterr().err
     assert "1 patient is in training and testing as published, e.g. brats_train_003" in said
     assert (
-        "training slices, validation among them: 20 healthy (paper: 5,598; -5,578), 20 diseased (paper: 10,607; -10,587)"
-    ) in said
+        "training slices, validation among them: 20 healthy (paper: 5,598; -5,578), 20 diseased"
+        " (paper: 10,607; -10,587)" in said
+    )
     assert "test slices: 2 healthy (paper: 705; -703), 1 diseased (paper: 1,082; -1,081)" in said
     case = next(c for c in load(tmp_path / "out") if c.label and c.split == "test")
     scan = read_image(case.image, case.root)
@@ -323,11 +405,16 @@ def test_wolleb_slices_are_divided_by_patient_with_the_published_test(tmp_path, 
 def test_wolleb_real_samples(shared, tmp_path):
     brats = prepare("wolleb-brats", shared / "data" / "wolleb-layout", tmp_path / "b")
     assert Counter((c.split, c.patient_id) for c in brats) == {
-        ("train", "brats_train_001"): 4, ("test", "brats_train_006"): 2}  # fmt: skip
+        ("train", "brats_train_001"): 4,
+        ("test", "brats_train_006"): 2,
+    }
     case = load(tmp_path / "b").cases[-1]
     scan = read_image(case.image, case.root)
     assert scan.shape == (4, 1, 240, 240) and read_mask(case.mask, case.root, scan).sum() == 2759
     chest = prepare("wolleb-chexpert", shared / "data" / "wolleb-layout", tmp_path / "c")
-    assert Counter(c.label for c in chest.split("test")) == {0: 1, 1: 1} and check(load(tmp_path / "c")) == []
+    assert (
+        Counter(c.label for c in chest.split("test")) == {0: 1, 1: 1}
+        and check(load(tmp_path / "c")) == []
+    )
     assert Counter(c.label for c in chest if c.split != "test") == {0: 3, 1: 3}
     assert read_image(chest.cases[0].image, chest.cases[0].root).shape == (1, 1, 256, 256)

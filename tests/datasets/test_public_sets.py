@@ -26,7 +26,9 @@ def volume(path, values=None, shift=0.0):
     """A NIfTI volume: noise, or a mask with one voxel of each value."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if values is None:
-        data = np.random.default_rng(crc32(str(path).encode())).normal(size=SHAPE).astype(np.float32)
+        data = (
+            np.random.default_rng(crc32(str(path).encode())).normal(size=SHAPE).astype(np.float32)
+        )
     else:
         data = np.zeros(SHAPE, np.uint8)
         data.flat[1 : 1 + len(values)] = values
@@ -38,7 +40,11 @@ def volume(path, values=None, shift=0.0):
 def read(case):
     """The image and the mask of a loaded case; the labels its manifest sets apart are not
     lesion."""
-    apart = [int(v) for name in ("mask_ignore", "mask_background") for v in case.extra.get(name, "").split()]
+    apart = [
+        int(v)
+        for name in ("mask_ignore", "mask_background")
+        for v in case.extra.get(name, "").split()
+    ]
     scan = read_image(case.image, case.root)
     return scan, read_mask(case.mask, case.root, scan, ignore=apart)
 
@@ -64,7 +70,12 @@ def test_brats_2020_finds_the_misnamed_mask_and_keeps_all_for_test(tmp_path, cap
     said = capsys.readouterr().err
     assert "W39" in said and "1: 1, 2: 2, 4: 1" in said
     first, last, hidden = load(tmp_path / "out")
-    assert [name.rsplit("_", 1)[1] for name in first.image.split("|")] == ["t1.nii", "t1ce.nii", "t2.nii", "flair.nii"]
+    assert [name.rsplit("_", 1)[1] for name in first.image.split("|")] == [
+        "t1.nii",
+        "t1ce.nii",
+        "t2.nii",
+        "flair.nii",
+    ]
     assert last.mask.endswith("W39_1998.09.19_Segm.nii") and hidden.mask == ""
     scan, mask = read(first)
     assert scan.shape[0] == 4 and mask.sum() == 3
@@ -72,7 +83,9 @@ def test_brats_2020_finds_the_misnamed_mask_and_keeps_all_for_test(tmp_path, cap
     assert {c.split for c in divided} == {"train", "val", "test"}
 
 
-def test_brats_counts_the_slices_that_wolleb_takes_where_all_sequences_are_divided(tmp_path, capsys):
+def test_brats_counts_the_slices_that_wolleb_takes_where_all_sequences_are_divided(
+    tmp_path, capsys
+):
     for number in range(4):
         name = f"BraTS20_Training_{number:03d}"
         for kind in OLD:
@@ -81,24 +94,38 @@ def test_brats_counts_the_slices_that_wolleb_takes_where_all_sequences_are_divid
                 voxels[1, 1, 70:90] = 1  # 10 of them among the 49 slices that are taken
                 voxels[1, 1, 120:140] = 2  # and 9 of these
             (tmp_path / "s" / name).mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "s" / name / f"{name}_{kind}.nii.gz")
+            nib.save(
+                nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "s" / name / f"{name}_{kind}.nii.gz"
+            )
     how = {"modality": "all", "fractions": (0.5, 0.25, 0.25)}
     prepare("brats", tmp_path / "s", tmp_path / "out", **how)
     said = capsys.readouterr().err
     assert (
-        f"training slices, validation among them: 90 healthy (Wolleb 2022: 5,598; {90 - 5598:,}), 57 diseased" in said
+        f"training slices, validation among them: 90 healthy (Wolleb 2022: 5,598; {90 - 5598:,}),"
+        " 57 diseased" in said
     )
-    assert "test slices: 30 healthy (Wolleb 2022: 705; -675), 19 diseased (Wolleb 2022: 1,082; -1,063)" in said
+    assert (
+        "test slices: 30 healthy (Wolleb 2022: 705; -675), 19 diseased (Wolleb 2022: 1,082; -1,063)"
+        in said
+    )
     prepare("brats", tmp_path / "s", tmp_path / "two", modality="all")
-    assert "Wolleb" not in capsys.readouterr().err, "all cases are test: nothing is learned from them"
+    assert "Wolleb" not in capsys.readouterr().err, (
+        "all cases are test: nothing is learned from them"
+    )
 
 
 def test_brats_2023_visits_belong_to_one_patient(tmp_path):
     for visit in ("000", "001"):
         brats(tmp_path / "s", f"BraTS-GLI-00002-{visit}", NEW, (1, 2, 3), join="-")
     brats(tmp_path / "s", "BraTS-GLI-00003-000", NEW, (3,), join="-")
-    cases = list(prepare("brats", tmp_path / "s", tmp_path / "out", fractions=(0.5, 0, 0.5), modality="t1ce"))
-    assert [c.patient_id for c in cases] == ["BraTS-GLI-00002", "BraTS-GLI-00002", "BraTS-GLI-00003"]
+    cases = list(
+        prepare("brats", tmp_path / "s", tmp_path / "out", fractions=(0.5, 0, 0.5), modality="t1ce")
+    )
+    assert [c.patient_id for c in cases] == [
+        "BraTS-GLI-00002",
+        "BraTS-GLI-00002",
+        "BraTS-GLI-00003",
+    ]
     assert cases[0].split == cases[1].split != cases[2].split and "-t1c." in cases[0].image
 
 
@@ -143,17 +170,24 @@ def test_atlas_takes_images_with_masks_by_subject_and_cohort(tmp_path, capsys):
         atlas(source / "derivatives/ATLAS", "r001s001", session)
     atlas(source / "derivatives/ATLAS", "r009s110", values=(1, 1, 1))
     atlas(source / "derivatives/ATLAS", "r005s003", mask=False)
-    volume(source / "sub-r001s001/ses-1/anat/sub-r001s001_ses-1_T1w.nii.gz", shift=9)  # raw: not the masks' grid
+    # raw: not the masks' grid.
+    volume(source / "sub-r001s001/ses-1/anat/sub-r001s001_ses-1_T1w.nii.gz", shift=9)
     prepare("atlas", source, tmp_path / "out")
     cases = list(load(tmp_path / "out"))
     assert [c.case_id for c in cases[:2]] == ["sub-r001s001_ses-1", "sub-r001s001_ses-2"]
-    assert len({c.patient_id for c in cases}) == 3 and [c.site for c in cases] == ["R001", "R001", "R005", "R009"]
+    assert len({c.patient_id for c in cases}) == 3 and [c.site for c in cases] == [
+        "R001",
+        "R001",
+        "R005",
+        "R009",
+    ]
     assert {(c.split, c.label) for c in cases} == {("test", ANOMALOUS)} and cases[2].mask == ""
     assert "1 case without mask" in capsys.readouterr().err and read(cases[3])[1].sum() == 3
 
 
 @pytest.mark.parametrize(
-    ("values", "mask", "words"), [((), True, "empty"), ((7,), True, "holds 0, 7"), ((), False, "R001")]
+    ("values", "mask", "words"),
+    [((), True, "empty"), ((7,), True, "holds 0, 7"), ((), False, "R001")],
 )
 def test_atlas_refuses_masks_that_cannot_be(tmp_path, values, mask, words):
     atlas(tmp_path / "Training/R001", "r001s001")
@@ -165,7 +199,9 @@ def test_atlas_refuses_masks_that_cannot_be(tmp_path, values, mask, words):
 def test_mslub_never_takes_the_raw_image(tmp_path, capsys):
     for name in ("patient01", "patient2"):
         for kind in ("FLAIR", "T1W", "T1WKS", "brainmask", "consensus_gt"):
-            volume(tmp_path / "s" / name / f"{name}_{kind}.nii.gz", (1, 1) if kind[0] in "bc" else None)
+            volume(
+                tmp_path / "s" / name / f"{name}_{kind}.nii.gz", (1, 1) if kind[0] in "bc" else None
+            )
             volume(tmp_path / "s" / name / "raw" / f"{name}_{kind}.nii.gz", shift=5)
     (tmp_path / "s/patient2/patient2_FLAIR.nii.gz").unlink()
     (case,) = prepare("mslub", tmp_path / "s", tmp_path / "out")
@@ -173,7 +209,9 @@ def test_mslub_never_takes_the_raw_image(tmp_path, capsys):
     assert "raw" not in case.image + case.mask and case.brain_mask.endswith("brainmask.nii.gz")
     assert read(load(tmp_path / "out").cases[0])[1].sum() == 2
     both = prepare("mslub", tmp_path / "s", tmp_path / "both", modality="T1|T1POST")
-    assert both.patients == ["patient01", "patient02"] and "T1WKS" in both.cases[0].image.split("|")[1]
+    assert (
+        both.patients == ["patient01", "patient02"] and "T1WKS" in both.cases[0].image.split("|")[1]
+    )
 
 
 def test_mslub_refuses_change_masks_and_raw_folders(tmp_path):
@@ -199,9 +237,17 @@ def test_wmh_ignores_other_pathology_and_names_the_scanner(tmp_path, capsys):
     volume(source / "additional_annotations/observer_o3/training/Utrecht/0/result.nii.gz", (1,))
     prepare("wmh", source, tmp_path / "out", modality="FLAIR|T1")
     cases = list(load(tmp_path / "out"))
-    assert [c.case_id for c in cases] == ["Amsterdam-Philips_VU_PETMR_01-0", "Amsterdam-GE3T-0", "Utrecht-0"]
-    assert [c.extra["part"] for c in cases] == ["test", "training", "training"] and check(load(tmp_path / "out")) == []
-    assert {c.extra["mask_ignore"] for c in cases} == {"2"} and "2 is ignored" in capsys.readouterr().err
+    assert [c.case_id for c in cases] == [
+        "Amsterdam-Philips_VU_PETMR_01-0",
+        "Amsterdam-GE3T-0",
+        "Utrecht-0",
+    ]
+    assert [c.extra["part"] for c in cases] == ["test", "training", "training"] and check(
+        load(tmp_path / "out")
+    ) == []
+    assert {c.extra["mask_ignore"] for c in cases} == {
+        "2"
+    } and "2 is ignored" in capsys.readouterr().err
     for case in cases:
         scan, mask = read(case)
         assert scan.shape[0] == 2 and mask.sum() == 2
@@ -227,7 +273,11 @@ def test_nnunet_takes_organs_for_background_and_keeps_visits_together(tmp_path):
         "labels": {"background": 0, "liver": 1, "tumour": 2, "ignore": 3},
         "file_ending": ".nii.gz",
     }
-    cases = {f"P{k}_{visit}": (1, 2, 3) if k > 7 else (1,) for k in range(10) for visit in "ab"[: 1 + (k < 9)]}
+    cases = {
+        f"P{k}_{visit}": (1, 2, 3) if k > 7 else (1,)
+        for k in range(10)
+        for visit in "ab"[: 1 + (k < 9)]
+    }
     nnunet(tmp_path / "s", described, cases)
     options = {"lesions": "tumour", "channels": "CT|T1", "patient": r"(P\d)_"}
     manifest = prepare("nnunet", tmp_path / "s", tmp_path / "out", **options)
@@ -236,8 +286,15 @@ def test_nnunet_takes_organs_for_background_and_keeps_visits_together(tmp_path):
     assert {c.patient_id for c in manifest if c.split != "test"} < {f"P{k}" for k in range(8)}
     loaded = {c.case_id: c for c in load(tmp_path / "out")}
     assert "_0001" in loaded["P8_a"].image.split("|")[0]
-    assert loaded["P8_a"].extra["mask_background"] == "1" and loaded["P8_a"].extra["mask_ignore"] == "3"
-    assert read(loaded["P8_a"])[1].sum() == 1 and loaded["P9_b"].mask == "" and loaded["P9_b"].split == "test"
+    assert (
+        loaded["P8_a"].extra["mask_background"] == "1"
+        and loaded["P8_a"].extra["mask_ignore"] == "3"
+    )
+    assert (
+        read(loaded["P8_a"])[1].sum() == 1
+        and loaded["P9_b"].mask == ""
+        and loaded["P9_b"].split == "test"
+    )
     with pytest.raises(Fault, match="choose from background, liver"):
         prepare("nnunet", tmp_path / "s", tmp_path / "out", lesions="kidney")
 
@@ -282,11 +339,20 @@ def test_bmad_slices_of_a_volume_stay_in_one_split(tmp_path, masks):
 
 
 def test_bmad_keeps_the_published_valid_and_tells_of_its_leaks(tmp_path, capsys):
-    for place, name in (("train/good", "1-a"), ("valid/good", "2-a"), ("valid/Ungood", "3-a"), ("test/good", "1-b")):
+    for place, name in (
+        ("train/good", "1-a"),
+        ("valid/good", "2-a"),
+        ("valid/Ungood", "3-a"),
+        ("test/good", "1-b"),
+    ):
         picture(tmp_path / "s" / place / f"{name}.png", 40 + len(place) + ord(name[-1]))
     manifest = prepare("bmad", tmp_path / "s", tmp_path / "out", patient=r"(\d+)-")
     assert Counter((c.split, c.label) for c in manifest) == {
-        ("train", 0): 1, ("val", 0): 1, ("val", 1): 1, ("test", 0): 1}  # fmt: skip
+        ("train", 0): 1,
+        ("val", 0): 1,
+        ("val", 1): 1,
+        ("test", 0): 1,
+    }
     assert "in both train and test" in capsys.readouterr().err
     (tmp_path / "s/train/good/1-a.png").rename(tmp_path / "s/train/good/x.png")
     with pytest.raises(Fault, match="BAD_SETTING"):
@@ -302,8 +368,16 @@ def test_ixi_table_is_joined_by_number_and_its_doubled_rows_do_not_count_twice(t
     )
     prepare("ixi", tmp_path / "s/IXI-T1", tmp_path / "out")
     told = {c.patient_id: (c.extra["age"], c.extra["sex"]) for c in load(tmp_path / "out")}
-    assert told == {"IXI002": ("35.8", "M"), "IXI012": ("", "M"), "IXI013": ("30.5", "F"), "IXI014": ("", "")}
-    assert "3 of 4 subjects are in the table, 2 of them more than once (1 with" in capsys.readouterr().err
+    assert told == {
+        "IXI002": ("35.8", "M"),
+        "IXI012": ("", "M"),
+        "IXI013": ("30.5", "F"),
+        "IXI014": ("", ""),
+    }
+    assert (
+        "3 of 4 subjects are in the table, 2 of them more than once (1 with"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

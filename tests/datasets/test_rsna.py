@@ -73,7 +73,9 @@ def test_slices_are_in_order_of_position_with_their_labels_and_hu(source, tmp_pa
     for case in manifest:
         if case.extra["plane_labels"] == "0|0|1|0":
             scan = read_image(case.image, case.root)
-            assert scan.voxels[0, :, 5, 5].tolist() == [10, 20, 30, 40] and scan.voxels.min() == -1000
+            assert (
+                scan.voxels[0, :, 5, 5].tolist() == [10, 20, 30, 40] and scan.voxels.min() == -1000
+            )
             assert scan.units == "HU" and scan.spacing == pytest.approx((5, 0.5, 0.5))
             assert case.label == ANOMALOUS
 
@@ -81,21 +83,35 @@ def test_slices_are_in_order_of_position_with_their_labels_and_hu(source, tmp_pa
 def test_by_study_nobody_who_bleeds_anywhere_trains(source, tmp_path):
     manifest = prepare("rsna", source.save(), tmp_path / "out")
     bleeding = {f"ID_{patient:08x}" for patient in range(11, 16)}
-    assert set(manifest.split("train").patients).isdisjoint(bleeding) and len(manifest.split("train")) == 6
+    assert (
+        set(manifest.split("train").patients).isdisjoint(bleeding)
+        and len(manifest.split("train")) == 6
+    )
     assert not any("1" in c.extra["plane_labels"] for c in manifest.split("train"))
     assert {c.split for c in manifest} == {"train", "val", "test"} and check(manifest) == []
 
 
-def test_patients_who_bleed_are_in_validation_and_in_test_and_the_counts_are_said(source, tmp_path, capsys):
+def test_patients_who_bleed_are_in_validation_and_in_test_and_the_counts_are_said(
+    source, tmp_path, capsys
+):
     """A training needs both kinds to have a ROC-AUC; the healthy patients are divided as they were
     without it."""
     manifest = prepare("rsna", source.save(), tmp_path / "out")
     bleeding = {f"ID_{patient:08x}" for patient in range(11, 16)}
-    shares = {name: len(set(manifest.split(name).patients) & bleeding) for name in ("train", "val", "test")}
+    shares = {
+        name: len(set(manifest.split(name).patients) & bleeding)
+        for name in ("train", "val", "test")
+    }
     assert shares == {"train": 0, "val": 2, "test": 3}
     said = capsys.readouterr().err
-    assert "train: 6 patients, 0 with haemorrhage; slices: 18 without, 0 with haemorrhage, 0 unlabelled" in said
-    assert "val: 4 patients, 2 with haemorrhage" in said and "test: 5 patients, 3 with haemorrhage" in said
+    assert (
+        "train: 6 patients, 0 with haemorrhage; slices: 18 without, 0 with haemorrhage, 0"
+        " unlabelled" in said
+    )
+    assert (
+        "val: 4 patients, 2 with haemorrhage" in said
+        and "test: 5 patients, 3 with haemorrhage" in said
+    )
     assert "warning" not in said
     before = prepare("rsna", source.root, tmp_path / "before", haemorrhage_in_val=False)
     assert set(before.split("val").patients).isdisjoint(bleeding)
@@ -113,12 +129,16 @@ def test_by_slice_the_negative_planes_of_bleeding_patients_train(source, tmp_pat
     manifest = load(tmp_path / "out")
     assert check(manifest) == []
     shares = Counter((c.split, c.label) for c in manifest if c.patient_id != f"ID_{15:08x}")
-    assert all(shares[split, label] for split in ("train", "val", "test") for label in (HEALTHY, ANOMALOUS))
+    assert all(
+        shares[split, label] for split in ("train", "val", "test") for label in (HEALTHY, ANOMALOUS)
+    )
     canvas = Canvas(size=SIDE, normalise="range", value_range=(-1000, 100), foreground="all")
     store = build_cache(manifest, canvas, tmp_path / "cache")
     train = store.index.iloc[store.select("train", HEALTHY)]
     stated = {c.case_id: c.extra["plane_labels"].split("|") for c in manifest}
-    assert [stated[c][p] for c, p in zip(train["case_id"], train["plane"], strict=True)] == ["0"] * len(train)
+    assert [stated[c][p] for c, p in zip(train["case_id"], train["plane"], strict=True)] == [
+        "0"
+    ] * len(train)
     assert set(train["case_id"]) & {c.case_id for c in manifest if c.label == ANOMALOUS}
 
 
@@ -128,7 +148,10 @@ def test_changed_plane_labels_make_a_new_cache(source, tmp_path):
     before = len(build_cache(manifest, canvas, tmp_path / "cache").select(label=ANOMALOUS))
     for case in manifest:
         case.extra["plane_labels"] = case.extra["plane_labels"].replace("1", "0")
-    assert before == 5 and len(build_cache(manifest, canvas, tmp_path / "cache").select(label=ANOMALOUS)) == 0
+    assert (
+        before == 5
+        and len(build_cache(manifest, canvas, tmp_path / "cache").select(label=ANOMALOUS)) == 0
+    )
 
 
 def test_plane_labels_that_do_not_fit_are_refused(source, tmp_path):
@@ -136,7 +159,9 @@ def test_plane_labels_that_do_not_fit_are_refused(source, tmp_path):
     manifest.cases[0].extra["plane_labels"] += "|0"
     canvas = Canvas(size=SIDE, normalise="range", value_range=(-1000, 100), foreground="all")
     faults = build_cache(manifest, canvas, tmp_path / "cache").faults
-    assert len(faults) == 1 and "PLANE_LABELS" in faults[0] and manifest.cases[0].case_id in faults[0]
+    assert (
+        len(faults) == 1 and "PLANE_LABELS" in faults[0] and manifest.cases[0].case_id in faults[0]
+    )
 
 
 def test_num_samples_are_single_healthy_slices_of_training_patients(source, tmp_path):
@@ -146,7 +171,10 @@ def test_num_samples_are_single_healthy_slices_of_training_patients(source, tmp_
     assert len(train) == 7 and {c.label for c in train} == {HEALTHY}
     assert {c.patient_id for c in train} <= set(whole.split("train").patients)
     assert [c.case_id for c in manifest.split("test")] == [c.case_id for c in whole.split("test")]
-    assert all(read_image(c.image, c.root).shape == (1, 1, SIDE, SIDE) for c in load(tmp_path / "out").split("train"))
+    assert all(
+        read_image(c.image, c.root).shape == (1, 1, SIDE, SIDE)
+        for c in load(tmp_path / "out").split("train")
+    )
     assert prepare("rsna", source.root, tmp_path / "again", num_samples=7).sha256 == manifest.sha256
     other = prepare("rsna", source.root, tmp_path / "other", num_samples=7, sample_seed=1)
     assert other.sha256 != manifest.sha256
@@ -154,7 +182,9 @@ def test_num_samples_are_single_healthy_slices_of_training_patients(source, tmp_
         prepare("rsna", source.root, tmp_path / "out", num_samples=0)
 
 
-def test_where_fewer_healthy_slices_exist_than_are_asked_for_all_are_taken_and_it_is_said(source, tmp_path, capsys):
+def test_where_fewer_healthy_slices_exist_than_are_asked_for_all_are_taken_and_it_is_said(
+    source, tmp_path, capsys
+):
     manifest = prepare("rsna", source.save(), tmp_path / "out", num_samples=2000)
     assert len(manifest.split("train")) == 18
     assert (
@@ -168,13 +198,19 @@ def test_short_and_constant_slices_are_named_counted_and_never_replaced(source, 
     short, constant = source.study(21, [1], kept=0.3)[0], source.study(21, [0, 0])[0]
     path = source.root / "stage_2_train" / f"{constant}.dcm"
     path.unlink()
-    rsna_slice(path.parent, np.zeros((SIDE, SIDE)), constant, patient=f"ID_{21:08x}", study=f"ID_{21:010x}")
+    rsna_slice(
+        path.parent, np.zeros((SIDE, SIDE)), constant, patient=f"ID_{21:08x}", study=f"ID_{21:010x}"
+    )
     manifest = prepare("rsna", source.save(), tmp_path / "out")
     said = capsys.readouterr().err
-    assert f"{short}.dcm left out: fewer pixels" in said and f"{constant}.dcm left out: constant" in said
+    assert (
+        f"{short}.dcm left out: fewer pixels" in said
+        and f"{constant}.dcm left out: constant" in said
+    )
     assert "left out: 1 with constant pixels, 1 with fewer pixels" in said
     case = next(c for c in manifest if c.patient_id == f"ID_{21:08x}")
-    assert case.extra["plane_labels"] == "0" and case.label == ANOMALOUS  # the study bleeds on the slice that is broken
+    # The study bleeds on the slice that is broken.
+    assert case.extra["plane_labels"] == "0" and case.label == ANOMALOUS
     assert not any(name in str(c.image) for c in manifest for name in (short, constant))
 
 
@@ -250,7 +286,10 @@ def test_the_real_sample(shared, tmp_path, capsys):
     prepare("rsna", shared / "data" / "rsna-dicom", tmp_path)
     manifest = load(tmp_path)
     assert len(manifest) == len(manifest.patients) == 21 and check(manifest) == []
-    assert "56 files, 15 labelled images: 0 without file, 41 files without label" in capsys.readouterr().err
+    assert (
+        "56 files, 15 labelled images: 0 without file, 41 files without label"
+        in capsys.readouterr().err
+    )
     case = next(c for c in manifest if "|" in c.extra["plane_labels"])
     scan = read_image(case.image, case.root)
     assert scan.shape == (1, 36, 512, 512) and scan.spacing[1] == pytest.approx(0.488281)

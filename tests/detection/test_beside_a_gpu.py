@@ -21,7 +21,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("unpainted")]
 
 def rows(out: Path) -> list[dict[str, str]]:
     with open(out / "findings.csv", newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in csv.DictReader(file)
+        ]
 
 
 @pytest.fixture
@@ -49,7 +52,9 @@ def threads(monkeypatch) -> set[str]:
     return seen
 
 
-def test_rows_and_files_are_those_without_a_thread(inputs, threads, monkeypatch, tiny_run, tmp_path):
+def test_rows_and_files_are_those_without_a_thread(
+    inputs, threads, monkeypatch, tiny_run, tmp_path
+):
     how = {"kinds": ["volumes", "json"], "batch": 1, "precision": "fp32"}
     found = detect(tiny_run, [inputs], tmp_path / "beside", **how)
     assert found.exit == 4 and threads and threading.main_thread().name not in threads
@@ -60,7 +65,10 @@ def test_rows_and_files_are_those_without_a_thread(inputs, threads, monkeypatch,
     for one, other in zip(ours, theirs, strict=True):
         assert one["status"] == other["status"]
         assert float(one["score"] or 0) == pytest.approx(float(other["score"] or 0), abs=1e-3)
-    names = [{path.relative_to(out) for path in out.rglob("*")} for out in (tmp_path / "beside", tmp_path / "plain")]
+    names = [
+        {path.relative_to(out) for path in out.rglob("*")}
+        for out in (tmp_path / "beside", tmp_path / "plain")
+    ]
     assert names[0] == names[1]
 
 

@@ -27,7 +27,7 @@ def detector(run, **options) -> Detector:
     return ph.load(run, **{"device": "cpu", "precision": "fp32"} | options)
 
 
-# -- what a result depends on -----------------------------------------------------------------------------------------
+# -- what a result depends on ----------------------------------------------------------------------
 def test_a_case_gets_the_same_map_at_any_batch_size_in_any_order_and_company(tiny_run):
     alone = {f.case_id: f for f in detector(tiny_run, batch=16).stream(scans(16))}
     order = np.random.default_rng(0).permutation(16)
@@ -53,7 +53,8 @@ def test_the_planes_of_a_volume_may_be_split_over_batches(tiny_run):
 def test_bf16_moves_the_map_by_less_than_a_fiftieth_of_the_range(tiny_run):
     exact, fast = ([*detector(tiny_run, precision=p).stream(scans(8))] for p in ("fp32", "bf16"))
     difference = np.stack([a.map - b.map for a, b in zip(exact, fast, strict=True)])
-    assert 0 < np.abs(difference).max() < 0.04 and np.abs(difference).mean() < 0.004  # of a range of 2
+    # Of a range of 2.
+    assert 0 < np.abs(difference).max() < 0.04 and np.abs(difference).mean() < 0.004
     assert fast[0].made["precision"] == "bfloat16" and exact[0].made["precision"] == "float32"
 
 
@@ -70,15 +71,22 @@ def test_the_name_of_a_case_changes_nothing(tiny_run):
     assert np.array_equal(first.map, detect(scan).map)
 
 
-# -- what it takes -----------------------------------------------------------------------------------------------------
+# -- what it takes ---------------------------------------------------------------------------------
 def test_a_path_an_array_a_tensor_and_a_scan_say_the_same(tiny_run, tmp_path):
     image, _ = picture(np.random.default_rng(9))
     Image.fromarray(image).save(tmp_path / "a.png")
     detect = detector(tiny_run)
-    found = [detect(x) for x in (tmp_path / "a.png", str(tmp_path / "a.png"), image, torch.from_numpy(image))]
+    found = [
+        detect(x)
+        for x in (tmp_path / "a.png", str(tmp_path / "a.png"), image, torch.from_numpy(image))
+    ]
     found.append(detect(Scan.from_array(image)))
     assert all(np.array_equal(f.map, found[0].map) for f in found)
-    assert found[0].case_id == "a" and found[0].map.shape == (1, SIDE, SIDE) and found[0].map.dtype == np.float32
+    assert (
+        found[0].case_id == "a"
+        and found[0].map.shape == (1, SIDE, SIDE)
+        and found[0].map.dtype == np.float32
+    )
 
 
 def test_another_size_than_the_models_comes_back_on_its_own_grid(tiny_run):
@@ -101,7 +109,7 @@ def test_a_white_square_scores_above_the_same_picture_without_it(tiny_run):
     assert found.mask[0, 5:8, 5:8].all() and not found.mask[0, 11:].any()
 
 
-# -- identity ----------------------------------------------------------------------------------------------------------
+# -- identity --------------------------------------------------------------------------------------
 def test_the_identity_restoration_returns_the_scan_bit_for_bit(ct_run):
     from pseudohealthy.anomalies.phantoms import head
 
@@ -116,7 +124,9 @@ def test_nothing_changes_outside_the_foreground(tiny_run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)
     text = (folder / "recipe.toml").read_text()
-    (folder / "recipe.toml").write_text(text.replace('foreground = "all"', 'foreground = "nonzero"'))
+    (folder / "recipe.toml").write_text(
+        text.replace('foreground = "all"', 'foreground = "nonzero"')
+    )
     image, _ = picture(np.random.default_rng(9))
     image = np.maximum(image, 1)
     image[:, :5] = 0
@@ -127,7 +137,7 @@ def test_nothing_changes_outside_the_foreground(tiny_run, tmp_path):
     assert not finding.foreground[0, :, :5].any() and finding.foreground[0, :, 5:].all()
 
 
-# -- score, percentile, threshold --------------------------------------------------------------------------------------
+# -- score, percentile, threshold ------------------------------------------------------------------
 def test_the_percentile_counts_the_case_itself_and_never_reads_100(tiny_run):
     detect = detector(tiny_run)
     detect.stored = detect.stored | {"case_scores": [0.1, 0.2, 0.3]}
@@ -177,16 +187,20 @@ def test_the_case_score_of_a_volume_is_taken_over_all_its_planes(tiny_run):
     finding = detector(tiny_run)(volume)
     detect = detector(tiny_run)
     everywhere = torch.ones(finding.map.shape)
-    assert finding.score == pytest.approx(detect.amap.score_of(torch.from_numpy(finding.map), everywhere))
+    assert finding.score == pytest.approx(
+        detect.amap.score_of(torch.from_numpy(finding.map), everywhere)
+    )
     one = [detect.amap.score_of(torch.from_numpy(m)[None], everywhere[:1]) for m in finding.map]
     np.testing.assert_allclose(finding.plane_scores, one, rtol=1e-6)
 
 
-# -- settings ----------------------------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------------------
 def test_settings_change_this_detector_only_and_are_recorded(tiny_run):
     usual, quick = detector(tiny_run), detector(tiny_run, settings=["restorer.walk.calls=1"])
     assert usual.restorer.network_calls() == 6 and quick.restorer.network_calls() == 2
-    assert quick.made()["settings"] == ["restorer.walk.calls=1"] and quick.made()["network_calls"] == 2
+    assert (
+        quick.made()["settings"] == ["restorer.walk.calls=1"] and quick.made()["network_calls"] == 2
+    )
     assert Run.open(tiny_run).recipe.restorer["walk"]["calls"] == 3
     with pytest.raises(Fault) as caught:
         detector(tiny_run, settings=["restorer.stepps=1"])
@@ -196,12 +210,14 @@ def test_settings_change_this_detector_only_and_are_recorded(tiny_run):
 def test_how_it_was_made_names_run_weights_and_seed_but_no_folder(tiny_run):
     made = detector(tiny_run)(scans(1)[0]).made
     assert made["run"] == "tiny" and made["restorer"] == "ddpm" and made["seed"] == 0
-    assert made["weights_sha256"] == json.loads((tiny_run / "run.json").read_text())["weights_sha256"]
+    assert (
+        made["weights_sha256"] == json.loads((tiny_run / "run.json").read_text())["weights_sha256"]
+    )
     assert made["threshold_detail"]["n_patients"] == 8
     assert str(tiny_run.parent) not in json.dumps(made)
 
 
-# -- warnings ----------------------------------------------------------------------------------------------------------
+# -- warnings --------------------------------------------------------------------------------------
 def test_a_picture_like_the_training_pictures_raises_no_warning(tiny_run):
     assert [f.warnings for f in detector(tiny_run).stream(scans(8, seed=77))] == [[]] * 8
 
@@ -217,11 +233,13 @@ def test_the_coarse_check_has_a_tenth_of_the_healthy_range_as_margin(tiny_run):
     watching = detector(tiny_run)
     fitted = watching.canvas.fit(scans(1)[0])
     share = fitted.foreground.float().mean().item()
-    for width, told in ((0.5, True), (0.2, True), (0.05, False)):  # how far below its range, in widths of the range
+    # How far below its range, in widths of the range.
+    for width, told in ((0.5, True), (0.2, True), (0.05, False)):
         low = share + (0.1 + width - 0.1) * 0.4
         watching.fingerprint = {
-            "foreground_share": [low, low + 0.4], "foreground_brightness": [-10.0, 10.0],
-        }  # fmt: skip
+            "foreground_share": [low, low + 0.4],
+            "foreground_brightness": [-10.0, 10.0],
+        }
         assert bool(watching.unlike(fitted)) is told, width
 
 
@@ -259,7 +277,7 @@ def test_a_restoration_that_is_not_finite_is_refused(tiny_run, monkeypatch):
     assert (caught.value.code, caught.value.exit) == ("NONFINITE_MAP", 5)
 
 
-# -- window for pictures -----------------------------------------------------------------------------------------------
+# -- window for pictures ---------------------------------------------------------------------------
 def test_the_canvas_window_goes_to_the_pictures(ct_run, tiny_run):
     from pseudohealthy.anomalies.phantoms import head
 
@@ -268,7 +286,7 @@ def test_the_canvas_window_goes_to_the_pictures(ct_run, tiny_run):
     assert detector(tiny_run)(scans(1)[0]).window is None
 
 
-# -- memory ------------------------------------------------------------------------------------------------------------
+# -- memory ----------------------------------------------------------------------------------------
 def test_a_stream_reads_one_group_ahead_and_lets_go_of_it(tiny_run):
     alive: list[weakref.ref] = []
 

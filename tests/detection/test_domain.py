@@ -33,7 +33,9 @@ def heads(count: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
         inside = (y / a) ** 2 + (x / b) ** 2 < 1
         spot = np.exp(-((y + 0.2 + shift) ** 2 + (x + 0.05) ** 2) / 0.01)
         plane = np.where(inside, -0.2 + spot + rng.normal(0, 0.05, (size, size)), -1).clip(-1, 1)
-        found.append((torch.tensor(plane[None, None], dtype=torch.float32), torch.tensor(inside[None])))
+        found.append(
+            (torch.tensor(plane[None, None], dtype=torch.float32), torch.tensor(inside[None]))
+        )
     return found
 
 
@@ -66,11 +68,17 @@ def test_how_a_scan_lies_is_said(domain, change, reason):
 
 @pytest.mark.parametrize(
     "degrees, turned",
-    [(90, "turned by 90 degrees counter-clockwise"), (-90, "turned by 90 degrees clockwise"), (20, ""), (-15, "")],
+    [
+        (90, "turned by 90 degrees counter-clockwise"),
+        (-90, "turned by 90 degrees clockwise"),
+        (20, ""),
+        (-15, ""),
+    ],
 )
 def test_a_head_is_called_turned_the_way_it_was(degrees, turned, tmp_path):
     run = Run.open("brain-t1")
-    seen, canvas = Domain.from_json(run.read_json("fingerprint.json")["domain"]), run.recipe.make_canvas()
+    seen = Domain.from_json(run.read_json("fingerprint.json")["domain"])
+    canvas = run.recipe.make_canvas()
     verdicts = []
     for path in EXAMPLES:
         for side, image in enumerate((Image.open(path), ImageOps.mirror(Image.open(path)))):
@@ -90,14 +98,22 @@ def test_planes_that_are_all_alike_are_learnt_without_a_word_of_the_clustering(r
 def test_a_turn_is_no_reason_where_grey_values_are_farther_off():
     checks = {"outline": 0.2, "appearance": 1.0, "orientation": 2.0, "grey values": 3.0}
     assert Verdict(0.01, 99, 0.02, checks, "upside down").reason == "its grey values"
-    assert Verdict(0.01, 99, 0.02, checks | {"grey values": 1.0}, "upside down").reason == "upside down"
+    assert (
+        Verdict(0.01, 99, 0.02, checks | {"grey values": 1.0}, "upside down").reason
+        == "upside down"
+    )
 
 
 def test_healthy_scans_are_called_foreign_as_rarely_as_promised(domain):
     limits = [domain.calibrated(heads(100, 10 + k)) for k in range(4)]
     verdicts = [limited.judge(*case) for case in heads(100, 20) for limited in limits]
-    assert ALPHA / 8 < np.mean([verdict.out for verdict in verdicts]) < 2 * ALPHA  # one set of 100 may be off by twice
-    assert verdicts[0].cases == 100 and min(verdict.p for verdict in verdicts) > 0 and verdicts[0].limit <= ALPHA
+    # One set of 100 may be off by twice.
+    assert ALPHA / 8 < np.mean([verdict.out for verdict in verdicts]) < 2 * ALPHA
+    assert (
+        verdicts[0].cases == 100
+        and min(verdict.p for verdict in verdicts) > 0
+        and verdicts[0].limit <= ALPHA
+    )
 
 
 def test_p_is_the_rank_among_the_healthy_cases(domain):
@@ -134,7 +150,7 @@ def test_a_prototype_is_the_mean_of_many_planes(domain):
     assert 1 <= len(domain.pictures) <= 3  # of 60 planes
 
 
-# -- the bundled model --------------------------------------------------------------------------------------------------
+# -- the bundled model -----------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def brain() -> Detector:
     return load("brain-t1", device="cpu")
@@ -168,22 +184,39 @@ def test_the_warning_comes_first_everywhere_and_strict_refuses(tmp_path):
     picture.rotate(90, expand=True).save(tmp_path / "in" / "turned.png")
     found = detect("brain-t1", [tmp_path / "in"], tmp_path / "out", device="cpu")
     rows = {row["case_id"]: row for row in found.rows}
-    assert rows["usual"]["status"] == "ok" and rows["turned"]["status"] == "warn" and found.exit == 0
-    assert rows["turned"]["warnings"].startswith("OUT_OF_DOMAIN: unlike what the run was trained on: turned by 90")
+    assert (
+        rows["usual"]["status"] == "ok" and rows["turned"]["status"] == "warn" and found.exit == 0
+    )
+    assert rows["turned"]["warnings"].startswith(
+        "OUT_OF_DOMAIN: unlike what the run was trained on: turned by 90"
+    )
     said = json.loads((tmp_path / "out" / "turned" / "case.json").read_text())["domain"]
     assert said["out"] and said["cases"] == 105 and said["p"] <= said["limit"] <= ALPHA
     page = (tmp_path / "out" / "turned" / "case.html").read_text()
     assert page.index("OUT_OF_DOMAIN") < page.index('class="facts"')
     report = (tmp_path / "out" / "report.html").read_text()
     assert report.index("OUT_OF_DOMAIN: 1 of 2 scans is unlike") < report.index('class="facts"')
-    assert "mask of usual" in report[: report.index('id="case-list"')]  # the first picture is of a scan it is meant for
+    # The first picture is of a scan it is meant for.
+    assert "mask of usual" in report[: report.index('id="case-list"')]
 
-    strict = detect("brain-t1", [tmp_path / "in"], tmp_path / "strict", device="cpu", strict_domain=True)
+    strict = detect(
+        "brain-t1", [tmp_path / "in"], tmp_path / "strict", device="cpu", strict_domain=True
+    )
     rows = {row["case_id"]: row for row in strict.rows}
-    assert rows["usual"]["status"] == "ok" and rows["turned"]["status"] == "failed" and strict.exit == 4
-    assert rows["turned"]["warnings"].startswith("OUT_OF_DOMAIN: ") and not (tmp_path / "strict" / "turned").exists()
+    assert (
+        rows["usual"]["status"] == "ok"
+        and rows["turned"]["status"] == "failed"
+        and strict.exit == 4
+    )
+    assert (
+        rows["turned"]["warnings"].startswith("OUT_OF_DOMAIN: ")
+        and not (tmp_path / "strict" / "turned").exists()
+    )
     page = (tmp_path / "strict" / "report.html").read_text()
-    assert "OUT_OF_DOMAIN: 1 of 2 scans is unlike what the run was trained on and was refused (turned)" in page
+    assert (
+        "OUT_OF_DOMAIN: 1 of 2 scans is unlike what the run was trained on and was refused (turned)"
+        in page
+    )
     assert "do not trust" not in page.split("<table")[0]  # there is no map and no score
 
 

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.usefixtures("unpainted")
 def inputs(tmp_path) -> Path:
     (tmp_path / "in").mkdir()
     for seed in range(4):
-        Image.fromarray(picture(np.random.default_rng(seed))[0]).save(tmp_path / "in" / f"{seed}.png")
+        Image.fromarray(picture(np.random.default_rng(seed))[0]).save(
+            tmp_path / "in" / f"{seed}.png"
+        )
     (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
     return tmp_path / "in"
 
@@ -43,11 +45,17 @@ def detect(run: Path, inputs: Path, out: Path, **more) -> worker.Detections:
 def saved(monkeypatch) -> list[str]:
     """Case ids in the order they are written."""
     names, save = [], finding.Finding.save
-    monkeypatch.setattr(finding.Finding, "save", lambda self, *given: names.append(self.case_id) or save(self, *given))
+    monkeypatch.setattr(
+        finding.Finding,
+        "save",
+        lambda self, *given: names.append(self.case_id) or save(self, *given),
+    )
     return names
 
 
-def test_killed_and_resumed_gives_the_table_of_one_go(tiny_run, inputs, tmp_path, saved, monkeypatch):
+def test_killed_and_resumed_gives_the_table_of_one_go(
+    tiny_run, inputs, tmp_path, saved, monkeypatch
+):
     detect(tiny_run, inputs, tmp_path / "whole")
     saved.clear()
     counted = finding.Finding.save
@@ -91,7 +99,10 @@ def test_case_json_holds_the_hashes_of_input_and_outputs(tiny_run, inputs, tmp_p
     said = json.loads((tmp_path / "out" / "0" / "case.json").read_text())
     assert said["input_sha256"] == hashlib.sha256((inputs / "0.png").read_bytes()).hexdigest()
     for name, file in said["outputs"].items():
-        assert said["outputs_sha256"][name] == hashlib.sha256((tmp_path / "out" / "0" / file).read_bytes()).hexdigest()
+        assert (
+            said["outputs_sha256"][name]
+            == hashlib.sha256((tmp_path / "out" / "0" / file).read_bytes()).hexdigest()
+        )
 
 
 def test_resuming_needs_case_json(tiny_run, inputs, tmp_path):
@@ -116,12 +127,14 @@ def test_overwrite_removes_earlier_cases_and_nothing_else(tiny_run, inputs, tmp_
 
 def test_shares_of_several_processes_make_one_table(tiny_run, inputs, tmp_path, in_two_processes):
     detect(tiny_run, inputs, tmp_path / "one")
-    done = in_two_processes("detect", tiny_run, inputs, "--out", tmp_path / "two", "--device", "cpu", "--batch", "1")
+    done = in_two_processes(
+        "detect", tiny_run, inputs, "--out", tmp_path / "two", "--device", "cpu", "--batch", "1"
+    )
     assert table(tmp_path / "two") == table(tmp_path / "one"), done.stderr[-2000:]
     assert done.stdout.count("inputs:") == 1, "one process speaks"
 
 
-# -- kinds that an input cannot have ------------------------------------------------------------------------------------
+# -- kinds that an input cannot have ---------------------------------------------------------------
 def test_dicom_kinds_of_a_mixed_archive(ct_run, tmp_path, capsys):
     values, _, affine = head(np.random.default_rng(0), shape=(4, 24, 24), lesion=0.3)
     dicom_series(tmp_path / "in" / "series", values)
@@ -133,7 +146,9 @@ def test_dicom_kinds_of_a_mixed_archive(ct_run, tmp_path, capsys):
     rows = {row["case_id"]: row for row in found.rows}
     assert rows["volume"]["status"] in ("ok", "warn") and found.exit == 0
     assert "LEFT_OUT: dicom-seg needs a DICOM series" in rows["volume"]["warnings"]
-    assert "left out: dicom-seg of 1 case without a DICOM series (volume)" in capsys.readouterr().err
+    assert (
+        "left out: dicom-seg of 1 case without a DICOM series (volume)" in capsys.readouterr().err
+    )
     assert not list((tmp_path / "out" / "volume").glob("*.dcm"))
     made = {path.name for path in next((tmp_path / "out").glob("series-*")).iterdir()}
     assert {
@@ -144,11 +159,17 @@ def test_dicom_kinds_of_a_mixed_archive(ct_run, tmp_path, capsys):
     } <= made and "panel.png" not in made
     for text in (tmp_path / "out").rglob("*.*"):
         if text.suffix in (".json", ".csv", ".html"):
-            assert "PHANTOM^HEAD" not in text.read_text(), "the patient stays inside the DICOM objects"
+            assert "PHANTOM^HEAD" not in text.read_text(), (
+                "the patient stays inside the DICOM objects"
+            )
 
 
-def test_kinds_that_no_input_can_have_are_refused_before_anything_is_written(tiny_run, inputs, tmp_path):
+def test_kinds_that_no_input_can_have_are_refused_before_anything_is_written(
+    tiny_run, inputs, tmp_path
+):
     with pytest.raises(Fault) as caught:
         detect(tiny_run, inputs, tmp_path / "out", kinds=["nifti", "dicom-seg"])
-    assert (caught.value.code, caught.value.exit) == ("KIND", 2) and "nifti needs a place" in str(caught.value)
+    assert (caught.value.code, caught.value.exit) == ("KIND", 2) and "nifti needs a place" in str(
+        caught.value
+    )
     assert not (tmp_path / "out").exists()

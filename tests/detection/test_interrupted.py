@@ -29,7 +29,9 @@ MANY = 300  # pictures: far more than are done before the signal comes
 def inputs(tmp_path_factory) -> Path:
     folder, rng = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
     for number in range(MANY):
-        Image.fromarray(rng.integers(0, 255, (48, 48)).astype(np.uint8)).save(folder / f"{number:03d}.png")
+        Image.fromarray(rng.integers(0, 255, (48, 48)).astype(np.uint8)).save(
+            folder / f"{number:03d}.png"
+        )
     return folder
 
 
@@ -37,15 +39,23 @@ def process(*words: object, more: tuple[str, ...] = ()) -> subprocess.Popen[str]
     """The program, its imports included."""
     line = [sys.executable, *more, "-m", "pseudohealthy", *map(str, words)]
     return subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
 
 
-def stopped(child, out: Path, *, pattern: str, seconds: float, signals: list[int]) -> tuple[int, str]:
+def stopped(
+    child, out: Path, *, pattern: str, seconds: float, signals: list[int]
+) -> tuple[int, str]:
     """Exit code and last words of a process that is sent signals `seconds` after a file of this
     pattern is there."""
     end = time.monotonic() + 120
-    while pattern and not list(out.glob(pattern)) and child.poll() is None and time.monotonic() < end:
+    while (
+        pattern and not list(out.glob(pattern)) and child.poll() is None and time.monotonic() < end
+    ):
         time.sleep(0.02)
     time.sleep(seconds)
     for number in signals:
@@ -59,7 +69,20 @@ def stopped(child, out: Path, *, pattern: str, seconds: float, signals: list[int
 
 
 def words(run: Path, inputs: Path, out: Path, *more: str) -> list:
-    return ["detect", run, inputs, "--out", out, "--device", "cpu", "--batch", "1", "--kinds", "json", *more]
+    return [
+        "detect",
+        run,
+        inputs,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--batch",
+        "1",
+        "--kinds",
+        "json",
+        *more,
+    ]
 
 
 def rows(out: Path) -> list[str]:
@@ -84,15 +107,21 @@ def test_rows_so_far_one_line_and_exit_130(tiny_run, inputs, tmp_path, pattern, 
     done = sorted(path.parent.name for path in out.glob("*/case.json"))
     assert sorted(rows(out)) == done and len(done) < MANY
     assert said.count("error[") == 1 and "Traceback" not in said
-    assert f"error[INTERRUPTED]: stopped; {len(done)} of {MANY} cases are done" in said and "--resume goes on" in said
+    assert (
+        f"error[INTERRUPTED]: stopped; {len(done)} of {MANY} cases are done" in said
+        and "--resume goes on" in said
+    )
     assert json.loads((out / "findings.json").read_text())["not_done"] == MANY - len(done)
     assert (out / "report.html").is_file() and not list(out.rglob(".tmp*"))
 
 
 @pytest.mark.parametrize(
-    "seconds", [pytest.param(0.5, marks=pytest.mark.slow), 1.5, pytest.param(3.0, marks=pytest.mark.slow)]
+    "seconds",
+    [pytest.param(0.5, marks=pytest.mark.slow), 1.5, pytest.param(3.0, marks=pytest.mark.slow)],
 )
-def test_while_the_program_loads_it_ends_with_a_word_and_leaves_nothing(tiny_run, inputs, tmp_path, seconds):
+def test_while_the_program_loads_it_ends_with_a_word_and_leaves_nothing(
+    tiny_run, inputs, tmp_path, seconds
+):
     out = tmp_path / "out"
     child = process(*words(tiny_run, inputs, out))
     code, said = stopped(child, out, pattern="", seconds=seconds, signals=[signal.SIGTERM])
@@ -130,7 +159,9 @@ def test_after_an_interruption_resume_does_the_rest(tiny_run, pictures, tmp_path
     assert found.exit == 0 and len({*names} - {""}) == 52 == len(names) - 1, "none was done twice"
 
 
-def test_an_interruption_that_a_library_swallowed_ends_the_batch(tiny_run, pictures, tmp_path, monkeypatch):
+def test_an_interruption_that_a_library_swallowed_ends_the_batch(
+    tiny_run, pictures, tmp_path, monkeypatch
+):
     from pseudohealthy import io
 
     read = io.read
@@ -148,7 +179,9 @@ def test_an_interruption_that_a_library_swallowed_ends_the_batch(tiny_run, pictu
     assert rows(tmp_path / "out") == []
 
 
-def test_rows_that_are_being_written_are_written_to_their_end(tiny_run, pictures, tmp_path, monkeypatch):
+def test_rows_that_are_being_written_are_written_to_their_end(
+    tiny_run, pictures, tmp_path, monkeypatch
+):
     write = write_results
 
     def bothered(*given):
@@ -181,10 +214,14 @@ def test_a_rank_that_is_gone_costs_no_row(tiny_run, pictures, tmp_path, monkeypa
     assert isinstance(fault, Fault) and (fault.code, fault.exit) == ("ENGINE", 7)
     from pseudohealthy import io
 
-    request = json.loads((out / found.rows[0]["case_id"] / "case.json").read_text())["request_sha256"]
+    request = json.loads((out / found.rows[0]["case_id"] / "case.json").read_text())[
+        "request_sha256"
+    ]
     sources, _ = io.discover([pictures])
     interrupted.add_finished(sources, worker.Job(out, request), result, world)
-    assert sorted(row["case_id"] for row in result.rows) == sorted(row["case_id"] for row in found.rows)
+    assert sorted(row["case_id"] for row in result.rows) == sorted(
+        row["case_id"] for row in found.rows
+    )
 
 
 def test_a_signal_that_met_an_import_is_not_left_to_whoever_comes_after(monkeypatch):
@@ -209,21 +246,16 @@ def test_a_signal_that_met_an_import_is_not_left_to_whoever_comes_after(monkeypa
 def test_a_signal_that_comes_while_python_itself_ends_changes_nothing(tmp_path):
     """As torch's libraries do, something of the end runs Python code, and a signal meets it."""
     (tmp_path / "late.py").write_text(
-        "import atexit, signal, sys\n"
-        "atexit.register(lambda: [signal.raise_signal(getattr(signal, name)) for name in ('SIGINT', 'SIGTERM')])\n"
-        "from pseudohealthy import __main__ as program\n"
-        "code = int(sys.argv.pop())\n"
-        "def main():\n"
-        "    if code == 130: signal.raise_signal(signal.SIGINT)\n"
-        "    return code\n"
-        "def caught():\n"
-        "    try: return main()\n"
-        "    except KeyboardInterrupt: return 130\n"
-        "program.main = caught\n"
-        "program.run()\n"
+        "import atexit, signal, sys\natexit.register(lambda: [signal.raise_signal(getattr(signal,"
+        " name)) for name in ('SIGINT', 'SIGTERM')])\nfrom pseudohealthy import __main__ as"
+        " program\ncode = int(sys.argv.pop())\ndef main():\n    if code == 130:"
+        " signal.raise_signal(signal.SIGINT)\n    return code\ndef caught():\n    try: return"
+        " main()\n    except KeyboardInterrupt: return 130\nprogram.main = caught\nprogram.run()\n"
     )
     for code in (0, 130):
-        end = subprocess.run([sys.executable, tmp_path / "late.py", str(code)], capture_output=True, text=True)
+        end = subprocess.run(
+            [sys.executable, tmp_path / "late.py", str(code)], capture_output=True, text=True
+        )
         assert (end.returncode, end.stderr) == (code, "")
 
 

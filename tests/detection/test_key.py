@@ -51,7 +51,8 @@ def detect(run: Path, *inputs: Path, out: Path, **how) -> worker.Detections:
 
 
 def test_the_key_lies_beside_the_outputs_and_is_extended(ct_run, tmp_path):
-    one, other = export(tmp_path / "in" / SURNAME, "1.2.1"), export(tmp_path / "more" / SURNAME, "1.2.2", 1)
+    one = export(tmp_path / "in" / SURNAME, "1.2.1")
+    other = export(tmp_path / "more" / SURNAME, "1.2.2", 1)
     out, beside = tmp_path / "out", tmp_path / "out.key.csv"
     done = detect(ct_run, tmp_path / "in", out=out)
     assert [row["case_id"] for row in done.rows] == [case("1.2.1")]
@@ -61,7 +62,10 @@ def test_the_key_lies_beside_the_outputs_and_is_extended(ct_run, tmp_path):
     assert row["files"].split("|") == [f"SURNAME_{k}.dcm" for k in range(1, 5)]
     assert row["series_instance_uid"] == "1.2.1"
     detect(ct_run, one, other, out=out, resume_finished=True)
-    assert rows(beside).keys() == {case("1.2.1"), case("1.2.2")} and rows(beside)[case("1.2.1")]["path"] == "."
+    assert (
+        rows(beside).keys() == {case("1.2.1"), case("1.2.2")}
+        and rows(beside)[case("1.2.1")]["path"] == "."
+    )
     for path in out.rglob("*"):
         assert "SURNAME" not in path.name
         assert path.is_dir() or b"SURNAME" not in path.read_bytes(), path.name
@@ -82,7 +86,12 @@ def test_a_key_inside_the_outputs_is_refused_before_any_work(ct_run, tmp_path):
 def test_a_file_that_is_no_key_stays_as_it_is(ct_run, tmp_path):
     (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
     with pytest.raises(Fault) as caught:
-        detect(ct_run, export(tmp_path / SURNAME, "1.2.1"), out=tmp_path / "out", key=tmp_path / "mine.csv")
+        detect(
+            ct_run,
+            export(tmp_path / SURNAME, "1.2.1"),
+            out=tmp_path / "out",
+            key=tmp_path / "mine.csv",
+        )
     assert (caught.value.code, caught.value.exit) == ("KEY", 6)
     assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
 
@@ -95,7 +104,16 @@ def test_names_of_paths_are_kept_where_they_are_asked_for(ct_run, tmp_path):
 def test_inspect_tells_the_same_names(tmp_path, capsys):
     folder = export(tmp_path / SURNAME, "1.2.1")
     assert (
-        parse(["inspect", str(folder), "--out", str(tmp_path / "sheet"), "--key", str(tmp_path / "key.csv")]).start()
+        parse(
+            [
+                "inspect",
+                str(folder),
+                "--out",
+                str(tmp_path / "sheet"),
+                "--key",
+                str(tmp_path / "key.csv"),
+            ]
+        ).start()
         == 0
     )
     said = capsys.readouterr()
@@ -107,10 +125,16 @@ def test_inspect_tells_the_same_names(tmp_path, capsys):
 def test_a_plain_folder_of_series_names_no_patient(tmp_path):
     from pseudohealthy.data.load import load
 
-    for place, uid in (("train/good/SURNAME_1", "1.2.1"), ("test/bad/SURNAME_2", "1.2.2"), ("test/bad/copy", "1.2.2")):
+    for place, uid in (
+        ("train/good/SURNAME_1", "1.2.1"),
+        ("test/bad/SURNAME_2", "1.2.2"),
+        ("test/bad/copy", "1.2.2"),
+    ):
         export(tmp_path / place, uid, seed=len(place))
     manifest = load(tmp_path)
-    assert {c.case_id for c in manifest} >= {case("1.2.1")} and len({c.case_id for c in manifest}) == 3
+    assert {c.case_id for c in manifest} >= {case("1.2.1")} and len(
+        {c.case_id for c in manifest}
+    ) == 3
     assert not any("SURNAME" in c.case_id + c.patient_id for c in manifest)
     assert {c.patient_id for c in manifest.split("test")} == {case("1.2.2")}
     assert {c.case_id for c in load(tmp_path, names="path")} == {"SURNAME_1", "SURNAME_2", "copy"}
@@ -156,5 +180,10 @@ def test_two_programs_that_extend_one_key_at_once_lose_no_row(tmp_path, monkeypa
     monkeypatch.setattr(key, "row", lambda source: (source.case_id, *["x"] * 5))
     path = tmp_path / "all.key.csv"
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda n: key.extend(path, [SimpleNamespace(case_id=f"case-{n}", origin=True)]), range(6)))
+        list(
+            pool.map(
+                lambda n: key.extend(path, [SimpleNamespace(case_id=f"case-{n}", origin=True)]),
+                range(6),
+            )
+        )
     assert sorted(rows(path)) == [f"case-{n}" for n in range(6)]

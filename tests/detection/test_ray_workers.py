@@ -150,7 +150,9 @@ def test_what_a_lost_worker_had_in_hand_is_given_to_another_and_nothing_is_done_
 
     monkeypatch.setattr(Finding, "save", killed)
     found = rehearsed(lambda *_: None, tiny_run, [make(tmp_path / "in", 9)], tmp_path / "out")
-    assert found.exit == 0 and [row["case_id"] for row in found.rows] == [f"{k:03d}" for k in range(9)]
+    assert found.exit == 0 and [row["case_id"] for row in found.rows] == [
+        f"{k:03d}" for k in range(9)
+    ]
     assert sorted(filter(None, saved)) == [f"{k:03d}" for k in range(9)], "each saved once"
     assert rehearsed.stage.hired == 3 and rehearsed.stage.most <= 2, "one task in hand per worker"
     assert capsys.readouterr().err.count("a worker was lost") == 1
@@ -162,13 +164,22 @@ def test_an_input_that_loses_its_workers_is_a_failed_row(rehearsed, tiny_run, tm
             raise Kill
 
     found = rehearsed(poisoned, tiny_run, [make(tmp_path / "in", 8)], tmp_path / "out")
-    assert found.exit == 4 and [row["case_id"] for row in found.rows] == [f"{k:03d}" for k in range(8)]
+    assert found.exit == 4 and [row["case_id"] for row in found.rows] == [
+        f"{k:03d}" for k in range(8)
+    ]
     assert [row["case_id"] for row in found.rows if row["status"] == "failed"] == ["003"]
-    assert "WORKER_LOST" in found.rows[3]["warnings"] and rehearsed.stage.hired == 2 + ray_workers.TRIES
+    assert (
+        "WORKER_LOST" in found.rows[3]["warnings"]
+        and rehearsed.stage.hired == 2 + ray_workers.TRIES
+    )
 
 
-@pytest.mark.parametrize("what, code, number", [("always", "ENGINE", 7), ("bug", "INTERNAL", 1), ("full", "OUTPUT", 6)])
-def test_what_is_not_the_inputs_ends_the_command(rehearsed, tiny_run, tmp_path, monkeypatch, what, code, number):
+@pytest.mark.parametrize(
+    "what, code, number", [("always", "ENGINE", 7), ("bug", "INTERNAL", 1), ("full", "OUTPUT", 6)]
+)
+def test_what_is_not_the_inputs_ends_the_command(
+    rehearsed, tiny_run, tmp_path, monkeypatch, what, code, number
+):
     def happens(_, names):
         if what == "always":
             raise Kill
@@ -195,9 +206,14 @@ def test_rows_and_outputs_are_those_of_the_plain_engine_bit_for_bit(ray, tiny_ru
     found = detect(tiny_run, [inputs], tmp_path / "ray", engine="ray", workers=2, **how)
     assert found.exit == plain.exit == 4 and not ray.is_initialized()
     assert table(tmp_path / "ray") == table(tmp_path / "plain")
-    assert outputs(tmp_path / "ray") == outputs(tmp_path / "plain") and len(outputs(tmp_path / "ray")) == 24
+    assert (
+        outputs(tmp_path / "ray") == outputs(tmp_path / "plain")
+        and len(outputs(tmp_path / "ray")) == 24
+    )
     again = detect(tiny_run, [inputs], tmp_path / "ray", resume_finished=True, **how)
-    assert table(tmp_path / "ray") == table(tmp_path / "plain") and len(again.faults) == 1, "one request for both"
+    assert table(tmp_path / "ray") == table(tmp_path / "plain") and len(again.faults) == 1, (
+        "one request for both"
+    )
 
 
 @pytest.mark.services
@@ -205,9 +221,29 @@ def test_rows_and_outputs_are_those_of_the_plain_engine_bit_for_bit(ray, tiny_ru
 def test_a_worker_killed_midway_loses_nothing_and_nothing_is_done_twice(ray, tiny_run, tmp_path):
     count = 60
     inputs, out = make(tmp_path / "in", count), tmp_path / "out"
-    line = [sys.executable, "-m", "pseudohealthy", "detect", tiny_run, inputs, "--out", out, "--device", "cpu", "--kinds",
-            "json", "--batch", "1", "--engine", "ray", "--workers", "2"]  # fmt: skip
-    process = subprocess.Popen(list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = [
+        sys.executable,
+        "-m",
+        "pseudohealthy",
+        "detect",
+        tiny_run,
+        inputs,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--kinds",
+        "json",
+        "--batch",
+        "1",
+        "--engine",
+        "ray",
+        "--workers",
+        "2",
+    ]
+    process = subprocess.Popen(
+        list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
     def workers() -> list[psutil.Process]:
         found = psutil.Process(process.pid).children(recursive=True)
@@ -235,15 +271,21 @@ def test_without_ray_it_is_said_before_anything_is_written(tiny_run, tmp_path, m
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(Fault) as caught:
         detect(tiny_run, [make(tmp_path / "in", 1)], tmp_path / "out", device="cpu", engine="ray")
-    assert (caught.value.code, caught.value.exit) == ("EXTRA", 2) and "pseudohealthy[ray]" in str(caught.value)
+    assert (caught.value.code, caught.value.exit) == ("EXTRA", 2) and "pseudohealthy[ray]" in str(
+        caught.value
+    )
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("how", [{"engine": "spark"}, {"workers": 2}, {"engine": "ray", "workers": 0}])
+@pytest.mark.parametrize(
+    "how", [{"engine": "spark"}, {"workers": 2}, {"engine": "ray", "workers": 0}]
+)
 def test_what_makes_no_sense_is_refused(tiny_run, tmp_path, how):
     with pytest.raises(Fault) as caught:
         detect(tiny_run, [make(tmp_path / "in", 1)], tmp_path / "out", device="cpu", **how)
-    assert (caught.value.code, caught.value.exit) == ("USAGE", 2) and not (tmp_path / "out").exists()
+    assert (caught.value.code, caught.value.exit) == ("USAGE", 2) and not (
+        tmp_path / "out"
+    ).exists()
 
 
 def test_tasks_hold_every_input_once_in_order_and_few_enough_for_all_workers():
@@ -257,10 +299,17 @@ def test_tasks_hold_every_input_once_in_order_and_few_enough_for_all_workers():
 
 @pytest.mark.parametrize(
     "nodes, workers, gpu, expected",
-    [([(2, 0)], None, False, (1, 2, 0)), ([(2, 0)], 2, False, (2, 1, 0)), ([(2, 0)], 9, False, (2, 1, 0)),
-     ([(16, 0)] * 4, None, False, (16, 4, 0)), ([(10, 0)] * 2, 3, False, (3, 5, 0)), ([(10, 0)] * 4, 1, False, (1, 10, 0)),
-     ([(16, 4), (16, 4), (8, 0)], None, True, (8, 4, 1)), ([(16, 4), (8, 2)], None, True, (4, 4, 1))],
-)  # fmt: skip
+    [
+        ([(2, 0)], None, False, (1, 2, 0)),
+        ([(2, 0)], 2, False, (2, 1, 0)),
+        ([(2, 0)], 9, False, (2, 1, 0)),
+        ([(16, 0)] * 4, None, False, (16, 4, 0)),
+        ([(10, 0)] * 2, 3, False, (3, 5, 0)),
+        ([(10, 0)] * 4, 1, False, (1, 10, 0)),
+        ([(16, 4), (16, 4), (8, 0)], None, True, (8, 4, 1)),
+        ([(16, 4), (8, 2)], None, True, (4, 4, 1)),
+    ],
+)
 def test_workers_fit_on_the_nodes(nodes, workers, gpu, expected):
     told = [{"Alive": True, "Resources": {"CPU": c, "GPU": g}} for c, g in nodes]
     told.append({"Alive": False, "Resources": {"CPU": 1.0}})

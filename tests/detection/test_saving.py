@@ -33,7 +33,9 @@ def pictures(folder: Path, count: int) -> Path:
 
 def series(folder: Path, seed: int, **changes: object) -> Path:
     """A small head as a DICOM series, with attributes changed (None: removed) in every file."""
-    values, _, _ = head(np.random.default_rng(seed), shape=(4, 24, 24), lesion=0.3 if seed % 2 else None)
+    values, _, _ = head(
+        np.random.default_rng(seed), shape=(4, 24, 24), lesion=0.3 if seed % 2 else None
+    )
     for path in dicom_series(folder, values, seed=seed):
         ds = pydicom.dcmread(path)
         for keyword, value in changes.items():
@@ -67,7 +69,9 @@ def broken_page(monkeypatch):
     return monkeypatch
 
 
-def test_a_case_that_cannot_be_saved_fails_alone_and_leaves_nothing(tiny_run, tmp_path, capsys, broken_page):
+def test_a_case_that_cannot_be_saved_fails_alone_and_leaves_nothing(
+    tiny_run, tmp_path, capsys, broken_page
+):
     inputs, out = pictures(tmp_path / "in", 4), tmp_path / "out"
     found = detect(tiny_run, [inputs], out, device="cpu")
     assert found.exit == 4
@@ -75,7 +79,9 @@ def test_a_case_that_cannot_be_saved_fails_alone_and_leaves_nothing(tiny_run, tm
     assert "error[INTERNAL] case=1: ZeroDivisionError: in the page" in capsys.readouterr().err
     assert not (out / "1").exists() and not list(out.rglob(".tmp*"))
     assert all((out / name / "case.json").is_file() for name in "023")
-    assert (out / "report.html").is_file() and len(json.loads((out / "findings.json").read_text())["findings"]) == 4
+    assert (out / "report.html").is_file() and len(
+        json.loads((out / "findings.json").read_text())["findings"]
+    ) == 4
 
     broken_page.undo()
     again = detect(tiny_run, [inputs], out, device="cpu", resume_finished=True)
@@ -83,7 +89,9 @@ def test_a_case_that_cannot_be_saved_fails_alone_and_leaves_nothing(tiny_run, tm
     assert "3 of 4 cases are finished already" in capsys.readouterr().err
 
 
-def test_what_an_earlier_request_wrote_does_not_stand_beside_a_failed_row(tiny_run, tmp_path, broken_page):
+def test_what_an_earlier_request_wrote_does_not_stand_beside_a_failed_row(
+    tiny_run, tmp_path, broken_page
+):
     inputs, out = pictures(tmp_path / "in", 2), tmp_path / "out"
     detect(tiny_run, [inputs], out, device="cpu", kinds=["json", "panel"])
     (out / "1" / "mine.txt").write_text("mine")
@@ -93,8 +101,16 @@ def test_what_an_earlier_request_wrote_does_not_stand_beside_a_failed_row(tiny_r
 
 
 def test_resume_and_overwrite_contradict_each_other(tiny_run, tmp_path):
-    with pytest.raises(Fault, match="--resume keeps what is finished, --overwrite removes it") as caught:
-        detect(tiny_run, [pictures(tmp_path / "in", 1)], tmp_path / "out", overwrite=True, resume_finished=True)
+    with pytest.raises(
+        Fault, match="--resume keeps what is finished, --overwrite removes it"
+    ) as caught:
+        detect(
+            tiny_run,
+            [pictures(tmp_path / "in", 1)],
+            tmp_path / "out",
+            overwrite=True,
+            resume_finished=True,
+        )
     assert caught.value.exit == 2 and not (tmp_path / "out").exists()
 
 
@@ -148,8 +164,10 @@ def test_files_that_belong_together_come_together(tmp_path):
     assert not list(tmp_path.glob(".tmp*"))
 
 
-# -- kinds ------------------------------------------------------------------------------------------------------------
-def test_kinds_that_a_radiograph_cannot_have_are_left_out_and_the_rest_is_written(tiny_run, tmp_path, capsys):
+# -- kinds -----------------------------------------------------------------------------------------
+def test_kinds_that_a_radiograph_cannot_have_are_left_out_and_the_rest_is_written(
+    tiny_run, tmp_path, capsys
+):
     from pydicom.uid import DigitalXRayImageStorageForPresentation
 
     values = np.asarray(picture(np.random.default_rng(0))[0], float)[None]
@@ -165,21 +183,32 @@ def test_kinds_that_a_radiograph_cannot_have_are_left_out_and_the_rest_is_writte
     said = json.loads((case / "case.json").read_text())
     assert said["left_out"] == {"nifti": "a place in the patient"}
     assert "LEFT_OUT: nifti needs a place in the patient" in found.rows[0]["warnings"]
-    assert capsys.readouterr().err.count("left out: nifti of 1 case without a place in the patient") == 1
-    again = detect(tiny_run, [path], tmp_path / "out", device="cpu", kinds=kinds, resume_finished=True)
+    assert (
+        capsys.readouterr().err.count("left out: nifti of 1 case without a place in the patient")
+        == 1
+    )
+    again = detect(
+        tiny_run, [path], tmp_path / "out", device="cpu", kinds=kinds, resume_finished=True
+    )
     assert again.rows == found.rows and again.left_out == found.left_out
 
 
 def test_a_note_about_a_kind_is_no_reason_to_warn(tiny_run, tmp_path):
     found = detect(
-        tiny_run, [pictures(tmp_path / "in", 2)], tmp_path / "out", device="cpu", kinds=["json", "dicom-sc", "nifti"]
+        tiny_run,
+        [pictures(tmp_path / "in", 2)],
+        tmp_path / "out",
+        device="cpu",
+        kinds=["json", "dicom-sc", "nifti"],
     )
     assert found.exit == 0 and {row["status"] for row in found.rows} == {"ok"}
     assert sorted(found.left_out) == ["dicom-sc", "nifti"]
 
 
-# -- a mixed batch ----------------------------------------------------------------------------------------------------
-def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(ct_run, tmp_path, monkeypatch, capsys):
+# -- a mixed batch ---------------------------------------------------------------------------------
+def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(
+    ct_run, tmp_path, monkeypatch, capsys
+):
     """Legal and repairable headers, a picture, a NIfTI and three killers in one batch, with every
     kind."""
     from pseudohealthy.anomalies.phantoms import nifti
@@ -205,7 +234,10 @@ def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(ct_run, tmp_pa
     np.save(root / "array.npy", picture(np.random.default_rng(10), side=24)[0].astype(np.float32))
     for name in ("killer-1", "killer-2", "killer-3"):
         series(root / name, hash(name) % 1000 + 10)
-    write = {name: getattr(dicom_write, name) for name in ("write_segmentation", "write_map", "write_capture")}
+    write = {
+        name: getattr(dicom_write, name)
+        for name in ("write_segmentation", "write_map", "write_capture")
+    }
 
     def killing(name: str, victim: str):
         def act(array, scan, *more):
@@ -220,13 +252,19 @@ def test_a_mixed_batch_with_three_that_cannot_be_written_as_dicom(ct_run, tmp_pa
     found = detect(ct_run, [root], tmp_path / "out", device="cpu", kinds=EVERY, names="path")
     rows = {row["case_id"]: row for row in found.rows}
     assert found.exit == 4 and len(rows) == 20
-    assert sorted(name for name in rows if rows[name]["status"] == "failed") == ["killer-1", "killer-2", "killer-3"]
+    assert sorted(name for name in rows if rows[name]["status"] == "failed") == [
+        "killer-1",
+        "killer-2",
+        "killer-3",
+    ]
     assert capsys.readouterr().err.count("error[INTERNAL] case=killer-") == 3
     for name in rows:
         files = {path.name for path in (tmp_path / "out" / name).glob("*")}
         dicom = {"anomaly_mask.dcm", "anomaly_map.dcm", "panel.dcm"}
         expected = set() if "killer" in name else {"panel.png", "case.html", "case.json"}
-        expected |= dicom if not {"killer", "volume", "picture", "array"} & {name.split("-")[0]} else set()
+        expected |= (
+            dicom if not {"killer", "volume", "picture", "array"} & {name.split("-")[0]} else set()
+        )
         assert expected <= files and (files or "killer" in name), name
     assert "SOURCE: StudyDate is not written as the standard has it" in rows["dates"]["warnings"]
     assert "SOURCE" not in rows["latin"]["warnings"] + rows["chinese"]["warnings"]

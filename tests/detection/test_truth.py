@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from pseudohealthy.anomalies.phantoms import lesion
-from pseudohealthy.detection.truth import STILL, Known, beside, percent, removed, still_shows, twin_text
+from pseudohealthy.detection.truth import (
+    STILL,
+    Known,
+    beside,
+    percent,
+    removed,
+    still_shows,
+    twin_text,
+)
 
 ROWS, COLUMNS = np.mgrid[:64, :64]
 TRUTH = (np.hypot(ROWS - 20, COLUMNS - 24) < 6)[None]
@@ -29,7 +37,11 @@ def test_the_share_of_the_contrast_that_the_twin_removed(left, contrast):
 
 def test_a_blind_spot_of_the_other_sign_is_a_lesion_in_reverse():
     share = removed(tissue() + 40 * TRUTH, tissue() - 40 * TRUTH, TRUTH)
-    assert share == pytest.approx(2, abs=0.1) and still_shows(share) and "in reverse" in twin_text(share)
+    assert (
+        share == pytest.approx(2, abs=0.1)
+        and still_shows(share)
+        and "in reverse" in twin_text(share)
+    )
 
 
 def test_tissue_far_away_and_planes_without_a_lesion_do_not_count():
@@ -62,11 +74,14 @@ def test_a_lesion_that_is_taken_out_again_is_rarely_said_to_be_still_there():
 
 @pytest.mark.parametrize(
     "mask, words",
-    [(TRUTH, "found, 100 % of it marked"), (0 * TRUTH, "missed, nothing of it marked"),
-     (TRUTH | (ROWS > 60), "found, 100 % of it marked; 1 region elsewhere"),
-     ((ROWS > 60)[None], "missed, nothing of it marked; 1 region elsewhere")],
+    [
+        (TRUTH, "found, 100 % of it marked"),
+        (0 * TRUTH, "missed, nothing of it marked"),
+        (TRUTH | (ROWS > 60), "found, 100 % of it marked; 1 region elsewhere"),
+        ((ROWS > 60)[None], "missed, nothing of it marked; 1 region elsewhere"),
+    ],
     ids=["all", "nothing", "and more", "another"],
-)  # fmt: skip
+)
 def test_found_and_missed_in_words(mask, words):
     mask = np.asarray(mask, dtype=bool)
     known = beside(tissue() + 40 * TRUTH, tissue(), mask, TRUTH)
@@ -89,19 +104,33 @@ def test_a_twin_that_still_shows_the_lesion_is_named():
     assert twin_text(0.96) == "96 % of the lesion's contrast removed"
 
 
-@pytest.mark.parametrize("share", [0.7451, 0.7499, 0.74996, 0.75, 0.7504, 0.754, 1.4951, 1.49996, 1.5, 1.5004, 1.504])
+@pytest.mark.parametrize(
+    "share", [0.7451, 0.7499, 0.74996, 0.75, 0.7504, 0.754, 1.4951, 1.49996, 1.5, 1.5004, 1.504]
+)
 def test_the_figure_never_stands_on_the_other_side_of_the_line_than_the_verdict(share):
     inside = 100.0 + 40 * TRUTH
     twin = inside - 40 * share * TRUTH
     said = beside(inside, twin, TRUTH, TRUTH).as_dict()
     text = twin_text(said["removed"])
     assert text == twin_text(removed(inside, twin, TRUTH))
-    assert said["twin_still_shows_it"] == (" is " in text) == (not STILL[0] <= said["removed"] <= STILL[1])
+    assert (
+        said["twin_still_shows_it"]
+        == (" is " in text)
+        == (not STILL[0] <= said["removed"] <= STILL[1])
+    )
     line = f"{100 * STILL[said['removed'] > 1]:.0f} %"
-    assert line in text and ("under" in text, "over" in text) == (said["removed"] * 100 < float(line[:-2]),
-                                                                       said["removed"] * 100 > float(line[:-2]))  # fmt: skip
+    assert line in text and ("under" in text, "over" in text) == (
+        said["removed"] * 100 < float(line[:-2]),
+        said["removed"] * 100 > float(line[:-2]),
+    )
 
 
 def test_a_part_is_never_said_to_be_all_or_nothing():
-    assert [percent(share) for share in (0, 0.004, 0.5, 0.996, 1)] == ["0 %", "under 1 %", "50 %", "over 99 %", "100 %"]
+    assert [percent(share) for share in (0, 0.004, 0.5, 0.996, 1)] == [
+        "0 %",
+        "under 1 %",
+        "50 %",
+        "over 99 %",
+        "100 %",
+    ]
     assert Known(1, 1, 0.9999, 0, None).text() == "found, over 99 % of it marked"

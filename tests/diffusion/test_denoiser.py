@@ -32,7 +32,9 @@ def test_a_perfect_network_gives_back_image_and_noise(target, t):
     x = denoiser.noised(clean, noise, t)
     denoiser.network = Oracle(denoiser.target_of(clean, noise, t))
     estimate = denoiser(x, t)
-    assert torch.allclose(estimate.clean, clean, atol=2e-4) and torch.allclose(estimate.noise, noise, atol=2e-4)
+    assert torch.allclose(estimate.clean, clean, atol=2e-4) and torch.allclose(
+        estimate.noise, noise, atol=2e-4
+    )
     assert estimate.spread is None
 
 
@@ -59,8 +61,12 @@ def test_at_level_zero_the_image_is_its_own_clean_estimate():
 
 def test_learned_variance_is_the_second_half_of_the_channels():
     answer = torch.randn(2, 4, 4, 4)
-    estimate = Denoiser(Oracle(answer), SCHEDULE, learned_variance=True)(torch.zeros(2, 2, 4, 4), 10)
-    assert torch.equal(estimate.noise, answer[:, :2]) and torch.equal(estimate.spread, answer[:, 2:])
+    estimate = Denoiser(Oracle(answer), SCHEDULE, learned_variance=True)(
+        torch.zeros(2, 2, 4, 4), 10
+    )
+    assert torch.equal(estimate.noise, answer[:, :2]) and torch.equal(
+        estimate.spread, answer[:, 2:]
+    )
 
 
 def test_half_precision_networks_give_full_precision_estimates():

@@ -88,6 +88,7 @@ def test_guidance_raises_the_probability_of_the_label():
     log_p = log_probability(classifier, 0)
     x = torch.randn(4, 1, 4, 4)
     plain, guided = (
-        sample(exact, x, walk(500, 0, 10), edit=guide(log_p, scale, LINEAR), schedule=LINEAR) for scale in (0.0, 5.0)
+        sample(exact, x, walk(500, 0, 10), edit=guide(log_p, scale, LINEAR), schedule=LINEAR)
+        for scale in (0.0, 5.0)
     )
     assert (log_p(guided, 1) > log_p(plain, 1)).all()

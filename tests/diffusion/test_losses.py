@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from pseudohealthy.diffusion.denoiser import Denoiser
-from pseudohealthy.diffusion.losses import divergence, grey_log_likelihood, hybrid, log_variance, variational_bound
+from pseudohealthy.diffusion.losses import (
+    divergence,
+    grey_log_likelihood,
+    hybrid,
+    log_variance,
+    variational_bound,
+)
 from pseudohealthy.diffusion.schedule import Schedule
 
 LINEAR = Schedule("linear", 1000)
@@ -18,12 +24,19 @@ LINEAR = Schedule("linear", 1000)
 def test_divergence_is_that_of_normal_distributions():
     mean_p, log_p, mean_q, log_q = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
     normal = torch.distributions.Normal
-    expected = torch.distributions.kl_divergence(normal(mean_p, (log_p / 2).exp()), normal(mean_q, (log_q / 2).exp()))
+    expected = torch.distributions.kl_divergence(
+        normal(mean_p, (log_p / 2).exp()), normal(mean_q, (log_q / 2).exp())
+    )
     torch.testing.assert_close(divergence(mean_p, log_p, mean_q, log_q), expected)
 
 
 def total_probability(levels, low):
-    return grey_log_likelihood(levels, torch.tensor(0.4), torch.tensor(math.log(0.05**2)), low=low).exp().sum().item()
+    return (
+        grey_log_likelihood(levels, torch.tensor(0.4), torch.tensor(math.log(0.05**2)), low=low)
+        .exp()
+        .sum()
+        .item()
+    )
 
 
 @pytest.mark.parametrize("low", [-1.0, 0.0])

@@ -41,7 +41,9 @@ def test_equal_keys_share_a_field_as_the_published_codes_do():
 
 def test_numbers_and_names_from_numpy_are_the_same_keys():
     like = torch.empty(1, 1, 4, 4)
-    assert torch.equal(Draw(7, [(np.str_("a"), np.int64(3))]).noise(like), Draw(7, [("a", 3)]).noise(like))
+    assert torch.equal(
+        Draw(7, [(np.str_("a"), np.int64(3))]).noise(like), Draw(7, [("a", 3)]).noise(like)
+    )
     with pytest.raises(TypeError):
         Draw(7, [1.5])
 

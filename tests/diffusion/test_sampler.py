@@ -29,12 +29,16 @@ def run(x, levels, **settings):
 
 
 def data(size=150, seed=0):
-    return MEAN + VARIANCE**0.5 * torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(seed))
+    return MEAN + VARIANCE**0.5 * torch.randn(
+        1, 1, size, size, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_sampling_all_levels_gives_the_data_distribution(eta):
-    x = run((data(200) - MEAN) / VARIANCE**0.5, walk(1000, 0, 1000), step=ancestral(Draw(1, ["x"]), eta))
+    x = run(
+        (data(200) - MEAN) / VARIANCE**0.5, walk(1000, 0, 1000), step=ancestral(Draw(1, ["x"]), eta)
+    )
     assert x.mean().item() == pytest.approx(MEAN, abs=1e-2)
     assert x.var().item() == pytest.approx(VARIANCE, abs=1e-2)
 
@@ -46,21 +50,28 @@ def test_deterministic_encoding_and_decoding_give_the_image_back():
 
 
 @pytest.mark.parametrize(
-    ("steps", "without", "noisy"), [(10, 0.219, 0.189), (25, 0.235, 0.218), (50, 0.245, 0.233), (250, 0.248, 0.245)]
+    ("steps", "without", "noisy"),
+    [(10, 0.219, 0.189), (25, 0.235, 0.218), (50, 0.245, 0.233), (250, 0.248, 0.245)],
 )
-def test_skipping_levels_shrinks_contrast_by_the_known_amount_and_second_order_does_not(steps, without, noisy):
+def test_skipping_levels_shrinks_contrast_by_the_known_amount_and_second_order_does_not(
+    steps, without, noisy
+):
     a, s = LINEAR.at(250, torch.zeros(1, 1, 1, 1))
     x = a * data(400) + s * torch.randn(1, 1, 400, 400, generator=torch.Generator().manual_seed(5))
     levels = walk(250, 0, steps)
     assert run(x, levels).var().item() == pytest.approx(without, abs=4e-3)
-    assert run(x, levels, step=ancestral(Draw(2, ["x"]))).var().item() == pytest.approx(noisy, abs=4e-3)
+    assert run(x, levels, step=ancestral(Draw(2, ["x"]))).var().item() == pytest.approx(
+        noisy, abs=4e-3
+    )
     assert run(x, levels, step=second_order()).var().item() == pytest.approx(0.25, abs=4e-3)
 
 
 @pytest.mark.parametrize("variance", ["posterior", "large", "learned"])
 def test_eta_one_is_the_textbook_ancestral_step(variance):
     t = 400
-    x, z, v = (torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    x, z, v = (
+        torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    )
     clean = exact(x, t).clean
 
     def denoise(x, now):
@@ -70,7 +81,9 @@ def test_eta_one_is_the_textbook_ancestral_step(variance):
     step = ancestral(lambda like: z, variance=variance)
     got = sample(denoise, x, [t, t - 1], step=step, clip=False, schedule=LINEAR)
     # Ho et al. 2020, equations 6 and 7; Nichol & Dhariwal 2021, equation 15
-    beta, bar, before = (float(q) for q in (LINEAR.beta[t], LINEAR.alpha_bar[t], LINEAR.alpha_bar[t - 1]))
+    beta, bar, before = (
+        float(q) for q in (LINEAR.beta[t], LINEAR.alpha_bar[t], LINEAR.alpha_bar[t - 1])
+    )
     mean = before**0.5 * beta / (1 - bar) * clean + (1 - beta) ** 0.5 * (1 - before) / (1 - bar) * x
     small = beta * (1 - before) / (1 - bar)
     share = (v + 1) / 2
@@ -118,14 +131,30 @@ def test_the_condition_reaches_the_denoiser_and_the_callback_sees_every_level():
         labels.append(label)
         return exact(x, t)
 
-    sample(denoise, data(2), [20, 10, 0], schedule=LINEAR, callback=lambda now, x, c: levels.append(now), label=1)
+    sample(
+        denoise,
+        data(2),
+        [20, 10, 0],
+        schedule=LINEAR,
+        callback=lambda now, x, c: levels.append(now),
+        label=1,
+    )
     assert labels == [1, 1] and levels == [20, 10]
 
 
 def test_a_variance_that_the_network_has_not_learned_is_named():
-    for variance, wrong in (("learned", "no learned variance"), ("small", "unknown variance 'small'")):
+    for variance, wrong in (
+        ("learned", "no learned variance"),
+        ("small", "unknown variance 'small'"),
+    ):
         with pytest.raises(ValueError, match=wrong):
-            sample(exact, data(2), [20, 10], step=ancestral(torch.randn_like, variance=variance), schedule=LINEAR)
+            sample(
+                exact,
+                data(2),
+                [20, 10],
+                step=ancestral(torch.randn_like, variance=variance),
+                schedule=LINEAR,
+            )
 
 
 @pytest.mark.parametrize(
@@ -153,12 +182,19 @@ def test_the_error_of_skipped_levels_falls_with_the_order(start, stop):
 
     def error(steps, order):
         step = second_order() if order == 2 else ddim
-        return (run(x, walk(start, stop, steps), step=step) - on_the_way(x, start, stop)).abs().max().item()
+        return (
+            (run(x, walk(start, stop, steps), step=step) - on_the_way(x, start, stop))
+            .abs()
+            .max()
+            .item()
+        )
 
     for order, falls in ((1, 2.0), (2, 4.0)):
         assert error(20, order) / error(40, order) == pytest.approx(falls, rel=0.15)
         assert error(40, order) / error(80, order) == pytest.approx(falls, rel=0.15)
-    assert error(20, 2) < error(40, 1), "twenty steps of second order are better than forty of first"
+    assert error(20, 2) < error(40, 1), (
+        "twenty steps of second order are better than forty of first"
+    )
 
 
 def test_encoding_and_decoding_an_image_with_few_steps_of_second_order():

@@ -15,7 +15,9 @@ def test_level_zero_is_clean_and_variance_is_preserved(kind):
     schedule = Schedule(kind, 1000)
     assert len(schedule.signal) == len(schedule.sigma) == len(schedule.beta) == 1001
     assert (schedule.signal[0], schedule.sigma[0], schedule.beta[0]) == (1, 0, 0)
-    assert torch.allclose(schedule.signal**2 + schedule.sigma**2, torch.ones(1001, dtype=torch.float64))
+    assert torch.allclose(
+        schedule.signal**2 + schedule.sigma**2, torch.ones(1001, dtype=torch.float64)
+    )
     assert (schedule.sigma.diff() > 0).all()
 
 

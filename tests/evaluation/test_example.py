@@ -26,33 +26,52 @@ from pseudohealthy.workflows.train import train
 
 
 @pytest.fixture(scope="module")
-def compared(tiny_run: Path, tiny, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
+def compared(
+    tiny_run: Path, tiny, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Comparison, Path]:
     folder = tmp_path_factory.mktemp("example")
-    other = tiny("canvas.size=24", "restorer.walk.calls=2", "training.steps=2", "training.validate=2")
+    other = tiny(
+        "canvas.size=24", "restorer.walk.calls=2", "training.steps=2", "training.validate=2"
+    )
     runs = [tiny_run, train(other, pictures, folder / "large", device="cpu").folder]
-    return compare(runs, pictures, folder / "out", device="cpu", resamples=20, batch=3), folder / "out"
+    return compare(
+        runs, pictures, folder / "out", device="cpu", resamples=20, batch=3
+    ), folder / "out"
 
 
-def test_the_case_with_the_largest_reference_is_shown_as_each_run_restored_it(compared, tiny_run, pictures):
+def test_the_case_with_the_largest_reference_is_shown_as_each_run_restored_it(
+    compared, tiny_run, pictures
+):
     result, out = compared
-    sizes = {path.stem: int((np.asarray(Image.open(path)) > 0).sum()) for path in (pictures / "masks").iterdir()}
+    sizes = {
+        path.stem: int((np.asarray(Image.open(path)) > 0).sum())
+        for path in (pictures / "masks").iterdir()
+    }
     example = result.examples["blobs"]
     assert sizes[Path(example.case_id).stem] == max(sizes.values())
     assert example.channels == ["image"] and set(example.pictures) == {"tiny", "large"}
-    assert [one.image.shape[-1] for one in example.pictures.values()] == [16, 24], "each on its own canvas"
-    finding = load_run(tiny_run, device="cpu")(pictures / "test" / "bad" / f"{Path(example.case_id).stem}.png")
+    assert [one.image.shape[-1] for one in example.pictures.values()] == [16, 24], (
+        "each on its own canvas"
+    )
+    finding = load_run(tiny_run, device="cpu")(
+        pictures / "test" / "bad" / f"{Path(example.case_id).stem}.png"
+    )
     mine = example.pictures["tiny"]
     assert mine.reference.sum() > 0 and mine.threshold == pytest.approx(finding.threshold)
     assert np.allclose(mine.map, finding.map[0], atol=1e-5), "the very map that was measured"
     stored = json.loads((out / "comparison.json").read_text())["panels"]
     assert stored == [{"data": "blobs", "case": example.case_id, "plane": 0, "why": example.why}]
-    assert (out / "panel.png").is_file() and "One test case by all runs" in (out / "report.html").read_text()
+    assert (out / "panel.png").is_file() and "One test case by all runs" in (
+        out / "report.html"
+    ).read_text()
 
 
 def test_a_named_case_is_shown_and_an_unknown_one_is_refused(tiny_run, pictures, tmp_path):
     name = next(case.case_id for case in load(pictures).split("test") if case.label == 0)
     result = compare([tiny_run], pictures, device="cpu", resamples=20, case=name)
-    assert result.examples["blobs"].case_id == name and result.examples["blobs"].why == "as asked for"
+    assert (
+        result.examples["blobs"].case_id == name and result.examples["blobs"].why == "as asked for"
+    )
     with pytest.raises(Fault, match="did you mean") as caught:
         compare([tiny_run], pictures, tmp_path / "out", device="cpu", case=name + "x")
     assert (caught.value.code, caught.value.exit) == ("CASE", 2) and not (tmp_path / "out").exists()
@@ -61,11 +80,15 @@ def test_a_named_case_is_shown_and_an_unknown_one_is_refused(tiny_run, pictures,
 def reading(name: str, label: int, marked: int, planes: int = 3):
     mask = torch.zeros(planes, 4, 4, dtype=torch.bool)
     mask[1].view(-1)[:marked] = True
-    fitted = SimpleNamespace(planes=torch.zeros(planes, 1, 4, 4), mask=mask, foreground=torch.ones_like(mask))
+    fitted = SimpleNamespace(
+        planes=torch.zeros(planes, 1, 4, 4), mask=mask, foreground=torch.ones_like(mask)
+    )
     return SimpleNamespace(
-        case=Case(name, name, "test", label, f"{name}.png"), truth=mask.numpy(), fitted=fitted,
+        case=Case(name, name, "test", label, f"{name}.png"),
+        truth=mask.numpy(),
+        fitted=fitted,
         scan=SimpleNamespace(voxel_ml=None),
-    )  # fmt: skip
+    )
 
 
 def test_the_best_case_so_far_is_replaced_by_a_better_one_only():
@@ -84,12 +107,16 @@ def test_the_best_case_so_far_is_replaced_by_a_better_one_only():
 @pytest.mark.parametrize(
     "image, count, names",
     [
-        ("|".join(f"a/brats_train_001_{k}_080_w.nii.gz" for k in ("t1", "t1ce", "t2", "flair")), 4, ["t1", "t1ce", "t2", "flair"]),
+        (
+            "|".join(f"a/brats_train_001_{k}_080_w.nii.gz" for k in ("t1", "t1ce", "t2", "flair")),
+            4,
+            ["t1", "t1ce", "t2", "flair"],
+        ),
         ("x/one.png|y/one.png", 2, ["channel 1", "channel 2"]),
         ("rgb.png", 3, ["channel 1", "channel 2", "channel 3"]),
         ("one.png", 1, ["image"]),
     ],
-)  # fmt: skip
+)
 def test_channels_are_called_by_what_tells_their_files_apart(image, count, names):
     assert channel_names(Case("c", "p", "test", 1, image), Canvas(size=8), count) == names
 
@@ -107,7 +134,9 @@ def test_runs_of_different_channels_stand_side_by_side(tmp_path):
         "three": Pictures(three, three, one[0], None, 0.4),
     }
     with Image.open(drawing.draw(example, tmp_path / "panel.png")) as picture:
-        assert picture.height > 1.2 * picture.width, "a row for each of three channels and a map, three columns"
+        assert picture.height > 1.2 * picture.width, (
+            "a row for each of three channels and a map, three columns"
+        )
 
 
 def test_a_map_is_bright_by_its_threshold_and_every_channel_has_a_row(tmp_path):
@@ -125,5 +154,7 @@ def test_a_map_is_bright_by_its_threshold_and_every_channel_has_a_row(tmp_path):
     third = pixels.shape[1] // 3
     assert bright[:, third : 2 * third].sum() > 300 and not bright[:, 2 * third + 20 :].any()
     assert pixels.shape[0] > 1.4 * pixels.shape[1], "four channels and a map, three columns"
-    assert drawing.top(Pictures(plane, plane, square, None, 0.0)) == pytest.approx(np.quantile(square, 0.998))
+    assert drawing.top(Pictures(plane, plane, square, None, 0.0)) == pytest.approx(
+        np.quantile(square, 0.998)
+    )
     assert plots.SKY == drawing.REFERENCE

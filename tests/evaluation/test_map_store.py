@@ -19,7 +19,10 @@ def test_every_array_comes_back_as_it_was_and_cannot_be_changed():
     rng, spool = np.random.default_rng(0), Spool(in_memory=100, block=4096)
     given = [rng.normal(size=n).astype(np.float32) for n in (20, 7, 0, 900, 33, 5000, 1)]
     kept = [spool.keep(values.copy()) for values in given]
-    assert all(np.array_equal(one, other) and one.dtype == other.dtype for one, other in zip(kept, given, strict=True))
+    assert all(
+        np.array_equal(one, other) and one.dtype == other.dtype
+        for one, other in zip(kept, given, strict=True)
+    )
     assert isinstance(kept[0].base, type(None)) and kept[3].base is not None, (
         "the first in memory, later ones in a file"
     )
@@ -42,7 +45,9 @@ def test_a_figure_does_not_depend_on_where_maps_are(tiny_run, pictures, monkeypa
     monkeypatch.setattr(measure, "Spool", Small)
     outside = evaluate(tiny_run, pictures, device="cpu")
     assert spooled[0].open is not None
-    assert [record.as_dict() for record in inside.records] == [record.as_dict() for record in outside.records]
+    assert [record.as_dict() for record in inside.records] == [
+        record.as_dict() for record in outside.records
+    ]
     assert not list(tmp_path.iterdir())
 
 

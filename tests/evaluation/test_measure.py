@@ -27,25 +27,46 @@ pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
 
 
 @pytest.fixture(scope="module")
-def measured(tiny_run: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
+def measured(
+    tiny_run: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Evaluation, Path]:
     out = tmp_path_factory.mktemp("evaluation") / "out"
     return evaluate(tiny_run, pictures, out, device="cpu"), out
 
 
 def value(result: Evaluation, metric: str, method: str):
-    (record,) = (r for r in result.records if r.metric == metric and r.method == method and r.against is None)
+    (record,) = (
+        r for r in result.records if r.metric == metric and r.method == method and r.against is None
+    )
     return record
 
 
 def test_the_folder_holds_the_files_of_the_contract(measured):
     result, out = measured
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "cases.csv", "roc.png", "precision_recall.png", "scores.png", "report.html",
-    }  # fmt: skip
+        "metrics.json",
+        "cases.csv",
+        "roc.png",
+        "precision_recall.png",
+        "scores.png",
+        "report.html",
+    }
     stored = json.loads((out / "metrics.json").read_text())
     assert len(stored) == len(result.records)
-    wanted = {"metric", "value", "ci95", "unit", "protocol", "threshold_source", "mask", "grid", "postprocessing",
-              "n_patients", "n_cases", "prevalence"}  # fmt: skip
+    wanted = {
+        "metric",
+        "value",
+        "ci95",
+        "unit",
+        "protocol",
+        "threshold_source",
+        "mask",
+        "grid",
+        "postprocessing",
+        "n_patients",
+        "n_cases",
+        "prevalence",
+    }
     assert all(wanted <= record.keys() and np.isfinite(record["value"]) for record in stored)
     assert str(out.parent) not in (out / "report.html").read_text()
 
@@ -57,12 +78,23 @@ def test_every_trivial_control_stands_beside_the_method(measured):
     assert methods == {"ddpm"} | {f"control: {name}" for name in controls}
     for method in methods:
         auroc = value(result, "image_auroc", method)
-        assert 0 <= auroc.value <= 1 and auroc.n_cases == 16 and auroc.n_patients == 16 and auroc.prevalence == 0.5
-    assert value(result, "image_auroc", "control: identity").value == 0.5, "an empty map tells nothing"
-    assert value(result, "image_auroc", "control: bright-area").value == 1.0, "white squares on grey blobs"
+        assert (
+            0 <= auroc.value <= 1
+            and auroc.n_cases == 16
+            and auroc.n_patients == 16
+            and auroc.prevalence == 0.5
+        )
+    assert value(result, "image_auroc", "control: identity").value == 0.5, (
+        "an empty map tells nothing"
+    )
+    assert value(result, "image_auroc", "control: bright-area").value == 1.0, (
+        "white squares on grey blobs"
+    )
 
 
-def test_dice_uses_the_stored_healthy_quantile_and_is_that_of_the_detectors_own_masks(measured, tiny_run, pictures):
+def test_dice_uses_the_stored_healthy_quantile_and_is_that_of_the_detectors_own_masks(
+    measured, tiny_run, pictures
+):
     result, _ = measured
     stored = json.loads((tiny_run / "threshold.json").read_text())
     dice = value(result, "dice_pooled", "ddpm")
@@ -84,14 +116,19 @@ def test_the_rows_are_cases_by_method(measured):
     table = pd.read_csv(out / "cases.csv")
     assert set(table.columns) >= {"case_id", "patient_id", "label", "score", "method"}
     assert (table.groupby("method").size() == 16).all()
-    assert (table[table["method"] == "ddpm"]["label"] == table["case_id"][:16].str.contains("bad").astype(int)).all()
+    assert (
+        table[table["method"] == "ddpm"]["label"]
+        == table["case_id"][:16].str.contains("bad").astype(int)
+    ).all()
 
 
 def test_batch_size_changes_nothing(measured, tiny_run, pictures):
     result, _ = measured
     other = evaluate(tiny_run, pictures, device="cpu", batch=5, controls=False)
     for metric in ("image_auroc", "voxel_auroc_pooled"):
-        assert value(other, metric, "ddpm").value == pytest.approx(value(result, metric, "ddpm").value, abs=2e-3)
+        assert value(other, metric, "ddpm").value == pytest.approx(
+            value(result, metric, "ddpm").value, abs=2e-3
+        )
 
 
 def test_patients_the_run_was_trained_on_are_refused(tiny_run, pictures, tmp_path):
@@ -105,8 +142,12 @@ def test_patients_the_run_was_trained_on_are_refused(tiny_run, pictures, tmp_pat
     assert (caught.value.code, caught.value.exit) == ("LEAK", 2) and not (tmp_path / "out").exists()
     allowed = evaluate(tiny_run, data, device="cpu", controls=False, allow_leak=True)
     assert value(allowed, "image_auroc", "ddpm").n_cases == 17
-    assert any(note.startswith("LEAK: 1 test patient") for note in allowed.notes), "the result itself says so"
-    assert all(r.as_dict()["caveat"].startswith("LEAK: 1 test patient") for r in allowed.records), "and every figure"
+    assert any(note.startswith("LEAK: 1 test patient") for note in allowed.notes), (
+        "the result itself says so"
+    )
+    assert all(r.as_dict()["caveat"].startswith("LEAK: 1 test patient") for r in allowed.records), (
+        "and every figure"
+    )
 
 
 def test_a_case_that_cannot_be_read_is_left_out_and_named(tiny_run, pictures, tmp_path, capsys):
@@ -146,7 +187,10 @@ def test_without_a_stored_threshold_there_is_no_dice_at_one(tiny_run, pictures, 
     shutil.copytree(tiny_run, tmp_path / "run")
     (tmp_path / "run" / "threshold.json").write_text('{"value": null, "controls": {}}')
     result = evaluate(tmp_path / "run", pictures, device="cpu", controls=False)
-    assert not any(r.metric.startswith("dice") and r.threshold_source == "healthy-quantile" for r in result.records)
+    assert not any(
+        r.metric.startswith("dice") and r.threshold_source == "healthy-quantile"
+        for r in result.records
+    )
     assert value(result, "dice_oracle_pooled", "ddpm").threshold_source == "oracle"
 
 
@@ -189,7 +233,10 @@ def test_figures_over_fewer_cases_say_so_on_screen_and_in_the_report(tiny_run, p
     assert said in console.file.getvalue() and "no reference mask" in console.file.getvalue()
     page = (out / "report.html").read_text()
     assert page.count(said) == 2 and "no reference mask" in page
-    stored = {record["metric"]: record["n_cases"] for record in json.loads((out / "metrics.json").read_text())}
+    stored = {
+        record["metric"]: record["n_cases"]
+        for record in json.loads((out / "metrics.json").read_text())
+    }
     assert stored["image_auroc"] == total and stored["voxel_auroc_pooled"] == known
     whole = evaluate(tiny_run, pictures, device="cpu", controls=False)
     assert not whole.unmarked() and not covered(whole.records)

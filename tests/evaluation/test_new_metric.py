@@ -34,7 +34,9 @@ NAME, WORDS = "unrest_mean", "unrest outside (lower is better)"
 def unrest():
     """The whole of what a new metric takes."""
 
-    @register(Metric(NAME, "unrest outside", "case", "unrest", better="lower", shown=("table", "forest")))
+    @register(
+        Metric(NAME, "unrest outside", "case", "unrest", better="lower", shown=("table", "forest"))
+    )
     def measure(frame: Frame, cases: list[CaseResult]) -> None:
         values = np.asarray([float(case.map[~case.truth].mean()) for case in cases])
         frame.mean(NAME, cases, values, prevalence=None)
@@ -79,10 +81,16 @@ def test_evaluate_marks_the_smallest_and_takes_the_difference_to_the_quietest_co
     assert quietest == "control: identity" and len(set(controls.values())) > 1
     stored = {(e["method"], e["metric"]): e for e in json.loads((out / "metrics.json").read_text())}
     difference = stored["ddpm", f"{NAME}_difference"]
-    assert difference["against"] == quietest and difference["p_holm"] is not None and difference["ci95"] is not None
+    assert (
+        difference["against"] == quietest
+        and difference["p_holm"] is not None
+        and difference["ci95"] is not None
+    )
     assert difference["value"] == pytest.approx(values["ddpm"] - values[quietest])
     assert stored["ddpm", NAME]["unit"] == "case", "the unit of the table"
-    assert {method for method, heading in summarise(result.records).best if heading == WORDS} == {quietest}
+    assert {method for method, heading in summarise(result.records).best if heading == WORDS} == {
+        quietest
+    }
 
 
 def test_the_terminal_and_the_report_show_it(evaluated):
@@ -106,14 +114,25 @@ def test_csv_latex_page_and_report_of_a_comparison_have_it_best_at_the_lower_end
     assert {method: float(row[NAME]) for method, row in table.items()} == pytest.approx(values)
     runs = sorted((m for m in values if not m.startswith("control:")), key=values.__getitem__)
     quieter, louder = runs
-    assert table[louder][f"{NAME}_best_run"] == quieter and float(table[louder][f"{NAME}_minus_best_run"]) > 0
+    assert (
+        table[louder][f"{NAME}_best_run"] == quieter
+        and float(table[louder][f"{NAME}_minus_best_run"]) > 0
+    )
     assert table[quieter][f"{NAME}_control"].startswith("control: identity")
     tex = (out / "comparison.tex").read_text().splitlines()
     at = next(line for line in tex if line.startswith("method &")).split(" & ").index(WORDS)
-    bold = [line.split(" & ")[0] for line in tex if line.count(" & ") > at and r"\textbf" in line.split(" & ")[at]]
+    bold = [
+        line.split(" & ")[0]
+        for line in tex
+        if line.count(" & ") > at and r"\textbf" in line.split(" & ")[at]
+    ]
     assert bold and all(name.startswith("control: identity") for name in bold)
-    assert WORDS in (out / "comparison.md").read_text() and WORDS in (out / "report.html").read_text("utf-8")
-    assert any(f"{louder} minus {quieter}, {WORDS}" in note for note in comparison_tables.notes(result))
+    assert WORDS in (out / "comparison.md").read_text() and WORDS in (
+        out / "report.html"
+    ).read_text("utf-8")
+    assert any(
+        f"{louder} minus {quieter}, {WORDS}" in note for note in comparison_tables.notes(result)
+    )
 
 
 def test_the_forest_plot_draws_its_line_at_the_smallest_control(compared, tmp_path, monkeypatch):
@@ -121,20 +140,38 @@ def test_the_forest_plot_draws_its_line_at_the_smallest_control(compared, tmp_pa
 
     lines: list[float] = []
     real = Axes.axvline
-    monkeypatch.setattr(Axes, "axvline", lambda self, x, **more: lines.append(float(x)) or real(self, x, **more))
+    monkeypatch.setattr(
+        Axes, "axvline", lambda self, x, **more: lines.append(float(x)) or real(self, x, **more)
+    )
     ((data, evaluation),) = compared[0].evaluations.items()
     own = [r for r in evaluation.records if r.metric == NAME]
     plots.forest(tmp_path / "forest.png", {data: own})
-    assert lines == [min(value for method, value in plain(own).items() if method.startswith("control:"))]
+    assert lines == [
+        min(value for method, value in plain(own).items() if method.startswith("control:"))
+    ]
 
 
 def test_a_sweep_shows_it_and_chooses_the_smallest(unrest, tiny_run, labelled, tmp_path):
-    result = sweep(tiny_run, labelled, ["map.smooth=0,3"], tmp_path / "out", device="cpu", resamples=20, metric=NAME)
+    result = sweep(
+        tiny_run,
+        labelled,
+        ["map.smooth=0,3"],
+        tmp_path / "out",
+        device="cpu",
+        resamples=20,
+        metric=NAME,
+    )
     values = {place: result.value(place, NAME).value for place in result.records}
     assert len(set(values.values())) == 2 and values[result.best] == min(values.values())
-    (best,) = (row for row in csv.DictReader((tmp_path / "out" / "sweep.csv").open()) if row["best"] == "True")
+    (best,) = (
+        row
+        for row in csv.DictReader((tmp_path / "out" / "sweep.csv").open())
+        if row["best"] == "True"
+    )
     assert float(best[NAME]) == min(values.values())
-    assert NAME in sweep_tables.text(result) and NAME in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert NAME in sweep_tables.text(result) and NAME in (
+        tmp_path / "out" / "report.html"
+    ).read_text("utf-8")
     with pytest.raises(Fault, match=f"'unrest' was not measured here.*{NAME}") as caught:
         sweep(tiny_run, labelled, ["map.smooth=0"], device="cpu", resamples=20, metric="unrest")
     assert "\n" not in str(caught.value) and caught.value.exit == 2
@@ -155,14 +192,29 @@ def test_a_table_of_the_results_page_is_bold_at_the_lower_end(compared, tiny_run
 
 def test_a_count_in_tables_gets_a_difference_without_an_interval(monkeypatch):
     """Of two controls the one that counts less is the rival."""
-    counted = Metric("marked", "", "case", "image", better="lower", resampled=False, shown=("table",),
-                     measure=lambda frame, cases: frame.put("marked", sum(c.score > 1 for c in cases), None, cases, None))  # fmt: skip
+    counted = Metric(
+        "marked",
+        "",
+        "case",
+        "image",
+        better="lower",
+        resampled=False,
+        shown=("table",),
+        measure=lambda frame, cases: frame.put(
+            "marked", sum(c.score > 1 for c in cases), None, cases, None
+        ),
+    )
     monkeypatch.setitem(METRICS, "marked", counted)
     monkeypatch.delitem(METRICS, NAME)
     scores = {"mine": 0, "control: loud": 9, "control: quiet": 3}
-    cases = [CaseResult(f"c{i}", f"p{i}", i % 2, 2.0 if i < count else 0.0, method=method)
-             for method, count in scores.items() for i in range(10)]  # fmt: skip
-    (difference,) = (r for r in strict(cases, resamples=20).records if r.metric == "marked_difference")
+    cases = [
+        CaseResult(f"c{i}", f"p{i}", i % 2, 2.0 if i < count else 0.0, method=method)
+        for method, count in scores.items()
+        for i in range(10)
+    ]
+    (difference,) = (
+        r for r in strict(cases, resamples=20).records if r.metric == "marked_difference"
+    )
     assert (difference.value, difference.against) == (-3, "control: quiet")
     assert difference.ci95 is None and difference.p_value is None and difference.p_holm is None
 

@@ -22,7 +22,17 @@ CONTROL = "control: mean intensity"
 THRESHOLD = Threshold(2.5, "healthy-quantile", {"quantile": 0.99, "n_patients": 9})
 
 
-def cases(method="ddpm", *, gain=2.0, healthy=15, anomalous=15, maps=True, planes=False, seed=0, voxel_ml=0.001):
+def cases(
+    method="ddpm",
+    *,
+    gain=2.0,
+    healthy=15,
+    anomalous=15,
+    maps=True,
+    planes=False,
+    seed=0,
+    voxel_ml=0.001,
+):
     """Each patient has one case; lesion voxels score higher by ``gain``, and so does the case."""
     rng = np.random.default_rng(seed)
     found = []
@@ -32,13 +42,20 @@ def cases(method="ddpm", *, gain=2.0, healthy=15, anomalous=15, maps=True, plane
         scores = (rng.normal(size=400) + gain * truth).astype(np.float32)
         found.append(
             CaseResult(
-                case_id=f"case{number}", patient_id=f"p{number}", label=label, method=method, voxel_ml=voxel_ml,
+                case_id=f"case{number}",
+                patient_id=f"p{number}",
+                label=label,
+                method=method,
+                voxel_ml=voxel_ml,
                 score=float(rng.normal() + gain * label),
                 plane_scores=scores[:10] if planes else None,
-                plane_labels=np.where(np.arange(10) < 9, truth[:10].astype(int), -1) if planes else None,
-                map=scores if maps else None, truth=truth if maps else None,
+                plane_labels=np.where(np.arange(10) < 9, truth[:10].astype(int), -1)
+                if planes
+                else None,
+                map=scores if maps else None,
+                truth=truth if maps else None,
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -57,10 +74,15 @@ def test_ranking_metrics_equal_scikit_learn(both):
     mine, found = [case for case in given if case.method == "ddpm"], by_metric(evaluation)
     labels, scores = [case.label for case in mine], [case.score for case in mine]
     assert found["image_auroc"].value == pytest.approx(roc_auc_score(labels, scores))
-    assert found["image_average_precision"].value == pytest.approx(average_precision_score(labels, scores))
-    truth, voxels = np.concatenate([case.truth for case in mine]), np.concatenate([case.map for case in mine])
+    assert found["image_average_precision"].value == pytest.approx(
+        average_precision_score(labels, scores)
+    )
+    truth = np.concatenate([case.truth for case in mine])
+    voxels = np.concatenate([case.map for case in mine])
     assert found["voxel_auroc_pooled"].value == pytest.approx(roc_auc_score(truth, voxels))
-    assert found["voxel_average_precision_pooled"].value == pytest.approx(average_precision_score(truth, voxels))
+    assert found["voxel_average_precision_pooled"].value == pytest.approx(
+        average_precision_score(truth, voxels)
+    )
     keep = np.concatenate([case.plane_labels for case in mine]) >= 0
     plane_labels = np.concatenate([case.plane_labels for case in mine])[keep]
     plane_scores = np.concatenate([case.plane_scores for case in mine])[keep]
@@ -71,7 +93,8 @@ def test_dice_equals_brute_force_pooled_and_per_case(both):
     given, evaluation = both
     mine, found = [case for case in given if case.method == "ddpm"], by_metric(evaluation)
     tp = [np.sum((case.map > 2.5) & case.truth) for case in mine]
-    called, reference = [np.sum(case.map > 2.5) for case in mine], [case.truth.sum() for case in mine]
+    called = [np.sum(case.map > 2.5) for case in mine]
+    reference = [case.truth.sum() for case in mine]
     per_case = [2 * t / (c + r) for t, c, r in zip(tp, called, reference, strict=True) if r]
     assert found["dice_pooled"].value == pytest.approx(2 * sum(tp) / (sum(called) + sum(reference)))
     assert found["dice_per_case_mean"].value == pytest.approx(np.mean(per_case))
@@ -86,7 +109,10 @@ def test_dice_equals_brute_force_pooled_and_per_case(both):
 def test_the_oracle_is_named_and_is_an_upper_bound(both):
     found = by_metric(both[1])
     assert found["dice_oracle_pooled"].threshold_source == "oracle"
-    assert found["dice_pooled"].threshold_source == "healthy-quantile" and found["dice_pooled"].threshold == 2.5
+    assert (
+        found["dice_pooled"].threshold_source == "healthy-quantile"
+        and found["dice_pooled"].threshold == 2.5
+    )
     assert found["dice_oracle_pooled"].value >= found["dice_pooled"].value
 
 
@@ -101,7 +127,11 @@ def test_every_record_says_what_it_is(both):
 
 
 def test_the_paired_difference_is_taken_from_the_best_control():
-    given = cases() + cases(CONTROL, gain=0.3, maps=False, seed=1) + cases("control: area", gain=0, maps=False, seed=2)
+    given = (
+        cases()
+        + cases(CONTROL, gain=0.3, maps=False, seed=1)
+        + cases("control: area", gain=0, maps=False, seed=2)
+    )
     records = strict(given, thresholds=THRESHOLD, resamples=300).records
     value = {record.method: record.value for record in records if record.metric == "image_auroc"}
     best = max((name for name in value if name != "ddpm"), key=value.get)
@@ -114,7 +144,10 @@ def test_the_paired_difference_is_taken_from_the_best_control():
 def test_a_method_equal_to_its_control_differs_by_exactly_nothing():
     records = strict(cases() + cases(CONTROL), resamples=100).records
     differences = [record for record in records if record.against]
-    assert {record.metric for record in differences} >= {"image_auroc_difference", "voxel_auroc_pooled_difference"}
+    assert {record.metric for record in differences} >= {
+        "image_auroc_difference",
+        "voxel_auroc_pooled_difference",
+    }
     assert all(record.value == 0 and record.ci95 == (0, 0) for record in differences)
 
 
@@ -126,7 +159,9 @@ def test_methods_on_other_cases_are_not_paired():
 
 def test_one_class_leaves_a_note_and_no_nan():
     evaluation = strict(cases(healthy=0), thresholds=THRESHOLD, resamples=50)
-    assert "image_auroc" not in by_metric(evaluation) and "voxel_auroc_pooled" in by_metric(evaluation)
+    assert "image_auroc" not in by_metric(evaluation) and "voxel_auroc_pooled" in by_metric(
+        evaluation
+    )
     assert any("no healthy case" in note for note in evaluation.notes)
     healthy_only = strict(cases(anomalous=0), thresholds=THRESHOLD, resamples=50)
     assert set(by_metric(healthy_only)) == {"n_empty_ref", "false_positive_volume_healthy_mean_ml"}
@@ -190,7 +225,9 @@ def test_the_table_lists_methods_above_controls_and_marks_the_best(both):
     text = console.file.getvalue()
     assert text.index("ddpm") < text.index(CONTROL)
     best = by_metric(evaluation)["image_auroc"].value
-    assert f"{best:.3f}*" in text and "image AP (chance 0.5)" in summarise(evaluation.records).headings
+    assert (
+        f"{best:.3f}*" in text and "image AP (chance 0.5)" in summarise(evaluation.records).headings
+    )
     assert "ddpm minus best control" in text
 
 
@@ -206,11 +243,15 @@ def test_what_is_saved_can_be_read_back_and_is_harmless_in_a_spreadsheet(tmp_pat
     for case in given:
         if case.case_id == "case0":
             case.case_id = "=cmd|' /C calc'!A0"
-    evaluation = strict(given, thresholds=THRESHOLD, score_thresholds=Threshold(1.0, "given"), resamples=50)
+    evaluation = strict(
+        given, thresholds=THRESHOLD, score_thresholds=Threshold(1.0, "given"), resamples=50
+    )
     names = {path.name for path in evaluation_tables.save(evaluation, tmp_path / "out")}
     assert names == {"metrics.json", "cases.csv", "roc.png", "precision_recall.png", "scores.png"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    stored = [Record.from_dict(row) for row in json.loads((tmp_path / "out" / "metrics.json").read_text())]
+    stored = [
+        Record.from_dict(row) for row in json.loads((tmp_path / "out" / "metrics.json").read_text())
+    ]
     assert stored == evaluation.records
     rows = pd.read_csv(tmp_path / "out" / "cases.csv")
     assert len(rows) == 60 and rows.case_id[0].startswith("'=cmd")

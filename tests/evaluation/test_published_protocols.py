@@ -15,7 +15,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.protocols import PROTOCOLS, CaseResult, Setting, find, measure
-from pseudohealthy.evaluation.protocols.boxes import FROC_RATES, froc, healthy_rate_threshold, iou, matched, predicted
+from pseudohealthy.evaluation.protocols.boxes import (
+    FROC_RATES,
+    froc,
+    healthy_rate_threshold,
+    iou,
+    matched,
+    predicted,
+)
 from pseudohealthy.evaluation.records import Box, Place
 from pseudohealthy.maps import volume_filters
 from pseudohealthy.metrics.thresholds import Threshold
@@ -36,19 +43,32 @@ def volume(rng, label, name, method="ddpm", gain=1.5, shape=SHAPE):
     if label:
         y, x = rng.integers(18, 28, 2)
         truth[1 : 1 + max(1, shape[0] - 2), y : y + rng.integers(6, 11), x : x + 6] = True
-    values = ndimage.gaussian_filter(rng.random(shape), (0, 1, 1)).astype(np.float32) + gain * 0.2 * truth
-    values = (values * brain).round(2).astype(np.float32)  # ties, and few thresholds for brute force
+    values = (
+        ndimage.gaussian_filter(rng.random(shape), (0, 1, 1)).astype(np.float32)
+        + gain * 0.2 * truth
+    )
+    # ties, and few thresholds for brute force.
+    values = (values * brain).round(2).astype(np.float32)
     where = brain | truth
     return CaseResult(
-        name, name, label, float(values.mean()), map=values[where], truth=truth[where], method=method,
-        place=Place(where, brain), voxel_ml=0.001,
-    )  # fmt: skip
+        name,
+        name,
+        label,
+        float(values.mean()),
+        map=values[where],
+        truth=truth[where],
+        method=method,
+        place=Place(where, brain),
+        voxel_ml=0.001,
+    )
 
 
 @pytest.fixture(scope="module")
 def cohort():
     rng = np.random.default_rng(0)
-    return [volume(rng, i % 2, f"c{i}") for i in range(8)], [volume(rng, i % 2, f"v{i}") for i in range(4)]
+    return [volume(rng, i % 2, f"c{i}") for i in range(8)], [
+        volume(rng, i % 2, f"v{i}") for i in range(4)
+    ]
 
 
 def value(evaluation, metric):
@@ -77,10 +97,14 @@ def test_names_are_known_or_refused_with_a_hint():
     assert "did you mean 'behrendt'" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [*PROTOCOLS, *(f"{n}:published" for n, p in PROTOCOLS.items() if p.published)])
+@pytest.mark.parametrize(
+    "name", [*PROTOCOLS, *(f"{n}:published" for n, p in PROTOCOLS.items() if p.published)]
+)
 def test_every_protocol_says_what_it_hides_and_lists_every_case(name, cohort):
     test, validation = cohort
-    result = measure(name, test, replace(SETTING, validation=validation, thresholds=Threshold(0.7, "given")))
+    result = measure(
+        name, test, replace(SETTING, validation=validation, thresholds=Threshold(0.7, "given"))
+    )
     hides = PROTOCOLS[name.split(":")[0]].hides
     assert hides in result.notes[0] and name in result.notes[0]
     for record in result.records:
@@ -99,10 +123,14 @@ def test_wolleb_averages_diseased_slices(name, cohort):
     pairs = list(slices(cohort[0], inside=name == "wolleb"))
     overlaps = [dice(values > threshold_otsu(values), truth) for values, truth in pairs]
     areas = [roc_auc_score(truth, values) for values, truth in pairs]
-    assert value(result, "dice_otsu_per_slice_mean").value == pytest.approx(np.mean(overlaps), abs=1e-3)
+    assert value(result, "dice_otsu_per_slice_mean").value == pytest.approx(
+        np.mean(overlaps), abs=1e-3
+    )
     assert value(result, "voxel_auroc_per_slice_mean").value == pytest.approx(np.mean(areas))
     assert value(result, "dice_otsu_per_slice_mean").n_cases == 4
-    assert any("without a lesion" in note for note in result.notes), "healthy cases are left out, and it says so"
+    assert any("without a lesion" in note for note in result.notes), (
+        "healthy cases are left out, and it says so"
+    )
 
 
 def test_background_flatters_the_published_auroc(cohort):
@@ -120,7 +148,8 @@ def behrendt_by_hand(test, validation, published):
         return ndimage.median_filter(values, 5) * eroded, truth, place.evaluated
 
     scores, labels = (
-        np.concatenate(part) for part in zip(*[(v[w], t[w]) for v, t, w in map(processed, validation)], strict=True)
+        np.concatenate(part)
+        for part in zip(*[(v[w], t[w]) for v, t, w in map(processed, validation)], strict=True)
     )
     candidates = np.unique(scores)
     best = candidates[np.argmax([dice(scores > c, labels) for c in candidates])]
@@ -162,18 +191,25 @@ def test_strict_adds_the_validation_threshold(cohort):
     test, validation = cohort
     setting = replace(SETTING, validation=validation, thresholds=Threshold(0.7, "healthy-quantile"))
     result = measure("strict", test, setting)
-    scores, labels = (np.concatenate(part) for part in zip(*(case.pair for case in validation), strict=True))
+    scores, labels = (
+        np.concatenate(part) for part in zip(*(case.pair for case in validation), strict=True)
+    )
     record = value(result, "dice_validation_pooled")
     best = max(dice(scores > c, labels) for c in np.unique(scores))
     assert dice(scores > record.threshold, labels) == pytest.approx(best)
-    found, truth = (np.concatenate(part) for part in zip(*(case.pair for case in test), strict=True))
+    found, truth = (
+        np.concatenate(part) for part in zip(*(case.pair for case in test), strict=True)
+    )
     assert record.value == pytest.approx(dice(found > record.threshold, truth))
     each = [case.pair for case in test if case.label]
     otsu = [dice(values > threshold_otsu(values), truth) for values, truth in each]
     oracle = [max(dice(values >= c, truth) for c in np.unique(values)) for values, truth in each]
     assert value(result, "dice_otsu_per_case_mean").value == pytest.approx(np.mean(otsu), abs=2e-3)
     assert value(result, "dice_oracle_per_case_mean").value == pytest.approx(np.mean(oracle))
-    assert value(result, "lesion_detection_rate").n_cases == 4 and 0 < value(result, "voxel_aupro_30").value <= 1
+    assert (
+        value(result, "lesion_detection_rate").n_cases == 4
+        and 0 < value(result, "voxel_aupro_30").value <= 1
+    )
     assert value(result, "false_positive_regions_per_case").value > 0
 
 
@@ -188,14 +224,18 @@ def test_thor_pools_lesion_slices_by_size(cohort):
     assert precision == pytest.approx(average_precision_score(truth, values))
     pixels = np.array([t.sum() for _, t in pairs])
     raw = measure("thor:published", cohort[0], SETTING)
-    values, truth = (np.concatenate(part) for part in zip(*slices(cohort[0], inside=False), strict=True))
+    values, truth = (
+        np.concatenate(part) for part in zip(*slices(cohort[0], inside=False), strict=True)
+    )
     tried = max(dice(values > np.float32(c), truth) for c in np.linspace(0, 1, 101))
     assert value(raw, "dice_oracle_pooled").value == pytest.approx(tried)
     assert {r.metric for r in raw.records if r.metric.startswith("dice")} == {
         "dice_oracle_pooled",
         "dice_oracle_pooled_small",
     }
-    assert pixels.max() <= 71 < pixels.max() * 128**2 / 2500, "50 x 50 pixels show a larger share of the lesion"
+    assert pixels.max() <= 71 < pixels.max() * 128**2 / 2500, (
+        "50 x 50 pixels show a larger share of the lesion"
+    )
     assert "dice_oracle_pooled_medium" in {r.metric for r in result.records}
 
 
@@ -207,9 +247,16 @@ def picture(rng, number, boxes, method="ddpm"):
         values[30:33, 2:5] = 0.6  # imagined
     everywhere = np.ones((1, 40, 40), bool)
     return CaseResult(
-        f"c{number}", f"p{number}", int(bool(boxes)), float(values.max()), map=values.ravel(), method=method,
-        place=Place(everywhere, everywhere), boxes=tuple(boxes), truth=None if boxes else np.zeros(1600, bool),
-    )  # fmt: skip
+        f"c{number}",
+        f"p{number}",
+        int(bool(boxes)),
+        float(values.max()),
+        map=values.ravel(),
+        method=method,
+        place=Place(everywhere, everywhere),
+        boxes=tuple(boxes),
+        truth=None if boxes else np.zeros(1600, bool),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +283,9 @@ def test_froc_equals_a_loop_over_thresholds():
     scores, hits, patient = rng.random(60).round(1), rng.random(60) < 0.4, rng.integers(0, 9, 60)
     annotated, images = np.bincount(patient, hits, 9) + 1, np.full(9, 2.0)
     weight = rng.integers(0, 3, (5, 9)).astype(float)
-    for row, got in zip(weight, froc(scores, hits, patient, annotated, images, weight), strict=True):
+    for row, got in zip(
+        weight, froc(scores, hits, patient, annotated, images, weight), strict=True
+    ):
         drawn, reached = row[patient], []
         for rate in FROC_RATES:
             most = 0.0
@@ -245,18 +294,26 @@ def test_froc_equals_a_loop_over_thresholds():
                 if (drawn * ~hits)[chosen].sum() <= rate * (row @ images):
                     most = max(most, (drawn * hits)[chosen].sum())
             reached.append(most / (row @ annotated))
-        assert got >= np.mean(reached) - 1e-12  # within a tie, misses pass first but hits may still follow a full quota
+        # Within a tie, misses pass first but hits may still follow a full quota.
+        assert got >= np.mean(reached) - 1e-12
         assert got == pytest.approx(np.mean(reached), abs=0.1)
 
 
 def test_overlap_of_boxes_and_one_hit_a_box():
     one, other = Box(0, 0, 10, 10), Box(5, 0, 15, 10)
-    assert iou(one, other) == pytest.approx(1 / 3) and iou(one, one) == 1 and iou(one, Box(20, 20, 30, 30)) == 0
+    assert (
+        iou(one, other) == pytest.approx(1 / 3)
+        and iou(one, one) == 1
+        and iou(one, Box(20, 20, 30, 30)) == 0
+    )
     assert matched([(one, 0.9), (one, 0.8)], [one], 0.5).tolist() == [True, False]
     values = np.zeros((12, 12))
     values[2:4, 3:8], values[9, 9] = 0.5, 0.7
     assert predicted(values, 0.1) == [(Box(9, 9, 10, 10), 0.7), (Box(3, 2, 8, 4), 0.5)]
-    assert Box.parse("1 2 3.5 4 foreign body; 5 6 7 8") == (Box(1, 2, 3.5, 4, "foreign body"), Box(5, 6, 7, 8))
+    assert Box.parse("1 2 3.5 4 foreign body; 5 6 7 8") == (
+        Box(1, 2, 3.5, 4, "foreign body"),
+        Box(5, 6, 7, 8),
+    )
     for wrong in ("1 2 3", "3 2 1 4 x", "a b c d"):
         with pytest.raises(Fault, match="BOXES"):
             Box.parse(wrong)
@@ -269,7 +326,10 @@ def test_the_wrist_rule_takes_its_threshold_from_healthy_validation(radiographs)
     record = value(result, "box_recall_covered")
     maps = [case.map for case in healthy]
     assert record.threshold == healthy_rate_threshold(maps).value
-    assert np.mean(maps) < record.threshold and np.mean(np.concatenate(maps) > record.threshold) <= 0.05
+    assert (
+        np.mean(maps) < record.threshold
+        and np.mean(np.concatenate(maps) > record.threshold) <= 0.05
+    )
     assert record.value == pytest.approx(6 / 7) and record.unit == "box"
     assert value(result, "box_f1_covered").value <= record.value
     walked = measure("thor-wrist:published", radiographs, SETTING)
@@ -285,28 +345,54 @@ def by_class():
     for method in ("ddpm", "control: intensity", "control: nothing"):
         for number, names in enumerate(kinds, 1):
             boxes = [Box(4 + 14 * k, 6, 12 + 14 * k, 18, name) for k, name in enumerate(names)]
-            case = picture(rng, number, boxes if method != "control: nothing" else [], method=method)
-            found.append(replace(case, boxes=tuple(boxes), label=int(bool(boxes)), truth=None if boxes else case.truth))
+            case = picture(
+                rng, number, boxes if method != "control: nothing" else [], method=method
+            )
+            found.append(
+                replace(
+                    case,
+                    boxes=tuple(boxes),
+                    label=int(bool(boxes)),
+                    truth=None if boxes else case.truth,
+                )
+            )
         lost = Box(20, 20, 30, 30, "metal")
-        found.append(replace(picture(rng, 7, [], method=method), boxes=(lost,), label=1, truth=None))
+        found.append(
+            replace(picture(rng, 7, [], method=method), boxes=(lost,), label=1, truth=None)
+        )
     return measure("thor-wrist", found, SETTING)
 
 
 def test_recall_and_f1_of_each_class_stand_beside_the_pooled_ones(by_class):
     expected = {"fracture": (3, 1.0), "metal": (2, 0.5), "my class": (1, 1.0)}
     found = {
-        kind: (value(by_class, f"n_boxes.{kind}").value, value(by_class, f"box_recall_covered.{kind}").value)
+        kind: (
+            value(by_class, f"n_boxes.{kind}").value,
+            value(by_class, f"box_recall_covered.{kind}").value,
+        )
         for kind in expected
     }
     assert found == {kind: pytest.approx(pair) for kind, pair in expected.items()}
     for metric in ("box_recall_covered", "box_f1_covered"):
-        pooled = sum(number * value(by_class, f"{metric}.{kind}").value for kind, (number, _) in expected.items()) / 6
+        pooled = (
+            sum(
+                number * value(by_class, f"{metric}.{kind}").value
+                for kind, (number, _) in expected.items()
+            )
+            / 6
+        )
         assert value(by_class, metric).value == pytest.approx(pooled)
     metal = value(by_class, "box_f1_covered.metal")
-    assert (metal.n_cases, metal.n_patients, metal.unit) == (2, 2, "box") and metal.prevalence == pytest.approx(2 / 7)
+    assert (metal.n_cases, metal.n_patients, metal.unit) == (
+        2,
+        2,
+        "box",
+    ) and metal.prevalence == pytest.approx(2 / 7)
     assert metal.threshold == value(by_class, "box_recall_covered").threshold
     differences = {record.metric for record in by_class.records if record.against}
-    assert "box_recall_covered_difference" in differences and not any("." in metric for metric in differences)
+    assert "box_recall_covered_difference" in differences and not any(
+        "." in metric for metric in differences
+    )
 
 
 def test_classes_are_in_table_json_csv_and_page(by_class, tmp_path):
@@ -345,15 +431,22 @@ def test_the_forest_plot_has_panels_for_every_class(by_class, tmp_path, monkeypa
     titles = [title for axes in drawn[0].axes if (title := axes.get_title())]
     assert (
         len(titles) == 8
-        and [sum(name in title for title in titles) for name in ("Frac.", "metal", "my class")] == [2] * 3
+        and [sum(name in title for title in titles) for name in ("Frac.", "metal", "my class")]
+        == [2] * 3
     )
 
 
 def test_figures_without_classes_have_no_table_of_classes(tmp_path):
     rng = np.random.default_rng(9)
-    result = measure("thor-wrist", [picture(rng, n, [Box(5, 6, 15, 18)] if n % 2 else []) for n in range(6)], SETTING)
+    result = measure(
+        "thor-wrist",
+        [picture(rng, n, [Box(5, 6, 15, 18)] if n % 2 else []) for n in range(6)],
+        SETTING,
+    )
     evaluation_tables.save(result, tmp_path)
-    assert value(result, "box_recall_covered").value == 1 and not (tmp_path / "classes.csv").exists()
+    assert (
+        value(result, "box_recall_covered").value == 1 and not (tmp_path / "classes.csv").exists()
+    )
     assert "by class" not in evaluation_report(tmp_path, result, {}).read_text()
 
 
@@ -375,17 +468,31 @@ def test_ct_ranks_slices_beside_a_ruler():
         facts = {"tissue-area": rng.random(5) + labels}
         cases.append(
             CaseResult(
-                f"c{n}", f"p{n}", int(n > 3), scores.max(), scores, labels.astype(int), method="ddpm", facts=facts
+                f"c{n}",
+                f"p{n}",
+                int(n > 3),
+                scores.max(),
+                scores,
+                labels.astype(int),
+                method="ddpm",
+                facts=facts,
             )
         )
     result = measure("ct", cases, SETTING)
     labels, scores = (
-        np.concatenate([getattr(case, name) for case in cases]) for name in ("plane_labels", "plane_scores")
+        np.concatenate([getattr(case, name) for case in cases])
+        for name in ("plane_labels", "plane_scores")
     )
     record = value(result, "plane_auroc")
     assert record.value == pytest.approx(roc_auc_score(labels, scores)) and record.n_patients == 10
-    (ruler,) = (r for r in result.records if r.metric == "plane_auroc" and r.method == "control: tissue-area")
+    (ruler,) = (
+        r
+        for r in result.records
+        if r.metric == "plane_auroc" and r.method == "control: tissue-area"
+    )
     areas = np.concatenate([case.facts["tissue-area"] for case in cases])
     assert ruler.value == pytest.approx(roc_auc_score(labels, areas))
     (difference,) = (r for r in result.records if r.metric == "plane_auroc_difference")
-    assert difference.against == "control: tissue-area" and difference.p_holm >= difference.p_value > 0
+    assert (
+        difference.against == "control: tissue-area" and difference.p_holm >= difference.p_value > 0
+    )

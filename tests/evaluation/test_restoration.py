@@ -30,7 +30,13 @@ def pairs(tmp_path):
         Image.fromarray(healthy).save(tmp_path / f"{number}.png")
         image = np.where(mask[0], 255, healthy).astype(np.float32)
         case = Case(
-            f"c{number}", f"p{number % 3}", "test", ANOMALOUS, "", root=tmp_path, extra={"twin": f"{number}.png"}
+            f"c{number}",
+            f"p{number % 3}",
+            "test",
+            ANOMALOUS,
+            "",
+            root=tmp_path,
+            extra={"twin": f"{number}.png"},
         )
         truth = CANVAS.fit(Scan.from_array(healthy)).planes
         found.append((case, CANVAS.fit(Scan.from_array(image), mask=mask), truth))
@@ -49,7 +55,9 @@ def test_an_exact_twin_is_exact_in_every_measure(pairs):
     assert found["twin_mae_inside"].value == found["twin_mae_outside"].value == 0
     assert found["twin_ssim"].value == pytest.approx(1) and found["twin_psnr"].value == HIGHEST_PSNR
     assert found["twin_perceptual"].value == pytest.approx(0, abs=1e-6)
-    assert "LPIPS" in found["twin_perceptual"].postprocessing, "which distance it was is part of the record"
+    assert "LPIPS" in found["twin_perceptual"].postprocessing, (
+        "which distance it was is part of the record"
+    )
     assert "l1_ratio" not in found, "nothing changed outside: no ratio"
     assert found["twin_ssim"].n_patients == 3 and found["twin_ssim"].n_cases == 4
 
@@ -73,7 +81,9 @@ def test_the_l1_ratio_is_residual_in_the_lesion_over_the_rest(pairs):
         return fitted.planes - 0.1 - 0.3 * fitted.mask[:, None]
 
     found = records(pairs, "ddpm", dimmer)["l1_ratio"]
-    assert found.value == pytest.approx(4, abs=1e-4) and found.ci95 == pytest.approx((4, 4), abs=1e-4)
+    assert found.value == pytest.approx(4, abs=1e-4) and found.ci95 == pytest.approx(
+        (4, 4), abs=1e-4
+    )
     assert any("4.00 times" in line for line in sentences([found]))
     blur = records(pairs, "ddpm", lambda fitted, truth: fitted.planes - 0.1)["l1_ratio"]
     assert blur.value == pytest.approx(1, abs=1e-4)

@@ -41,21 +41,38 @@ def heads(tmp_path):
         volume, mask, affine = head(rng, shape=(6, 40, 40), lesion=0.25)
         nifti(tmp_path / f"{name}.nii.gz", volume, affine)
         nifti(tmp_path / f"{name}-mask.nii.gz", mask.astype(np.uint8), affine)
-        rows.append({"case_id": name, "patient_id": name, "split": split, "label": 1, "image": f"{name}.nii.gz"})
+        rows.append(
+            {
+                "case_id": name,
+                "patient_id": name,
+                "split": split,
+                "label": 1,
+                "image": f"{name}.nii.gz",
+            }
+        )
         rows[-1] |= {"mask": f"{name}-mask.nii.gz"}
     return tmp_path, rows
 
 
 @pytest.mark.parametrize("name", ["wolleb", "behrendt", "behrendt:published", "thor"])
-def test_every_volume_protocol_runs_from_a_manifest_and_is_named_in_its_records(name, ct_run, heads, tmp_path):
+def test_every_volume_protocol_runs_from_a_manifest_and_is_named_in_its_records(
+    name, ct_run, heads, tmp_path
+):
     folder, rows = heads
     result = evaluate(
-        ct_run, manifest(folder, rows), tmp_path / "out", protocol=name, device="cpu", controls=name == "behrendt"
+        ct_run,
+        manifest(folder, rows),
+        tmp_path / "out",
+        protocol=name,
+        device="cpu",
+        controls=name == "behrendt",
     )
     stored = json.loads((tmp_path / "out" / "metrics.json").read_text())
     ours = [record for record in stored if not record["metric"].startswith(("l1_", "twin_"))]
     assert ours and all(record["protocol"].split(" (")[0] == name for record in ours)
-    assert (tmp_path / "out" / "report.html").is_file() and result.notes[0].startswith(f"protocol {name}: ")
+    assert (tmp_path / "out" / "report.html").is_file() and result.notes[0].startswith(
+        f"protocol {name}: "
+    )
     if name == "behrendt":
         bright = value(result, "dice_validation_per_case_mean", "control: intensity")
         assert bright.threshold_source == "validation" and bright.n_cases == 2
@@ -68,9 +85,8 @@ def test_plane_labels_give_plane_figures_without_masks(ct_run, heads):
         row["mask"], row["plane_labels"] = "", labels[row["case_id"]]
     result = evaluate(ct_run, manifest(folder, rows), protocol="ct", device="cpu")
     found = value(result, "plane_auroc", "control: intensity")
-    assert (
-        found.prevalence == pytest.approx(3 / 9) and found.n_patients == 2
-    )  # of 11 labels, 2 of planes above the head
+    # Of 11 labels, 2 of planes above the head.
+    assert found.prevalence == pytest.approx(3 / 9) and found.n_patients == 2
     assert value(result, "n_planes_without_foreground", "control: intensity").value == 2
     assert value(result, "plane_auroc", "control: tissue-area").unit == "plane"
     assert value(result, "plane_auroc", "control: blood-area").value > 0
@@ -92,7 +108,10 @@ def test_ignored_labels_leave_the_evaluation(ct_run, heads):
             nifti(folder / row["mask"], labels, affine)
         result = evaluate(ct_run, manifest(folder, rows), device="cpu", controls=False)
         row = result.rows[0]
-        evaluated[ignore] = (row["reference_voxels"], value(result, "voxel_auroc_pooled", "identity").prevalence)
+        evaluated[ignore] = (
+            row["reference_voxels"],
+            value(result, "voxel_auroc_pooled", "identity").prevalence,
+        )
     assert evaluated[""][0] == evaluated["2"][0] + 4
     voxels = [count / prevalence * 2 for count, prevalence in evaluated.values()]
     assert round(voxels[0] - voxels[1]) == 8, "not healthy either: gone"
@@ -103,7 +122,13 @@ def test_boxes_of_a_manifest_are_found_in_pictures(tiny_run, pictures, tmp_path)
     for case in load(pictures).split("test"):
         picture = np.asarray(Image.open(case.root / case.image))
         Image.fromarray(picture).save(tmp_path / f"{case.case_id}.png")
-        row = {"case_id": case.case_id, "patient_id": case.case_id, "split": "test", "label": case.label, "boxes": ""}
+        row = {
+            "case_id": case.case_id,
+            "patient_id": case.case_id,
+            "split": "test",
+            "label": case.label,
+            "boxes": "",
+        }
         if case.mask:
             y, x = np.nonzero(np.asarray(Image.open(case.root / case.mask)))
             row["boxes"] = f"{x.min()} {y.min()} {x.max() + 1} {y.max() + 1} square"

@@ -33,7 +33,13 @@ STORED = Path(__file__).parent / "figures.json"
 def data(root: Path) -> Path:
     """Blobs, some with a white square of less contrast than usual, so that no method is perfect."""
     rng = np.random.default_rng(5)
-    for place, count in (("train/good", 12), ("val/good", 5), ("val/bad", 4), ("test/good", 6), ("test/bad", 6)):
+    for place, count in (
+        ("train/good", 12),
+        ("val/good", 5),
+        ("val/bad", 4),
+        ("test/good", 6),
+        ("test/bad", 6),
+    ):
         (root / place).mkdir(parents=True)
         for number in range(count):
             image, mask = picture(rng, bright=place.endswith("bad"))
@@ -47,7 +53,9 @@ def data(root: Path) -> Path:
 
 
 def trained(name: str, images: Path, folder: Path, *settings: str) -> Path:
-    recipe = small_recipe(name).set(["canvas.normalise=range", "canvas.value_range=[0, 255]", *settings])
+    recipe = small_recipe(name).set(
+        ["canvas.normalise=range", "canvas.value_range=[0, 255]", *settings]
+    )
     return train(recipe, images, folder, device="cpu").folder
 
 
@@ -64,23 +72,43 @@ def figures(root: Path) -> dict[str, dict[str, list[float]]]:
     compared = compare([mean, score], images, resamples=100, **again)
     (ours,), (best,) = compared.evaluations.values(), compared.against_best.values()
     swept = sweep(
-        mean, images, ["map.smooth=0,2", "map.kind=absolute,positive"], resamples=100, allow_leak=True, **again
+        mean,
+        images,
+        ["map.smooth=0,2", "map.kind=absolute,positive"],
+        resamples=100,
+        allow_leak=True,
+        **again,
     )
     weights = bootstrap.weights
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "weights", lambda patients, n=100, *more: weights(patients, min(n, 100), *more))
-        evaluated = {name: evaluate(mean, images, protocol=name, **again).records for name in ("strict", "behrendt")}
+        patch.setattr(
+            bootstrap,
+            "weights",
+            lambda patients, n=100, *more: weights(patients, min(n, 100), *more),
+        )
+        evaluated = {
+            name: evaluate(mean, images, protocol=name, **again).records
+            for name in ("strict", "behrendt")
+        }
     measured = {
         **evaluated,
         "compare": ours.records,
         "compare, to the best run": best,
-        **{f"sweep {'; '.join(swept.settings(place))}": group for place, group in swept.records.items()},
+        **{
+            f"sweep {'; '.join(swept.settings(place))}": group
+            for place, group in swept.records.items()
+        },
     }
     return {
-        what: {f"{r.method}: {r.metric}": [round(float(number), 6) for number in (r.value, *(r.ci95 or ()))]
-               for r in group if not r.is_control or "z-score" in r.method}
+        what: {
+            f"{r.method}: {r.metric}": [
+                round(float(number), 6) for number in (r.value, *(r.ci95 or ()))
+            ]
+            for r in group
+            if not r.is_control or "z-score" in r.method
+        }
         for what, group in measured.items()
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.usefixtures("unpainted")
@@ -100,7 +128,9 @@ if __name__ == "__main__":
         measured = figures(Path(folder))
         sys.stdout = stdout
         lines = ",\n".join(
-            f" {json.dumps(what)}: {{\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in group.items()) + "\n }"
+            f" {json.dumps(what)}: {{\n"
+            + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in group.items())
+            + "\n }"
             for what, group in measured.items()
-        )  # fmt: skip
+        )
         print("{\n" + lines + "\n}")

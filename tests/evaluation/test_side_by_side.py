@@ -40,7 +40,18 @@ from pseudohealthy.workflows.train import train
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 CANVAS = Canvas(size=8)
-SMALL = {"name": "conditioned", "diffusion": {"levels": 50, "noise": "gaussian"}, "walk": {"start_levels": [25]}, "encoder": {"layers": [1], "width": 8, "outputs": 16}, "network": {"width": 8, "multipliers": [1, 2], "blocks": 1, "block": {"scale_shift": True, "groups": 4}}}  # fmt: skip
+SMALL = {
+    "name": "conditioned",
+    "diffusion": {"levels": 50, "noise": "gaussian"},
+    "walk": {"start_levels": [25]},
+    "encoder": {"layers": [1], "width": 8, "outputs": 16},
+    "network": {
+        "width": 8,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "block": {"scale_shift": True, "groups": 4},
+    },
+}
 
 
 class Method:
@@ -70,7 +81,9 @@ def fitted(planes: int, lesion: bool, seed: int = 0) -> Fitted:
     return Fitted(images, torch.ones_like(mask), None, mask)  # type: ignore[arg-type]
 
 
-def read(number: int, label: int | None, planes: int = 8, lesion: bool = False, known: bool = True) -> OnCanvases:
+def read(
+    number: int, label: int | None, planes: int = 8, lesion: bool = False, known: bool = True
+) -> OnCanvases:
     one = fitted(planes, lesion, number)
     case = Case(f"c{number}", f"p{number}", "test", label, "x.png", mask="m.png" if lesion else "")
     reading = Reading(case, None, one, one.mask.numpy() if known else None)  # type: ignore[arg-type,union-attr]
@@ -108,35 +121,56 @@ def test_a_copy_keeps_intensities_at_every_contrast_and_a_fixed_twin_only_its_ow
         """Brought back to the contrast it learnt, which the last pixel tells: it is half the range
         then."""
         contrast = torch.log((planes[:, 0, -1, -1] + 1) / 2) / np.log(0.5)
-        return torch.cat([with_contrast(plane[None], 1 / float(c)) for plane, c in zip(planes, contrast, strict=True)])
+        return torch.cat(
+            [
+                with_contrast(plane[None], 1 / float(c))
+                for plane, c in zip(planes, contrast, strict=True)
+            ]
+        )
 
-    rows, kept = intensities({"copy": Method(lambda x: x), "fixed": Method(fixed)}, gathered_of(items))
+    rows, kept = intensities(
+        {"copy": Method(lambda x: x), "fixed": Method(fixed)}, gathered_of(items)
+    )
     assert len(rows) == 2 * 3 * 2 and len(kept) == 12
     by = {(row["planes"], row["contrast"], row["run"]): row for row in rows}
     for (_, contrast, run), row in by.items():
         assert row["n_patients"] == 4 and row["n_planes"] == 8
         if run == "copy" or contrast == 1:
-            assert row["kl"] < 1e-3 and row["l1"] < 1e-6 and ("kl_less_copy" in row) == (run == "fixed")
+            assert (
+                row["kl"] < 1e-3
+                and row["l1"] < 1e-6
+                and ("kl_less_copy" in row) == (run == "fixed")
+            )
         else:
             assert row["kl_low"] > 0 and row["l1_low"] > 0
-            assert row["kl_less_copy"] == pytest.approx(row["kl"], abs=1e-9) and row["kl_less_copy_low"] > 0
+            assert (
+                row["kl_less_copy"] == pytest.approx(row["kl"], abs=1e-9)
+                and row["kl_less_copy_low"] > 0
+            )
     x = torch.cat([p.flatten() for item in items for p in item.fitted.planes[[2, 4]]])
     assert by["without lesion", 2.0, "fixed"]["l1"] == pytest.approx(
         float((((x + 1) / 2) ** 2 - (x + 1) / 2).abs().mean()), rel=0.2
     )
     text = markdown(rows, "data")
     assert (
-        "KL, less copy" in text and "8 planes with lesion of 4 patients" in text and text.count("\n| with lesion") == 6
+        "KL, less copy" in text
+        and "8 planes with lesion of 4 patients" in text
+        and text.count("\n| with lesion") == 6
     )
 
 
 def test_what_happens_in_the_lesion_is_not_counted():
     erased = Method(lambda x: torch.where(x == 1, torch.zeros_like(x), x))
-    rows, _ = intensities({"erased": erased}, gathered_of([read(n, 1, lesion=True) for n in range(2)]))
+    rows, _ = intensities(
+        {"erased": erased}, gathered_of([read(n, 1, lesion=True) for n in range(2)])
+    )
     assert all(row["kl"] == row["l1"] == row["entropy_difference"] == 0 for row in rows)
     everywhere, _ = intensities({"darker": Method(lambda x: x - 0.1)}, gathered_of([read(0, 0)]))
-    assert all(row["l1"] == pytest.approx(0.05, rel=1e-4) and row["kl"] > 0.01 for row in everywhere)
-    assert all(row["kl_low"] is None for row in everywhere)  # one patient says nothing of the spread
+    assert all(
+        row["l1"] == pytest.approx(0.05, rel=1e-4) and row["kl"] > 0.01 for row in everywhere
+    )
+    # One patient says nothing of the spread.
+    assert all(row["kl_low"] is None for row in everywhere)
 
 
 def test_divergence_of_batches_is_that_of_each():
@@ -144,7 +178,7 @@ def test_divergence_of_batches_is_that_of_each():
     assert kl(counts[:, 0], counts[:, 1]) == pytest.approx([float(kl(a, b)) for a, b in counts])
 
 
-# -- the conditioning image --------------------------------------------------------------------------------------
+# -- the conditioning image ------------------------------------------------------------------------
 def conditioned(answer) -> SimpleNamespace:
     """A detector of a conditioned restorer whose vector is the image's mean and whose network is a
     function."""
@@ -152,7 +186,9 @@ def conditioned(answer) -> SimpleNamespace:
     model.model.context = lambda x: x.mean((1, 2, 3))[:, None]  # type: ignore[method-assign]
     model.model.denoiser.network = answer
     made = {"device": torch.device("cpu"), "precision": torch.float32, "batch": 4, "settings": ()}
-    return SimpleNamespace(restorer=model.eval(), canvas=CANVAS, run=SimpleNamespace(seed=0), **made)
+    return SimpleNamespace(
+        restorer=model.eval(), canvas=CANVAS, run=SimpleNamespace(seed=0), **made
+    )
 
 
 class Network(torch.nn.Module):
@@ -171,10 +207,16 @@ def test_a_twin_as_bright_as_the_condition_follows_it_and_another_does_not():
     half, full = swapping.conditioning({"a": conditioned(obeys)}, found)
     assert (half.noise, full.noise) == (0.5, 1.0)
     assert {steps for _, steps in obeys.seen} == {24, 49}
-    assert half.names == [f"contrast {c:g}" for c in CONTRASTS] + ["another patient"] and len(half.twins) == 6
+    assert (
+        half.names == [f"contrast {c:g}" for c in CONTRASTS] + ["another patient"]
+        and len(half.twins) == 6
+    )
     for one in (half, full):
         assert one.row["follows"] == pytest.approx(1, abs=1e-4) and one.row["n_patients"] == 3
-        assert all(row["brightness_twin"] == pytest.approx(row["brightness_condition"], abs=1e-5) for row in one.rows)
+        assert all(
+            row["brightness_twin"] == pytest.approx(row["brightness_condition"], abs=1e-5)
+            for row in one.rows
+        )
         assert one.rows[0]["brightness_condition"] > one.rows[-2]["brightness_condition"]
     deaf = swapping.conditioning({"b": conditioned(Network(lambda x, vector: x))}, found)
     assert all(one.row["follows"] == pytest.approx(0, abs=1e-6) for one in deaf)
@@ -182,7 +224,9 @@ def test_a_twin_as_bright_as_the_condition_follows_it_and_another_does_not():
 
 def test_the_image_is_noised_alike_whatever_it_is_told_of():
     network = Network(lambda x, vector: x)
-    (half, _) = swapping.conditioning({"a": conditioned(network)}, gathered_of([read(n, 0) for n in range(2)]))
+    half, _ = swapping.conditioning(
+        {"a": conditioned(network)}, gathered_of([read(n, 0) for n in range(2)])
+    )
     seen = [x for x, steps in network.seen if steps == 24]
     assert len(seen) == 6 and all(torch.equal(x, seen[0]) for x in seen)
     torch.testing.assert_close(half.noised, seen[0][0, 0])
@@ -194,15 +238,19 @@ def test_without_a_conditioned_run_there_is_no_experiment():
 
 def test_a_run_of_too_many_calls_from_full_noise_is_left_out(tiny_run):
     run = Run.open(tiny_run)
-    assert swapping.at_deepest(Detector(run, device="cpu", threshold=0.0)).restorer.walk.start_levels == (50,)
+    assert swapping.at_deepest(
+        Detector(run, device="cpu", threshold=0.0)
+    ).restorer.walk.start_levels == (50,)
     slow = Detector(run, device="cpu", threshold=0.0, settings=["restorer.walk.draws=100"])
     assert swapping.at_deepest(slow) is None
 
 
-# -- cases -------------------------------------------------------------------------------------------------------
+# -- cases -----------------------------------------------------------------------------------------
 def test_the_mask_of_a_case_is_at_its_best_dice_and_says_oracle():
     item = read(0, 1, lesion=True)
-    ((one,),) = examples({"a": Method(lambda x: torch.where(x == 1, torch.zeros_like(x), x - 0.1))}, [item])
+    ((one,),) = examples(
+        {"a": Method(lambda x: torch.where(x == 1, torch.zeros_like(x), x - 0.1))}, [item]
+    )
     assert one.row["dice_oracle"] == 1 and 0.1 < one.row["threshold_oracle"] < 1
     assert torch.equal(one.mask, one.reference) and one.reference.sum() == 9
     assert one.row["l1"] == pytest.approx(0.05, rel=1e-4)
@@ -211,23 +259,42 @@ def test_the_mask_of_a_case_is_at_its_best_dice_and_says_oracle():
 
 
 def test_shown_cases_have_a_reference_and_are_of_different_patients():
-    cases = [Case(f"c{n}", f"p{n // 2}", "test", n % 4 != 0, "x.png", mask="m.png" if n > 3 else "") for n in range(12)]
+    cases = [
+        Case(f"c{n}", f"p{n // 2}", "test", n % 4 != 0, "x.png", mask="m.png" if n > 3 else "")
+        for n in range(12)
+    ]
     shown = to_show(cases)
-    assert len(shown) == 3 and len({int(name[1:]) // 2 for name in shown}) == 3 and all(int(n[1:]) > 4 for n in shown)
+    assert (
+        len(shown) == 3
+        and len({int(name[1:]) // 2 for name in shown}) == 3
+        and all(int(n[1:]) > 4 for n in shown)
+    )
 
 
 def test_runs_side_by_side_are_written(tiny_run, pictures, tmp_path):
-    recipe = {"canvas": {"size": 16, "normalise": "range", "value_range": [0, 255], "foreground": "all"}}
+    recipe = {
+        "canvas": {"size": 16, "normalise": "range", "value_range": [0, 255], "foreground": "all"}
+    }
     training = {"steps": 2, "batch": 4, "precision": "fp32", "ema": 0.0}
-    run = train(Recipe("told", restorer=SMALL, training=training, **recipe), pictures, tmp_path / "told", device="cpu")
+    run = train(
+        Recipe("told", restorer=SMALL, training=training, **recipe),
+        pictures,
+        tmp_path / "told",
+        device="cpu",
+    )
     out = tmp_path / "out"
-    result = analyse_runs(
-        [run.folder, tiny_run], [pictures], out, device="cpu", limit=6
-    )  # as `compare --analyses` does
+    # As `compare --analyses` does.
+    result = analyse_runs([run.folder, tiny_run], [pictures], out, device="cpu", limit=6)
     assert {path.name for path in out.iterdir()} == {
-        "analyses.json", "analyses.html", "conditioning.png", "examples_oracle.png", "intensities.csv",
-        "intensities.json", "intensities.md", "intensities.png",
-    }  # fmt: skip
+        "analyses.json",
+        "analyses.html",
+        "conditioning.png",
+        "examples_oracle.png",
+        "intensities.csv",
+        "intensities.json",
+        "intensities.md",
+        "intensities.png",
+    }
     stored = json.loads((out / "analyses.json").read_text())
     assert [(one["run"], one["noise"]) for one in stored["conditioning"]] == [
         ("told", 0.5),
@@ -242,11 +309,15 @@ def test_runs_side_by_side_are_written(tiny_run, pictures, tmp_path):
         for e in json.loads((out / "intensities.json").read_text())
         if e["what"] == "blobs, with lesion, contrast 2, tiny"
     ]
-    row = next(r for r in table if (r["planes"], r["contrast"], r["run"]) == ("with lesion", "2.0", "tiny"))
+    row = next(
+        r for r in table if (r["planes"], r["contrast"], r["run"]) == ("with lesion", "2.0", "tiny")
+    )
     assert other["kl"] == [float(row["kl"]), float(row["kl_low"]), float(row["kl_high"])]
     assert other["less"]["l1"][0] == float(row["l1_less_told"])
     assert {row["run"] for row in result["examples_oracle"]} == {"told", "tiny"}
-    height = {name: Image.open(out / f"{name}.png").size[1] for name in ("intensities", "conditioning")}
+    height = {
+        name: Image.open(out / f"{name}.png").size[1] for name in ("intensities", "conditioning")
+    }
     assert height["intensities"] > 500 and height["conditioning"] > 500
     text = (out / "analyses.html").read_text()
     assert "what the vector does" in text and "an oracle" in text and str(tmp_path) not in text

@@ -45,11 +45,20 @@ def swept(tiny_run, labelled, tmp_path_factory) -> tuple[Sweep, Path]:
 
 def test_every_file_is_there_and_can_be_read(swept):
     result, out = swept
-    assert {path.name for path in out.iterdir()} == {"sweep.csv", "sweep.json", "sweep.png", "strip.png", "report.html"}
+    assert {path.name for path in out.iterdir()} == {
+        "sweep.csv",
+        "sweep.json",
+        "sweep.png",
+        "strip.png",
+        "report.html",
+    }
     table = list(csv.DictReader((out / "sweep.csv").open()))
     assert [(row["map.smooth"], row["restorer.walk.start_levels"]) for row in table] == [
-        ("0", "[5]"), ("0", "[15]"), ("2", "[5]"), ("2", "[15]"),
-    ]  # fmt: skip
+        ("0", "[5]"),
+        ("0", "[15]"),
+        ("2", "[5]"),
+        ("2", "[15]"),
+    ]
     assert [row["best"] for row in table].count("True") == 1
     stored = json.loads((out / "sweep.json").read_text())
     assert stored["best"]["settings"] == result.settings(result.best)
@@ -58,16 +67,27 @@ def test_every_file_is_there_and_can_be_read(swept):
 
 
 @pytest.mark.parametrize("smooth", [0, 2])
-def test_a_setting_gives_what_evaluate_gives_for_a_run_with_it(swept, tiny_run, pictures, tmp_path, smooth):
+def test_a_setting_gives_what_evaluate_gives_for_a_run_with_it(
+    swept, tiny_run, pictures, tmp_path, smooth
+):
     result, _ = swept
     shutil.copytree(tiny_run, tmp_path / "run")
-    text = (tmp_path / "run" / "recipe.toml").read_text().replace("smooth = 0.7", f"smooth = {smooth}")
+    text = (
+        (tmp_path / "run" / "recipe.toml").read_text().replace("smooth = 0.7", f"smooth = {smooth}")
+    )
     (tmp_path / "run" / "recipe.toml").write_text(text)
     plain = evaluate(tmp_path / "run", pictures, device="cpu", controls=False)
     place = next(
-        p for p in result.records if result.settings(p) == [f"map.smooth={smooth}", "restorer.walk.start_levels=[15]"]
+        p
+        for p in result.records
+        if result.settings(p) == [f"map.smooth={smooth}", "restorer.walk.start_levels=[15]"]
     )
-    for metric in ("image_auroc", "voxel_auroc_pooled", "voxel_average_precision_pooled", "dice_oracle_pooled"):
+    for metric in (
+        "image_auroc",
+        "voxel_auroc_pooled",
+        "voxel_average_precision_pooled",
+        "dice_oracle_pooled",
+    ):
         wanted = next(r for r in plain.records if r.metric == metric)
         found = result.value(place, metric)
         assert found.value == pytest.approx(wanted.value, abs=1e-6)
@@ -85,7 +105,12 @@ def test_the_depth_of_thor_is_swept_below_its_harmonised_levels(tiny, pictures, 
     """THOR's sensitivity analysis over T, as the page of the method shows it: the list stays as it
     is."""
     recipe = tiny()
-    network = {"width": 8, "multipliers": [1, 2], "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
+    network = {
+        "width": 8,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "block": {"scale_shift": True, "groups": 4},
+    }
     recipe.restorer = {
         "name": "thor",
         "walk": {"calls": 2, "eta": 0.0},
@@ -93,9 +118,20 @@ def test_the_depth_of_thor_is_swept_below_its_harmonised_levels(tiny, pictures, 
         "network": network,
     }
     run = train(recipe, pictures, tmp_path / "run", steps=1, device="cpu")
-    result = sweep(run, labelled, ["restorer.walk.start_levels=100,200,300,350"], device="cpu", limit=4, resamples=20)
+    result = sweep(
+        run,
+        labelled,
+        ["restorer.walk.start_levels=100,200,300,350"],
+        device="cpu",
+        limit=4,
+        resamples=20,
+    )
     assert {result.settings(place)[0]: calls for place, calls in result.network_calls.items()} == {
-        "restorer.walk.start_levels=100": 3, "restorer.walk.start_levels=200": 6, "restorer.walk.start_levels=300": 5, "restorer.walk.start_levels=350": 8}  # fmt: skip
+        "restorer.walk.start_levels=100": 3,
+        "restorer.walk.start_levels=200": 6,
+        "restorer.walk.start_levels=300": 5,
+        "restorer.walk.start_levels=350": 8,
+    }
     words = [next(iter(records)).postprocessing for records in result.records.values()]
     levels = [re.search(r"harmonic mean over levels ?([\d, ]*\d)?", text)[1] for text in words]
     assert levels == ["50", "150, 50", "150, 50", None], "the default list is not spelt out"
@@ -104,7 +140,9 @@ def test_the_depth_of_thor_is_swept_below_its_harmonised_levels(tiny, pictures, 
 
 
 def test_without_anomalies_the_figures_are_of_health_and_it_says_why(tiny_run, pictures, tmp_path):
-    result = sweep(tiny_run, pictures, ["map.smooth=0,3"], tmp_path / "out", device="cpu", resamples=20)
+    result = sweep(
+        tiny_run, pictures, ["map.smooth=0,3"], tmp_path / "out", device="cpu", resamples=20
+    )
     assert result.metric == "healthy_false_positive_share"
     assert any("AUROC needs both labels" in note for note in result.notes)
     values = {p: result.value(p, result.metric).value for p in result.records}
@@ -116,7 +154,10 @@ def test_without_anomalies_the_figures_are_of_health_and_it_says_why(tiny_run, p
 def test_a_choice_on_test_says_so(tiny_run, pictures):
     result = sweep(tiny_run, pictures, ["map.smooth=0,3"], device="cpu", split="test", resamples=20)
     assert any("chosen on test" in note and "oracle" in note for note in result.notes)
-    assert "chosen on test" in sweep_tables.text(result) and "on test" in sweep_tables.text(result).splitlines()[-1]
+    assert (
+        "chosen on test" in sweep_tables.text(result)
+        and "on test" in sweep_tables.text(result).splitlines()[-1]
+    )
 
 
 def test_patients_trained_on_are_refused(tiny_run, pictures, tmp_path):
@@ -156,42 +197,66 @@ def as_wolleb(tiny_run, labelled, tmp_path_factory) -> tuple[Sweep, Path]:
     return sweep(tiny_run, labelled, over, out, device="cpu", protocol="wolleb", resamples=20), out
 
 
-def test_another_protocol_measures_what_evaluate_measures_under_it(as_wolleb, tiny_run, pictures, tmp_path):
+def test_another_protocol_measures_what_evaluate_measures_under_it(
+    as_wolleb, tiny_run, pictures, tmp_path
+):
     result, out = as_wolleb
     assert result.metric == "dice_otsu_per_slice_mean"
     shutil.copytree(tiny_run, tmp_path / "run")
     text = (tmp_path / "run" / "recipe.toml").read_text().replace("smooth = 0.7", "smooth = 2")
     (tmp_path / "run" / "recipe.toml").write_text(text)
     plain = evaluate(tmp_path / "run", pictures, device="cpu", controls=False, protocol="wolleb")
-    place = next(p for p in result.records if result.settings(p) == ["restorer.walk.start_levels=[15]", "map.smooth=2"])
+    place = next(
+        p
+        for p in result.records
+        if result.settings(p) == ["restorer.walk.start_levels=[15]", "map.smooth=2"]
+    )
     for metric in ("dice_otsu_per_slice_mean", "voxel_auroc_per_slice_mean"):
         wanted = next(r for r in plain.records if r.metric == metric)
         assert result.value(place, metric).value == pytest.approx(wanted.value, abs=1e-6)
     assert any("only diseased slices count" in note for note in result.notes)
     row = next(csv.DictReader((out / "sweep.csv").open()))
-    assert {"dice_otsu_per_slice_mean@otsu", "voxel_auroc_per_slice_mean", "healthy_residual_mean"} <= row.keys()
+    assert {
+        "dice_otsu_per_slice_mean@otsu",
+        "voxel_auroc_per_slice_mean",
+        "healthy_residual_mean",
+    } <= row.keys()
     stored = json.loads((out / "sweep.json").read_text())
-    assert stored["made"]["protocol"] == "wolleb" and stored["best"]["metric"] == "dice_otsu_per_slice_mean"
+    assert (
+        stored["made"]["protocol"] == "wolleb"
+        and stored["best"]["metric"] == "dice_otsu_per_slice_mean"
+    )
 
 
-def test_wolleb_is_drawn_as_lines_of_its_two_figures_unless_asked_otherwise(as_wolleb, tmp_path, monkeypatch):
+def test_wolleb_is_drawn_as_lines_of_its_two_figures_unless_asked_otherwise(
+    as_wolleb, tmp_path, monkeypatch
+):
     from pseudohealthy.report import plots
 
     result, _ = as_wolleb
     drawn: list[tuple] = []
     real = plots.sweep
     monkeypatch.setattr(
-        plots, "sweep", lambda p, a, f, t, **k: drawn.append((list(f), k["lines"])) or real(p, a, f, t, **k)
+        plots,
+        "sweep",
+        lambda p, a, f, t, **k: drawn.append((list(f), k["lines"])) or real(p, a, f, t, **k),
     )
     for plot in ("auto", "heat", "lines"):
         sweep_tables.save(replace(result, plot=plot), tmp_path / plot, {})
     names = ["Dice, mean per diseased slice @ otsu", "voxel AUROC, mean per diseased slice"]
     assert drawn == [(names, True), (names, False), (names, True)]
-    assert not replace(result, protocol="strict").lines and replace(result, protocol="strict", plot="lines").lines
+    assert (
+        not replace(result, protocol="strict").lines
+        and replace(result, protocol="strict", plot="lines").lines
+    )
 
 
-def test_a_protocol_without_a_diseased_case_says_so_and_an_unknown_one_is_refused(tiny_run, pictures, tmp_path):
-    result = sweep(tiny_run, pictures, ["map.smooth=0,3"], device="cpu", protocol="wolleb", resamples=20)
+def test_a_protocol_without_a_diseased_case_says_so_and_an_unknown_one_is_refused(
+    tiny_run, pictures, tmp_path
+):
+    result = sweep(
+        tiny_run, pictures, ["map.smooth=0,3"], device="cpu", protocol="wolleb", resamples=20
+    )
     assert result.metric == "healthy_false_positive_share"
     assert any("no val case has what the protocol wolleb measures" in note for note in result.notes)
     with pytest.raises(Fault, match="did you mean 'wolleb'"):
@@ -200,7 +265,9 @@ def test_a_protocol_without_a_diseased_case_says_so_and_an_unknown_one_is_refuse
 
 
 def test_a_threshold_tuned_on_the_measured_cases_is_named(tiny_run, labelled):
-    result = sweep(tiny_run, labelled, ["map.smooth=0,3"], device="cpu", protocol="behrendt", resamples=20)
+    result = sweep(
+        tiny_run, labelled, ["map.smooth=0,3"], device="cpu", protocol="behrendt", resamples=20
+    )
     assert any("which flatters" in note for note in result.notes)
 
 
@@ -209,7 +276,9 @@ def test_a_metric_that_is_not_there_is_refused_after_the_first_settings_and_leav
 ):
     seen = []
     measured = sweeping.measured
-    monkeypatch.setattr("pseudohealthy.workflows.sweep.measured", lambda *given: seen.append(1) or measured(*given))
+    monkeypatch.setattr(
+        "pseudohealthy.workflows.sweep.measured", lambda *given: seen.append(1) or measured(*given)
+    )
     given = {"metric": "dicee", "device": "cpu", "resamples": 10}
     for out in (tmp_path / "deep" / "out", None):
         with pytest.raises(Fault, match="'dicee' was not measured here"):
@@ -223,7 +292,9 @@ def test_a_metric_that_is_not_there_is_refused_after_the_first_settings_and_leav
 
 
 def test_values_are_toml_and_bare_words_are_text():
-    assert parsed(["map.smooth=0, 1.5", "map.kind=absolute,positive", "restorer.walk.start_levels=[5],[5, 9]"]) == [
+    assert parsed(
+        ["map.smooth=0, 1.5", "map.kind=absolute,positive", "restorer.walk.start_levels=[5],[5, 9]"]
+    ) == [
         ("map.smooth", ["0", "1.5"]),
         ("map.kind", ['"absolute"', '"positive"']),
         ("restorer.walk.start_levels", ["[5]", "[5, 9]"]),
@@ -233,7 +304,14 @@ def test_values_are_toml_and_bare_words_are_text():
 def test_three_axes_fill_the_grid(tiny_run, labelled, tmp_path):
     over = ["map.smooth=0,2", "map.erode=0,1", "map.kind=absolute"]
     result = sweep(
-        tiny_run, labelled, over, tmp_path / "out", device="cpu", metric="image_auroc", limit=8, resamples=20
+        tiny_run,
+        labelled,
+        over,
+        tmp_path / "out",
+        device="cpu",
+        metric="image_auroc",
+        limit=8,
+        resamples=20,
     )
     assert len(result.records) == 4 and (tmp_path / "out" / "sweep.png").is_file()
     assert np.isfinite([result.value(p, "image_auroc").value for p in result.records]).all()
@@ -246,6 +324,10 @@ def test_cases_and_weights_are_read_once_for_all_settings(tiny_run, pictures, mo
     image, restorer = io.read_image, Run.restorer
     monkeypatch.setattr(io, "read_image", lambda *a, **k: read.append(a[0]) or image(*a, **k))
     monkeypatch.setattr(Run, "restorer", lambda self: weights.append(1) or restorer(self))
-    result = sweep(tiny_run, pictures, ["restorer.walk.start_levels=[5],[10],[15]"], device="cpu", resamples=20)
+    result = sweep(
+        tiny_run, pictures, ["restorer.walk.start_levels=[5],[10],[15]"], device="cpu", resamples=20
+    )
     assert len(weights) == 1 and len(read) == len(set(read)) > 1
-    assert len({result.value(place, "healthy_residual_mean").value for place in result.records}) == 3
+    assert (
+        len({result.value(place, "healthy_residual_mean").value for place in result.records}) == 3
+    )

@@ -22,7 +22,9 @@ def main(words: list[str]) -> int:
     """Prints id, expected, got, score; ``--write FILE`` also writes the page of the
     documentation."""
     page = Path(words.pop(words.index("--write") + 1)) if "--write" in words else None
-    names, rows, results = chosen([word for word in words if not word.startswith("--")]), table(), []
+    names = chosen([word for word in words if not word.startswith("--")])
+    rows = table()
+    results = []
     begun = time.monotonic()
     torch.set_num_threads(1)  # as in the processes it starts: with more, sums are rounded otherwise
     print(f"{'id':4} {'score':>5} {'s':>5}  expected -> got")
@@ -31,7 +33,10 @@ def main(words: list[str]) -> int:
         for name in names:
             result = play(rows[name], stage)
             results.append(result)
-            line = f"{name:4} {result.score:5} {result.seconds:5.1f}  {rows[name].expected} -> {result.got}"
+            line = (
+                f"{name:4} {result.score:5} {result.seconds:5.1f}  {rows[name].expected} ->"
+                f" {result.got}"
+            )
             print(" ".join(line.splitlines()), flush=True)
     if page is not None:
         from faults.page import write

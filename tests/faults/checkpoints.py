@@ -28,7 +28,9 @@ def imports(stage: Stage, file: Path, system: str = "anoddpm") -> tuple[Done, Pa
     return stage.run("import-weights", system, file, "--out", out), out
 
 
-def changed_run(stage: Stage, name: str, change: Callable[[Path], object], run: Path | None = None) -> Path:
+def changed_run(
+    stage: Stage, name: str, change: Callable[[Path], object], run: Path | None = None
+) -> Path:
     """A copy of the tiny run with something done to it."""
     folder = stage.folder / name
     shutil.copytree(run or stage.tiny, folder)
@@ -64,7 +66,9 @@ def k1(stage: Stage) -> Iterator[Trial]:
     yield trial
 
 
-@row("K2", ".pt that fails the safe load and is evil on an unsafe one", "refused, no second attempt")
+@row(
+    "K2", ".pt that fails the safe load and is evil on an unsafe one", "refused, no second attempt"
+)
 def k2(stage: Stage) -> Iterator[Trial]:
     mark, file = stage.folder / "pwned", stage.folder / "legacy.pt"
     file.write_bytes(pickle.dumps(Evil(mark), protocol=2))  # neither zip nor torch's old format
@@ -89,7 +93,9 @@ def k3(stage: Stage) -> Iterator[Trial]:
     yield fails(done, "TORCH_OLD", "2.10", exit=5, **{"no run": not out.exists()})
 
 
-def header(path: Path, entries: dict[str, Any] | bytes, data: bytes = b"", length: int | None = None) -> Path:
+def header(
+    path: Path, entries: dict[str, Any] | bytes, data: bytes = b"", length: int | None = None
+) -> Path:
     text = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
     path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + data)
     return path
@@ -107,12 +113,20 @@ def k4(stage: Stage) -> Iterator[Trial]:
 
     files = {
         "long": header(stage.folder / "long", b"{" + b" " * (2 * 10**8 - 2) + b"}"),
-        "many": header(stage.folder / "many", {f"t{k}": entry([0], [0, 0]) for k in range(100_000)}),
-        "overlap": header(stage.folder / "overlap", {"a": entry([2], [0, 8]), "b": entry([2], [4, 12])}, bytes(12)),
-        "overflow": header(stage.folder / "overflow", {"a": entry([2**62, 2**62], [0, 4])}, bytes(4)),
+        "many": header(
+            stage.folder / "many", {f"t{k}": entry([0], [0, 0]) for k in range(100_000)}
+        ),
+        "overlap": header(
+            stage.folder / "overlap", {"a": entry([2], [0, 8]), "b": entry([2], [4, 12])}, bytes(12)
+        ),
+        "overflow": header(
+            stage.folder / "overflow", {"a": entry([2**62, 2**62], [0, 4])}, bytes(4)
+        ),
     }
     for name, file in files.items():
-        run = changed_run(stage, f"run-{name}", lambda folder, file=file: shutil.move(file, folder / BEST))
+        run = changed_run(
+            stage, f"run-{name}", lambda folder, file=file: shutil.move(file, folder / BEST)
+        )
         trial = rejected(stage, run, "CHECKPOINT_CORRUPT")
         trial.exact = {"within 5 s": trial.done.seconds < 5, "under 600 MB": trial.done.grown < 600}
         yield trial
@@ -125,9 +139,13 @@ def k4(stage: Stage) -> Iterator[Trial]:
 )
 def k5(stage: Stage) -> Iterator[Trial]:
     for size in (0, 3000):
-        run = changed_run(stage, f"cut-{size}", lambda folder, size=size: os.truncate(folder / BEST, size))
+        run = changed_run(
+            stage, f"cut-{size}", lambda folder, size=size: os.truncate(folder / BEST, size)
+        )
         yield rejected(stage, run, "CHECKPOINT_CORRUPT")
-        (stage.folder / f"{size}.pt").write_bytes(b"PK\x03\x04" + bytes(max(0, size - 4)) if size else b"")
+        (stage.folder / f"{size}.pt").write_bytes(
+            b"PK\x03\x04" + bytes(max(0, size - 4)) if size else b""
+        )
         yield fails(imports(stage, stage.folder / f"{size}.pt")[0], "CHECKPOINT_CORRUPT", exit=5)
 
     def flip(folder: Path) -> None:
@@ -137,23 +155,45 @@ def k5(stage: Stage) -> Iterator[Trial]:
 
     yield rejected(stage, changed_run(stage, "flipped", flip), "CHECKPOINT_CORRUPT", "sha256")
     run = changed_run(stage, "resumed", lambda folder: None)
-    done = stage.run("train", "--resume", run, "--data", stage.pictures, "--steps", 16, "--device", "cpu")
+    done = stage.run(
+        "train", "--resume", run, "--data", stage.pictures, "--steps", 16, "--device", "cpu"
+    )
     assert done.exit == 0, done.err
     os.truncate(run / "resume.safetensors", 5000)
-    done = stage.run("train", "--resume", run, "--data", stage.pictures, "--steps", 18, "--device", "cpu")
-    yield works(done, "previous", **{"went on": json.loads((run / "run.json").read_text()).get("step") == 18})
+    done = stage.run(
+        "train", "--resume", run, "--data", stage.pictures, "--steps", 18, "--device", "cpu"
+    )
+    yield works(
+        done,
+        "previous",
+        **{"went on": json.loads((run / "run.json").read_text()).get("step") == 18},
+    )
 
 
-@row("K6", "weights of another architecture, missing or extra keys", "the first 5 differing keys, exit 5")
+@row(
+    "K6",
+    "weights of another architecture, missing or extra keys",
+    "the first 5 differing keys, exit 5",
+)
 def k6(stage: Stage) -> Iterator[Trial]:
     def renamed(folder: Path) -> None:
         tensors = load_file(folder / BEST)
         names = [name for name in tensors if "network" in name][:7]
-        save_file({(f"other.{k}" if k in names else k): v for k, v in tensors.items()}, folder / BEST)
+        save_file(
+            {(f"other.{k}" if k in names else k): v for k, v in tensors.items()}, folder / BEST
+        )
 
-    yield rejected(stage, changed_run(stage, "renamed", renamed), "CHECKPOINT_MISMATCH", "missing", "and 9 more")
+    yield rejected(
+        stage,
+        changed_run(stage, "renamed", renamed),
+        "CHECKPOINT_MISMATCH",
+        "missing",
+        "and 9 more",
+    )
     torch.save({"layer.weight": torch.ones(3, 3)}, stage.folder / "other.pt")
-    yield fails(imports(stage, stage.folder / "other.pt")[0], "CHECKPOINT_MISMATCH", "layer.weight", exit=5)
+    yield fails(
+        imports(stage, stage.folder / "other.pt")[0], "CHECKPOINT_MISMATCH", "layer.weight", exit=5
+    )
 
 
 @row("K7", "NaN or infinite weights", "refused")
@@ -169,13 +209,19 @@ def k7(stage: Stage) -> Iterator[Trial]:
         yield rejected(stage, changed_run(stage, f"run-{value}", spoil), "CHECKPOINT_NONFINITE")
 
 
-@row("K8", "a classifier given as diffusion model; 1 channel against 4", "exit 5 with both signatures")
+@row(
+    "K8",
+    "a classifier given as diffusion model; 1 channel against 4",
+    "exit 5 with both signatures",
+)
 def k8(stage: Stage) -> Iterator[Trial]:
     from pseudohealthy.networks.classifier import Classifier
 
     torch.manual_seed(0)
     shape = {"width": 32, "multipliers": (1, 1), "blocks": 1, "attention": {"at": (2,)}}
-    torch.save(Classifier(in_channels=1, size=32, **shape).state_dict(), stage.folder / "classifier.pt")
+    torch.save(
+        Classifier(in_channels=1, size=32, **shape).state_dict(), stage.folder / "classifier.pt"
+    )
     done, out = imports(stage, stage.folder / "classifier.pt", "wolleb")
     yield fails(done, "CHECKPOINT_MISMATCH", "wolleb", exit=5, **{"no run": not out.exists()})
 
@@ -196,7 +242,9 @@ def k9(stage: Stage) -> Iterator[Trial]:
     def other(folder: Path) -> None:
         text = (folder / "recipe.toml").read_text()
         assert 'normalise = "range"' in text
-        (folder / "recipe.toml").write_text(text.replace('normalise = "range"', 'normalise = "percentile"'))
+        (folder / "recipe.toml").write_text(
+            text.replace('normalise = "range"', 'normalise = "percentile"')
+        )
 
     done, _ = detects(stage, changed_run(stage, "edited", other))
     yield works(done, "RUN_CHANGED", **{"a result": done.exit == 0})
@@ -219,20 +267,35 @@ def k10(stage: Stage) -> Iterator[Trial]:
     "K11",
     "the run's weights exchanged for others of its architecture",
     "refused: not the weights of the run's record",
-    adapted="no zip or URL of a model is ever fetched; the same attack on a run folder is staged instead",
+    adapted=(
+        "no zip or URL of a model is ever fetched; the same attack on a run folder is staged"
+        " instead"
+    ),
 )
 def k11(stage: Stage) -> Iterator[Trial]:
     def exchange(folder: Path) -> None:
         from pseudohealthy.runs import checkpoint
 
         tensors, state, _ = checkpoint.load(folder / BEST)
-        checkpoint.save(folder / BEST, {k: v * 1.5 if v.is_floating_point() else v for k, v in tensors.items()}, state)
+        checkpoint.save(
+            folder / BEST,
+            {k: v * 1.5 if v.is_floating_point() else v for k, v in tensors.items()},
+            state,
+        )
 
     yield rejected(stage, changed_run(stage, "exchanged", exchange), "CHECKPOINT_CORRUPT", "sha256")
 
 
-OUT_OF_RANGE = ("restorer.walk.draws=0", "restorer.walk.start_levels=[5000]", "restorer.diffusion.levels=1", "restorer.network.block.groups=7",
-                "canvas.margin=-4", "canvas.size=0", "map.quantile=1.5", "training.rate=nan")  # fmt: skip
+OUT_OF_RANGE = (
+    "restorer.walk.draws=0",
+    "restorer.walk.start_levels=[5000]",
+    "restorer.diffusion.levels=1",
+    "restorer.network.block.groups=7",
+    "canvas.margin=-4",
+    "canvas.size=0",
+    "map.quantile=1.5",
+    "training.rate=nan",
+)
 
 
 @row(
@@ -255,12 +318,21 @@ def k12(stage: Stage) -> Iterator[Trial]:
         yield named(stage.run(*words, "--set", setting), key, out)
     recipe, out = stage.folder / "r.toml", stage.out() / "deep"
     recipe.write_text((stage.root / "tiny.toml").read_text().replace("steps = 12", "steps = -1"))
-    yield named(stage.run("train", recipe, "--data", stage.pictures, "--out", out), "training.steps", out)
+    yield named(
+        stage.run("train", recipe, "--data", stage.pictures, "--out", out), "training.steps", out
+    )
     over = "--over", "restorer.walk.draws=1,0"
     yield named(
-        stage.run("sweep", stage.tiny, "--data", stage.pictures, *over, "--out", out), "restorer.walk.draws", out
+        stage.run("sweep", stage.tiny, "--data", stage.pictures, *over, "--out", out),
+        "restorer.walk.draws",
+        out,
     )
-    yield named(stage.run("detect", changed_run(stage, "edited", edit), stage.pictures, "--out", out), "draws", out, 5)
+    yield named(
+        stage.run("detect", changed_run(stage, "edited", edit), stage.pictures, "--out", out),
+        "draws",
+        out,
+        5,
+    )
 
 
 @row(
@@ -273,12 +345,16 @@ def k13(stage: Stage) -> Iterator[Trial]:
     bad.mkdir(parents=True)
     (bad / "a.png").write_bytes(b"no picture")
     words = "train", stage.root / "tiny.toml", "--data", bad.parents[1], "--device", "cpu", "--out"
-    yield fails(stage.run(*words, out), "NO_INPUT", exit=3, **{"no folder": not out.parents[1].exists()})
+    yield fails(
+        stage.run(*words, out), "NO_INPUT", exit=3, **{"no folder": not out.parents[1].exists()}
+    )
     run = changed_run(stage, "kept", lambda folder: None)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for extra, word, exit in (((), "OUTPUT_NOT_EMPTY", 6), (("--overwrite",), "NO_INPUT", 3)):
         trial = fails(stage.run(*words, run, *extra), word, exit=exit)
-        trial.harms = {"the run changed": before != {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}}
+        trial.harms = {
+            "the run changed": before != {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+        }
         yield trial
 
 
@@ -289,8 +365,24 @@ def k13(stage: Stage) -> Iterator[Trial]:
 )
 def k14(stage: Stage) -> Iterator[Trial]:
     out = stage.out() / "deep" / "run"
-    words = "train", stage.root / "tiny.toml", "--data", stage.pictures, "--device", "cpu", "--batch", 60000, "--out"
-    yield fails(stage.run(*words, out), "OUT_OF_MEMORY", "--batch", exit=7, **{"no folder": not out.parent.exists()})
+    words = (
+        "train",
+        stage.root / "tiny.toml",
+        "--data",
+        stage.pictures,
+        "--device",
+        "cpu",
+        "--batch",
+        60000,
+        "--out",
+    )
+    yield fails(
+        stage.run(*words, out),
+        "OUT_OF_MEMORY",
+        "--batch",
+        exit=7,
+        **{"no folder": not out.parent.exists()},
+    )
 
 
 @row(
@@ -303,11 +395,31 @@ def k15(stage: Stage) -> Iterator[Trial]:
     shutil.copytree(stage.pictures, data)
     broken = min((data / "train" / "good").glob("*.png"))
     broken.write_bytes(broken.read_bytes()[:60])
-    words = "train", stage.root / "tiny.toml", "--data", data, "--out", out, "--device", "cpu", "--steps", 1
+    words = (
+        "train",
+        stage.root / "tiny.toml",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--steps",
+        1,
+    )
     done = stage.run(*words)
     split, card = out / "split.csv", out / "MODEL_CARD.md"
     rows = split.read_text().splitlines() if split.is_file() else []
-    told = [line for line in rows if broken.stem in line.split(",")[0] and line.endswith("TRUNCATED")]
-    yield fails(done, "TRUNCATED", exit=4,
-                **{"one line": done.err.count("error[") == 1, "told in split.csv": len(told) == 1,
-                   "told on the card": card.is_file() and "Left out: 1 of" in card.read_text()})  # fmt: skip
+    told = [
+        line for line in rows if broken.stem in line.split(",")[0] and line.endswith("TRUNCATED")
+    ]
+    yield fails(
+        done,
+        "TRUNCATED",
+        exit=4,
+        **{
+            "one line": done.err.count("error[") == 1,
+            "told in split.csv": len(told) == 1,
+            "told on the card": card.is_file() and "Left out: 1 of" in card.read_text(),
+        },
+    )

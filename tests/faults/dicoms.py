@@ -42,7 +42,10 @@ def put(**fields: object) -> Callable[[Any], None]:
 
 
 def series_of(
-    stage: Stage, edit: Callable[[Any], object] | None = None, which: slice = slice(None), **how: Any
+    stage: Stage,
+    edit: Callable[[Any], object] | None = None,
+    which: slice = slice(None),
+    **how: Any,
 ) -> Path:
     """A series of 10 slices, some of them edited; its folder."""
     folder = stage.folder / f"series-{len(list(stage.folder.iterdir()))}"
@@ -60,12 +63,16 @@ def like(stage: Stage, folder: Path, *words: str, reference: Path | None = None)
     """`detect` gives what it gives for an undisturbed series of the same pixels."""
     right = only(stage.detect(reference or series_of(stage)))
     done = stage.detect(folder)
-    return works(done, *words, **{"one case as undisturbed": only(done).get("score") == right["score"]})
+    return works(
+        done, *words, **{"one case as undisturbed": only(done).get("score") == right["score"]}
+    )
 
 
 @row("D1", "slices in random file order, wrong InstanceNumber", "the right volume")
 def d1(stage: Stage) -> Iterator[Trial]:
-    yield like(stage, series_of(stage, put(InstanceNumber=7)), reference=series_of(stage, shuffle=False))
+    yield like(
+        stage, series_of(stage, put(InstanceNumber=7)), reference=series_of(stage, shuffle=False)
+    )
 
 
 @row("D2", "one slice missing", "failed GAP at z=8.0")
@@ -87,13 +94,20 @@ def d3(stage: Stage) -> Iterator[Trial]:
                 data.PixelData = bytes(len(data.PixelData))
 
         change(extra, edit)
-        yield alone(stage, extra.parent, code) if code else like(stage, extra.parent, "DUPLICATE n=1")
+        yield (
+            alone(stage, extra.parent, code) if code else like(stage, extra.parent, "DUPLICATE n=1")
+        )
 
 
-@row("D4", "slice distances vary", "failed IRREGULAR", adapted="--resample-irregular is not offered")
+@row(
+    "D4", "slice distances vary", "failed IRREGULAR", adapted="--resample-irregular is not offered"
+)
 def d4(stage: Stage) -> Iterator[Trial]:
     for number, path in enumerate(slices(stage.folder / "s")):
-        change(path, put(ImagePositionPatient=[-48, -48, [0, 2, 4, 5.2, 7, 9.9, 11, 14.5, 16, 18][number]]))
+        change(
+            path,
+            put(ImagePositionPatient=[-48, -48, [0, 2, 4, 5.2, 7, 9.9, 11, 14.5, 16, 18][number]]),
+        )
     yield alone(stage, stage.folder / "s", "IRREGULAR")
 
 
@@ -116,7 +130,9 @@ def d5(stage: Stage) -> Iterator[Trial]:
 def d6(stage: Stage) -> Iterator[Trial]:
     folder = series_of(stage)
     stray = shutil.copy(next(folder.iterdir()), folder / "stray.dcm")
-    change(Path(stray), put(ImageOrientationPatient=[0, 1, 0, 0, 0, -1], SOPInstanceUID="1.2.3.4.5.7"))
+    change(
+        Path(stray), put(ImageOrientationPatient=[0, 1, 0, 0, 0, -1], SOPInstanceUID="1.2.3.4.5.7")
+    )
     yield like(stage, folder, "STRAY_SLICES n=1")
 
 
@@ -144,14 +160,24 @@ def d8(stage: Stage) -> Iterator[Trial]:
     done = stage.detect(folder)
     yield works(
         done,
-        **{"two rows": [r["status"] for r in rows_of(done).values()].count("failed") == 0 and len(rows_of(done)) == 2},
+        **{
+            "two rows": (
+                [r["status"] for r in rows_of(done).values()].count("failed") == 0
+                and len(rows_of(done)) == 2
+            )
+        },
     )
 
 
 @row("D9", "one truncated slice", "failed TRUNCATED_SLICE, by its number in the key")
 def d9(stage: Stage) -> Iterator[Trial]:
     broken = cut(slices(stage.folder / "s")[3], 0.7)
-    yield alone(stage, broken.parent, "TRUNCATED_SLICE", f"file {sorted(broken.parent.iterdir()).index(broken) + 1} ")
+    yield alone(
+        stage,
+        broken.parent,
+        "TRUNCATED_SLICE",
+        f"file {sorted(broken.parent.iterdir()).index(broken) + 1} ",
+    )
 
 
 @row("D10", "Rows and Columns of 60000 in one file", "failed BAD_DIMS, no big allocation")
@@ -163,7 +189,11 @@ def d10(stage: Stage) -> Iterator[Trial]:
     yield trial
 
 
-@row("D11", "no PixelSpacing; no ImagePositionPatient", "failed NO_GEOMETRY; --assume-spacing allows it")
+@row(
+    "D11",
+    "no PixelSpacing; no ImagePositionPatient",
+    "failed NO_GEOMETRY; --assume-spacing allows it",
+)
 def d11(stage: Stage) -> Iterator[Trial]:
     bare = series_of(stage, put(PixelSpacing=None))
     yield alone(stage, bare, "NO_GEOMETRY")
@@ -180,7 +210,9 @@ def d12(stage: Stage) -> Iterator[Trial]:
 def d13(stage: Stage) -> Iterator[Trial]:
     done = stage.inspect(series_of(stage, slope=[0.5 + 0.25 * k for k in range(10)]))
     right = only(stage.inspect(series_of(stage)))["range"]
-    yield works(done, **{"same HU": bool(np.allclose(only(done).get("range", [0, 0]), right, atol=3))})
+    yield works(
+        done, **{"same HU": bool(np.allclose(only(done).get("range", [0, 0]), right, atol=3))}
+    )
 
 
 @row("D14", "readme.txt, .DS_Store and garbage.dcm beside the slices", "ignored and counted")
@@ -191,8 +223,16 @@ def d14(stage: Stage) -> Iterator[Trial]:
     right = only(stage.detect(series_of(stage)))
     done = stage.detect(folder)
     left = [r for r in rows_of(done).values() if r["status"] == "skipped"]
-    same, beside = only(done).get("score") == right["score"], "hidden or system files (1), tables, texts" in done.err
-    yield works(done, **{"same score": same, "the stray is listed": len(left) == 1, "the others are counted": beside})
+    same = only(done).get("score") == right["score"]
+    beside = "hidden or system files (1), tables, texts" in done.err
+    yield works(
+        done,
+        **{
+            "same score": same,
+            "the stray is listed": len(left) == 1,
+            "the others are counted": beside,
+        },
+    )
 
 
 @row("D15", "folder without DICOM", "error NO_INPUT, exit 3")
@@ -200,15 +240,27 @@ def d15(stage: Stage) -> Iterator[Trial]:
     (stage.folder / "s").mkdir()
     (stage.folder / "s" / "readme.txt").write_text("nothing")
     out = stage.out()
-    yield fails(stage.detect(stage.folder / "s", out=out), "NO_INPUT", **{"nothing written": not out.exists()})
+    yield fails(
+        stage.detect(stage.folder / "s", out=out),
+        "NO_INPUT",
+        **{"nothing written": not out.exists()},
+    )
 
 
-@row("D16", "series of a single slice", "restored as one plane, warn THICKNESS where it is unknown",
-     adapted="'failed NEEDS_3D' where a model needs volumes: every method here works plane by plane")  # fmt: skip
+@row(
+    "D16",
+    "series of a single slice",
+    "restored as one plane, warn THICKNESS where it is unknown",
+    adapted="'failed NEEDS_3D' where a model needs volumes: every method here works plane by plane",
+)
 def d16(stage: Stage) -> Iterator[Trial]:
     folder = series_of(stage, put(SliceThickness=None), depth=1)
     done = stage.detect(folder)
-    yield works(done, "THICKNESS", **{"one plane": only(stage.inspect(folder)).get("shape") == [1, 1, 24, 24]})
+    yield works(
+        done,
+        "THICKNESS",
+        **{"one plane": only(stage.inspect(folder)).get("shape") == [1, 1, 24, 24]},
+    )
 
 
 @row("D17", "enhanced multi-frame with a slope per frame", "works", quick=False)
@@ -218,25 +270,36 @@ def d17(stage: Stage) -> Iterator[Trial]:
     folder = series_of(stage, slope=[0.5 + 0.25 * k for k in range(10)])
     sets = [pydicom.dcmread(path) for path in folder.iterdir()]
     for data in sets:
-        put(BurnedInAnnotation="NO", VolumetricProperties="VOLUME", AcquisitionDateTime="20200101", RescaleType="HU")(
-            data
-        )
+        put(
+            BurnedInAnnotation="NO",
+            VolumetricProperties="VOLUME",
+            AcquisitionDateTime="20200101",
+            RescaleType="HU",
+        )(data)
     (stage.folder / "multi").mkdir()
-    LegacyConvertedEnhancedCTImage(sets, "1.2.9", 2, "1.2.9.1", 1).save_as(stage.folder / "multi" / "all.dcm")
+    LegacyConvertedEnhancedCTImage(sets, "1.2.9", 2, "1.2.9.1", 1).save_as(
+        stage.folder / "multi" / "all.dcm"
+    )
     done = stage.detect(stage.folder / "multi")
     right = only(stage.detect(folder))["score"]
     found = only(done).get("score")
     yield works(done, **{"as the series": found is not None and abs(found - right) < 1e-4})
 
 
-@row("D18", "secondary capture, SR, RTSTRUCT, PDF and RGB in the study", "skipped with reason, listed")
+@row(
+    "D18",
+    "secondary capture, SR, RTSTRUCT, PDF and RGB in the study",
+    "skipped with reason, listed",
+)
 def d18(stage: Stage) -> Iterator[Trial]:
     folder = series_of(stage)
     kinds = {
-        "sc": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "sr": {"Modality": "SR"}, "rt": {"Modality": "RTSTRUCT"},
+        "sc": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+        "sr": {"Modality": "SR"},
+        "rt": {"Modality": "RTSTRUCT"},
         "pdf": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.104.1", "Modality": "OT"},
         "rgb": {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
-    }  # fmt: skip
+    }
     for name, fields in kinds.items():
         copied = Path(shutil.copy(sorted(folder.iterdir())[0], folder / f"x-{name}.dcm"))
         change(copied, put(SeriesInstanceUID=f"1.9.{len(name)}", **fields))
@@ -244,7 +307,11 @@ def d18(stage: Stage) -> Iterator[Trial]:
     right = only(stage.detect(series_of(stage)))["score"]
     reasons = [r["warnings"] for r in rows_of(done).values() if r["status"] == "skipped"]
     yield works(
-        done, **{"same score": only(done).get("score") == right, "five reasons": len(reasons) == 5 and all(reasons)}
+        done,
+        **{
+            "same score": only(done).get("score") == right,
+            "five reasons": len(reasons) == 5 and all(reasons),
+        },
     )
 
 
@@ -259,8 +326,13 @@ def d19(stage: Stage) -> Iterator[Trial]:
         data["PixelData"].is_undefined_length = True
 
     folder = series_of(stage, compressed)
-    absent = "import sys\nfor name in ('gdcm', '_gdcm', 'pylibjpeg', 'openjpeg', 'libjpeg'): sys.modules[name] = None"
-    done = stage.process("detect", stage.ct, folder, "--out", stage.out(), "--device", "cpu", prelude=absent)
+    absent = (
+        "import sys\nfor name in ('gdcm', '_gdcm', 'pylibjpeg', 'openjpeg', 'libjpeg'):"
+        " sys.modules[name] = None"
+    )
+    done = stage.process(
+        "detect", stage.ct, folder, "--out", stage.out(), "--device", "cpu", prelude=absent
+    )
     yield fails(done, "CODEC", "pip install")
 
 
@@ -270,17 +342,27 @@ def d19(stage: Stage) -> Iterator[Trial]:
     "harmless names, nothing outside OUT, escaped",
 )
 def d20(stage: Stage) -> Iterator[Trial]:
-    evil = put(SeriesInstanceUID="../../../evil", SOPInstanceUID="../../evil", PatientName="<script>alert(1)</script>",
-               SeriesDescription="<img src=x onerror=alert(1)>", PatientID="../../../evil")  # fmt: skip
+    evil = put(
+        SeriesInstanceUID="../../../evil",
+        SOPInstanceUID="../../evil",
+        PatientName="<script>alert(1)</script>",
+        SeriesDescription="<img src=x onerror=alert(1)>",
+        PatientID="../../../evil",
+    )
     folder, out = series_of(stage, evil), stage.out()
     before = set(stage.root.rglob("*evil*"))
     done = stage.detect(folder, out=out, kinds=("volumes", "panel", "json"))
     page = (out / "report.html").read_text() if (out / "report.html").is_file() else ""
-    yield Trial(done, (0,), facts={"a result": bool(only(done))}, harms={
-        "a file outside OUT": set(stage.root.rglob("*evil*")) != before,
-        "markup of the file in the report": "<script>alert" in page or "<img src=x" in page,
-        "the name in outputs": "alert(1)" in page + done.text,
-    })  # fmt: skip
+    yield Trial(
+        done,
+        (0,),
+        facts={"a result": bool(only(done))},
+        harms={
+            "a file outside OUT": set(stage.root.rglob("*evil*")) != before,
+            "markup of the file in the report": "<script>alert" in page or "<img src=x" in page,
+            "the name in outputs": "alert(1)" in page + done.text,
+        },
+    )
 
 
 @row("D21", "DICOMDIR whose references lead outside", "ignored")
@@ -304,14 +386,19 @@ def d21(stage: Stage) -> Iterator[Trial]:
     right = only(stage.detect(series_of(stage)))["score"]
     yield works(
         done,
-        **{"only the series": only(done).get("score") == right, "the index is counted": "DICOMDIR indices" in done.err},
+        **{
+            "only the series": only(done).get("score") == right,
+            "the index is counted": "DICOMDIR indices" in done.err,
+        },
     )
 
 
 def bad_zips(folder: Path) -> Iterator[tuple[str, Path]]:
     """Archives that no one sends by accident."""
 
-    def archive(name: str, members: dict[str, bytes], edit: Callable[[zipfile.ZipInfo], None] | None = None) -> Path:
+    def archive(
+        name: str, members: dict[str, bytes], edit: Callable[[zipfile.ZipInfo], None] | None = None
+    ) -> Path:
         path = folder / f"{name}.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
             for member, data in members.items():
@@ -344,10 +431,32 @@ def bad_zips(folder: Path) -> Iterator[tuple[str, Path]]:
     for number in range(100_001):
         name = b"%x" % number
         directory += (
-            struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 0, 0, len(name), 0, 0, 0, 0, 0, 0) + name
+            struct.pack(
+                "<4s6H3L5H2L",
+                b"PK\x01\x02",
+                20,
+                20,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                len(name),
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+            )
+            + name
         )
     size, start = len(directory), len(local)
-    end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 100_001, 100_001, size, start)
+    end64 = struct.pack(
+        "<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 100_001, 100_001, size, start
+    )
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, start + size, 1)
     many.write(
         bytes(directory)
@@ -364,7 +473,10 @@ def bad_zips(folder: Path) -> Iterator[tuple[str, Path]]:
     "zip: bomb, ../, absolute, link, name twice, encrypted, 100,001 members",
     "exit 8, nothing outside, no temporary folder left",
     quick=False,
-    adapted="100,001 members (the limit is 100,000) instead of a million, which only take longer to write",
+    adapted=(
+        "100,001 members (the limit is 100,000) instead of a million, which only take longer to"
+        " write"
+    ),
 )
 def d22(stage: Stage) -> Iterator[Trial]:
     import tempfile
@@ -375,5 +487,9 @@ def d22(stage: Stage) -> Iterator[Trial]:
         done = stage.detect(path)
         trial = fails(done, "ARCHIVE", exit=8)
         trial.exact = {"temporary folder removed": set(there.glob("pseudohealthy-*")) == before}
-        trial.harms = {f"{name} wrote outside": any(stage.root.rglob("evil.dcm")) or (there / "evil.dcm").exists()}
+        trial.harms = {
+            f"{name} wrote outside": (
+                any(stage.root.rglob("evil.dcm")) or (there / "evil.dcm").exists()
+            )
+        }
         yield trial

@@ -28,12 +28,27 @@ def listed(folder: Path, lines: Sequence[str], header: str = HEADER) -> Path:
 
 
 def sound() -> list[str]:
-    return [f"c{k},q{k},{'train' if k < 4 else 'val' if k < 6 else 'test'},0,p{k}.png," for k in range(8)]
+    return [
+        f"c{k},q{k},{'train' if k < 4 else 'val' if k < 6 else 'test'},0,p{k}.png,"
+        for k in range(8)
+    ]
 
 
 def train(stage: Stage, data: Path, *options: str) -> tuple[Done, Path]:
     out = stage.out()
-    words = ("train", stage.root / "tiny.toml", "--data", data, "--out", out, "--device", "cpu", "--steps", 1, *options)
+    words = (
+        "train",
+        stage.root / "tiny.toml",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--steps",
+        1,
+        *options,
+    )
     return stage.run(*words), out
 
 
@@ -44,7 +59,9 @@ def refused(stage: Stage, data: Path, code: str, *words: str, exit: int) -> Tria
 
 @row("C1", "a listed path of /etc/passwd or ../..", "exit 8")
 def c1(stage: Stage) -> Iterator[Trial]:
-    for number, path in enumerate(("/etc/passwd", "../../secret.png", "a/../../b.png", "C:\\\\secret.png")):
+    for number, path in enumerate(
+        ("/etc/passwd", "../../secret.png", "a/../../b.png", "C:\\\\secret.png")
+    ):
         lines = [*sound()[:-1], f"c7,q7,test,0,{path},"]
         yield refused(stage, listed(stage.folder / str(number), lines), "PATH_ESCAPE", exit=8)
 
@@ -60,7 +77,9 @@ def c2(stage: Stage) -> Iterator[Trial]:
 @row("C3", "listed files are missing", "all named (first 10 and a count), exit 3")
 def c3(stage: Stage) -> Iterator[Trial]:
     lines = sound() + [f"m{k},m{k},train,0,gone{k}.png," for k in range(13)]
-    yield refused(stage, listed(stage.folder, lines), "MISSING", "13 files", "gone9.png", "and 3 more", exit=3)
+    yield refused(
+        stage, listed(stage.folder, lines), "MISSING", "13 files", "gone9.png", "and 3 more", exit=3
+    )
 
 
 @row("C4", "the same id, file or content twice", "error DUPLICATE with a list; --dedupe")
@@ -71,26 +90,41 @@ def c4(stage: Stage) -> Iterator[Trial]:
     for name, rows in twice.items():
         folder = stage.folder / name
         path = listed(folder, rows)
-        shutil.copy(folder / "p0.png", folder / "p9.png") if name == "content" else png(folder / "p9.png", 9)
+        (
+            shutil.copy(folder / "p0.png", folder / "p9.png")
+            if name == "content"
+            else png(folder / "p9.png", 9)
+        )
         yield refused(stage, path, "DUPLICATE", "c0", exit=2)
     done, _ = train(stage, stage.folder / "content" / "manifest.csv", "--dedupe")
     yield Trial(done, (0,), ("c9",))
 
 
-@row("C5", "a patient in train and test", "error LEAK, exit 2; --allow-leak is written into every result", quick=False)
+@row(
+    "C5",
+    "a patient in train and test",
+    "error LEAK, exit 2; --allow-leak is written into every result",
+    quick=False,
+)
 def c5(stage: Stage) -> Iterator[Trial]:
     path = listed(stage.folder, [*sound()[:-1], "c7,q0,test,0,p7.png,"])
     yield refused(stage, path, "LEAK", "q0", exit=2)
     out = stage.out()
-    data = listed(stage.folder / "again", ["c0,train-good-0,test,0,p0.png,", "c1,q1,test,1,p1.png,"])
+    data = listed(
+        stage.folder / "again", ["c0,train-good-0,test,0,p0.png,", "c1,q1,test,1,p1.png,"]
+    )
     words = ("evaluate", stage.tiny, "--data", data, "--out", out, "--device", "cpu")
     yield fails(stage.run(*words), "LEAK", exit=2)
     done = stage.run(*words, "--allow-leak")
     said = {
-        name: (out / name).is_file() and "LEAK" in (out / name).read_text() for name in ("report.html", "metrics.json")
+        name: (out / name).is_file() and "LEAK" in (out / name).read_text()
+        for name in ("report.html", "metrics.json")
     }
     yield Trial(
-        done, (0,), facts={"in report.html": said["report.html"]}, exact={"in metrics.json": said["metrics.json"]}
+        done,
+        (0,),
+        facts={"in report.html": said["report.html"]},
+        exact={"in metrics.json": said["metrics.json"]},
     )
 
 
@@ -120,7 +154,11 @@ def c6(stage: Stage) -> Iterator[Trial]:
     healthy = [line for line in table.splitlines() if ",0," in line]
     wrong = [line for line in healthy if "00003" in line or "00005" in line]
     yield works(
-        done, **{"a manifest": bool(table), "blank and uncertain are not healthy": not wrong and len(healthy) == 2}
+        done,
+        **{
+            "a manifest": bool(table),
+            "blank and uncertain are not healthy": not wrong and len(healthy) == 2,
+        },
     )
 
 
@@ -128,7 +166,9 @@ def c6(stage: Stage) -> Iterator[Trial]:
     "C7",
     "two inputs of one case id",
     "error ID_COLLISION before any work, or told apart by their folders",
-    adapted="inputs of one name in different folders are told apart by the folders instead of refused",
+    adapted=(
+        "inputs of one name in different folders are told apart by the folders instead of refused"
+    ),
 )
 def c7(stage: Stage) -> Iterator[Trial]:
     one, out = png(stage.folder / "a" / "x.png", 1), stage.out()
@@ -144,14 +184,31 @@ def c7(stage: Stage) -> Iterator[Trial]:
     "work, or one clear error; no shell",
 )
 def c8(stage: Stage) -> Iterator[Trial]:
-    names = ["with space", "Ünïcødé-头", "new\nline", "long" * 60, "dot.", "-rf", "$(touch ran)", "`touch ran`", "a;b"]
+    names = [
+        "with space",
+        "Ünïcødé-头",
+        "new\nline",
+        "long" * 60,
+        "dot.",
+        "-rf",
+        "$(touch ran)",
+        "`touch ran`",
+        "a;b",
+    ]
     for number, name in enumerate(names):
         png(stage.folder / "in" / f"{name}.png", number)
     out = stage.out()
     done = stage.detect(stage.folder / "in", run=stage.tiny, out=out)
     rows = (out / "findings.csv").read_text().count("\n") if done.exit == 0 else 0
-    yield Trial(done, (0,), facts={"a row each": len(rows_of(done)) == len(names), "a line each": rows == len(names) + 1},
-                harms={"a shell ran": any(stage.root.rglob("ran")) or Path("ran").exists()})  # fmt: skip
+    yield Trial(
+        done,
+        (0,),
+        facts={
+            "a row each": len(rows_of(done)) == len(names),
+            "a line each": rows == len(names) + 1,
+        },
+        harms={"a shell ran": any(stage.root.rglob("ran")) or Path("ran").exists()},
+    )
 
 
 @row("C9", "macOS ._x.nii.gz and Thumbs.db", "ignored and counted")
@@ -162,7 +219,9 @@ def c9(stage: Stage) -> Iterator[Trial]:
     done = stage.detect(stage.folder / "in", run=stage.tiny)
     states = [r["status"] for r in rows_of(done).values()]
     said = "hidden or system files (4)"
-    yield works(done, said, **{"one case": states.count("ok") + states.count("warn") == 1 == len(states)})
+    yield works(
+        done, said, **{"one case": states.count("ok") + states.count("warn") == 1 == len(states)}
+    )
 
 
 @row(
@@ -171,11 +230,17 @@ def c9(stage: Stage) -> Iterator[Trial]:
     "recognised by release and printed; unknown refused",
 )
 def c10(stage: Stage) -> Iterator[Trial]:
-    values, mask, affine = head(np.random.default_rng(1), shape=(6, 32, 32), modality="MR", lesion=0.3)
+    values, mask, affine = head(
+        np.random.default_rng(1), shape=(6, 32, 32), modality="MR", lesion=0.3
+    )
     kinds = {"flair": "t2f", "t1": "t1n", "t1ce": "t1c", "t2": "t2w"}
     for release, label in (("2020", 4), ("2023", 3), ("wrong", 9)):
         for number in (1, 2, 355):
-            name = f"BraTS-GLI-{number:05d}-000" if release == "2023" else f"BraTS20_Training_{number:03d}"
+            name = (
+                f"BraTS-GLI-{number:05d}-000"
+                if release == "2023"
+                else f"BraTS20_Training_{number:03d}"
+            )
             folder, join = stage.folder / release / name, "-" if release == "2023" else "_"
             folder.mkdir(parents=True)
             odd = number == 355 and release != "2023"
@@ -185,7 +250,9 @@ def c10(stage: Stage) -> Iterator[Trial]:
                 affine,
             )
             for old, new in kinds.items():
-                nifti(folder / f"{name}{join}{new if release == '2023' else old}.nii", values, affine)
+                nifti(
+                    folder / f"{name}{join}{new if release == '2023' else old}.nii", values, affine
+                )
         out = stage.out()
         done = stage.run("prepare", "brats", stage.folder / release, "--out", out)
         table = (out / "manifest.csv").read_text() if (out / "manifest.csv").is_file() else ""
@@ -193,10 +260,16 @@ def c10(stage: Stage) -> Iterator[Trial]:
             yield fails(done, "LABELS", "9", exit=3, **{"no manifest": not table})
         else:
             said = (f"{label}: 3", "W39") if release == "2020" else (f"{label}: 3",)
-            yield works(done, *said, **{"three masks": table.count("eg.nii") + table.count("Segm.nii") >= 3})
+            yield works(
+                done, *said, **{"three masks": table.count("eg.nii") + table.count("Segm.nii") >= 3}
+            )
 
 
-@row("C11", "a diseased case in the healthy training list", "error UNHEALTHY_IN_TRAIN where its mask has voxels")
+@row(
+    "C11",
+    "a diseased case in the healthy training list",
+    "error UNHEALTHY_IN_TRAIN where its mask has voxels",
+)
 def c11(stage: Stage) -> Iterator[Trial]:
     path = listed(stage.folder, ["c0,q0,train,0,p0.png,m0.png", *sound()[1:]])
     from PIL import Image
@@ -205,10 +278,20 @@ def c11(stage: Stage) -> Iterator[Trial]:
     mask[4:9, 4:9] = 255
     Image.fromarray(mask).save(stage.folder / "m0.png")
     done, out = train(stage, path)
-    yield fails(done, "UNHEALTHY_IN_TRAIN", "c0", exit=2, **{"nothing trained": not list(out.glob("*.safetensors"))})
+    yield fails(
+        done,
+        "UNHEALTHY_IN_TRAIN",
+        "c0",
+        exit=2,
+        **{"nothing trained": not list(out.glob("*.safetensors"))},
+    )
 
 
-@row("C13", "two files of one stem in a folder (a.nii and a.nii.gz, a.png and a.jpg)", "a case each, and it is said")
+@row(
+    "C13",
+    "two files of one stem in a folder (a.nii and a.nii.gz, a.png and a.jpg)",
+    "a case each, and it is said",
+)
 def c13(stage: Stage) -> Iterator[Trial]:
     from PIL import Image
 
@@ -218,21 +301,42 @@ def c13(stage: Stage) -> Iterator[Trial]:
     for name in ("v.nii", "v.nii.gz"):
         nifti(stage.folder / "in" / name, values, affine)
     names = {"a-png", "a-jpg", "v-nii", "v-nii-gz"}
-    for done in (stage.detect(stage.folder / "in", run=stage.tiny), stage.inspect(stage.folder / "in")):
+    for done in (
+        stage.detect(stage.folder / "in", run=stage.tiny),
+        stage.inspect(stage.folder / "in"),
+    ):
         rows = rows_of(done)
         sound = done.exit in (0, 4) and all(
             rows.get(name, {}).get("status") in ("ok", "warn") for name in ("a-png", "a-jpg")
         )
-        yield Trial(done, (0, 4), ("share a name",), facts={"a row each": rows.keys() == names, "pictures read": sound})
+        yield Trial(
+            done,
+            (0, 4),
+            ("share a name",),
+            facts={"a row each": rows.keys() == names, "pictures read": sound},
+        )
 
 
-@row("C14", "the root of a BIDS set: README, *.json, *.tsv, LICENSE, .bval; and a .mgz, a .nrrd",
-     "what goes with images is counted, what may be meant as one is listed with the cure")  # fmt: skip
+@row(
+    "C14",
+    "the root of a BIDS set: README, *.json, *.tsv, LICENSE, .bval; and a .mgz, a .nrrd",
+    "what goes with images is counted, what may be meant as one is listed with the cure",
+)
 def c14(stage: Stage) -> Iterator[Trial]:
     root = stage.folder / "set"
     png(root / "sub-01" / "anat" / "sub-01_T1w.png")
-    for name in ("README", "README.md", "LICENSE", "CHANGES", "dataset_description.json", "participants.tsv", "a.bval",
-                 "sub-01/anat/sub-01_T1w.json", "DICOMDIR", ".bidsignore"):  # fmt: skip
+    for name in (
+        "README",
+        "README.md",
+        "LICENSE",
+        "CHANGES",
+        "dataset_description.json",
+        "participants.tsv",
+        "a.bval",
+        "sub-01/anat/sub-01_T1w.json",
+        "DICOMDIR",
+        ".bidsignore",
+    ):
         (root / name).write_text("text")
     done = stage.detect(root, run=stage.tiny)
     yield works(done, "sidecars (8)", **{"one row": len(rows_of(done)) == 1})
@@ -241,8 +345,13 @@ def c14(stage: Stage) -> Iterator[Trial]:
     done = stage.detect(root, run=stage.tiny)
     rows = rows_of(done)
     told = {name: rows[name]["warnings"] for name in ("a.mgz", "b.nrrd") if name in rows}
-    yield works(done, **{"both listed": len(told) == 2 and len(rows) == 3,
-                         "with a cure": all("NIfTI" in text or "mri_convert" in text for text in told.values())})  # fmt: skip
+    yield works(
+        done,
+        **{
+            "both listed": len(told) == 2 and len(rows) == 3,
+            "with a cure": all("NIfTI" in text or "mri_convert" in text for text in told.values()),
+        },
+    )
 
 
 @row("C12", "no case found", "exit 3")

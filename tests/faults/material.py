@@ -47,9 +47,13 @@ def blobs(root: Path) -> Path:
 def heads(root: Path, modality: str) -> Path:
     """A folder layout of synthetic heads as NIfTI, a diseased one with its mask; MR without
     skull."""
-    for number, place in enumerate(("train/good/a", "train/good/b", "val/good/c", "test/good/d", "test/bad/e")):
+    for number, place in enumerate(
+        ("train/good/a", "train/good/b", "val/good/c", "test/good/d", "test/bad/e")
+    ):
         shape, lesion = (6, 32, 32), 0.3 if "bad" in place else None
-        values, mask, affine = head(np.random.default_rng(number), shape=shape, modality=modality, lesion=lesion)
+        values, mask, affine = head(
+            np.random.default_rng(number), shape=shape, modality=modality, lesion=lesion
+        )
         if modality == "MR":
             values = stripped(values)
         (root / place).parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +73,9 @@ def stripped(values: np.ndarray) -> np.ndarray:
     return np.where(brain, values, 0).astype(np.float32)
 
 
-def volume(path: Path, change: Callable[[np.ndarray], np.ndarray] | None = None, *, seed: int = 0) -> Path:
+def volume(
+    path: Path, change: Callable[[np.ndarray], np.ndarray] | None = None, *, seed: int = 0
+) -> Path:
     """A small synthetic CT head as NIfTI."""
     values, _, affine = head(np.random.default_rng(seed), shape=(4, 24, 24))
     path.parent.mkdir(parents=True, exist_ok=True)

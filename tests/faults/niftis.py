@@ -22,10 +22,16 @@ def alone(stage: Stage, path: Path, code: str, *words: str, exit: int = 3) -> Tr
     done = stage.detect(path, out=out)
     left = {p.name for p in out.iterdir()} if out.exists() else set()
     row = only(done) or {"status": "failed", "score": None}
-    return fails(done, code, *words, exit=exit, **{
-        "no result of it": not left - {"findings.csv", "findings.json", "report.html"},
-        "its row says failed": row["status"] == "failed" and row["score"] is None,
-    })  # fmt: skip
+    return fails(
+        done,
+        code,
+        *words,
+        exit=exit,
+        **{
+            "no result of it": not left - {"findings.csv", "findings.json", "report.html"},
+            "its row says failed": row["status"] == "failed" and row["score"] is None,
+        },
+    )
 
 
 def beside(stage: Stage, path: Path, code: str) -> Trial:
@@ -33,10 +39,15 @@ def beside(stage: Stage, path: Path, code: str) -> Trial:
     good = volume(stage.folder / "good.nii.gz", seed=9)
     done = stage.detect(good, path)
     found = rows_of(done)
-    return fails(done, code, exit=4, **{
-        "a row for each": len(found) == 2,
-        "the sound one is written": found.get("good", {}).get("status") in ("ok", "warn"),
-    })  # fmt: skip
+    return fails(
+        done,
+        code,
+        exit=4,
+        **{
+            "a row for each": len(found) == 2,
+            "the sound one is written": found.get("good", {}).get("status") in ("ok", "warn"),
+        },
+    )
 
 
 def array(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
@@ -91,7 +102,11 @@ def n5(stage: Stage) -> Iterator[Trial]:
     yield works(done, "SUFFIX", **{"same score": only(done).get("score") == right["score"]})
 
 
-@row("N6", "NaN or Inf voxels: a few; more than 1 %", "replaced, warn NONFINITE n=...; failed NONFINITE")
+@row(
+    "N6",
+    "NaN or Inf voxels: a few; more than 1 %",
+    "replaced, warn NONFINITE n=...; failed NONFINITE",
+)
 def n6(stage: Stage) -> Iterator[Trial]:
     def few(values: np.ndarray) -> np.ndarray:
         values[0, 0, :2], values[1, 0, 0] = np.nan, np.inf
@@ -102,7 +117,9 @@ def n6(stage: Stage) -> Iterator[Trial]:
         return values
 
     out = stage.out()
-    done = stage.detect(volume(stage.folder / "few.nii.gz", few), out=out, kinds=("volumes", "json"))
+    done = stage.detect(
+        volume(stage.folder / "few.nii.gz", few), out=out, kinds=("volumes", "json")
+    )
     written = [np.isfinite(nib.load(p).get_fdata()).all() for p in out.glob("few/*.nii.gz")]  # type: ignore[attr-defined]
     yield works(done, "NONFINITE n=3", **{"outputs finite": len(written) == 3 and all(written)})
     yield alone(stage, volume(stage.folder / "many.nii.gz", many), "NONFINITE")
@@ -111,7 +128,9 @@ def n6(stage: Stage) -> Iterator[Trial]:
 @row("N7", "constant or all-zero image", "failed CONSTANT_IMAGE")
 def n7(stage: Stage) -> Iterator[Trial]:
     for value in (0, 7):
-        path = volume(stage.folder / f"flat-{value}.nii.gz", lambda v, value=value: np.full_like(v, value))
+        path = volume(
+            stage.folder / f"flat-{value}.nii.gz", lambda v, value=value: np.full_like(v, value)
+        )
         yield alone(stage, path, "CONSTANT_IMAGE")
 
 
@@ -127,7 +146,12 @@ def n8(stage: Stage) -> Iterator[Trial]:
     yield alone(stage, path, "IS_4D", "#0")
     done = stage.detect(f"{path}#1")
     single = stage.detect(array(stage.folder / "one.nii.gz", values[..., 1]))
-    yield works(done, **{"as the volume alone": bool(only(done)) and only(done)["score"] == only(single)["score"]})
+    yield works(
+        done,
+        **{
+            "as the volume alone": bool(only(done)) and only(done)["score"] == only(single)["score"]
+        },
+    )
 
 
 @row("N9", "4-D with last axis 1", "accepted; the output keeps the 4-D header")
@@ -137,8 +161,12 @@ def n9(stage: Stage) -> Iterator[Trial]:
     yield works(done, **{"output is 4-D": made is not None and made.shape == values.shape})
 
 
-@row("N10", "2-D NIfTI", "restored as one plane, output on its 2-D grid",
-     adapted="'failed NEEDS_3D' where a model needs volumes: every method here works plane by plane")  # fmt: skip
+@row(
+    "N10",
+    "2-D NIfTI",
+    "restored as one plane, output on its 2-D grid",
+    adapted="'failed NEEDS_3D' where a model needs volumes: every method here works plane by plane",
+)
 def n10(stage: Stage) -> Iterator[Trial]:
     values, _, _ = head(np.random.default_rng(0), shape=(4, 24, 24))
     done, made = stored(stage, array(stage.folder / "flat.nii.gz", values[2].T.copy()))
@@ -148,14 +176,18 @@ def n10(stage: Stage) -> Iterator[Trial]:
 @row("N11", "complex or RGB voxels", "failed DTYPE")
 def n11(stage: Stage) -> Iterator[Trial]:
     values = np.random.default_rng(0).random((12, 12, 4))
-    yield alone(stage, array(stage.folder / "complex.nii.gz", (values + 1j).astype(np.complex64)), "DTYPE")
+    yield alone(
+        stage, array(stage.folder / "complex.nii.gz", (values + 1j).astype(np.complex64)), "DTYPE"
+    )
     rgb = np.zeros((12, 12, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     yield alone(stage, array(stage.folder / "rgb.nii.gz", rgb), "DTYPE")
 
 
 @row("N12", "pixdim 0", "failed BAD_SPACING")
 def n12(stage: Stage) -> Iterator[Trial]:
-    yield alone(stage, edited(stage.folder / "a.nii", pixdim=[1, 0, 2, 5, 0, 0, 0, 0]), "BAD_SPACING")
+    yield alone(
+        stage, edited(stage.folder / "a.nii", pixdim=[1, 0, 2, 5, 0, 0, 0, 0]), "BAD_SPACING"
+    )
 
 
 @row("N13", "NaN in the affine", "failed BAD_AFFINE")
@@ -165,9 +197,15 @@ def n13(stage: Stage) -> Iterator[Trial]:
 
 @row("N14", "sform unlike qform", "the sform is used, warn FORMS_DISAGREE")
 def n14(stage: Stage) -> Iterator[Trial]:
-    path = edited(stage.folder / "a.nii", srow_x=[-2, 0, 0, 9], srow_y=[0, -2, 0, 9], srow_z=[0, 0, 2, 9])
+    path = edited(
+        stage.folder / "a.nii", srow_x=[-2, 0, 0, 9], srow_y=[0, -2, 0, 9], srow_z=[0, 0, 2, 9]
+    )
     done = stage.inspect(path)
-    yield works(done, "FORMS_DISAGREE", **{"spacing of the sform": only(done).get("spacing_mm") == [2.0, 2.0, 2.0]})
+    yield works(
+        done,
+        "FORMS_DISAGREE",
+        **{"spacing of the sform": only(done).get("spacing_mm") == [2.0, 2.0, 2.0]},
+    )
     done, made = stored(stage, path)
     kept = made is not None and np.allclose(made.affine[:3, :3], np.diag([-2, -2, 2]))
     yield works(done, "FORMS_DISAGREE", **{"the output keeps it": kept})
@@ -225,8 +263,12 @@ def n20(stage: Stage) -> Iterator[Trial]:
         yield works(done, "SCALING", **{"values unscaled": only(done).get("range") == right})
 
 
-@row("N21", "one scan in all 48 axis orders and flips", "equal maps in the world (1e-5), each with its own header",
-     quick=False)  # fmt: skip
+@row(
+    "N21",
+    "one scan in all 48 axis orders and flips",
+    "equal maps in the world (1e-5), each with its own header",
+    quick=False,
+)
 def n21(stage: Stage) -> Iterator[Trial]:
     first = nib.load(volume(stage.folder / "first.nii"))  # type: ignore[attr-defined]
     data, affine = first.get_fdata(dtype=np.float32), first.affine
@@ -240,10 +282,20 @@ def n21(stage: Stage) -> Iterator[Trial]:
     out = stage.out()
     done = stage.detect(stage.folder / "in", out=out, kinds=("volumes",))
     maps = [nib.as_closest_canonical(nib.load(p)) for p in sorted(out.glob("*/anomaly_map.nii.gz"))]  # type: ignore[attr-defined]
-    apart = max((float(np.abs(m.get_fdata() - maps[0].get_fdata()).max()) for m in maps), default=np.inf)
+    apart = max(
+        (float(np.abs(m.get_fdata() - maps[0].get_fdata()).max()) for m in maps), default=np.inf
+    )
     where = all(np.allclose(m.affine, maps[0].affine, atol=1e-4) for m in maps)
     varied = bool(maps) and float(np.ptp(maps[0].get_fdata())) > 0
-    yield works(done, **{"48 maps": len(maps) == 48, "equal": apart <= 1e-5, "one place": where, "not flat": varied})
+    yield works(
+        done,
+        **{
+            "48 maps": len(maps) == 48,
+            "equal": apart <= 1e-5,
+            "one place": where,
+            "not flat": varied,
+        },
+    )
 
 
 @row("N22", "1x1x1, 3x3x1 and 8x8x8 voxels", "failed TOO_SMALL")
@@ -273,9 +325,15 @@ def with_masks(stage: Stage, changes: dict[str, Callable]) -> Path:
 def evaluated(stage: Stage, root: Path, *options: str) -> tuple[Done, set[str]]:
     """`evaluate`, and the cases it measured."""
     out = stage.out()
-    done = stage.run("evaluate", stage.ct, "--data", root, "--out", out, "--device", "cpu", *options, hang=240)
+    done = stage.run(
+        "evaluate", stage.ct, "--data", root, "--out", out, "--device", "cpu", *options, hang=240
+    )
     table = out / "cases.csv"
-    return done, {line.split(",")[0] for line in table.read_text().splitlines()[1:]} if table.is_file() else set()
+    return done, (
+        {line.split(",")[0] for line in table.read_text().splitlines()[1:]}
+        if table.is_file()
+        else set()
+    )
 
 
 @row(
@@ -290,16 +348,31 @@ def n23(stage: Stage) -> Iterator[Trial]:
         affine[:3, 3] += 40
         return mask, affine
 
-    root = with_masks(stage, {"right": lambda m, a: (m, a), "shorter": lambda m, a: (m[:-1], a), "moved": moved})
+    root = with_masks(
+        stage, {"right": lambda m, a: (m, a), "shorter": lambda m, a: (m[:-1], a), "moved": moved}
+    )
     done, cases = evaluated(stage, root)
-    yield fails(done, "GRID_MISMATCH", "case=shorter", "case=moved", "6 x 32 x 32", "5 x 32 x 32", "first at", exit=4,
-                **{"the others measured": cases == {"d", "right"}})  # fmt: skip
+    yield fails(
+        done,
+        "GRID_MISMATCH",
+        "case=shorter",
+        "case=moved",
+        "6 x 32 x 32",
+        "5 x 32 x 32",
+        "first at",
+        exit=4,
+        **{"the others measured": cases == {"d", "right"}},
+    )
     done, cases = evaluated(stage, root, "--resample-mask")
     yield works(done, "resampled", **{"all measured": len(cases) == 4})
 
 
-@row("N24", "mask of 0.999, {0, 255}, {0, 1, 2, 4}, nothing, grey values", "mapping printed; unknown values failed with a list",
-     quick=False)  # fmt: skip
+@row(
+    "N24",
+    "mask of 0.999, {0, 255}, {0, 1, 2, 4}, nothing, grey values",
+    "mapping printed; unknown values failed with a list",
+    quick=False,
+)
 def n24(stage: Stage) -> Iterator[Trial]:
     def labels(mask: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mask[3] *= 4
@@ -307,12 +380,32 @@ def n24(stage: Stage) -> Iterator[Trial]:
         return mask, affine
 
     grey = np.random.default_rng(0).random((6, 32, 32)).astype(np.float32)
-    done, cases = evaluated(stage, with_masks(stage, {
-        "share": lambda m, a: (m * 0.999, a), "byte": lambda m, a: (m * 255, a), "labels": labels,
-        "empty": lambda m, a: (m * 0, a), "grey": lambda m, a: (grey, a),
-    }))  # fmt: skip
-    yield fails(done, "MASK_VALUES", "values: 0", "MASK_LABELS 0, 1, 2, 4", "MASK_EMPTY", exit=4,
-                **{"all but the grey one measured": cases >= {"share", "byte", "labels"} and "grey" not in cases})  # fmt: skip
+    done, cases = evaluated(
+        stage,
+        with_masks(
+            stage,
+            {
+                "share": lambda m, a: (m * 0.999, a),
+                "byte": lambda m, a: (m * 255, a),
+                "labels": labels,
+                "empty": lambda m, a: (m * 0, a),
+                "grey": lambda m, a: (grey, a),
+            },
+        ),
+    )
+    yield fails(
+        done,
+        "MASK_VALUES",
+        "values: 0",
+        "MASK_LABELS 0, 1, 2, 4",
+        "MASK_EMPTY",
+        exit=4,
+        **{
+            "all but the grey one measured": (
+                cases >= {"share", "byte", "labels"} and "grey" not in cases
+            )
+        },
+    )
 
 
 @row("N25", "contrast or skull unlike the training scans", "warn OOD_INTENSITY or OOD_FOREGROUND")
@@ -322,19 +415,33 @@ def n25(stage: Stage) -> Iterator[Trial]:
     other_contrast = np.where(brain > 0, 700 - brain, 0)
     known = only(stage.detect(nifti(stage.folder / "same.nii.gz", brain, affine), run=stage.mr))
     for name, other in (("with-skull", values), ("t2", other_contrast)):
-        done = stage.detect(nifti(stage.folder / f"{name}.nii.gz", other.astype(np.float32), affine), run=stage.mr)
-        yield works(done, "OOD_", **{"the usual contrast is not warned of": "OOD" not in known.get("warnings", "OOD")})
+        done = stage.detect(
+            nifti(stage.folder / f"{name}.nii.gz", other.astype(np.float32), affine), run=stage.mr
+        )
+        yield works(
+            done,
+            "OOD_",
+            **{"the usual contrast is not warned of": "OOD" not in known.get("warnings", "OOD")},
+        )
 
 
-@row("N26", "xyzt_units of metres or micrometres over mm; voxels of 2 m", "taken as mm, warn UNITS; no volume in ml")
+@row(
+    "N26",
+    "xyzt_units of metres or micrometres over mm; voxels of 2 m",
+    "taken as mm, warn UNITS; no volume in ml",
+)
 def n26(stage: Stage) -> Iterator[Trial]:
     for unit in (1, 3):
         path = edited(stage.folder / f"{unit}.nii", xyzt_units=unit)
         done = stage.detect(path)
         right = only(stage.detect(volume(stage.folder / f"right-{unit}.nii")))["volume_ml_above"]
-        yield works(done, "UNITS", **{"the volume in mm": only(done).get("volume_ml_above") == right})
+        yield works(
+            done, "UNITS", **{"the volume in mm": only(done).get("volume_ml_above") == right}
+        )
     values = nib.load(volume(stage.folder / "a.nii")).get_fdata(dtype=np.float32)  # type: ignore[attr-defined]
-    done = stage.detect(array(stage.folder / "two-metres.nii.gz", values, np.diag([2000.0, 2000, 5000, 1])))
+    done = stage.detect(
+        array(stage.folder / "two-metres.nii.gz", values, np.diag([2000.0, 2000, 5000, 1]))
+    )
     yield works(done, "UNITS", **{"no volume": only(done).get("volume_ml_above", 0) is None})
 
 
@@ -343,4 +450,6 @@ def n27(stage: Stage) -> Iterator[Trial]:
     turned = {"sform_code": 0, "qform_code": 1, "quatern_b": 0, "quatern_c": 0}
     right = only(stage.detect(edited(stage.folder / "right.nii", quatern_d=1, **turned)))
     done = stage.detect(edited(stage.folder / "a.nii", quatern_d=1.00002, **turned))
-    yield works(done, **{"same score": bool(right) and only(done).get("score") == right.get("score")})
+    yield works(
+        done, **{"same score": bool(right) and only(done).get("score") == right.get("score")}
+    )

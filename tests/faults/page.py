@@ -9,24 +9,35 @@ from pseudohealthy.io.atomic import write_text
 
 PEERS = Path(__file__).with_name("peers.tsv")
 BY_HAND = "<!-- From here on written by hand: make faults PAGE=... keeps it. -->"
-GROUPS = {"N": "NIfTI", "D": "DICOM", "P": "Pictures and arrays", "C": "Data set lists", "K": "Weights and settings",
-          "R": "Run time", "S": "Saving and stopping", "W": "Report and web app", "V": "Privacy",
-          "U": "Usage"}  # fmt: skip
+GROUPS = {
+    "N": "NIfTI",
+    "D": "DICOM",
+    "P": "Pictures and arrays",
+    "C": "Data set lists",
+    "K": "Weights and settings",
+    "R": "Run time",
+    "S": "Saving and stopping",
+    "W": "Report and web app",
+    "V": "Privacy",
+    "U": "Usage",
+}
 TOP = """# Reliability: what happens when something is wrong
 
-`make faults` stages every row of this table for real (damaged files, hostile archives, killed trainings), runs the
-program on it and scores what happens: **2** the expected outcome exactly (code word, exit code, files), **1** safe but
-unclear or not as promised, **0** silently wrong, a hang or an exit of 0 where something failed, **-2** data lost, code run
-or identifiers leaked. No score is written by hand: it follows from exit code, messages, files, memory and time. A row
-of several trials is as good as its worst.
+`make faults` stages every row of this table for real (damaged files, hostile archives, killed
+trainings), runs the program on it and scores what happens: **2** the expected outcome exactly (code
+word, exit code, files), **1** safe but unclear or not as promised, **0** silently wrong, a hang or
+an exit of 0 where something failed, **-2** data lost, code run or identifiers leaked. No score is
+written by hand: it follows from exit code, messages, files, memory and time. A row of several
+trials is as good as its worst.
 
-Exit codes: 0 all written, 1 internal error, 2 usage, 3 no usable input, 4 some cases failed, 5 model rejected, 6 output
-not writable, 7 resource limit, 8 refused for safety, 130 interrupted. This page is written by
-`make faults PAGE=docs/reliability.md`.
+Exit codes: 0 all written, 1 internal error, 2 usage, 3 no usable input, 4 some cases failed, 5
+model rejected, 6 output not writable, 7 resource limit, 8 refused for safety, 130 interrupted. This
+page is written by `make faults PAGE=docs/reliability.md`.
 
 """
-MARKS = """The column of other tools says what was measured on them ([M]), read in their code ([C]), in their documentation ([P],
-[I]) or is known of them ([K]); nib: tools that read with nibabel, sitk: with SimpleITK, tb: a traceback.
+MARKS = """The column of other tools says what was measured on them ([M]), read in their code ([C]),
+in their documentation ([P], [I]) or is known of them ([K]); nib: tools that read with nibabel,
+sitk: with SimpleITK, tb: a traceback.
 """
 
 
@@ -51,13 +62,27 @@ def write(path: Path, results: list[Result]) -> None:
         if not group:
             continue
         text += f"\n## {name}: {sum(r.score for r in group)}/{2 * len(group)}\n\n"
-        text += "| row | what is wrong | expected | what happens | score | other tools |\n|---|---|---|---|---|---|\n"
+        text += (
+            "| row | what is wrong | expected | what happens | score | other tools"
+            " |\n|---|---|---|---|---|---|\n"
+        )
         for result in group:
             row = result.row
-            cells = (row.id, row.what, row.expected, result.got, str(result.score), others.get(row.id, ""))
+            cells = (
+                row.id,
+                row.what,
+                row.expected,
+                result.got,
+                str(result.score),
+                others.get(row.id, ""),
+            )
             text += "| " + " | ".join(map(cell, cells)) + " |\n"
     if adapted := [r.row for r in results if r.row.adapted]:
-        text += "\n## Expectations that were adapted\n\n" + "".join(f"- {row.id}: {row.adapted}\n" for row in adapted)
+        text += "\n## Expectations that were adapted\n\n" + "".join(
+            f"- {row.id}: {row.adapted}\n" for row in adapted
+        )
     if short := [r for r in results if r.score < 2]:
-        text += "\n## What is missing\n\n" + "".join(f"- {r.row.id} ({r.score}): {r.got}\n" for r in short)
+        text += "\n## What is missing\n\n" + "".join(
+            f"- {r.row.id} ({r.score}): {r.got}\n" for r in short
+        )
     write_text(path, text + (f"\n{kept}" if kept else ""))

@@ -27,7 +27,9 @@ def huge_png(path: Path, side: int) -> Path:
     memory."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     packer, packed = zlib.compressobj(9), b""
     for _ in range(side):
@@ -38,13 +40,19 @@ def huge_png(path: Path, side: int) -> Path:
     return path
 
 
-def values(stage: Stage, image: Image.Image, name: str, *words: str, low: float, high: float, **how: object) -> Trial:
+def values(
+    stage: Stage, image: Image.Image, name: str, *words: str, low: float, high: float, **how: object
+) -> Trial:
     """`inspect` reads a picture with this range of values."""
     path = stage.folder / name
     image.save(path, **how)  # type: ignore[arg-type]
     done = stage.inspect(path)
     found = only(done).get("range", [np.nan, np.nan])
-    return works(done, *words, **{f"{name} spans {low:g}..{high:g}": bool(np.allclose(found, [low, high], atol=1.5))})
+    return works(
+        done,
+        *words,
+        **{f"{name} spans {low:g}..{high:g}": bool(np.allclose(found, [low, high], atol=1.5))},
+    )
 
 
 @row("P1", "16-bit PNG", "full range kept")
@@ -55,7 +63,9 @@ def p1(stage: Stage) -> Iterator[Trial]:
 
 @row("P2", "palette PNG", "converted to luminance, warned")
 def p2(stage: Stage) -> Iterator[Trial]:
-    image = Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20).astype(np.uint8) % 3).convert("P")
+    image = Image.fromarray(
+        np.arange(400, dtype=np.uint16).reshape(20, 20).astype(np.uint8) % 3
+    ).convert("P")
     image.putpalette([200, 200, 200, 10, 10, 10, 90, 90, 90] + [0] * 759)
     yield values(stage, image, "palette.png", "PALETTE", low=10, high=200)
 
@@ -87,7 +97,12 @@ def p5(stage: Stage) -> Iterator[Trial]:
     yield alone(stage, cut(png(stage.folder / "a.png", side=64)), "TRUNCATED")
 
 
-@row("P6", "PNG of a few kB that holds 121 and 196 million pixels", "refused TOO_LARGE, exit 7", quick=False)
+@row(
+    "P6",
+    "PNG of a few kB that holds 121 and 196 million pixels",
+    "refused TOO_LARGE, exit 7",
+    quick=False,
+)
 def p6(stage: Stage) -> Iterator[Trial]:
     for side in (11_000, 14_000):
         trial = alone(stage, huge_png(stage.folder / f"{side}.png", side), "TOO_LARGE", exit=7)
@@ -110,7 +125,9 @@ def p7(stage: Stage) -> Iterator[Trial]:
     mark, path = stage.folder / "ran", stage.folder / "a.npy"
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (16, 16), }"
     header += b" " * (117 - len(header)) + b"\n"
-    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + pickle.dumps(Evil(mark)))
+    path.write_bytes(
+        b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + pickle.dumps(Evil(mark))
+    )
     trial = alone(stage, path, "PICKLE", exit=8)
     trial.harms = {"the pickle ran": mark.exists()}
     yield trial
@@ -118,7 +135,10 @@ def p7(stage: Stage) -> Iterator[Trial]:
 
 @row("P8", ".npy whose header lies; npz bomb", "refused", quick=False)
 def p8(stage: Stage) -> Iterator[Trial]:
-    for name, shape, code, exit in (("lie", (300, 300), "TRUNCATED", 3), ("huge", (90_000, 90_000), "TOO_LARGE", 7)):
+    for name, shape, code, exit in (
+        ("lie", (300, 300), "TRUNCATED", 3),
+        ("huge", (90_000, 90_000), "TOO_LARGE", 7),
+    ):
         path = stage.folder / f"{name}.npy"
         np.save(path, np.zeros((20, 20)))
         raw = path.read_bytes()
@@ -136,7 +156,11 @@ def p8(stage: Stage) -> Iterator[Trial]:
     yield trial
 
 
-@row("P9", "mixed sizes in one folder", "resized by the recipe's canvas, outputs in each file's own size")
+@row(
+    "P9",
+    "mixed sizes in one folder",
+    "resized by the recipe's canvas, outputs in each file's own size",
+)
 def p9(stage: Stage) -> Iterator[Trial]:
     for side in (16, 23, 40):
         png(stage.folder / "in" / f"{side}.png", side, side=side)
@@ -144,7 +168,11 @@ def p9(stage: Stage) -> Iterator[Trial]:
     done = stage.detect(stage.folder / "in", run=stage.tiny, out=out, kinds=("volumes", "json"))
     sizes = {p.parent.name: Image.open(p).size[0] for p in out.glob("*/anomaly_map.tiff")}
     yield works(
-        done, **{"each its own size": sizes == {"16": 16, "23": 23, "40": 40}, "three rows": len(rows_of(done)) == 3}
+        done,
+        **{
+            "each its own size": sizes == {"16": 16, "23": 23, "40": 40},
+            "three rows": len(rows_of(done)) == 3,
+        },
     )
 
 
@@ -174,19 +202,31 @@ def p10(stage: Stage) -> Iterator[Trial]:
 @row("P11", "16-bit PNG with alpha or colour", "full depth, transparency dropped with a warning")
 def p11(stage: Stage) -> Iterator[Trial]:
     deep = np.arange(400).reshape(20, 20) * 160
-    for colour, channels, word in ((4, [deep, deep], "ALPHA"), (2, [deep] * 3, ""), (6, [deep] * 4, "ALPHA")):
+    for colour, channels, word in (
+        (4, [deep, deep], "ALPHA"),
+        (2, [deep] * 3, ""),
+        (6, [deep] * 4, "ALPHA"),
+    ):
         raw = np.stack(channels, -1).astype(">u2")
         packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in raw))
-        parts = ((b"IHDR", struct.pack(">2I5B", 20, 20, 16, colour, 0, 0, 0)), (b"IDAT", packed), (b"IEND", b""))
-        chunks = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-                  for kind, data in parts]  # fmt: skip
+        parts = (
+            (b"IHDR", struct.pack(">2I5B", 20, 20, 16, colour, 0, 0, 0)),
+            (b"IDAT", packed),
+            (b"IEND", b""),
+        )
+        chunks = [
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in parts
+        ]
         path = stage.folder / f"{colour}.png"
         path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
         done = stage.inspect(path)
         yield works(done, word, **{"0..63840": only(done).get("range") == [0.0, 63840.0]})
 
 
-def judged(stage: Stage, masks: dict[str, np.ndarray], suffix: str = "png") -> tuple[Done, dict[str, int]]:
+def judged(
+    stage: Stage, masks: dict[str, np.ndarray], suffix: str = "png"
+) -> tuple[Done, dict[str, int]]:
     """`evaluate` of a healthy picture and one for each mask; the marked pixels of the cases it
     measured."""
     root, out = stage.folder / f"data-{suffix}", stage.out()
@@ -195,25 +235,41 @@ def judged(stage: Stage, masks: dict[str, np.ndarray], suffix: str = "png") -> t
     for number, (name, mask) in enumerate(masks.items()):
         png(root / "test" / "bad" / f"{name}.png", 2 + number, bright=True)
         Image.fromarray(mask).save(root / "masks" / f"{name}.{suffix}")
-    done = stage.run("evaluate", stage.tiny, "--data", root, "--out", out, "--device", "cpu", hang=240)
+    done = stage.run(
+        "evaluate", stage.tiny, "--data", root, "--out", out, "--device", "cpu", hang=240
+    )
     table = out / "cases.csv"
     lines = list(csv.DictReader(table.read_text().splitlines())) if table.is_file() else []
     return done, {line["case_id"]: int(float(line["reference_voxels"])) for line in lines}
 
 
-@row("P12", "mask as JPEG, in the transparency, inverted; the image with the lesion drawn on it",
-     "cut at half and said, or refused, before a figure is made", quick=False)  # fmt: skip
+@row(
+    "P12",
+    "mask as JPEG, in the transparency, inverted; the image with the lesion drawn on it",
+    "cut at half and said, or refused, before a figure is made",
+    quick=False,
+)
 def p12(stage: Stage) -> Iterator[Trial]:
     image, marks = blob(2, bright=True)
     byte = marks.astype(np.uint8) * 255
     drawn = np.stack([image] * 3, -1)
     drawn[marks] = [255, 0, 0]
     clear = np.dstack([np.full((16, 16, 3), 255, np.uint8), byte])
-    done, found = judged(stage, {"drawn": drawn, "image": image, "clear": clear, "right": byte, "most": 255 - byte})
-    yield fails(done, "MASK_OVERLAY", "MASK_VALUES", "MASK_ALPHA", "MASK_INVERTED", exit=4, **{
-        "right ones": found.get("clear") == found.get("right") == marks.sum(),
-        "no figure of others": not found.keys() & {"drawn", "image", "most"},
-    })  # fmt: skip
+    done, found = judged(
+        stage, {"drawn": drawn, "image": image, "clear": clear, "right": byte, "most": 255 - byte}
+    )
+    yield fails(
+        done,
+        "MASK_OVERLAY",
+        "MASK_VALUES",
+        "MASK_ALPHA",
+        "MASK_INVERTED",
+        exit=4,
+        **{
+            "right ones": found.get("clear") == found.get("right") == marks.sum(),
+            "no figure of others": not found.keys() & {"drawn", "image", "most"},
+        },
+    )
     done, found = judged(stage, {"lossy": byte}, "jpg")
     yield works(done, "MASK_JPEG", **{"cut at half": found.get("lossy") == marks.sum()})
 
@@ -227,19 +283,29 @@ def p13(stage: Stage) -> Iterator[Trial]:
     sound = io.BytesIO()
     with zipfile.ZipFile(sound, "w", zipfile.ZIP_DEFLATED) as file:
         file.write(png(stage.folder / "x.png"), "x.png")
-    for name, flag, method, code, exit in (("deflate64", 0, 9, "METHOD", 3), ("locked", 1, 8, "ARCHIVE", 8)):
+    for name, flag, method, code, exit in (
+        ("deflate64", 0, 9, "METHOD", 3),
+        ("locked", 1, 8, "ARCHIVE", 8),
+    ):
         raw = bytearray(sound.getvalue())
         for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
             place = raw.find(magic) + at
             raw[place : place + 4] = struct.pack("<HH", flag, method)
         path = stage.folder / f"{name}.zip"
         path.write_bytes(raw)
-        yield fails(stage.detect(path), code, "Deflate64" if method == 9 else "encrypted", exit=exit)
+        yield fails(
+            stage.detect(path), code, "Deflate64" if method == 9 else "encrypted", exit=exit
+        )
     (stage.folder / "other.zip").write_bytes(b"Rar!\x1a\x07\x00" + bytes(99))
     yield fails(stage.detect(stage.folder / "other.zip"), "NOT_ZIP", "RAR")
 
 
-@row("P14", "evaluation in which only some cases have a mask", "how many have voxel figures is said", quick=False)
+@row(
+    "P14",
+    "evaluation in which only some cases have a mask",
+    "how many have voxel figures is said",
+    quick=False,
+)
 def p14(stage: Stage) -> Iterator[Trial]:
     root = stage.folder / "data"
     for number, place in enumerate(("good/a", "good/b", "bad/c", "bad/d")):
@@ -247,7 +313,11 @@ def p14(stage: Stage) -> Iterator[Trial]:
     (root / "masks").mkdir()
     Image.fromarray(blob(2, bright=True)[1].astype(np.uint8) * 255).save(root / "masks" / "c.png")
     out = stage.out()
-    done = stage.run("evaluate", stage.tiny, "--data", root, "--out", out, "--device", "cpu", hang=240)
+    done = stage.run(
+        "evaluate", stage.tiny, "--data", root, "--out", out, "--device", "cpu", hang=240
+    )
     said = "3 of 4 cases have voxel figures"
     page = (out / "report.html").read_text() if done.exit == 0 else ""
-    yield works(done, **{"on screen": said in " ".join(done.out.split()), "in the report": said in page})
+    yield works(
+        done, **{"on screen": said in " ".join(done.out.split()), "in the report": said in page}
+    )

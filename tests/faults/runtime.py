@@ -23,12 +23,27 @@ WIDE = "restorer.network.width=32"
 
 
 def train(stage: Stage, out: Path, steps: int, *settings: str) -> tuple:
-    return ("train", stage.root / "tiny.toml", "--data", stage.pictures, "--out", out, "--device", "cpu",
-            "--steps", steps, "--set", "training.validate=2", *settings)  # fmt: skip
+    return (
+        "train",
+        stage.root / "tiny.toml",
+        "--data",
+        stage.pictures,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--steps",
+        steps,
+        "--set",
+        "training.validate=2",
+        *settings,
+    )
 
 
 def resumes(stage: Stage, run: Path) -> Done:
-    return stage.run("train", "--resume", run, "--data", stage.pictures, "--device", "cpu", hang=180)
+    return stage.run(
+        "train", "--resume", run, "--data", stage.pictures, "--device", "cpu", hang=180
+    )
 
 
 def same(one: Path, other: Path, name: str = "resume.safetensors") -> bool:
@@ -85,9 +100,16 @@ def r1(stage: Stage) -> Iterator[Trial]:
             checkpoint.load(path)
         except Fault:
             broken += 1
-    done = stage.run("train", "--resume", folder, "--data", stage.pictures, "--steps", 14, "--device", "cpu")
-    yield Trial(done, (0,), facts={"resumed": json.loads((folder / "run.json").read_text()).get("step") == 14},
-                exact={"no half file left": not list(folder.glob(".tmp-*"))}, harms={f"{broken} broken": broken > 0})  # fmt: skip
+    done = stage.run(
+        "train", "--resume", folder, "--data", stage.pictures, "--steps", 14, "--device", "cpu"
+    )
+    yield Trial(
+        done,
+        (0,),
+        facts={"resumed": json.loads((folder / "run.json").read_text()).get("step") == 14},
+        exact={"no half file left": not list(folder.glob(".tmp-*"))},
+        harms={f"{broken} broken": broken > 0},
+    )
 
 
 @row(
@@ -100,11 +122,13 @@ def r2(stage: Stage) -> Iterator[Trial]:
     whole, killed = stage.folder / "whole", stage.folder / "killed"
     assert stage.run(*train(stage, whole, 40, WIDE), hang=600).exit == 0
     first = stage.process(
-        *train(stage, killed, 40, WIDE), act=after(killed / "resume.safetensors", 0.1, signal.SIGKILL)
+        *train(stage, killed, 40, WIDE),
+        act=after(killed / "resume.safetensors", 0.1, signal.SIGKILL),
     )
     early = json.loads((killed / "run.json").read_text())["status"] == "running"
     yield works(
-        resumes(stage, killed), **{"killed on the way": first.exit == -9 and early, "bit for bit": same(whole, killed)}
+        resumes(stage, killed),
+        **{"killed on the way": first.exit == -9 and early, "bit for bit": same(whole, killed)},
     )
 
 
@@ -112,9 +136,13 @@ def r2(stage: Stage) -> Iterator[Trial]:
 def r3(stage: Stage) -> Iterator[Trial]:
     for how in (signal.SIGTERM, signal.SIGINT):
         run = stage.folder / how.name
-        done = stage.process(*train(stage, run, 4000, WIDE), act=after(run / "resume.safetensors", 0.05, how))
+        done = stage.process(
+            *train(stage, run, 4000, WIDE), act=after(run / "resume.safetensors", 0.05, how)
+        )
         state = json.loads((run / "run.json").read_text())["status"]
-        yield fails(done, "INTERRUPTED", "train --resume", exit=130, **{"saved": state == "interrupted"})
+        yield fails(
+            done, "INTERRUPTED", "train --resume", exit=130, **{"saved": state == "interrupted"}
+        )
 
 
 @row(
@@ -131,8 +159,15 @@ def r4(stage: Stage) -> Iterator[Trial]:
     ignore = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
     words = ("train", "--resume", run, "--data", stage.pictures, "--steps", 20, "--device", "cpu")
     done = stage.process(*words, limit=limit, prelude=ignore)
-    lost = any(not (run / name).is_file() or (run / name).read_bytes() != data for name, data in before.items())
-    empty = [p for p in run.rglob("*") if p.is_file() and (not p.stat().st_size or p.name.startswith(".tmp"))]
+    lost = any(
+        not (run / name).is_file() or (run / name).read_bytes() != data
+        for name, data in before.items()
+    )
+    empty = [
+        p
+        for p in run.rglob("*")
+        if p.is_file() and (not p.stat().st_size or p.name.startswith(".tmp"))
+    ]
     trial = fails(done, "OUTPUT", exit=6, **{"no empty or half file": not empty})
     trial.harms = {"a good checkpoint lost": lost}
     yield trial
@@ -140,18 +175,39 @@ def r4(stage: Stage) -> Iterator[Trial]:
     yield works(done, **{"goes on afterwards": done.exit == 0})
     out = stage.out()
     image = png(stage.folder / "a.png", side=200)
-    done = stage.process("detect", stage.tiny, image, "--out", out, "--device", "cpu", limit={resource.RLIMIT_FSIZE: 6000},
-                         prelude=ignore)  # fmt: skip
-    empty = [p for p in out.rglob("*") if p.is_file() and (not p.stat().st_size or p.name.startswith(".tmp"))]
+    done = stage.process(
+        "detect",
+        stage.tiny,
+        image,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        limit={resource.RLIMIT_FSIZE: 6000},
+        prelude=ignore,
+    )
+    empty = [
+        p
+        for p in out.rglob("*")
+        if p.is_file() and (not p.stat().st_size or p.name.startswith(".tmp"))
+    ]
     yield fails(done, "OUTPUT", exit=6, **{"no empty or half output": not empty})
 
 
-@row("R5", "output is a file, not writable, or not empty", "exit 6 before any work; --overwrite needed")
+@row(
+    "R5",
+    "output is a file, not writable, or not empty",
+    "exit 6 before any work; --overwrite needed",
+)
 def r5(stage: Stage) -> Iterator[Trial]:
     image, full = png(stage.folder / "a.png"), stage.folder / "full"
     full.mkdir()
     (full / "thesis.txt").write_text("mine")
-    for out, code in ((image, "OUTPUT"), (Path("/proc/nowhere/out"), "OUTPUT"), (full, "OUTPUT_NOT_EMPTY")):
+    for out, code in (
+        (image, "OUTPUT"),
+        (Path("/proc/nowhere/out"), "OUTPUT"),
+        (full, "OUTPUT_NOT_EMPTY"),
+    ):
         trial = fails(stage.detect(image, run=stage.tiny, out=out), code, exit=6)
         trial.harms = {"a file of others changed": (full / "thesis.txt").read_text() != "mine"}
         yield trial
@@ -181,12 +237,21 @@ def r6(stage: Stage) -> Iterator[Trial]:
 
     kinds = ("volumes", "json")
     with mock.patch.object(Finding, "save", counted):
-        first = stage.detect(stage.folder / "in", run=stage.tiny, out=out, kinds=kinds, options=("--batch", "1"))
+        first = stage.detect(
+            stage.folder / "in", run=stage.tiny, out=out, kinds=kinds, options=("--batch", "1")
+        )
         made[:] = ["crash"]
-        done = stage.detect(stage.folder / "in", run=stage.tiny, out=out, kinds=kinds, options=("--resume",))
+        done = stage.detect(
+            stage.folder / "in", run=stage.tiny, out=out, kinds=kinds, options=("--resume",)
+        )
     again = [name for name in made if name != "crash"]
     yield works(
-        done, **{"crashed": first.exit == 130, "four rows": len(rows_of(done)) == 4, "two were done": len(again) == 2}
+        done,
+        **{
+            "crashed": first.exit == 130,
+            "four rows": len(rows_of(done)) == 4,
+            "two were done": len(again) == 2,
+        },
     )
 
 
@@ -220,7 +285,11 @@ def r8(stage: Stage) -> Iterator[Trial]:
 
     with mock.patch.object(Detector, "apply", small):
         done = stage.detect(stage.folder, run=stage.tiny)
-    yield works(done, "batch", **{"four results": [r["status"] for r in rows_of(done).values()].count("ok") == 4})
+    yield works(
+        done,
+        "batch",
+        **{"four results": [r["status"] for r in rows_of(done).values()].count("ok") == 4},
+    )
     limit = 0
     with mock.patch.object(Detector, "apply", small):
         yield fails(stage.detect(image, run=stage.tiny), "OUT_OF_MEMORY", exit=7)
@@ -244,8 +313,16 @@ def r9(stage: Stage) -> Iterator[Trial]:
     with open(path, "wb") as file:  # sparse: 1.4 GB that take no room
         file.write(header.binaryblock + bytes(4))
         file.truncate(352 + 4 * 700**3)
-    done = stage.process("detect", stage.ct, path, "--out", stage.out(), "--device", "cpu",
-                         limit={resource.RLIMIT_AS: 3 * 2**30})  # fmt: skip
+    done = stage.process(
+        "detect",
+        stage.ct,
+        path,
+        "--out",
+        stage.out(),
+        "--device",
+        "cpu",
+        limit={resource.RLIMIT_AS: 3 * 2**30},
+    )
     trial = fails(done, "OUT_OF_MEMORY", exit=7)
     trial.exact = {"within a minute": done.seconds < 60}
     yield trial
@@ -265,7 +342,9 @@ def r10(stage: Stage) -> Iterator[Trial]:
     with mock.patch.object(trainers.PartLoss, "forward", spoilt):
         done = stage.run(*train(stage, run, 8))
     step = checkpoint.load(run / "resume.safetensors")[1]["step"]
-    yield fails(done, "NONFINITE_LOSS", "step 4", exit=1, **{"the state of step 4 is kept": step == 4})
+    yield fails(
+        done, "NONFINITE_LOSS", "step 4", exit=1, **{"the state of step 4 is kept": step == 4}
+    )
 
 
 @row(
@@ -288,7 +367,11 @@ def r11(stage: Stage) -> Iterator[Trial]:
     with mock.patch.object(workflow, "prepare_folder", vanish):
         done = stage.detect(stage.folder / "in", run=stage.tiny)
     yield fails(
-        done, "UNREADABLE", "1.png", exit=4, **{"the other is read": rows_of(done).get("0", {}).get("status") == "ok"}
+        done,
+        "UNREADABLE",
+        "1.png",
+        exit=4,
+        **{"the other is read": rows_of(done).get("0", {}).get("status") == "ok"},
     )
 
 
@@ -300,17 +383,29 @@ def r12(stage: Stage) -> Iterator[Trial]:
     out = stage.out()
     done = stage.detect(stage.folder / "in", run=stage.tiny, out=out)
     states = {k: r["status"] for k, r in rows_of(done).items()}
-    yield fails(done, "TRUNCATED", exit=4, **{"100 rows": len(states) == 100, "one failed": states.get("50") == "failed",
-                                              "99 written": len(list(out.glob("*/case.json"))) == 99})  # fmt: skip
+    yield fails(
+        done,
+        "TRUNCATED",
+        exit=4,
+        **{
+            "100 rows": len(states) == 100,
+            "one failed": states.get("50") == "failed",
+            "99 written": len(list(out.glob("*/case.json"))) == 99,
+        },
+    )
 
 
 @row("R13", "no network", "identical behaviour", quick=False)
 def r13(stage: Stage) -> Iterator[Trial]:
     image = png(stage.folder / "a.png")
-    cutoff = ("import socket\ndef refuse(*a, **k): raise OSError(101, 'Network is unreachable')\n"
-              "socket.socket.connect = refuse; socket.getaddrinfo = refuse; socket.create_connection = refuse")  # fmt: skip
+    cutoff = (
+        "import socket\ndef refuse(*a, **k): raise OSError(101, 'Network is"
+        " unreachable')\nsocket.socket.connect = refuse; socket.getaddrinfo = refuse;"
+        " socket.create_connection = refuse"
+    )
     words = ("detect", stage.tiny, image, "--device", "cpu", "--json", "--kinds", "json", "--out")
-    right, done = stage.process(*words, stage.out()), stage.process(*words, stage.out(), prelude=cutoff)
+    right = stage.process(*words, stage.out())
+    done = stage.process(*words, stage.out(), prelude=cutoff)
     scores = [rows_of(d).get("a", {}).get("score") for d in (right, done)]
     yield works(done, **{"same score": scores[0] is not None and scores[0] == scores[1]})
 
@@ -322,12 +417,22 @@ def r14(stage: Stage) -> Iterator[Trial]:
     for options, inputs in ((("--batch", "1"), paths), (("--batch", "3"), paths[::-1])):
         done = stage.detect(*inputs, run=stage.tiny, options=options)
         other = rows_of(done)
-        apart = max((abs(other[k]["score"] - first[k]["score"]) for k in first if k in other), default=1.0)
+        apart = max(
+            (abs(other[k]["score"] - first[k]["score"]) for k in first if k in other), default=1.0
+        )
         yield works(done, **{"within 1e-6 of the score": len(other) == 5 and apart <= 1e-6})
 
 
-@row("R15", "CPU against GPU", "map difference within the stated tolerance (1e-3)", quick=False,
-     adapted="without a GPU: one thread against two, and the default against the highest matmul precision")  # fmt: skip
+@row(
+    "R15",
+    "CPU against GPU",
+    "map difference within the stated tolerance (1e-3)",
+    quick=False,
+    adapted=(
+        "without a GPU: one thread against two, and the default against the highest matmul"
+        " precision"
+    ),
+)
 def r15(stage: Stage) -> Iterator[Trial]:
     import torch
     from PIL import Image
@@ -337,13 +442,29 @@ def r15(stage: Stage) -> Iterator[Trial]:
     for device, threads in (("cpu", 1), (kinds, 2)):
         torch.set_num_threads(threads)
         out = stage.out()
-        done = stage.run("detect", stage.tiny, image, "--out", out, "--device", device, "--kinds", "volumes", "--json")
+        done = stage.run(
+            "detect",
+            stage.tiny,
+            image,
+            "--out",
+            out,
+            "--device",
+            device,
+            "--kinds",
+            "volumes",
+            "--json",
+        )
         maps.append(np.asarray(Image.open(out / "a" / "anomaly_map.tiff")))
     torch.set_num_threads(1)
     yield works(done, **{"within 1e-3": bool(np.abs(maps[0] - maps[1]).max() <= 1e-3)})
 
 
-@row("R16", "decimal comma, other time zone, umask 077, no HOME", "same numbers and files", quick=False)
+@row(
+    "R16",
+    "decimal comma, other time zone, umask 077, no HOME",
+    "same numbers and files",
+    quick=False,
+)
 def r16(stage: Stage) -> Iterator[Trial]:
     image = volume(stage.folder / "a.nii.gz")
     foreign: dict[str, str | None] = {
@@ -357,6 +478,12 @@ def r16(stage: Stage) -> Iterator[Trial]:
         out = stage.out()
         words = ("detect", stage.ct, image, "--out", out, "--device", "cpu")
         done = stage.process(*words, environment=environment, prelude=prelude)  # type: ignore[arg-type]
-        text = (out / "findings.csv").read_text().splitlines() if (out / "findings.csv").is_file() else []
-        tables.append(([line.rsplit(",", 1)[0] for line in text], sorted(p.name for p in out.rglob("*"))))
+        text = (
+            (out / "findings.csv").read_text().splitlines()
+            if (out / "findings.csv").is_file()
+            else []
+        )
+        tables.append(
+            ([line.rsplit(",", 1)[0] for line in text], sorted(p.name for p in out.rglob("*")))
+        )
     yield works(done, **{"same table and files": tables[0] == tables[1] and len(tables[0][0]) == 2})

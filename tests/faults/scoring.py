@@ -62,12 +62,16 @@ class Trial:
         elif done.exit not in self.exit:
             found.append(f"exit {done.exit}")
         found += [f"no error[{self.code}]"] if self.code and self.code not in done.codes else []
-        found += [f"does not say '{word}'" for word in self.says if word.lower() not in done.text.lower()]
+        found += [
+            f"does not say '{word}'" for word in self.says if word.lower() not in done.text.lower()
+        ]
         if "Traceback" in done.text:
             found.append("traceback")
         elif done.exit not in (0, None) and not done.codes:
             found.append("no clear line")
-        return found + [name for group in (self.facts, self.exact) for name, held in group.items() if not held]
+        return found + [
+            name for group in (self.facts, self.exact) for name, held in group.items() if not held
+        ]
 
     def score(self) -> int:
         done = self.done

@@ -85,7 +85,18 @@ class Stage:
         ):
             recipe = self.root / f"{run.name}.toml"
             recipe.write_text(text)
-            done = self.run("train", recipe, "--data", data, "--out", run, "--device", "cpu", "--quiet", hang=300)
+            done = self.run(
+                "train",
+                recipe,
+                "--data",
+                data,
+                "--out",
+                run,
+                "--device",
+                "cpu",
+                "--quiet",
+                hang=300,
+            )
             assert done.exit == 0, done.err
         return self
 
@@ -100,7 +111,7 @@ class Stage:
         """A name for an output folder that is not there yet."""
         return self.folder / f"out-{time.monotonic_ns()}"
 
-    # -- the program ---------------------------------------------------------------------------------------------
+    # -- the program -------------------------------------------------------------------------------
     def run(self, *words: object, hang: float = HANG) -> Done:
         """The command line in this process."""
         from pseudohealthy import progress
@@ -127,12 +138,22 @@ class Stage:
         seconds = time.monotonic() - begun
         return Done(code, out.getvalue(), err.getvalue(), seconds, peak() - before)
 
-    def process(self, *words: object, hang: float = 2 * HANG, limit: Mapping[int, int] | None = None,
-                environment: Mapping[str, str | None] | None = None, prelude: str = "",
-                act: Callable[[subprocess.Popen], None] | None = None, cwd: Path | None = None) -> Done:  # fmt: skip
+    def process(
+        self,
+        *words: object,
+        hang: float = 2 * HANG,
+        limit: Mapping[int, int] | None = None,
+        environment: Mapping[str, str | None] | None = None,
+        prelude: str = "",
+        act: Callable[[subprocess.Popen], None] | None = None,
+        cwd: Path | None = None,
+    ) -> Done:
         """The program as its own process. limit: resource limits; prelude: Python that runs first;
         act: what is done to it meanwhile; environment: variables, None to remove one."""
-        code = f"{prelude}\nimport sys\nfrom pseudohealthy.__main__ import run\nsys.argv[0] = 'pseudohealthy'\nrun()"
+        code = (
+            f"{prelude}\nimport sys\nfrom pseudohealthy.__main__ import run\nsys.argv[0] ="
+            " 'pseudohealthy'\nrun()"
+        )
         variables = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -147,9 +168,13 @@ class Stage:
         begun = time.monotonic()
         with open(self.folder / "stdout", "w+") as out, open(self.folder / "stderr", "w+") as err:
             child = subprocess.Popen(
-                [sys.executable, "-c", code, *map(str, words)], stdout=out, stderr=err, preexec_fn=limited, cwd=cwd,
+                [sys.executable, "-c", code, *map(str, words)],
+                stdout=out,
+                stderr=err,
+                preexec_fn=limited,
+                cwd=cwd,
                 env={k: v for k, v in variables.items() if v is not None},
-            )  # fmt: skip
+            )
             try:
                 if act is not None:
                     act(child)
@@ -162,10 +187,26 @@ class Stage:
                 file.seek(0)
             return Done(exit, out.read(), err.read(), time.monotonic() - begun)
 
-    def detect(self, *inputs: object, run: Path | None = None, out: Path | None = None, options: tuple = (),
-               kinds: tuple[str, ...] = ("json",), **how: Any) -> Done:  # fmt: skip
+    def detect(
+        self,
+        *inputs: object,
+        run: Path | None = None,
+        out: Path | None = None,
+        options: tuple = (),
+        kinds: tuple[str, ...] = ("json",),
+        **how: Any,
+    ) -> Done:
         """`detect` of the CT run; rows come as JSON on standard output."""
-        words = ("detect", run or self.ct, *inputs, "--out", out or self.out(), "--device", "cpu", "--json")
+        words = (
+            "detect",
+            run or self.ct,
+            *inputs,
+            "--out",
+            out or self.out(),
+            "--device",
+            "cpu",
+            "--json",
+        )
         return self.run(*words, "--kinds", *kinds, *options, **how)
 
     def inspect(self, path: Path) -> Done:
@@ -215,8 +256,12 @@ def play(row: Row, stage: Stage) -> Result:
     score = worst.score()
     missed = [word for trial in trials if trial.score() < 2 for word in trial.missed()]
     codes = list(dict.fromkeys(code for trial in trials for code in trial.done.codes))
-    exits = dict.fromkeys("hang" if t.done.exit is None else str(t.done.exit) for t in trials if not t.absent)
-    got = [f"exit {'/'.join(exits)}" + (f" {' '.join(codes[:4])}" if codes else "")] if exits else []
+    exits = dict.fromkeys(
+        "hang" if t.done.exit is None else str(t.done.exit) for t in trials if not t.absent
+    )
+    got = (
+        [f"exit {'/'.join(exits)}" + (f" {' '.join(codes[:4])}" if codes else "")] if exits else []
+    )
     got += ["but " * bool(got) + ", ".join(dict.fromkeys(missed))] if missed else []
     return Result(row, score, "; ".join(got), time.monotonic() - begun)
 
@@ -235,7 +280,7 @@ def table() -> dict[str, Row]:
         usage,
         volumes,
         web,
-    )  # fmt: skip
+    )
 
     order = {letter: place for place, letter in enumerate("NDPCKRSWVU")}
     return dict(sorted(TABLE.items(), key=lambda item: (order[item[0][0]], int(item[0][1:]))))

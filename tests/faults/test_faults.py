@@ -21,7 +21,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 @pytest.mark.parametrize(
-    "name", [name if ROWS[name].quick else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
+    "name",
+    [name if ROWS[name].quick else pytest.param(name, marks=pytest.mark.slow) for name in ROWS],
 )
 def test_row(stage: Stage, name: str):
     result = play(ROWS[name], stage)

@@ -15,7 +15,10 @@ def typed(stage: Stage, line: str, *words: str, code: str = "USAGE", exit: int =
     written."""
     before = sorted(stage.folder.rglob("*"))
     done = stage.run(*shlex.split(line))
-    facts = {"nothing written": sorted(stage.folder.rglob("*")) == before, "nothing printed": not done.out}
+    facts = {
+        "nothing written": sorted(stage.folder.rglob("*")) == before,
+        "nothing printed": not done.out,
+    }
     trial = fails(done, code, *words, exit=exit, **facts)
     trial.exact = {"one line": done.err.count("\n") == 1}
     return trial
@@ -42,8 +45,14 @@ def u2(stage: Stage) -> Iterator[Trial]:
 def u3(stage: Stage) -> Iterator[Trial]:
     scan, run = png(stage.folder / "scan.png", 100), stage.tiny
     yield typed(stage, f"detect {scan} {run} --out {stage.out()}", f"detect {run} {scan}")
-    yield typed(stage, f"evaluate {scan.parent} --data {run} --out o", f"evaluate {run} --data {scan.parent}")
-    yield typed(stage, f"train {scan.parent} --data quick --out o", f"train quick --data {scan.parent}")
+    yield typed(
+        stage,
+        f"evaluate {scan.parent} --data {run} --out o",
+        f"evaluate {run} --data {scan.parent}",
+    )
+    yield typed(
+        stage, f"train {scan.parent} --data quick --out o", f"train quick --data {scan.parent}"
+    )
     yield typed(stage, f"import-weights {scan} thor --out o", f"import-weights thor {scan}")
     yield typed(stage, f"detect {run} nothing --out {scan}", f"detect {run} {scan} --out nothing")
 
@@ -61,7 +70,12 @@ def u5(stage: Stage) -> Iterator[Trial]:
     yield typed(stage, "detect r i --out o --engine rya", "did you mean ray?")
     yield typed(stage, "detect r i --out a --out b", "given twice")
     yield typed(stage, "detect r i --out o --batch 0", "--batch is '0'")
-    yield typed(stage, "train quick --set restorer.walk.draws 4", "--set restorer.walk.draws=4", code="RECIPE")
+    yield typed(
+        stage,
+        "train quick --set restorer.walk.draws 4",
+        "--set restorer.walk.draws=4",
+        code="RECIPE",
+    )
 
 
 @row("U6", "calls of a method that does not walk", "exit 2, what applies instead")
@@ -70,4 +84,9 @@ def u6(stage: Stage) -> Iterator[Trial]:
     for flag in ("--calls", "--levels"):
         line = f"detect brain-t1 {scan} --out {stage.out()} {flag} 5"
         yield typed(stage, line, "does not apply", "--set restorer.walk.draws=N")
-    yield typed(stage, f"detect {stage.ct} {scan} --out {stage.out()} --calls 5", "does not apply", "leave it out")
+    yield typed(
+        stage,
+        f"detect {stage.ct} {scan} --out {stage.out()} --calls 5",
+        "does not apply",
+        "leave it out",
+    )

@@ -20,7 +20,9 @@ from faults.stage import Stage, only, rows_of
 ENHANCED = "1.2.840.10008.5.1.4.1.1.2.1"
 
 
-def twice(stage: Stage, one: dict[str, object], other: dict[str, object], shift: float = 0.0) -> Path:
+def twice(
+    stage: Stage, one: dict[str, object], other: dict[str, object], shift: float = 0.0
+) -> Path:
     """Two series of 10 slices under one series UID, the second with brighter pixels and other
     attributes."""
     folder = series_of(stage, put(**one))
@@ -28,7 +30,10 @@ def twice(stage: Stage, one: dict[str, object], other: dict[str, object], shift:
 
         def edit(data: Any, number: int = number) -> None:
             data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.4.9.{number}"
-            data.ImagePositionPatient = [*data.ImagePositionPatient[:2], data.ImagePositionPatient[2] + shift]
+            data.ImagePositionPatient = [
+                *data.ImagePositionPatient[:2],
+                data.ImagePositionPatient[2] + shift,
+            ]
             data.PixelData = (data.pixel_array + 5).astype("<i2").tobytes()
             put(**other)(data)
 
@@ -53,19 +58,37 @@ def parted(stage: Stage, folder: Path, *names: str, word: str = "") -> Trial:
     return works(done, *([word] if word else []), **facts, **{"#1 is one of them": len(one) == 1})
 
 
-@row("D23", "slices of two patients, studies or frames of reference under one series UID",
-     "two cases, warn MIXED_SERIES; emptied attributes part nothing")  # fmt: skip
+@row(
+    "D23",
+    "slices of two patients, studies or frames of reference under one series UID",
+    "two cases, warn MIXED_SERIES; emptied attributes part nothing",
+)
 def d23(stage: Stage) -> Iterator[Trial]:
-    for fields in ({"PatientID": "OTHER"}, {"StudyInstanceUID": "1.2.77"}, {"FrameOfReferenceUID": "1.2.78"}):
+    for fields in (
+        {"PatientID": "OTHER"},
+        {"StudyInstanceUID": "1.2.77"},
+        {"FrameOfReferenceUID": "1.2.78"},
+    ):
         yield parted(stage, twice(stage, {}, fields, shift=20.0), "1", "2", word="MIXED_SERIES")
     folder = series_of(stage, put(PatientID="", FrameOfReferenceUID=None), which=slice(0, 5))
-    yield works(stage.inspect(folder), **{"one volume": only(stage.inspect(folder)).get("shape") == [1, 10, 24, 24]})
+    yield works(
+        stage.inspect(folder),
+        **{"one volume": only(stage.inspect(folder)).get("shape") == [1, 10, 24, 24]},
+    )
 
 
-@row("D24", "two kernels, echoes, b-values, phases or image types in one series", "volumes named by what differs")
+@row(
+    "D24",
+    "two kernels, echoes, b-values, phases or image types in one series",
+    "volumes named by what differs",
+)
 def d24(stage: Stage) -> Iterator[Trial]:
     for one, other, names in (
-        ({"ConvolutionKernel": "H30s"}, {"ConvolutionKernel": "H70h"}, ("kernel-H30s", "kernel-H70h")),
+        (
+            {"ConvolutionKernel": "H30s"},
+            {"ConvolutionKernel": "H70h"},
+            ("kernel-H30s", "kernel-H70h"),
+        ),
         ({"EchoTime": 10}, {"EchoTime": 20}, ("te10", "te20")),
         ({"DiffusionBValue": 0.0}, {"DiffusionBValue": 1000.0}, ("b0", "b1000")),
         (
@@ -90,10 +113,11 @@ def enhanced(stage: Stage, *, frame_of_reference: bool) -> Path:
     for number in np.random.default_rng(0).permutation(20):
         part, item = parts[number // 2], Dataset()
         for sequence, keys in {
-            "PlanePositionSequence": ["ImagePositionPatient"], "PlaneOrientationSequence": ["ImageOrientationPatient"],
+            "PlanePositionSequence": ["ImagePositionPatient"],
+            "PlaneOrientationSequence": ["ImageOrientationPatient"],
             "PixelMeasuresSequence": ["PixelSpacing", "SliceThickness"],
             "PixelValueTransformationSequence": ["RescaleSlope", "RescaleIntercept"],
-        }.items():  # fmt: skip
+        }.items():
             inner = Dataset()
             for key in keys:
                 setattr(inner, key, part[key].value)
@@ -104,15 +128,22 @@ def enhanced(stage: Stage, *, frame_of_reference: bool) -> Path:
         planes.append(part.pixel_array)
     for path in folder.iterdir():
         path.unlink()
-    put(NumberOfFrames=20, PixelData=np.stack(planes).astype("<i2").tobytes(), ImagePositionPatient=None)(whole)
+    put(
+        NumberOfFrames=20,
+        PixelData=np.stack(planes).astype("<i2").tobytes(),
+        ImagePositionPatient=None,
+    )(whole)
     if not frame_of_reference:
         del whole.FrameOfReferenceUID
     whole.save_as(folder / "all.dcm")
     return folder
 
 
-@row("D25", "enhanced multi-frame: several volumes in one file, measures per frame, no frame of reference",
-     "volumes named by what differs")  # fmt: skip
+@row(
+    "D25",
+    "enhanced multi-frame: several volumes in one file, measures per frame, no frame of reference",
+    "volumes named by what differs",
+)
 def d25(stage: Stage) -> Iterator[Trial]:
     for known in (True, False):
         folder = enhanced(stage, frame_of_reference=known)
@@ -125,8 +156,12 @@ def d26(stage: Stage) -> Iterator[Trial]:
     yield alone(stage, folder, "MOSAIC", "dcm2niix")
 
 
-@row("D27", "no BitsAllocated, PixelRepresentation, PhotometricInterpretation or transfer syntax; all positions alike",
-     "failed BAD_HEADER with the attribute's name; NO_GEOMETRY")  # fmt: skip
+@row(
+    "D27",
+    "no BitsAllocated, PixelRepresentation, PhotometricInterpretation or transfer syntax; all"
+    " positions alike",
+    "failed BAD_HEADER with the attribute's name; NO_GEOMETRY",
+)
 def d27(stage: Stage) -> Iterator[Trial]:
     for key in ("BitsAllocated", "PixelRepresentation", "PhotometricInterpretation"):
         yield alone(stage, series_of(stage, put(**{key: None})), "BAD_HEADER", f"no {key}")
@@ -134,12 +169,20 @@ def d27(stage: Stage) -> Iterator[Trial]:
     for path in slices(folder):
         data = pydicom.dcmread(path)
         del data.file_meta.TransferSyntaxUID
-        pydicom.dcmwrite(path, data, implicit_vr=False, little_endian=True, enforce_file_format=False)
+        pydicom.dcmwrite(
+            path, data, implicit_vr=False, little_endian=True, enforce_file_format=False
+        )
     yield alone(stage, folder, "BAD_HEADER", "no TransferSyntaxUID")
-    yield alone(stage, series_of(stage, put(ImagePositionPatient=[0, 0, 0])), "NO_GEOMETRY", "one position")
+    yield alone(
+        stage, series_of(stage, put(ImagePositionPatient=[0, 0, 0])), "NO_GEOMETRY", "one position"
+    )
 
 
-@row("D28", "a DICOM file without an image beside a series", "the series is read, the other skipped with its reason")
+@row(
+    "D28",
+    "a DICOM file without an image beside a series",
+    "the series is read, the other skipped with its reason",
+)
 def d28(stage: Stage) -> Iterator[Trial]:
     folder = series_of(stage)
     right = only(stage.detect(folder))["score"]
@@ -151,7 +194,13 @@ def d28(stage: Stage) -> Iterator[Trial]:
     pydicom.dcmwrite(folder / "stray.dcm", whole)
     done = stage.detect(folder)
     left = [r["warnings"] for r in rows_of(done).values() if r["status"] == "skipped"]
-    yield works(done, **{"same score": only(done).get("score") == right, "a reason": "no image" in " ".join(left)})
+    yield works(
+        done,
+        **{
+            "same score": only(done).get("score") == right,
+            "a reason": "no image" in " ".join(left),
+        },
+    )
 
 
 @row("D29", "a series UID per slice", "single planes, with a hint that they look like one volume")
@@ -160,7 +209,9 @@ def d29(stage: Stage) -> Iterator[Trial]:
     for number, path in enumerate(sorted(folder.iterdir())):
         change(path, put(SeriesInstanceUID=f"1.2.3.5.{number}"))
     done = stage.inspect(folder)
-    yield works(done, "look like one volume with slices 2 mm apart", **{"six": len(rows_of(done)) == 6})
+    yield works(
+        done, "look like one volume with slices 2 mm apart", **{"six": len(rows_of(done)) == 6}
+    )
 
 
 @row("D30", "orientations that jitter in the third digit", "one volume")

@@ -37,7 +37,10 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.scripts += tag == "script"
-        self.handlers += any(name.startswith("on") or (value or "").startswith("javascript:") for name, value in attrs)
+        self.handlers += any(
+            name.startswith("on") or (value or "").startswith("javascript:")
+            for name, value in attrs
+        )
         found = dict(attrs)
         if tag == "meta" and (found.get("http-equiv") or "").lower() == "content-security-policy":
             self.policy = found.get("content") or ""
@@ -51,7 +54,9 @@ def hostile_report(stage: Stage) -> tuple[Done, Path, Path]:
     """Reports of a harmless and of a hostile input."""
     first, second = stage.out(), stage.out()
     stage.detect(png(stage.folder / "plain" / "a.png"), run=stage.tiny, out=first)
-    for number, name in enumerate(['"><script>alert(1)<', "<img src=x onerror=alert(2)>", "{{7*7}}<!--"]):
+    for number, name in enumerate(
+        ['"><script>alert(1)<', "<img src=x onerror=alert(2)>", "{{7*7}}<!--"]
+    ):
         png(stage.folder / "in" / f"{name}.png".replace("/", "_"), number)
     (stage.folder / "in" / "<svg onload=alert(3)>.txt").write_text("no image")
     return stage.detect(stage.folder / "in", run=stage.tiny, out=second), first, second
@@ -66,11 +71,21 @@ def hostile_report(stage: Stage) -> tuple[Done, Path, Path]:
 def w1(stage: Stage) -> Iterator[Trial]:
     done, first, second = hostile_report(stage)
     plain, found = (list(pages(folder).values()) for folder in (first, second))
-    yield Trial(done, (0,), facts={"a page": len(found) > 0}, exact={
-        "default-src 'none'": all("default-src 'none'" in page.policy for page in found)}, harms={
-        "a handler or script of the input": any(p.handlers for p in found) or {p.scripts for p in found} != {p.scripts for p in plain},
-    })  # fmt: skip
-    evil = put(SeriesDescription="<img src=x onerror=alert(1)>", PatientName="<script>alert(1)</script>")
+    yield Trial(
+        done,
+        (0,),
+        facts={"a page": len(found) > 0},
+        exact={"default-src 'none'": all("default-src 'none'" in page.policy for page in found)},
+        harms={
+            "a handler or script of the input": (
+                any(p.handlers for p in found)
+                or {p.scripts for p in found} != {p.scripts for p in plain}
+            )
+        },
+    )
+    evil = put(
+        SeriesDescription="<img src=x onerror=alert(1)>", PatientName="<script>alert(1)</script>"
+    )
     out = stage.out()
     done = stage.detect(series_of(stage, evil), out=out, kinds=("volumes", "panel", "json"))
     yield Trial(done, (0,), harms={"markup": any(p.handlers for p in pages(out).values())})
@@ -80,13 +95,26 @@ def w1(stage: Stage) -> Iterator[Trial]:
 def w2(stage: Stage) -> Iterator[Trial]:
     from pseudohealthy.report.page import write_report
 
-    rows = [{"case_id": f"</script><script>alert({k})</script>", "score": float(k), "status": "ok"} for k in range(3)]
+    rows = [
+        {"case_id": f"</script><script>alert({k})</script>", "score": float(k), "status": "ok"}
+        for k in range(3)
+    ]
     plain = [{"case_id": f"case {k}", "score": float(k), "status": "ok"} for k in range(3)]
     counts = []
     for name, given in (("plain", plain), ("hostile", rows)):
-        write_report(stage.folder / name, title="</script><script>x", rows=given, provenance={"run": "</script>"})
+        write_report(
+            stage.folder / name,
+            title="</script><script>x",
+            rows=given,
+            provenance={"run": "</script>"},
+        )
         counts.append(next(iter(pages(stage.folder / name).values())).scripts)
-    yield Trial(Done(0), (0,), facts={"a page": len(counts) == 2}, harms={"a script more": counts[0] != counts[1]})
+    yield Trial(
+        Done(0),
+        (0,),
+        facts={"a page": len(counts) == 2},
+        harms={"a script more": counts[0] != counts[1]},
+    )
 
 
 class Server:
@@ -117,7 +145,8 @@ class Server:
             pieces = not isinstance(body, bytes | None)
             if pieces:
                 link.putheader("Transfer-Encoding", "chunked")
-            with contextlib.suppress(ConnectionError):  # refused while it is sent: the answer is there all the same
+            # Refused while it is sent: the answer is there all the same.
+            with contextlib.suppress(ConnectionError):
                 link.endheaders(body, encode_chunked=pieces)
             answer = link.getresponse()
             return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read(2**20)
@@ -128,9 +157,16 @@ class Server:
 
     def send(self, name: str, data: bytes, headers: Mapping[str, str]) -> int:
         """The status of an upload as browsers send it."""
-        body = (b'--b\r\nContent-Disposition: form-data; name="run"\r\n\r\ntiny\r\n--b\r\nContent-Disposition: form-data; '
-                b'name="files"; filename="%s"\r\n\r\n%s\r\n--b--\r\n' % (name.encode(), data))  # fmt: skip
-        head = {**headers, "Content-Type": "multipart/form-data; boundary=b", "Content-Length": str(len(body))}
+        body = (
+            b"--b\r\nContent-Disposition: form-data;"
+            b' name="run"\r\n\r\ntiny\r\n--b\r\nContent-Disposition: form-data; name="files";'
+            b' filename="%s"\r\n\r\n%s\r\n--b--\r\n' % (name.encode(), data)
+        )
+        head = {
+            **headers,
+            "Content-Type": "multipart/form-data; boundary=b",
+            "Content-Length": str(len(body)),
+        }
         return self.ask("POST", "/jobs", head, body)[0]
 
     @property
@@ -143,7 +179,9 @@ class Server:
 @contextlib.contextmanager
 def serving(stage: Stage, *options: str) -> Iterator[Server | None]:
     """`serve` on a free port; None where it names no address."""
-    code = "import sys; from pseudohealthy.__main__ import run; sys.argv[0] = 'pseudohealthy'; run()"
+    code = (
+        "import sys; from pseudohealthy.__main__ import run; sys.argv[0] = 'pseudohealthy'; run()"
+    )
     words = [
         sys.executable,
         "-c",
@@ -159,7 +197,9 @@ def serving(stage: Stage, *options: str) -> Iterator[Server | None]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     said = stage.folder / "said"
     with open(said, "w") as out:
-        child = subprocess.Popen([*words, "--device", "cpu"], stdout=out, stderr=out, env=environment)
+        child = subprocess.Popen(
+            [*words, "--device", "cpu"], stdout=out, stderr=out, env=environment
+        )
         try:
             end, found = time.monotonic() + 60, None
             while found is None and child.poll() is None and time.monotonic() < end:
@@ -171,7 +211,9 @@ def serving(stage: Stage, *options: str) -> Iterator[Server | None]:
             child.wait()
 
 
-def attacked(stage: Stage, attack: Callable[[Server], tuple[dict, dict]], *options: str) -> Iterator[Trial]:
+def attacked(
+    stage: Stage, attack: Callable[[Server], tuple[dict, dict]], *options: str
+) -> Iterator[Trial]:
     """A trial of an attack on `serve`: (facts, harms) from the server, which must answer its owner
     afterwards as before."""
     with serving(stage, *options) as server:
@@ -180,7 +222,9 @@ def attacked(stage: Stage, attack: Callable[[Server], tuple[dict, dict]], *optio
             return
         facts, harms = attack(server)
         facts["it answers its owner"] = server.ask("GET", "/", server.known)[0] == 200
-        yield Trial(Done(0, out=(stage.folder / "said").read_text()), (0,), facts=facts, harms=harms)
+        yield Trial(
+            Done(0, out=(stage.folder / "said").read_text()), (0,), facts=facts, harms=harms
+        )
 
 
 @row("W3", "GET with ../../etc/passwd, %2e%2e, absolute, symlink", "404", quick=False)
@@ -189,19 +233,36 @@ def w3(stage: Stage) -> Iterator[Trial]:
     (job / "found").mkdir(parents=True)
     (job / "found" / "link.txt").symlink_to("/etc/passwd")
     (job / "found" / "report.html").write_text("<p>nothing")
-    (job / "job.json").write_text(json.dumps({"id": job.name, "name": "a", "run": "tiny", "status": "done"}))
+    (job / "job.json").write_text(
+        json.dumps({"id": job.name, "name": "a", "run": "tiny", "status": "done"})
+    )
 
     def attack(server: Server) -> tuple[dict, dict]:
         own = f"/jobs/{job.name}"
-        paths = ("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/file?path=../../etc/passwd",
-                 "/static/..%2f..%2f..%2fetc%2fpasswd", "/jobs/../../../etc/passwd", f"{own}/../../../../../etc/passwd",
-                 f"{own}/..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", f"{own}//etc/passwd", f"{own}/%2fetc%2fpasswd",
-                 f"{own}/link.txt", f"{own}/../job.json", f"{own}/%2e%2e/job.json", "/zip/..", "/runs/0/..%2frun.json")  # fmt: skip
+        paths = (
+            "/../../etc/passwd",
+            "/%2e%2e/%2e%2e/etc/passwd",
+            "//etc/passwd",
+            "/file?path=../../etc/passwd",
+            "/static/..%2f..%2f..%2fetc%2fpasswd",
+            "/jobs/../../../etc/passwd",
+            f"{own}/../../../../../etc/passwd",
+            f"{own}/..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
+            f"{own}//etc/passwd",
+            f"{own}/%2fetc%2fpasswd",
+            f"{own}/link.txt",
+            f"{own}/../job.json",
+            f"{own}/%2e%2e/job.json",
+            "/zip/..",
+            "/runs/0/..%2frun.json",
+        )
         answers = [server.ask("GET", path, server.known) for path in paths]
         return {
             "404": all(a[0] == 404 for a in answers),
             "403 without the token": all(server.ask("GET", path)[0] == 403 for path in paths),
-            "its own file is given": server.ask("GET", f"{own}/report.html", server.known)[0] == 200,
+            "its own file is given": (
+                server.ask("GET", f"{own}/report.html", server.known)[0] == 200
+            ),
         }, {"a file read": any(b"root:" in a[2] for a in answers)}
 
     yield from attacked(stage, attack)
@@ -221,8 +282,13 @@ def w4(stage: Stage) -> Iterator[Trial]:
 def w5(stage: Stage) -> Iterator[Trial]:
     def attack(server: Server) -> tuple[dict, dict]:
         data = png(stage.folder / "a.png").read_bytes()
-        foreign = ({"Origin": "http://evil.com"}, {"Origin": "null"}, {}, {"Sec-Fetch-Site": "cross-site"},
-                   {"Origin": server.origin, "Sec-Fetch-Site": "same-site"})  # fmt: skip
+        foreign = (
+            {"Origin": "http://evil.com"},
+            {"Origin": "null"},
+            {},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Origin": server.origin, "Sec-Fetch-Site": "same-site"},
+        )
         codes = [server.send("a.png", data, {**server.known, **head}) for head in foreign]
         stranger = server.send("a.png", data, {"Origin": server.origin})
         queued = list((stage.folder / "app" / "jobs").iterdir())
@@ -267,22 +333,33 @@ def w7(stage: Stage) -> Iterator[Trial]:
         part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.nii"\r\n\r\n'
         before = server.peak
         declared = server.ask("POST", "/jobs", {**form, "Content-Length": str(2**40)})[0]
-        endless = server.ask("POST", "/jobs", form, itertools.chain([part], itertools.repeat(bytes(2**16), 2**13)))[0]
-        gzipped = server.ask("POST", "/jobs", {**form, "Content-Encoding": "gzip", "Content-Length": "1"}, b"x")[0]
+        endless = server.ask(
+            "POST", "/jobs", form, itertools.chain([part], itertools.repeat(bytes(2**16), 2**13))
+        )[0]
+        gzipped = server.ask(
+            "POST", "/jobs", {**form, "Content-Encoding": "gzip", "Content-Length": "1"}, b"x"
+        )[0]
         flat = server.peak - before < 60
         bomb = io.BytesIO()
         with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("a.dcm", bytes(10**8))
         server.send("bomb.zip", bomb.getvalue(), server.ours)
         end = time.monotonic() + 90
-        while b"failed" not in server.ask("GET", "/queue", server.known)[2] and time.monotonic() < end:
+        while (
+            b"failed" not in server.ask("GET", "/queue", server.known)[2] and time.monotonic() < end
+        ):
             time.sleep(0.5)
-        kept = sum(path.stat().st_size for path in (stage.folder / "app").rglob("*") if path.is_file())
+        kept = sum(
+            path.stat().st_size for path in (stage.folder / "app").rglob("*") if path.is_file()
+        )
         return {
-            "declared 413": declared == 413, "undeclared 413": endless in (413, 0), "gzip refused": gzipped == 415,
-            "memory flat": flat, "bomb refused": b"error[ARCHIVE]" in server.ask("GET", "/queue", server.known)[2],
+            "declared 413": declared == 413,
+            "undeclared 413": endless in (413, 0),
+            "gzip refused": gzipped == 415,
+            "memory flat": flat,
+            "bomb refused": b"error[ARCHIVE]" in server.ask("GET", "/queue", server.known)[2],
             "nothing kept": kept < 10**5,
-        }, {}  # fmt: skip
+        }, {}
 
     yield from attacked(stage, attack, "--most-gb", "0.1")
 
@@ -296,7 +373,10 @@ def w8(stage: Stage) -> Iterator[Trial]:
         with ThreadPoolExecutor(100) as pool:
             codes = list(pool.map(lambda k: server.send(f"{k}.png", data, server.ours), range(100)))
         counts = Counter(codes)
-        return {"429 or queued": set(counts) == {201, 429}, "as many as fit": 20 <= counts[201] <= 25}, {}
+        return {
+            "429 or queued": set(counts) == {201, 429},
+            "as many as fit": 20 <= counts[201] <= 25,
+        }, {}
 
     yield from attacked(stage, attack)
 
@@ -309,7 +389,10 @@ def w9(stage: Stage) -> Iterator[Trial]:
         return {
             "DENY": all(headers.get("x-frame-options") == "DENY" for headers in found),
             "nosniff": all(headers.get("x-content-type-options") == "nosniff" for headers in found),
-            "policy": all("frame-ancestors 'none'" in headers.get("content-security-policy", "") for headers in found),
+            "policy": all(
+                "frame-ancestors 'none'" in headers.get("content-security-policy", "")
+                for headers in found
+            ),
         }, {}
 
     yield from attacked(stage, attack)
@@ -326,5 +409,9 @@ def w10(stage: Stage) -> Iterator[Trial]:
     for path in out.rglob("*.csv"):
         with open(path, newline="") as file:
             cells += [cell for line in csv.reader(file) for cell in line]
-    formulas = [c for c in cells if c[:1] in "=+-@\t\r" and c and not re.fullmatch(r"-?[\d.e+-]+", c)]
-    yield Trial(done, (0,), facts={"rows written": len(cells) > 40}, exact={"no formula": not formulas})
+    formulas = [
+        c for c in cells if c[:1] in "=+-@\t\r" and c and not re.fullmatch(r"-?[\d.e+-]+", c)
+    ]
+    yield Trial(
+        done, (0,), facts={"rows written": len(cells) > 40}, exact={"no formula": not formulas}
+    )

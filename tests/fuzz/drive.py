@@ -41,8 +41,16 @@ MODULES = {
     "png": ("pseudohealthy.io.raster",),
     "checkpoint": ("pseudohealthy.runs.checkpoint",),
 }
-INSTRUMENTED = ("pseudohealthy", "pydicom.filereader", "pydicom.fileutil", "pydicom.values", "nibabel.nifti1",
-                "PIL.PngImagePlugin", "tomllib", "csv")  # fmt: skip
+INSTRUMENTED = (
+    "pseudohealthy",
+    "pydicom.filereader",
+    "pydicom.fileutil",
+    "pydicom.values",
+    "nibabel.nifti1",
+    "PIL.PngImagePlugin",
+    "tomllib",
+    "csv",
+)
 START = 600  # seconds for imports and instrumentation on a busy machine
 MEMORY = 4096  # MB
 
@@ -73,14 +81,31 @@ def fuzz(target: str, seconds: int, corpus: Path = CORPUS) -> Outcome:
         (seeds / "seed").write_bytes(seed(target))
         for path in corpus.glob(f"{target}/*"):
             shutil.copy(path, seeds)
-        line = [sys.executable, "-m", "fuzz.drive", "--target", target, f"-max_total_time={seconds}", "-timeout=60",
-                "-max_len=16384", "-print_final_stats=1", f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={found}/",
-                str(seeds)]  # fmt: skip
+        line = [
+            sys.executable,
+            "-m",
+            "fuzz.drive",
+            "--target",
+            target,
+            f"-max_total_time={seconds}",
+            "-timeout=60",
+            "-max_len=16384",
+            "-print_final_stats=1",
+            f"-rss_limit_mb={MEMORY}",
+            f"-artifact_prefix={found}/",
+            str(seeds),
+        ]
         paths = [str(ROOT / "tests"), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
         done = subprocess.run(
-            line, cwd=folder, capture_output=True, text=True, errors="replace", timeout=START + 6 * seconds,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            line,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=START + 6 * seconds,
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"},
+        )
         log = done.stderr + done.stdout
         crash = None
         for path in sorted(found.iterdir()):
@@ -89,8 +114,15 @@ def fuzz(target: str, seconds: int, corpus: Path = CORPUS) -> Outcome:
             shutil.copy(path, crash)
     if done.returncode and crash is None:
         raise RuntimeError(f"the fuzzer of {target} ended with {done.returncode}:\n{log[-2000:]}")
-    return Outcome(target, *(_last(key, log) for key in (r"stat::number_of_executed_units:\s+(\d+)", r" cov: (\d+)",
-                                                         r" ft: (\d+)")), crash, log)  # fmt: skip
+    return Outcome(
+        target,
+        *(
+            _last(key, log)
+            for key in (r"stat::number_of_executed_units:\s+(\d+)", r" cov: (\d+)", r" ft: (\d+)")
+        ),
+        crash,
+        log,
+    )
 
 
 def _last(pattern: str, log: str) -> int:
@@ -141,12 +173,15 @@ def main(words: list[str]) -> int:
         return 2
     seconds = max(1, int(float(words[0]) if words else 60) // len(TARGETS))
     crashes = 0
-    print(f"{'target':12}{'executions':>12}{'coverage':>10}{'features':>10}  crash ({seconds} s each)")
+    print(
+        f"{'target':12}{'executions':>12}{'coverage':>10}{'features':>10}  crash ({seconds} s each)"
+    )
     for target in TARGETS:
         found = fuzz(target, seconds)
         crashes += found.crash is not None
         print(
-            f"{target:12}{found.executions:12}{found.coverage:10}{found.features:10}  {found.crash or 'none'}",
+            f"{target:12}{found.executions:12}{found.coverage:10}{found.features:10} "
+            f" {found.crash or 'none'}",
             flush=True,
         )
         if found.crash:

@@ -15,22 +15,141 @@ from collections.abc import Callable
 
 from fuzz.seeds import headed, joined, nifti, seed
 
-WHOLE = (0, 1, 2, 7, 8, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
+WHOLE = (
+    0,
+    1,
+    2,
+    7,
+    8,
+    127,
+    128,
+    255,
+    256,
+    32767,
+    32768,
+    65535,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**63 - 1,
+    2**64 - 1,
+)
 REAL = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e-45, 1e30, 3.4e38, math.inf, -math.inf, math.nan)
-WORDS = (b"\0", b"\n", b'"', b"'", b"..", b"/", b"\\", b"|", b"#", b"**", b"[", b"[" * 500, b"{", b"=", b",", b";", b"\t",
-         b"nan", b"inf", b"-1", b"1e999", b"9" * 5000, b"\xff\xfe", b"\xef\xbb\xbf", b"\x1b[31m", "é‮".encode(), b"x" * 300,
-         b"false", b"null", b"[[]]", b"{}")  # fmt: skip
-DICOM = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
-         "NumberOfFrames", "PhotometricInterpretation", "Modality", "ImagePositionPatient", "ImageOrientationPatient",
-         "PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter",
-         "WindowWidth", "PixelPaddingValue", "SOPClassUID", "SeriesInstanceUID", "ImageType")  # fmt: skip
-TEXTS = ("", "0", "-1", "1", "2", "16384", "65535", "1e30", "-1e300", "1e308", "nan", "inf", "CT", "MR", "DX", "SEG", "x",
-         "MONOCHROME1", "RGB", "PALETTE COLOR", "1.2.840.10008.5.1.4.1.1.2.1", "1\\2", "0\\0", "1e-30\\1e-30", "1e200\\1e200",
-         "1\\0\\0\\0\\1\\0", "0\\0\\0\\0\\0\\0", "nan\\0\\0", "1e308\\1e308\\1e308")  # fmt: skip
+WORDS = (
+    b"\0",
+    b"\n",
+    b'"',
+    b"'",
+    b"..",
+    b"/",
+    b"\\",
+    b"|",
+    b"#",
+    b"**",
+    b"[",
+    b"[" * 500,
+    b"{",
+    b"=",
+    b",",
+    b";",
+    b"\t",
+    b"nan",
+    b"inf",
+    b"-1",
+    b"1e999",
+    b"9" * 5000,
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\x1b[31m",
+    "é‮".encode(),
+    b"x" * 300,
+    b"false",
+    b"null",
+    b"[[]]",
+    b"{}",
+)
+DICOM = (
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "PhotometricInterpretation",
+    "Modality",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "WindowCenter",
+    "WindowWidth",
+    "PixelPaddingValue",
+    "SOPClassUID",
+    "SeriesInstanceUID",
+    "ImageType",
+)
+TEXTS = (
+    "",
+    "0",
+    "-1",
+    "1",
+    "2",
+    "16384",
+    "65535",
+    "1e30",
+    "-1e300",
+    "1e308",
+    "nan",
+    "inf",
+    "CT",
+    "MR",
+    "DX",
+    "SEG",
+    "x",
+    "MONOCHROME1",
+    "RGB",
+    "PALETTE COLOR",
+    "1.2.840.10008.5.1.4.1.1.2.1",
+    "1\\2",
+    "0\\0",
+    "1e-30\\1e-30",
+    "1e200\\1e200",
+    "1\\0\\0\\0\\1\\0",
+    "0\\0\\0\\0\\0\\0",
+    "nan\\0\\0",
+    "1e308\\1e308\\1e308",
+)
 
-NAMES = ("a.png", "a", "a/b.png", "a.png/b.png", "b.npy", "c.dcm", "d.nii", "x" * 300 + ".png", "../a.png", "/a.png", "C:\\a.png",
-         "..\\a.png", "\x1b[31m.png", "a\nb.png", "\u202e.png", "é.png", ".hidden.png", "__MACOSX/a.png", "a_mask.png",
-         "/".join("d" * 200 for _ in range(30)) + "/a.png", "con.png", " .png", "a.zip")  # fmt: skip
+NAMES = (
+    "a.png",
+    "a",
+    "a/b.png",
+    "a.png/b.png",
+    "b.npy",
+    "c.dcm",
+    "d.nii",
+    "x" * 300 + ".png",
+    "../a.png",
+    "/a.png",
+    "C:\\a.png",
+    "..\\a.png",
+    "\x1b[31m.png",
+    "a\nb.png",
+    "\u202e.png",
+    "é.png",
+    ".hidden.png",
+    "__MACOSX/a.png",
+    "a_mask.png",
+    "/".join("d" * 200 for _ in range(30)) + "/a.png",
+    "con.png",
+    " .png",
+    "a.zip",
+)
 
 
 def bytewise(data: bytes, rng: random.Random) -> bytes:
@@ -51,7 +170,11 @@ def bytewise(data: bytes, rng: random.Random) -> bytes:
             out[at:at] = out[at : at + rng.choice((1, 4, 64))]
         elif act == 5:
             form = rng.choice(("<H", ">H", "<I", ">I", "<Q", "<f", ">f", "<d"))
-            value = rng.choice(REAL) if form[1] in "fd" else rng.choice(WHOLE) % 2 ** (8 * struct.calcsize(form))
+            value = (
+                rng.choice(REAL)
+                if form[1] in "fd"
+                else rng.choice(WHOLE) % 2 ** (8 * struct.calcsize(form))
+            )
             out[at : at + struct.calcsize(form)] = struct.pack(form, value)
         else:
             out[at : at + rng.choice((0, 0, 1, 5))] = rng.choice(WORDS)
@@ -65,7 +188,9 @@ def nifti_field(data: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.randint(1, 3)):
         key = rng.choice(list(header.keys()))
         field = header.structarr[key]
-        values: tuple = WHOLE if field.dtype.kind in "iu" else REAL if field.dtype.kind == "f" else WORDS
+        values: tuple = (
+            WHOLE if field.dtype.kind in "iu" else REAL if field.dtype.kind == "f" else WORDS
+        )
         value = rng.choice(values)
         if field.dtype.kind in "iu":
             value = struct.unpack("<q", struct.pack("<Q", value))[0]
@@ -73,7 +198,9 @@ def nifti_field(data: bytes, rng: random.Random) -> bytes:
         if field.ndim:
             header.structarr[key][rng.randrange(len(field))] = value
         else:
-            header.structarr[key] = value[: field.dtype.itemsize] if field.dtype.kind == "S" else value
+            header.structarr[key] = (
+                value[: field.dtype.itemsize] if field.dtype.kind == "S" else value
+            )
     return header.binaryblock + data[348:]
 
 
@@ -126,11 +253,13 @@ def header_field(data: bytes, rng: random.Random) -> bytes:
         )
         return joined(header, body)
     key = rng.choice(("dtype", "shape", "data_offsets"))
-    header[name][key] = rng.choice((
-        ("BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "U16", "C64", "F64", "X"),
-        ([], [-1], [2**40, 2**40], [0], [6], "x"),
-        ([0, 0], [0, 2**62], [8, 4], [0]),
-    )[("dtype", "shape", "data_offsets").index(key)])  # fmt: skip
+    header[name][key] = rng.choice(
+        (
+            ("BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "U16", "C64", "F64", "X"),
+            ([], [-1], [2**40, 2**40], [0], [6], "x"),
+            ([0, 0], [0, 2**62], [8, 4], [0]),
+        )[("dtype", "shape", "data_offsets").index(key)]
+    )
     return joined(header, body)
 
 
@@ -140,8 +269,12 @@ def archived(data: bytes, rng: random.Random) -> bytes:
     with warnings.catch_warnings(), zipfile.ZipFile(stream, "w") as file:
         warnings.simplefilter("ignore")  # of a name that occurs twice
         for _ in range(rng.randint(1, 3)):
-            method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
-            file.writestr(rng.choice(NAMES), seed(rng.choice(("png", "npy", "dicom", "nifti"))), method)
+            method = rng.choice(
+                (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+            )
+            file.writestr(
+                rng.choice(NAMES), seed(rng.choice(("png", "npy", "dicom", "nifti"))), method
+            )
     return stream.getvalue() if rng.random() < 0.5 else bytewise(stream.getvalue(), rng)
 
 

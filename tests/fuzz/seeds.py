@@ -48,7 +48,9 @@ score = "region"
 def nifti() -> bytes:
     import nibabel as nib
 
-    image = nib.Nifti1Image(np.stack([PLANE, PLANE[::-1], PLANE // 2], -1), np.diag([2.0, 1.0, 3.0, 1.0]))
+    image = nib.Nifti1Image(
+        np.stack([PLANE, PLANE[::-1], PLANE // 2], -1), np.diag([2.0, 1.0, 3.0, 1.0])
+    )
     image.header.set_slope_inter(2.0, -10.0)
     return image.to_bytes()
 
@@ -60,11 +62,14 @@ def dicom() -> bytes:
     from pydicom.uid import ExplicitVRLittleEndian
 
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, "1.2.840.10008.5.1.4.1.1.2"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
     meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
     ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = meta.MediaStorageSOPClassUID, "1.2.3.4.5", "CT"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.ImageType = "1.2.3", "1.2.3.4", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    ds.StudyInstanceUID = "1.2.3"
+    ds.SeriesInstanceUID = "1.2.3.4"
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     ds.ImagePositionPatient, ds.ImageOrientationPatient = [1.0, 2.0, 3.0], [1.0, 0, 0, 0, 1.0, 0]
     ds.PixelSpacing, ds.SliceThickness, ds.NumberOfFrames = [0.5, 0.75], 2, 1
     ds.WindowCenter, ds.WindowWidth, ds.PixelPaddingValue = 40, 80, -2000
@@ -83,8 +88,13 @@ def picture(format: str) -> bytes:
 
     stream = io.BytesIO()
     if format == "TIFF":
-        pages = [Image.fromarray(page) for page in (PLANE.astype(np.uint16), PLANE.astype(np.uint16) // 2)]
-        pages[0].save(stream, format, compression="tiff_deflate", save_all=True, append_images=pages[1:])
+        pages = [
+            Image.fromarray(page)
+            for page in (PLANE.astype(np.uint16), PLANE.astype(np.uint16) // 2)
+        ]
+        pages[0].save(
+            stream, format, compression="tiff_deflate", save_all=True, append_images=pages[1:]
+        )
     else:
         Image.fromarray((PLANE % 256).astype(np.uint8)).save(stream, format)
     return stream.getvalue()
@@ -138,7 +148,9 @@ SEEDS: dict[str, Callable[[], bytes]] = {
     "jpeg": lambda: picture("JPEG"),
     "bmp": lambda: picture("BMP"),
     "npy": npy,
-    "idx": lambda: struct.pack(">I3I", 0x00000803, 1, 12, 13) + (PLANE % 256).astype(np.uint8).tobytes(),
+    "idx": lambda: (
+        struct.pack(">I3I", 0x00000803, 1, 12, 13) + (PLANE % 256).astype(np.uint8).tobytes()
+    ),
     "zip": archive,
     "manifest": lambda: MANIFEST,
     "roots": lambda: b'{"source": "/tmp/data", "source1": "more"}',

@@ -35,9 +35,15 @@ def scan(path: Path) -> None:
 
 
 def sound(scan: Scan) -> None:
-    assert scan.voxels.dtype == np.float32 and scan.voxels.ndim == 4 and np.isfinite(scan.voxels).all()
+    assert (
+        scan.voxels.dtype == np.float32 and scan.voxels.ndim == 4 and np.isfinite(scan.voxels).all()
+    )
     if scan.affine is not None:
-        assert np.isfinite(scan.affine).all() and np.isfinite(scan.spacing).all() and min(scan.spacing) > 0
+        assert (
+            np.isfinite(scan.affine).all()
+            and np.isfinite(scan.spacing).all()
+            and min(scan.spacing) > 0
+        )
         assert scan.voxel_ml > 0 and np.isfinite(np.linalg.inv(scan.affine)).all()
     if scan.voxels.size < 10**6 and len(scan.voxels) == 1:
         planes = CANVAS.fit(scan).planes.numpy()

@@ -28,12 +28,25 @@ def affine(spacing: tuple[float, float, float], seed: int) -> np.ndarray:
 
 
 @settings(max_examples=60, deadline=None)
-@given(SHAPES, st.tuples(SPACINGS, SPACINGS, SPACINGS), st.integers(4, 40), st.sampled_from([0.0, 0.3, 1.0, 4.0]),
-       MODES, st.booleans(), st.booleans(), st.integers(0, 2**31))  # fmt: skip
-def test_the_grid_is_kept_and_every_value_is_a_number_in_range(shape, steps, size, spacing, mode, crop, strip, seed):
+@given(
+    SHAPES,
+    st.tuples(SPACINGS, SPACINGS, SPACINGS),
+    st.integers(4, 40),
+    st.sampled_from([0.0, 0.3, 1.0, 4.0]),
+    MODES,
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_the_grid_is_kept_and_every_value_is_a_number_in_range(
+    shape, steps, size, spacing, mode, crop, strip, seed
+):
     rng = np.random.default_rng(seed)
-    scan = Scan.from_array(rng.random(shape, dtype=np.float32) * 100, affine=affine((1, 1, 1), seed))
-    scan.affine = affine(steps, seed)  # the readers' own limits are wider than those of `from_array`
+    scan = Scan.from_array(
+        rng.random(shape, dtype=np.float32) * 100, affine=affine((1, 1, 1), seed)
+    )
+    # The readers' own limits are wider than those of `from_array`.
+    scan.affine = affine(steps, seed)
     canvas = Canvas(size=size, spacing=spacing, normalise=mode, crop=crop, strip=strip)
     try:
         fitted = canvas.fit(scan, mask=rng.random(shape) > 0.9)
@@ -60,7 +73,9 @@ def test_the_grid_is_kept_and_every_value_is_a_number_in_range(shape, steps, siz
 def test_grey_levels_of_any_size_are_fitted_or_refused(offset, factor, mode, seed):
     rng = np.random.default_rng(seed)
     with np.errstate(over="ignore", invalid="ignore"):
-        values = rng.random((2, 12, 12)).astype(np.float32) * np.float32(factor) + np.float32(offset)
+        values = rng.random((2, 12, 12)).astype(np.float32) * np.float32(factor) + np.float32(
+            offset
+        )
     assume(np.isfinite(values).all())
     canvas = Canvas(size=16, normalise=mode, foreground="all")
     try:

@@ -6,7 +6,9 @@ import pytest
 
 from fuzz import drive
 
-needs_atheris = pytest.mark.skipif(not drive.available(), reason="atheris is not installed (the extra `fuzz`)")
+needs_atheris = pytest.mark.skipif(
+    not drive.available(), reason="atheris is not installed (the extra `fuzz`)"
+)
 
 
 @pytest.mark.slow
@@ -23,7 +25,8 @@ def test_twenty_seconds_of_fuzzing_find_nothing(target):
 def test_a_defect_is_found_and_kept(tmp_path, monkeypatch):
     """A reader that fails at any input: the fuzzer says so and keeps the input."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import tomllib\n\ndef loads(text, **_):\n    raise KeyError(text)\n\ntomllib.loads = loads\n"
+        "import tomllib\n\ndef loads(text, **_):\n    raise KeyError(text)\n\ntomllib.loads ="
+        " loads\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = drive.fuzz("recipe", 5, corpus=tmp_path / "corpus")

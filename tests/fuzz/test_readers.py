@@ -21,19 +21,25 @@ from pseudohealthy.errors import Fault
 
 CORPUS = Path(__file__).parent / "corpus"
 KEPT = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
-MEMORY = (
-    80 * 2**20
-)  # bytes for a file of some 1000: a block of 16 MB that grows, a picture that deflate could have made
+# Bytes for a file of some 1000: a block of 16 MB that grows, a picture that deflate could have
+# made.
+MEMORY = 80 * 2**20
 SECONDS = 20.0
 # Without shrinking: a smaller seed number makes no smaller file.
-FAST = settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck),
-                phases=[Phase.explicit, Phase.generate])  # fmt: skip
+FAST = settings(
+    max_examples=20,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
 
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_sound_file_is_read(kind, tmp_path):
     fault = attempt(kind, tmp_path, seed(kind))
-    assert fault is None or (kind == "planes" and fault.code == "NO_CACHE")  # a key without its planes
+    # A key without its planes.
+    assert fault is None or (kind == "planes" and fault.code == "NO_CACHE")
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -53,7 +59,9 @@ def test_a_broken_file_is_read_or_refused_by_one_clear_line(kind, tmp_path_facto
     check()
 
 
-@pytest.mark.parametrize("kind", ["nifti", "dicom", "png", "npy", "idx", "zip", "checkpoint", "recipe", "manifest"])
+@pytest.mark.parametrize(
+    "kind", ["nifti", "dicom", "png", "npy", "idx", "zip", "checkpoint", "recipe", "manifest"]
+)
 def test_any_bytes_at_all_are_refused(kind, tmp_path_factory):
     folder = tmp_path_factory.mktemp(kind)
 
@@ -78,7 +86,9 @@ def test_weights_that_cannot_be_searched_for_nan_are_refused(tmp_path):
 
     from pseudohealthy.runs import checkpoint
 
-    checkpoint.save(tmp_path / "w.safetensors", {"weight": torch.ones(4).to(torch.float8_e4m3fn)}, {})
+    checkpoint.save(
+        tmp_path / "w.safetensors", {"weight": torch.ones(4).to(torch.float8_e4m3fn)}, {}
+    )
     with pytest.raises(Fault, match=r"CHECKPOINT_MISMATCH.*float8"):
         checkpoint.load(tmp_path / "w.safetensors")
 
@@ -108,7 +118,8 @@ def dicom(rows: int, columns: int, more: dict | None = None, pixels: int | None 
     out = io.BytesIO()
     pydicom.dcmwrite(out, ds)
     data = out.getvalue()
-    if pixels is not None:  # the length of the pixels as declared, OW: two bytes are reserved before it
+    # The length of the pixels as declared, OW: two bytes are reserved before it.
+    if pixels is not None:
         at = data.rindex(b"\xe0\x7f\x10\x00OW") + 8
         data = data[:at] + struct.pack("<I", pixels) + data[at + 4 :]
     return data
@@ -118,16 +129,32 @@ def tiff(*sizes: tuple[int, int]) -> bytes:
     """Uncompressed grey pages (width, height) that share 100 bytes of pixels."""
     out = b"II*\0" + struct.pack("<I", 108) + bytes(range(100))
     for number, (width, height) in enumerate(sizes, start=1):
-        tags = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (278, 4, height),
-                (279, 4, width * height)]  # fmt: skip
+        tags = [
+            (256, 4, width),
+            (257, 4, height),
+            (258, 3, 8),
+            (259, 3, 1),
+            (262, 3, 1),
+            (273, 4, 8),
+            (278, 4, height),
+            (279, 4, width * height),
+        ]
         entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
         after = len(out) + 2 + len(entries) + 4
-        out += struct.pack("<H", len(tags)) + entries + struct.pack("<I", after if number < len(sizes) else 0)
+        out += (
+            struct.pack("<H", len(tags))
+            + entries
+            + struct.pack("<I", after if number < len(sizes) else 0)
+        )
     return out
 
 
 def npy(header: int) -> bytes:
-    return b"\x93NUMPY\x02\x00" + struct.pack("<I", header) + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9,)}"
+    return (
+        b"\x93NUMPY\x02\x00"
+        + struct.pack("<I", header)
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9,)}"
+    )
 
 
 LIARS = {
@@ -139,17 +166,32 @@ LIARS = {
     "a second page of 4 thousand million pixels": ("tiff", lambda: tiff((10, 10), (65000, 65000))),
     "a slice of 16384 x 16384": ("dicom", lambda: dicom(16384, 16384)),
     "a radiograph of 16384 x 16384": ("dicom", lambda: dicom(16384, 16384, {"Modality": "DX"})),
-    "two thousand million frames": ("dicom", lambda: dicom(12, 13, {"Modality": "DX", "NumberOfFrames": 2**31 - 1})),
+    "two thousand million frames": (
+        "dicom",
+        lambda: dicom(12, 13, {"Modality": "DX", "NumberOfFrames": 2**31 - 1}),
+    ),
     "an enhanced image of 400 million voxels": (
-        "dicom", lambda: dicom(1000, 1000, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1", "NumberOfFrames": 400}),
+        "dicom",
+        lambda: dicom(
+            1000, 1000, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1", "NumberOfFrames": 400}
+        ),
     ),
     "pixels of 4 GB": ("dicom", lambda: dicom(24, 13, pixels=2**32 - 2)),
     "an array header of 4 GB": ("npy", lambda: npy(2**32 - 1)),
     "2 GB of digits": ("idx", lambda: struct.pack(">I3I", 0x803, 70000, 160, 180) + bytes(1000)),
-    "a thousand million digits": ("idx", lambda: struct.pack(">I3I", 0x803, 2**30, 1, 1) + bytes(1000)),
-    "weights of 4 GB": ("checkpoint", lambda: seed("checkpoint").replace(b'"shape":[3,2]', b'"shape":[9999,99999]')),
-    "a header of weights of 1 TB": ("checkpoint", lambda: struct.pack("<Q", 2**40) + seed("checkpoint")[8:]),
-}  # fmt: skip
+    "a thousand million digits": (
+        "idx",
+        lambda: struct.pack(">I3I", 0x803, 2**30, 1, 1) + bytes(1000),
+    ),
+    "weights of 4 GB": (
+        "checkpoint",
+        lambda: seed("checkpoint").replace(b'"shape":[3,2]', b'"shape":[9999,99999]'),
+    ),
+    "a header of weights of 1 TB": (
+        "checkpoint",
+        lambda: struct.pack("<Q", 2**40) + seed("checkpoint")[8:],
+    ),
+}
 
 
 @pytest.mark.parametrize("claim", LIARS)

@@ -15,8 +15,25 @@ from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import Fault
 from pseudohealthy.runs.recipe import Recipe
 
-EVIL = st.sampled_from(["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "<script>alert(1)</script>", '" onload="x', "{{7*7}}",
-                        "</script><svg onload=x>", "javascript:x", "&lt;b&gt;", "'", "a\nb", "‮x"])  # fmt: skip
+EVIL = st.sampled_from(
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@x",
+        "\t=1",
+        "\r=1",
+        "<script>alert(1)</script>",
+        '" onload="x',
+        "{{7*7}}",
+        "</script><svg onload=x>",
+        "javascript:x",
+        "&lt;b&gt;",
+        "'",
+        "a\nb",
+        "‮x",
+    ]
+)
 TEXT = st.one_of(EVIL, st.text(st.characters(codec="utf-8"), max_size=20))
 
 
@@ -39,10 +56,15 @@ class Seen(html.parser.HTMLParser):
 
 @settings(max_examples=40, deadline=None)
 @given(TEXT, TEXT)
-def test_no_cell_of_a_table_runs_in_a_spreadsheet_and_none_spills_into_another(tmp_path_factory, one, other):
+def test_no_cell_of_a_table_runs_in_a_spreadsheet_and_none_spills_into_another(
+    tmp_path_factory, one, other
+):
     from pseudohealthy.io.table import write_table
 
-    path = write_table(tmp_path_factory.getbasetemp() / "table.csv", [{"method": one, "value": -1.5, "note": other}])
+    path = write_table(
+        tmp_path_factory.getbasetemp() / "table.csv",
+        [{"method": one, "value": -1.5, "note": other}],
+    )
     with open(path, newline="", encoding="utf-8") as file:
         (_, (method, value, note)) = csv.reader(file)
     assert value == "-1.5"  # a number stays one
@@ -60,7 +82,9 @@ def test_no_text_of_a_row_becomes_part_of_the_page(tmp_path_factory, one, other)
 
     def seen(name: str, warning: str) -> Seen:
         row = {"case_id": name, "score": 0.5, "status": "warn", "warnings": warning}
-        path = write_report(folder, title=name, rows=[row], summary={"run": warning}, provenance={"run": warning})
+        path = write_report(
+            folder, title=name, rows=[row], summary={"run": warning}, provenance={"run": warning}
+        )
         parser = Seen()
         parser.feed(path.read_text(encoding="utf-8"))
         return parser
@@ -79,19 +103,55 @@ RECIPES = st.builds(
     name=TEXT,
     summary=TEXT,
     source=TEXT,
-    canvas=st.fixed_dictionaries({}, optional={
-        "size": st.integers(4, 512), "margin": numbers(1e-6, 1), "crop": st.booleans(), "spacing": numbers(0.01, 1000),
-        "value_range": st.tuples(st.floats(-1e6, 0), st.floats(1e-3, 1e6)), "normalise": st.just("range"),
-    }),
-    restorer=st.fixed_dictionaries({"name": st.just("ddpm")}, optional={
-        "diffusion": st.fixed_dictionaries({}, optional={"levels": st.integers(2, 1000)}),
-        "walk": st.fixed_dictionaries({}, optional={
-            "start_levels": st.lists(st.integers(1, 1000), min_size=1, max_size=3).map(tuple)}),
-        "network": st.fixed_dictionaries({}, optional={"width": st.integers(4, 32).map(lambda half: 2 * half), "block": st.just({"groups": 4})}),
-    }),
-    training=st.fixed_dictionaries({}, optional={"rate": numbers(1e-6, 1), "steps": st.integers(0, 10**9), "seed": st.integers(0, 2**63 - 1)}),
-    map=st.fixed_dictionaries({}, optional={"smooth": numbers(1e-6, 100), "share": st.floats(1e-3, 1), "kind": st.just("squared")}),
-)  # fmt: skip
+    canvas=st.fixed_dictionaries(
+        {},
+        optional={
+            "size": st.integers(4, 512),
+            "margin": numbers(1e-6, 1),
+            "crop": st.booleans(),
+            "spacing": numbers(0.01, 1000),
+            "value_range": st.tuples(st.floats(-1e6, 0), st.floats(1e-3, 1e6)),
+            "normalise": st.just("range"),
+        },
+    ),
+    restorer=st.fixed_dictionaries(
+        {"name": st.just("ddpm")},
+        optional={
+            "diffusion": st.fixed_dictionaries({}, optional={"levels": st.integers(2, 1000)}),
+            "walk": st.fixed_dictionaries(
+                {},
+                optional={
+                    "start_levels": st.lists(st.integers(1, 1000), min_size=1, max_size=3).map(
+                        tuple
+                    )
+                },
+            ),
+            "network": st.fixed_dictionaries(
+                {},
+                optional={
+                    "width": st.integers(4, 32).map(lambda half: 2 * half),
+                    "block": st.just({"groups": 4}),
+                },
+            ),
+        },
+    ),
+    training=st.fixed_dictionaries(
+        {},
+        optional={
+            "rate": numbers(1e-6, 1),
+            "steps": st.integers(0, 10**9),
+            "seed": st.integers(0, 2**63 - 1),
+        },
+    ),
+    map=st.fixed_dictionaries(
+        {},
+        optional={
+            "smooth": numbers(1e-6, 100),
+            "share": st.floats(1e-3, 1),
+            "kind": st.just("squared"),
+        },
+    ),
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -105,36 +165,64 @@ def test_a_recipe_is_read_back_as_it_was_written(recipe):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["canvas.size", "training.rate", "map.share", "restorer.network.width", "canvas.windows"]), TEXT)
+@given(
+    st.sampled_from(
+        ["canvas.size", "training.rate", "map.share", "restorer.network.width", "canvas.windows"]
+    ),
+    TEXT,
+)
 def test_a_setting_of_any_text_is_taken_or_refused(key, text):
     try:
         recipe = Recipe.parse('[restorer]\nname = "ddpm"').set([f"{key}={text}"]).resolved()
     except Fault as fault:
-        assert fault.code in ("RECIPE", "BAD_SETTING") and fault.exit == 2 and len(str(fault).splitlines()) == 1
+        assert (
+            fault.code in ("RECIPE", "BAD_SETTING")
+            and fault.exit == 2
+            and len(str(fault).splitlines()) == 1
+        )
     else:
         assert Recipe.parse(recipe.toml()).resolved() == recipe
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(TEXT, TEXT, st.sampled_from(["", "train", "val", "test"]), st.sampled_from([None, 0, 1])),
-                min_size=1, max_size=4))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(
+            TEXT, TEXT, st.sampled_from(["", "train", "val", "test"]), st.sampled_from([None, 0, 1])
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_a_manifest_is_read_back_as_it_was_written_or_refused(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("manifest")
     made = [
-        Case(name, patient, split, label, "a.png", site=patient, root=folder) for name, patient, split, label in rows
+        Case(name, patient, split, label, "a.png", site=patient, root=folder)
+        for name, patient, split, label in rows
     ]
     path = Manifest(made, folder).save(folder / "manifest.csv")
     try:
         found = load(path)
     except Fault as fault:
-        odd = [text for row in rows for text in row[:2] if not text.strip().isprintable() or not text.strip()]
+        odd = [
+            text
+            for row in rows
+            for text in row[:2]
+            if not text.strip().isprintable() or not text.strip()
+        ]
         assert fault.code in ("BAD_MANIFEST", "NO_INPUT") and odd
         return
-    assert [(c.case_id, c.split, c.label) for c in found] == [(r[0].strip(), r[2], r[3]) for r in rows]
+    assert [(c.case_id, c.split, c.label) for c in found] == [
+        (r[0].strip(), r[2], r[3]) for r in rows
+    ]
 
 
 def test_numbers_beyond_all_measure_are_refused_by_name():
-    for text in ("[canvas]\nsize = " + "9" * 5000, "[canvas]\nwindows = " + "[" * 5000, "[map]\nshare = nan"):
+    for text in (
+        "[canvas]\nsize = " + "9" * 5000,
+        "[canvas]\nwindows = " + "[" * 5000,
+        "[map]\nshare = nan",
+    ):
         with pytest.raises(Fault) as caught:
             Recipe.parse('[restorer]\nname = "ddpm"\n' + text).resolved().make_map()
         assert caught.value.code in ("RECIPE", "BAD_SETTING") and caught.value.exit == 2

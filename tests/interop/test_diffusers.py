@@ -25,23 +25,50 @@ from small import merged
 
 VECTORS = Path(__file__).parent / "vectors"
 CELEBAHQ = {
-    "_class_name": "UNet2DModel", "_diffusers_version": "0.1.1", "act_fn": "silu", "attention_head_dim": None,
-    "block_out_channels": [128, 128, 256, 256, 512, 512], "center_input_sample": False,
-    "down_block_types": [*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"], "downsample_padding": 0,
-    "flip_sin_to_cos": False, "freq_shift": 1, "in_channels": 3, "layers_per_block": 2, "mid_block_scale_factor": 1,
-    "norm_eps": 1e-06, "norm_num_groups": 32, "out_channels": 3, "sample_size": 256, "time_embedding_type": "positional",
+    "_class_name": "UNet2DModel",
+    "_diffusers_version": "0.1.1",
+    "act_fn": "silu",
+    "attention_head_dim": None,
+    "block_out_channels": [128, 128, 256, 256, 512, 512],
+    "center_input_sample": False,
+    "down_block_types": [*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"],
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "in_channels": 3,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-06,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+    "sample_size": 256,
+    "time_embedding_type": "positional",
     "up_block_types": ["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4],
-}  # fmt: skip
-LINEAR = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
-          "num_train_timesteps": 1000, "variance_type": "fixed_small", "clip_sample": True}  # fmt: skip
+}
+LINEAR = {
+    "_class_name": "DDPMScheduler",
+    "beta_schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "num_train_timesteps": 1000,
+    "variance_type": "fixed_small",
+    "clip_sample": True,
+}
 
 
 def vector(case):
     """(config, weights, x, t, out)"""
     arrays = np.load(VECTORS / f"unet2d_{case}.npz")
-    weights = {key.removeprefix("weights."): torch.from_numpy(arrays[key].astype(np.float32))
-               for key in arrays if key.startswith("weights.")}  # fmt: skip
-    return json.loads(str(arrays["config"])), weights, *(torch.from_numpy(arrays[key]) for key in ("x", "t", "out"))
+    weights = {
+        key.removeprefix("weights."): torch.from_numpy(arrays[key].astype(np.float32))
+        for key in arrays
+        if key.startswith("weights.")
+    }
+    return (
+        json.loads(str(arrays["config"])),
+        weights,
+        *(torch.from_numpy(arrays[key]) for key in ("x", "t", "out")),
+    )
 
 
 def written(folder, config, weights, scheduler=None, *, pipeline=True, pickle=False):
@@ -59,15 +86,19 @@ def written(folder, config, weights, scheduler=None, *, pipeline=True, pickle=Fa
     return folder
 
 
-# -- the same answers -----------------------------------------------------------------------------------------------
+# -- the same answers ------------------------------------------------------------------------------
 @pytest.mark.parametrize("case", ["ddpm", "default"])
 def test_a_run_answers_as_diffusers_did(case, tmp_path):
     config, weights, x, t, out = vector(case)
-    run = import_weights("diffusers", written(tmp_path / "model", config, weights, LINEAR), tmp_path / "run")
+    run = import_weights(
+        "diffusers", written(tmp_path / "model", config, weights, LINEAR), tmp_path / "run"
+    )
     network = run.restorer()[0].denoiser.network
     with torch.no_grad():
         torch.testing.assert_close(network(x, t), out, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(network.to(memory_format=torch.channels_last)(x, t), out, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            network.to(memory_format=torch.channels_last)(x, t), out, rtol=1e-5, atol=1e-5
+        )
         with torch.autocast("cpu", torch.bfloat16):
             half = network(x, t)
     assert (half.float() - out).abs().max() < 0.05 * out.abs().max()
@@ -77,11 +108,14 @@ def test_a_run_answers_as_diffusers_did(case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", ["block.pad_end", "time.frequency_shift", "time.order", "block.eps", "attention.head_channels"]
+    "option",
+    ["block.pad_end", "time.frequency_shift", "time.order", "block.eps", "attention.head_channels"],
 )
 def test_every_option_shows_in_the_answer(option):
     """So that the test above would see it lost."""
-    config, weights, x, t, out = vector("default" if "heads" in option or "head_" in option else "ddpm")
+    config, weights, x, t, out = vector(
+        "default" if "heads" in option or "head_" in option else "ddpm"
+    )
     settings = diffusers.unet_settings(config)
     neutral = {
         "block": {"pad_end": False, "eps": 1e-2},
@@ -105,7 +139,9 @@ def test_the_attention_s_former_names_pickled_files_and_bare_models_give_the_sam
         former[key] = value
     assert any(".proj_attn." in key for key in former)
     now = diffusers.read_folder(written(tmp_path / "now", config, weights))
-    then = diffusers.read_folder(written(tmp_path / "then", config, former, pipeline=False, pickle=True))
+    then = diffusers.read_folder(
+        written(tmp_path / "then", config, former, pipeline=False, pickle=True)
+    )
     a, b = (imported.parts["denoiser.network"] for imported in (now, then))
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
@@ -116,7 +152,9 @@ def test_the_celebahq_network_has_its_published_size_and_is_the_recipe_s():
     with torch.device("meta"):
         network, ours = UNet(**settings), recipe.make_restorer().denoiser.network
     assert sum(p.numel() for p in network.parameters()) == 113_673_219
-    assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
+    assert {k: v.shape for k, v in network.state_dict().items()} == {
+        k: v.shape for k, v in ours.state_dict().items()
+    }
     theirs, ours = merged({}, settings), recipe.restorer["network"]
     assert ours["time"] == theirs["time"] and ours["block"].items() <= theirs["block"].items()
     assert {*ours["block"]} == {"eps", "pad_end"}
@@ -124,19 +162,31 @@ def test_the_celebahq_network_has_its_published_size_and_is_the_recipe_s():
 
 @pytest.mark.services
 def test_against_diffusers_itself(tmp_path):
-    theirs = pytest.importorskip("diffusers", reason="not installed: diffusers (pip install diffusers)")
+    theirs = pytest.importorskip(
+        "diffusers", reason="not installed: diffusers (pip install diffusers)"
+    )
     torch.manual_seed(0)
     model = theirs.UNet2DModel(
-        sample_size=16, in_channels=2, out_channels=2, norm_num_groups=8, block_out_channels=(16, 32, 48), layers_per_block=2,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"), downsample_padding=0, freq_shift=1,
-        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"), resnet_time_scale_shift="scale_shift",
+        sample_size=16,
+        in_channels=2,
+        out_channels=2,
+        norm_num_groups=8,
+        block_out_channels=(16, 32, 48),
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+        downsample_padding=0,
+        freq_shift=1,
+        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        resnet_time_scale_shift="scale_shift",
         attn_norm_num_groups=8,
-    ).eval()  # fmt: skip
+    ).eval()
     scheduler = theirs.DDPMScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
     )
     theirs.DDPMPipeline(unet=model, scheduler=scheduler).save_pretrained(tmp_path / "model")
-    denoiser = import_weights("diffusers", tmp_path / "model", tmp_path / "run").restorer()[0].denoiser
+    denoiser = (
+        import_weights("diffusers", tmp_path / "model", tmp_path / "run").restorer()[0].denoiser
+    )
     x, t = torch.randn(2, 2, 16, 24), torch.tensor([7, 999])
     with torch.no_grad():
         torch.testing.assert_close(denoiser.network(x, t), model(x, t).sample, rtol=1e-5, atol=1e-5)
@@ -144,20 +194,42 @@ def test_against_diffusers_itself(tmp_path):
         torch.testing.assert_close(denoiser(x, 701).clean, clean, rtol=1e-4, atol=1e-4)
 
 
-# -- the pipeline's scheduler ---------------------------------------------------------------------------------------
+# -- the pipeline's scheduler ----------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("change", "settings"),
     [
-        ({}, {"schedule": "linear", "levels": 1000, "betas": [1e-4, 0.02], "target": "noise", "clip": True, "variance": "posterior"}),
-        ({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 400}, {"schedule": "cosine", "levels": 400}),
-        ({"beta_start": 2e-4, "beta_end": 0.04, "num_train_timesteps": 500}, {"schedule": "linear", "levels": 500, "betas": [1e-4, 0.02]}),
+        (
+            {},
+            {
+                "schedule": "linear",
+                "levels": 1000,
+                "betas": [1e-4, 0.02],
+                "target": "noise",
+                "clip": True,
+                "variance": "posterior",
+            },
+        ),
+        (
+            {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 400},
+            {"schedule": "cosine", "levels": 400},
+        ),
+        (
+            {"beta_start": 2e-4, "beta_end": 0.04, "num_train_timesteps": 500},
+            {"schedule": "linear", "levels": 500, "betas": [1e-4, 0.02]},
+        ),
         ({"num_train_timesteps": 500}, {"levels": 500, "betas": [5e-5, 0.01]}),
         ({"beta_start": 1e-3, "beta_end": 0.01}, {"schedule": "linear", "betas": [1e-3, 0.01]}),
-        ({"prediction_type": "v_prediction", "clip_sample": False}, {"target": "velocity", "clip": False}),
-        ({"prediction_type": "sample", "variance_type": "fixed_large"}, {"target": "clean", "variance": "large"}),
+        (
+            {"prediction_type": "v_prediction", "clip_sample": False},
+            {"target": "velocity", "clip": False},
+        ),
+        (
+            {"prediction_type": "sample", "variance_type": "fixed_large"},
+            {"target": "clean", "variance": "large"},
+        ),
         ({"predict_epsilon": False}, {"target": "clean"}),  # before there was prediction_type
     ],
-)  # fmt: skip
+)
 def test_the_scheduler_s_configuration_is_the_restorer_s(change, settings, tmp_path):
     config, weights, *_ = vector("ddpm")
     folder = written(tmp_path / "model", config, weights, LINEAR | change)
@@ -173,12 +245,14 @@ def test_without_a_scheduler_the_run_says_what_was_assumed(tmp_path):
     config, weights, *_ = vector("ddpm")
     folder = written(tmp_path / "model", config | {"sample_size": None}, weights, pipeline=False)
     run = import_weights("diffusers", folder, tmp_path / "run", settings=["canvas.size=32"])
-    assert run.recipe.restorer["diffusion"]["schedule"] == "linear" and run.recipe.canvas["size"] == 32
+    assert (
+        run.recipe.restorer["diffusion"]["schedule"] == "linear" and run.recipe.canvas["size"] == 32
+    )
     assert any("no scheduler_config.json" in note for note in run.record["notes"])
     assert any("canvas.size" in note for note in run.record["notes"])
 
 
-# -- refusals -------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 def refused(code, folder, out, exit=BAD_MODEL):
     with pytest.raises(Fault, match=code) as caught:
         import_weights("diffusers", folder, out)
@@ -190,7 +264,10 @@ def refused(code, folder, out, exit=BAD_MODEL):
     ("change", "said"),
     [
         ({"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
-        ({"down_block_types": ["DownBlock2D", "SkipDownBlock2D", "DownBlock2D"]}, "SkipDownBlock2D"),
+        (
+            {"down_block_types": ["DownBlock2D", "SkipDownBlock2D", "DownBlock2D"]},
+            "SkipDownBlock2D",
+        ),
         ({"up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D"]}, "up_block_types"),
         ({"num_class_embeds": 10}, "num_class_embeds = 10"),
         ({"class_embed_type": "timestep"}, "class_embed_type"),
@@ -207,25 +284,47 @@ def refused(code, folder, out, exit=BAD_MODEL):
 )
 def test_an_option_that_we_have_not_is_refused_by_name(change, said, tmp_path):
     config, weights, *_ = vector("ddpm")
-    message = refused("CHECKPOINT_MISMATCH", written(tmp_path / "m", config | change, weights), tmp_path / "run")
+    message = refused(
+        "CHECKPOINT_MISMATCH", written(tmp_path / "m", config | change, weights), tmp_path / "run"
+    )
     assert said in message
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"beta_schedule": "scaled_linear"}, {"beta_end": 1.5}, {"trained_betas": [0.1]}, {"variance_type": "learned"},
-     {"rescale_betas_zero_snr": True}, {"prediction_type": "flow_prediction"}, {"beta_schedule": None}],
-)  # fmt: skip
+    [
+        {"beta_schedule": "scaled_linear"},
+        {"beta_end": 1.5},
+        {"trained_betas": [0.1]},
+        {"variance_type": "learned"},
+        {"rescale_betas_zero_snr": True},
+        {"prediction_type": "flow_prediction"},
+        {"beta_schedule": None},
+    ],
+)
 def test_a_noise_schedule_that_we_have_not_is_refused(change, tmp_path):
     config, weights, *_ = vector("ddpm")
     message = refused(
-        "CHECKPOINT_MISMATCH", written(tmp_path / "m", config, weights, LINEAR | change), tmp_path / "run"
+        "CHECKPOINT_MISMATCH",
+        written(tmp_path / "m", config, weights, LINEAR | change),
+        tmp_path / "run",
     )
     assert "schedule" in message or "prediction_type" in message
 
 
-@pytest.mark.parametrize("change", ["no folder", "no config", "no weights", "a damaged config", "half of a layer", "a latent model",
-                                    "another layer", "other shapes"])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        "no folder",
+        "no config",
+        "no weights",
+        "a damaged config",
+        "half of a layer",
+        "a latent model",
+        "another layer",
+        "other shapes",
+    ],
+)
 def test_incomplete_folders_are_refused(change, tmp_path):
     config, weights, *_ = vector("ddpm")
     folder, code = tmp_path / "m", "CHECKPOINT_MISMATCH"
@@ -256,10 +355,12 @@ def test_a_lone_weights_file_is_recognised_but_needs_its_folder(tmp_path):
     save_file(weights, tmp_path / "weights.safetensors")
     with pytest.raises(Fault, match="of diffusers, not of thor"):
         import_weights("thor", tmp_path / "weights.safetensors", tmp_path / "run")
-    assert "no config.json" in refused("CHECKPOINT_MISSING", tmp_path / "weights.safetensors", tmp_path / "run")
+    assert "no config.json" in refused(
+        "CHECKPOINT_MISSING", tmp_path / "weights.safetensors", tmp_path / "run"
+    )
 
 
-# -- the hub --------------------------------------------------------------------------------------------------------
+# -- the hub ---------------------------------------------------------------------------------------
 def test_an_id_needs_the_hub_s_package_and_says_so(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     message = refused("HUB", "google/ddpm-ema-celebahq-256", tmp_path / "run", exit=USAGE)
@@ -292,15 +393,31 @@ def test_a_failing_hub_is_one_line(monkeypatch, tmp_path):
     assert "ConnectionError" in refused("HUB", "someone/model", tmp_path / "run")
 
 
-# -- the command and what it makes ----------------------------------------------------------------------------------
+# -- the command and what it makes -----------------------------------------------------------------
 def test_the_command_makes_a_run_that_detects(tmp_path):
     config, weights, *_ = vector("ddpm")
     folder = written(tmp_path / "model", config, weights, LINEAR)
     out = tmp_path / "run"
     assert (
-        main(["import-weights", "diffusers", str(folder), "--out", str(out), "--set", "restorer.walk.start_levels=[3]"])
+        main(
+            [
+                "import-weights",
+                "diffusers",
+                str(folder),
+                "--out",
+                str(out),
+                "--set",
+                "restorer.walk.start_levels=[3]",
+            ]
+        )
         == 0
     )
     assert Run.open(out).record["status"] == "imported"
-    finding = load(out, threshold=0.5)(np.random.default_rng(0).random((3, 1, 20, 20), dtype=np.float32))
-    assert finding.healthy.shape == (3, 1, 20, 20) and finding.map.shape == (1, 20, 20) and finding.map.max() > 0
+    finding = load(out, threshold=0.5)(
+        np.random.default_rng(0).random((3, 1, 20, 20), dtype=np.float32)
+    )
+    assert (
+        finding.healthy.shape == (3, 1, 20, 20)
+        and finding.map.shape == (1, 20, 20)
+        and finding.map.max() > 0
+    )

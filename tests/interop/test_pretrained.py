@@ -19,7 +19,14 @@ from small import merged
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
-DDPM = {"width": 8, "multipliers": [1, 1, 2], "blocks": 1, "attention": {"at": [2]}, "block": {"groups": 4, "eps": 1e-6, "pad_end": True}, "time": {"order": "sin-cos", "frequency_shift": 1}}  # fmt: skip
+DDPM = {
+    "width": 8,
+    "multipliers": [1, 1, 2],
+    "blocks": 1,
+    "attention": {"at": [2]},
+    "block": {"groups": 4, "eps": 1e-6, "pad_end": True},
+    "time": {"order": "sin-cos", "frequency_shift": 1},
+}
 SMALL = {"width": 8, "multipliers": (1, 2), "blocks": 1, "block": {"groups": 4}}
 
 
@@ -31,7 +38,9 @@ def folder(tmp_path):
 
 def saved_run(folder, restorer, channels=1, **canvas):
     """A run with weights everywhere."""
-    run = Run.create(folder, Recipe("r", canvas={"size": 16, "channels": channels, **canvas}, restorer=restorer))
+    run = Run.create(
+        folder, Recipe("r", canvas={"size": 16, "channels": channels, **canvas}, restorer=restorer)
+    )
     module = run.recipe.make_restorer()
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
@@ -63,7 +72,9 @@ def test_a_folder_its_run_and_its_weights_file_give_the_published_answer(folder,
 @pytest.mark.parametrize("options", [{}, {"stem": 2}])
 def test_with_other_channels_a_grey_image_gets_the_same_answer(old, new, options, tmp_path):
     """Averaged over the channels: exact to fewer that divide, and to one."""
-    path, restorer = saved_run(tmp_path / "run", {"name": "ddpm", "network": SMALL | options}, channels=old)
+    path, restorer = saved_run(
+        tmp_path / "run", {"name": "ddpm", "network": SMALL | options}, channels=old
+    )
     network = UNet(channels=new, **SMALL, **options)
     start_from(network, path)
     grey = torch.randn(2, 1, 16, 16)
@@ -80,8 +91,19 @@ def test_with_other_channels_a_grey_image_gets_the_same_answer(old, new, options
 
 
 def test_learned_variances_are_adapted_apart_from_the_estimate(tmp_path):
-    restorer = {"name": "guided", "network": SMALL, "classifier": {"width": 8, "multipliers": [1, 2], "blocks": 1, "attention": {"at": [2], "head_channels": 8}}}  # fmt: skip
-    path, module = saved_run(tmp_path / "run", restorer | {"guidance": {"conditional": False}}, channels=2)
+    restorer = {
+        "name": "guided",
+        "network": SMALL,
+        "classifier": {
+            "width": 8,
+            "multipliers": [1, 2],
+            "blocks": 1,
+            "attention": {"at": [2], "head_channels": 8},
+        },
+    }
+    path, module = saved_run(
+        tmp_path / "run", restorer | {"guidance": {"conditional": False}}, channels=2
+    )
     network = UNet(learned_variance=True, **SMALL)
     start_from(network, path)
     old = module.denoiser.network.out[2].bias
@@ -91,8 +113,14 @@ def test_learned_variances_are_adapted_apart_from_the_estimate(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("block.eps", 1e-5), ("time.frequency_shift", 0), ("block.pad_end", False), ("time.order", "cos-sin"), ("attention.heads", 2)],
-)  # fmt: skip
+    [
+        ("block.eps", 1e-5),
+        ("time.frequency_shift", 0),
+        ("block.pad_end", False),
+        ("time.order", "cos-sin"),
+        ("attention.heads", 2),
+    ],
+)
 def test_the_same_weights_with_another_setting_are_refused_by_name(name, value, folder):
     table, key = name.split(".")
     network = UNet(channels=3, **merged(DDPM, {table: {key: value}}))
@@ -116,6 +144,8 @@ def test_other_shapes_are_refused_in_one_line(folder, tmp_path):
     assert "missing label_emb" in refused(UNet(channels=3, classes=2, **DDPM), folder)
     assert "stem" in refused(UNet(channels=3, stem=2, **DDPM), folder)
     assert "neither a run nor" in refused(UNet(**DDPM), tmp_path / "nothing", "RUN_MISSING")
-    assert "neither a run nor" in refused(UNet(**DDPM), "google/ddpm-ema-celebahq-256", "RUN_MISSING")
+    assert "neither a run nor" in refused(
+        UNet(**DDPM), "google/ddpm-ema-celebahq-256", "RUN_MISSING"
+    )
     path, _ = saved_run(tmp_path / "other", {"name": "autoencoder"})
     assert "has no UNet" in refused(UNet(**DDPM), path)

@@ -47,7 +47,12 @@ def unet():
 
 @pytest.fixture(scope="module")
 def classifier():
-    shape = {"width": 32, "multipliers": (1, 1, 2), "blocks": 2, "attention": {"at": (2, 4), "head_channels": 32}}
+    shape = {
+        "width": 32,
+        "multipliers": (1, 1, 2),
+        "blocks": 2,
+        "attention": {"at": (2, 4), "head_channels": 32},
+    }
     return filled(Classifier(in_channels=2, size=32, **shape))
 
 
@@ -67,25 +72,39 @@ def refused(code, system, file, out):
     return str(caught.value)
 
 
-# -- Wolleb: two files, one run -----------------------------------------------------------------------------------
+# -- Wolleb: two files, one run --------------------------------------------------------------------
 def test_both_orders_of_wolleb_s_files_give_the_same_run(unet, classifier, saved, tmp_path):
-    files = {"wolleb": saved(unet.state_dict(), "u.pt"), "wolleb-classifier": saved(classifier.state_dict(), "c.pt")}
+    files = {
+        "wolleb": saved(unet.state_dict(), "u.pt"),
+        "wolleb-classifier": saved(classifier.state_dict(), "c.pt"),
+    }
     runs = []
     for name, order in {"a": sorted(files), "b": sorted(files, reverse=True)}.items():
         for system in order:
-            guess = ["canvas.size=64"] if system == order[0] == "wolleb" else []  # its classifier will know better
+            # Its classifier will know better.
+            guess = ["canvas.size=64"] if system == order[0] == "wolleb" else []
             run = import_weights(
-                system, files[system], tmp_path / name, settings=["restorer.walk.start_levels=4", *guess]
+                system,
+                files[system],
+                tmp_path / name,
+                settings=["restorer.walk.start_levels=4", *guess],
             )
         runs.append(run)
-    assert runs[0].recipe.restorer == runs[1].recipe.restorer and runs[0].recipe.canvas == runs[1].recipe.canvas
-    assert runs[0].recipe.canvas["size"] == 32 and runs[0].recipe.restorer["guidance"]["scale"] == 100
+    assert (
+        runs[0].recipe.restorer == runs[1].recipe.restorer
+        and runs[0].recipe.canvas == runs[1].recipe.canvas
+    )
+    assert (
+        runs[0].recipe.canvas["size"] == 32 and runs[0].recipe.restorer["guidance"]["scale"] == 100
+    )
     x, t = torch.rand(1, 2, 32, 32), torch.tensor([7])
     for run in runs:
         restorer, _ = Run.open(run.folder).restorer()
         assert torch.equal(restorer.denoiser.network(x, t, label=0), unet(x, t, label=0))
         assert torch.equal(restorer.classifier(x, t), classifier(x, t))
-        assert sorted(path.name for path in run.folder.glob("*.safetensors")) == ["best_model.safetensors"]
+        assert sorted(path.name for path in run.folder.glob("*.safetensors")) == [
+            "best_model.safetensors"
+        ]
 
 
 def test_a_diffusion_model_alone_restores_without_guidance(unet, saved, tmp_path):
@@ -95,8 +114,14 @@ def test_a_diffusion_model_alone_restores_without_guidance(unet, saved, tmp_path
     )
     with pytest.raises(Fault, match="threshold"):
         load(run.folder)
-    finding = load(run.folder, threshold=0.5)(np.random.default_rng(0).random((2, 1, 40, 40), dtype=np.float32))
-    assert finding.healthy.shape == (2, 1, 40, 40) and finding.map.shape == (1, 40, 40) and finding.map.max() > 0
+    finding = load(run.folder, threshold=0.5)(
+        np.random.default_rng(0).random((2, 1, 40, 40), dtype=np.float32)
+    )
+    assert (
+        finding.healthy.shape == (2, 1, 40, 40)
+        and finding.map.shape == (1, 40, 40)
+        and finding.map.max() > 0
+    )
 
 
 def test_a_classifier_alone_is_no_detector(classifier, saved, tmp_path):
@@ -107,42 +132,70 @@ def test_a_classifier_alone_is_no_detector(classifier, saved, tmp_path):
 
 def test_networks_of_different_channels_do_not_join(unet, saved, tmp_path):
     import_weights("wolleb", saved(unet.state_dict()), tmp_path / "run", settings=SMALL)
-    other = Classifier(in_channels=1, size=32, width=32, multipliers=(1, 1), blocks=1, attention={"at": (2,)})
+    other = Classifier(
+        in_channels=1, size=32, width=32, multipliers=(1, 1), blocks=1, attention={"at": (2,)}
+    )
     with pytest.raises(Fault, match=r"takes 1 channel.* 2"):
         import_weights("wolleb-classifier", saved(other.state_dict(), "c.pt"), tmp_path / "run")
 
 
-# -- the other systems ----------------------------------------------------------------------------------------------
+# -- the other systems -----------------------------------------------------------------------------
 def lightning(schedule, network, encoder=None):
-    state = {"diffusion.alphas_cumprod": schedule.alpha_bar[1:].float(), "diffusion.betas": schedule.beta[1:].float()}
+    state = {
+        "diffusion.alphas_cumprod": schedule.alpha_bar[1:].float(),
+        "diffusion.betas": schedule.beta[1:].float(),
+    }
     state |= {f"diffusion.model.{key}": value for key, value in network.state_dict().items()}
-    state |= {f"encoder.encoder.{key}": value for key, value in (encoder.state_dict() if encoder else {}).items()}
+    state |= {
+        f"encoder.encoder.{key}": value
+        for key, value in (encoder.state_dict() if encoder else {}).items()
+    }
     return {"state_dict": state, "epoch": 3}
 
 
-PATCHED = {"width": 32, "multipliers": (1, 2), "blocks": 1, "attention": {"head_channels": 64, "order": "new"}, "block": {"scale_shift": True, "residual_sampling": True}}  # fmt: skip
+PATCHED = {
+    "width": 32,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "attention": {"head_channels": 64, "order": "new"},
+    "block": {"scale_shift": True, "residual_sampling": True},
+}
 
 
 def test_pddpm(saved, tmp_path):
     network = filled(UNet(**PATCHED))
     file = saved(lightning(Schedule("cosine", 1000), network))
-    run = import_weights("pddpm", file, tmp_path / "run", settings=["canvas.size=32", "restorer.patches.side=16"])
+    run = import_weights(
+        "pddpm", file, tmp_path / "run", settings=["canvas.size=32", "restorer.patches.side=16"]
+    )
     x = torch.rand(1, 1, 32, 32)
     assert torch.equal(run.restorer()[0].denoiser.network(x, 5), network(x, 5))
-    assert run.recipe.restorer["diffusion"]["schedule"] == "cosine" and run.record["check"]["answer"] == "clean"
+    assert (
+        run.recipe.restorer["diffusion"]["schedule"] == "cosine"
+        and run.record["check"]["answer"] == "clean"
+    )
 
 
 def test_cddpm_with_its_encoder(saved, tmp_path):
-    network, eye = filled(UNet(**PATCHED, vector=12)), filled(ResNet(layers=(1, 2), width=8, outputs=12))
+    network = filled(UNet(**PATCHED, vector=12))
+    eye = filled(ResNet(layers=(1, 2), width=8, outputs=12))
     file = saved(lightning(Schedule("linear", 200), network, eye))
     run = import_weights(
-        "cddpm", file, tmp_path / "run", settings=["canvas.size=32", "restorer.walk.start_levels=[50]"]
+        "cddpm",
+        file,
+        tmp_path / "run",
+        settings=["canvas.size=32", "restorer.walk.start_levels=[50]"],
     )
     restorer, x = run.restorer()[0], torch.rand(1, 1, 32, 32)
     assert torch.equal(restorer.model.encoder(x), eye(x))
-    assert restorer.model.denoiser.schedule.steps == 200 and run.recipe.restorer["diffusion"]["schedule"] == "linear"
+    assert (
+        restorer.model.denoiser.schedule.steps == 200
+        and run.recipe.restorer["diffusion"]["schedule"] == "linear"
+    )
     alone = saved(lightning(Schedule("linear", 200), network), "alone.pt")
-    assert "encoder is missing" in refused("CHECKPOINT_MISMATCH", "cddpm", alone, tmp_path / "other")
+    assert "encoder is missing" in refused(
+        "CHECKPOINT_MISMATCH", "cddpm", alone, tmp_path / "other"
+    )
 
 
 @pytest.mark.parametrize("system", ["thor", "anoddpm"])
@@ -152,10 +205,16 @@ def test_reference_weights_answer_as_published(system, shared, saved, tmp_path):
     state, arrays = load_file(folder / "weights.safetensors"), np.load(folder / "arrays.npz")
     wrapped = {
         "thor": {"model_weights": state, "epoch": 3, "optimizer_weights": {"step": 1}},
-        "anoddpm": {"ema": state, "model_state_dict": {k: v * 0 for k, v in state.items()}, "n_epoch": 3},
+        "anoddpm": {
+            "ema": state,
+            "model_state_dict": {k: v * 0 for k, v in state.items()},
+            "n_epoch": 3,
+        },
     }[system]
     heads = ["restorer.network.attention.head_channels=64"] if system == "thor" else []
-    run = import_weights(system, saved(wrapped), tmp_path / "run", settings=["canvas.size=32", *heads])
+    run = import_weights(
+        system, saved(wrapped), tmp_path / "run", settings=["canvas.size=32", *heads]
+    )
     name = "run0." if "run0.x" in arrays else "0."
     x, t = (torch.from_numpy(arrays[f"{name}{key}"]) for key in ("x", "t"))
     with torch.no_grad():
@@ -171,18 +230,36 @@ def test_a_thor_network_that_learned_twice_the_noise_less_one_is_mended(shared, 
     }
     run = import_weights("thor", saved(state), tmp_path / "run", settings=["canvas.size=32"])
     assert run.restorer()[0].denoiser.network.out[2].bias.item() == 0
-    assert any("2 noise - 1" in note for note in run.record["notes"]) and run.record["check"]["answer"] == "noise"
+    assert (
+        any("2 noise - 1" in note for note in run.record["notes"])
+        and run.record["check"]["answer"] == "noise"
+    )
 
 
-# -- settings from shapes -------------------------------------------------------------------------------------------
+# -- settings from shapes --------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "settings",
     [
-        {"channels": 4, "width": 128, "multipliers": [1, 1, 2, 2, 4, 4], "blocks": 2, "attention": {"at": [16]}, "classes": 2, "learned_variance": True},
-        {"width": 128, "multipliers": [1, 2, 2], "blocks": 3, "attention": {"at": []}, "block": {"scale_shift": True, "residual_sampling": True}, "vector": 512},
+        {
+            "channels": 4,
+            "width": 128,
+            "multipliers": [1, 1, 2, 2, 4, 4],
+            "blocks": 2,
+            "attention": {"at": [16]},
+            "classes": 2,
+            "learned_variance": True,
+        },
+        {
+            "width": 128,
+            "multipliers": [1, 2, 2],
+            "blocks": 3,
+            "attention": {"at": []},
+            "block": {"scale_shift": True, "residual_sampling": True},
+            "vector": 512,
+        },
         {"width": 32, "multipliers": [1], "blocks": 1, "attention": {"at": [1], "middle": False}},
     ],
-)  # fmt: skip
+)
 def test_settings_of_a_unet_are_in_its_shapes(settings):
     with torch.device("meta"):
         state = UNet(**settings).state_dict()
@@ -195,17 +272,31 @@ def test_settings_of_a_unet_are_in_its_shapes(settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"in_channels": 4, "size": 256, "width": 32, "multipliers": [1, 1, 2, 2, 4, 4], "blocks": 4, "attention": {"at": [8, 16, 32], "head_channels": 64}},
-        {"in_channels": 1, "size": 64, "width": 32, "multipliers": [1, 1], "blocks": 1, "attention": {"at": [2], "head_channels": 32}},
+        {
+            "in_channels": 4,
+            "size": 256,
+            "width": 32,
+            "multipliers": [1, 1, 2, 2, 4, 4],
+            "blocks": 4,
+            "attention": {"at": [8, 16, 32], "head_channels": 64},
+        },
+        {
+            "in_channels": 1,
+            "size": 64,
+            "width": 32,
+            "multipliers": [1, 1],
+            "blocks": 1,
+            "attention": {"at": [2], "head_channels": 32},
+        },
     ],
-)  # fmt: skip
+)
 def test_settings_of_a_classifier_are_in_its_shapes(settings):
     with torch.device("meta"):
         found = adm.classifier_settings(Classifier(**settings).state_dict())
     assert merged(found, settings) == found
 
 
-# -- what is refused ------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 class Hostile:
     def __init__(self, target):
         self.target = target
@@ -221,7 +312,9 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(saved, tmp_path):
 
 
 def test_anoddpm_s_own_arguments_are_refused_with_the_way_out(saved, tmp_path):
-    file = saved({"ema": {"time_embedding.1.weight": torch.zeros(1)}, "args": collections.defaultdict(str)})
+    file = saved(
+        {"ema": {"time_embedding.1.weight": torch.zeros(1)}, "args": collections.defaultdict(str)}
+    )
     message = refused("CHECKPOINT_UNSAFE", "anoddpm", file, tmp_path / "run")
     assert "collections.defaultdict" in message and "torch.save(" in message
 
@@ -236,9 +329,13 @@ def test_damaged_files_are_refused(content, suffix, unet, tmp_path):
 
 
 def test_a_network_of_another_system_is_refused_with_both_names(classifier, saved, tmp_path):
-    message = refused("CHECKPOINT_MISMATCH", "wolleb", saved(classifier.state_dict()), tmp_path / "run")
+    message = refused(
+        "CHECKPOINT_MISMATCH", "wolleb", saved(classifier.state_dict()), tmp_path / "run"
+    )
     assert "of wolleb-classifier, not of wolleb" in message
-    refused("no system known here", "thor", saved({"weight": torch.zeros(1)}, "x.pt"), tmp_path / "run")
+    refused(
+        "no system known here", "thor", saved({"weight": torch.zeros(1)}, "x.pt"), tmp_path / "run"
+    )
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "nan", "no tensors", "no variance"])
@@ -261,7 +358,9 @@ def test_an_altered_network_is_refused(change, unet, saved, tmp_path):
 def test_safetensors_half_precision_and_parallel_wrappers_are_read(unet, tmp_path):
     state = {f"module.{key}": value.half() for key, value in unet.state_dict().items()}
     save_file(state, tmp_path / "weights.safetensors")
-    run = import_weights("wolleb", tmp_path / "weights.safetensors", tmp_path / "run", settings=SMALL)
+    run = import_weights(
+        "wolleb", tmp_path / "weights.safetensors", tmp_path / "run", settings=SMALL
+    )
     assert run.restorer()[0].denoiser.network.out[2].weight.dtype == torch.float32
 
 
@@ -274,7 +373,7 @@ def test_the_command(unet, saved, tmp_path, capsys):
     assert "CHECKPOINT_MISMATCH" in capsys.readouterr().err
 
 
-# -- the self-check -------------------------------------------------------------------------------------------------
+# -- the self-check --------------------------------------------------------------------------------
 LINEAR = Schedule("linear", 1000)
 
 

@@ -42,29 +42,40 @@ def write_series():
         **extra,
     ) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
-        order = np.random.default_rng(1).permutation(len(volume))  # names and InstanceNumbers say nothing
+        # Names and InstanceNumbers say nothing.
+        order = np.random.default_rng(1).permutation(len(volume))
         paths = []
         for k, plane in enumerate(volume):
-            one = {key: value[k] if isinstance(value, list) else value for key, value in extra.items()}
+            one = {
+                key: value[k] if isinstance(value, list) else value for key, value in extra.items()
+            }
             meta = FileMetaDataset()
             meta.TransferSyntaxUID = ExplicitVRLittleEndian
             meta.MediaStorageSOPClassUID = {"CT": CT, "MR": MR}.get(modality, DX)
             meta.MediaStorageSOPInstanceUID = generate_uid()
             ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-            ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+            ds.SOPClassUID = meta.MediaStorageSOPClassUID
+            ds.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
             ds.PatientName, ds.PatientID, ds.Modality = "SENTINEL^NAME", "SENTINEL-ID", modality
             ds.PatientBirthDate, ds.PatientSex, ds.StudyID, ds.AccessionNumber = "", "", "", ""
             ds.StudyDate, ds.StudyTime, ds.ReferringPhysicianName, ds.Manufacturer = "", "", "", ""
-            ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2.3", series, "1.2.5"
+            ds.StudyInstanceUID = "1.2.3"
+            ds.SeriesInstanceUID = series
+            ds.FrameOfReferenceUID = "1.2.5"
             ds.SeriesNumber, ds.InstanceNumber = 1, int(order[k]) + 1
             if positions is not None or step is not None:
-                where = positions[k] if positions is not None else np.add(first, np.multiply(step, k))
+                where = (
+                    positions[k] if positions is not None else np.add(first, np.multiply(step, k))
+                )
                 ds.ImagePositionPatient = [round(float(v), 6) for v in where]
                 ds.ImageOrientationPatient = [float(v) for v in orientation]
                 ds.PixelSpacing = [0.5, 0.75]
             ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, photometric
             ds.Rows, ds.Columns = plane.shape
-            ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, int(signed)
+            ds.BitsAllocated = 16
+            ds.BitsStored = 16
+            ds.HighBit = 15
+            ds.PixelRepresentation = int(signed)
             if (value := slope[k] if isinstance(slope, list) else slope) is not None:
                 ds.RescaleSlope = value
             if intercept is not None:

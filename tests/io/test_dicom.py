@@ -34,12 +34,23 @@ def change(path, **values) -> None:
     ds.save_as(path)
 
 
-def test_d1_order_comes_from_positions_not_from_names_or_instance_numbers(tmp_path, write_series, volume):
+def test_d1_order_comes_from_positions_not_from_names_or_instance_numbers(
+    tmp_path, write_series, volume
+):
     paths = write_series(tmp_path / "head", volume)
     scan = io.read(tmp_path / "head")
     np.testing.assert_array_equal(scan.voxels[0], volume - 1024.0)
-    assert [p.name for p in scan.origin.paths] == [p.name for p in paths] != sorted(p.name for p in paths)
-    assert (scan.kind, scan.units, scan.name, scan.warnings) == ("dicom", "HU", series_id("1.2.3.4"), [])
+    assert (
+        [p.name for p in scan.origin.paths]
+        == [p.name for p in paths]
+        != sorted(p.name for p in paths)
+    )
+    assert (scan.kind, scan.units, scan.name, scan.warnings) == (
+        "dicom",
+        "HU",
+        series_id("1.2.3.4"),
+        [],
+    )
     assert scan.spacing == pytest.approx((2, 0.5, 0.75))
 
 
@@ -60,7 +71,9 @@ def test_slices_that_descend_are_read_ascending(tmp_path, write_series, volume):
         ((0.8, 0.6, 0, -0.6, 0.8, 0), (0, 0, 1.5)),
     ],
 )
-def test_the_affine_is_the_standards_in_ras_and_highdicoms(tmp_path, write_series, volume, orientation, step):
+def test_the_affine_is_the_standards_in_ras_and_highdicoms(
+    tmp_path, write_series, volume, orientation, step
+):
     import highdicom
     import pydicom
 
@@ -72,7 +85,9 @@ def test_the_affine_is_the_standards_in_ras_and_highdicoms(tmp_path, write_serie
         plane = scan.origin.paths.index(path)
         for row, column in ((0, 0), (3, 11)):
             lps = np.array(ds.ImagePositionPatient) + across * 0.75 * column + down * 0.5 * row
-            np.testing.assert_allclose(scan.affine @ [plane, row, column, 1], [-lps[0], -lps[1], lps[2], 1], atol=1e-6)
+            np.testing.assert_allclose(
+                scan.affine @ [plane, row, column, 1], [-lps[0], -lps[1], lps[2], 1], atol=1e-6
+            )
             assert scan.voxels[0, plane, row, column] == ds.pixel_array[row, column] - 1024
     theirs = highdicom.get_volume_from_series([pydicom.dcmread(p) for p in paths])
     to_ras = np.diag([-1, -1, 1, 1]) @ theirs.affine
@@ -110,7 +125,9 @@ def test_d2_a_missing_slice_is_named(tmp_path, write_series, volume, missing, wh
     assert fault(tmp_path).code == "GAP" and where in str(fault(tmp_path))
 
 
-def test_d3_copies_of_a_slice_are_used_once_and_contradictions_refused(tmp_path, write_series, volume):
+def test_d3_copies_of_a_slice_are_used_once_and_contradictions_refused(
+    tmp_path, write_series, volume
+):
     paths = write_series(tmp_path, volume)
     (tmp_path / "copy.dcm").write_bytes(paths[3].read_bytes())
     scan = io.read(tmp_path)
@@ -151,7 +168,9 @@ def test_d5_a_gantry_tilt_stays_in_the_affine(tmp_path, write_series, volume):
     np.testing.assert_allclose(out.affine[:3, 2], [0, 0, 2], atol=1e-6)
 
 
-def test_d6_d7_a_stray_orientation_or_matrix_is_left_out_and_reported(tmp_path, write_series, volume):
+def test_d6_d7_a_stray_orientation_or_matrix_is_left_out_and_reported(
+    tmp_path, write_series, volume
+):
     write_series(tmp_path, volume)
     write_series(tmp_path, volume[:1], orientation=(0, 1, 0, 0, 0, -1), names=["scout.dcm"])
     write_series(tmp_path, volume[:1, :12], names=["small.dcm"], first=(0, 0, 50))
@@ -164,23 +183,31 @@ def test_d6_d7_a_stray_orientation_or_matrix_is_left_out_and_reported(tmp_path, 
 
 def test_d8_two_series_in_a_folder_are_two_cases(tmp_path, write_series, volume):
     write_series(tmp_path / "head", volume, series="1.2.3.4", names=[f"a{k}" for k in range(10)])
-    write_series(tmp_path / "head", volume[:5] + 1, series="1.2.3.5", names=[f"b{k}" for k in range(5)])
+    write_series(
+        tmp_path / "head", volume[:5] + 1, series="1.2.3.5", names=[f"b{k}" for k in range(5)]
+    )
     sources, _ = io.discover([tmp_path])
     assert len(sources) == 2 == len({s.case_id for s in sources})
     assert all(s.case_id.startswith("series-") and "1.2.3" not in s.case_id for s in sources)
     assert [io.read(s).shape[1] for s in sources] == [10, 5]
-    assert fault(tmp_path / "head").code == "SEVERAL" and sources[0].case_id in str(fault(tmp_path / "head"))
+    assert fault(tmp_path / "head").code == "SEVERAL" and sources[0].case_id in str(
+        fault(tmp_path / "head")
+    )
 
 
 def test_echoes_of_one_series_are_separate_volumes(tmp_path, write_series, volume):
     for echo in (1, 2):
         names = [f"{echo}-{k}" for k in range(10)]
-        write_series(tmp_path, volume + echo, modality="MR", intercept=None, names=names, EchoNumbers=echo)
+        write_series(
+            tmp_path, volume + echo, modality="MR", intercept=None, names=names, EchoNumbers=echo
+        )
     sources, _ = io.discover([tmp_path])
     assert [io.read(s).voxels[0].min() for s in sources] == [volume.min() + 1, volume.min() + 2]
 
 
-def test_a_series_spread_over_folders_is_one_and_the_same_series_twice_is_two(tmp_path, write_series, volume):
+def test_a_series_spread_over_folders_is_one_and_the_same_series_twice_is_two(
+    tmp_path, write_series, volume
+):
     write_series(tmp_path / "one" / "a", volume[:5])
     write_series(tmp_path / "one" / "b", volume[5:], first=(-10, -20, -20))
     assert io.read(tmp_path / "one").shape[1] == 10
@@ -196,9 +223,12 @@ def said(path):
     return f"file {sorted(path.parent.iterdir()).index(path) + 1} "
 
 
-@pytest.mark.parametrize("kept", [150, 700, -100])  # bytes: inside the file header, the data set, the pixels
+# bytes: inside the file header, the data set, the pixels.
+@pytest.mark.parametrize("kept", [150, 700, -100])
 @pytest.mark.parametrize("which", [0, 6, 9])
-def test_d9_a_truncated_slice_is_named_and_nothing_is_dropped(tmp_path, write_series, volume, kept, which):
+def test_d9_a_truncated_slice_is_named_and_nothing_is_dropped(
+    tmp_path, write_series, volume, kept, which
+):
     path = write_series(tmp_path, volume)[which]
     path.write_bytes(path.read_bytes()[:kept])
     assert fault(tmp_path).code == "TRUNCATED_SLICE" and said(path) in str(fault(tmp_path))
@@ -223,17 +253,30 @@ def test_d11_on_request_a_missing_pixel_spacing_is_assumed_and_said(tmp_path, wr
     for path in write_series(tmp_path / "bare", volume):
         change(path, PixelSpacing=None)
     bare = io.read(tmp_path / "bare", assume_spacing=0.5)
-    assert warned(bare, "ASSUMED") and bare.spacing[1:] == (0.5, 0.5) and bare.spacing[0] == whole.spacing[0]
+    assert (
+        warned(bare, "ASSUMED")
+        and bare.spacing[1:] == (0.5, 0.5)
+        and bare.spacing[0] == whole.spacing[0]
+    )
     np.testing.assert_array_equal(bare.voxels, whole.voxels)
 
 
-def test_d12_monochrome1_changes_no_ct_value_and_inverts_a_radiograph_once(tmp_path, write_series, volume):
+def test_d12_monochrome1_changes_no_ct_value_and_inverts_a_radiograph_once(
+    tmp_path, write_series, volume
+):
     write_series(tmp_path / "ct", volume, photometric="MONOCHROME1")
     np.testing.assert_array_equal(io.read(tmp_path / "ct").voxels[0], volume - 1024.0)
     path = write_series(
-        tmp_path / "dx", volume[:1], modality="DX", photometric="MONOCHROME1", step=None, signed=False, intercept=None,
-        BitsStored=12, HighBit=11,
-    )[0]  # fmt: skip
+        tmp_path / "dx",
+        volume[:1],
+        modality="DX",
+        photometric="MONOCHROME1",
+        step=None,
+        signed=False,
+        intercept=None,
+        BitsStored=12,
+        HighBit=11,
+    )[0]
     scan = io.read(path)
     np.testing.assert_array_equal(scan.voxels[0], 4095.0 - volume[:1])
     assert warned(scan, "INVERTED") and scan.affine is None and scan.origin.inverted
@@ -274,7 +317,9 @@ def test_padding_takes_the_lowest_real_value(tmp_path, write_series, volume, sig
     stored = padded.astype(np.int16 if signed else np.uint16)
     write_series(tmp_path, stored, signed=signed, PixelPaddingValue=value)
     scan = io.read(tmp_path)
-    assert (scan.voxels[0, :, :3] == volume[:, 3:].min() - 1024).all() and warned(scan, "PADDING n=600")
+    assert (scan.voxels[0, :, :3] == volume[:, 3:].min() - 1024).all() and warned(
+        scan, "PADDING n=600"
+    )
     np.testing.assert_array_equal(scan.voxels[0, :, 3:], volume[:, 3:] - 1024.0)
 
 
@@ -293,7 +338,11 @@ def test_d14_other_files_in_the_folder_are_counted(tmp_path, write_series, volum
 def test_d16_a_single_slice_has_a_place_and_an_assumed_thickness(tmp_path, write_series, volume):
     path = write_series(tmp_path, volume[:1], names=["x.dcm"])[0]
     scan = io.read(path)
-    assert scan.shape == (1, 1, 16, 20) and scan.name == series_id("1.2.3.4") and warned(scan, "THICKNESS")
+    assert (
+        scan.shape == (1, 1, 16, 20)
+        and scan.name == series_id("1.2.3.4")
+        and warned(scan, "THICKNESS")
+    )
     change(path, SliceThickness=5)
     assert io.read(path).spacing == pytest.approx((5, 0.5, 0.75))
 
@@ -303,10 +352,14 @@ def test_d17_enhanced_multi_frame_equals_its_series(tmp_path, write_series, volu
     from highdicom.legacy import LegacyConvertedEnhancedCTImage
 
     slopes = [1 + 0.5 * k for k in range(10)]
-    paths = write_series(tmp_path / "single", volume, orientation=(0.8, 0.6, 0, -0.6, 0.8, 0), slope=slopes)
+    paths = write_series(
+        tmp_path / "single", volume, orientation=(0.8, 0.6, 0, -0.6, 0.8, 0), slope=slopes
+    )
     datasets = [pydicom.dcmread(p) for p in paths]
     for ds in datasets:
-        ds.FrameOfReferenceUID, ds.PositionReferenceIndicator, ds.BurnedInAnnotation = "1.2.5", "", "NO"
+        ds.FrameOfReferenceUID = "1.2.5"
+        ds.PositionReferenceIndicator = ""
+        ds.BurnedInAnnotation = "NO"
         ds.VolumetricProperties, ds.AcquisitionDateTime, ds.RescaleType = "VOLUME", "20200101", "HU"
     made = LegacyConvertedEnhancedCTImage(datasets, "1.2.9", 2, "1.2.9.1", 1)
     (tmp_path / "multi").mkdir()
@@ -328,16 +381,24 @@ def test_d17_enhanced_multi_frame_equals_its_series(tmp_path, write_series, volu
         ({"NumberOfFrames": 4}, "multi-frame"),
     ],
 )
-def test_d18_what_is_no_slice_is_skipped_with_its_reason(tmp_path, write_series, volume, values, reason):
+def test_d18_what_is_no_slice_is_skipped_with_its_reason(
+    tmp_path, write_series, volume, values, reason
+):
     change(write_series(tmp_path, volume[:1], names=["x.dcm"], series="1.9")[0], **values)
     write_series(tmp_path, volume)
     sources, skipped = io.discover([tmp_path])
-    assert len(sources) == 1 and [s.path.name for s in skipped] == ["x.dcm"] and reason in skipped[0].reason
+    assert (
+        len(sources) == 1
+        and [s.path.name for s in skipped] == ["x.dcm"]
+        and reason in skipped[0].reason
+    )
 
 
 def test_d20_names_hold_nothing_of_headers_and_folders(tmp_path, write_series, volume):
     evil = "../../../evil"
-    write_series(tmp_path / "a b<script>", volume, SeriesDescription=evil, series=evil, SOPInstanceUID=evil)
+    write_series(
+        tmp_path / "a b<script>", volume, SeriesDescription=evil, series=evil, SOPInstanceUID=evil
+    )
     scan = io.read(tmp_path)
     assert (
         scan.name == series_id(evil)
@@ -377,7 +438,11 @@ def test_compressed_slices_are_decoded(tmp_path, write_series, volume):
 
 def test_real_series_have_the_geometry_of_their_headers(shared):
     ct = io.read(shared / "data" / "rsna-dicom" / "series")
-    assert ct.shape == (1, 36, 512, 512) and ct.units == "HU" and warned(ct, "TILT: gantry tilt of 8.0")
+    assert (
+        ct.shape == (1, 36, 512, 512)
+        and ct.units == "HU"
+        and warned(ct, "TILT: gantry tilt of 8.0")
+    )
     assert np.median(ct.voxels[0, 18, 200:300, 200:300]) == pytest.approx(30, abs=20)  # brain
     mr = io.read(shared / "data" / "mr-dicom" / "dicoms")
     assert mr.shape[2:] == (384, 274) and mr.spacing == pytest.approx((2 / 3, 2 / 3, 0.7), abs=1e-3)

@@ -21,9 +21,16 @@ def encode(tmp_path, write_series):
     def made(plane: np.ndarray, syntax: str, bits: int, *, signed: bool = False, **more):
         folder = tmp_path / f"{syntax}-{bits}-{signed}"
         path = write_series(
-            folder, plane[None].astype(np.int16), names=["x.dcm"], modality="MR", signed=signed, intercept=None,
-            BitsStored=bits, HighBit=bits - 1, SliceThickness=2,
-        )[0]  # fmt: skip
+            folder,
+            plane[None].astype(np.int16),
+            names=["x.dcm"],
+            modality="MR",
+            signed=signed,
+            intercept=None,
+            BitsStored=bits,
+            HighBit=bits - 1,
+            SliceThickness=2,
+        )[0]
         reader = gdcm.ImageReader()
         reader.SetFileName(str(path))
         assert reader.Read()
@@ -57,19 +64,35 @@ def test_jpeg_of_12_bits_is_read_and_says_nothing(encode, plane, capfd):
     assert not capfd.readouterr().err
 
 
-@pytest.mark.parametrize("syntax", ["JPEG2000Lossless", "JPEGLSLossless", "JPEGLosslessProcess14_1"])
+@pytest.mark.parametrize(
+    "syntax", ["JPEG2000Lossless", "JPEGLSLossless", "JPEGLosslessProcess14_1"]
+)
 @pytest.mark.parametrize("stored", [12, 13, 16])
 @pytest.mark.parametrize("signed", [False, True])
-def test_a_header_of_other_bits_or_sign_than_its_stream_changes_no_value(encode, plane, syntax, stored, signed):
-    path = encode(plane, syntax, 12, BitsStored=stored, HighBit=stored - 1, PixelRepresentation=int(signed))
+def test_a_header_of_other_bits_or_sign_than_its_stream_changes_no_value(
+    encode, plane, syntax, stored, signed
+):
+    path = encode(
+        plane, syntax, 12, BitsStored=stored, HighBit=stored - 1, PixelRepresentation=int(signed)
+    )
     np.testing.assert_array_equal(io.read(path).voxels[0, 0], plane)
 
 
 @pytest.mark.parametrize("syntax", ["JPEG2000Lossless", "JPEGLSLossless"])
 @pytest.mark.parametrize("stored", [10, 12, 13, 16])
-def test_a_signed_stream_under_an_unsigned_header_is_cut_to_its_bits_as_by_gdcm(encode, plane, syntax, stored):
+def test_a_signed_stream_under_an_unsigned_header_is_cut_to_its_bits_as_by_gdcm(
+    encode, plane, syntax, stored
+):
     signed = plane.astype(int) - 500
-    path = encode(signed, syntax, 12, signed=True, BitsStored=stored, HighBit=stored - 1, PixelRepresentation=0)
+    path = encode(
+        signed,
+        syntax,
+        12,
+        signed=True,
+        BitsStored=stored,
+        HighBit=stored - 1,
+        PixelRepresentation=0,
+    )
     expected = np.where(signed < 0, signed & (2**stored - 1), signed)
     np.testing.assert_array_equal(io.read(path).voxels[0, 0], expected)
 

@@ -25,14 +25,20 @@ ALWAYS = {
     "RescaleIntercept": ("PixelValueTransformationSequence", 0.0),
 }
 WHERE = {
-    "ImagePositionPatient": "PlanePositionSequence", "StackID": "FrameContentSequence",
-    "InStackPositionNumber": "FrameContentSequence", "TemporalPositionIndex": "FrameContentSequence",
-    "FrameAcquisitionNumber": "FrameContentSequence", "DimensionIndexValues": "FrameContentSequence",
-    "FrameType": "MRImageFrameTypeSequence", "ComplexImageComponent": "MRImageFrameTypeSequence",
-    "EffectiveEchoTime": "MREchoSequence", "DiffusionBValue": "MRDiffusionSequence",
+    "ImagePositionPatient": "PlanePositionSequence",
+    "StackID": "FrameContentSequence",
+    "InStackPositionNumber": "FrameContentSequence",
+    "TemporalPositionIndex": "FrameContentSequence",
+    "FrameAcquisitionNumber": "FrameContentSequence",
+    "DimensionIndexValues": "FrameContentSequence",
+    "FrameType": "MRImageFrameTypeSequence",
+    "ComplexImageComponent": "MRImageFrameTypeSequence",
+    "EffectiveEchoTime": "MREchoSequence",
+    "DiffusionBValue": "MRDiffusionSequence",
     "FlipAngle": "MRTimingAndRelatedParametersSequence",
-    "NominalCardiacTriggerDelayTime": "CardiacSynchronizationSequence", "ConvolutionKernel": "CTReconstructionSequence",
-}  # fmt: skip
+    "NominalCardiacTriggerDelayTime": "CardiacSynchronizationSequence",
+    "ConvolutionKernel": "CTReconstructionSequence",
+}
 
 
 def put(item: Dataset, sequence: str, key: str, value) -> None:
@@ -42,13 +48,20 @@ def put(item: Dataset, sequence: str, key: str, value) -> None:
 
 
 def enhanced(
-    path: Path, planes: np.ndarray, frames: list[dict], *, shared=tuple(ALWAYS), series="1.2.3", **top
+    path: Path,
+    planes: np.ndarray,
+    frames: list[dict],
+    *,
+    shared=tuple(ALWAYS),
+    series="1.2.3",
+    **top,
 ) -> Path:
     """A multi-frame MR image. frames: what each says by keyword; shared: the keywords of ALWAYS
     that stand only once."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = MR, f"1.2.3.{abs(hash(path.name)) % 10**8}"
+    meta.MediaStorageSOPClassUID = MR
+    meta.MediaStorageSOPInstanceUID = f"1.2.3.{abs(hash(path.name)) % 10**8}"
     ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     ds.SOPClassUID, ds.SOPInstanceUID = MR, meta.MediaStorageSOPInstanceUID
     ds.Modality, ds.PatientID, ds.PatientName = "MR", "SENTINEL-ID", "SENTINEL^NAME"
@@ -99,28 +112,44 @@ def test_frames_in_any_order_are_placed_and_remembered(tmp_path, volume):
     order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     scan = io.read(enhanced(tmp_path / "a.dcm", volume[order], [at(k) for k in order]))
     np.testing.assert_array_equal(scan.voxels[0], volume)
-    assert scan.origin.frames == tuple(order.index(k) + 1 for k in range(10)) and len(scan.origin.paths) == 1
+    assert (
+        scan.origin.frames == tuple(order.index(k) + 1 for k in range(10))
+        and len(scan.origin.paths) == 1
+    )
 
 
 TWO = [
-    ({"ComplexImageComponent": "MAGNITUDE"}, {"ComplexImageComponent": "PHASE"}, ["magnitude", "phase"]),
-    ({"FrameType": ["ORIGINAL", "PRIMARY", "M", "NONE"]}, {"FrameType": ["ORIGINAL", "PRIMARY", "P", "NONE"]},
-     ["magnitude", "phase"]),
+    (
+        {"ComplexImageComponent": "MAGNITUDE"},
+        {"ComplexImageComponent": "PHASE"},
+        ["magnitude", "phase"],
+    ),
+    (
+        {"FrameType": ["ORIGINAL", "PRIMARY", "M", "NONE"]},
+        {"FrameType": ["ORIGINAL", "PRIMARY", "P", "NONE"]},
+        ["magnitude", "phase"],
+    ),
     ({"TemporalPositionIndex": 1}, {"TemporalPositionIndex": 2}, ["time1", "time2"]),
     ({"EffectiveEchoTime": 4.6}, {"EffectiveEchoTime": 9.2}, ["te4.6", "te9.2"]),
     ({"DiffusionBValue": 0.0}, {"DiffusionBValue": 1000.0}, ["b0", "b1000"]),
     ({"StackID": "1"}, {"StackID": "2"}, ["stack1", "stack2"]),
     ({"FrameAcquisitionNumber": 1}, {"FrameAcquisitionNumber": 2}, ["acq1", "acq2"]),
-    ({"NominalCardiacTriggerDelayTime": 0.0}, {"NominalCardiacTriggerDelayTime": 30.0}, ["trigger0", "trigger30"]),
+    (
+        {"NominalCardiacTriggerDelayTime": 0.0},
+        {"NominalCardiacTriggerDelayTime": 30.0},
+        ["trigger0", "trigger30"],
+    ),
     ({"FlipAngle": 5.0}, {"FlipAngle": 26.0}, ["flip5", "flip26"]),
     ({"ConvolutionKernel": "B30f"}, {"ConvolutionKernel": "B70f"}, ["kernel-B30f", "kernel-B70f"]),
     ({}, {}, ["1", "2"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("one, other, names", TWO)
-def test_volumes_of_one_file_are_cases_of_their_own(tmp_path, volume, one, other, names, interleaved):
+def test_volumes_of_one_file_are_cases_of_their_own(
+    tmp_path, volume, one, other, names, interleaved
+):
     places = [(k, t) for t in range(2) for k in range(5)]
     places = sorted(places) if interleaved else places
     planes = np.stack([volume[k + 5 * t] for k, t in places])
@@ -132,7 +161,11 @@ def test_volumes_of_one_file_are_cases_of_their_own(tmp_path, volume, one, other
         np.testing.assert_array_equal(io.read(f"{path}#{t}").voxels[0], volume[5 * t : 5 * t + 5])
     with pytest.raises(Fault) as caught:
         io.read(path)
-    assert caught.value.code == "SEVERAL" and names[1] in str(caught.value) and "#0 to #1" in str(caught.value)
+    assert (
+        caught.value.code == "SEVERAL"
+        and names[1] in str(caught.value)
+        and "#0 to #1" in str(caught.value)
+    )
 
 
 def test_a_segmentation_points_at_the_frames_of_its_own_volume(tmp_path, volume):
@@ -152,7 +185,9 @@ def test_a_segmentation_points_at_the_frames_of_its_own_volume(tmp_path, volume)
 
 def test_stacks_of_different_orientation_are_named_by_it(tmp_path, volume):
     turned = {"ImageOrientationPatient": [0.0, 1.0, 0, 0, 0, -1.0]}
-    frames = [at(k) for k in range(5)] + [{"ImagePositionPatient": [3.0 * k, 0, 0], **turned} for k in range(5)]
+    frames = [at(k) for k in range(5)] + [
+        {"ImagePositionPatient": [3.0 * k, 0, 0], **turned} for k in range(5)
+    ]
     enhanced(tmp_path / "a.dcm", volume, frames)
     assert labels(tmp_path) == ["axial", "sagittal"]
     scans = [io.read(s, plane="native") for s in io.discover([tmp_path])[0]]
@@ -170,7 +205,9 @@ def test_a_private_dimension_tells_volumes_apart(tmp_path, volume):
 
 
 def test_a_missing_frame_of_reference_is_no_obstacle(tmp_path, volume):
-    scan = io.read(enhanced(tmp_path / "a.dcm", volume, [at(k) for k in range(10)], FrameOfReferenceUID=None))
+    scan = io.read(
+        enhanced(tmp_path / "a.dcm", volume, [at(k) for k in range(10)], FrameOfReferenceUID=None)
+    )
     np.testing.assert_array_equal(scan.voxels[0], volume)
 
 
@@ -194,7 +231,9 @@ def test_frames_without_a_position_or_without_description_are_refused(tmp_path, 
     frames = [at(k) for k in range(5)]
     del frames[2]["ImagePositionPatient"]
     for name, path in {
-        "frame 3 has no usable ImagePositionPatient": enhanced(tmp_path / "a.dcm", volume[:5], frames),
+        "frame 3 has no usable ImagePositionPatient": enhanced(
+            tmp_path / "a.dcm", volume[:5], frames
+        ),
         "counts 6 frames and describes 5": enhanced(
             tmp_path / "b.dcm", volume[:6], [at(k) for k in range(5)], NumberOfFrames=6
         ),
@@ -209,13 +248,17 @@ def test_frames_without_a_position_or_without_description_are_refused(tmp_path, 
 
 def test_more_descriptions_than_frames_are_said(tmp_path, volume):
     scan = io.read(enhanced(tmp_path / "a.dcm", volume[:4], [at(k) for k in range(6)]))
-    assert scan.shape[1] == 4 and scan.warnings == ["FRAMES: file 1 counts 4 frames and describes 6"]
+    assert scan.shape[1] == 4 and scan.warnings == [
+        "FRAMES: file 1 counts 4 frames and describes 6"
+    ]
 
 
 def test_every_frame_has_its_own_slope(tmp_path, volume):
     frames = [at(k, RescaleSlope=1.0 + k, RescaleIntercept=-3.0) for k in range(10)]
     scan = io.read(enhanced(tmp_path / "a.dcm", volume, frames))
-    np.testing.assert_allclose(scan.voxels[0], volume * (1.0 + np.arange(10))[:, None, None] - 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        scan.voxels[0], volume * (1.0 + np.arange(10))[:, None, None] - 3, rtol=1e-6
+    )
 
 
 def test_compressed_frames_are_decoded(tmp_path, volume):
@@ -236,13 +279,22 @@ def test_files_of_one_frame_each_are_one_volume(tmp_path, volume):
 
 def test_files_that_hold_a_time_point_each_are_volumes_named_by_it(tmp_path, volume):
     for t in (1, 2):
-        enhanced(tmp_path / "s" / f"{t}.dcm", volume + t, [at(k, TemporalPositionIndex=t) for k in range(10)])
+        enhanced(
+            tmp_path / "s" / f"{t}.dcm",
+            volume + t,
+            [at(k, TemporalPositionIndex=t) for k in range(10)],
+        )
     assert labels(tmp_path) == ["time1", "time2"]
     assert [io.read(s).voxels.min() - volume.min() for s in io.discover([tmp_path])[0]] == [1, 2]
 
 
 def test_a_real_siemens_and_a_real_philips_file(shared):
     corpora = shared / "cases" / "corpora"
-    siemens, philips = io.read(corpora / "enhanced-perframe"), io.read(corpora / "philips-private-dim")
-    assert siemens.shape == (1, 6, 64, 64) and siemens.spacing == pytest.approx((2.4, 3.375, 3.375), abs=1e-3)
-    assert philips.shape == (1, 16, 64, 64) and philips.voxels.max() == pytest.approx(2548.188, abs=1e-2)
+    siemens = io.read(corpora / "enhanced-perframe")
+    philips = io.read(corpora / "philips-private-dim")
+    assert siemens.shape == (1, 6, 64, 64) and siemens.spacing == pytest.approx(
+        (2.4, 3.375, 3.375), abs=1e-3
+    )
+    assert philips.shape == (1, 16, 64, 64) and philips.voxels.max() == pytest.approx(
+        2548.188, abs=1e-2
+    )

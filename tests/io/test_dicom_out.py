@@ -31,13 +31,17 @@ def segmented_points(path) -> np.ndarray:
     ds = pydicom.dcmread(path)
     frames = ds.pixel_array.reshape(-1, ds.Rows, ds.Columns)
     shared = ds.SharedFunctionalGroupsSequence[0]
-    across, down = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
+    across, down = np.array(
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient, float
+    ).reshape(2, 3)
     row_step, column_step = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
     points = []
     for frame, group in zip(frames, ds.PerFrameFunctionalGroupsSequence, strict=True):
         first = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
         rows, columns = np.nonzero(frame)
-        points.append(first + columns[:, None] * column_step * across + rows[:, None] * row_step * down)
+        points.append(
+            first + columns[:, None] * column_step * across + rows[:, None] * row_step * down
+        )
     return np.concatenate(points)
 
 
@@ -83,7 +87,9 @@ def test_every_frame_names_the_slice_it_lies_on(tmp_path, write_series, volume):
         position = group.PlanePositionSequence[0].ImagePositionPatient
         assert np.allclose(sources[named].ImagePositionPatient, position)
     referenced = made.ReferencedSeriesSequence[0]
-    assert referenced.SeriesInstanceUID == "1.2.3.4" and len(referenced.ReferencedInstanceSequence) == len(volume)
+    assert referenced.SeriesInstanceUID == "1.2.3.4" and len(
+        referenced.ReferencedInstanceSequence
+    ) == len(volume)
 
 
 def test_a_map_keeps_its_values_and_its_places(tmp_path, write_series, volume):
@@ -94,14 +100,17 @@ def test_a_map_keeps_its_values_and_its_places(tmp_path, write_series, volume):
     values = np.random.default_rng(0).random(scan.shape[1:]).astype(np.float32)
     path = dicom_write.write_map(values, scan, tmp_path / "map.dcm")
     read = highdicom.imread(path).get_volume(dtype=np.float32)
-    index = np.linalg.inv(np.diag([-1, -1, 1, 1]) @ scan.affine) @ read.affine  # voxel of the map -> voxel of the scan
+    # Voxel of the map -> voxel of the scan.
+    index = np.linalg.inv(np.diag([-1, -1, 1, 1]) @ scan.affine) @ read.affine
     d, h, w = (read.array.shape[k] // 2 for k in range(3))
     for at in ((0, 0, 0), (d, h, w), (d, 0, w + 1)):
         there = tuple(np.rint(index @ (*at, 1))[:3].astype(int))
         assert read.array[at] == values[there]
 
 
-@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1)])
+@pytest.mark.parametrize(
+    "orientation", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1)]
+)
 def test_frames_of_a_map_ascend_along_the_normal(tmp_path, write_series, volume, orientation):
     """As dcmqi stacks them, whatever places they name."""
     normal = np.cross(orientation[:3], orientation[3:])
@@ -109,7 +118,10 @@ def test_frames_of_a_map_ascend_along_the_normal(tmp_path, write_series, volume,
     scan = io.read(tmp_path / "s", plane="native")
     made = pydicom.dcmread(dicom_write.write_map(scan.voxels[0] / 4096, scan, tmp_path / "map.dcm"))
     groups = made.PerFrameFunctionalGroupsSequence
-    places = [np.dot(np.array(g.PlanePositionSequence[0].ImagePositionPatient, float), normal) for g in groups]
+    places = [
+        np.dot(np.array(g.PlanePositionSequence[0].ImagePositionPatient, float), normal)
+        for g in groups
+    ]
     np.testing.assert_allclose(np.diff(places), 2.0)
     assert [g.FrameContentSequence[0].DimensionIndexValues for g in groups] == list(range(1, 11))
     stored = np.frombuffer(made.FloatPixelData, "<f4").reshape(volume.shape)
@@ -138,7 +150,12 @@ def test_a_multi_frame_image_is_answered_on_its_own_frames(tmp_path, write_serie
 
 def test_a_radiograph_has_its_mask_and_its_map_as_segmentations(tmp_path, write_series, volume):
     (path,) = write_series(
-        tmp_path / "in", volume[:1], modality="DX", step=None, intercept=None, FrameOfReferenceUID=None
+        tmp_path / "in",
+        volume[:1],
+        modality="DX",
+        step=None,
+        intercept=None,
+        FrameOfReferenceUID=None,
     )
     scan = io.read(path)
     values = np.linspace(0, 2, volume[0].size).reshape(1, *volume[0].shape)
@@ -160,7 +177,9 @@ def test_objects_belong_to_the_study_and_say_what_they_are(tmp_path, write_serie
         said.append(ds.SeriesDescription)
         assert "SENTINEL-HOSPITAL" not in str(ds), "only patient and study are taken over"
         uids |= {ds.SeriesInstanceUID, ds.SOPInstanceUID}
-    assert said == [f"Anomaly {what} - pseudohealthy, research use only" for what in ("mask", "map", "panel")]
+    assert said == [
+        f"Anomaly {what} - pseudohealthy, research use only" for what in ("mask", "map", "panel")
+    ]
     assert len(uids) == 6 and "1.2.3.4" not in uids
     segment = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence[0]
     assert segment.SegmentLabel == "anomaly" and segment.SegmentAlgorithmType == "AUTOMATIC"
@@ -186,7 +205,9 @@ def uids(word: str, **more: str) -> dict[str, str]:
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 def test_dciodvfy_finds_no_error(tmp_path, modality):
     values = np.random.default_rng(0).random((6, 24, 32)) * 900
-    dicom_series(tmp_path / "in", values, modality=modality, intercept=-1024.0 if modality == "CT" else 0.0)
+    dicom_series(
+        tmp_path / "in", values, modality=modality, intercept=-1024.0 if modality == "CT" else 0.0
+    )
     for path in written(io.read(tmp_path / "in"), tmp_path):
         assert dciodvfy(path) == [], path.name
 
@@ -194,8 +215,12 @@ def test_dciodvfy_finds_no_error(tmp_path, modality):
 @needs("dciodvfy")
 @pytest.mark.parametrize("modality, sop", [("DX", "1.1.1"), ("CR", "1.1"), ("MG", "1.1.2")])
 def test_dciodvfy_finds_no_error_for_a_radiograph(tmp_path, write_series, volume, modality, sop):
-    more = uids(modality, SOPClassUID=f"1.2.840.10008.5.1.4.1.{sop}") | {"FrameOfReferenceUID": None}
-    (path,) = write_series(tmp_path / "in", volume[:1], modality=modality, step=None, intercept=None, **more)
+    more = uids(modality, SOPClassUID=f"1.2.840.10008.5.1.4.1.{sop}") | {
+        "FrameOfReferenceUID": None
+    }
+    (path,) = write_series(
+        tmp_path / "in", volume[:1], modality=modality, step=None, intercept=None, **more
+    )
     for made in written(io.read(path), tmp_path):
         assert dciodvfy(made) == [], made.name
 
@@ -216,14 +241,24 @@ def test_dciodvfy_finds_no_error_for_real_series(shared, tmp_path, what):
         assert dciodvfy(path) == [], path.name
 
 
-def test_identifiers_that_are_no_uids_are_replaced_the_same_way_every_time(tmp_path, write_series, volume):
-    write_series(tmp_path / "in", volume, series="ID_5f8484c3e0", StudyInstanceUID="ID_134d398b61", PatientAge="42",
-                 FrameOfReferenceUID="1.2.826.0.1.3680043.8.498.1")  # fmt: skip
+def test_identifiers_that_are_no_uids_are_replaced_the_same_way_every_time(
+    tmp_path, write_series, volume
+):
+    write_series(
+        tmp_path / "in",
+        volume,
+        series="ID_5f8484c3e0",
+        StudyInstanceUID="ID_134d398b61",
+        PatientAge="42",
+        FrameOfReferenceUID="1.2.826.0.1.3680043.8.498.1",
+    )
     scan = io.read(tmp_path / "in")
     seg, fraction = (pydicom.dcmread(path) for path in written(scan, tmp_path)[:2])
     assert UID(seg.StudyInstanceUID).is_valid and seg.StudyInstanceUID == fraction.StudyInstanceUID
     assert UID(seg.ReferencedSeriesSequence[0].SeriesInstanceUID).is_valid
-    assert seg.FrameOfReferenceUID == "1.2.826.0.1.3680043.8.498.1" and seg.PatientID == "SENTINEL-ID"
+    assert (
+        seg.FrameOfReferenceUID == "1.2.826.0.1.3680043.8.498.1" and seg.PatientID == "SENTINEL-ID"
+    )
     assert "PatientAge" not in seg, "42 what? nothing is guessed"
 
 
@@ -231,8 +266,12 @@ def test_what_is_not_dicom_is_refused_in_one_line(tmp_path):
     from pseudohealthy.io.scan import Scan
 
     with pytest.raises(Fault) as caught:
-        dicom_write.write_segmentation(np.zeros((1, 12, 12), bool), Scan.from_array(np.eye(12)), tmp_path / "seg.dcm")
-    assert (caught.value.code, caught.value.exit) == ("KIND", 2) and not (tmp_path / "seg.dcm").exists()
+        dicom_write.write_segmentation(
+            np.zeros((1, 12, 12), bool), Scan.from_array(np.eye(12)), tmp_path / "seg.dcm"
+        )
+    assert (caught.value.code, caught.value.exit) == ("KIND", 2) and not (
+        tmp_path / "seg.dcm"
+    ).exists()
 
 
 @pytest.mark.parametrize("folder", ["rsna-dicom/series", "mr-dicom/dicoms"])

@@ -42,7 +42,9 @@ def change(path, **values) -> None:
 
 def each(values: dict, count: int = 10) -> dict:
     """Multi-valued attributes as `write_series` takes them: a list is one value a slice."""
-    return {key: [value] * count if isinstance(value, list) else value for key, value in values.items()}
+    return {
+        key: [value] * count if isinstance(value, list) else value for key, value in values.items()
+    }
 
 
 @pytest.fixture
@@ -52,18 +54,25 @@ def both(tmp_path, write_series, volume):
 
     def write(one: dict, other: dict, *, shift=(0.0, 0.0, 0.0), count=10, **how):
         base, few = np.array((-10.0, -20.0, -30.0)), volume[:count]
-        write_series(tmp_path / "s", few, names=[f"a{k}" for k in range(count)], **how, **each(one, count))
+        write_series(
+            tmp_path / "s", few, names=[f"a{k}" for k in range(count)], **how, **each(one, count)
+        )
         names = [f"b{k}" for k in range(count)]
-        write_series(tmp_path / "s", few + 1, names=names, first=base + shift, **how, **each(other, count))
+        write_series(
+            tmp_path / "s", few + 1, names=names, first=base + shift, **how, **each(other, count)
+        )
         return tmp_path / "s"
 
     return write
 
 
 PEOPLE = [
-    {"PatientID": "B"}, {"PatientName": "OTHER^NAME"}, {"PatientBirthDate": "19700101"}, {"StudyInstanceUID": "1.9"},
+    {"PatientID": "B"},
+    {"PatientName": "OTHER^NAME"},
+    {"PatientBirthDate": "19700101"},
+    {"StudyInstanceUID": "1.9"},
     {"FrameOfReferenceUID": "1.9"},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0, 20.0])
@@ -80,9 +89,12 @@ def test_slices_of_two_patients_studies_or_frames_are_never_one_volume(both, oth
 
 @pytest.mark.parametrize("value", ["", None])
 @pytest.mark.parametrize(
-    "key", ["PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID"]
+    "key",
+    ["PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID"],
 )
-def test_attributes_that_were_emptied_or_removed_part_nothing(tmp_path, write_series, volume, key, value):
+def test_attributes_that_were_emptied_or_removed_part_nothing(
+    tmp_path, write_series, volume, key, value
+):
     paths = write_series(tmp_path, volume)
     for path in paths[::2]:
         change(path, **{key: value})
@@ -97,17 +109,45 @@ def test_a_name_spelt_otherwise_is_the_same_name(tmp_path, write_series, volume)
 
 DIFFERENT = [
     ({"ConvolutionKernel": "H30s"}, {"ConvolutionKernel": "H70h"}, "kernel-H30s", "kernel-H70h"),
-    ({"ConvolutionKernel": ["Br40f", "3"]}, {"ConvolutionKernel": ["Br40f", "5"]}, "kernel-Br40f-3", "kernel-Br40f-5"),
+    (
+        {"ConvolutionKernel": ["Br40f", "3"]},
+        {"ConvolutionKernel": ["Br40f", "5"]},
+        "kernel-Br40f-3",
+        "kernel-Br40f-5",
+    ),
     ({"EchoNumbers": 1, "EchoTime": 10}, {"EchoNumbers": 2, "EchoTime": 20}, "echo1", "echo2"),
     ({"EchoTime": 10}, {"EchoTime": 20.5}, "te10", "te20.5"),
     ({"EchoNumbers": 1, "EchoTime": 10}, {"EchoNumbers": 1, "EchoTime": 20}, "te10", "te20"),
-    ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"]}, {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "magnitude", "phase"),
-    ({"ImageType": ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"]},
-     {"ImageType": ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"]}, "magnitude", "phase"),
-    ({"ComplexImageComponent": "REAL"}, {"ComplexImageComponent": "IMAGINARY"}, "real", "imaginary"),
-    ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]},
-     {"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"]}, "ADC", "TRACEW"),
-    ({"ImageType": ["DERIVED", "PRIMARY", "DIXON", "WATER"]}, {"ImageType": ["DERIVED", "PRIMARY", "DIXON", "FAT"]}, "WATER", "FAT"),
+    (
+        {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]},
+        "magnitude",
+        "phase",
+    ),
+    (
+        {"ImageType": ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"]},
+        "magnitude",
+        "phase",
+    ),
+    (
+        {"ComplexImageComponent": "REAL"},
+        {"ComplexImageComponent": "IMAGINARY"},
+        "real",
+        "imaginary",
+    ),
+    (
+        {"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]},
+        {"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"]},
+        "ADC",
+        "TRACEW",
+    ),
+    (
+        {"ImageType": ["DERIVED", "PRIMARY", "DIXON", "WATER"]},
+        {"ImageType": ["DERIVED", "PRIMARY", "DIXON", "FAT"]},
+        "WATER",
+        "FAT",
+    ),
     ({"DiffusionBValue": 0.0}, {"DiffusionBValue": 1000.0}, "b0", "b1000"),
     ({"TemporalPositionIdentifier": 1}, {"TemporalPositionIdentifier": 2}, "time1", "time2"),
     ({"TemporalPositionIndex": 1}, {"TemporalPositionIndex": 2}, "time1", "time2"),
@@ -116,13 +156,20 @@ DIFFERENT = [
     ({"InversionTime": 700}, {"InversionTime": 2500}, "ti700", "ti2500"),
     ({"KVP": 80}, {"KVP": 140}, "kv80", "kv140"),
     ({"FlipAngle": 5}, {"FlipAngle": 26}, "flip5", "flip26"),
-    ({"NominalPercentageOfCardiacPhase": 40.0}, {"NominalPercentageOfCardiacPhase": 75.0}, "cardiac40", "cardiac75"),
+    (
+        {"NominalPercentageOfCardiacPhase": 40.0},
+        {"NominalPercentageOfCardiacPhase": 75.0},
+        "cardiac40",
+        "cardiac75",
+    ),
     ({"ContrastBolusAgent": "A"}, {"ContrastBolusAgent": "B"}, "1", "2"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("one, other, first, second", DIFFERENT)
-def test_two_volumes_at_the_same_positions_are_named_by_what_differs(both, volume, one, other, first, second):
+def test_two_volumes_at_the_same_positions_are_named_by_what_differs(
+    both, volume, one, other, first, second
+):
     folder, volume = both(one, other, modality="MR", intercept=None, count=4), volume[:4]
     assert parts(folder) == {first: 4, second: 4}
     scans = {s.case_id: io.read(s).voxels[0] for s in io.discover([folder])[0]}
@@ -137,20 +184,29 @@ def test_two_volumes_at_the_same_positions_are_named_by_what_differs(both, volum
 
 @pytest.mark.parametrize("shift", [1.0, 20.0])
 @pytest.mark.parametrize("one, other, first, second", DIFFERENT[:11])
-def test_they_are_two_volumes_where_they_lie_between_or_beside_each_other_too(both, one, other, first, second, shift):
+def test_they_are_two_volumes_where_they_lie_between_or_beside_each_other_too(
+    both, one, other, first, second, shift
+):
     assert parts(both(one, other, shift=(0, 0, shift))) == {first: 10, second: 10}
 
 
 def test_acquisitions_that_interleave_are_two_volumes_and_steps_of_one_scan_are_one(
     tmp_path, both, write_series, volume
 ):
-    assert parts(both({"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}, shift=(0, 0, 1))) == {"acq1": 10, "acq2": 10}
+    assert parts(both({"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}, shift=(0, 0, 1))) == {
+        "acq1": 10,
+        "acq2": 10,
+    }
     for name, numbers in (("steps", [1 + k // 4 for k in range(10)]), ("each", list(range(10)))):
-        write_series(tmp_path / name, volume, AcquisitionNumber=numbers, TriggerTime=[7 * k for k in numbers])
+        write_series(
+            tmp_path / name, volume, AcquisitionNumber=numbers, TriggerTime=[7 * k for k in numbers]
+        )
         assert parts(tmp_path / name) == {"": 10}
 
 
-@pytest.mark.parametrize("key", ["EchoTime", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime"])
+@pytest.mark.parametrize(
+    "key", ["EchoTime", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime"]
+)
 def test_what_changes_with_every_slice_parts_nothing(tmp_path, write_series, volume, key):
     write_series(tmp_path, volume, **{key: list(range(1, 11))})
     assert parts(tmp_path) == {"": 10}
@@ -169,9 +225,13 @@ def test_b_values_are_found_where_scanners_keep_them(tmp_path, both, private):
         if private == "siemens":
             ds.private_block(0x19, "SIEMENS MR HEADER", create=True).add_new(0x0C, "IS", b)
         elif private == "ge":
-            ds.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x39, "IS", [10**9 + b, 8, 0, 0])
+            ds.private_block(0x43, "GEMS_PARM_01", create=True).add_new(
+                0x39, "IS", [10**9 + b, 8, 0, 0]
+            )
         elif private == "philips":
-            ds.private_block(0x2001, "Philips Imaging DD 001", create=True).add_new(0x03, "FL", float(b))
+            ds.private_block(0x2001, "Philips Imaging DD 001", create=True).add_new(
+                0x03, "FL", float(b)
+            )
         else:
             ds.MRDiffusionSequence = [pydicom.Dataset()]
             ds.MRDiffusionSequence[0].DiffusionBValue = float(b)
@@ -180,8 +240,12 @@ def test_b_values_are_found_where_scanners_keep_them(tmp_path, both, private):
 
 
 def test_gradient_directions_of_one_b_value_are_volumes(both):
-    one, other = {"DiffusionGradientOrientation": [1.0, 0, 0]}, {"DiffusionGradientOrientation": [0.0, 1, 0]}
-    assert parts(both({**one, "DiffusionBValue": 700.0}, {**other, "DiffusionBValue": 700.0})) == {"1": 10, "2": 10}
+    one = {"DiffusionGradientOrientation": [1.0, 0, 0]}
+    other = {"DiffusionGradientOrientation": [0.0, 1, 0]}
+    assert parts(both({**one, "DiffusionBValue": 700.0}, {**other, "DiffusionBValue": 700.0})) == {
+        "1": 10,
+        "2": 10,
+    }
 
 
 @pytest.mark.parametrize("order", ["volumes", "places", "trigger", "content"])
@@ -189,10 +253,18 @@ def test_time_points_told_by_their_order_alone(tmp_path, write_series, volume, o
     for t in range(3):
         numbers = [t * 10 + k if order == "volumes" else 3 * k + t for k in range(10)]
         more = {
-            "volumes": {}, "places": {}, "trigger": {"TriggerTime": [30 * t + 3 * k * t for k in range(10)]},
+            "volumes": {},
+            "places": {},
+            "trigger": {"TriggerTime": [30 * t + 3 * k * t for k in range(10)]},
             "content": {"ContentTime": [f"12{t:02d}{k:02d}" for k in range(10)]},
-        }[order]  # fmt: skip
-        write_series(tmp_path, volume + t, names=[f"{t}-{k}" for k in range(10)], InstanceNumber=numbers, **more)
+        }[order]
+        write_series(
+            tmp_path,
+            volume + t,
+            names=[f"{t}-{k}" for k in range(10)],
+            InstanceNumber=numbers,
+            **more,
+        )
     assert parts(tmp_path) == {"1": 10, "2": 10, "3": 10}
     starts = [io.read(s).voxels.min() for s in io.discover([tmp_path])[0]]
     assert starts == [volume.min() - 1024 + t for t in range(3)]
@@ -206,9 +278,18 @@ def test_phases_times_and_velocities_are_told_apart_together(tmp_path, write_ser
     for velocity in ("in", "rl"):
         for time in (0.0, 40.0):
             names = [f"{velocity}{time}{k}" for k in range(10)]
-            more = {"SequenceName": f"fl3d1_v150{velocity}", "TriggerTime": time, "InstanceNumber": 1}
+            more = {
+                "SequenceName": f"fl3d1_v150{velocity}",
+                "TriggerTime": time,
+                "InstanceNumber": 1,
+            }
             write_series(tmp_path, volume, names=names, modality="MR", **more)
-    assert parts(tmp_path) == {"trigger0-1": 10, "trigger0-2": 10, "trigger40-1": 10, "trigger40-2": 10}
+    assert parts(tmp_path) == {
+        "trigger0-1": 10,
+        "trigger0-2": 10,
+        "trigger40-1": 10,
+        "trigger40-2": 10,
+    }
 
 
 def test_volumes_that_nothing_tells_apart_are_refused(tmp_path, both):
@@ -250,7 +331,9 @@ def test_pixel_spacing_parts_a_series(both):
     assert parts(folder) == {"spacing0.5": 10, "spacing0.8": 10}
 
 
-def test_a_slice_with_an_impossible_spacing_is_refused_and_not_dropped(tmp_path, write_series, volume):
+def test_a_slice_with_an_impossible_spacing_is_refused_and_not_dropped(
+    tmp_path, write_series, volume
+):
     for which in (0, 5):
         folder = tmp_path / str(which)
         change(write_series(folder, volume)[which], PixelSpacing=[0, 0])
@@ -259,9 +342,13 @@ def test_a_slice_with_an_impossible_spacing_is_refused_and_not_dropped(tmp_path,
 
 def test_localisers_inside_a_series_are_left_out_and_its_parts_kept(tmp_path, write_series, volume):
     write_series(tmp_path, volume, ConvolutionKernel="A")
-    write_series(tmp_path, volume[:3], ConvolutionKernel="B", names=list("xyz"), first=(-10, -20, 70))
+    write_series(
+        tmp_path, volume[:3], ConvolutionKernel="B", names=list("xyz"), first=(-10, -20, 70)
+    )
     scouts = [f"scout{k}" for k in range(2)]
-    write_series(tmp_path, volume[:2], orientation=(0, 1, 0, 0, 0, -1), names=scouts, ConvolutionKernel="A")
+    write_series(
+        tmp_path, volume[:2], orientation=(0, 1, 0, 0, 0, -1), names=scouts, ConvolutionKernel="A"
+    )
     assert parts(tmp_path) == {"kernel-A": 10, "kernel-B": 3}
     left = {s.path.name: s.reason for s in io.discover([tmp_path])[1]}
     assert left == dict.fromkeys(scouts, "another orientation than its series")
@@ -340,27 +427,44 @@ def test_a_stray_file_without_an_image_costs_the_series_nothing(tmp_path, write_
     whole.save_as(tmp_path / "raw.dcm")
     sources, skipped = io.discover([tmp_path])
     np.testing.assert_array_equal(io.read(sources[0]).voxels[0], volume - 1024.0)
-    assert {s.path.name for s in skipped} == {"stray.dcm", "raw.dcm"} and all("no image" in s.reason for s in skipped)
+    assert {s.path.name for s in skipped} == {"stray.dcm", "raw.dcm"} and all(
+        "no image" in s.reason for s in skipped
+    )
 
 
 def test_a_series_uid_per_slice_is_hinted_at(tmp_path, write_series, volume):
     write_series(tmp_path / "s", volume[:6], SeriesInstanceUID=[f"1.2.{k}" for k in range(6)])
     scans = [io.read(s) for s in io.discover([tmp_path])[0]]
-    assert len(scans) == 6 and all("look like one volume with slices 2 mm apart" in s.warnings[0] for s in scans)
+    assert len(scans) == 6 and all(
+        "look like one volume with slices 2 mm apart" in s.warnings[0] for s in scans
+    )
     z = [(0, 0, v) for v in (0, 2, 9, 11, 30)]
-    write_series(tmp_path / "t", volume[:5], positions=z, SeriesInstanceUID=[f"1.3.{k}" for k in range(5)])
+    write_series(
+        tmp_path / "t", volume[:5], positions=z, SeriesInstanceUID=[f"1.3.{k}" for k in range(5)]
+    )
     assert not any(warned(io.read(s), "STACK") for s in io.discover([tmp_path / "t"])[0])
 
 
 @pytest.mark.parametrize(
-    "key", ["PixelSpacing", "ImagePositionPatient", "SliceThickness", "RescaleSlope", "RescaleIntercept"]
+    "key",
+    ["PixelSpacing", "ImagePositionPatient", "SliceThickness", "RescaleSlope", "RescaleIntercept"],
 )
 def test_decimal_commas_are_read_as_points_and_said(tmp_path, write_series, volume, key):
     write_series(
-        tmp_path / "right", volume[:4], SliceThickness=2.5, slope=1.5, intercept=-10.5, first=(-1.5, -2.5, -3.5)
+        tmp_path / "right",
+        volume[:4],
+        SliceThickness=2.5,
+        slope=1.5,
+        intercept=-10.5,
+        first=(-1.5, -2.5, -3.5),
     )
     for path in write_series(
-        tmp_path / "comma", volume[:4], SliceThickness=2.5, slope=1.5, intercept=-10.5, first=(-1.5, -2.5, -3.5)
+        tmp_path / "comma",
+        volume[:4],
+        SliceThickness=2.5,
+        slope=1.5,
+        intercept=-10.5,
+        first=(-1.5, -2.5, -3.5),
     ):
         ds = pydicom.dcmread(path)
         told = ds[key].value
@@ -377,9 +481,19 @@ def test_decimal_commas_are_read_as_points_and_said(tmp_path, write_series, volu
 
 
 def test_transfer_syntaxes_may_differ_from_slice_to_slice(tmp_path, write_series, volume):
-    from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
+    from pydicom.uid import (
+        DeflatedExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        ImplicitVRLittleEndian,
+        RLELossless,
+    )
 
-    syntaxes = (RLELossless, ExplicitVRBigEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
+    syntaxes = (
+        RLELossless,
+        ExplicitVRBigEndian,
+        ImplicitVRLittleEndian,
+        DeflatedExplicitVRLittleEndian,
+    )
     for path, syntax in zip(write_series(tmp_path, volume), [*syntaxes, *syntaxes], strict=False):
         ds = pydicom.dcmread(path)
         if syntax == RLELossless:
@@ -389,25 +503,41 @@ def test_transfer_syntaxes_may_differ_from_slice_to_slice(tmp_path, write_series
             if not little:
                 ds.PixelData = ds.pixel_array.astype(">i2").tobytes()
             ds.file_meta.TransferSyntaxUID = syntax
-            pydicom.dcmwrite(path, ds, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=little)
+            pydicom.dcmwrite(
+                path, ds, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=little
+            )
             continue
         ds.save_as(path)
     np.testing.assert_array_equal(io.read(tmp_path).voxels[0], volume - 1024.0)
 
 
 def test_a_negative_distance_of_a_single_slice_is_its_size(tmp_path, write_series, volume):
-    path = write_series(tmp_path, volume[:1], names=["x.dcm"], SpacingBetweenSlices=-3.0, SliceThickness=5)[0]
+    path = write_series(
+        tmp_path, volume[:1], names=["x.dcm"], SpacingBetweenSlices=-3.0, SliceThickness=5
+    )[0]
     assert io.read(path).spacing[0] == 3
 
 
-@pytest.mark.parametrize("left", ["nothing", "zeros", "no series", "no frame of reference", "no matrix", "half pixels"])
+@pytest.mark.parametrize(
+    "left", ["nothing", "zeros", "no series", "no frame of reference", "no matrix", "half pixels"]
+)
 @pytest.mark.parametrize("names", ["{}.dcm", "IM{}"])
-def test_what_is_left_of_the_last_slice_never_shortens_its_volume(tmp_path, write_series, volume, left, names):
+def test_what_is_left_of_the_last_slice_never_shortens_its_volume(
+    tmp_path, write_series, volume, left, names
+):
     path = write_series(tmp_path, volume, names=[names.format(k) for k in range(10)])[-1]
     raw = path.read_bytes()
-    series, frame, matrix = (raw.index(tag) for tag in (b" \0\x0e\0UI", b" \0R\0UI", b"(\0\x10\0US"))
-    kept = {"nothing": b"", "zeros": bytes(len(raw)), "no series": raw[: series + 11], "half pixels": raw[:-99],
-            "no frame of reference": raw[: frame + 10], "no matrix": raw[:matrix]}  # fmt: skip
+    series, frame, matrix = (
+        raw.index(tag) for tag in (b" \0\x0e\0UI", b" \0R\0UI", b"(\0\x10\0US")
+    )
+    kept = {
+        "nothing": b"",
+        "zeros": bytes(len(raw)),
+        "no series": raw[: series + 11],
+        "half pixels": raw[:-99],
+        "no frame of reference": raw[: frame + 10],
+        "no matrix": raw[:matrix],
+    }
     path.write_bytes(kept[left])
     assert fault(tmp_path).code == "TRUNCATED_SLICE"
 
@@ -417,7 +547,8 @@ def test_what_is_left_of_the_last_slice_never_shortens_its_volume(tmp_path, writ
 def test_a_cut_slice_fails_the_volume_that_lacks_it_and_no_other(both, at, more):
     folder = both({"EchoNumbers": 1}, {"EchoNumbers": 2})
     path = max(
-        (p for p in folder.iterdir() if p.name[0] == "b"), key=lambda p: pydicom.dcmread(p).ImagePositionPatient[2]
+        (p for p in folder.iterdir() if p.name[0] == "b"),
+        key=lambda p: pydicom.dcmread(p).ImagePositionPatient[2],
     )
     raw = path.read_bytes()
     path.write_bytes(raw[: raw.index(at) + more])

@@ -30,7 +30,8 @@ def case(tmp_path, write_series, volume):
         paths = write_series(tmp_path / "in", volume, series=VALID["series"], **more)
         charset = {"SpecificCharacterSet": stored.pop("SpecificCharacterSet", None)}
         for path in paths:
-            if charset["SpecificCharacterSet"] is not None:  # first, or pydicom writes all text anew
+            # first, or pydicom writes all text anew.
+            if charset["SpecificCharacterSet"] is not None:
                 overwrite(path, charset)
             overwrite(path, stored)
         return io.read(tmp_path / "in")
@@ -63,7 +64,9 @@ def written(scan, folder) -> tuple[list[pydicom.Dataset], list[str]]:
     paths = [
         dicom_write.write_segmentation(mask, scan, folder / "seg.dcm", source),
         dicom_write.write_map(mask * np.float32(0.7), scan, folder / "map.dcm", source),
-        dicom_write.write_capture(np.full((30, 40, 3), 9, np.uint8), scan, folder / "sc.dcm", source),
+        dicom_write.write_capture(
+            np.full((30, 40, 3), 9, np.uint8), scan, folder / "sc.dcm", source
+        ),
     ]
     return [pydicom.dcmread(path) for path in paths], source.notes
 
@@ -75,7 +78,11 @@ LEGAL = {  # character set, name as stored, name
     "cyrillic": (b"ISO_IR 144", b"\xbb\xee^A", "Лю^A"),
     "utf-8": (b"ISO_IR 192", "Wang^Xiao=王^小东=b".encode(), "Wang^Xiao=王^小东=b"),
     "gb18030": (b"GB18030", "Wang=王^小东".encode("gb18030"), "Wang=王^小东"),
-    "gb18030, a character that ends in a backslash": (b"GB18030", "A=\u8a31".encode("gb18030"), "A=\u8a31"),
+    "gb18030, a character that ends in a backslash": (
+        b"GB18030",
+        "A=\u8a31".encode("gb18030"),
+        "A=\u8a31",
+    ),
     "japanese, first value empty": (
         b"\\ISO 2022 IR 87",
         b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B",
@@ -119,7 +126,9 @@ REPAIRED = {  # character set that is none, or not the text's; name as stored; n
 @pytest.mark.parametrize("what", REPAIRED)
 def test_a_wrong_character_set_is_put_right_and_said(case, tmp_path, what):
     charset, stored, name = REPAIRED[what]
-    header = {"PatientName": stored} | ({} if charset is None else {"SpecificCharacterSet": charset})
+    header = {"PatientName": stored} | (
+        {} if charset is None else {"SpecificCharacterSet": charset}
+    )
     objects, notes = written(case(**header), tmp_path)
     assert [str(ds.PatientName) for ds in objects] == [name] * 3
     assert len(notes) == 1 and notes[0].startswith("SOURCE: its ")
@@ -157,14 +166,20 @@ def test_values_of_patient_and_study_are_valid_in_every_object(case, tmp_path, w
     objects, notes = written(case(**{keyword: stored}), tmp_path)
     for ds in objects:
         value = ds.get(keyword)
-        assert (value or None) == expected if not isinstance(expected, float) else float(value) == expected
+        assert (
+            (value or None) == expected
+            if not isinstance(expected, float)
+            else float(value) == expected
+        )
     assert len(notes) == bool(words) and all(keyword in note and words in note for note in notes)
 
 
 def test_an_id_that_is_too_long_is_never_cut_to_be_somebody_elses(case, tmp_path):
     scan = case(PatientID=LONG)
     source = dicom_source.read(scan)
-    path = dicom_write.write_capture(np.zeros((9, 9, 3), np.uint8), scan, tmp_path / "sc.dcm", source)
+    path = dicom_write.write_capture(
+        np.zeros((9, 9, 3), np.uint8), scan, tmp_path / "sc.dcm", source
+    )
     assert pydicom.dcmread(path).PatientID == LONG.decode() and "kept" in source.notes[0]
 
 
@@ -172,8 +187,12 @@ THICKNESSES = (b"2,0", b"2.0\\3.0", b"-2", b"thin", b"0", None)
 
 
 @pytest.mark.parametrize("stored", THICKNESSES)
-def test_a_thickness_that_is_none_does_not_stop_the_writing(case, tmp_path, write_series, volume, stored):
-    scan = case(**({} if stored is None else {"SliceThickness": stored, "SpacingBetweenSlices": stored}))
+def test_a_thickness_that_is_none_does_not_stop_the_writing(
+    case, tmp_path, write_series, volume, stored
+):
+    scan = case(
+        **({} if stored is None else {"SliceThickness": stored, "SpacingBetweenSlices": stored})
+    )
     (seg, *_), notes = written(scan, tmp_path)
     measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert float(measures.SliceThickness) == 2 and float(measures.SpacingBetweenSlices) == 2
@@ -209,8 +228,15 @@ def test_patient_and_study_may_be_missing_altogether(case, tmp_path):
     assert all(ds.PatientName == "" and ds.PatientID == "" for ds in objects) and notes == []
 
 
-STRANGE = {"SeriesNumber": b"3.5", "InstanceNumber": b"one", "ContentDate": b"x", "KVP": b"1,2", "Laterality": b"LEFT",
-           "OtherPatientIDsSequence": b"no sequence", "SeriesDescription": b"\xff\xfe"}  # fmt: skip
+STRANGE = {
+    "SeriesNumber": b"3.5",
+    "InstanceNumber": b"one",
+    "ContentDate": b"x",
+    "KVP": b"1,2",
+    "Laterality": b"LEFT",
+    "OtherPatientIDsSequence": b"no sequence",
+    "SeriesDescription": b"\xff\xfe",
+}
 
 
 def test_what_is_not_needed_is_not_looked_at(case, tmp_path):
@@ -221,20 +247,37 @@ def test_what_is_not_needed_is_not_looked_at(case, tmp_path):
 
 # Every header above, by what is wrong with it.
 HEADERS = (
-    {name: {"SpecificCharacterSet": charset, "PatientName": stored} for name, (charset, stored, _) in (LEGAL | REPAIRED).items()}
+    {
+        name: {"SpecificCharacterSet": charset, "PatientName": stored}
+        for name, (charset, stored, _) in (LEGAL | REPAIRED).items()
+    }
     | {name: {keyword: stored} for name, (keyword, stored, *_) in VALUES.items()}
     | {f"{keyword} {stored}": {keyword: stored} for keyword in UIDS for stored in NO_UIDS}
-    | {f"thickness {stored}": dict.fromkeys(("SliceThickness", "SpacingBetweenSlices"), stored) for stored in THICKNESSES if stored}
-    | {"nothing of the patient": MISSING, "one identifier": {"SOPInstanceUID": b"1.2.3.4.5"}, "strange": STRANGE}
-)  # fmt: skip
+    | {
+        f"thickness {stored}": dict.fromkeys(("SliceThickness", "SpacingBetweenSlices"), stored)
+        for stored in THICKNESSES
+        if stored
+    }
+    | {
+        "nothing of the patient": MISSING,
+        "one identifier": {"SOPInstanceUID": b"1.2.3.4.5"},
+        "strange": STRANGE,
+    }
+)
 
 
 @needs("dciodvfy")
 @pytest.mark.parametrize("what", HEADERS)
 def test_dciodvfy_finds_no_error_whatever_the_source_says(case, tmp_path, what):
-    stored = {keyword: value for keyword, value in HEADERS[what].items() if value is not None or what not in REPAIRED}
+    stored = {
+        keyword: value
+        for keyword, value in HEADERS[what].items()
+        if value is not None or what not in REPAIRED
+    }
     written(case(**stored), tmp_path)
-    assert {path.name: dciodvfy(path) for path in tmp_path.glob("*.dcm")} == {name: [] for name in OBJECTS}
+    assert {path.name: dciodvfy(path) for path in tmp_path.glob("*.dcm")} == {
+        name: [] for name in OBJECTS
+    }
 
 
 @pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
@@ -247,9 +290,13 @@ def test_slices_of_two_patients_never_get_the_name_of_one(tmp_path, write_series
     assert caught.value.code == "PATIENTS"
 
 
-# -- multi-frame images -----------------------------------------------------------------------------------------------
-ORDERS = {"as they lie": None, "from above": [*range(9, -1, -1)], "mixed": [3, 1, 4, 0, 5, 9, 2, 6, 8, 7],
-          "a part": [7, 5, 6, 4]}  # fmt: skip
+# -- multi-frame images ----------------------------------------------------------------------------
+ORDERS = {
+    "as they lie": None,
+    "from above": [*range(9, -1, -1)],
+    "mixed": [3, 1, 4, 0, 5, 9, 2, 6, 8, 7],
+    "a part": [7, 5, 6, 4],
+}
 
 
 @pytest.mark.parametrize("per_frame", [True, False])
@@ -257,12 +304,15 @@ ORDERS = {"as they lie": None, "from above": [*range(9, -1, -1)], "mixed": [3, 1
 def test_objects_of_a_multi_frame_image_lie_on_its_own_frames(tmp_path, volume, name, per_frame):
     path = enhanced(tmp_path / "in", volume, order=ORDERS[name], per_frame=per_frame)
     scan = io.read(path)
-    values = scan.voxels[0] / 1000  # the map is the image, so that each frame tells where it belongs
+    # The map is the image, so that each frame tells where it belongs.
+    values = scan.voxels[0] / 1000
     made = pydicom.dcmread(dicom_write.write_map(values, scan, tmp_path / "map.dcm"))
     source, frames = pydicom.dcmread(path), np.frombuffer(made.FloatPixelData, "<f4")
     frames = frames.reshape(-1, made.Rows, made.Columns)
     measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    assert [float(v) for v in measures.PixelSpacing] == [0.5, 0.75] and float(measures.SliceThickness) == 1.5
+    assert [float(v) for v in measures.PixelSpacing] == [0.5, 0.75] and float(
+        measures.SliceThickness
+    ) == 1.5
     for frame, group in zip(frames, made.PerFrameFunctionalGroupsSequence, strict=True):
         named = group.DerivationImageSequence[0].SourceImageSequence[0]
         assert (named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID) == (
@@ -279,10 +329,14 @@ def test_objects_of_a_multi_frame_image_lie_on_its_own_frames(tmp_path, volume, 
 @needs("dciodvfy")
 @pytest.mark.parametrize("per_frame", [True, False])
 @pytest.mark.parametrize("name", ORDERS)
-def test_dciodvfy_finds_no_error_on_the_frames_of_a_multi_frame_image(tmp_path, volume, name, per_frame):
+def test_dciodvfy_finds_no_error_on_the_frames_of_a_multi_frame_image(
+    tmp_path, volume, name, per_frame
+):
     scan = io.read(enhanced(tmp_path / "in", volume, order=ORDERS[name], per_frame=per_frame))
     written(scan, tmp_path)
-    assert {path.name: dciodvfy(path) for path in tmp_path.glob("*.dcm")} == {name: [] for name in OBJECTS}
+    assert {path.name: dciodvfy(path) for path in tmp_path.glob("*.dcm")} == {
+        name: [] for name in OBJECTS
+    }
 
 
 def test_a_real_enhanced_image_with_measures_for_each_frame(shared, tmp_path):
@@ -304,5 +358,7 @@ def test_a_real_enhanced_image_with_measures_for_each_frame(shared, tmp_path):
 
 def test_the_class_of_the_source_is_named_as_it_is(case, tmp_path):
     (seg, *_), _ = written(case(SOPClassUID=b"1.2.840.10008.5.1.4.1.1.128"), tmp_path)
-    assert {item.ReferencedSOPClassUID for item in seg.SourceImageSequence} == {"1.2.840.10008.5.1.4.1.1.128"}
+    assert {item.ReferencedSOPClassUID for item in seg.SourceImageSequence} == {
+        "1.2.840.10008.5.1.4.1.1.128"
+    }
     assert CTImageStorage not in str(seg.PerFrameFunctionalGroupsSequence)

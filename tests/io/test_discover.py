@@ -23,7 +23,9 @@ from pseudohealthy.io.names import natural, safe, unnamed
 
 def picture(path: Path, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16)).astype(np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16)).astype(np.uint8)).save(
+        path
+    )
     return path
 
 
@@ -36,22 +38,46 @@ def series(uid: str) -> str:
 
 
 def test_folders_are_searched_in_natural_order_and_everything_is_accounted_for(tmp_path):
-    for name in ("s10.png", "s9.png", "deep/er/x.jpg", ".hidden.png", "._s9.png", "s9_mask.png", "anomaly_mask.png"):
+    for name in (
+        "s10.png",
+        "s9.png",
+        "deep/er/x.jpg",
+        ".hidden.png",
+        "._s9.png",
+        "s9_mask.png",
+        "anomaly_mask.png",
+    ):
         picture(tmp_path / name)
     for name in ("README.md", "Thumbs.db", "run.csv"):
         (tmp_path / name).write_text("text")
     np.save(tmp_path / "z.npy", np.zeros((16, 16)))
     found = io.survey([tmp_path])
     assert [s.case_id for s in found.sources] == ["s9", "s10", "z", "x"]
-    assert dict(found.left_out()) == {"s9_mask.png": "named as a mask", "anomaly_mask.png": "an output of this program"}
+    assert dict(found.left_out()) == {
+        "s9_mask.png": "named as a mask",
+        "anomaly_mask.png": "an output of this program",
+    }
     assert found.beside == {"hidden or system files": 3, "tables, texts and sidecars": 2}
 
 
 def test_what_goes_with_images_is_counted_and_what_may_be_meant_as_one_is_said(tmp_path):
     """The root of a BIDS set beside files of other programs."""
     picture(tmp_path / "sub-01/anat/sub-01_T1w.png")
-    beside = ["README", "README.md", "LICENSE", "CHANGES", "dataset_description.json", "participants.tsv", "a.bval", "a.bvec",
-              "DICOMDIR", "sub-01/anat/sub-01_T1w.json", "events.tsv.gz", ".bidsignore", ".DS_Store"]  # fmt: skip
+    beside = [
+        "README",
+        "README.md",
+        "LICENSE",
+        "CHANGES",
+        "dataset_description.json",
+        "participants.tsv",
+        "a.bval",
+        "a.bvec",
+        "DICOMDIR",
+        "sub-01/anat/sub-01_T1w.json",
+        "events.tsv.gz",
+        ".bidsignore",
+        ".DS_Store",
+    ]
     for name in beside:
         (tmp_path / name).write_text("text")
     meant = {
@@ -71,7 +97,9 @@ def test_what_goes_with_images_is_counted_and_what_may_be_meant_as_one_is_said(t
 
 def test_a_dicom_file_is_one_whatever_it_is_called(tmp_path, write_series, volume):
     write_series(
-        tmp_path, volume, names=[f"MILLER.{end}" for end in ("M", "txt", "R", "json", "1", "2", "3", "4", "5", "6")]
+        tmp_path,
+        volume,
+        names=[f"MILLER.{end}" for end in ("M", "txt", "R", "json", "1", "2", "3", "4", "5", "6")],
     )
     assert [len(s.paths) for s in io.discover([tmp_path])[0]] == [10]
 
@@ -93,7 +121,11 @@ def test_files_joined_by_a_bar_are_the_channels_of_one_case_in_that_order(tmp_pa
     larger = tmp_path / "large.png"
     Image.fromarray(np.zeros((20, 16), np.uint8)).save(larger)
     (tmp_path / "notes.txt").write_text("x")
-    for second, code in (("gone.png", "NOT_FOUND"), ("notes.txt", "CHANNELS"), ("large.png", "GRID_MISMATCH")):
+    for second, code in (
+        ("gone.png", "NOT_FOUND"),
+        ("notes.txt", "CHANNELS"),
+        ("large.png", "GRID_MISMATCH"),
+    ):
         with pytest.raises(Fault) as caught:
             io.read(f"{one}|{tmp_path / second}")
         assert caught.value.code == code
@@ -118,14 +150,29 @@ def test_a_file_given_twice_is_refused_before_any_work(tmp_path):
 
 
 def test_files_of_one_stem_are_cases_of_their_own(tmp_path, capsys):
-    for name in ("a.png", "a.jpg", "b/x y.png", "b/x_y.png", "c/T1.png", "d/p.png", "e/p.png", "f/q.tif", "f/q.TIFF"):
+    for name in (
+        "a.png",
+        "a.jpg",
+        "b/x y.png",
+        "b/x_y.png",
+        "c/T1.png",
+        "d/p.png",
+        "e/p.png",
+        "f/q.tif",
+        "f/q.TIFF",
+    ):
         picture(tmp_path / name)
     for name in ("v.nii", "v.nii.gz"):
         (tmp_path / name).write_bytes(b"")
     found = io.discover([tmp_path])[0]
     made = {str(s.paths[0].relative_to(tmp_path)): s.case_id for s in found}
     assert len({name.casefold() for name in made.values()}) == len(made) == 11
-    assert (made["a.png"], made["a.jpg"], made["v.nii"], made["v.nii.gz"]) == ("a-png", "a-jpg", "v-nii", "v-nii-gz")
+    assert (made["a.png"], made["a.jpg"], made["v.nii"], made["v.nii.gz"]) == (
+        "a-png",
+        "a-jpg",
+        "v-nii",
+        "v-nii-gz",
+    )
     assert (made["c/T1.png"], made["d/p.png"], made["f/q.TIFF"]) == ("T1", "d-p", "q-tiff")
     said = [line for line in capsys.readouterr().err.splitlines() if "share a name" in line]
     assert len(said) == 1 and said[0].startswith("8 inputs")
@@ -152,11 +199,15 @@ def test_missing_and_empty_inputs_are_exit_3(tmp_path):
     (tmp_path / "readme.txt").write_text("text")
     with pytest.raises(Fault) as caught:
         io.discover([tmp_path])
-    assert (caught.value.code, caught.value.exit) == ("NO_INPUT", 3) and "texts and sidecars (1)" in str(caught.value)
+    assert (caught.value.code, caught.value.exit) == (
+        "NO_INPUT",
+        3,
+    ) and "texts and sidecars (1)" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "name", ["a b", "-rf", "..", "x" * 300, "größe", "new\nline", 'q"><script>', "dot.", "../../e", ""]
+    "name",
+    ["a b", "-rf", "..", "x" * 300, "größe", "new\nline", 'q"><script>', "dot.", "../../e", ""],
 )
 def test_case_ids_are_harmless_file_names(name):
     made = safe(name)
@@ -187,34 +238,50 @@ def test_a_dicom_case_is_called_by_its_series(tmp_path, write_series, volume):
     names = [f"SURNAME_{k}.dcm" for k in range(10)]
     write_series(tmp_path / HOSTILE, volume, series="1.2.3", names=names)
     write_series(tmp_path / "SURNAME2", volume, series="1.2.9", names=names)
-    make_zip(tmp_path / "SURNAME.zip", {p.name: p.read_bytes() for p in (tmp_path / HOSTILE).iterdir()})
+    make_zip(
+        tmp_path / "SURNAME.zip", {p.name: p.read_bytes() for p in (tmp_path / HOSTILE).iterdir()}
+    )
     assert ids(tmp_path / HOSTILE, tmp_path / "SURNAME2") == [series("1.2.3"), series("1.2.9")]
-    assert ids(tmp_path / HOSTILE / "SURNAME_3.dcm") == ids(tmp_path / "SURNAME.zip") == [series("1.2.3")]
+    assert (
+        ids(tmp_path / HOSTILE / "SURNAME_3.dcm")
+        == ids(tmp_path / "SURNAME.zip")
+        == [series("1.2.3")]
+    )
     assert ids(tmp_path / HOSTILE, named="path") == [HOSTILE]
     copies = ids(tmp_path / HOSTILE, tmp_path / "SURNAME.zip")
     assert copies == [f"{series('1.2.3')}-1", f"{series('1.2.3')}-2"]
 
 
-def test_series_whose_first_digits_agree_get_more_of_them(tmp_path, write_series, volume, monkeypatch):
+def test_series_whose_first_digits_agree_get_more_of_them(
+    tmp_path, write_series, volume, monkeypatch
+):
     monkeypatch.setattr("pseudohealthy.io.names.DIGITS", 1)
     uids = [f"1.2.{k}" for k in range(7)]
     for uid in uids:
         write_series(tmp_path / uid, volume[:1], series=uid)
     made = {s.origin.series: s.case_id for s in io.discover([tmp_path])[0]}
     assert {len(name) for name in made.values()} == {8, 9} and len(set(made.values())) == 7
-    assert all(hashlib.sha256(uid.encode()).hexdigest().startswith(name[7:]) for uid, name in made.items())
+    assert all(
+        hashlib.sha256(uid.encode()).hexdigest().startswith(name[7:]) for uid, name in made.items()
+    )
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("0.dcm has no Rows", "file 1 has no Rows"),
-    ("file=IM-0001-0112.dcm ends before its pixels", "file 2 ends before its pixels"),
-    ("FRAMES: 3 counts 3 frames and describes 4", "FRAMES: file 3 counts 3 frames and describes 4"),
-    ("3 has another PixelSpacing than slice", "file 3 has another PixelSpacing than file 4"),
-    ("3 slices missing; 3 x 4 voxels", "3 slices missing; 3 x 4 voxels"),
-    ("1 slice missing (slices are 3 mm apart)", "1 slice missing (slices are 3 mm apart)"),
-    ("name one as 3#0 to #2", "name one as file 3#0 to #2"),
-    ("SURNAME lies beside, and slice", "file 5 lies beside, and file 4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0.dcm has no Rows", "file 1 has no Rows"),
+        ("file=IM-0001-0112.dcm ends before its pixels", "file 2 ends before its pixels"),
+        (
+            "FRAMES: 3 counts 3 frames and describes 4",
+            "FRAMES: file 3 counts 3 frames and describes 4",
+        ),
+        ("3 has another PixelSpacing than slice", "file 3 has another PixelSpacing than file 4"),
+        ("3 slices missing; 3 x 4 voxels", "3 slices missing; 3 x 4 voxels"),
+        ("1 slice missing (slices are 3 mm apart)", "1 slice missing (slices are 3 mm apart)"),
+        ("name one as 3#0 to #2", "name one as file 3#0 to #2"),
+        ("SURNAME lies beside, and slice", "file 5 lies beside, and file 4"),
+    ],
+)
 def test_no_name_of_a_dicom_file_is_said_however_short(text, said):
     paths = [Path(name) for name in ("0.dcm", "IM-0001-0112.dcm", "3", "slice", "SURNAME")]
     assert unnamed(text, paths) == said
@@ -226,8 +293,13 @@ def test_what_lies_among_dicom_files_is_not_named(tmp_path, write_series, volume
         (tmp_path / name).write_bytes(b"x" * 400)
     found = io.survey([tmp_path])
     assert not any("SURNAME" in name + reason for name, reason in found.left_out())
-    assert [reason for _, reason in found.left_out()].count("2 files: not a DICOM file (no DICM magic)") == 1
-    assert {name for name, _ in io.survey([tmp_path], "path").left_out()} >= {"SURNAME.dcm", "SURNAME.scan"}
+    assert [reason for _, reason in found.left_out()].count(
+        "2 files: not a DICOM file (no DICM magic)"
+    ) == 1
+    assert {name for name, _ in io.survey([tmp_path], "path").left_out()} >= {
+        "SURNAME.dcm",
+        "SURNAME.scan",
+    }
     with pytest.raises(Fault) as caught:
         io.read(tmp_path / "SURNAME.dcm")
     assert "SURNAME" not in str(caught.value)
@@ -243,7 +315,9 @@ def test_archives_in_a_folder_are_counted(tmp_path):
 
 
 def test_what_is_wrong_with_a_series_is_said_without_its_names(tmp_path, write_series, volume):
-    paths = write_series(tmp_path / "SURNAME", volume, names=[f"SURNAME {k}.dcm" for k in range(10)])
+    paths = write_series(
+        tmp_path / "SURNAME", volume, names=[f"SURNAME {k}.dcm" for k in range(10)]
+    )
     whole = paths[4].read_bytes()
     paths[4].write_bytes(whole[:-100])
     for named, told in (("series", "file 5"), ("path", "SURNAME 4.dcm")):
@@ -266,20 +340,27 @@ def make_zip(path: Path, members: dict[str, bytes], **kw) -> Path:
 
 def test_a_zip_of_dicom_is_read_and_leaves_nothing_behind(tmp_path, write_series, volume):
     write_series(tmp_path / "head", volume)
-    make_zip(tmp_path / "case7.zip", {p.name: p.read_bytes() for p in (tmp_path / "head").iterdir()})
+    make_zip(
+        tmp_path / "case7.zip", {p.name: p.read_bytes() for p in (tmp_path / "head").iterdir()}
+    )
     script = (
         "import sys; from pseudohealthy import io; scan = io.read(sys.argv[1]);"
         "print(scan.name, scan.shape, scan.origin.paths[0])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "case7.zip"], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", script, tmp_path / "case7.zip"],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "PYTHONPATH": str(Path(io.__file__).parents[2])},
-    )  # fmt: skip
+    )
     assert done.stdout.startswith(f"{series('1.2.3.4')} (1, 10, 16, 20)")
     assert not Path(done.stdout.split()[-1]).exists()
 
 
-@pytest.mark.parametrize("name", ["../evil.png", "/tmp/evil.png", "a/../../evil.png", "C:\\evil.png", "..\\evil.png"])
+@pytest.mark.parametrize(
+    "name", ["../evil.png", "/tmp/evil.png", "a/../../evil.png", "C:\\evil.png", "..\\evil.png"]
+)
 def test_zips_that_leave_their_folder_are_refused(tmp_path, name):
     assert refused(make_zip(tmp_path / "x.zip", {name: b"x"}))
 
@@ -322,15 +403,20 @@ def refused(path: Path) -> bool:
 
 def test_importing_the_package_opens_no_format_library():
     script = (
-        "import sys, pseudohealthy.io; print([m for m in ('nibabel', 'pydicom', 'PIL', 'torch') if m in sys.modules])"
+        "import sys, pseudohealthy.io; print([m for m in ('nibabel', 'pydicom', 'PIL', 'torch') if"
+        " m in sys.modules])"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(io.__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path):
-    io.write_json(tmp_path / "deep" / "a.json", {"x": np.float32(1.5), "y": np.arange(2), "z": float("nan")})
+    io.write_json(
+        tmp_path / "deep" / "a.json", {"x": np.float32(1.5), "y": np.arange(2), "z": float("nan")}
+    )
     assert (
         tmp_path / "deep" / "a.json"
     ).read_text() == '{\n  "x": 1.5,\n  "y": [\n    0,\n    1\n  ],\n  "z": null\n}\n'
@@ -349,13 +435,21 @@ def test_real_folders_are_listed(shared):
     sources, _ = io.discover([shared / "data" / "rsna-dicom"])
     sizes = sorted(len(s.paths) for s in sources)
     assert sizes[-1] == 36 and set(sizes[:-1]) == {1}
-    assert re.fullmatch(r"series-[0-9a-f]{8}", next(s for s in sources if len(s.paths) == 36).case_id)
+    assert re.fullmatch(
+        r"series-[0-9a-f]{8}", next(s for s in sources if len(s.paths) == 36).case_id
+    )
 
 
 @pytest.mark.parametrize(
-    "given, said", [("a.nii.gz|", "a channel of 'a.nii.gz|' is empty"), ("here|here", "here is a folder and cannot")]
+    "given, said",
+    [
+        ("a.nii.gz|", "a channel of 'a.nii.gz|' is empty"),
+        ("here|here", "here is a folder and cannot"),
+    ],
 )
-def test_an_empty_channel_and_a_folder_are_named_as_what_they_are(tmp_path, monkeypatch, given, said):
+def test_an_empty_channel_and_a_folder_are_named_as_what_they_are(
+    tmp_path, monkeypatch, given, said
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     (tmp_path / "a.nii.gz").write_bytes(b"")

@@ -96,7 +96,9 @@ def test_many_numbered_lesions_are_labels_not_shades(tmp_path, image, step):
 
 
 def test_soft_edges_and_probabilities_are_cut_at_half_and_said(tmp_path, image):
-    soft = ndimage.zoom(ndimage.zoom(LESION.astype(np.float32), 0.25, order=1), 4, order=1).clip(0, 1)
+    soft = ndimage.zoom(ndimage.zoom(LESION.astype(np.float32), 0.25, order=1), 4, order=1).clip(
+        0, 1
+    )
     for name, values in (("m.png", (soft * 255).astype(np.uint8)), ("m.npy", soft)):
         count, said = read(tmp_path, name, values)
         assert count == (values >= values.max() / 2).sum() and "cut at" in said[0]
@@ -121,7 +123,12 @@ def test_the_image_with_the_lesion_drawn_on_it_is_refused(tmp_path, image, drawn
 
 def test_the_image_itself_is_refused(tmp_path, image):
     bright = np.where(LESION, 255, image).astype(np.uint8)
-    for name, array in (("m.png", image), ("m.jpg", image), ("m.npy", image / 255), ("b.png", bright)):
+    for name, array in (
+        ("m.png", image),
+        ("m.jpg", image),
+        ("m.npy", image / 255),
+        ("b.png", bright),
+    ):
         with pytest.raises(Fault, match="MASK_VALUES"):
             read(tmp_path, name, array)
     levels = (image // 40 * 40).astype(np.uint8)  # few greys, as labels have
@@ -132,8 +139,12 @@ def test_the_image_itself_is_refused(tmp_path, image):
 
 def test_inverted_masks_are_refused_and_large_lesions_only_warned_about(tmp_path, image):
     white = coloured(np.full((96, 96), 255, np.uint8), (255, 0, 0), LESION)
-    for name, array in (("m.png", ~BYTE), ("m.jpg", ~BYTE), ("m.png", white),
-                        ("m.png", with_alpha(0, ~BYTE))):  # fmt: skip
+    for name, array in (
+        ("m.png", ~BYTE),
+        ("m.jpg", ~BYTE),
+        ("m.png", white),
+        ("m.png", with_alpha(0, ~BYTE)),
+    ):
         with pytest.raises(Fault, match="MASK_INVERTED"):
             read(tmp_path, name, array)
     large = disc(40, 48, 48)

@@ -58,7 +58,9 @@ def oblique() -> np.ndarray:
     return affine
 
 
-ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product([1, -1], repeat=3)))
+ORIENTATIONS = list(
+    itertools.product(itertools.permutations(range(3)), itertools.product([1, -1], repeat=3))
+)
 
 
 @pytest.mark.parametrize("axes, signs", ORIENTATIONS)
@@ -79,8 +81,22 @@ def test_all_48_orientations_read_alike_and_go_back_bit_for_bit(tmp_path, data, 
     back = nib.load(io.write_volume(scan.voxels[0], scan, tmp_path, "back", dtype=np.float32))
     original = nib.load(path)
     np.testing.assert_array_equal(np.asarray(back.dataobj), np.asarray(original.dataobj))
-    for key in ("dim", "pixdim", "sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "quatern_c",
-                "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "xyzt_units"):  # fmt: skip
+    for key in (
+        "dim",
+        "pixdim",
+        "sform_code",
+        "qform_code",
+        "srow_x",
+        "srow_y",
+        "srow_z",
+        "quatern_b",
+        "quatern_c",
+        "quatern_d",
+        "qoffset_x",
+        "qoffset_y",
+        "qoffset_z",
+        "xyzt_units",
+    ):
         assert back.header[key].tobytes() == original.header[key].tobytes(), key
 
 
@@ -101,9 +117,14 @@ def test_every_voxel_keeps_its_place_in_the_patient(tmp_path, data, plane):
 
 def test_an_axial_plane_shows_anterior_on_top_and_the_patients_right_on_the_left(tmp_path):
     data = np.zeros((20, 20, 20), np.float32)
-    data[19, 10, 10], data[10, 19, 10], data[10, 10, 19] = 1, 2, 3  # far right, anterior, superior in RAS+
+    # Far right, anterior, superior in RAS+.
+    data[19, 10, 10], data[10, 19, 10], data[10, 10, 19] = (1, 2, 3)
     scan = io.read(save(tmp_path / "x.nii", data, np.eye(4)))
-    assert [tuple(np.argwhere(scan.voxels[0] == k)[0]) for k in (1, 2, 3)] == [(10, 9, 0), (10, 0, 9), (19, 9, 9)]
+    assert [tuple(np.argwhere(scan.voxels[0] == k)[0]) for k in (1, 2, 3)] == [
+        (10, 9, 0),
+        (10, 0, 9),
+        (19, 9, 9),
+    ]
 
 
 def test_two_dimensional_files_and_trailing_axes_keep_their_shape(tmp_path, data):
@@ -126,7 +147,9 @@ def test_big_endian_nifti2_and_pairs_are_read(tmp_path, data):
     for name in ("pair.hdr", "two.nii", "big.nii"):
         scan = io.read(tmp_path / name)
         np.testing.assert_array_equal(scan.voxels[0], data.transpose(2, 1, 0)[:, ::-1, ::-1])
-        back = nib.load(io.write_volume(scan.voxels, scan, tmp_path / "out", "back", dtype=np.float32))
+        back = nib.load(
+            io.write_volume(scan.voxels, scan, tmp_path / "out", "back", dtype=np.float32)
+        )
         np.testing.assert_array_equal(np.asarray(back.dataobj), data)
 
 
@@ -135,14 +158,20 @@ def test_masks_are_written_as_bytes_and_integers_are_rounded(tmp_path, data):
     mask = nib.load(io.write_volume(scan.voxels[0] > 100, scan, tmp_path, "mask", dtype=np.uint8))
     assert mask.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asarray(mask.dataobj), data > 100)
-    whole = nib.load(io.write_volume(scan.voxels[0] * 1000, scan, tmp_path, "whole", dtype=np.int16))
-    np.testing.assert_array_equal(np.asarray(whole.dataobj), np.clip(np.rint(data * 1000), -32768, 32767))
+    whole = nib.load(
+        io.write_volume(scan.voxels[0] * 1000, scan, tmp_path, "whole", dtype=np.int16)
+    )
+    np.testing.assert_array_equal(
+        np.asarray(whole.dataobj), np.clip(np.rint(data * 1000), -32768, 32767)
+    )
 
 
 def test_several_channels_become_a_fourth_axis(tmp_path, data):
     scan = io.read(save(tmp_path / "x.nii.gz", data))
     both = np.concatenate([scan.voxels, 2 * scan.voxels])
-    back = np.asarray(nib.load(io.write_volume(both, scan, tmp_path, "two", dtype=np.float32)).dataobj)
+    back = np.asarray(
+        nib.load(io.write_volume(both, scan, tmp_path, "two", dtype=np.float32)).dataobj
+    )
     np.testing.assert_array_equal(back, np.stack([data, 2 * data], -1))
 
 
@@ -186,7 +215,11 @@ def test_a_gzip_with_a_flipped_bit_or_without_its_end_is_truncated(tmp_path, dat
     [
         (b"", "EMPTY_FILE", "0 bytes"),
         (b"<!DOCTYPE html><title>404</title>" * 20, "NOT_NIFTI", "HTML"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "NOT_NIFTI", "git lfs pull"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "NOT_NIFTI",
+            "git lfs pull",
+        ),
         (b"\x93NUMPY" + b"x" * 1000, "NOT_NIFTI", "not a NIfTI"),
     ],
 )
@@ -199,13 +232,18 @@ def test_n3_n4_other_things_named_nii_gz(tmp_path, content, code, words):
 def test_n5_plain_nifti_named_gz_is_read_by_content(tmp_path, data):
     path = save(tmp_path / "x.nii", data).rename(tmp_path / "x.nii.gz")
     scan = io.read(path)
-    assert scan.voxels.sum() == pytest.approx(data.sum(), rel=1e-5) and any("SUFFIX" in w for w in scan.warnings)
+    assert scan.voxels.sum() == pytest.approx(data.sum(), rel=1e-5) and any(
+        "SUFFIX" in w for w in scan.warnings
+    )
 
 
 def test_n6_non_finite_voxels(tmp_path, data):
     data[0, 0, :3] = np.nan, np.inf, -np.inf
     scan = io.read(save(tmp_path / "x.nii", data))
-    assert np.isfinite(scan.voxels).all() and "NONFINITE n=3: replaced by the lowest finite value" in scan.warnings
+    assert (
+        np.isfinite(scan.voxels).all()
+        and "NONFINITE n=3: replaced by the lowest finite value" in scan.warnings
+    )
     data[:3] = np.nan
     assert fault(save(tmp_path / "y.nii", data)).code == "NONFINITE"
 
@@ -234,8 +272,12 @@ def test_n12_voxel_size_zero(tmp_path, data, value):
 
 
 def test_n13_affine_not_finite_or_flat(tmp_path, data):
-    assert fault(save(tmp_path / "x.nii", data, edit=put(280, "f", float("nan")))).code == "BAD_AFFINE"
-    assert fault(save(tmp_path / "x.nii", data, edit=put(280, "4f", 0, 0, 0, 0))).code == "BAD_AFFINE"
+    assert (
+        fault(save(tmp_path / "x.nii", data, edit=put(280, "f", float("nan")))).code == "BAD_AFFINE"
+    )
+    assert (
+        fault(save(tmp_path / "x.nii", data, edit=put(280, "4f", 0, 0, 0, 0))).code == "BAD_AFFINE"
+    )
 
 
 def test_n14_forms_disagree_the_sform_wins_and_both_are_kept(tmp_path, data):
@@ -265,7 +307,9 @@ def test_n16_a_sheared_affine_is_kept(tmp_path, data):
     image.header.set_qform(np.eye(4), 0)
     nib.save(image, tmp_path / "x.nii")
     scan = io.read(tmp_path / "x.nii")
-    assert any("NOT_ORTHONORMAL" in w for w in scan.warnings) and scan.voxel_ml == pytest.approx(0.003)
+    assert any("NOT_ORTHONORMAL" in w for w in scan.warnings) and scan.voxel_ml == pytest.approx(
+        0.003
+    )
     back = nib.load(io.write_volume(scan.voxels, scan, tmp_path, "back", dtype=np.float32))
     np.testing.assert_array_equal(back.affine, nib.load(tmp_path / "x.nii").affine)
 
@@ -286,15 +330,22 @@ def test_n18_a_gzip_bomb_is_refused_before_inflating(tmp_path, data):
     raw = bytearray(gzip.decompress(save(tmp_path / "x.nii.gz", data).read_bytes())[:352])
     put(40, "8h", 3, 600, 600, 600, 1, 1, 1, 1)(raw)
     (tmp_path / "x.nii.gz").write_bytes(gzip.compress(raw) + bytes(1_000_000))
-    assert (fault(tmp_path / "x.nii.gz").code, fault(tmp_path / "x.nii.gz").exit) == ("TOO_LARGE", 7)
+    assert (fault(tmp_path / "x.nii.gz").code, fault(tmp_path / "x.nii.gz").exit) == (
+        "TOO_LARGE",
+        7,
+    )
 
 
-@pytest.mark.parametrize("dim", [(3, 0, 22, 24), (3, -5, 22, 24), (0, 20, 22, 24), (9, 20, 22, 24), (1, 20, 1, 1)])
+@pytest.mark.parametrize(
+    "dim", [(3, 0, 22, 24), (3, -5, 22, 24), (0, 20, 22, 24), (9, 20, 22, 24), (1, 20, 1, 1)]
+)
 def test_n19_bad_dimensions(tmp_path, data, dim):
     assert fault(save(tmp_path / "x.nii", data, edit=put(40, "4h", *dim))).code == "BAD_DIMS"
 
 
-@pytest.mark.parametrize("slope, inter, warned", [(0, 5, True), (float("nan"), 5, True), (0, 0, False)])
+@pytest.mark.parametrize(
+    "slope, inter, warned", [(0, 5, True), (float("nan"), 5, True), (0, 0, False)]
+)
 def test_n20_a_slope_that_is_none_means_unscaled(tmp_path, data, slope, inter, warned):
     scan = io.read(save(tmp_path / "x.nii", data, edit=put(112, "2f", slope, inter)))
     assert scan.voxels.mean() == pytest.approx(data.mean(), rel=1e-5)
@@ -313,11 +364,15 @@ def test_n23_masks_are_matched_by_world_position_whatever_their_axis_order(tmp_p
     image = nib.Nifti1Image((data > 120).astype(np.uint8), oblique())
     save(tmp_path / "x.nii", data, oblique())
     for codes in ("RAS", "PIR", "ILA"):
-        turn = nib.orientations.ornt_transform(nib.io_orientation(oblique()), nib.orientations.axcodes2ornt(codes))
+        turn = nib.orientations.ornt_transform(
+            nib.io_orientation(oblique()), nib.orientations.axcodes2ornt(codes)
+        )
         nib.save(image.as_reoriented(turn), tmp_path / "mask.nii.gz")
         for plane in ("axial", "sagittal", "native"):
             scan = io.read(tmp_path / "x.nii", plane=plane)
-            np.testing.assert_array_equal(io.read_mask("mask.nii.gz", tmp_path, scan), scan.voxels[0] > 120)
+            np.testing.assert_array_equal(
+                io.read_mask("mask.nii.gz", tmp_path, scan), scan.voxels[0] > 120
+            )
 
 
 def test_n23_masks_on_another_grid_are_refused_with_both_grids(tmp_path, data):
@@ -334,7 +389,9 @@ def test_n23_a_refused_mask_is_described_as_it_lies_beside_the_image(tmp_path):
     """Of a mask that lacks a slab, only the slab differs, whichever way image and mask are
     stored."""
     affine = np.diag([3.0, 2, 6, 1])
-    scan = io.read(save(tmp_path / "x.nii", np.random.default_rng(0).random(SHAPE).astype(np.float32), affine))
+    scan = io.read(
+        save(tmp_path / "x.nii", np.random.default_rng(0).random(SHAPE).astype(np.float32), affine)
+    )
     mask = np.zeros(SHAPE, np.uint8)
     mask[3:5, 4:7, 5:9] = 1
     lacking = affine.copy()
@@ -348,7 +405,10 @@ def test_n23_a_refused_mask_is_described_as_it_lies_beside_the_image(tmp_path):
         seen.append(caught.value.message)
     assert seen[0] == seen[1]
     image, beside = re.findall(r"(\d+) x (\d+) x (\d+) voxels of (\S+ x \S+ x \S+) mm", seen[0])
-    assert image[3] == beside[3] and sum(a != b for a, b in zip(image[:3], beside[:3], strict=True)) == 1
+    assert (
+        image[3] == beside[3]
+        and sum(a != b for a, b in zip(image[:3], beside[:3], strict=True)) == 1
+    )
     mask[0, 0, 0] = 1
     save(tmp_path / "mask.nii", np.pad(mask, 1), affine + np.outer([3, 2, 6, 0], [0, 0, 0, -1]))
     io.read_mask("mask.nii", tmp_path, scan, resample=True)
@@ -357,17 +417,22 @@ def test_n23_a_refused_mask_is_described_as_it_lies_beside_the_image(tmp_path):
 
 def test_n23_on_request_a_mask_of_another_grid_is_read_at_the_nearest_voxel(tmp_path, data):
     scan = io.read(save(tmp_path / "x.nii", data, oblique()))
-    coarse = oblique() @ np.diag([2, 2, 2, 1])  # its voxel (i, j, k) has its middle at (2i, 2j, 2k) of the scan
+    # Its voxel (i, j, k) has its middle at (2i, 2j, 2k) of the scan.
+    coarse = oblique() @ np.diag([2, 2, 2, 1])
     small = np.zeros(tuple(n // 2 for n in SHAPE), np.uint8)
     small[3:5, 4:7, 2] = 1
     save(tmp_path / "mask.nii", small, coarse)
     found = io.read_mask("mask.nii", tmp_path, scan, resample=True)
     voxels = np.argwhere(found)
-    places = np.round(np.linalg.solve(coarse, scan.affine @ np.c_[voxels, np.ones(len(voxels))].T)[:3].T, 3)
+    places = np.round(
+        np.linalg.solve(coarse, scan.affine @ np.c_[voxels, np.ones(len(voxels))].T)[:3].T, 3
+    )
     for place in np.argwhere(small):
         near = np.abs(places - place).max(axis=1)
         assert (near < 0.01).sum() == 1, "the middle of every marked voxel is marked"
-    assert np.abs(places[:, None] - np.argwhere(small)[None]).max(-1).min(1).max() <= 0.5, "and nothing farther away"
+    assert np.abs(places[:, None] - np.argwhere(small)[None]).max(-1).min(1).max() <= 0.5, (
+        "and nothing farther away"
+    )
     assert any("MASK_RESAMPLED" in w and "changed by" in w for w in scan.warnings)
     far = oblique()
     far[:3, 3] += 10_000
@@ -411,16 +476,24 @@ def test_channels_of_a_manifest_cell_are_stacked_and_must_share_a_grid(tmp_path,
         io.read_image("a.nii|c.nii", tmp_path)
 
 
-def test_writing_where_nothing_can_be_written_is_exit_6_and_leaves_no_temporary_file(tmp_path, data):
+def test_writing_where_nothing_can_be_written_is_exit_6_and_leaves_no_temporary_file(
+    tmp_path, data
+):
     scan = io.read(save(tmp_path / "x.nii", data))
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(Fault) as caught:
         io.write_volume(scan.voxels, scan, tmp_path / "taken", "out", dtype=np.float32)
-    assert caught.value.exit == 6 and sorted(p.name for p in tmp_path.iterdir()) == ["taken", "x.nii"]
+    assert caught.value.exit == 6 and sorted(p.name for p in tmp_path.iterdir()) == [
+        "taken",
+        "x.nii",
+    ]
 
 
 def test_real_volumes_come_back_bit_for_bit(tmp_path, shared):
-    for name in ("brainix/FLAIR.nii.gz", "brats2015/brats_2013_pat0001_1/Flair_subtrMeanDivStd.nii.gz"):
+    for name in (
+        "brainix/FLAIR.nii.gz",
+        "brats2015/brats_2013_pat0001_1/Flair_subtrMeanDivStd.nii.gz",
+    ):
         original = nib.load(shared / "data" / name)
         scan = io.read(shared / "data" / name)
         back = nib.load(io.write_volume(scan.voxels, scan, tmp_path, "back", dtype=np.float32))
@@ -429,7 +502,9 @@ def test_real_volumes_come_back_bit_for_bit(tmp_path, shared):
 
 
 @pytest.mark.parametrize("unit, factor", [("meter", 0.001), ("micron", 1000.0)])
-def test_units_that_make_a_patient_are_converted_and_others_are_taken_as_mm_and_said(tmp_path, data, unit, factor):
+def test_units_that_make_a_patient_are_converted_and_others_are_taken_as_mm_and_said(
+    tmp_path, data, unit, factor
+):
     for scale, said in ((factor, []), (1.0, ["UNITS"])):
         image = nib.Nifti1Image(data, np.diag([2 * scale, 2 * scale, 3 * scale, 1]))
         image.header.set_xyzt_units(unit)
@@ -461,15 +536,19 @@ def with_quaternion(path, data, b: float, c: float, d: float) -> None:
 
 
 def test_quaternions_are_rounded_as_the_reference_code_rounds_them(tmp_path, data):
-    with_quaternion(tmp_path / "x.nii", data, 0, 0, 1.00001)  # half a turn about z, a little too long
+    # Half a turn about z, a little too long.
+    with_quaternion(tmp_path / "x.nii", data, 0, 0, 1.00001)
     scan = io.read(tmp_path / "x.nii")
     assert scan.warnings == []
     with_quaternion(tmp_path / "y.nii", data, 0, 0, 1)
     exact = io.read(tmp_path / "y.nii")
     np.testing.assert_allclose(scan.affine, exact.affine, atol=1e-6)
     np.testing.assert_array_equal(scan.voxels, exact.voxels)
-    np.testing.assert_allclose(exact.affine, io.read(nib.load(tmp_path / "y.nii")).affine, atol=1e-6)
-    back = nib.load(io.write_volume(scan.voxels[0], scan, tmp_path, "back"))  # nibabel reads what is written
+    np.testing.assert_allclose(
+        exact.affine, io.read(nib.load(tmp_path / "y.nii")).affine, atol=1e-6
+    )
+    # Nibabel reads what is written.
+    back = nib.load(io.write_volume(scan.voxels[0], scan, tmp_path, "back"))
     np.testing.assert_allclose(back.affine, nib.load(tmp_path / "y.nii").affine, atol=1e-6)
     with_quaternion(tmp_path / "x.nii", data, 0.9, 0.9, 0.9)
     assert "QUATERNION: of length 1.56" in io.read(tmp_path / "x.nii").warnings[0]

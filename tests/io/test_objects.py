@@ -60,7 +60,9 @@ def test_scaled_values_changed_affines_and_missing_ones(tmp_path, stored):
     image = nib.Nifti1Image((stored * 100).astype(np.int16), AFFINE)
     image.header.set_slope_inter(2, -7)
     nib.save(image, tmp_path / "x.nii")
-    np.testing.assert_array_equal(io.read(nib.load(tmp_path / "x.nii")).voxels, io.read(tmp_path / "x.nii").voxels)
+    np.testing.assert_array_equal(
+        io.read(nib.load(tmp_path / "x.nii")).voxels, io.read(tmp_path / "x.nii").voxels
+    )
     moved = nib.Nifti1Image(stored, AFFINE)
     moved = moved.__class__(stored, AFFINE @ np.diag([2, 2, 2, 1.0]), moved.header)
     assert sorted(io.read(moved).spacing) == [3, 4, 6]
@@ -82,8 +84,13 @@ def test_images_of_itk_are_turned_from_lps(tmp_path, stored, monkeypatch):
     lps = np.diag([-1.0, -1, 1, 1]) @ AFFINE
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image = type("Image", (), {"__module__": "SimpleITK.SimpleITK"})()
-    for name, value in {"GetDimension": 3, "GetNumberOfComponentsPerPixel": 1, "GetSpacing": spacing,
-                        "GetOrigin": lps[:3, 3], "GetDirection": (lps[:3, :3] / spacing).ravel()}.items():  # fmt: skip
+    for name, value in {
+        "GetDimension": 3,
+        "GetNumberOfComponentsPerPixel": 1,
+        "GetSpacing": spacing,
+        "GetOrigin": lps[:3, 3],
+        "GetDirection": (lps[:3, :3] / spacing).ravel(),
+    }.items():
         setattr(image, name, lambda value=value: value)
     library = SimpleNamespace(GetArrayFromImage=lambda _: stored.transpose(2, 1, 0))
     monkeypatch.setitem(sys.modules, "SimpleITK", library)
@@ -95,26 +102,43 @@ def test_images_of_itk_are_turned_from_lps(tmp_path, stored, monkeypatch):
 def tensors() -> dict[str, torch.Tensor]:
     whole = torch.arange(12 * 20 * 24).reshape(12, 20, 24) % 128
     return {
-        "bfloat16": whole.bfloat16(), "float16": whole.half(), "int64": whole, "bool": whole > 64,
-        "gradient": whole.float().requires_grad_(), "sparse": whole.float().to_sparse(),
-        "turned": whole.float().permute(2, 1, 0).permute(2, 1, 0), "float8": (whole % 8).to(torch.float8_e4m3fn),
-    }  # fmt: skip
+        "bfloat16": whole.bfloat16(),
+        "float16": whole.half(),
+        "int64": whole,
+        "bool": whole > 64,
+        "gradient": whole.float().requires_grad_(),
+        "sparse": whole.float().to_sparse(),
+        "turned": whole.float().permute(2, 1, 0).permute(2, 1, 0),
+        "float8": (whole % 8).to(torch.float8_e4m3fn),
+    }
 
 
 @pytest.mark.parametrize("kind", tensors())
 def test_tensors_of_any_real_type(kind):
     tensor = tensors()[kind]
-    expected = tensor.detach().to_dense().float().numpy() if kind == "sparse" else tensor.detach().float().numpy()
+    expected = (
+        tensor.detach().to_dense().float().numpy()
+        if kind == "sparse"
+        else tensor.detach().float().numpy()
+    )
     np.testing.assert_array_equal(io.read(tensor).voxels[0], expected)
 
 
 def test_arrays_however_they_lie_in_memory(stored):
     volume = stored.transpose(2, 0, 1)
     frozen = np.frombuffer(volume.tobytes(), np.float32).reshape(volume.shape)
-    for array in (volume, frozen, volume.astype(">f4"), volume.astype(np.longdouble), volume.tolist()):
+    for array in (
+        volume,
+        frozen,
+        volume.astype(">f4"),
+        volume.astype(np.longdouble),
+        volume.tolist(),
+    ):
         np.testing.assert_array_equal(io.read(array).voxels[0], volume)
     hidden = io.read(np.ma.masked_less(volume, 0.1))
-    assert hidden.voxels.min() == volume[volume >= 0.1].min() and hidden.warnings[0].startswith("MASKED n=")
+    assert hidden.voxels.min() == volume[volume >= 0.1].min() and hidden.warnings[0].startswith(
+        "MASKED n="
+    )
 
 
 def test_pictures_of_pillow_are_as_their_file(tmp_path):
@@ -130,15 +154,28 @@ def test_pictures_of_pillow_are_as_their_file(tmp_path):
         assert scan.warnings == expected.warnings
 
 
-@pytest.mark.parametrize("value, code, word", [
-    (np.float32(3), "SHAPE", "shape ()"), (torch.zeros(5), "SHAPE", "shape (5,)"), (7, "SHAPE", "shape ()"),
-    (np.zeros((1, 1, 4, 20, 20)), "SHAPE", "take one case of a batch"), (np.zeros((0, 5)), "SHAPE", "(0, 5)"),
-    (np.random.default_rng(0).random((20, 20, 3)), "SHAPE", "(20, 20, 3)"), ([[1, 2], [3]], "SHAPE", "list"),
-    (torch.ones(20, 20, dtype=torch.complex64), "DTYPE", "complex64"), (np.full((4, 4), "x"), "DTYPE", "<U1"),
-    (torch.zeros(20, 20, device="meta"), "INPUT", "Tensor"), (None, "INPUT", "NoneType"), (b"abc", "INPUT", "bytes"),
-    ({"image": 1}, "INPUT", "dict"), (["a.nii", "b.nii"], "INPUT", "list"), (np.zeros((20, 20)), "CONSTANT_IMAGE", ""),
-    (np.random.default_rng(0).random((4, 4)), "TOO_SMALL", "4 x 4"), (np.ma.masked_all((20, 20)), "NONFINITE", "masked"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, code, word",
+    [
+        (np.float32(3), "SHAPE", "shape ()"),
+        (torch.zeros(5), "SHAPE", "shape (5,)"),
+        (7, "SHAPE", "shape ()"),
+        (np.zeros((1, 1, 4, 20, 20)), "SHAPE", "take one case of a batch"),
+        (np.zeros((0, 5)), "SHAPE", "(0, 5)"),
+        (np.random.default_rng(0).random((20, 20, 3)), "SHAPE", "(20, 20, 3)"),
+        ([[1, 2], [3]], "SHAPE", "list"),
+        (torch.ones(20, 20, dtype=torch.complex64), "DTYPE", "complex64"),
+        (np.full((4, 4), "x"), "DTYPE", "<U1"),
+        (torch.zeros(20, 20, device="meta"), "INPUT", "Tensor"),
+        (None, "INPUT", "NoneType"),
+        (b"abc", "INPUT", "bytes"),
+        ({"image": 1}, "INPUT", "dict"),
+        (["a.nii", "b.nii"], "INPUT", "list"),
+        (np.zeros((20, 20)), "CONSTANT_IMAGE", ""),
+        (np.random.default_rng(0).random((4, 4)), "TOO_SMALL", "4 x 4"),
+        (np.ma.masked_all((20, 20)), "NONFINITE", "masked"),
+    ],
+)
 def test_what_is_no_image_is_one_line_that_names_it(value, code, word):
     with pytest.raises(Fault) as caught:
         io.read(value)

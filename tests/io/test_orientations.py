@@ -12,7 +12,11 @@ import pytest
 from pseudohealthy import io
 from pseudohealthy.detection.finding import Finding
 
-WAYS = [(order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
+WAYS = [
+    (order, signs)
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
 
 
 @pytest.mark.parametrize("order, signs", WAYS)
@@ -30,7 +34,14 @@ def test_a_lesion_is_where_it_was_in_all_48_orientations(tmp_path, order, signs)
     nib.save(nib.Nifti1Image(stored, affine), tmp_path / "in.nii.gz")
     scan = io.read(tmp_path / "in.nii.gz")
     found = Finding(
-        scan, scan.voxels, scan.voxels[0], np.ones(scan.shape[1:], bool), 1.0, np.ones(scan.shape[1]), 2.0, "given"
+        scan,
+        scan.voxels,
+        scan.voxels[0],
+        np.ones(scan.shape[1:], bool),
+        1.0,
+        np.ones(scan.shape[1]),
+        2.0,
+        "given",
     )
     paths = found.save(tmp_path / "out", ["nifti"])
     image = nib.load(paths["anomaly_mask"])

@@ -33,14 +33,22 @@ def test_wrapped_air_is_air_again_with_a_warning(tmp_path, hu):
 
 def test_slices_of_both_kinds_make_one_series_in_hu(tmp_path, hu):
     for number in range(4):
-        rsna_slice(tmp_path / "head", hu, f"ID_00000000{number}", z=5.0 * number, wrapped=number % 2 == 1)
+        rsna_slice(
+            tmp_path / "head", hu, f"ID_00000000{number}", z=5.0 * number, wrapped=number % 2 == 1
+        )
     scan = io.read(tmp_path / "head")
     np.testing.assert_array_equal(scan.voxels[0], np.broadcast_to(hu, (4, 32, 32)))
 
 
 @pytest.mark.parametrize(
-    "values", [{"RescaleIntercept": -1024}, {"RescaleIntercept": -100}, {"BitsStored": 16, "HighBit": 15}, {"Modality": "MR"}]
-)  # fmt: skip
+    "values",
+    [
+        {"RescaleIntercept": -1024},
+        {"RescaleIntercept": -100},
+        {"BitsStored": 16, "HighBit": 15},
+        {"Modality": "MR"},
+    ],
+)
 def test_other_headers_are_believed(tmp_path, hu, values):
     path = change(rsna_slice(tmp_path, hu, "ID_00000000a", wrapped=True), **values)
     scan = io.read(path)

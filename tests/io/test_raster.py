@@ -30,7 +30,13 @@ def fault(path) -> Fault:
 def test_grey_levels_are_kept_and_written_back(tmp_path, grey, suffix):
     Image.fromarray(grey).save(tmp_path / f"x{suffix}")
     scan = io.read(tmp_path / f"x{suffix}")
-    assert (scan.kind, scan.name, scan.shape, scan.affine, scan.warnings) == ("raster", "x", (1, 1, 24, 30), None, [])
+    assert (scan.kind, scan.name, scan.shape, scan.affine, scan.warnings) == (
+        "raster",
+        "x",
+        (1, 1, 24, 30),
+        None,
+        [],
+    )
     np.testing.assert_array_equal(scan.voxels[0, 0], grey)
     out = io.write_volume(scan.voxels[0], scan, tmp_path, "healthy")
     assert out.name == "healthy.png"
@@ -83,7 +89,9 @@ def test_p3_alpha_is_dropped_colour_becomes_luminance_grey_rgb_is_grey(tmp_path,
     Image.fromarray(np.stack([grey] * 4, -1), "CMYK").save(tmp_path / "x.tif")
     assert io.read(tmp_path / "x.tif").shape == (1, 1, 24, 30)
     Image.fromarray(grey > 99).save(tmp_path / "x.png")
-    np.testing.assert_array_equal(io.read(tmp_path / "x.png").voxels[0, 0], np.where(grey > 99, 255, 0))
+    np.testing.assert_array_equal(
+        io.read(tmp_path / "x.png").voxels[0, 0], np.where(grey > 99, 255, 0)
+    )
 
 
 def test_one_channel_of_a_colour_picture_can_be_named(tmp_path, grey):
@@ -115,7 +123,9 @@ def test_p5_truncated_pictures_fail(tmp_path, grey, suffix):
 
 def test_other_things_named_png(tmp_path):
     (tmp_path / "x.png").write_bytes(b"<html>404</html>")
-    assert fault(tmp_path / "x.png").code == "NOT_IMAGE" and "HTML" in str(fault(tmp_path / "x.png"))
+    assert fault(tmp_path / "x.png").code == "NOT_IMAGE" and "HTML" in str(
+        fault(tmp_path / "x.png")
+    )
     (tmp_path / "x.png").write_bytes(b"")
     assert fault(tmp_path / "x.png").code == "EMPTY_FILE"
 
@@ -123,7 +133,9 @@ def test_other_things_named_png(tmp_path):
 @pytest.mark.parametrize("side", [10_001, 20_000])
 def test_p6_picture_bombs_are_refused_without_decoding(tmp_path, side):
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
@@ -144,8 +156,11 @@ def test_a_glob_is_a_stack_in_natural_order(tmp_path, grey):
     (tmp_path / "p1").mkdir()
     for k in (1, 2, 10):
         Image.fromarray(grey // k).save(tmp_path / "p1" / f"s{k}.png")
-        Image.fromarray((grey > 20 * k).astype(np.uint8) * 255).save(tmp_path / "p1" / f"s{k}_mask.png")
-    Image.fromarray(0 * grey).save(tmp_path / "p1" / "s11.png")  # an empty plane is part of the volume
+        Image.fromarray((grey > 20 * k).astype(np.uint8) * 255).save(
+            tmp_path / "p1" / f"s{k}_mask.png"
+        )
+    # An empty plane is part of the volume.
+    Image.fromarray(0 * grey).save(tmp_path / "p1" / "s11.png")
     Image.fromarray(0 * grey).save(tmp_path / "p1" / "s11_mask.png")
     scan = io.read_image("p1/s?.png|p1/s?.png", tmp_path)
     assert scan.shape == (2, 2, 24, 30)
@@ -184,8 +199,10 @@ def test_paths_of_a_manifest_stay_below_their_folder(tmp_path, grey):
         io.read_image("nothing.png", tmp_path)
 
 
-@pytest.mark.parametrize("shape, expected", [((24, 30), (1, 1)), ((24, 30, 1), (1, 1)), ((5, 24, 30), (1, 5)),
-                                             ((2, 5, 24, 30), (2, 5))])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape, expected",
+    [((24, 30), (1, 1)), ((24, 30, 1), (1, 1)), ((5, 24, 30), (1, 5)), ((2, 5, 24, 30), (2, 5))],
+)
 def test_npy_arrays_come_and_go_in_their_own_shape(tmp_path, shape, expected):
     array = np.random.default_rng(0).integers(0, 200, shape).astype(np.uint8)
     np.save(tmp_path / "x.npy", array)
@@ -209,7 +226,11 @@ def test_p7_object_arrays_are_refused_without_unpickling(tmp_path):
 def test_p8_npy_headers_that_lie(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((24, 30)))
     raw = (tmp_path / "x.npy").read_bytes()
-    for shape, code in ((b"(2400, 30)", "TRUNCATED"), (b"(99999, 99999)", "TOO_LARGE"), (b"(24, 'a')", "NOT_NPY")):
+    for shape, code in (
+        (b"(2400, 30)", "TRUNCATED"),
+        (b"(99999, 99999)", "TOO_LARGE"),
+        (b"(24, 'a')", "NOT_NPY"),
+    ):
         changed = raw.replace(b"(24, 30), }" + b" " * (len(shape) - 8), shape + b", }")
         assert len(changed) == len(raw) and changed != raw
         (tmp_path / "y.npy").write_bytes(changed)
@@ -224,19 +245,27 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-images.idx3-ubyte", "train-images-idx3-ubyte.gz"])
+@pytest.mark.parametrize(
+    "name", ["train-images-idx3-ubyte", "t10k-images.idx3-ubyte", "train-images-idx3-ubyte.gz"]
+)
 def test_idx_items_are_cases(tmp_path, name):
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28)).astype(np.uint8)
     content = idx_bytes(images)
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(5, dtype=np.uint8)))
     sources, skipped = io.discover([tmp_path])
-    assert len(sources) == 5 and len({s.case_id for s in sources}) == 5 and "labels" in skipped[0].reason
+    assert (
+        len(sources) == 5
+        and len({s.case_id for s in sources}) == 5
+        and "labels" in skipped[0].reason
+    )
     for k, source in enumerate(sources):
         np.testing.assert_array_equal(io.read(source).voxels[0, 0], images[k])
     scan = io.read_image(f"{name}#3", tmp_path)
     np.testing.assert_array_equal(scan.voxels[0, 0], images[3])
-    np.testing.assert_array_equal(np.asarray(Image.open(io.write_volume(scan.voxels, scan, tmp_path, "o"))), images[3])
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.write_volume(scan.voxels, scan, tmp_path, "o"))), images[3]
+    )
     with pytest.raises(Fault, match=r"ITEM.*item 5 of 5"):
         io.read_image(f"{name}#5", tmp_path)
 
@@ -261,10 +290,20 @@ def deep_png(path, channels: np.ndarray, colour: int, *, interlaced: bool = Fals
     """A 16-bit PNG (H, W, channels) of a colour type that Pillow does not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     height, width, _ = channels.shape
-    adam7 = ((0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1))
+    adam7 = (
+        (0, 8, 0, 8),
+        (0, 8, 4, 8),
+        (4, 8, 0, 4),
+        (0, 4, 2, 4),
+        (2, 4, 0, 2),
+        (0, 2, 1, 2),
+        (1, 2, 0, 1),
+    )
     rows = b""
     for top, down, left, across in adam7 if interlaced else ((0, 1, 0, 1),):
         part = channels[top::down, left::across].astype(">u2")
@@ -287,22 +326,33 @@ def test_colour_and_alpha_of_16_bits_keep_their_depth(tmp_path, interlaced):
         (np.dstack([grey, alpha]), 4, grey[..., 0], ["ALPHA: transparency is dropped"]),
         (np.dstack([grey] * 3), 2, grey[..., 0], []),
         (colours, 2, luma, ["COLOUR: converted to luminance"]),
-        (np.dstack([colours, alpha]), 6, luma, ["ALPHA: transparency is dropped", "COLOUR: converted to luminance"]),
-    ):  # fmt: skip
+        (
+            np.dstack([colours, alpha]),
+            6,
+            luma,
+            ["ALPHA: transparency is dropped", "COLOUR: converted to luminance"],
+        ),
+    ):
         deep_png(path, stored, colour, interlaced=interlaced)
         scan = io.read(path)
-        np.testing.assert_allclose(scan.voxels[0, 0], expected, atol=0 if expected.dtype == np.uint16 else 1)
+        np.testing.assert_allclose(
+            scan.voxels[0, 0], expected, atol=0 if expected.dtype == np.uint16 else 1
+        )
         assert scan.warnings == said and scan.origin.dtype == np.uint16
     np.testing.assert_array_equal(io.read_image("x.png#1", tmp_path).voxels[0, 0], colours[..., 1])
 
 
 def test_bitmaps_of_every_depth_and_jpegs_of_inks(tmp_path, grey):
     Image.fromarray(grey > 99).save(tmp_path / "x.bmp")
-    np.testing.assert_array_equal(io.read(tmp_path / "x.bmp").voxels[0, 0], np.where(grey > 99, 255, 0))
+    np.testing.assert_array_equal(
+        io.read(tmp_path / "x.bmp").voxels[0, 0], np.where(grey > 99, 255, 0)
+    )
     Image.fromarray(np.dstack([grey] * 3 + [0 * grey + 255])).save(tmp_path / "x.bmp")
     np.testing.assert_array_equal(io.read(tmp_path / "x.bmp").voxels[0, 0], grey)
     smooth = np.linspace(20, 230, 30).astype(np.uint8)[None].repeat(24, 0)
-    Image.fromarray(np.dstack([255 - smooth] * 3 + [0 * smooth]), "CMYK").save(tmp_path / "x.jpg", quality=95)
+    Image.fromarray(np.dstack([255 - smooth] * 3 + [0 * smooth]), "CMYK").save(
+        tmp_path / "x.jpg", quality=95
+    )
     np.testing.assert_allclose(io.read(tmp_path / "x.jpg").voxels[0, 0], smooth, atol=6)
 
 
@@ -311,6 +361,10 @@ def test_colour_arrays_are_pictures_and_other_last_axes_of_three_are_asked_about
     for channels in (3, 4):
         np.save(tmp_path / "x.npy", colours[..., :channels])
         scan = io.read(tmp_path / "x.npy")
-        np.testing.assert_array_equal(scan.voxels[0, 0], np.asarray(Image.fromarray(colours[..., :3]).convert("L")))
+        np.testing.assert_array_equal(
+            scan.voxels[0, 0], np.asarray(Image.fromarray(colours[..., :3]).convert("L"))
+        )
     np.save(tmp_path / "x.npy", colours[..., :3] / 255)
-    assert fault(tmp_path / "x.npy").code == "SHAPE" and "(24, 30, 3)" in str(fault(tmp_path / "x.npy"))
+    assert fault(tmp_path / "x.npy").code == "SHAPE" and "(24, 30, 3)" in str(
+        fault(tmp_path / "x.npy")
+    )

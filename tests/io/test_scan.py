@@ -21,7 +21,9 @@ def test_without_geometry_there_is_no_spacing():
     assert scan.spacing is None and scan.voxel_ml is None and scan.shape == (1, 1, 4, 5)
 
 
-@pytest.mark.parametrize("shape, expected", [((4, 5), (1, 1, 4, 5)), ((3, 4, 5), (1, 3, 4, 5)), ((2, 3, 4, 5),) * 2])
+@pytest.mark.parametrize(
+    "shape, expected", [((4, 5), (1, 1, 4, 5)), ((3, 4, 5), (1, 3, 4, 5)), ((2, 3, 4, 5),) * 2]
+)
 def test_arrays_and_tensors_become_four_axes(shape, expected):
     import torch
 

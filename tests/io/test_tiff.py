@@ -37,8 +37,16 @@ def test_stored_values_are_read_in_every_layout(tmp_path, kind):
     for compression, tile, order, big in itertools.product(
         (None, "zlib", "lzma"), (None, (16, 32)), "<>", (False, True)
     ):
-        tifffile.imwrite(path, stack, photometric="minisblack", compression=compression, tile=tile,
-                         byteorder=order, bigtiff=big, rowsperstrip=None if tile else 7)  # fmt: skip
+        tifffile.imwrite(
+            path,
+            stack,
+            photometric="minisblack",
+            compression=compression,
+            tile=tile,
+            byteorder=order,
+            bigtiff=big,
+            rowsperstrip=None if tile else 7,
+        )
         np.testing.assert_array_equal(layer(path), stack.astype(np.float32))
         assert raster.read_picture(path).origin.dtype == np.dtype(kind)
 
@@ -98,22 +106,35 @@ def test_colours_keep_their_depth(tmp_path, kind, planar):
     colours = np.abs(values(kind, (20, 37, 3)))
     stored = colours if planar == "contig" else np.moveaxis(colours, -1, 0)
     for tile in (None, (16, 16)):
-        tifffile.imwrite(tmp_path / "x.tif", stored, photometric="rgb", planarconfig=planar, tile=tile)
+        tifffile.imwrite(
+            tmp_path / "x.tif", stored, photometric="rgb", planarconfig=planar, tile=tile
+        )
         for channel in range(3):
-            np.testing.assert_array_equal(layer(tmp_path / "x.tif", channel=channel)[0], colours[..., channel])
+            np.testing.assert_array_equal(
+                layer(tmp_path / "x.tif", channel=channel)[0], colours[..., channel]
+            )
         expected = colours @ np.array([0.299, 0.587, 0.114])
         np.testing.assert_allclose(layer(tmp_path / "x.tif")[0], expected, atol=1, rtol=1e-5)
 
 
 def test_alpha_is_dropped_and_said_extra_channels_are_not_guessed(tmp_path):
     stored = values("u2", (20, 37, 2))
-    tifffile.imwrite(tmp_path / "x.tif", stored, photometric="minisblack", planarconfig="contig",
-                     extrasamples=["unassalpha"])  # fmt: skip
+    tifffile.imwrite(
+        tmp_path / "x.tif",
+        stored,
+        photometric="minisblack",
+        planarconfig="contig",
+        extrasamples=["unassalpha"],
+    )
     scan = raster.read_picture(tmp_path / "x.tif")
     np.testing.assert_array_equal(scan.voxels[0, 0], stored[..., 0])
     assert scan.warnings == ["ALPHA: transparency is dropped"]
-    tifffile.imwrite(tmp_path / "x.tif", values("u1", (20, 37, 5)), photometric="minisblack",
-                     planarconfig="contig")  # fmt: skip
+    tifffile.imwrite(
+        tmp_path / "x.tif",
+        values("u1", (20, 37, 5)),
+        photometric="minisblack",
+        planarconfig="contig",
+    )
     with pytest.raises(Fault, match=r"CHANNELS.*5 channels; name one as FILE#0"):
         raster.read_picture(tmp_path / "x.tif")
     assert layer(tmp_path / "x.tif", channel=4).shape == (1, 20, 37)
@@ -144,7 +165,9 @@ def test_inks_palettes_thumbnails_and_turns(tmp_path):
 def test_float_differences(tmp_path):
     """Predictor 3, which tifffile writes only with a codec that is not among the dependencies."""
     stored = values("f4", (16, 20))
-    planes = stored.astype(">f4").view(np.uint8).reshape(16, 20, 4).transpose(0, 2, 1).reshape(16, -1)
+    planes = (
+        stored.astype(">f4").view(np.uint8).reshape(16, 20, 4).transpose(0, 2, 1).reshape(16, -1)
+    )
     packed = np.diff(planes, axis=1, prepend=np.zeros((16, 1), np.uint8)).astype(np.uint8)
     Image.fromarray(packed.view("<f4")).save(tmp_path / "x.tif", tiffinfo={317: 3})
     np.testing.assert_array_equal(layer(tmp_path / "x.tif")[0], stored)
@@ -163,7 +186,9 @@ def test_what_is_not_read_is_named(tmp_path):
 
 
 def test_huge_whole_numbers_are_said_to_be_rounded(tmp_path):
-    tifffile.imwrite(tmp_path / "x.tif", np.arange(740, dtype=np.uint32).reshape(20, 37) * 5_000_000)
+    tifffile.imwrite(
+        tmp_path / "x.tif", np.arange(740, dtype=np.uint32).reshape(20, 37) * 5_000_000
+    )
     scan = raster.read_picture(tmp_path / "x.tif")
     assert scan.voxels.max() == np.float32(739 * 5_000_000) and "PRECISION" in scan.warnings[0]
 

@@ -8,7 +8,9 @@ import pytest
 from pseudohealthy.io.tiles import tiled
 
 
-@pytest.mark.parametrize("count, shape", [(1, (1, 1)), (2, (1, 2)), (3, (2, 2)), (4, (2, 2)), (5, (2, 3))])
+@pytest.mark.parametrize(
+    "count, shape", [(1, (1, 1)), (2, (1, 2)), (3, (2, 2)), (4, (2, 2)), (5, (2, 3))]
+)
 def test_every_channel_has_its_place(count, shape):
     plane = np.random.default_rng(0).random((count, 4, 6))
     picture = tiled(plane)

@@ -56,7 +56,9 @@ def pair(request, tmp_path, write_series, volume):
     """(folder of a series, NIfTI file of the same values, stored values, affine) of one way of
     acquiring."""
     row, column, step = WAYS[request.param]
-    write_series(tmp_path / "series", volume, orientation=(*row, *column), step=np.multiply(step, 2.0))
+    write_series(
+        tmp_path / "series", volume, orientation=(*row, *column), step=np.multiply(step, 2.0)
+    )
     affine = axes_of(row, column, step)
     nib.save(nib.Nifti1Image((volume - 1024).astype(np.float32), affine), tmp_path / "a.nii.gz")
     return tmp_path / "series", tmp_path / "a.nii.gz", volume - 1024, affine
@@ -83,19 +85,24 @@ def test_results_come_back_in_the_slices_that_were_acquired(pair, tmp_path):
         (dicom_write.write_map, scan.voxels[0]),
     ):
         made = pydicom.dcmread(write(shown, scan, tmp_path / f"{write.__name__}.dcm"))
-        frames = made.pixel_array if "PixelData" in made else np.frombuffer(made.FloatPixelData, "<f4")
+        frames = (
+            made.pixel_array if "PixelData" in made else np.frombuffer(made.FloatPixelData, "<f4")
+        )
         frames = frames.reshape(stored.shape)
         wanted = stored > 500 if "PixelData" in made else stored
         for frame, groups in zip(frames, made.PerFrameFunctionalGroupsSequence, strict=True):
             at = [float(v) for v in groups.PlanePositionSequence[0].ImagePositionPatient]
-            index = np.linalg.solve(affine, LPS @ [*at, 1])  # slice, row and column of the frame's first pixel
+            # slice, row and column of the frame's first pixel.
+            index = np.linalg.solve(affine, LPS @ [*at, 1])
             np.testing.assert_allclose(index[1:3], 0, atol=1e-4)
             np.testing.assert_array_equal(frame, wanted[round(index[0])])
 
 
 def test_a_turn_and_its_way_back_are_inverse():
     array = np.random.default_rng(0).random((2, 3, 4, 5))
-    for order, signs in itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)):
+    for order, signs in itertools.product(
+        itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)
+    ):
         affine = np.eye(4)
         affine[:3, :3] = np.eye(3)[list(order)] * signs
         turn = turn_to("axial", affine, array.shape[1:])
@@ -121,20 +128,31 @@ def test_native_is_as_acquired(pair):
 def test_a_model_says_the_same_of_a_sagittal_series_and_its_nifti(tmp_path, write_series):
     """Twin, map and score, on grids of their own; and few slices are too small for both."""
     axial, _, _ = head(np.random.default_rng(4), shape=(24, 28, 26))
-    sagittal = np.round(axial[::-1].transpose(2, 0, 1)[::-1]).astype(np.int16)  # slices to the right, rows down
+    # Slices to the right, rows down.
+    sagittal = np.round(axial[::-1].transpose(2, 0, 1)[::-1]).astype(np.int16)
     row, column, step = SAGITTAL
     found = {}
     for name, count in (("whole", len(sagittal)), ("thin", 4)):
-        write_series(tmp_path / name, sagittal[:count] + 1024, orientation=(*row, *column), step=np.multiply(step, 2.0))
+        write_series(
+            tmp_path / name,
+            sagittal[:count] + 1024,
+            orientation=(*row, *column),
+            step=np.multiply(step, 2.0),
+        )
         path = tmp_path / f"{name}.nii.gz"
-        nib.save(nib.Nifti1Image(sagittal[:count].astype(np.float32), axes_of(row, column, step)), path)
+        nib.save(
+            nib.Nifti1Image(sagittal[:count].astype(np.float32), axes_of(row, column, step)), path
+        )
         found[name] = [tmp_path / name, path]
     canvas = Canvas(size=24, normalise="window", windows=("brain",), foreground="head-ct")
     twins = [Twin(size=24, channels=1)] * 2
     how = How(seed=0, device=torch.device("cpu"))
     scans = [io.read(place) for place in found["whole"]]
     fitted = [canvas.fit(scan) for scan in scans]
-    said = [apply(twin, AnomalyMap(), [Stack.of(canvas, one)], how)[0] for twin, one in zip(twins, fitted, strict=True)]
+    said = [
+        apply(twin, AnomalyMap(), [Stack.of(canvas, one)], how)[0]
+        for twin, one in zip(twins, fitted, strict=True)
+    ]
     assert said[0].score == pytest.approx(said[1].score, abs=1e-3) and said[0].score > 0
     maps = []
     for scan, one, found_here in zip(scans, fitted, said, strict=True):

@@ -42,18 +42,26 @@ def fault(path: Path, content: bytes) -> Fault:
     return caught.value
 
 
-@pytest.mark.parametrize("method, name", [(9, "Deflate64"), (98, "PPMd"), (6, "Implode"), (77, "number 77")])
+@pytest.mark.parametrize(
+    "method, name", [(9, "Deflate64"), (98, "PPMd"), (6, "Implode"), (77, "number 77")]
+)
 def test_a_compression_that_is_not_unpacked_is_named(tmp_path, packed, method, name):
     refused = fault(tmp_path / "a.zip", changed(packed, method))
-    assert refused.code == "METHOD" and f"method {name}" in str(refused) and "Deflate" in refused.cure
+    assert (
+        refused.code == "METHOD" and f"method {name}" in str(refused) and "Deflate" in refused.cure
+    )
 
 
 def test_encrypted_other_and_damaged_archives_are_told_apart(tmp_path, packed):
     path = tmp_path / "a.zip"
     for content in (changed(packed, 8, 1), changed(packed, 99, 1)):
         assert fault(path, content).code == "ARCHIVE" and "encrypted" in str(fault(path, content))
-    for content, word in ((b"Rar!\x1a\x07\x00" + bytes(99), "RAR"), (gzip.compress(packed), "gzip"),
-                          (b"<!DOCTYPE html><html>404</html>", "HTML"), (b"7z\xbc\xaf\x27\x1c", "7-Zip")):  # fmt: skip
+    for content, word in (
+        (b"Rar!\x1a\x07\x00" + bytes(99), "RAR"),
+        (gzip.compress(packed), "gzip"),
+        (b"<!DOCTYPE html><html>404</html>", "HTML"),
+        (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+    ):
         assert fault(path, content).code == "NOT_ZIP" and word in str(fault(path, content))
     assert fault(path, b"").code == "EMPTY_FILE"
     assert fault(path, packed[: len(packed) // 2]).code == "TRUNCATED"

@@ -39,7 +39,11 @@ def run(heads, tmp_path_factory) -> Run:
     """The residual to the mean head, smoothed along the planes."""
     canvas = {"size": 32, "normalise": "window", "windows": ["brain"], "foreground": "head-ct"}
     recipe = Recipe(
-        "heads", canvas=canvas, restorer={"name": "healthy-mean"}, training={"batch": 2}, map={"across": 0.8}
+        "heads",
+        canvas=canvas,
+        restorer={"name": "healthy-mean"},
+        training={"batch": 2},
+        map={"across": 0.8},
     )
     return train(recipe, heads, tmp_path_factory.mktemp("runs") / "across", device="cpu")
 
@@ -111,7 +115,8 @@ def test_threshold_and_scores_are_of_maps_smoothed_alike(run, heads):
     stored = run.read_json("threshold.json")
     plain = Detector(run, device="cpu", settings=["map.across=0"])(heads / "val/good/b.nii.gz")
     assert abs(plain.score - finding.score) > 0.02 * finding.score
-    assert stored["case_scores"] == pytest.approx([finding.score], rel=2e-3)  # the cache holds planes in half precision
+    # The cache holds planes in half precision.
+    assert stored["case_scores"] == pytest.approx([finding.score], rel=2e-3)
     values = finding.map[finding.foreground]
     assert np.mean(values > stored["value"]) == pytest.approx(0.01, abs=0.002)
 

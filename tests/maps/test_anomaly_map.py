@@ -30,7 +30,12 @@ def pair() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "kind, bright, dark",
-    [("absolute", 0.5, 0.25), ("squared", 0.25, 0.0625), ("positive", 0.5, 0), ("negative", 0, 0.25)],
+    [
+        ("absolute", 0.5, 0.25),
+        ("squared", 0.25, 0.0625),
+        ("positive", 0.5, 0),
+        ("negative", 0, 0.25),
+    ],
 )
 def test_the_kinds_of_residual(pair, kind, bright, dark):
     maps = AnomalyMap(kind=kind).residual_map(*pair)
@@ -42,7 +47,9 @@ def test_the_kinds_of_residual(pair, kind, bright, dark):
 def test_channels_are_summed_not_averaged():
     image = torch.zeros(1, 3, 12, 12)
     image[:, :, 5, 5] = torch.tensor([0.1, -0.2, 0.4])
-    maps = AnomalyMap().residual_map(image, torch.zeros_like(image), torch.ones(1, 12, 12, dtype=torch.bool))
+    maps = AnomalyMap().residual_map(
+        image, torch.zeros_like(image), torch.ones(1, 12, 12, dtype=torch.bool)
+    )
     assert maps[0, 5, 5].item() == pytest.approx(0.7)
 
 
@@ -55,7 +62,9 @@ def test_smoothing_the_signed_residual_cancels_noise_that_its_magnitude_would_ke
 
 
 def test_the_gate_keeps_dark_places_from_lending_to_their_neighbours(pair):
-    image, twin, inside = pair  # the residual is .5 in one bright square; a dark square is as far from its twin
+    image, twin, inside = (
+        pair  # the residual is .5 in one bright square; a dark square is as far from its twin
+    )
     twin = twin.clone()
     image = torch.where(image > 0, 1.0, torch.where(image < 0, -1.0, image))
     twin[0, 0, 9:13, 9:13] = -2.0
@@ -63,7 +72,8 @@ def test_the_gate_keeps_dark_places_from_lending_to_their_neighbours(pair):
     alone = AnomalyMap(kind="positive", smooth_after=1.5).residual_map(image, twin, inside)
     assert alone[0, 11, 11] > 0.5 and alone[0, 3, 7] > 0.05  # spills, and the dark square counts
     assert maps[0, 11, 11] == 0 and maps[0, 3, 7] < 1e-8
-    assert maps[0, 3, 3] == pytest.approx(alone[0, 3, 3].item(), rel=1e-3)  # what is bright lends as before
+    # What is bright lends as before.
+    assert maps[0, 3, 3] == pytest.approx(alone[0, 3, 3].item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.5])
@@ -97,7 +107,8 @@ def test_nothing_is_found_outside_the_foreground_and_the_rim_can_be_left_out(pai
     assert maps[0, 3, 3] > 0 and maps[~inside].abs().max() == 0
     eroded = AnomalyMap(erode=2).inside(inside)
     assert eroded[0].sum() == 9 and eroded[0, 3:6, 3:6].all()
-    assert AnomalyMap(erode=2).inside(torch.ones(1, 16, 16)).sum() == 12 * 12  # the image's edge is a rim, too
+    # The image's edge is a rim, too.
+    assert AnomalyMap(erode=2).inside(torch.ones(1, 16, 16)).sum() == 12 * 12
     assert AnomalyMap().inside(inside).sum() == inside.sum()
 
 
@@ -107,7 +118,8 @@ def test_scores():
     assert AnomalyMap(score="mean").score_of(maps, inside) == 49.5
     assert AnomalyMap(score="max").score_of(maps, inside) == 99
     assert AnomalyMap(score="top", share=0.02).score_of(maps, inside) == 98.5
-    assert AnomalyMap(score="top", share=1e-6).score_of(maps, inside) == 99  # never fewer than one pixel
+    # Never fewer than one pixel.
+    assert AnomalyMap(score="top", share=1e-6).score_of(maps, inside) == 99
     inside[0, 5:] = False
     assert AnomalyMap(score="max").score_of(maps, inside) == 49  # what lies outside does not count
     assert AnomalyMap().score_of(maps, torch.zeros_like(inside)) == 0.0
@@ -115,11 +127,15 @@ def test_scores():
 
 def test_its_words_name_every_step():
     words = AnomalyMap(kind="positive", smooth=1, smooth_after=2, median=3, erode=1).describe()
-    assert words == (
-        "positive residual, signed residual smoothed by sigma 1 px, map smoothed by sigma 2 px, median 3 px, "
-        "foreground eroded by 1 px"
+    assert (
+        words
+        == "positive residual, signed residual smoothed by sigma 1 px, map smoothed by sigma 2 px,"
+        " median 3 px, foreground eroded by 1 px"
     )
-    assert AnomalyMap(standardise="level").describe() == "absolute residual, in healthy spreads by level"
+    assert (
+        AnomalyMap(standardise="level").describe()
+        == "absolute residual, in healthy spreads by level"
+    )
     assert AnomalyMap(standardise="level").describe("own map") == "own map"
     assert AnomalyMap().describe() == "absolute residual"
 
@@ -138,7 +154,11 @@ def healthy(count: int, seed: int = 0) -> torch.Tensor:
 def calibrated(restorer: Restorer, amap: AnomalyMap, count: int = 200) -> bool:
     inside = torch.ones(20, SIZE, SIZE, dtype=torch.bool)
     return restorer.calibrate(
-        (Batch(healthy(20, seed), inside, None, Draw(0, list(range(20)))) for seed in range(count // 20)), amap
+        (
+            Batch(healthy(20, seed), inside, None, Draw(0, list(range(20))))
+            for seed in range(count // 20)
+        ),
+        amap,
     )
 
 
@@ -153,10 +173,12 @@ def test_by_pixel_a_residual_counts_in_spreads_of_healthy_residuals_at_its_place
     lesion = torch.zeros(1, 1, SIZE, SIZE)
     lesion[..., 4:8, :] = 0.3
     before = mapped(restorer, amap, lesion)
-    assert torch.equal(before, mapped(restorer, AnomalyMap(), lesion))  # nothing has been learnt yet
+    # Nothing has been learnt yet.
+    assert torch.equal(before, mapped(restorer, AnomalyMap(), lesion))
     assert calibrated(restorer, amap) and restorer.calibration_planes == 200
     after = mapped(restorer, amap, lesion)[0]
-    assert after[5, SIZE // 2 :].min() > 2 * after[5, : SIZE // 2].max()  # loud on the left: the same 0.3 means less
+    # Loud on the left: the same 0.3 means less.
+    assert after[5, SIZE // 2 :].min() > 2 * after[5, : SIZE // 2].max()
     others = mapped(restorer, amap, healthy(64, seed=99))
     root_mean_square = others.square().mean((0, 1)).sqrt()
     assert (root_mean_square[: SIZE // 2] > 0.6).all() and (root_mean_square < 1.3).all()
@@ -168,7 +190,9 @@ def test_by_level_the_map_only_changes_its_unit():
     assert calibrated(restorer, amap)
     x = healthy(64, seed=99)
     unit = restorer.residual_spread[0, 0, 0]
-    torch.testing.assert_close(mapped(restorer, amap, x), mapped(restorer, AnomalyMap(smooth=1.0), x) / unit)
+    torch.testing.assert_close(
+        mapped(restorer, amap, x), mapped(restorer, AnomalyMap(smooth=1.0), x) / unit
+    )
     assert 0.9 < mapped(restorer, amap, x).square().mean().sqrt() < 1.1
 
 
@@ -186,7 +210,9 @@ def test_an_existing_run_is_standardised_by_resuming_it(tiny_run, pictures, tmp_
     with pytest.raises(Fault, match="resume"):
         Detector(Run.open(tmp_path / "run"), device="cpu", settings=["map.standardise=pixel"])
     run = resume(tmp_path / "run", data=pictures, settings=["map.standardise=pixel"], device="cpu")
-    before, after = (Run.open(folder).read_json("threshold.json") for folder in (tiny_run, run.folder))
+    before, after = (
+        Run.open(folder).read_json("threshold.json") for folder in (tiny_run, run.folder)
+    )
     assert before["value"] < 0.8 < after["value"]  # in spreads, of each pixel about its own mean
     assert after["n_patients"] == 4  # those it has not learnt from
     detector = Detector(run, device="cpu")
@@ -204,4 +230,6 @@ def test_an_existing_run_is_standardised_by_resuming_it(tiny_run, pictures, tmp_
 @pytest.mark.parametrize("sigma", [0.7, 2.0])
 def test_the_filter_of_cuda_is_that_of_the_cpu(sigma):
     images = torch.rand(2, 3, 12, 17, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(smooth(on_gpu(images), sigma).cpu().as_subclass(torch.Tensor), smooth(images, sigma))
+    torch.testing.assert_close(
+        smooth(on_gpu(images), sigma).cpu().as_subclass(torch.Tensor), smooth(images, sigma)
+    )

@@ -18,7 +18,9 @@ def test_the_median_of_the_box_is_the_median_of_the_volume(shape):
     volume = np.zeros(shape, np.float32)
     inner = tuple(slice(side // 4, side // 4 + max(1, side // 3)) for side in shape)
     volume[inner] = rng.normal(size=volume[inner].shape)
-    assert np.array_equal(volume_filters.median(volume), ndimage.median_filter(volume, 5, mode="reflect"))
+    assert np.array_equal(
+        volume_filters.median(volume), ndimage.median_filter(volume, 5, mode="reflect")
+    )
     assert not volume_filters.median(np.zeros(shape)).any()
 
 

@@ -15,7 +15,10 @@ from pseudohealthy.metrics.curves import curve
 def cohort(rng, patients, voxels, *, prevalence=0.01, shift=1.5):
     """Scores and labels per patient, with a patient effect on the scores."""
     truths = [rng.random(voxels) < prevalence for _ in range(patients)]
-    maps = [(rng.gamma(2, 1, voxels) + shift * t + rng.normal(0, 0.3)).astype(np.float32) for t in truths]
+    maps = [
+        (rng.gamma(2, 1, voxels) + shift * t + rng.normal(0, 0.3)).astype(np.float32)
+        for t in truths
+    ]
     return maps, truths
 
 
@@ -47,7 +50,9 @@ def test_few_distinct_scores_make_every_resample_exact():
     quick = binned.resampled(weight)
     for row, drawn in enumerate(weight.astype(int)):
         chosen = np.repeat(np.arange(12), drawn)
-        slow = curve(np.concatenate([maps[i] for i in chosen]), np.concatenate([truths[i] for i in chosen]))
+        slow = curve(
+            np.concatenate([maps[i] for i in chosen]), np.concatenate([truths[i] for i in chosen])
+        )
         assert quick["auroc"][row] == pytest.approx(slow.auroc, abs=1e-6)
         assert quick["average_precision"][row] == pytest.approx(slow.average_precision, abs=1e-6)
         assert quick["best_dice"][row] == pytest.approx(slow.best_dice()[0], abs=1e-6)
@@ -60,8 +65,10 @@ def test_the_quick_interval_equals_the_slow_one():
     quick = bootstrap.percentile(bootstrap.ratio_of_sums(weight, values, sizes))
     slow = bootstrap.interval(
         lambda rows: sum(v for v, _ in rows) / sum(s for _, s in rows),
-        list(zip(values, sizes, strict=True)), n=400, seed=3,
-    )  # fmt: skip
+        list(zip(values, sizes, strict=True)),
+        n=400,
+        seed=3,
+    )
     assert quick == pytest.approx(slow, abs=1e-6)
 
 
@@ -85,7 +92,9 @@ def test_coverage_is_near_95_percent_where_slices_of_a_patient_agree():
     held = 0
     for _ in range(300):
         slices = rng.normal(size=(40, 1)) + 0.1 * rng.normal(size=(40, 5))
-        low, high = bootstrap.percentile(bootstrap.ratio_of_sums(weight, slices.sum(1), np.full(40, 5)))
+        low, high = bootstrap.percentile(
+            bootstrap.ratio_of_sums(weight, slices.sum(1), np.full(40, 5))
+        )
         held += low <= 0 <= high
     assert 0.90 <= held / 300 <= 0.98  # resampling the 200 slices would hold it in about 60 %
 
@@ -93,9 +102,13 @@ def test_coverage_is_near_95_percent_where_slices_of_a_patient_agree():
 def test_pairing_removes_what_two_methods_share():
     rng = np.random.default_rng(10)
     hardness, weight = rng.normal(size=50), bootstrap.weights(50, 1000)
-    first, second = (bootstrap.ratio_of_sums(weight, hardness + gain, np.ones(50)) for gain in (0.1, 0.0))
+    first, second = (
+        bootstrap.ratio_of_sums(weight, hardness + gain, np.ones(50)) for gain in (0.1, 0.0)
+    )
     (low, high), share = bootstrap.paired_difference(first, second)
-    assert low == pytest.approx(0.1, abs=1e-6) and high == pytest.approx(0.1, abs=1e-6) and share == 0
+    assert (
+        low == pytest.approx(0.1, abs=1e-6) and high == pytest.approx(0.1, abs=1e-6) and share == 0
+    )
     alone = bootstrap.percentile(first)
     assert alone[1] - alone[0] > 0.3
 
@@ -136,7 +149,9 @@ def test_p_values_are_uniform_without_a_difference_and_1_for_equal_methods():
     weight = bootstrap.weights(40, 400)
     found = []
     for _ in range(300):
-        first, second = (bootstrap.ratio_of_sums(weight, rng.normal(size=40), np.ones(40)) for _ in "ab")
+        first, second = (
+            bootstrap.ratio_of_sums(weight, rng.normal(size=40), np.ones(40)) for _ in "ab"
+        )
         found.append(bootstrap.two_sided(first, second))
     assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.10
     assert bootstrap.two_sided(first, first) == 1
@@ -151,5 +166,7 @@ def test_fpr_at_95_tpr_of_few_scores_is_exact_in_every_resample():
     quick = binned.resampled(weight)["fpr_at_95_tpr"]
     for row, drawn in enumerate(weight.astype(int)):
         chosen = np.repeat(np.arange(12), drawn)
-        slow = curve(np.concatenate([maps[i] for i in chosen]), np.concatenate([truths[i] for i in chosen]))
+        slow = curve(
+            np.concatenate([maps[i] for i in chosen]), np.concatenate([truths[i] for i in chosen])
+        )
         assert quick[row] == pytest.approx(slow.fpr_at_tpr(0.95), abs=1e-6)

@@ -32,7 +32,9 @@ def test_auroc_and_average_precision_equal_scikit_learn_with_ties(rows):
     scores, labels = np.array([s for s, _ in rows], np.float32) / 7, np.array([y for _, y in rows])
     found = curve(scores, labels)
     assert found.auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    assert found.average_precision == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    assert found.average_precision == pytest.approx(
+        average_precision_score(labels, scores), abs=1e-12
+    )
 
 
 @given(samples, st.lists(st.integers(0, 4), min_size=40, max_size=40))
@@ -56,10 +58,14 @@ def test_best_dice_is_the_best_of_all_thresholds_and_its_threshold_reproduces_it
     scores, labels = np.array([s for s, _ in rows], np.float32) / 7, np.array([y for _, y in rows])
     found = curve(scores, labels)
     value, threshold = found.best_dice()
-    assert value == pytest.approx(max(brute_dice(scores, labels, t) for t in [-1.0, *scores]), abs=1e-12)
+    assert value == pytest.approx(
+        max(brute_dice(scores, labels, t) for t in [-1.0, *scores]), abs=1e-12
+    )
     assert brute_dice(scores, labels, threshold) == pytest.approx(value, abs=1e-12)
     for t in (-1.0, 0.3, float(scores[0])):
-        assert found.dice_at(t) == pytest.approx(brute_dice(scores, labels, np.float32(t)), abs=1e-12)
+        assert found.dice_at(t) == pytest.approx(
+            brute_dice(scores, labels, np.float32(t)), abs=1e-12
+        )
 
 
 def test_fpr_at_95_tpr_equals_the_roc_of_scikit_learn():

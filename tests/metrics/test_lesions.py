@@ -18,7 +18,9 @@ from pseudohealthy.metrics.lesions import compare_regions, region_weights, size_
 def masks(seed, share=0.15, shape=(3, 12, 12)):
     rng = np.random.default_rng(seed)
     return tuple(
-        ndimage.binary_opening(rng.random(shape) < 0.7, iterations=1) | (rng.random(shape) < share / 5) for _ in "ab"
+        ndimage.binary_opening(rng.random(shape) < 0.7, iterations=1)
+        | (rng.random(shape) < share / 5)
+        for _ in "ab"
     )
 
 
@@ -33,7 +35,9 @@ def test_regions_equal_a_loop_over_them(seed):
         lesion = true == index + 1
         touching = np.isin(called, [n for n in np.unique(called[lesion]) if n])
         assert result.detected[index] == bool((lesion & found).any())
-        assert result.overlap[index] == pytest.approx((lesion & touching).sum() / (lesion | touching).sum())
+        assert result.overlap[index] == pytest.approx(
+            (lesion & touching).sum() / (lesion | touching).sum()
+        )
     assert len(result.false_sizes) == sum(not truth[called == n + 1].any() for n in range(calls))
 
 
@@ -42,7 +46,9 @@ def test_nothing_found_and_nothing_there():
     assert len(compare_regions(something, nothing).false_sizes) == 1 and not len(
         compare_regions(something, nothing).sizes
     )
-    assert not compare_regions(nothing, something).detected.any() and not len(compare_regions(nothing, nothing).sizes)
+    assert not compare_regions(nothing, something).detected.any() and not len(
+        compare_regions(nothing, nothing).sizes
+    )
 
 
 def test_size_classes_are_millilitres_where_known_and_thors_pixels_elsewhere():
@@ -108,7 +114,9 @@ def test_a_large_lesion_weighs_as_much_as_a_small_one():
     values[0, 16, 16] = -1
     plain = curve(values, truth)
     assert plain.auroc > 0.98
-    assert region_curve(plain, values[truth], region_weights(truth)).area_to(0.3) == pytest.approx(0.5)
+    assert region_curve(plain, values[truth], region_weights(truth)).area_to(0.3) == pytest.approx(
+        0.5
+    )
 
 
 def test_a_thinned_curve_keeps_its_areas_and_few_points():

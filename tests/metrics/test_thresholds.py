@@ -7,7 +7,14 @@ import pytest
 from skimage.filters import threshold_otsu
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.metrics.thresholds import Threshold, given, healthy_quantile, oracle, otsu, validation
+from pseudohealthy.metrics.thresholds import (
+    Threshold,
+    given,
+    healthy_quantile,
+    oracle,
+    otsu,
+    validation,
+)
 
 
 @pytest.mark.parametrize("q", [0.5, 0.95, 0.99, 0.999, 1.0])
@@ -40,7 +47,12 @@ def test_a_threshold_names_its_source_quantile_and_patients_and_survives_json():
 def test_validation_and_oracle_find_the_same_best_dice_under_different_names():
     scores, labels = np.array([0.1, 0.4, 0.5, 0.9]), np.array([0, 0, 1, 1])
     on_validation, on_test = validation(scores, labels), oracle(scores, labels)
-    assert on_validation.value == on_test.value and (scores > on_test.value).tolist() == [False, False, True, True]
+    assert on_validation.value == on_test.value and (scores > on_test.value).tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert (on_validation.source, on_test.source) == ("validation", "oracle")
 
 

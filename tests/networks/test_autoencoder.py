@@ -19,7 +19,9 @@ def build(**settings):
 
 
 @pytest.mark.parametrize("stem", [1, 2])
-@pytest.mark.parametrize("settings", [{"kind": "ae"}, {"kind": "ae", "latent": 0}, {"kind": "vae"}, {"kind": "dae"}])
+@pytest.mark.parametrize(
+    "settings", [{"kind": "ae"}, {"kind": "ae", "latent": 0}, {"kind": "vae"}, {"kind": "dae"}]
+)
 def test_the_reconstruction_has_the_image_s_shape_and_only_a_vae_a_divergence(settings, stem):
     reconstruction, divergence = build(**settings, levels=3, stem=stem)(X)
     assert reconstruction.shape == X.shape
@@ -32,7 +34,9 @@ def test_divergence_is_that_of_two_gaussians():
         network.code.weight.zero_()
         network.code.bias.copy_(torch.cat([torch.full((5,), 0.7), torch.full((5,), -1.2)]))
     posterior = torch.distributions.Normal(0.7, torch.tensor(-1.2).mul(0.5).exp())
-    expected = 5 * torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0))
+    expected = 5 * torch.distributions.kl_divergence(
+        posterior, torch.distributions.Normal(0.0, 1.0)
+    )
     assert torch.allclose(network(X)[1], expected.expand(3))
 
 
@@ -51,7 +55,8 @@ def test_only_the_code_passes_the_bottleneck():
     with torch.no_grad():
         network.code.weight.zero_()
     reconstruction = network(X)[0]
-    assert torch.allclose(reconstruction[0], reconstruction[1])  # nothing of the image reaches the output
+    # Nothing of the image reaches the output.
+    assert torch.allclose(reconstruction[0], reconstruction[1])
 
 
 @pytest.mark.parametrize("kind", ["ae", "dae"])

@@ -30,7 +30,9 @@ def test_parameter_count(settings, parameters):
 def test_the_intended_decoder_has_the_channels_of_the_readme():
     with torch.device("meta"):
         network = CtUNet()
-    plan = [(level[0].conv1.in_channels, level[-1].conv2.out_channels) for level in network.up_blocks]
+    plan = [
+        (level[0].conv1.in_channels, level[-1].conv2.out_channels) for level in network.up_blocks
+    ]
     assert plan == [(512 + 512, 256), (256 + 256, 128), (128 + 128, 64), (64 + 64, 64)]
 
 

@@ -13,7 +13,8 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.networks.perceptual import TRUNKS, Perceptual
 from pseudohealthy.runs import checkpoint
 
-SIZES = {"squeeze": 722_496, "alex": 2_469_696, "vgg": 14_714_688}  # torchvision's, without the classifier
+# torchvision's, without the classifier.
+SIZES = {"squeeze": 722_496, "alex": 2_469_696, "vgg": 14_714_688}
 
 
 @pytest.fixture(autouse=True)
@@ -32,14 +33,25 @@ def trunk_weights(trunk, seed=0):
     """Random weights under torchvision's names."""
     generator = torch.Generator().manual_seed(seed)
     own = Perceptual(trunk).state_dict()
-    return {k: 0.1 * torch.randn(v.shape, generator=generator) for k, v in own.items() if k.startswith("features.")}
+    return {
+        k: 0.1 * torch.randn(v.shape, generator=generator)
+        for k, v in own.items()
+        if k.startswith("features.")
+    }
 
 
 def heads(trunk, seed=1):
     generator = torch.Generator().manual_seed(seed)
     own = Perceptual(trunk).state_dict()
-    found = {k: torch.rand(v.shape, generator=generator) for k, v in own.items() if k.startswith("heads.")}
-    return {k.replace("heads.", "lin").replace(".weight", ".model.1.weight"): v for k, v in found.items()}
+    found = {
+        k: torch.rand(v.shape, generator=generator)
+        for k, v in own.items()
+        if k.startswith("heads.")
+    }
+    return {
+        k.replace("heads.", "lin").replace(".weight", ".model.1.weight"): v
+        for k, v in found.items()
+    }
 
 
 def test_trunks_are_those_of_torchvision():
@@ -77,10 +89,14 @@ def test_published_heads_load_by_their_names(shared, tmp_path):
         save_file(trunk_weights(trunk), place / f"{trunk}net.safetensors")
         for version in ("v0.0", "v0.1"):
             (place / version).mkdir()
-            (place / version / f"{trunk}.pth").write_bytes((folder / version / f"{trunk}.pth").read_bytes())
+            (place / version / f"{trunk}.pth").write_bytes(
+                (folder / version / f"{trunk}.pth").read_bytes()
+            )
         module = Perceptual(trunk, str(place))
         assert module.ready
-        published = torch.load(folder / "v0.1" / f"{trunk}.pth", map_location="cpu", weights_only=True)
+        published = torch.load(
+            folder / "v0.1" / f"{trunk}.pth", map_location="cpu", weights_only=True
+        )
         for index, head in enumerate(module.heads):
             assert torch.equal(head.weight, published[f"lin{index}.model.1.weight"])
         x = images()
@@ -93,11 +109,16 @@ def test_names_of_the_lpips_package_and_of_thor_checkpoints(tmp_path):
     for key, value in trunk_weights("squeeze").items():
         content[f"net.slice1.{key.removeprefix('features.')}"] = value
     content |= {k.replace("lin", "lins.", 1): v for k, v in heads("squeeze").items()}
-    checkpoint_of_thor = {"model_weights": {f"l_pips_sq.{k}": v for k, v in content.items()}, "epoch": 1}
+    checkpoint_of_thor = {
+        "model_weights": {f"l_pips_sq.{k}": v for k, v in content.items()},
+        "epoch": 1,
+    }
     torch.save(checkpoint_of_thor, tmp_path / "latest_model.pt")
     module = Perceptual("squeeze", str(tmp_path / "latest_model.pt"))
     assert module.ready
-    assert torch.equal(module.features[3].squeeze.weight, trunk_weights("squeeze")["features.3.squeeze.weight"])
+    assert torch.equal(
+        module.features[3].squeeze.weight, trunk_weights("squeeze")["features.3.squeeze.weight"]
+    )
 
 
 def test_grey_images_are_shown_as_grey_colours(tmp_path):
@@ -112,7 +133,10 @@ def test_grey_images_are_shown_as_grey_colours(tmp_path):
 
 def test_without_weights_the_stand_in_says_so():
     absent, chosen = Perceptual("squeeze"), Perceptual("none")
-    assert "stand-in for LPIPS" in absent.description and "squeeze weights not found" in absent.description
+    assert (
+        "stand-in for LPIPS" in absent.description
+        and "squeeze weights not found" in absent.description
+    )
     assert "stand-in for LPIPS" in chosen.description
     x, y = images(0), images(1)
     assert torch.equal(absent(x, y), chosen(x, y))

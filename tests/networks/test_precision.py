@@ -40,7 +40,11 @@ def packed(network) -> bool:
 
 @pytest.mark.parametrize(
     "network",
-    [UNet(attention={"at": (2,)}, classes=2, **SMALL), CtUNet(**SMALL, dropout=0.0), Classifier(**SMALL, size=16)],
+    [
+        UNet(attention={"at": (2,)}, classes=2, **SMALL),
+        CtUNet(**SMALL, dropout=0.0),
+        Classifier(**SMALL, size=16),
+    ],
     ids=["unet", "ct-unet", "classifier"],
 )
 def test_kept_weights_give_the_same_to_the_bit(network):
@@ -130,9 +134,15 @@ def test_where_torch_lacks_the_functions_nothing_changes(monkeypatch):
 
 
 def test_only_the_layers_that_autocast_would_cast_change():
-    model = nn.ModuleDict({"unet": UNet(**SMALL, classes=2), "other": nn.Conv2d(1, 1, 3), "p": Perceptual("none")})
+    model = nn.ModuleDict(
+        {"unet": UNet(**SMALL, classes=2), "other": nn.Conv2d(1, 1, 3), "p": Perceptual("none")}
+    )
     keep_bfloat16(model)
     kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}
     assert kinds["unet.out.2.weight"] == torch.bfloat16 and kinds["other.weight"] == torch.float32
-    norms = [kind for name, kind in kinds.items() if "label_emb" in name or name.endswith("in_layers.0.weight")]
+    norms = [
+        kind
+        for name, kind in kinds.items()
+        if "label_emb" in name or name.endswith("in_layers.0.weight")
+    ]
     assert norms and set(norms) == {torch.float32}

@@ -37,7 +37,9 @@ def test_each_stage_halves_and_doubles(stages):
     x = torch.randn(2, 2, 64, 96)
     maps = network.features(x)
     assert network.factor == 2 ** (stages + 1)
-    assert [tuple(m.shape) for m in maps] == [(2, 32 * 2**s, 16 // 2**s, 24 // 2**s) for s in range(stages)]
+    assert [tuple(m.shape) for m in maps] == [
+        (2, 32 * 2**s, 16 // 2**s, 24 // 2**s) for s in range(stages)
+    ]
     assert network.widths == tuple(m.shape[1] for m in maps)
     assert network(x).shape == (2, 5)
 
@@ -46,7 +48,8 @@ def test_stochastic_depth_keeps_the_mean_and_is_off_when_restoring():
     torch.manual_seed(0)
     network = ResNet(layers=(1, 1), width=8, drop_path=0.5)
     block = network.get_submodule("layer2.0")
-    assert network.get_submodule("layer1.0").drop == 0 and block.drop == 0.5  # rises from the first block to the last
+    # Rises from the first block to the last.
+    assert network.get_submodule("layer1.0").drop == 0 and block.drop == 0.5
     torch.nn.init.ones_(block.bn3.weight)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

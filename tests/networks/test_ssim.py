@@ -23,9 +23,14 @@ def test_equals_scikit_image_away_from_the_border(data_range):
     got = ssim_map(x, y, data_range=data_range)
     for i in range(2):
         _, expected = structural_similarity(
-            x[i, 0].double().numpy(), y[i, 0].double().numpy(), data_range=data_range, gaussian_weights=True, sigma=1.5,
-            use_sample_covariance=False, full=True,
-        )  # fmt: skip
+            x[i, 0].double().numpy(),
+            y[i, 0].double().numpy(),
+            data_range=data_range,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
+        )
         inside = torch.from_numpy(expected)[5:-5, 5:-5].float()
         torch.testing.assert_close(got[i, 0, 5:-5, 5:-5], inside, atol=1e-4, rtol=1e-4)
 
@@ -50,7 +55,10 @@ def test_zero_padding_makes_borders_look_alike():
     x, y = torch.full((1, 1, 32, 32), 0.9), torch.full((1, 1, 32, 32), 0.1)
     inside, zeros = (ssim_map(x, y, border=border)[0, 0] for border in ("inside", "zeros"))
     torch.testing.assert_close(inside, inside[16, 16].expand_as(inside), atol=1e-4, rtol=1e-4)
-    assert zeros[16, 16] == pytest.approx(inside[16, 16].item(), abs=1e-4) and abs(zeros[0, 0] - zeros[16, 16]) > 0.01
+    assert (
+        zeros[16, 16] == pytest.approx(inside[16, 16].item(), abs=1e-4)
+        and abs(zeros[0, 0] - zeros[16, 16]) > 0.01
+    )
 
 
 def test_items_are_apart_and_the_loss_has_a_gradient():

@@ -16,7 +16,12 @@ from small import on_gpu
 
 WOLLEB = {"width": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": {"at": (16,)}}
 WOLLEB |= {"classes": 2, "learned_variance": True}
-PDDPM = {"width": 128, "multipliers": (1, 2, 2), "blocks": 3, "attention": {"head_channels": 64, "order": "new"}}
+PDDPM = {
+    "width": 128,
+    "multipliers": (1, 2, 2),
+    "blocks": 3,
+    "attention": {"head_channels": 64, "order": "new"},
+}
 PDDPM |= {"block": {"scale_shift": True, "residual_sampling": True}}
 DDPM = {
     "width": 128,
@@ -54,7 +59,16 @@ def on_meta(network, **settings):
         (UNet, {**PDDPM, "block": {"residual_sampling": True}}, 34_493_313),
         (UNet, {"channels": 3, **DDPM}, 113_673_219),
     ],
-    ids=["wolleb", "wolleb-1ch", "classifier", "classifier-1ch", "pddpm", "cddpm", "pddpm-baseline", "ddpm-celebahq"],
+    ids=[
+        "wolleb",
+        "wolleb-1ch",
+        "classifier",
+        "classifier-1ch",
+        "pddpm",
+        "cddpm",
+        "pddpm-baseline",
+        "ddpm-celebahq",
+    ],
 )
 def test_published_parameter_counts(network, settings, count):
     assert sum(p.numel() for p in on_meta(network, **settings).parameters()) == count
@@ -88,10 +102,16 @@ def trained(network):
     [
         {},
         {"stem": 2},
-        {"block": {"scale_shift": True, "residual_sampling": True}, "attention": {"at": (2,), "head_channels": 8}},
+        {
+            "block": {"scale_shift": True, "residual_sampling": True},
+            "attention": {"at": (2,), "head_channels": 8},
+        },
         {"attention": {"at": (2,), "order": "new", "heads": 2, "middle": False}},
         {"time": {"order": "sin-cos"}, "learned_variance": True, "stem": 2},
-        {"time": {"order": "sin-cos", "frequency_shift": 1}, "block": {"pad_end": True, "eps": 1e-6}},
+        {
+            "time": {"order": "sin-cos", "frequency_shift": 1},
+            "block": {"pad_end": True, "eps": 1e-6},
+        },
     ],
 )
 def test_output_has_the_image_s_shape_and_items_do_not_mix(options):
@@ -100,7 +120,10 @@ def test_output_has_the_image_s_shape_and_items_do_not_mix(options):
     with torch.no_grad():
         out = network(x, t)
         alone = network(x[1:2], 10)
-    assert out.shape == (3, 4 if options.get("learned_variance") else 2, 16, 24) and out.is_contiguous()
+    assert (
+        out.shape == (3, 4 if options.get("learned_variance") else 2, 16, 24)
+        and out.is_contiguous()
+    )
     assert torch.allclose(out[1:2], alone, atol=1e-5)
 
 
@@ -108,7 +131,12 @@ def test_a_fresh_network_puts_out_zero_and_trains_everywhere():
     network = UNet(classes=2, block={"dropout": 0.1}, **SMALL)
     x = torch.randn(2, 1, 16, 16)
     assert network(x, 5, label=0).abs().max() == 0
-    loss = trained(network).train()(x, torch.tensor([3, 900]), label=torch.tensor([0, 1])).square().mean()
+    loss = (
+        trained(network)
+        .train()(x, torch.tensor([3, 900]), label=torch.tensor([0, 1]))
+        .square()
+        .mean()
+    )
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
@@ -118,7 +146,9 @@ def test_the_condition_matters_and_must_be_given_exactly_where_there_is_one():
     labelled, conditioned = trained(UNet(**SMALL, classes=2)), trained(UNet(**SMALL, vector=5))
     assert not torch.allclose(labelled(x, 1, label=0), labelled(x, 1, label=1))
     assert torch.allclose(labelled(x, 1, label=1), labelled(x, 1, label=torch.tensor([1, 1])))
-    assert not torch.allclose(conditioned(x, 1, vector=torch.zeros(2, 5)), conditioned(x, 1, vector=torch.ones(2, 5)))
+    assert not torch.allclose(
+        conditioned(x, 1, vector=torch.zeros(2, 5)), conditioned(x, 1, vector=torch.ones(2, 5))
+    )
     for network, condition in (
         (labelled, {}),
         (conditioned, {}),
@@ -130,7 +160,12 @@ def test_the_condition_matters_and_must_be_given_exactly_where_there_is_one():
 
 
 @pytest.mark.parametrize(
-    "options", [{"stem": 2}, {"block": {"scale_shift": True, "residual_sampling": True}}, {"block": {"pad_end": True}}]
+    "options",
+    [
+        {"stem": 2},
+        {"block": {"scale_shift": True, "residual_sampling": True}},
+        {"block": {"pad_end": True}},
+    ],
 )
 def test_bfloat16_autocast_stays_close(options):
     network = trained(UNet(**SMALL | options))
@@ -153,13 +188,17 @@ def test_chunked_attention_is_plain_attention(order):
     assert torch.allclose(attend(qkv, heads, order), plain, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"block": {"residual_sampling": True}}, {"block": {"pad_end": True}}])
+@pytest.mark.parametrize(
+    "options", [{"block": {"residual_sampling": True}}, {"block": {"pad_end": True}}]
+)
 def test_both_memory_layouts_agree(options):
     network = trained(UNet(**SMALL | options))
     x = torch.randn(2, 1, 16, 16)
     contiguous = network(x, 7).detach()
     with torch.no_grad():
-        assert torch.allclose(network.to(memory_format=torch.channels_last)(x, 7), contiguous, atol=1e-5)
+        assert torch.allclose(
+            network.to(memory_format=torch.channels_last)(x, 7), contiguous, atol=1e-5
+        )
 
 
 def test_the_slowest_wave_of_ddpm_s_time_embedding_is_a_ten_thousandth():
@@ -171,7 +210,13 @@ def test_the_slowest_wave_of_ddpm_s_time_embedding_is_a_ten_thousandth():
 @pytest.mark.parametrize("size", [16, (16, 24)])
 def test_the_classifier_is_built_for_one_image_size(size):
     network = Classifier(
-        in_channels=2, size=size, classes=3, width=16, multipliers=(1, 2), blocks=1, attention={"at": (2,)}
+        in_channels=2,
+        size=size,
+        classes=3,
+        width=16,
+        multipliers=(1, 2),
+        blocks=1,
+        attention={"at": (2,)},
     )
     x = torch.randn(2, 2, *((size, size) if isinstance(size, int) else size))
     assert network(x, torch.tensor([1, 999])).shape == (2, 3)
@@ -187,7 +232,10 @@ def test_the_classifier_is_built_for_one_image_size(size):
         (lambda: UNet(time={"frequency_shift": 2}, **SMALL), "give 0 or 1"),
         (lambda: UNet(**SMALL | {"block": {"groups": 7}}), "groups = 7"),
         (lambda: UNet(**SMALL | {"width": 7}), "an even number"),
-        (lambda: UNet(block={"pad_end": True, "residual_sampling": True}, **SMALL), "not of residual_sampling"),
+        (
+            lambda: UNet(block={"pad_end": True, "residual_sampling": True}, **SMALL),
+            "not of residual_sampling",
+        ),
         (lambda: Classifier(size=30, width=16, multipliers=(1, 2, 2)), "sides that 4 divides"),
         (lambda: UNet(**SMALL, stem=2)(torch.zeros(1, 1, 16, 18), 1), "sides that 4 divides"),
     ],
@@ -207,7 +255,9 @@ def test_impossible_settings_are_refused(build, message):
         {"stem": 2},
     ],
 )
-def test_inference_gives_what_training_computes_and_half_precision_stays_channels_last(options, channels):
+def test_inference_gives_what_training_computes_and_half_precision_stays_channels_last(
+    options, channels
+):
     network = trained(UNet(channels=channels, **{**SMALL, **options}))
     x, t = torch.randn(2, channels, 16, 16), torch.tensor([3, 900])
     plain, given, layouts = network(x, t), x.clone(), []
@@ -217,7 +267,9 @@ def test_inference_gives_what_training_computes_and_half_precision_stays_channel
     for module in network.modules():
         if isinstance(module, Stage | Attention):
             module.register_forward_hook(
-                lambda module, x, out: layouts.append(out.is_contiguous(memory_format=torch.channels_last))
+                lambda module, x, out: layouts.append(
+                    out.is_contiguous(memory_format=torch.channels_last)
+                )
             )
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         half = network(x, t)
@@ -226,8 +278,15 @@ def test_inference_gives_what_training_computes_and_half_precision_stays_channel
 
 
 def test_checkpointing_gives_the_same_gradients_and_keeps_less():
-    settings = {"width": 16, "multipliers": (1, 2), "blocks": 2, "attention": {"at": (2,)}, "block": {"dropout": 0.1}}
-    plain, lean = UNet(**settings), UNet(**settings | {"block": {"dropout": 0.1, "checkpointing": True}})
+    settings = {
+        "width": 16,
+        "multipliers": (1, 2),
+        "blocks": 2,
+        "attention": {"at": (2,)},
+        "block": {"dropout": 0.1},
+    }
+    plain = UNet(**settings)
+    lean = UNet(**settings | {"block": {"dropout": 0.1, "checkpointing": True}})
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.05) if not parameter.any() else None
     lean.load_state_dict(plain.state_dict())
@@ -253,4 +312,6 @@ def test_checkpointing_gives_the_same_gradients_and_keeps_less():
 @pytest.mark.parametrize("order", ["legacy", "new"])
 def test_the_attention_of_cuda_is_that_of_the_cpu(order):
     qkv = torch.randn(2, 3 * 24, 50, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(attend(on_gpu(qkv), 4, order).cpu().as_subclass(torch.Tensor), attend(qkv, 4, order))
+    torch.testing.assert_close(
+        attend(on_gpu(qkv), 4, order).cpu().as_subclass(torch.Tensor), attend(qkv, 4, order)
+    )

@@ -56,7 +56,11 @@ class Case:
         weights, gains = {}, set(self.info["gains"])
         for i, name in enumerate(sorted(self.info["parameter_shapes"])):
             shape = self.info["parameter_shapes"][name]
-            r = np.random.RandomState(self.info["weight_seed"] + i).standard_normal(shape).astype(np.float32)
+            r = (
+                np.random.RandomState(self.info["weight_seed"] + i)
+                .standard_normal(shape)
+                .astype(np.float32)
+            )
             if r.ndim >= 2:
                 r *= np.float32(0.8 / np.sqrt(r[0].size))
             else:
@@ -78,7 +82,9 @@ class Case:
     def close(self, got: Tensor, expected: Tensor, quantity: str, **fallback: float) -> None:
         """Assert equality within the tolerance that the case states for this quantity."""
         tolerance = {"rtol": 0.0, "atol": 0.0} | (self.info["tolerance"].get(quantity) or fallback)
-        torch.testing.assert_close(got, expected, rtol=tolerance["rtol"], atol=tolerance["atol"], check_dtype=False)
+        torch.testing.assert_close(
+            got, expected, rtol=tolerance["rtol"], atol=tolerance["atol"], check_dtype=False
+        )
 
 
 class Stored:
@@ -110,7 +116,9 @@ def network():
     """network(interop, state, **options) -> (UNet with these weights, its settings): a module of
     `interop` converts."""
 
-    def convert(interop: Any, state: dict[str, Tensor], **options: Any) -> tuple[UNet, dict[str, Any]]:
+    def convert(
+        interop: Any, state: dict[str, Tensor], **options: Any
+    ) -> tuple[UNet, dict[str, Any]]:
         settings, weights = interop.convert(state, **options)
         net = UNet(**settings)
         net.load_state_dict(weights)

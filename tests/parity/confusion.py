@@ -61,9 +61,14 @@ def published_behrendt(counts: Confusion) -> dict[str, float]:
     so that its specificity is FP / (FP + FN), and its FPR is the false discovery rate."""
     named = Confusion(tp=counts.tn, fp=counts.fn, tn=counts.fp, fn=counts.tp)
     return {
-        "TP": named.tp, "FP": named.fp, "TN": named.tn, "FN": named.fn,
-        "specificity": named.specificity, "TPR": counts.recall, "FPR": counts.fdr,
-    }  # fmt: skip
+        "TP": named.tp,
+        "FP": named.fp,
+        "TN": named.tn,
+        "FN": named.fn,
+        "specificity": named.specificity,
+        "TPR": counts.recall,
+        "FPR": counts.fdr,
+    }
 
 
 def published_anoddpm(counts: Confusion) -> dict[str, float]:

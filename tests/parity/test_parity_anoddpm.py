@@ -25,7 +25,9 @@ def test_anoddpm_unet_forward(parity, network):
         a = case.tensors(run)
         case.close(trained(a["x"], a["t"]), a["out"], "out")
         case.close(published(a["x"], a["t"]), a["out_1_head"], "out")
-        assert (a["out"] - a["out_1_head"]).abs().max() > 1e-3  # loads just as well, and answers something else
+        assert (
+            a["out"] - a["out_1_head"]
+        ).abs().max() > 1e-3  # loads just as well, and answers something else
 
 
 @torch.no_grad()
@@ -47,9 +49,18 @@ def test_anoddpm_partial_diffusion(parity, network, stored):
     for run in case.runs:
         a = case.tensors(run["name"])
         noise = "simplex" if run["noise"] == "simplex" else "gaussian"
-        restorer = Ddpm(size=a["x"].shape[-1], channels=1, network=own, diffusion={"noise": noise}, walk={"start_levels": (run["lam"],), "variance": "large"}, quirks="published").eval()  # fmt: skip
+        restorer = Ddpm(
+            size=a["x"].shape[-1],
+            channels=1,
+            network=own,
+            diffusion={"noise": noise},
+            walk={"start_levels": (run["lam"],), "variance": "large"},
+            quirks="published",
+        ).eval()
         restorer.denoiser.network.load_state_dict(net.state_dict())
-        case.close(restorer.denoiser.noised(a["x"], a["noise_000"], run["lam"]), a["x_lambda"], "out")
+        case.close(
+            restorer.denoiser.noised(a["x"], a["noise_000"], run["lam"]), a["x_lambda"], "out"
+        )
         healthy = restorer.restore(a["x"], stored(a)).healthy
         case.close(healthy, a["out"], "out")
         everywhere = torch.ones_like(a["x"][:, 0])

@@ -55,13 +55,25 @@ def fields(arrays: dict[str, Tensor]) -> list[Tensor]:
 
 def restorer(case, arrays: dict[str, Tensor], **settings) -> Conditioned:
     c = case.info["unet"]
-    network = {"width": c["base"], "multipliers": tuple(c["mult"]), "blocks": c["res_blocks"], "block": {"scale_shift": True, "residual_sampling": True}, "attention": {"head_channels": c["head_channels"], "order": "new"}}  # fmt: skip
+    network = {
+        "width": c["base"],
+        "multipliers": tuple(c["mult"]),
+        "blocks": c["res_blocks"],
+        "block": {"scale_shift": True, "residual_sampling": True},
+        "attention": {"head_channels": c["head_channels"], "order": "new"},
+    }
     encoder = {"layers": (1,), "width": 8, "outputs": c["cond_dim"]}
     channels, size = arrays["x"].shape[1], arrays["x"].shape[-1]
     made = Conditioned(
-        size=size, channels=channels, network=network, encoder=encoder, **{"walk": {"clip": False}, **settings}
+        size=size,
+        channels=channels,
+        network=network,
+        encoder=encoder,
+        **{"walk": {"clip": False}, **settings},
     )
-    weights = {k.removeprefix("model."): v for k, v in case.weights().items() if k.startswith("model.")}
+    weights = {
+        k.removeprefix("model."): v for k, v in case.weights().items() if k.startswith("model.")
+    }
     made.model.denoiser.network.load_state_dict(weights)
     made.model.encoder = Given(arrays["cond"])  # type: ignore[assignment]
     return made.eval()
@@ -75,11 +87,20 @@ def test_reconstruction(parity, monkeypatch):
         depths = tuple(t + 1 for t in run["t"])
         one_field = run["noise"] == "simplex"
         quirks = "published" if one_field else "none"
-        model = restorer(case, a, quirks=quirks, walk={"start_levels": depths, "clip": False},
-                         diffusion={"noise": "simplex" if one_field else "gaussian"})  # fmt: skip
+        model = restorer(
+            case,
+            a,
+            quirks=quirks,
+            walk={"start_levels": depths, "clip": False},
+            diffusion={"noise": "simplex" if one_field else "gaussian"},
+        )
         stored = fields(a)
         if one_field:
-            monkeypatch.setattr(conditioned, "shared_fields", lambda draw, like, *_, f=stored: f.pop(0).to(like.dtype))
+            monkeypatch.setattr(
+                conditioned,
+                "shared_fields",
+                lambda draw, like, *_, f=stored: f.pop(0).to(like.dtype),
+            )
         restoration = model.restore(2 * a["x"] - 1, Stored(stored))
         assert not stored
         healthy = (restoration.healthy + 1) / 2
@@ -102,7 +123,9 @@ def test_training_loss_and_gradients(parity):
         loss.backward()
         weights = dict(model.model.denoiser.network.named_parameters())
         case.close(weights["out.2.weight"].grad, a["grad_out_2_weight"], "grads")
-        case.close(weights["input_blocks.0.0.weight"].grad, a["grad_input_blocks_0_0_weight"], "grads")
+        case.close(
+            weights["input_blocks.0.0.weight"].grad, a["grad_input_blocks_0_0_weight"], "grads"
+        )
 
 
 @torch.no_grad()
@@ -114,7 +137,11 @@ def test_encoder_forward(parity):
     for i, name in enumerate(sorted(shapes)):
         if name.endswith("num_batches_tracked"):
             continue
-        r = np.random.RandomState(case.info["weight_seed"] + i).standard_normal(shapes[name]).astype(np.float32)
+        r = (
+            np.random.RandomState(case.info["weight_seed"] + i)
+            .standard_normal(shapes[name])
+            .astype(np.float32)
+        )
         if name.endswith("running_var"):
             r = 1 + np.float32(0.2) * np.abs(r)
         elif name.endswith("running_mean") or (r.ndim < 2 and name.endswith("bias")):
@@ -130,8 +157,16 @@ def test_encoder_forward(parity):
 
 
 def test_parameter_counts():
-    network = {"width": 128, "multipliers": (1, 2, 2), "blocks": 3, "attention": {"head_channels": 64, "order": "new"}, "block": {"scale_shift": True, "residual_sampling": True}}  # fmt: skip
+    network = {
+        "width": 128,
+        "multipliers": (1, 2, 2),
+        "blocks": 3,
+        "attention": {"head_channels": 64, "order": "new"},
+        "block": {"scale_shift": True, "residual_sampling": True},
+    }
     with torch.device("meta"):
         model = Conditioned(size=96, channels=1, network=network).model
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    counts = {
+        name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()
+    }
     assert counts == {"encoder": 24_550_848, "denoiser": 44_068_481}

@@ -75,7 +75,9 @@ def test_published_ct_configuration(parity, name):
     net.load_state_dict(case.generated())
     out = net(case.enlarged(a["x_small"]), a["t"])
     case.close(case.thinned(out), a["out_sub"], "out_sub")
-    torch.testing.assert_close(torch.stack([out.mean(), out.std()]), a["out_mean_std"].float(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        torch.stack([out.mean(), out.std()]), a["out_mean_std"].float(), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_ct_windows(parity):
@@ -88,7 +90,10 @@ def test_ct_windows(parity):
         canvas = Canvas(size=size, normalise="window", windows=(name,), foreground="all")
         fitted = canvas.fit(Scan.from_array(hu))
         place = fitted.placement
-        rows, columns = (slice(-first, n - first) for first, n in zip((place.top, place.left), hu.shape, strict=True))
+        rows, columns = (
+            slice(-first, n - first)
+            for first, n in zip((place.top, place.left), hu.shape, strict=True)
+        )
         planes = fitted.planes[0, 0, rows, columns].numpy()
         np.testing.assert_allclose((planes + 1) / 2, a[name].numpy(), atol=1e-6)
         lost = planes - a[f"{name}_scaled"].numpy()
@@ -111,13 +116,17 @@ def test_ct_losses_schedule_and_noising(parity):
         torch.testing.assert_close(own.alpha_bar[1:].float(), expected, rtol=1e-5, atol=5e-7)
     a = case.tensors("noising")
     signal, sigma = schedule.at(a["t"] + 1, a["x"])
-    torch.testing.assert_close(signal * a["x"] + sigma * a["noise_000"], a["out"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        signal * a["x"] + sigma * a["noise_000"], a["out"], atol=1e-5, rtol=1e-5
+    )
 
 
 def restorer(case, images: Tensor, **options) -> CtPatched:
     network = {**settings(case.info["unet"]), "dropout": 0.0}
     channels, size = images.shape[1], images.shape[-1]
-    made = CtPatched(size=size, channels=channels, network={"ct": network}, quirks="published", **options)
+    made = CtPatched(
+        size=size, channels=channels, network={"ct": network}, quirks="published", **options
+    )
     made.denoiser.network.load_state_dict(case.weights())
     return made.eval()
 
@@ -144,7 +153,10 @@ def test_ct_sliding_window_map_and_score(parity):
     a = case.tensors("score")
     said = re.search(r"window (\d+), stride (\d+), t=(\d+)", case.info["conventions"]["score"][0])
     patch, stride, step = map(int, said.groups())
-    options = {"windows": {"side": patch, "stride": stride}, "walk": {"start_levels": (Schedule.level(step),)}}
+    options = {
+        "windows": {"side": patch, "stride": stride},
+        "walk": {"start_levels": (Schedule.level(step),)},
+    }
     model, stored = restorer(case, a["x"], **options, reading={"score": "published"}), fields(a)
     assert len(model.grid(*a["x"].shape[-2:])) == len(stored)
     found = model.restore(a["x"], Stored(stored))

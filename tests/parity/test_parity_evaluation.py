@@ -51,7 +51,9 @@ def test_volume_clean_up(group):
     assert np.array_equal(volume * eroded, planes_first(a["residual_eroded"]))
     published = behrendt.process(volume, brain, published=True)
     assert np.array_equal(published, planes_first(a["residual_median5"]))
-    assert np.array_equal(behrendt.process(volume, brain), planes_first(a["median_then_erode_paper"]))
+    assert np.array_equal(
+        behrendt.process(volume, brain), planes_first(a["median_then_erode_paper"])
+    )
     assert np.array_equal(behrendt.regions_kept(a["cc_in"], published=True), a["cc_out"])
     assert np.array_equal(behrendt.regions_kept(a["cc_in"]), a["cc_out_paper_less_than_7"])
     assert published[brain > 0].mean() == pytest.approx(float(a["volume_score"]), abs=1e-6)
@@ -71,7 +73,9 @@ def test_volume_thresholds(group):
     assert dice(kept, truth) == pytest.approx(float(a["dice_after_cc"]), abs=1e-6)
     exact = thresholds.validation(volume, truth)
     assert exact.detail["dice"] == pytest.approx(float(a["exhaustive_dice"]), abs=1e-6)
-    assert dice_above(volume, truth, exact.value) == pytest.approx(float(a["exhaustive_dice"]), abs=1e-6)
+    assert dice_above(volume, truth, exact.value) == pytest.approx(
+        float(a["exhaustive_dice"]), abs=1e-6
+    )
 
 
 def test_bisection_misses_the_optimum_that_the_exact_search_finds(group):
@@ -92,7 +96,9 @@ def test_confusion(group):
     assert counts.fpr == pytest.approx(float(a["correct_FPR"]))
     assert counts.fdr == pytest.approx(float(a["correct_FDR"]))
     named = published_behrendt(counts)
-    assert tuple(named[name] for name in ("TP", "FP", "TN", "FN")) == tuple(a["official_TP_FP_TN_FN"])
+    assert tuple(named[name] for name in ("TP", "FP", "TN", "FN")) == tuple(
+        a["official_TP_FP_TN_FN"]
+    )
     for name in ("specificity", "TPR", "FPR"):
         assert named[name] == pytest.approx(float(a[f"official_{name}"]))
 
@@ -101,8 +107,12 @@ def test_per_slice_dice_is_axial_and_published_sagittal(group):
     volumes, a = group("postproc"), group("per_slice")
     found = planes_first(volumes["residual_median5"] > volumes["bisection_threshold"])
     truth = planes_first(volumes["segmentation"])
-    np.testing.assert_allclose(behrendt.dice_per_slice(found, truth), a["correct_axial_axis2_dice"], atol=1e-6)
-    np.testing.assert_allclose(behrendt.dice_per_slice(found, truth, axis=1), a["official_axis0_dice"], atol=1e-6)
+    np.testing.assert_allclose(
+        behrendt.dice_per_slice(found, truth), a["correct_axial_axis2_dice"], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        behrendt.dice_per_slice(found, truth, axis=1), a["official_axis0_dice"], atol=1e-6
+    )
 
 
 def test_otsu_of_one_image(group):
@@ -130,16 +140,23 @@ def test_thor_pooled_dice(group):
     exact = thor.best_per_image(a["maps"], truths)
     stored = a["per_image_best_dice"]
     assert np.all(exact >= stored - 1e-6)
-    by_image = [thor.dice_curve(curve(values, truth)).max() for values, truth in zip(a["maps"], truths, strict=True)]
+    by_image = [
+        thor.dice_curve(curve(values, truth)).max()
+        for values, truth in zip(a["maps"], truths, strict=True)
+    ]
     assert np.allclose(exact, stored, atol=1e-6) or np.allclose(by_image, stored, atol=1e-6)
 
 
 def test_wrist_rule(group):
     a = group("wrist")
     for index, values in enumerate(a["maps"][:, 0]):
-        rule = boxes.wrist_rule(values, a["boxes"][index] > 0, a["negatives"][index] > 0, float(a["threshold"]))
+        rule = boxes.wrist_rule(
+            values, a["boxes"][index] > 0, a["negatives"][index] > 0, float(a["threshold"])
+        )
         stored = [a[name][index] for name in ("TP", "FP", "Precision", "Recall", "F1")]
-        np.testing.assert_allclose([rule.tp, rule.fp, rule.precision, rule.recall, rule.f1], stored, atol=1e-6)
+        np.testing.assert_allclose(
+            [rule.tp, rule.fp, rule.precision, rule.recall, rule.f1], stored, atol=1e-6
+        )
 
 
 def test_wrist_threshold(group):
@@ -151,7 +168,9 @@ def test_wrist_threshold(group):
     assert rates[np.isclose(np.linspace(0, 1, 1000, endpoint=False), official)][0] == pytest.approx(
         float(a["fpr_at_official"]), abs=1e-6
     )
-    assert rates[round(threshold.value * 1000)] == pytest.approx(float(a["fpr_at_official"]), abs=1e-6)
+    assert rates[round(threshold.value * 1000)] == pytest.approx(
+        float(a["fpr_at_official"]), abs=1e-6
+    )
     exact = boxes.healthy_rate_threshold(list(a["maps"]))
     assert np.mean(a["maps"] > exact.value) <= 0.05 and exact.value <= threshold.value + 1e-6
 
@@ -161,12 +180,23 @@ def test_anoddpm_figures(group):
     found = (a["real"] - a["reconstruction"]) ** 2 > 0.5
     assert np.array_equal(found, a["predicted"] > 0)
     truth = a["mask"] > 0
-    each = [(2 * (p & t).sum() + 1e-6) / (p.sum() + t.sum() + 1e-6) for p, t in zip(found, truth, strict=True)]
+    each = [
+        (2 * (p & t).sum() + 1e-6) / (p.sum() + t.sum() + 1e-6)
+        for p, t in zip(found, truth, strict=True)
+    ]
     assert np.mean(each) == pytest.approx(float(a["dice"]), abs=1e-6)
     counts = confusion(found, truth)
     assert counts.iou == pytest.approx(float(a["iou"]), abs=1e-6)
-    for name, right in (("precision", counts.precision), ("recall", counts.recall), ("FPR", counts.fpr)):
+    for name, right in (
+        ("precision", counts.precision),
+        ("recall", counts.recall),
+        ("FPR", counts.fpr),
+    ):
         assert right == pytest.approx(float(a[f"correct_{name}"]), abs=1e-6)
-        assert published_anoddpm(counts)[name] == pytest.approx(float(a[f"official_{name}"]), abs=1e-6)
+        assert published_anoddpm(counts)[name] == pytest.approx(
+            float(a[f"official_{name}"]), abs=1e-6
+        )
     error = torch.from_numpy(a["real"] - a["reconstruction"])
-    assert psnr(error.square().mean(), float(a["real"].max())).item() == pytest.approx(float(a["psnr"]), abs=1e-4)
+    assert psnr(error.square().mean(), float(a["real"].max())).item() == pytest.approx(
+        float(a["psnr"]), abs=1e-4
+    )

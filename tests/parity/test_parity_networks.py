@@ -32,7 +32,10 @@ def wolleb_unet(c):
         width=c["base"],
         multipliers=multipliers(c["mult"]),
         blocks=c["res_blocks"],
-        attention={"at": factors(c["image_size"], c["attention_resolutions"]), "heads": c["num_heads"]},
+        attention={
+            "at": factors(c["image_size"], c["attention_resolutions"]),
+            "heads": c["num_heads"],
+        },
         classes=2 if c["class_cond"] else 0,
     )
 
@@ -44,7 +47,10 @@ def wolleb_classifier(c):
         width=c.get("base") or c["width"],
         multipliers=multipliers(c["mult"]),
         blocks=c["depth"],
-        attention={"at": factors(c["image_size"], c["attention_resolutions"]), "head_channels": c["head_channels"]},
+        attention={
+            "at": factors(c["image_size"], c["attention_resolutions"]),
+            "head_channels": c["head_channels"],
+        },
     )
 
 
@@ -61,7 +67,9 @@ def patched_unet(c):
 
 def load(network, state):
     """Strictly, without the schedule buffers and the prefix of a training module."""
-    inner = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")} or state
+    inner = {
+        k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")
+    } or state
     network.load_state_dict(inner)
     return network.eval()
 
@@ -85,7 +93,9 @@ def test_wolleb_classifier_forward(parity):
         gradients = []
         for x, t, y in zip(a["x"], a["t"], a["y"], strict=True):  # levels differ: one at a time
             x = x[None].requires_grad_()
-            (gradient,) = torch.autograd.grad(log_probability(network, int(y))(x, int(t) + 1).sum(), x)
+            (gradient,) = torch.autograd.grad(
+                log_probability(network, int(y))(x, int(t) + 1).sum(), x
+            )
             gradients.append(gradient)
         case.close(torch.cat(gradients), a["grad"], "grad")
 
@@ -100,8 +110,12 @@ def test_patched_and_conditioned_unet_forward(parity, name):
         a = case.tensors(run["name"])
         case.close(network(a["x"], a["t"], vector=a.get("cond")), a["out"], "out")
     schedule = Schedule("cosine", len(weights["betas"]))
-    torch.testing.assert_close(schedule.alpha_bar[1:].float(), weights["alphas_cumprod"], rtol=1e-5, atol=1e-8)
-    torch.testing.assert_close(schedule.posterior_clean[1:].float(), weights["posterior_mean_coef1"])
+    torch.testing.assert_close(
+        schedule.alpha_bar[1:].float(), weights["alphas_cumprod"], rtol=1e-5, atol=1e-8
+    )
+    torch.testing.assert_close(
+        schedule.posterior_clean[1:].float(), weights["posterior_mean_coef1"]
+    )
 
 
 @torch.no_grad()

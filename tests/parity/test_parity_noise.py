@@ -12,7 +12,12 @@ from pseudohealthy.diffusion.simplex import permutation, simplex, values
 
 @pytest.mark.parametrize(
     ("prefix", "settings"),
-    [("linear", {}), ("cosine_max999", {}), ("cosine_min1e4_max999", {"floor": 1e-4}), ("linear_float32", {})],
+    [
+        ("linear", {}),
+        ("cosine_max999", {}),
+        ("cosine_min1e4_max999", {"floor": 1e-4}),
+        ("linear_float32", {}),
+    ],
 )
 def test_schedules(parity, prefix, settings):
     case = parity("schedules")
@@ -38,7 +43,9 @@ def test_schedules(parity, prefix, settings):
         # A table made in float32 loses digits where 1 - beta is small, at the last few of 1000
         # steps.
         atol = 1e-14 if double else 1e-8
-        torch.testing.assert_close(own[name][levels], table, rtol=rtol, atol=atol, check_dtype=False)
+        torch.testing.assert_close(
+            own[name][levels], table, rtol=rtol, atol=atol, check_dtype=False
+        )
 
 
 def test_simplex_noise(parity):
@@ -49,12 +56,18 @@ def test_simplex_noise(parity):
         tables = case.tensors(f"seed_{seed}")
         table = permutation(seed)
         assert torch.equal(table, tables.pop("perm"))
-        assert torch.equal(3 * (table % 24), tables.pop("perm_grad_index3"))  # the published index counts numbers
+        # The published index counts numbers.
+        assert torch.equal(3 * (table % 24), tables.pop("perm_grad_index3"))
         for dims in (2, 3):
             got = values(place[:dims], table[None])[0]
-            torch.testing.assert_close(got, tables.pop(f"noise{dims}"), rtol=0, atol=tolerance[f"noise{dims}"]["atol"])
+            torch.testing.assert_close(
+                got, tables.pop(f"noise{dims}"), rtol=0, atol=tolerance[f"noise{dims}"]["atol"]
+            )
         assert tables
-        for name, field in tables.items():  # octaves2d_64, octaves3d_96_t250, octaves2d_16_o3_p5_f32
+        for (
+            name,
+            field,
+        ) in tables.items():  # octaves2d_64, octaves3d_96_t250, octaves2d_16_o3_p5_f32
             got = simplex((1, 1, *field.shape), [seed], **octave_settings(name))[0, 0]
             torch.testing.assert_close(got, field, rtol=0, atol=tolerance["fields"]["atol"])
 
@@ -80,7 +93,8 @@ def test_simplex_statistics(parity, dims):
     first, last = case.info["statistics"]["seeds"]
     size = case.info["statistics"]["size"]
     published = case.arrays[f"stats.{name}"]
-    seeds = list(range(first, last + 1))[:: 1 + len(published) // 25]  # every eighth: the others are alike
+    # Every eighth: the others are alike.
+    seeds = list(range(first, last + 1))[:: 1 + len(published) // 25]
     fields = simplex((len(seeds), 1, size, size), seeds, z=z).double().flatten(1).numpy()
     got = np.stack([fields.mean(1), fields.std(1), fields.min(1), fields.max(1)], axis=1)
     # Our fields are float32; the tolerance of the case is for float64.

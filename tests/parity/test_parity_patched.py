@@ -43,10 +43,20 @@ def fields(arrays: dict[str, Tensor]) -> list[Tensor]:
 
 def restorer(case, images: Tensor, **settings) -> Patched:
     c = case.info["unet"]
-    network = {"width": c["base"], "multipliers": tuple(c["mult"]), "blocks": c["res_blocks"], "block": {"scale_shift": True, "residual_sampling": True}, "attention": {"head_channels": c["head_channels"], "order": "new"}}  # fmt: skip
+    network = {
+        "width": c["base"],
+        "multipliers": tuple(c["mult"]),
+        "blocks": c["res_blocks"],
+        "block": {"scale_shift": True, "residual_sampling": True},
+        "attention": {"head_channels": c["head_channels"], "order": "new"},
+    }
     channels, size = images.shape[1], images.shape[-1]
-    made = Patched(size=size, channels=channels, network=network, **{"walk": {"clip": False}, **settings})
-    weights = {k.removeprefix("model."): v for k, v in case.weights().items() if k.startswith("model.")}
+    made = Patched(
+        size=size, channels=channels, network=network, **{"walk": {"clip": False}, **settings}
+    )
+    weights = {
+        k.removeprefix("model."): v for k, v in case.weights().items() if k.startswith("model.")
+    }
     made.denoiser.network.load_state_dict(weights)
     return made.eval()
 
@@ -57,7 +67,9 @@ def corners(box: Box) -> list[int]:
 
 
 RUNS = ["p32_rect_gauss", "p60_overlap_cut"]
-RUNS += [pytest.param(name, marks=heavy) for name in ("p48_simplex", "p60_overlap_avg", "p40_truncated")]
+RUNS += [
+    pytest.param(name, marks=heavy) for name in ("p48_simplex", "p60_overlap_avg", "p40_truncated")
+]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -81,7 +93,9 @@ def test_patch_inference(parity, monkeypatch, name):
         assert [corners(cell) for _, cell in grid] == a["boxes_cut"].tolist()
     stored = fields(a)
     if one_field:
-        monkeypatch.setattr(patched, "shared_fields", lambda draw, like, *_, f=stored: f.pop(0).to(like.dtype))
+        monkeypatch.setattr(
+            patched, "shared_fields", lambda draw, like, *_, f=stored: f.pop(0).to(like.dtype)
+        )
     images = 2 * a["x"] - 1
     healthy = (model.restore(images, Stored(stored)).healthy + 1) / 2
     assert not stored
@@ -109,12 +123,23 @@ def test_patch_training_loss_and_gradients(parity):
         losses.mean().backward()
         weights = dict(model.denoiser.network.named_parameters())
         case.close(weights["out.2.weight"].grad, a["grad_out_2_weight"], "grads")
-        case.close(weights["input_blocks.0.0.weight"].grad, a["grad_input_blocks_0_0_weight"], "grads")
+        case.close(
+            weights["input_blocks.0.0.weight"].grad, a["grad_input_blocks_0_0_weight"], "grads"
+        )
 
 
 @pytest.mark.parametrize(("scale_shift", "parameters"), [(True, 37_513_857), (False, 34_493_313)])
 def test_parameter_count(scale_shift, parameters):
     """pDDPM, and the DDPM baseline of the same repository, which is not the same network."""
-    network = {"width": 128, "multipliers": (1, 2, 2), "blocks": 3, "attention": {"head_channels": 64, "order": "new"}, "block": {"scale_shift": scale_shift, "residual_sampling": True}}  # fmt: skip
+    network = {
+        "width": 128,
+        "multipliers": (1, 2, 2),
+        "blocks": 3,
+        "attention": {"head_channels": 64, "order": "new"},
+        "block": {"scale_shift": scale_shift, "residual_sampling": True},
+    }
     with torch.device("meta"):
-        assert sum(p.numel() for p in Patched(size=96, channels=1, network=network).parameters()) == parameters
+        assert (
+            sum(p.numel() for p in Patched(size=96, channels=1, network=network).parameters())
+            == parameters
+        )

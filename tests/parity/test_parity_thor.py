@@ -32,7 +32,8 @@ def test_thor_unet_forward(parity, network):
     for run in case.runs:
         a = case.tensors(run["name"])
         case.close(net(a["x"], a["t"]), a["out"], "out")
-        assert torch.equal(other(a["x"], a["t"]), net(a["x"], a["t"]))  # the stored projection has no effect
+        # The stored projection has no effect.
+        assert torch.equal(other(a["x"], a["t"]), net(a["x"], a["t"]))
 
 
 @torch.no_grad()
@@ -81,18 +82,33 @@ def test_thor_inference(parity, network, stored):
     state = {k: v.float() for k, v in case.weights().items()}
     for run in case.runs:
         a = case.tensors(run["name"])
-        net, settings = network(interop, state, head_channels=case.info["unet"]["num_head_channels"])
+        net, settings = network(
+            interop, state, head_channels=case.info["unet"]["num_head_channels"]
+        )
         own = {k: v for k, v in settings.items() if k not in UNet.dictated}
-        restorer = Thor(size=a["x"].shape[-1], channels=1, network=own, diffusion={"noise": run["noise"]}, walk={"start_levels": run["T_test"]}, harmonise={"levels": tuple(run["t_harmonization"])}, perceptual={"trunk": "none"}, quirks="published").eval()  # fmt: skip
+        restorer = Thor(
+            size=a["x"].shape[-1],
+            channels=1,
+            network=own,
+            diffusion={"noise": run["noise"]},
+            walk={"start_levels": run["T_test"]},
+            harmonise={"levels": tuple(run["t_harmonization"])},
+            perceptual={"trunk": "none"},
+            quirks="published",
+        ).eval()
         restorer.denoiser.network.load_state_dict(net.state_dict())
         restorer.perceptual = Stub()
         steps = run["t_visualization"]
-        found = thor_published.restore(restorer, 2 * a["x"] - 1, stored(a), every=steps[0] - steps[1])
+        found = thor_published.restore(
+            restorer, 2 * a["x"] - 1, stored(a), every=steps[0] - steps[1]
+        )
 
         def check(got, expected, quantity):
             torch.testing.assert_close(got, expected, rtol=0, atol=tolerance[quantity]["atol"])
 
-        maps = torch.stack([thor_published.difference(restorer, 2 * a["x"] - 1, clean) for clean in found.trail])
+        maps = torch.stack(
+            [thor_published.difference(restorer, 2 * a["x"] - 1, clean) for clean in found.trail]
+        )
         check(maps, a["m_t"], "m_t")
         check((torch.stack(found.trail) + 1) / 2, a["x0_01"], "x_rec")
         check(found.map[:, None], a["map"], "map")

@@ -33,9 +33,33 @@ class Stored:
 
 def restorer(unet, classifier, start=500, **guidance):
     c, k = unet, classifier
-    network = {"width": c["base"], "multipliers": multipliers(c["mult"]), "blocks": c["res_blocks"], "attention": {"heads": c["num_heads"], "at": factors(c["image_size"], c["attention_resolutions"])}}  # fmt: skip
-    noisy = {"width": k["base"], "multipliers": multipliers(k["mult"]), "blocks": k["depth"], "attention": {"at": factors(k["image_size"], k["attention_resolutions"]), "head_channels": k["head_channels"]}}  # fmt: skip
-    return Guided(size=c["image_size"], channels=c["in_channels"], network=network, classifier=noisy, walk={"start_levels": start}, quirks="published", guidance={"data_range": "unit", "conditional": c["class_cond"], **guidance})  # fmt: skip
+    network = {
+        "width": c["base"],
+        "multipliers": multipliers(c["mult"]),
+        "blocks": c["res_blocks"],
+        "attention": {
+            "heads": c["num_heads"],
+            "at": factors(c["image_size"], c["attention_resolutions"]),
+        },
+    }
+    noisy = {
+        "width": k["base"],
+        "multipliers": multipliers(k["mult"]),
+        "blocks": k["depth"],
+        "attention": {
+            "at": factors(k["image_size"], k["attention_resolutions"]),
+            "head_channels": k["head_channels"],
+        },
+    }
+    return Guided(
+        size=c["image_size"],
+        channels=c["in_channels"],
+        network=network,
+        classifier=noisy,
+        walk={"start_levels": start},
+        quirks="published",
+        guidance={"data_range": "unit", "conditional": c["class_cond"], **guidance},
+    )
 
 
 def loaded(model, case, unet, classifier=None):
@@ -59,11 +83,15 @@ def test_guided_ddim(parity, name):
     run = next(r for r in case.runs if r["name"] == name)
     a = case.tensors(name)
     weights = run["unet_weights"], f"weights_classifier_{name}.safetensors"
-    model = loaded(restorer(run["unet"], run["classifier"], run["L"], scale=run["s"]), case, *weights)
+    model = loaded(
+        restorer(run["unet"], run["classifier"], run["L"], scale=run["s"]), case, *weights
+    )
     x = a["x"] * 2 - 1
 
     level = int(a["grad_t"]) + 1
-    gradient = input_gradient(log_probability(model.classifier, int(a["grad_y"])), a["grad_x"], level)
+    gradient = input_gradient(
+        log_probability(model.classifier, int(a["grad_y"])), a["grad_x"], level
+    )
     case.close(gradient, a["grad"], "grad")
 
     noisy = model.denoiser.noised(a["x"], a["noise_000"], 1)
@@ -72,7 +100,14 @@ def test_guided_ddim(parity, name):
     states = [noisy]
     for pair in pairwise(up):
         states.append(
-            sample(model.estimate, states[-1], pair, clip=False, schedule=model.denoiser.schedule, label=run["y"])
+            sample(
+                model.estimate,
+                states[-1],
+                pair,
+                clip=False,
+                schedule=model.denoiser.schedule,
+                label=run["y"],
+            )
         )
     case.close(states[1], a["encode_first"], "latent")
     case.close(states[-1], a["latent"], "latent")
@@ -93,7 +128,9 @@ def test_ddpm_ablation(parity):
     a, info = case.tensors(), case.info
     settings = {"scale": info["s"], "sampler": "ddpm"}
     model = loaded(
-        restorer(info["unet"], info["classifier"], info["noise_level"], **settings), case, *info["weight_files"]
+        restorer(info["unet"], info["classifier"], info["noise_level"], **settings),
+        case,
+        *info["weight_files"],
     )
     out = unit(model.restore(a["x"] * 2 - 1, Stored(a)))
     case.close(out, a["out"], "out")
@@ -116,10 +153,14 @@ def test_training_losses(parity):
     network = model.denoiser.network.requires_grad_()
     for run in case.runs:
         a = case.tensors(run["name"])
-        error, bound = hybrid(model.denoiser, a["x"], a["noise_000"], a["t"] + 1, low=model.low, label=a["y"])
+        error, bound = hybrid(
+            model.denoiser, a["x"], a["noise_000"], a["t"] + 1, low=model.low, label=a["y"]
+        )
         case.close(error, a["mse"], "mse")
         case.close(bound, a["vb"], "vb")
         network.zero_grad()
         (error + bound).mean().backward()
         case.close(network.out[2].weight.grad, a["grad_out_2_weight"], "grads")
-        case.close(network.input_blocks[0][0].weight.grad, a["grad_input_blocks_0_0_weight"], "grads")
+        case.close(
+            network.input_blocks[0][0].weight.grad, a["grad_input_blocks_0_0_weight"], "grads"
+        )

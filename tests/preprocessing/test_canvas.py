@@ -26,20 +26,39 @@ def scan_of(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> Scan:
 
 @settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES, st.integers(1, 3), st.integers(0, 200), st.booleans(), st.integers(0, 2**31))
-def test_a_canvas_at_least_as_large_as_the_image_gives_every_value_back(height, width, channels, room, crop, seed):
+def test_a_canvas_at_least_as_large_as_the_image_gives_every_value_back(
+    height, width, channels, room, crop, seed
+):
     rng = np.random.default_rng(seed)
     scan = scan_of(rng, channels, 2, height, width, scale=1000)
     size = max(height, width) + room
-    canvas = Canvas(size=size, channels=channels, normalise="range", value_range=(0, 1000), foreground="all", crop=crop)
+    canvas = Canvas(
+        size=size,
+        channels=channels,
+        normalise="range",
+        value_range=(0, 1000),
+        foreground="all",
+        crop=crop,
+    )
     fitted = canvas.fit(scan)
-    assert fitted.planes.shape == (2, channels, canvas.size, canvas.size) and fitted.planes.dtype == torch.float32
+    assert (
+        fitted.planes.shape == (2, channels, canvas.size, canvas.size)
+        and fitted.planes.dtype == torch.float32
+    )
     assert fitted.planes.min() >= -1 and fitted.planes.max() <= 1 + 1e-6
-    np.testing.assert_allclose(canvas.undo(fitted.planes, fitted.placement), scan.voxels, rtol=1e-5, atol=1e-2)
+    np.testing.assert_allclose(
+        canvas.undo(fitted.planes, fitted.placement), scan.voxels, rtol=1e-5, atol=1e-2
+    )
 
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.integers(40, 90), st.integers(40, 90), st.integers(12, 200), st.booleans(), st.booleans(), st.integers(0, 2**31)
+    st.integers(40, 90),
+    st.integers(40, 90),
+    st.integers(12, 200),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**31),
 )
 def test_a_blob_comes_back_within_half_a_model_pixel(height, width, size, crop, nearest, seed):
     """For every shape, crop and size: centre of mass of a blob before and after the model's
@@ -54,7 +73,9 @@ def test_a_blob_comes_back_within_half_a_model_pixel(height, width, size, crop, 
     canvas = Canvas(size=size, normalise="unit", crop=crop)
     fitted = canvas.fit(Scan.from_array(blob), brain_mask=body)
     back = canvas.undo_map((fitted.planes[:, 0] + 1) / 2, fitted.placement, nearest=nearest)[0]
-    apart = [((back * axis).sum() / back.sum() - (blob * axis).sum() / blob.sum()) for axis in (y, x)]
+    apart = [
+        ((back * axis).sum() / back.sum() - (blob * axis).sum() / blob.sum()) for axis in (y, x)
+    ]
     assert np.abs(apart).max() <= 0.5 / fitted.placement.scale + 1e-3  # the blob's own sampling
 
 
@@ -84,7 +105,13 @@ def test_the_narrowest_window_that_holds_a_value_decides_for_it():
     values = np.full((12, 12), 40.0)
     values[0, :6], values[1, :6] = 150, 900
     scan = Scan.from_array(values)
-    canvas = Canvas(size=12, channels=3, normalise="window", windows=("bone", "brain", "subdural"), foreground="all")
+    canvas = Canvas(
+        size=12,
+        channels=3,
+        normalise="window",
+        windows=("bone", "brain", "subdural"),
+        foreground="all",
+    )
     fitted = canvas.fit(scan)
     assert fitted.planes.shape == (1, 3, 12, 12)
     change = torch.tensor([0.001, 0.01, 0.1]).reshape(1, 3, 1, 1)  # bone, brain, subdural
@@ -105,7 +132,9 @@ def test_what_is_round_in_millimetres_is_round_on_a_canvas_in_millimetres(pixel)
     shown = (fitted.planes[0, 0].numpy() + 1) / 2
     place = np.arange(64) - 31.5
     spreads = [np.sqrt((shown.sum(axis) * place**2).sum() / shown.sum()) * 1.5 for axis in (1, 0)]
-    assert spreads == pytest.approx([10, 10], rel=0.03), "standard deviation in mm along rows and columns"
+    assert spreads == pytest.approx([10, 10], rel=0.03), (
+        "standard deviation in mm along rows and columns"
+    )
     back = Canvas(size=64, normalise="unit", foreground="all", spacing=1.5).undo_map(
         torch.from_numpy(shown)[None], fitted.placement
     )
@@ -150,7 +179,9 @@ def test_percentiles_come_from_the_foreground_and_a_brain_mask_takes_its_place()
 
 def test_a_placement_survives_json():
     fitted = Canvas(size=20, crop=True).fit(scan_of(np.random.default_rng(0), 2, 30, 44))
-    assert Placement.from_json(json.loads(json.dumps(fitted.placement.to_json()))) == fitted.placement
+    assert (
+        Placement.from_json(json.loads(json.dumps(fitted.placement.to_json()))) == fitted.placement
+    )
 
 
 def test_a_constant_image_is_refused():
@@ -165,10 +196,19 @@ def test_a_two_valued_image_is_not_constant():
     assert planes.min() == -1 and planes.max() == 1
 
 
-@pytest.mark.parametrize("wrong", [
-    {"normalise": "zscore"}, {"foreground": "skull"}, {"percentiles": (99, 1)}, {"value_range": (1, 1)}, {"size": 0},
-    {"normalise": "window"}, {"normalise": "window", "windows": ("liver",)}, {"interpolation": "cubic"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"normalise": "zscore"},
+        {"foreground": "skull"},
+        {"percentiles": (99, 1)},
+        {"value_range": (1, 1)},
+        {"size": 0},
+        {"normalise": "window"},
+        {"normalise": "window", "windows": ("liver",)},
+        {"interpolation": "cubic"},
+    ],
+)
 def test_a_wrong_setting_is_named(wrong):
     with pytest.raises(Fault) as caught:
         Canvas(**wrong)
@@ -185,7 +225,12 @@ def test_channels_must_agree():
 
 def test_windows_by_name_and_by_number():
     assert window_range("brain") == (0, 80) and window_range("40/80") == (0, 80)
-    assert window_range("bone") == (-800, 2000) and set(WINDOWS) == {"brain", "subdural", "bone", "stroke"}
+    assert window_range("bone") == (-800, 2000) and set(WINDOWS) == {
+        "brain",
+        "subdural",
+        "bone",
+        "stroke",
+    }
 
 
 def test_lists_from_a_recipe_make_the_same_canvas():
@@ -204,7 +249,11 @@ def test_the_foreground_is_the_patient(kind):
     truth = disc(side, 0.4)
     image = np.zeros((side, side))
     if kind == "skull":  # bright scalp, dark skull, brain, noise in the air
-        image = np.where(truth, 0.9, 0) - 0.85 * (disc(side, 0.36) ^ disc(side, 0.32)) - 0.4 * disc(side, 0.32)
+        image = (
+            np.where(truth, 0.9, 0)
+            - 0.85 * (disc(side, 0.36) ^ disc(side, 0.32))
+            - 0.4 * disc(side, 0.32)
+        )
         image += np.abs(rng.normal(0, 0.02, image.shape))
     elif kind == "stripped":
         image[truth] = rng.normal(500, 60, truth.sum())
@@ -263,6 +312,8 @@ def test_a_picture_is_taken_as_exported_in_the_only_window(tmp_path):
     picture, ct = io.read(tmp_path / "ct.png"), Scan.from_array(hu)
     assert canvas.windows_a_picture(picture) and not canvas.windows_a_picture(ct)
     np.testing.assert_allclose(canvas.fit(picture).planes, canvas.fit(ct).planes, atol=0.005)
-    three = Canvas(size=12, channels=2, normalise="window", windows=("brain", "bone"), foreground="all")
+    three = Canvas(
+        size=12, channels=2, normalise="window", windows=("brain", "bone"), foreground="all"
+    )
     with pytest.raises(Fault, match="a picture has no HU"):
         three.fit(picture)

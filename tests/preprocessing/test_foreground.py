@@ -59,7 +59,8 @@ def test_blood_along_the_skull_belongs_to_the_brain():
     crescent = BRAIN & ~oval(0.56, column=0.47)
     hu[crescent] = 70
     for view in (lambda hu: hu, picture):
-        assert mask(view(hu), "brain-ct")[crescent].mean() > 0.75  # its thin ends are lost in the rounding of the ring
+        # Its thin ends are lost in the rounding of the ring.
+        assert mask(view(hu), "brain-ct")[crescent].mean() > 0.75
 
 
 @pytest.mark.parametrize("view", [lambda hu: hu, picture])
@@ -106,7 +107,14 @@ def test_a_head_in_hu_loses_the_table_that_an_ear_touches():
 
 
 def test_the_canvas_takes_the_new_kinds_and_crops_to_them():
-    canvas = Canvas(size=64, normalise="window", windows=("brain",), foreground="brain-ct", crop=True, margin=0.1)
+    canvas = Canvas(
+        size=64,
+        normalise="window",
+        windows=("brain",),
+        foreground="brain-ct",
+        crop=True,
+        margin=0.1,
+    )
     fitted = canvas.fit(Scan.from_array(head().astype(np.float32)))
     inside = fitted.foreground[0].numpy()
     assert 0.38 < inside.mean() < 0.48 and inside[32, 32] and not inside[0].any()

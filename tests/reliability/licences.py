@@ -21,9 +21,10 @@ WEAK = re.compile(r"LGPL|Lesser General Public", re.I)
 EXCEPTION = re.compile(r"exception|linking", re.I)
 HEAD = """# Licences
 
-pseudohealthy is Apache-2.0. What it needs, directly and through others, with the licence each installed package states
-of itself; `make licences PAGE=docs/licences.md` writes this page, and a test fails on anything under GPL or AGPL alone.
-needs: always; `[hub]`, `[track]`: only with that extra; `[dev]`: to test and develop, never passed on.
+pseudohealthy is Apache-2.0. What it needs, directly and through others, with the licence each
+installed package states of itself; `make licences PAGE=docs/licences.md` writes this page, and a
+test fails on anything under GPL or AGPL alone. needs: always; `[hub]`, `[track]`: only with that
+extra; `[dev]`: to test and develop, never passed on.
 """
 
 
@@ -54,7 +55,11 @@ def licence_of(found: metadata.PackageMetadata) -> str:
     """The SPDX expression, else the classifiers, else the first line of the free text."""
     if found.get("License-Expression"):
         return found["License-Expression"]
-    classifiers = [c.split(" :: ")[-1] for c in found.get_all("Classifier") or [] if c.startswith("License :: ")]
+    classifiers = [
+        c.split(" :: ")[-1]
+        for c in found.get_all("Classifier") or []
+        if c.startswith("License :: ")
+    ]
     classifiers = [c for c in classifiers if c != "OSI Approved"]
     text = (found.get("License") or "").strip()
     first = text.splitlines()[0].strip() if text else ""
@@ -85,7 +90,9 @@ def dependencies() -> list[Dependency]:
             except metadata.PackageNotFoundError:
                 found.setdefault(name, Dependency(name, "", "", needed, installed=False))
                 continue
-            found.setdefault(name, Dependency(name, package.version, licence_of(package.metadata), needed))
+            found.setdefault(
+                name, Dependency(name, package.version, licence_of(package.metadata), needed)
+            )
             for word in package.requires or ():
                 inner = Requirement(word)
                 asked = [{"extra": extra} for extra in wanted.extras] or [{"extra": ""}]
@@ -98,7 +105,11 @@ def dependencies() -> list[Dependency]:
 def page(found: list[Dependency]) -> str:
     lines = [HEAD, "| package | version | licence | for |", "|---|---|---|---|"]
     for d in found:
-        licence = (d.licence or "does not say") if d.installed else "not installed where this page was made"
+        licence = (
+            (d.licence or "does not say")
+            if d.installed
+            else "not installed where this page was made"
+        )
         lines.append(f"| {d.name} | {d.version} | {licence.replace('|', ' ')} | {d.needed} |")
     return "\n".join(lines) + "\n"
 
@@ -109,10 +120,14 @@ def main(words: list[str]) -> int:
         Path(words[words.index("--write") + 1]).write_text(page(found), encoding="utf-8")
     for d in found:
         print(
-            f"{d.name:28} {d.version:14} {d.needed:8} {'' if d.fits else 'DOES NOT FIT '}{d.licence if d.installed else '(not installed)'}"
+            f"{d.name:28} {d.version:14} {d.needed:8}"
+            f" {'' if d.fits else 'DOES NOT FIT '}{d.licence if d.installed else '(not installed)'}"
         )
     wrong = [d.name for d in found if not d.fits]
-    print(f"{len(found)} packages, {len(wrong)} that do not fit{': ' + ', '.join(wrong) if wrong else ''}")
+    print(
+        f"{len(found)} packages, {len(wrong)} that do not"
+        f" fit{': ' + ', '.join(wrong) if wrong else ''}"
+    )
     return int(bool(wrong))
 
 

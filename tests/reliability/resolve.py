@@ -29,15 +29,32 @@ MISSING = re.compile(r"No matching distribution found for (\S+?)[\s(]", re.I)
 def pins() -> list[str]:
     """name==version of every package of both files."""
     names = ("requirements.lock", "requirements-torch.txt")
-    lines = [line for name in names for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
+    lines = [
+        line for name in names for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
+    ]
     return [match[1] for line in lines if (match := PIN.match(line.strip()))]
 
 
-def asked(wanted: list[str], python: str, platforms: list[str], target: str) -> subprocess.CompletedProcess[str]:
+def asked(
+    wanted: list[str], python: str, platforms: list[str], target: str
+) -> subprocess.CompletedProcess[str]:
     """One dry resolution: wheels only, without what they depend on, which is pinned as well."""
-    line = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", "--target", target]
+    line = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--no-deps",
+        "--ignore-installed",
+        "--target",
+        target,
+    ]
     line += ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", "--quiet"]
-    line += ["--disable-pip-version-check", *(word for name in platforms for word in ("--platform", name))]
+    line += [
+        "--disable-pip-version-check",
+        *(word for name in platforms for word in ("--platform", name)),
+    ]
     return subprocess.run([*line, *wanted], capture_output=True, text=True)
 
 

@@ -10,11 +10,8 @@ from pseudohealthy.__main__ import main
 from pseudohealthy.cli import COMMANDS
 
 NO_DEVICE = {"recipes", "inspect", "prepare", "info", "cache", "completion"}
-ELSEWHERE = {
-    "demo",
-    "import-weights",
-    "serve",
-}  # demo: its commands are these; weights: tests/interop; serve is a server
+# demo: its commands are these; weights: tests/interop; serve is a server.
+ELSEWHERE = {"demo", "import-weights", "serve"}
 
 
 @pytest.fixture
@@ -35,7 +32,9 @@ def closed(monkeypatch) -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_command_works_with_sockets_closed(closed, tiny_run, pictures, tiny, tmp_path, capsys):
+def test_every_command_works_with_sockets_closed(
+    closed, tiny_run, pictures, tiny, tmp_path, capsys
+):
     (tmp_path / "recipe.toml").write_text(tiny("training.steps=2", "training.validate=2").toml())
     image = sorted((pictures / "test" / "bad").glob("*.png"))[0]
     few = ("--data", pictures, "--limit", 4)
@@ -57,7 +56,16 @@ def test_every_command_works_with_sockets_closed(closed, tiny_run, pictures, tin
         "detect": (tiny_run, image, "--out", tmp_path / "detect"),
         "evaluate": (tiny_run, *few, "--out", tmp_path / "evaluate"),
         "compare": (tiny_run, *few, "--out", tmp_path / "compare"),
-        "sweep": (tiny_run, *few, "--over", "map.smooth=0,1", "--split", "test", "--out", tmp_path / "sweep"),
+        "sweep": (
+            tiny_run,
+            *few,
+            "--over",
+            "map.smooth=0,1",
+            "--split",
+            "test",
+            "--out",
+            tmp_path / "sweep",
+        ),
         "verify": (tiny_run,),
         "info": (),
         "cache": (),
@@ -66,7 +74,10 @@ def test_every_command_works_with_sockets_closed(closed, tiny_run, pictures, tin
     assert set(COMMANDS) - ELSEWHERE == set(lines), "a new command belongs into this list"
     for command, words in lines.items():
         device = () if command in NO_DEVICE else ("--device", "cpu")
-        assert main([str(word) for word in (command, *words, *device)]) == 0, (command, capsys.readouterr().err[-500:])
+        assert main([str(word) for word in (command, *words, *device)]) == 0, (
+            command,
+            capsys.readouterr().err[-500:],
+        )
     assert closed == []
 
 

@@ -63,11 +63,20 @@ def test_a_text_is_always_the_old_or_the_new_one(tmp_path, kills):
     write_text(path, "0" * SIZE)
     for number in range(kills):
         letter = chr(ord("a") + number % 26)
-        killed(lambda letter=letter: write_text(path, letter * SIZE), rng.uniform(0.001, 0.06), lambda: is_whole(path))
+        killed(
+            lambda letter=letter: write_text(path, letter * SIZE),
+            rng.uniform(0.001, 0.06),
+            lambda: is_whole(path),
+        )
         seen.add(path.read_text()[0])
         hit += bool(half_written(tmp_path))
-    print(f"{kills} kills while a text of {SIZE} bytes was written: {hit} in the middle of a write, 0 files broken")
-    assert hit >= kills // 10 and len(seen) > 1, "the kills must hit, and some writes must get through"
+    print(
+        f"{kills} kills while a text of {SIZE} bytes was written: {hit} in the middle of a write, 0"
+        " files broken"
+    )
+    assert hit >= kills // 10 and len(seen) > 1, (
+        "the kills must hit, and some writes must get through"
+    )
 
 
 @pytest.mark.parametrize("kills", KILLS)
@@ -78,7 +87,9 @@ def test_a_checkpoint_is_always_the_old_or_the_new_one(tmp_path, kills):
 
     def is_one_state() -> None:
         found, state, _ = checkpoint.load(path)  # refuses what does not match its own sha256
-        assert all(bool((v == state["step"]).all()) for v in found.values()), "tensors and state of different writes"
+        assert all(bool((v == state["step"]).all()) for v in found.values()), (
+            "tensors and state of different writes"
+        )
         steps.add(state["step"])
 
     for number in range(1, kills + 1):
@@ -91,7 +102,10 @@ def test_a_checkpoint_is_always_the_old_or_the_new_one(tmp_path, kills):
         killed(work, rng.uniform(0.001, 0.08), is_one_state)
         checkpoint.load(tmp_path / "resume-previous.safetensors") if number > 5 else None
         hit += bool(half_written(tmp_path))
-    print(f"{kills} kills while a checkpoint was saved: {hit} in the middle of a write, 0 files broken")
+    print(
+        f"{kills} kills while a checkpoint was saved: {hit} in the middle of a write, 0 files"
+        " broken"
+    )
     assert hit >= kills // 10 and len(steps) > 1
 
 
@@ -120,5 +134,7 @@ def test_killed_at_every_point_of_a_write(tmp_path, point):
     assert path.read_text() == ("new" if point == "after rename" else "old")
     assert len(list(tmp_path.glob(".tmp-*"))) == (point != "after rename")
     prepare_folder(tmp_path, overwrite=True)  # as every command begins
-    assert [p.name for p in tmp_path.iterdir()] == ["threshold.json"], "what the killed writer left is gone"
+    assert [p.name for p in tmp_path.iterdir()] == ["threshold.json"], (
+        "what the killed writer left is gone"
+    )
     assert write_text(path, "next").read_text() == "next"

@@ -10,7 +10,9 @@ from reliability.licences import dependencies, gpl_only
 
 def test_every_installed_dependency_states_a_licence_that_fits():
     found = dependencies()
-    assert {"torch", "numpy", "pydicom", "nibabel"} <= {d.name for d in found if d.needed == "needs"}
+    assert {"torch", "numpy", "pydicom", "nibabel"} <= {
+        d.name for d in found if d.needed == "needs"
+    }
     assert [f"{d.name}: {d.licence or 'does not say'}" for d in found if not d.fits] == []
     assert all(d.installed for d in found if d.needed == "needs")
 

@@ -23,29 +23,47 @@ from pseudohealthy.report import case_volumes as copies
 from pseudohealthy.report.case_page import case_page
 from pseudohealthy.report.panel import starting_window
 
-HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
-AFFINE = np.array(
-    [[0, 0, -1.0, 30], [0, -1.0, 0, 40], [5.0, 0, 0, -7], [0, 0, 0, 1]]
-)  # axial: planes to S, rows P, columns L
+HOSTILE = (
+    "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+)
+# axial: planes to S, rows P, columns L.
+AFFINE = np.array([[0, 0, -1.0, 30], [0, -1.0, 0, 40], [5.0, 0, 0, -7], [0, 0, 0, 1]])
 
 
-def finding(shape=(6, 48, 40), *, units="", threshold=0.5, affine=AFFINE, name="case-1", **more) -> Finding:
+def finding(
+    shape=(6, 48, 40), *, units="", threshold=0.5, affine=AFFINE, name="case-1", **more
+) -> Finding:
     """A disc of tissue with a bright square in plane 3 (of volumes) whose twin lacks it."""
     rng = np.random.default_rng(0)
     row, column = np.mgrid[: shape[1], : shape[2]]
     inside = np.hypot(row - shape[1] / 2, column - shape[2] / 2) < 0.3 * min(shape[1:])
-    healthy = np.repeat(np.where(inside, 40 + rng.normal(0, 2, inside.shape), -1000 if units else 0)[None], shape[0], 0)
-    lesion = np.zeros(shape, bool)
-    lesion[shape[0] // 2, shape[1] // 2 - 6 : shape[1] // 2, shape[2] // 2 - 5 : shape[2] // 2] = True
-    found = (np.where(lesion, 0.9, 0.1) * np.repeat(inside[None], shape[0], 0) * rng.uniform(0.5, 1, shape)).astype(
-        np.float32
+    healthy = np.repeat(
+        np.where(inside, 40 + rng.normal(0, 2, inside.shape), -1000 if units else 0)[None],
+        shape[0],
+        0,
     )
+    lesion = np.zeros(shape, bool)
+    lesion[shape[0] // 2, shape[1] // 2 - 6 : shape[1] // 2, shape[2] // 2 - 5 : shape[2] // 2] = (
+        True
+    )
+    found = (
+        np.where(lesion, 0.9, 0.1)
+        * np.repeat(inside[None], shape[0], 0)
+        * rng.uniform(0.5, 1, shape)
+    ).astype(np.float32)
     scan = Scan.from_array(healthy + 25 * lesion, name=name, affine=affine)
     scan.units = units
     return Finding(
-        scan=scan, healthy=healthy[None].astype(np.float32), map=found, foreground=np.repeat(inside[None], shape[0], 0),
-        score=0.3, plane_scores=found.mean((1, 2)), threshold=threshold, threshold_source="healthy-quantile", **more,
-    )  # fmt: skip
+        scan=scan,
+        healthy=healthy[None].astype(np.float32),
+        map=found,
+        foreground=np.repeat(inside[None], shape[0], 0),
+        score=0.3,
+        plane_scores=found.mean((1, 2)),
+        threshold=threshold,
+        threshold_source="healthy-quantile",
+        **more,
+    )
 
 
 class Page(HTMLParser):
@@ -71,14 +89,16 @@ class Page(HTMLParser):
         self._open = None
 
     def volume(self, name: str) -> nib.Nifti1Image:
-        return nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(self.held[f"volume-{name}"])))
+        return nib.Nifti1Image.from_bytes(
+            gzip.decompress(base64.b64decode(self.held[f"volume-{name}"]))
+        )
 
 
 def page_of(tmp_path, one: Finding, **settings) -> Page:
     return Page(case_page(one, tmp_path / "case.html", **settings).read_text("utf-8"))
 
 
-# -- what the page holds -----------------------------------------------------------------------------------------------
+# -- what the page holds ---------------------------------------------------------------------------
 @pytest.mark.parametrize("threshold", [0.5, 0.013, 3.0, None, 0.0])
 def test_counts_and_codes_are_exact_at_every_position_of_the_slider(tmp_path, threshold):
     one = finding(threshold=threshold)
@@ -97,7 +117,10 @@ def test_counts_and_codes_are_exact_at_every_position_of_the_slider(tmp_path, th
 def test_the_copies_lie_where_the_scan_lies_and_codes_survive_the_way_to_disk(tmp_path):
     one = finding()
     page = page_of(tmp_path, one, truth=one.mask)
-    rows, columns = (slice(o, o + n) for o, n in zip(page.data["origin"][1:], page.data["shape"][1:], strict=True))
+    rows, columns = (
+        slice(o, o + n)
+        for o, n in zip(page.data["origin"][1:], page.data["shape"][1:], strict=True)
+    )
     for name, native in (
         ("map", None),
         ("truth", one.mask),
@@ -123,15 +146,21 @@ def test_hounsfield_units_stay_whole_so_that_every_window_works(tmp_path):
     assert (page.data["windows"][1]["low"], page.data["windows"][1]["high"]) == (0, 80)
 
 
-def test_a_page_that_would_be_too_large_gets_coarser_pictures_says_so_and_counts_as_before(tmp_path, monkeypatch):
+def test_a_page_that_would_be_too_large_gets_coarser_pictures_says_so_and_counts_as_before(
+    tmp_path, monkeypatch
+):
     one = finding((4, 200, 200))
     fine = page_of(tmp_path, one)
     monkeypatch.setattr(case_module, "MEGABYTES", len(fine.held["library"]) / 1e6 + 0.16)
     coarse = page_of(tmp_path, one)
-    assert fine.data["factor"] == 1 < coarse.data["factor"] and coarse.data["counts"] == fine.data["counts"]
+    assert (
+        fine.data["factor"] == 1 < coarse.data["factor"]
+        and coarse.data["counts"] == fine.data["counts"]
+    )
     assert "of the resolution" in (tmp_path / "case.html").read_text("utf-8")
     middle = [
-        np.asarray(p.data["affine"]) @ [0, *((n - 1) / 2 for n in p.data["shape"][1:]), 1] for p in (fine, coarse)
+        np.asarray(p.data["affine"]) @ [0, *((n - 1) / 2 for n in p.data["shape"][1:]), 1]
+        for p in (fine, coarse)
     ]
     assert np.abs(middle[0] - middle[1]).max() < coarse.data["factor"]
 
@@ -139,12 +168,24 @@ def test_a_page_that_would_be_too_large_gets_coarser_pictures_says_so_and_counts
 def test_the_page_is_inert_and_allows_only_its_own_scripts(tmp_path):
     one = finding(name=HOSTILE, warnings=[HOSTILE], made={"run": HOSTILE, "restorer": HOSTILE})
     one.threshold_source = HOSTILE
-    attacked, calm = page_of(tmp_path, one, files={HOSTILE: HOSTILE}), page_of(tmp_path, finding(), files={"a": "b"})
+    attacked = page_of(tmp_path, one, files={HOSTILE: HOSTILE})
+    calm = page_of(tmp_path, finding(), files={"a": "b"})
     for tag in ("script", "img"):
         assert sum(t == tag for t, _ in attacked.found) == sum(t == tag for t, _ in calm.found)
-    assert not [a for _, attributes in attacked.found for a in attributes if a.startswith("on") or a == "style"]
-    policy = next(a["content"] for _, a in attacked.found if a.get("http-equiv") == "Content-Security-Policy")
-    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy and "'self'" not in policy
+    assert not [
+        a
+        for _, attributes in attacked.found
+        for a in attributes
+        if a.startswith("on") or a == "style"
+    ]
+    policy = next(
+        a["content"] for _, a in attacked.found if a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert (
+        policy.startswith("default-src 'none'; ")
+        and "unsafe" not in policy
+        and "'self'" not in policy
+    )
     library = gzip.decompress(base64.b64decode(calm.held["library"]))
     for text in (calm.held["script"].encode(), library):
         assert base64.b64encode(hashlib.sha256(text).digest()).decode() in policy
@@ -160,7 +201,9 @@ def test_the_library_is_the_published_one(tmp_path):
 def test_a_single_plane_needs_no_library_and_is_small(tmp_path):
     page = page_of(tmp_path, finding((1, 64, 80), affine=None))
     assert "library" not in page.held and (tmp_path / "case.html").stat().st_size < 100_000
-    assert page.data["ml"] is None and page.data["unit"] == "pixels" and page.data["letters"] is None
+    assert (
+        page.data["ml"] is None and page.data["unit"] == "pixels" and page.data["letters"] is None
+    )
 
 
 def test_saving_a_finding_writes_its_page(tmp_path):
@@ -169,10 +212,14 @@ def test_saving_a_finding_writes_its_page(tmp_path):
     assert json.loads(paths["case"].read_text())["outputs"]["html"] == "case.html"
 
 
-@pytest.mark.parametrize("layout, way", [("cases", "../report.html"), ("bids", "../../../../../report.html")])
+@pytest.mark.parametrize(
+    "layout, way", [("cases", "../report.html"), ("bids", "../../../../../report.html")]
+)
 def test_the_page_of_a_command_leads_back_to_its_report(tmp_path, layout, way):
     one = finding(name="sub-01_T1w")
-    assert "all findings" not in one.save(tmp_path / "alone", ["html"], layout)["html"].read_text("utf-8")
+    assert "all findings" not in one.save(tmp_path / "alone", ["html"], layout)["html"].read_text(
+        "utf-8"
+    )
     one.hashes = {"request_sha256": "of a command, which writes the report"}
     page = one.save(tmp_path, ["html"], layout)["html"]
     assert f'<a href="{way}">' in page.read_text("utf-8")
@@ -203,7 +250,7 @@ def test_what_lies_above_a_lower_threshold_outside_of_the_foreground_is_in_the_p
     assert (codes > 10).sum() == page.data["counts"][10] and page.data["origin"][1:] == [0, 0]
 
 
-# -- in a browser ------------------------------------------------------------------------------------------------------
+# -- in a browser ----------------------------------------------------------------------------------
 
 
 def pane(browser: Browser, index: int, path) -> np.ndarray:
@@ -230,9 +277,15 @@ def slide(browser: Browser, position: int) -> str:
 
 
 @needs_chromium
-@pytest.mark.parametrize("kind", [pytest.param("niivue", marks=pytest.mark.slow), "canvas", "plane"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("niivue", marks=pytest.mark.slow), "canvas", "plane"]
+)
 def test_offline_in_a_browser_the_page_draws_and_the_slider_counts(tmp_path, kind):
-    one = finding((1, 48, 40), affine=None, name=HOSTILE) if kind == "plane" else finding(name=HOSTILE)
+    one = (
+        finding((1, 48, 40), affine=None, name=HOSTILE)
+        if kind == "plane"
+        else finding(name=HOSTILE)
+    )
     page = case_page(one, tmp_path / "case.html", truth=one.mask)
     with Browser(tmp_path / "profile", webgl=kind == "niivue") as browser:
         drawn = browser.open(page)
@@ -263,12 +316,16 @@ def test_a_region_in_the_list_moves_all_views_to_its_peak(tmp_path):
     with Browser(tmp_path / "profile", webgl=False) as browser:
         browser.open(case_page(one, tmp_path / "case.html"))
         browser.ask(
-            "const plane_ = document.getElementById('plane'); plane_.value = 1; plane_.dispatchEvent(new Event('input'))"
+            "const plane_ = document.getElementById('plane'); plane_.value = 1;"
+            " plane_.dispatchEvent(new Event('input'))"
         )
         assert "plane 1 of 6" in browser.ask("document.getElementById('where').textContent")
         browser.ask("document.querySelector('#regions button').click()")
         region = one.regions[0]
-        place = f"plane {region['plane'] + 1} of 6, row {region['row'] + 1}, column {region['column'] + 1} "
+        place = (
+            f"plane {region['plane'] + 1} of 6, row {region['row'] + 1}, column"
+            f" {region['column'] + 1} "
+        )
         assert browser.ask("document.getElementById('where').textContent").startswith(place)
 
 
@@ -317,9 +374,16 @@ def test_regions_follow_the_slider_and_tiny_ones_can_be_hidden(tmp_path, shape):
         browser.ask("document.getElementById('reset').click()")
         enter(browser, "least", 2 if shape[0] == 1 else 0.0101)  # a voxel has 0.005 ml
         small = sum(region["voxels"] < 2 for region in one.regions)
-        assert small and said(browser, "many") == f"{len(one.regions) - small} of {len(one.regions)} regions shown"
+        assert (
+            small
+            and said(browser, "many")
+            == f"{len(one.regions) - small} of {len(one.regions)} regions shown"
+        )
         assert f"{small} smaller one" in said(browser, "more")
-        assert browser.ask("document.querySelectorAll('#regions li').length") == len(one.regions) - small
+        assert (
+            browser.ask("document.querySelectorAll('#regions li').length")
+            == len(one.regions) - small
+        )
         assert browser.said == []
 
 
@@ -337,10 +401,12 @@ def test_what_is_painted_is_what_is_counted(tmp_path, kind):
 
         def painted(box: bool) -> np.ndarray:
             browser.ask(
-                f"(() => {{ const box = document.getElementById('overlay'); box.checked = {str(box).lower()};"
-                "box.dispatchEvent(new Event('change')); })()"
+                "(() => { const box = document.getElementById('overlay'); box.checked ="
+                f" {str(box).lower()};box.dispatchEvent(new Event('change')); }})()"
             )
-            browser.ask("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            browser.ask(
+                "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+            )
             return pane(browser, 2, tmp_path / "a.png")
 
         def tinted() -> np.ndarray:

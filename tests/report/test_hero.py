@@ -11,7 +11,8 @@ from pseudohealthy.report.page import write_report
 
 
 @pytest.mark.parametrize(
-    "code", ["OUT_OF_DOMAIN: its outline", "OOD_FOREGROUND: share 0.9", "SUFFIX: x; OOD_INTENSITY: y"]
+    "code",
+    ["OUT_OF_DOMAIN: its outline", "OOD_FOREGROUND: share 0.9", "SUFFIX: x; OOD_INTENSITY: y"],
 )
 def test_the_hero_is_in_the_domain_or_says_that_it_is_not(tmp_path, code):
     for name in ("ours", "other"):

@@ -82,15 +82,27 @@ def evaluation():
             found = (rng.normal(size=60) + gain * truth).astype(np.float32)
             score = float(rng.normal() + gain * (number % 2))
             cases.append(
-                CaseResult(f"c{number}", f"p{number}", number % 2, score, map=found, truth=truth, method=method)
+                CaseResult(
+                    f"c{number}",
+                    f"p{number}",
+                    number % 2,
+                    score,
+                    map=found,
+                    truth=truth,
+                    method=method,
+                )
             )
-    return strict(cases, thresholds=Threshold(1.5, "healthy-quantile", {"n_patients": 5}), resamples=50)
+    return strict(
+        cases, thresholds=Threshold(1.5, "healthy-quantile", {"n_patients": 5}), resamples=50
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_shown_and_never_becomes_markup(tmp_path, text):
     place = picture(tmp_path / "out" / "panel.png")
-    innocent = Elements(report(tmp_path, panels={"quiet": place}, summary={"cases": 4}, notes=["n"]))
+    innocent = Elements(
+        report(tmp_path, panels={"quiet": place}, summary={"cases": 4}, notes=["n"])
+    )
     attacked = Elements(
         report(
             tmp_path,
@@ -104,8 +116,14 @@ def test_hostile_text_is_shown_and_never_becomes_markup(tmp_path, text):
     )
     assert text in "".join(attacked.text)
     assert [tag for tag, _ in attacked.found].count("script") == 1
-    assert [tag for tag, _ in attacked.found].count("img") == [tag for tag, _ in innocent.found].count("img") == 1
-    assert not [name for _, attributes in attacked.found for name in attributes if name.startswith("on")]
+    assert (
+        [tag for tag, _ in attacked.found].count("img")
+        == [tag for tag, _ in innocent.found].count("img")
+        == 1
+    )
+    assert not [
+        name for _, attributes in attacked.found for name in attributes if name.startswith("on")
+    ]
     assert all(not (a.get("href") or "").startswith("javascript") for _, a in attacked.found)
     assert attacked.inside == innocent.inside  # style and script hold nothing from outside
 
@@ -113,8 +131,14 @@ def test_hostile_text_is_shown_and_never_becomes_markup(tmp_path, text):
 def test_the_policy_allows_nothing_but_our_own_script_and_style(tmp_path):
     html = report(tmp_path)
     elements = Elements(html)
-    [policy] = [a["content"] for t, a in elements.found if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy and "http" not in policy
+    [policy] = [
+        a["content"] for t, a in elements.found if a.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert (
+        policy.startswith("default-src 'none'; ")
+        and "unsafe" not in policy
+        and "http" not in policy
+    )
     assert html.index("Content-Security-Policy") < html.index("<style>")
     for kind in ("script", "style"):
         source = "".join(text for tag, text in elements.inside if tag == kind)
@@ -124,10 +148,18 @@ def test_the_policy_allows_nothing_but_our_own_script_and_style(tmp_path):
 
 
 def test_nothing_comes_from_outside(tmp_path):
-    html = page.evaluation_report(tmp_path / "out", evaluation(), {"run": "demo"}).read_text("utf-8")
-    assert not re.search(r"(https?:)?//[a-z0-9]", re.sub(r"data:image/png;base64,[^\"]*", "", html), re.IGNORECASE)
+    html = page.evaluation_report(tmp_path / "out", evaluation(), {"run": "demo"}).read_text(
+        "utf-8"
+    )
+    assert not re.search(
+        r"(https?:)?//[a-z0-9]", re.sub(r"data:image/png;base64,[^\"]*", "", html), re.IGNORECASE
+    )
     elements = Elements(html)
-    assert not [tag for tag, _ in elements.found if tag in ("link", "iframe", "object", "embed", "form", "base")]
+    assert not [
+        tag
+        for tag, _ in elements.found
+        if tag in ("link", "iframe", "object", "embed", "form", "base")
+    ]
     assert all(a["src"].startswith(("data:", "./")) for tag, a in elements.found if "src" in a)
 
 
@@ -166,9 +198,15 @@ def test_the_metrics_stand_with_their_intervals_and_controls_below(tmp_path):
     [auroc] = [r for r in result.records if r.metric == "image_auroc" and r.method == "ddpm"]
     table = html.split('id="metrics"')[1].split("</table>")[0]
     assert f"{auroc.value:.3f}*" in table and f"[{auroc.ci95[0]:.2f}, {auroc.ci95[1]:.2f}]" in table
-    assert table.index(">ddpm<") < table.index("ddpm minus best control") < table.index(">control: mean intensity<")
+    assert (
+        table.index(">ddpm<")
+        < table.index("ddpm minus best control")
+        < table.index(">control: mean intensity<")
+    )
     assert html.count("data:image/png;base64,") == 3
-    stored = page.write_report(tmp_path / "again", title="t", records=[r.as_dict() for r in result.records])
+    stored = page.write_report(
+        tmp_path / "again", title="t", records=[r.as_dict() for r in result.records]
+    )
     assert f"{auroc.value:.3f}*" in stored.read_text("utf-8")
 
 
@@ -178,7 +216,10 @@ def test_an_empty_report_is_still_a_page(tmp_path):
 
 
 def test_scores_are_drawn_by_label_and_counted(tmp_path):
-    rows = [{"case_id": str(i), "score": float(i % 7), "label": i % 2, "status": "ok"} for i in range(40)]
+    rows = [
+        {"case_id": str(i), "score": float(i % 7), "label": i % 2, "status": "ok"}
+        for i in range(40)
+    ]
     html = report(tmp_path, rows=rows)
     assert "healthy (n = 20)" in html and "anomalous (n = 20)" in html
     bars = [a for tag, a in Elements(html).found if tag == "rect" and float(a["width"]) != 12]
@@ -194,7 +235,13 @@ def test_cases_link_their_own_pages_and_healthy_validation_scores_stand_behind_t
 
 
 def test_a_percentile_is_told_in_words_with_its_number_and_sorts_by_its_value(tmp_path):
-    row = {"case_id": "a", "score": 0.1, "healthy_percentile": 80.0, "healthy_cases": 4, "status": "ok"}
+    row = {
+        "case_id": "a",
+        "score": 0.1,
+        "healthy_percentile": 80.0,
+        "healthy_cases": 4,
+        "status": "ok",
+    }
     html = report(tmp_path, rows=[row])
     assert '<td class="text" data-value="80.0">above all 4 healthy scans (p &lt;= 0.2)</td>' in html
     assert "healthy cases</button>" in html and "healthy_cases" not in html
@@ -203,10 +250,23 @@ def test_a_percentile_is_told_in_words_with_its_number_and_sorts_by_its_value(tm
 def test_what_was_found_stands_first_then_links_picture_and_sections(tmp_path):
     place, text = picture(tmp_path / "out" / "panel.png"), HOSTILE[0]
     html = report(
-        tmp_path, lead=[text], links={text: tmp_path / "out" / "sub" / "report.html"}, sections={text: [text]},
-        panels={"quiet": place}, captions={"quiet": text},
-    )  # fmt: skip
+        tmp_path,
+        lead=[text],
+        links={text: tmp_path / "out" / "sub" / "report.html"},
+        sections={text: [text]},
+        panels={"quiet": place},
+        captions={"quiet": text},
+    )
     escaped = "&lt;img src=x onerror=alert(1)&gt;"
-    places = [html.index(part) for part in (f'lead">{escaped}', f'./sub/report.html">{escaped}', f"quiet: {escaped}",
-              f"<h2>{escaped}", f"<li>{escaped}", 'id="case-list"')]  # fmt: skip
+    places = [
+        html.index(part)
+        for part in (
+            f'lead">{escaped}',
+            f'./sub/report.html">{escaped}',
+            f"quiet: {escaped}",
+            f"<h2>{escaped}",
+            f"<li>{escaped}",
+            'id="case-list"',
+        )
+    ]
     assert places == sorted(places) and text not in html

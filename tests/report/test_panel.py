@@ -35,8 +35,15 @@ def count(path, colour) -> int:
 
 def draw(path, peak, **settings):
     image, healthy, found, lesion = case(peak)
-    settings = {"threshold": 1.0, "threshold_source": "healthy-quantile", "truth": lesion, "title": "case-1"} | settings
-    return mosaic(path, image=image, healthy=healthy, map=found, mask=found > 1.0, score=peak, **settings)
+    settings = {
+        "threshold": 1.0,
+        "threshold_source": "healthy-quantile",
+        "truth": lesion,
+        "title": "case-1",
+    } | settings
+    return mosaic(
+        path, image=image, healthy=healthy, map=found, mask=found > 1.0, score=peak, **settings
+    )
 
 
 def test_of_a_volume_the_plane_with_the_most_anomaly_is_shown(tmp_path):
@@ -56,7 +63,9 @@ def test_colours_come_from_the_threshold_and_not_from_the_image(tmp_path):
 def test_mask_and_reference_are_told_apart(tmp_path):
     draw(tmp_path / "with.png", 2.5)
     draw(tmp_path / "without.png", 2.5, truth=None)
-    assert count(tmp_path / "with.png", TRUTH_COLOUR) > 100 + count(tmp_path / "without.png", TRUTH_COLOUR)
+    assert count(tmp_path / "with.png", TRUTH_COLOUR) > 100 + count(
+        tmp_path / "without.png", TRUTH_COLOUR
+    )
     assert MASK_COLOUR != TRUTH_COLOUR
 
 
@@ -64,7 +73,14 @@ def test_one_window_serves_input_and_twin(tmp_path):
     """A twin brighter than the window is white, as the input would be there; it is not rescaled."""
     image = np.tile(np.linspace(0, 100, 64), (64, 1))
     flat = np.full_like(image, 300.0)
-    mosaic(tmp_path / "a.png", image=image, healthy=flat, map=image * 0, mask=image > 200, window=(0, 100))
+    mosaic(
+        tmp_path / "a.png",
+        image=image,
+        healthy=flat,
+        map=image * 0,
+        mask=image > 200,
+        window=(0, 100),
+    )
     picture = pixels(tmp_path / "a.png")
     middle = picture[picture.shape[0] // 2]
     left, right = middle[: len(middle) // 4], middle[len(middle) * 3 // 10 : len(middle) * 4 // 10]
@@ -81,7 +97,15 @@ def test_without_a_positive_threshold_the_scale_is_still_fixed(tmp_path, thresho
 def test_images_stacks_and_channels_of_any_shape_are_drawn(tmp_path, shape):
     image = np.random.default_rng(0).random(shape)
     spatial = image if image.ndim < 4 else image[0]
-    mosaic(tmp_path / "a.png", image=image, healthy=image, map=spatial, mask=spatial > 0.5, title="$x_{", channel=0)
+    mosaic(
+        tmp_path / "a.png",
+        image=image,
+        healthy=image,
+        map=spatial,
+        mask=spatial > 0.5,
+        title="$x_{",
+        channel=0,
+    )
     assert pixels(tmp_path / "a.png").std() > 10
 
 
@@ -93,10 +117,19 @@ def test_every_channel_is_shown_in_its_own_window(tmp_path):
     marked[3, 0, 4:12, 2:10] = 1000
     spatial = flat[0] * 0
     for name, image in (("plain", flat), ("marked", marked)):
-        mosaic(tmp_path / f"{name}.png", image=image, healthy=flat, map=spatial, mask=spatial, window=(0, 1))
+        mosaic(
+            tmp_path / f"{name}.png",
+            image=image,
+            healthy=flat,
+            map=spatial,
+            mask=spatial,
+            window=(0, 1),
+        )
     plain, found = pixels(tmp_path / "plain.png"), pixels(tmp_path / "marked.png")
     rows, columns = np.nonzero(np.abs(plain - found).max(-1) > 200)
-    assert len(rows) > 100 and columns.max() < plain.shape[1] // 4, "in the input, which is the first of four pictures"
+    assert len(rows) > 100 and columns.max() < plain.shape[1] // 4, (
+        "in the input, which is the first of four pictures"
+    )
     assert rows.min() > plain.shape[0] // 2, "in its lower half, where the last two channels are"
 
 
@@ -112,14 +145,22 @@ def test_letters_follow_the_affine():
 def test_a_finding_draws_itself(tmp_path):
     image, healthy, found, lesion = case(2.5)
     finding = Finding(
-        scan=Scan.from_array(image, name="case-1", affine=np.diag([5.0, 1, 2, 1])), healthy=healthy[None], map=found,
-        foreground=healthy > 0, score=2.5, plane_scores=found.max((1, 2)), threshold=1.0, threshold_source="given",
-    )  # fmt: skip
+        scan=Scan.from_array(image, name="case-1", affine=np.diag([5.0, 1, 2, 1])),
+        healthy=healthy[None],
+        map=found,
+        foreground=healthy > 0,
+        score=2.5,
+        plane_scores=found.max((1, 2)),
+        threshold=1.0,
+        threshold_source="given",
+    )
     written = panel(finding, tmp_path / "panel.png", truth=lesion)
     assert count(written, TRUTH_COLOUR) > 100
 
 
-@pytest.mark.parametrize("left, words", [(30, "the lesion is still there: nothing of"), (0, "100 % of the lesion's")])
+@pytest.mark.parametrize(
+    "left, words", [(30, "the lesion is still there: nothing of"), (0, "100 % of the lesion's")]
+)
 def test_beside_a_reference_the_twin_is_named_as_what_it_is(tmp_path, monkeypatch, left, words):
     from pseudohealthy.report import panel as module
 
@@ -127,7 +168,16 @@ def test_beside_a_reference_the_twin_is_named_as_what_it_is(tmp_path, monkeypatc
     shown: dict = {}
     monkeypatch.setattr(module, "mosaic", lambda path, **given: shown.update(given))
     scan = Scan.from_array(image)
-    finding = Finding(scan, (healthy + left * lesion)[None], found, found >= 0, 1.0, found.max((1, 2)), 1.0, "given")
+    finding = Finding(
+        scan,
+        (healthy + left * lesion)[None],
+        found,
+        found >= 0,
+        1.0,
+        found.max((1, 2)),
+        1.0,
+        "given",
+    )
     panel(finding, tmp_path / "a.png", truth=lesion)
     assert shown["twin"].startswith(f"healthy twin\n{words}")
     panel(finding, tmp_path / "a.png")

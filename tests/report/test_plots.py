@@ -38,14 +38,20 @@ def rgb(code: str) -> tuple[int, ...]:
 @pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall])
 def test_every_method_has_its_own_colour_and_controls_are_grey(tmp_path, draw):
     found = colours(draw(tmp_path / "curve.png", CURVES, CURVES))
-    assert {rgb(plots.METHOD_COLOURS[0]), rgb(plots.METHOD_COLOURS[1]), rgb(plots.CONTROL_GREYS[0])} <= found
+    assert {
+        rgb(plots.METHOD_COLOURS[0]),
+        rgb(plots.METHOD_COLOURS[1]),
+        rgb(plots.CONTROL_GREYS[0]),
+    } <= found
     assert rgb(plots.METHOD_COLOURS[2]) not in found
 
 
 def test_two_panels_only_where_there_are_voxel_curves(tmp_path):
     one = Image.open(plots.roc(tmp_path / "one.png", CURVES)).size
     two = Image.open(plots.roc(tmp_path / "two.png", CURVES, CURVES)).size
-    assert two[0] == pytest.approx(2 * one[0], rel=0.05) and two[1] == pytest.approx(one[1], rel=0.02)
+    assert two[0] == pytest.approx(2 * one[0], rel=0.05) and two[1] == pytest.approx(
+        one[1], rel=0.02
+    )
 
 
 def test_scores_are_drawn_for_each_method_and_for_odd_samples(tmp_path):
@@ -67,16 +73,36 @@ def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):
 
 def record(method: str, value: float, metric: str = "image_auroc") -> Record:
     return Record(
-        metric=metric, value=value, ci95=(value - 0.1, value + 0.1), unit="case", protocol="strict", threshold_source=None,
-        mask="m", grid="native", postprocessing="none", n_patients=9, n_cases=9, prevalence=0.5, method=method,
-    )  # fmt: skip
+        metric=metric,
+        value=value,
+        ci95=(value - 0.1, value + 0.1),
+        unit="case",
+        protocol="strict",
+        threshold_source=None,
+        mask="m",
+        grid="native",
+        postprocessing="none",
+        n_patients=9,
+        n_cases=9,
+        prevalence=0.5,
+        method=method,
+    )
 
 
 def test_a_forest_shows_runs_in_colour_and_each_control_once(tmp_path):
-    records = [record("a", 0.8), record("b", 0.6), record("control: x (a)", 0.4), record("control: x (b)", 0.5)]
+    records = [
+        record("a", 0.8),
+        record("b", 0.6),
+        record("control: x (a)", 0.4),
+        record("control: x (b)", 0.5),
+    ]
     path = plots.forest(tmp_path / "forest.png", {"one": records})
     found = colours(path)
-    assert {rgb(plots.METHOD_COLOURS[0]), rgb(plots.METHOD_COLOURS[1]), rgb(plots.CONTROL_GREYS[0])} <= found
+    assert {
+        rgb(plots.METHOD_COLOURS[0]),
+        rgb(plots.METHOD_COLOURS[1]),
+        rgb(plots.CONTROL_GREYS[0]),
+    } <= found
     one_setting = plots.forest(tmp_path / "one.png", {"one": records[:3]})
     another = plots.forest(tmp_path / "another.png", {"one": [*records, record("control: y", 0.3)]})
     heights = [Image.open(p).height for p in (one_setting, path, another)]
@@ -89,9 +115,15 @@ def test_a_forest_shows_runs_in_colour_and_each_control_once(tmp_path):
 
 
 def test_training_curves_are_of_the_runs_that_have_them(tmp_path):
-    history = [{"epoch": 1.0, "validation_auroc": 0.6}, {"epoch": 2.0, "validation_auroc": 0.7}, {"epoch": 3.0}]
+    history = [
+        {"epoch": 1.0, "validation_auroc": 0.6},
+        {"epoch": 2.0, "validation_auroc": 0.7},
+        {"epoch": 3.0},
+    ]
     found = colours(
-        plots.training(tmp_path / "a.png", {"scratch": history, "pretrained": history[:1], "c": [{"epoch": 1}]})
+        plots.training(
+            tmp_path / "a.png", {"scratch": history, "pretrained": history[:1], "c": [{"epoch": 1}]}
+        )
     )
     assert {rgb(plots.METHOD_COLOURS[0]), rgb(plots.METHOD_COLOURS[1])} <= found
     assert rgb(plots.METHOD_COLOURS[2]) not in found
@@ -111,17 +143,26 @@ def test_a_sweep_is_drawn_over_any_number_of_axes(tmp_path, sizes):
 
 
 def test_a_sweep_of_two_axes_as_lines_has_a_line_for_each_value_of_the_second(tmp_path):
-    axes = [("restorer.guidance.scale", ["0", "10", "100"]), ("restorer.walk.start_levels", ["150", "500"])]
+    axes = [
+        ("restorer.guidance.scale", ["0", "10", "100"]),
+        ("restorer.walk.start_levels", ["150", "500"]),
+    ]
     values = np.stack([np.linspace(0, 0.5, 6).reshape(3, 2) + d for d in (0, -0.02, 0.02)])
-    found = colours(plots.sweep(tmp_path / "lines.png", axes, {"Dice": values, "AUROC": values}, lines=True))
-    first, second, third = (tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in plots.METHOD_COLOURS[:3])
+    found = colours(
+        plots.sweep(tmp_path / "lines.png", axes, {"Dice": values, "AUROC": values}, lines=True)
+    )
+    first, second, third = (
+        tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in plots.METHOD_COLOURS[:3]
+    )
     assert {first, second} <= found and third not in found
 
 
 def test_a_strip_has_one_scale_for_all_maps(tmp_path):
     """The brightest colour belongs to the loudest map; a quiet one stays dark beside it."""
     flat = np.zeros((16, 16))
-    loud = plots.strip(tmp_path / "a.png", [("quiet", flat, flat, flat + 0.1), ("loud", flat, flat, flat + 1.0)])
+    loud = plots.strip(
+        tmp_path / "a.png", [("quiet", flat, flat, flat + 0.1), ("loud", flat, flat, flat + 1.0)]
+    )
     pixels = np.asarray(Image.open(loud).convert("RGB")).astype(int)
     bright = (np.abs(pixels - (252, 255, 164)).max(-1) <= 3).any(0)
     assert not bright[: pixels.shape[1] // 3].any() and bright[pixels.shape[1] // 2 :].sum() > 100

@@ -16,7 +16,17 @@ from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.preprocessing.canvas import Canvas
-from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Stack, apply, jackknife, keys, read, restorations
+from pseudohealthy.restorers.apply import (
+    NOISE_KEY,
+    Applied,
+    How,
+    Stack,
+    apply,
+    jackknife,
+    keys,
+    read,
+    restorations,
+)
 from pseudohealthy.restorers.base import HealthyResiduals, Restoration, Restorer
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.workflows.compare import compare
@@ -48,17 +58,36 @@ def heads(tmp_path_factory):
     for name in [*names, "test/good/h0", "test/good/h1"]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         nifti(
-            root / f"{name}.nii.gz", volume(rng), np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
+            root / f"{name}.nii.gz",
+            volume(rng),
+            np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]]),
         )
     return root
 
 
 def recipe(**more) -> Recipe:
     made = {
-        "canvas": {"size": SIDE, "normalise": "range", "value_range": [0, 255], "foreground": "nonzero"},
-        "restorer": {"name": "ddpm", "diffusion": {"levels": 10}, "walk": {"start_levels": [4], "calls": 2, "draws": 3}, "network": {"width": 8, "multipliers": [1], "blocks": 1, "attention": {"at": [], "middle": False}, "block": {"groups": 4}}},
-        "training": {"steps": 3, "batch": 4, "precision": "fp32"}, "map": {"share": 0.1},
-    }  # fmt: skip
+        "canvas": {
+            "size": SIDE,
+            "normalise": "range",
+            "value_range": [0, 255],
+            "foreground": "nonzero",
+        },
+        "restorer": {
+            "name": "ddpm",
+            "diffusion": {"levels": 10},
+            "walk": {"start_levels": [4], "calls": 2, "draws": 3},
+            "network": {
+                "width": 8,
+                "multipliers": [1],
+                "blocks": 1,
+                "attention": {"at": [], "middle": False},
+                "block": {"groups": 4},
+            },
+        },
+        "training": {"steps": 3, "batch": 4, "precision": "fp32"},
+        "map": {"share": 0.1},
+    }
     for section, values in more.items():
         made[section] = made[section] | values
     return Recipe("thin", **made)
@@ -69,27 +98,48 @@ def run(heads, tmp_path_factory):
     return train(recipe(), heads, tmp_path_factory.mktemp("runs") / "thin", device="cpu")
 
 
-@pytest.mark.parametrize("more", [
-    {}, {"map": {"across": 1.0, "erode": 1}}, {"canvas": {"slices": [2, 3]}},
-    {"canvas": {"slices": [2, 3], "judge": "slices"}}, {"canvas": {"min_foreground": 0.0}},
-], ids=lambda more: "-".join(f"{k}" for part in more.values() for k in part) or "plain")  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"map": {"across": 1.0, "erode": 1}},
+        {"canvas": {"slices": [2, 3]}},
+        {"canvas": {"slices": [2, 3], "judge": "slices"}},
+        {"canvas": {"min_foreground": 0.0}},
+    ],
+    ids=lambda more: "-".join(f"{k}" for part in more.values() for k in part) or "plain",
+)
 def test_training_detection_and_evaluation_give_a_volume_one_score(more, heads, tmp_path):
     made = train(recipe(**more), heads, tmp_path / "run", device="cpu")
     stored = made.read_json("threshold.json")["case_scores"]
-    detected = [Detector(made, device="cpu")(heads / f"val/good/v{i}.nii.gz").score for i in range(2)]
+    detected = [
+        Detector(made, device="cpu")(heads / f"val/good/v{i}.nii.gz").score for i in range(2)
+    ]
     assert sorted(detected) == pytest.approx(stored, abs=1e-5) and len(set(stored)) == 2
     rows = [
-        {"case_id": f"v{i}", "patient_id": f"v{i}", "split": "test", "label": 0, "image": f"val/good/v{i}.nii.gz"}
+        {
+            "case_id": f"v{i}",
+            "patient_id": f"v{i}",
+            "split": "test",
+            "label": 0,
+            "image": f"val/good/v{i}.nii.gz",
+        }
         for i in range(2)
     ]
     with (tmp_path / "manifest.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(row | {"image": str(heads / row["image"])[len(str(heads)) + 1 :]} for row in rows)
+        writer.writerows(
+            row | {"image": str(heads / row["image"])[len(str(heads)) + 1 :]} for row in rows
+        )
     (heads / "manifest-val.csv").write_bytes((tmp_path / "manifest.csv").read_bytes())
-    evaluated = evaluate(made, heads / "manifest-val.csv", device="cpu", controls=False, allow_leak=True).rows
+    evaluated = evaluate(
+        made, heads / "manifest-val.csv", device="cpu", controls=False, allow_leak=True
+    ).rows
     assert [row["score"] for row in evaluated] == pytest.approx(detected, abs=1e-5)
-    checks = {check.what: check.result for check in verify(made.folder, data=heads, device="cpu").checks}
+    checks = {
+        check.what: check.result for check in verify(made.folder, data=heads, device="cpu").checks
+    }
     assert checks["validation case"] == AGREES
 
 
@@ -110,7 +160,9 @@ def test_the_rule_of_the_planes_that_count():
     fitted = canvas.fit(Scan.from_array(volume(np.random.default_rng(0))))
     assert canvas.counted(fitted).tolist() == [False] + 5 * [True] + [False]
     thin = canvas.fit(Scan.from_array(volume(np.random.default_rng(0))[[0, -1]]))
-    assert canvas.counted(thin).tolist() == [False, True], "where no plane has enough, those with any"
+    assert canvas.counted(thin).tolist() == [False, True], (
+        "where no plane has enough, those with any"
+    )
     single = canvas.fit(Scan.from_array(volume(np.random.default_rng(0))[-1]))
     assert canvas.counted(single).tolist() == [True]
     assert "2 % foreground" in canvas.plane_set
@@ -126,11 +178,15 @@ def test_noise_is_that_of_the_place_whatever_the_image_and_its_company(run):
             seen.append(draw.keys)
             return Restoration(healthy=images)
 
-    volumes = [Stack.whole(torch.zeros(n, 1, 8, 8), torch.ones(n, 8, 8, dtype=torch.bool), range(n)) for n in (2, 3)]
+    volumes = [
+        Stack.whole(torch.zeros(n, 1, 8, 8), torch.ones(n, 8, 8, dtype=torch.bool), range(n))
+        for n in (2, 3)
+    ]
     apply(Listening(size=8, channels=1), AnomalyMap(), volumes, How(seed=1, device=CPU, batch=8))
     assert seen == [[(NOISE_KEY, place) for place in (0, 1, 0, 1, 2)]]
     assert torch.equal(
-        Draw(1, keys([3])).noise(torch.zeros(1, 1, 8, 8)), Draw(1, keys(np.array([3]))).noise(torch.zeros(1, 1, 8, 8))
+        Draw(1, keys([3])).noise(torch.zeros(1, 1, 8, 8)),
+        Draw(1, keys(np.array([3]))).noise(torch.zeros(1, 1, 8, 8)),
     )
 
 
@@ -143,7 +199,9 @@ def test_a_run_and_its_records_say_what_their_scores_rest_on(run, heads, tmp_pat
         assert {key: record[key] for key in expected} == expected
 
 
-def test_a_run_of_an_older_version_detects_and_says_how_its_percentile_was_computed(run, heads, tmp_path):
+def test_a_run_of_an_older_version_detects_and_says_how_its_percentile_was_computed(
+    run, heads, tmp_path
+):
     import shutil
 
     shutil.copytree(run.folder, tmp_path / "old")
@@ -155,18 +213,27 @@ def test_a_run_of_an_older_version_detects_and_says_how_its_percentile_was_compu
         (tmp_path / "old" / path).write_text(json.dumps(said))
     finding = Detector(type(run).open(tmp_path / "old"), device="cpu")(heads / "val/good/v0.nii.gz")
     (warning,) = [w for w in finding.warnings if w.startswith("OLD_SCORES")]
-    assert "the old way" in warning and "\n" not in warning and finding.healthy_percentile is not None
+    assert (
+        "the old way" in warning and "\n" not in warning and finding.healthy_percentile is not None
+    )
     assert min(abs(finding.score - score) for score in stored["case_scores"]) < 1e-5
-    measured = evaluate(tmp_path / "old", heads, tmp_path / "measured", device="cpu", controls=False)
+    measured = evaluate(
+        tmp_path / "old", heads, tmp_path / "measured", device="cpu", controls=False
+    )
     assert sum(note.startswith("OLD_SCORES") for note in measured.notes) == 1
     compared = compare([tmp_path / "old", run.folder], heads, device="cpu", resamples=10)
     (said,) = [note for note in compared.notes if "OLD_SCORES" in note]
     assert said.startswith("old: ")
-    checks = {check.what: check for check in verify(tmp_path / "old", data=heads, device="cpu").checks}
-    assert checks["validation case"].result == UNCHECKED and "older version" in checks["validation case"].detail
+    checks = {
+        check.what: check for check in verify(tmp_path / "old", data=heads, device="cpu").checks
+    }
+    assert (
+        checks["validation case"].result == UNCHECKED
+        and "older version" in checks["validation case"].detail
+    )
 
 
-# -- the spread of a score ---------------------------------------------------------------------------------------------
+# -- the spread of a score -------------------------------------------------------------------------
 def test_the_jackknife_of_a_mean_is_its_standard_error():
     values = np.random.default_rng(0).normal(size=9)
     without = [np.delete(values, i).mean() for i in range(9)]
@@ -184,7 +251,8 @@ def test_the_spread_is_of_the_size_that_other_seeds_show(run):
         detect.run.recipe.training["seed"] = seed
         found.append(detect(scan))
     detect.run.recipe.training["seed"] = 0
-    measured, stated = np.std([f.score for f in found], ddof=1), np.mean([f.score_sd for f in found])
+    measured = np.std([f.score for f in found], ddof=1)
+    stated = np.mean([f.score_sd for f in found])
     assert 0.4 < stated / measured < 2.5
     assert found[0].row()["score_sd"] == pytest.approx(found[0].score_sd, abs=1e-6)
 
@@ -199,8 +267,10 @@ def test_one_draw_or_no_noise_has_no_spread(run):
 def test_fewer_planes_go_together_where_each_is_drawn_many_times():
     from pseudohealthy.restorers.apply import COPIES, at_once
 
-    assert [at_once(small_recipe("ddpm").set([f"restorer.walk.draws={n}"]).make_restorer(), 32) for n in (1, 32, 100, 1000)] == [
-        32, 32, COPIES // 100, 1]  # fmt: skip
+    assert [
+        at_once(small_recipe("ddpm").set([f"restorer.walk.draws={n}"]).make_restorer(), 32)
+        for n in (1, 32, 100, 1000)
+    ] == [32, 32, COPIES // 100, 1]
     assert at_once(small_recipe("identity").make_restorer(), 32) == 32
 
 
@@ -208,14 +278,18 @@ class OwnScores(Restorer):
     """Scores a plane by its first pixel, and changes nothing."""
 
     def restore(self, images, draw):
-        return Restoration(images, map=torch.zeros_like(images[:, 0]), score=images[:, 0, 0, 0].float())
+        return Restoration(
+            images, map=torch.zeros_like(images[:, 0]), score=images[:, 0, 0, 0].float()
+        )
 
 
 def test_a_methods_own_score_of_a_volume_is_the_mean_over_its_counted_planes():
     planes, inside = torch.zeros(4, 1, 8, 8), torch.ones(4, 8, 8, dtype=torch.bool)
     planes[:, 0, 0, 0] = torch.tensor([0.1, 0.5, -0.9, 0.8])
     case = Stack(planes, inside, range(4), torch.tensor([True, True, False, True]))
-    (found,) = apply(OwnScores(size=8, channels=1), AnomalyMap(), [case], How(seed=0, device=torch.device("cpu")))
+    (found,) = apply(
+        OwnScores(size=8, channels=1), AnomalyMap(), [case], How(seed=0, device=torch.device("cpu"))
+    )
     assert found.score == pytest.approx((0.1 + 0.5 + 0.8) / 3)
     assert found.plane_scores == pytest.approx([0.1, 0.5, -0.9, 0.8])
 
@@ -227,17 +301,30 @@ def volumes_of(*numbers: int) -> list[Stack]:
     for number in numbers:
         inside = torch.ones(number, 16, 16, dtype=torch.bool)
         inside[0] = False
-        found.append(Stack.whole(torch.randn(number, 1, 16, 16, generator=random).clamp(-1, 1), inside, range(number)))
+        found.append(
+            Stack.whole(
+                torch.randn(number, 1, 16, 16, generator=random).clamp(-1, 1), inside, range(number)
+            )
+        )
     return found
 
 
 def same(one: Applied, other: Applied) -> bool:
-    parts = [torch.equal(one.healthy, other.healthy), torch.equal(one.maps, other.maps), one.score == other.score]
-    return all(parts) and np.array_equal(one.plane_scores, other.plane_scores) and one.score_sd == other.score_sd
+    parts = [
+        torch.equal(one.healthy, other.healthy),
+        torch.equal(one.maps, other.maps),
+        one.score == other.score,
+    ]
+    return (
+        all(parts)
+        and np.array_equal(one.plane_scores, other.plane_scores)
+        and one.score_sd == other.score_sd
+    )
 
 
 def test_what_was_restored_once_is_read_in_many_ways_to_the_last_bit(monkeypatch):
-    restorer, cases = small_recipe("ddpm").set(["restorer.walk.draws=3"]).make_restorer().eval(), volumes_of(5, 2)
+    restorer = small_recipe("ddpm").set(["restorer.walk.draws=3"]).make_restorer().eval()
+    cases = volumes_of(5, 2)
     how = How(seed=4, device=CPU, batch=3)
     ways = [AnomalyMap(), AnomalyMap(smooth=2.0), AnomalyMap(kind="positive", erode=2)]
     apart = [apply(restorer, amap, cases, how) for amap in ways]
@@ -246,18 +333,24 @@ def test_what_was_restored_once_is_read_in_many_ways_to_the_last_bit(monkeypatch
     for amap, wanted in zip((*ways, *reversed(ways)), (*apart, *reversed(apart)), strict=True):
         assert all(map(same, read(restorer, amap, cases, parts), wanted))
     assert not all(map(same, apart[0], apart[1])), "the ways differ"
-    assert all(torch.equal(case.planes, other.planes) for case, other in zip(cases, volumes_of(5, 2), strict=True))
+    assert all(
+        torch.equal(case.planes, other.planes)
+        for case, other in zip(cases, volumes_of(5, 2), strict=True)
+    )
 
 
 def test_draws_are_left_out_of_what_was_restored_and_of_nothing_that_is_kept():
-    restorer, cases = small_recipe("ddpm").set(["restorer.walk.draws=3"]).make_restorer().eval(), volumes_of(4)
+    restorer = small_recipe("ddpm").set(["restorer.walk.draws=3"]).make_restorer().eval()
+    cases = volumes_of(4)
     how = How(seed=4, device=CPU, spread=True)
     (wanted,) = apply(restorer, AnomalyMap(), cases, how)
     parts = list(restorations(restorer, cases, how))
     (found,) = read(restorer, AnomalyMap(), cases, parts, spread=True)
     assert same(found, wanted) and wanted.score_sd > 0
     (plain,) = read(restorer, AnomalyMap(), cases, [part.kept() for part in parts], spread=True)
-    assert plain.score_sd is None and plain.score == found.score, "the estimates of single draws take too much memory"
+    assert plain.score_sd is None and plain.score == found.score, (
+        "the estimates of single draws take too much memory"
+    )
 
 
 def test_a_case_without_foreground_is_read_without_anything_restored(monkeypatch):
@@ -266,7 +359,10 @@ def test_a_case_without_foreground_is_read_without_anything_restored(monkeypatch
     (case,) = volumes_of(1)
     (found,) = apply(restorer, AnomalyMap(), [case], How(seed=0, device=CPU))
     assert (
-        torch.equal(found.healthy, case.planes) and found.score == 0 and not found.maps.any() and not found.judged.any()
+        torch.equal(found.healthy, case.planes)
+        and found.score == 0
+        and not found.maps.any()
+        and not found.judged.any()
     )
 
 

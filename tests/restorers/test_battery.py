@@ -79,7 +79,11 @@ def test_saved_and_loaded_it_says_the_same(name, tmp_path):
 
 def test_network_calls_is_the_number_of_network_calls(name):
     restorer = build(name)
-    own = {kind for kind in restorer.nested.values() if issubclass(kind, nn.Module) and kind is not Perceptual}
+    own = {
+        kind
+        for kind in restorer.nested.values()
+        if issubclass(kind, nn.Module) and kind is not Perceptual
+    }
     calls = 0
 
     def count(module: nn.Module, given: tuple, output: Any) -> None:
@@ -103,7 +107,8 @@ def test_every_part_learns_one_batch_by_heart(name):
         return
     restorer.train()
     optimisers = {
-        part: torch.optim.AdamW(restorer.get_submodule(part).parameters(), lr=3e-3) for part in restorer.parts()
+        part: torch.optim.AdamW(restorer.get_submodule(part).parameters(), lr=3e-3)
+        for part in restorer.parts()
     }
     begun = copy.deepcopy(restorer.state_dict())
     history: dict[str, list[float]] = {part: [] for part in optimisers}
@@ -119,7 +124,9 @@ def test_every_part_learns_one_batch_by_heart(name):
     assert set(games) < set(restorer.parts()), f"{name}: something must be learnt that is no game"
     for part, losses in history.items():
         if part not in games:
-            assert losses[-1] < 0.9 * losses[0], f"{name}.{part}: {losses[0]:.4f} to {losses[-1]:.4f}"
+            assert losses[-1] < 0.9 * losses[0], (
+                f"{name}.{part}: {losses[0]:.4f} to {losses[-1]:.4f}"
+            )
         own = restorer.get_submodule(part).state_dict()
         moved = [k for k, v in own.items() if not torch.equal(v, begun[f"{part}.{k}"])]
         assert moved, f"{part} did not move"

@@ -42,32 +42,45 @@ def stack(channels: int, rows: list[int]) -> Stack:
     return Stack(planes[rows], inside[rows], rows, inside[rows].flatten(1).any(1))
 
 
-# -- planes and volumes ------------------------------------------------------------------------------------------------
+# -- planes and volumes ----------------------------------------------------------------------------
 @pytest.mark.parametrize("channels", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_empty_planes_stay_what_they_are_and_a_plane_alone_is_what_it_is_in_its_volume(name, channels):
+def test_empty_planes_stay_what_they_are_and_a_plane_alone_is_what_it_is_in_its_volume(
+    name, channels
+):
     restorer, case = build(name, channels), stack(channels, [*range(6)])
     alone = [stack(channels, [place]) for place in (1, 2)]
     volume, plane, nothing = (applied(restorer, part)[0] for part in (case, *alone))
     assert volume.healthy.shape == case.planes.shape and volume.maps.shape == (6, SIZE, SIZE)
     assert volume.judged.tolist() == [place not in EMPTY for place in range(6)]
     for place in EMPTY:
-        assert torch.equal(volume.healthy[place], case.planes[place]) and not volume.maps[place].any()
+        assert (
+            torch.equal(volume.healthy[place], case.planes[place]) and not volume.maps[place].any()
+        )
         assert volume.plane_scores[place] == 0
     torch.testing.assert_close(volume.healthy[1], plane.healthy[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(volume.maps[1], plane.maps[0], atol=1e-5, rtol=1e-5)
     assert plane.score == pytest.approx(plane.plane_scores[0], abs=1e-6)
     assert volume.plane_scores[1] == pytest.approx(plane.score, abs=1e-5)
-    assert nothing.score == 0 and not nothing.judged.any() and torch.equal(nothing.healthy, alone[1].planes)
+    assert (
+        nothing.score == 0
+        and not nothing.judged.any()
+        and torch.equal(nothing.healthy, alone[1].planes)
+    )
     low, high = (f(volume.plane_scores[volume.judged]) for f in (min, max))
     assert low - 1e-6 <= volume.score <= high + 1e-6, "of the planes that show something alone"
 
 
-# -- two processes -----------------------------------------------------------------------------------------------------
+# -- two processes ---------------------------------------------------------------------------------
 def half(batch: Batch, rank: int) -> Batch:
     """The planes of one of two processes, as the trainer shares them out."""
     rows = slice(len(batch.images) // 2 * rank, len(batch.images) // 2 * (rank + 1))
     draw = type(batch.draw)(batch.draw.seed, batch.draw.keys[rows])
-    return Batch(batch.images[rows], batch.foreground[rows], None if batch.labels is None else batch.labels[rows], draw)
+    return Batch(
+        batch.images[rows],
+        batch.foreground[rows],
+        None if batch.labels is None else batch.labels[rows],
+        draw,
+    )
 
 
 def learnt(restorer: Restorer, batch: Batch) -> dict[str, Any]:
@@ -81,7 +94,9 @@ def learnt(restorer: Restorer, batch: Batch) -> dict[str, Any]:
         torch.manual_seed(0)
         module(batch).backward()
         own = restorer.get_submodule(part).named_parameters()
-        found |= {f"{part}.{key}": value.grad.clone() for key, value in own if value.grad is not None}
+        found |= {
+            f"{part}.{key}": value.grad.clone() for key, value in own if value.grad is not None
+        }
         restorer.zero_grad(set_to_none=True)
     return found | {key: value.clone() for key, value in restorer.named_buffers()}
 
@@ -93,8 +108,13 @@ def process(rank: int, names: list[str], folder: Path) -> None:
     for name in names:
         restorer, x = build(name), images(4)
         share = [2 * rank, 2 * rank + 1]
-        found = {f"restored {key}": value for key, value in restored(restorer, x[share], share).items()}
-        torch.save(found | learnt(restorer, half(batch_of(restorer, 4), rank)), folder / f"{name}-{rank}.pt")
+        found = {
+            f"restored {key}": value for key, value in restored(restorer, x[share], share).items()
+        }
+        torch.save(
+            found | learnt(restorer, half(batch_of(restorer, 4), rank)),
+            folder / f"{name}-{rank}.pt",
+        )
     dist.destroy_process_group()
 
 
@@ -114,20 +134,26 @@ def test_two_processes_restore_and_learn_what_one_does(name, together):
     alone = restored(restorer, images(4), [0, 1, 2, 3])
     for key, values in alone.items():
         got = torch.cat([part.pop(f"restored {key}") for part in parts])
-        torch.testing.assert_close(got, values, atol=1e-5, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            got, values, atol=1e-5, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
+        )
     expected = learnt(restorer, batch_of(restorer, 4))
     assert parts[0].keys() == expected.keys()
     normalises = any(isinstance(module, nn.BatchNorm2d) for module in restorer.modules())
     for key, value in expected.items():
-        if normalises:  # by the planes of a process alone: then two know something else than one, but both the same
+        # By the planes of a process alone: then two know something else than one, but both the
+        # same.
+        if normalises:
             value = parts[0][key]
             if key in dict(restorer.named_buffers()):
                 continue
         for part in parts:
-            torch.testing.assert_close(part[key], value, atol=1e-5, rtol=1e-4, msg=lambda t, key=key: f"{key}: {t}")
+            torch.testing.assert_close(
+                part[key], value, atol=1e-5, rtol=1e-4, msg=lambda t, key=key: f"{key}: {t}"
+            )
 
 
-# -- two devices -------------------------------------------------------------------------------------------------------
+# -- two devices -----------------------------------------------------------------------------------
 @pytest.mark.gpu
 def test_two_devices_agree(name, monkeypatch):
     """The GPU where there is one, else its branches on the CPU; a method that has attention there
@@ -148,6 +174,10 @@ def test_two_devices_agree(name, monkeypatch):
     there = restored(module, moved, [0, 1, 2])
     assert here.keys() == there.keys()
     for key, values in here.items():
-        torch.testing.assert_close(there[key].cpu().as_subclass(Tensor), values, atol=close, rtol=close)
-    attends = any(type(module).__name__ in ("Attention", "CtAttention") for module in restorer.modules())
+        torch.testing.assert_close(
+            there[key].cpu().as_subclass(Tensor), values, atol=close, rtol=close
+        )
+    attends = any(
+        type(module).__name__ in ("Attention", "CtAttention") for module in restorer.modules()
+    )
     assert bool(taken) == attends

@@ -23,7 +23,12 @@ from small import merged
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
-NETWORK = {"width": 8, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
+NETWORK = {
+    "width": 8,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "block": {"scale_shift": True, "groups": 4},
+}
 ENCODER_SETTINGS = {"layers": (1, 1), "width": 8, "outputs": 16}
 
 
@@ -51,7 +56,11 @@ class Spy(nn.Module):
 
     def forward(self, x: Tensor, *given, **named) -> Tensor:
         self.seen.append((x, *given, named))
-        return self.inner(x) if not isinstance(self.inner, nn.Module) else self.inner(x, *given, **named)
+        return (
+            self.inner(x)
+            if not isinstance(self.inner, nn.Module)
+            else self.inner(x, *given, **named)
+        )
 
 
 def images(count: int = 3) -> Tensor:
@@ -82,13 +91,26 @@ def test_the_vector_of_an_image_changes_its_restoration():
 @torch.no_grad()
 @pytest.mark.parametrize("quirks", ["none", "published"])
 def test_estimates_take_the_vector_of_any_image_and_the_noise_of_their_own(quirks):
-    model, x = restorer(walk={"draws": 2, "clip": False}, diffusion={"noise": "simplex"}, quirks=quirks), images()
+    model = restorer(
+        walk={"draws": 2, "clip": False}, diffusion={"noise": "simplex"}, quirks=quirks
+    )
+    x = images()
     own, other = model.model.context(x), model.model.context(x.flip(0))
     found = [model.estimates(x, own, depth, draw()) for depth in model.walk.start_levels]
     torch.testing.assert_close(torch.stack(found).mean((0, 2)), model.restore(x, draw()).healthy)
-    assert found[0].shape == (3, 2, 1, 16, 16) and model.fields(x, 250, draw()).shape == (6, 1, 16, 16)
+    assert found[0].shape == (3, 2, 1, 16, 16) and model.fields(x, 250, draw()).shape == (
+        6,
+        1,
+        16,
+        16,
+    )
     swapped = model.estimates(x, other, 250, draw())
-    assert (swapped[1] - found[0][1]).abs().max() < 1e-5 < 1e-3 < (swapped[0] - found[0][0]).abs().max()
+    assert (
+        (swapped[1] - found[0][1]).abs().max()
+        < 1e-5
+        < 1e-3
+        < (swapped[0] - found[0][0]).abs().max()
+    )
 
 
 @torch.no_grad()
@@ -121,15 +143,19 @@ def test_one_loss_trains_encoder_and_denoiser_together():
     losses = model.loss(batch, "model")
     assert losses.shape == (3,)
     losses.mean().backward()
-    silent = [name for name, p in model.model.named_parameters() if p.grad is None or not p.grad.any()]
+    silent = [
+        name for name, p in model.model.named_parameters() if p.grad is None or not p.grad.any()
+    ]
     assert not silent
     assert model.parts() == ("model",)
 
 
-# -- pretrained encoders -----------------------------------------------------------------------------------------
+# -- pretrained encoders ---------------------------------------------------------------------------
 def pretrained(path, **encoder) -> MaskedPretraining:
     torch.manual_seed(5)
-    spark = MaskedPretraining(size=16, channels=1, encoder=ENCODER_SETTINGS | encoder, decoder_width=16)
+    spark = MaskedPretraining(
+        size=16, channels=1, encoder=ENCODER_SETTINGS | encoder, decoder_width=16
+    )
     checkpoint.save(path, spark.state_dict(), {})
     return spark
 
@@ -182,9 +208,18 @@ def test_a_trained_run_does_without_the_file_it_started_from(tmp_path, pictures)
     training = {"steps": 2, "batch": 4, "precision": "fp32", "ema": 0.0}
     spark = {"name": "spark", "decoder_width": 16, "encoder": ENCODER_SETTINGS}
     first = train(
-        Recipe("spark", canvas=canvas, restorer=spark, training=training), pictures, tmp_path / "a", device="cpu"
+        Recipe("spark", canvas=canvas, restorer=spark, training=training),
+        pictures,
+        tmp_path / "a",
+        device="cpu",
     )
-    settings = {"name": "conditioned", "network": NETWORK, "encoder": ENCODER_SETTINGS, "walk": {"start_levels": [500]}, "encoder_weights": str(first.weights())}  # fmt: skip
+    settings = {
+        "name": "conditioned",
+        "network": NETWORK,
+        "encoder": ENCODER_SETTINGS,
+        "walk": {"start_levels": [500]},
+        "encoder_weights": str(first.weights()),
+    }
     # A rate of (almost) nothing: what the run holds is what it began with.
     recipe = Recipe("cddpm", canvas=canvas, restorer=settings, training=training | {"rate": 1e-12})
     run = train(recipe, pictures, tmp_path / "b", device="cpu")
@@ -192,4 +227,6 @@ def test_a_trained_run_does_without_the_file_it_started_from(tmp_path, pictures)
     first.weights().unlink()
     model, _ = Run.open(run.folder).restorer()
     begun = weights[f"model.{ENCODER}layer2.0.conv2.weight"]
-    torch.testing.assert_close(model.model.encoder.get_parameter("layer2.0.conv2.weight").data, begun)
+    torch.testing.assert_close(
+        model.model.encoder.get_parameter("layer2.0.conv2.weight").data, begun
+    )

@@ -15,7 +15,12 @@ from pseudohealthy.restorers.consensus import Consensus
 from pseudohealthy.workflows.train import train
 from small import merged
 
-TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
+TINY = {
+    "width": 16,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "block": {"scale_shift": True, "groups": 4},
+}
 SIZE = 24
 
 
@@ -33,7 +38,9 @@ class Inventive(nn.Module):
 
 
 def consensus(detail=0.2, **settings) -> Consensus:
-    settings = merged({"walk": {"start_levels": (300, 400), "draws": 4}, "calibration": "pixel"}, settings)
+    settings = merged(
+        {"walk": {"start_levels": (300, 400), "draws": 4}, "calibration": "pixel"}, settings
+    )
     restorer = Consensus(size=SIZE, channels=1, network=TINY, **settings).eval()
     restorer.denoiser.network = Inventive(restorer.denoiser.schedule, detail)
     return restorer
@@ -50,7 +57,9 @@ def batches(count=40, size=8, foreground=None):
     for start in range(0, count, size):
         x = images(size, seed=start + 1)
         inside = (
-            torch.ones(size, SIZE, SIZE, dtype=torch.bool) if foreground is None else foreground.expand(size, -1, -1)
+            torch.ones(size, SIZE, SIZE, dtype=torch.bool)
+            if foreground is None
+            else foreground.expand(size, -1, -1)
         )
         yield Batch(x, inside, None, Draw(0, [("val", start + i) for i in range(size)]))
 
@@ -98,7 +107,9 @@ def test_calibration_by_level_weighs_levels_and_leaves_pixels_alone():
     restorer = consensus(calibration="level")
     with torch.no_grad():
         assert restorer.calibrate(batches(), AnomalyMap())
-    assert (restorer.residual_spread.flatten(1).std(1) < 1e-6).all() and (restorer.residual_mean == 0).all()
+    assert (restorer.residual_spread.flatten(1).std(1) < 1e-6).all() and (
+        restorer.residual_mean == 0
+    ).all()
     inside = restorer.residuals(images(64, seed=77), restore(restorer, images(64, seed=77)).trail)
     got = inside.square().mean((0, 2, 3, 4)).sqrt()
     torch.testing.assert_close(restorer.residual_spread[:, 0, 0, 0], got, rtol=0.1, atol=0)
@@ -182,7 +193,9 @@ def test_the_report_says_whether_it_was_calibrated():
     assert restorer.network_calls() == 8
 
 
-def test_a_finished_run_is_calibrated_on_patients_that_do_not_set_its_threshold(tiny, pictures, tmp_path):
+def test_a_finished_run_is_calibrated_on_patients_that_do_not_set_its_threshold(
+    tiny, pictures, tmp_path
+):
     recipe = tiny()
     network = recipe.restorer["network"]
     recipe.restorer = {
@@ -193,7 +206,8 @@ def test_a_finished_run_is_calibrated_on_patients_that_do_not_set_its_threshold(
     }
     run = train(recipe, pictures, tmp_path / "run", steps=2, device="cpu")
     model, sha256 = run.restorer()
-    assert model.calibration_planes == 4 and run.read_json("threshold.json")["n_patients"] == 4  # of 8 healthy ones
+    # Of 8 healthy ones.
+    assert model.calibration_planes == 4 and run.read_json("threshold.json")["n_patients"] == 4
     assert model.residual_spread.unique().numel() > 2
     assert run.record["weights_sha256"] == sha256  # of the weights with what was learnt
     detector = Detector(run, device="cpu")

@@ -12,7 +12,9 @@ from pseudohealthy.restorers.context_encoding import ContextEncodingVAE
 
 def cevae(**settings) -> ContextEncodingVAE:
     torch.manual_seed(0)
-    return ContextEncodingVAE(size=32, channels=2, network={"width": 8, "levels": 2, "latent": 4}, **settings)
+    return ContextEncodingVAE(
+        size=32, channels=2, network={"width": 8, "levels": 2, "latent": 4}, **settings
+    )
 
 
 def batch(count: int = 3) -> Batch:
@@ -68,7 +70,9 @@ def test_the_map_is_the_residual_times_the_gradient_of_the_divergence():
         with torch.no_grad():
             divergence = model.network(x + moved, None)[1].view(2, 2)
         gradient = ((divergence[:, 0] - divergence[:, 1]).abs() / 0.04).sum()
-        torch.testing.assert_close(found.map[0, row, column], residual[0, row, column] * gradient, rtol=0.05, atol=1e-5)
+        torch.testing.assert_close(
+            found.map[0, row, column], residual[0, row, column] * gradient, rtol=0.05, atol=1e-5
+        )
     model.blur = 2.0
     with torch.no_grad():
         smoother = model.restore(x, Draw(0, [0])).map / residual

@@ -16,7 +16,11 @@ SIZE = 16
 
 
 def images(count: int = 3, channels: int = 1) -> Tensor:
-    x = torch.rand(count, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).mul(2).sub(1)
+    x = (
+        torch.rand(count, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        .mul(2)
+        .sub(1)
+    )
     x[..., :4, :] = -1
     return x
 
@@ -46,7 +50,12 @@ def test_equalisation_forgets_contrast_which_plain_intensity_does_not():
 
 
 def test_an_empty_image_has_an_empty_map():
-    assert maps(HistogramIntensity(size=SIZE, channels=2), torch.full((2, 2, SIZE, SIZE), -1.0)).abs().max() == 0
+    assert (
+        maps(HistogramIntensity(size=SIZE, channels=2), torch.full((2, 2, SIZE, SIZE), -1.0))
+        .abs()
+        .max()
+        == 0
+    )
 
 
 @pytest.mark.parametrize("name", CONTROLS)

@@ -40,9 +40,8 @@ class Answer(nn.Module):
 
 def restorer(function=None, *, size: int = 32, channels: int = 1, **options) -> CtPatched:
     options = merged({"windows": {"side": 16, "stride": 8}, "network": {"ct": NETWORK}}, options)
-    side = (
-        size if options["windows"]["side"] <= size else 64
-    )  # no patch is larger than the canvas; the images here may be
+    # No patch is larger than the canvas; the images here may be.
+    side = size if options["windows"]["side"] <= size else 64
     made = CtPatched(size=side, channels=channels, **options)
     if function is not None:
         made.denoiser.network = Answer(function)
@@ -50,7 +49,10 @@ def restorer(function=None, *, size: int = 32, channels: int = 1, **options) -> 
 
 
 def image(height: int, width: int, count: int = 1) -> Tensor:
-    return torch.rand(count, 1, height, width, generator=torch.Generator().manual_seed(height)) * 1.6 - 0.8
+    return (
+        torch.rand(count, 1, height, width, generator=torch.Generator().manual_seed(height)) * 1.6
+        - 0.8
+    )
 
 
 def draw(count: int = 1) -> Draw:
@@ -63,7 +65,11 @@ def tilings(draw):
     context = draw(st.sampled_from([0, patch, patch + 7]))
     network = {"network": {"ct": {**NETWORK, "multipliers": (1,)}}}  # any side will do
     stride = draw(st.integers(max(1, patch // 4), patch))
-    return height, width, {"windows": {"side": patch, "stride": stride, "context": context}, **network}
+    return (
+        height,
+        width,
+        {"windows": {"side": patch, "stride": stride, "context": context}, **network},
+    )
 
 
 @torch.no_grad()
@@ -81,10 +87,16 @@ def test_every_pixel_is_the_networks_answer_and_a_perfect_network_is_the_identit
 
 @torch.no_grad()
 def test_the_published_windows_leave_a_border_that_the_stride_misses():
-    model = restorer(lambda x: torch.zeros_like(x), quirks="published", reading={"score": "published"}, size=28)
+    model = restorer(
+        lambda x: torch.zeros_like(x), quirks="published", reading={"score": "published"}, size=28
+    )
     found, truth = model.restore(image(28, 36), draw()), image(28, 36)
-    assert {(box.top, box.left) for box in model.grid(28, 36)} == {(y, x) for y in (0, 8) for x in (0, 8, 16)}
-    assert torch.equal(found.healthy[..., 24:, :], truth[..., 24:, :]) and not found.map[:, 24:].any()
+    assert {(box.top, box.left) for box in model.grid(28, 36)} == {
+        (y, x) for y in (0, 8) for x in (0, 8, 16)
+    }
+    assert (
+        torch.equal(found.healthy[..., 24:, :], truth[..., 24:, :]) and not found.map[:, 24:].any()
+    )
     assert not found.healthy[..., :24, :32].any() and not found.map[..., 32:].any()
     own = restorer(lambda x: torch.zeros_like(x), size=28)
     assert not own.restore(truth, draw()).healthy.any()
@@ -105,7 +117,8 @@ def test_the_published_grid_is_49_windows_and_its_only_noise_lies_in_one_of_them
 
 @torch.no_grad()
 def test_with_a_context_the_network_sees_only_what_lies_about_the_window():
-    truth, model = image(32, 48), restorer(lambda x: x, windows={"side": 8, "stride": 8, "context": 16})
+    truth = image(32, 48)
+    model = restorer(lambda x: x, windows={"side": 8, "stride": 8, "context": 16})
     model.denoiser.noised = lambda clean, noise, t: clean + 5
     model.restore(truth, draw())
     (seen,) = model.denoiser.network.seen
@@ -137,7 +150,9 @@ def test_a_window_of_air_is_its_own_twin_and_costs_nothing_and_changes_no_other(
     truth[1, :, :16, :16] = -0.9995  # air with rounding errors
     torch.manual_seed(0)
     model, calls = restorer(windows={"stride": 16}), []
-    model.denoiser.network.register_forward_hook(lambda module, given, output: calls.append(len(output)))
+    model.denoiser.network.register_forward_hook(
+        lambda module, given, output: calls.append(len(output))
+    )
     found = model.restore(truth, draw(2)).healthy
     assert sum(calls) == 1
     assert torch.equal(found[1], truth[1]) and torch.equal(found[0, :, :16], truth[0, :, :16])
@@ -160,7 +175,9 @@ def test_the_loss_is_mse_and_ssim_of_the_window_alone():
 
 def test_training_windows_lie_anywhere_and_whole_and_levels_stop_where_told():
     boxes = restorer().training_boxes(Draw(0, list(range(2000))), 32, 48)
-    assert {box.top for box in boxes} == set(range(17)) and {box.left for box in boxes} == set(range(33))
+    assert {box.top for box in boxes} == set(range(17)) and {box.left for box in boxes} == set(
+        range(33)
+    )
     model, levels = restorer(diffusion={"max_level": 200}), []
     model.patch_loss = lambda images, noise, t, boxes: levels.extend(t.tolist())
     x = image(32, 32, 1000)
@@ -173,7 +190,9 @@ def test_an_estimate_beyond_the_range_learns_and_in_the_published_form_does_not(
     for quirks in ("none", "published"):
         bias = torch.tensor(1.5, requires_grad=True)
         model = restorer(lambda x, bias=bias: 0 * x + bias, quirks=quirks)
-        model.patch_loss(truth, torch.zeros(1, 1, 16, 16), torch.tensor([10]), boxes).sum().backward()
+        model.patch_loss(
+            truth, torch.zeros(1, 1, 16, 16), torch.tensor([10]), boxes
+        ).sum().backward()
         assert (bias.grad == 0) == (quirks == "published")
 
 
@@ -192,7 +211,12 @@ def test_published_means_its_network_its_schedule_and_its_ssim():
 @torch.no_grad()
 def test_the_published_score_counts_errors_of_windows_and_air_and_so_the_size_of_the_head():
     """Two windows that err in opposite directions: their mean is right, their errors are not."""
-    model = restorer(lambda x: x + torch.tensor([0.2, -0.2]).repeat(len(x))[: len(x), None, None, None], reading={"score": "published"}, windows={"stride": 16, "side": 16}, walk={"clip": False})  # fmt: skip
+    model = restorer(
+        lambda x: x + torch.tensor([0.2, -0.2]).repeat(len(x))[: len(x), None, None, None],
+        reading={"score": "published"},
+        windows={"stride": 16, "side": 16},
+        walk={"clip": False},
+    )
     model.denoiser.noised = lambda clean, noise, t: clean
     model.walk = replace(model.walk, draws=2)
     truth = image(16, 16)
@@ -204,7 +228,9 @@ def test_the_published_score_counts_errors_of_windows_and_air_and_so_the_size_of
     for side in (8, 16):  # nothing is wrong with either but their size
         head = torch.full((1, 1, 32, 32), -1.0)
         head[..., :side, :side] = 0.2
-        wrong = restorer(lambda x: torch.where(x > -0.9, x + 0.1, x), reading={"score": "published"})
+        wrong = restorer(
+            lambda x: torch.where(x > -0.9, x + 0.1, x), reading={"score": "published"}
+        )
         wrong.denoiser.noised = lambda clean, noise, t: clean
         scores.append(wrong.restore(head, draw()).score.item())
     assert scores[1] == pytest.approx(4 * scores[0], rel=1e-4)
@@ -243,8 +269,16 @@ def test_symmetry_leaves_what_both_halves_have_in_the_twin():
 
 def test_a_training_starts_from_given_weights_and_an_opened_run_does_not(monkeypatch):
     asked = []
-    monkeypatch.setattr(pretrained, "start_from", lambda module, path: asked.append((type(module), path)))
-    model = restorer(network={"architecture": "unet", "unet": {**NETWORK, "block": {"groups": 4}}, "weights": "faces"})
+    monkeypatch.setattr(
+        pretrained, "start_from", lambda module, path: asked.append((type(module), path))
+    )
+    model = restorer(
+        network={
+            "architecture": "unet",
+            "unet": {**NETWORK, "block": {"groups": 4}},
+            "weights": "faces",
+        }
+    )
     assert not asked
     pretrained.begin(model)
     assert asked == [(UNet, "faces")]
@@ -253,9 +287,20 @@ def test_a_training_starts_from_given_weights_and_an_opened_run_does_not(monkeyp
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"windows": {"side": 65}}, {"windows": {"stride": 0}}, {"windows": {"stride": 17}}, {"windows": {"context": 8}}, {"windows": {"at_once": 0}}, {"walk": {"start_levels": ()}}, {"walk": {"start_levels": (0,)}}, {"walk": {"draws": 0}},
-     {"diffusion": {"max_level": 100}}, {"diffusion": {"max_level": 1001}}, {"reading": {"symmetry": True, "score": "published"}}],
-)  # fmt: skip
+    [
+        {"windows": {"side": 65}},
+        {"windows": {"stride": 0}},
+        {"windows": {"stride": 17}},
+        {"windows": {"context": 8}},
+        {"windows": {"at_once": 0}},
+        {"walk": {"start_levels": ()}},
+        {"walk": {"start_levels": (0,)}},
+        {"walk": {"draws": 0}},
+        {"diffusion": {"max_level": 100}},
+        {"diffusion": {"max_level": 1001}},
+        {"reading": {"symmetry": True, "score": "published"}},
+    ],
+)
 def test_settings_that_contradict_each_other_are_refused(wrong):
     with pytest.raises(Fault, match="RECIPE"):
         restorer(**wrong)

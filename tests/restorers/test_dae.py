@@ -12,7 +12,9 @@ from pseudohealthy.restorers.base import Batch
 
 def dae(**settings) -> Autoencoder:
     torch.manual_seed(0)
-    return Autoencoder(size=64, channels=2, kind="dae", network={"width": 8, "levels": 2}, **settings)
+    return Autoencoder(
+        size=64, channels=2, kind="dae", network={"width": 8, "levels": 2}, **settings
+    )
 
 
 def test_coarse_noise_is_smooth_on_its_grid_and_its_grid_lies_elsewhere_for_every_item():
@@ -36,7 +38,9 @@ def test_training_removes_the_noise_and_leaves_the_background_alone(monkeypatch)
     inside[:, 16:48, 16:48] = True
     seen = {}
     forward = model.network.forward
-    monkeypatch.setattr(model.network, "forward", lambda x, draw: seen.update(x=x) or forward(x, draw))
+    monkeypatch.setattr(
+        model.network, "forward", lambda x, draw: seen.update(x=x) or forward(x, draw)
+    )
     loss = model.loss(Batch(images, inside, None, Draw(0, range(4))), "network")
     assert loss.shape == (4,) and (loss > 0).all()
     changed = seen["x"] - images

@@ -41,14 +41,19 @@ def test_each_loss_reaches_its_own_network_alone(part):
     loss.mean().backward()
     reached = {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert reached == {part}
-    assert all(p.grad is not None for p in model.get_submodule(part).parameters()), "a weight without gradient"
+    assert all(p.grad is not None for p in model.get_submodule(part).parameters()), (
+        "a weight without gradient"
+    )
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_the_loss_of_an_item_is_its_own(part):
     model, both = fanogan().train(), batch()
     alone = [
-        model.loss(Batch(both.images[i : i + 1], both.foreground[i : i + 1], None, draw(1, i)), part) for i in range(2)
+        model.loss(
+            Batch(both.images[i : i + 1], both.foreground[i : i + 1], None, draw(1, i)), part
+        )
+        for i in range(2)
     ]
     torch.testing.assert_close(model.loss(both, part), torch.cat(alone))
 
@@ -69,16 +74,22 @@ def test_the_encoders_loss_is_the_image_residual_and_kappa_feature_residuals():
 
 
 def test_the_papers_score_is_that_loss_and_only_given_when_asked_for():
-    plain, paper, given = fanogan(kappa=3.0).eval(), fanogan(kappa=3.0, score="paper").eval(), batch()
+    plain = fanogan(kappa=3.0).eval()
+    paper = fanogan(kappa=3.0, score="paper").eval()
+    given = batch()
     assert plain.restore(given.images, draw(2)).score is None
-    torch.testing.assert_close(paper.restore(given.images, draw(2)).score, paper.train().loss(given, "encoder"))
+    torch.testing.assert_close(
+        paper.restore(given.images, draw(2)).score, paper.train().loss(given, "encoder")
+    )
     assert (plain.network_calls(), paper.network_calls()) == (2, 4)
 
 
 def test_network_calls_of_the_papers_score_are_counted():
     model, calls = fanogan(score="paper").eval(), []
     for part in PARTS:
-        model.get_submodule(part).register_forward_hook(lambda module, given, output: calls.append(len(given[0])))
+        model.get_submodule(part).register_forward_hook(
+            lambda module, given, output: calls.append(len(given[0]))
+        )
     model.restore(batch(3).images, draw(3))
     assert sum(calls) == 3 * model.network_calls()
 
@@ -86,7 +97,9 @@ def test_network_calls_of_the_papers_score_are_counted():
 def test_the_generators_loss_is_the_critics_verdict_on_images_of_its_own_noise():
     model, given = fanogan().train(), batch()
     z = draw(2).fork("generator").noise(torch.empty(2, 4))
-    torch.testing.assert_close(model.loss(given, "generator"), -model.critic(model.generator(z))[0][:, 0])
+    torch.testing.assert_close(
+        model.loss(given, "generator"), -model.critic(model.generator(z))[0][:, 0]
+    )
 
 
 def test_without_penalty_the_critics_loss_is_fake_minus_real():
@@ -136,8 +149,13 @@ def test_any_power_of_two_and_one_to_four_channels(size, channels):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"size": 12}, "size 12"), ({"size": 4}, "size 4"), ({"critic": {"width": 12}}, r"critic\.width = 12"), ({"latent": 0}, "latent = 0")],
-)  # fmt: skip
+    [
+        ({"size": 12}, "size 12"),
+        ({"size": 4}, "size 4"),
+        ({"critic": {"width": 12}}, r"critic\.width = 12"),
+        ({"latent": 0}, "latent = 0"),
+    ],
+)
 def test_settings_that_do_not_fit_are_refused(settings, words):
     with pytest.raises(Fault, match=words):
         fanogan(**settings)

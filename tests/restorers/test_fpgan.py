@@ -53,7 +53,9 @@ def test_trained_on_labels_alone_it_takes_white_squares_away_when_asked_for_heal
     for step in range(80):
         rows = slice(step * 8 % 128, step * 8 % 128 + 8)
         for part, optimiser in optimisers.items():
-            model.loss(batch(labels[rows], images=images[rows], first=8 * step), part).mean().backward()
+            model.loss(
+                batch(labels[rows], images=images[rows], first=8 * step), part
+            ).mean().backward()
             optimiser.step()
             model.zero_grad(set_to_none=True)
     images, masks, _ = blobs(32, 1)
@@ -69,7 +71,9 @@ def test_trained_on_labels_alone_it_takes_white_squares_away_when_asked_for_heal
 def test_healthy_is_0_and_is_what_the_generator_is_asked_for():
     assert HEALTHY == 0
     model, asked = fpgan().eval(), []
-    model.generator.register_forward_hook(lambda module, given, output: asked.extend(given[1].tolist()))
+    model.generator.register_forward_hook(
+        lambda module, given, output: asked.extend(given[1].tolist())
+    )
     model.restore(batch([1, 1]).images, draw(2))
     assert asked == [HEALTHY, HEALTHY]
 
@@ -88,22 +92,36 @@ def test_each_loss_reaches_its_own_network_alone(part):
     loss.mean().backward()
     reached = {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert reached == {part}
-    assert all(p.grad is not None for p in model.get_submodule(part).parameters()), "a weight without gradient"
+    assert all(p.grad is not None for p in model.get_submodule(part).parameters()), (
+        "a weight without gradient"
+    )
 
 
 @pytest.mark.parametrize("part", ["critic", "generator"])
 def test_the_loss_of_an_item_is_its_own(part):
     model, both = fpgan().train(), batch([0, 1])
     alone = [
-        model.loss(Batch(both.images[i : i + 1], both.foreground[i : i + 1], both.labels[i : i + 1], draw(1, i)), part)
+        model.loss(
+            Batch(
+                both.images[i : i + 1],
+                both.foreground[i : i + 1],
+                both.labels[i : i + 1],
+                draw(1, i),
+            ),
+            part,
+        )
         for i in range(2)
     ]
     torch.testing.assert_close(model.loss(both, part), torch.cat(alone))
 
 
 def test_without_weights_the_generators_loss_is_the_critics_verdict_on_both_translations():
-    model, given = fpgan(class_weight=0.0, cycle_weight=0.0, identity_weight=0.0).train(), batch([0, 1])
-    verdicts = [model.critic(model.generator(given.images, label))[0] for label in (given.labels, 1 - given.labels)]
+    model = fpgan(class_weight=0.0, cycle_weight=0.0, identity_weight=0.0).train()
+    given = batch([0, 1])
+    verdicts = [
+        model.critic(model.generator(given.images, label))[0]
+        for label in (given.labels, 1 - given.labels)
+    ]
     torch.testing.assert_close(model.loss(given, "generator"), -sum(verdicts))
 
 
@@ -118,14 +136,21 @@ def test_validation_looks_at_what_restoring_rests_on_and_not_at_the_game():
 def test_the_gradient_penalty_of_a_linear_score_is_known():
     """The gradient of 3 x_0 + 4 x_1 has norm 5 everywhere, so the penalty is 16."""
     weights = torch.tensor([3.0, 4.0, 0.0, 0.0])
-    found = gradient_penalty(lambda x: x.flatten(1) @ weights, torch.rand(3, 1, 2, 2), torch.rand(3, 1, 2, 2), torch.rand(3))  # fmt: skip
+    found = gradient_penalty(
+        lambda x: x.flatten(1) @ weights,
+        torch.rand(3, 1, 2, 2),
+        torch.rand(3, 1, 2, 2),
+        torch.rand(3),
+    )
     torch.testing.assert_close(found, torch.full((3,), 16.0))
 
 
 def test_the_gradient_penalty_is_taken_between_real_and_fake():
     """The gradient of x^2 / 2 is x: at a fourth of the way from 2 to 6 it is 3."""
     real, fake = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 6.0)
-    found = gradient_penalty(lambda x: x.square().flatten(1).sum(1) / 2, real, fake, torch.tensor([0.25]))
+    found = gradient_penalty(
+        lambda x: x.square().flatten(1).sum(1) / 2, real, fake, torch.tensor([0.25])
+    )
     torch.testing.assert_close(found, torch.tensor([4.0]))
 
 
@@ -160,7 +185,9 @@ def test_any_size_that_4_divides_and_one_to_four_channels(size, channels):
     assert twins.shape == given.images.shape and twins.abs().max() <= 1
 
 
-@pytest.mark.parametrize(("size", "settings"), [(10, {}), (4, {}), (8, {"critic": {"width": 8, "layers": 4}})])
+@pytest.mark.parametrize(
+    ("size", "settings"), [(10, {}), (4, {}), (8, {"critic": {"width": 8, "layers": 4}})]
+)
 def test_a_size_that_does_not_fit_is_refused(size, settings):
     with pytest.raises(Fault, match=f"size = {size}|size {size}"):
         fpgan(size, **settings)

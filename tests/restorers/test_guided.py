@@ -53,7 +53,9 @@ class TwoKinds(nn.Module):
 
     def logits(self, x, t):
         a, _, total = self.moments(t, x)
-        return torch.stack([-((x - a * m) ** 2 / (2 * total)).flatten(1).sum(1) for m in self.means], 1)
+        return torch.stack(
+            [-((x - a * m) ** 2 / (2 * total)).flatten(1).sum(1) for m in self.means], 1
+        )
 
 
 class Network(TwoKinds):
@@ -82,7 +84,9 @@ def exact(**settings):
 
 
 def images(mean, count=2):
-    return (mean + 0.2 * torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))).clamp(-0.95, 0.95)
+    return (
+        mean + 0.2 * torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    ).clamp(-0.95, 0.95)
 
 
 def test_healthy_is_0_and_is_what_networks_are_asked_for():
@@ -90,7 +94,11 @@ def test_healthy_is_0_and_is_what_networks_are_asked_for():
     model = exact(walk={"start_levels": 20}, guidance={"scale": 1.0})
     model.restore(images(0.4), draw(2))
     assert set(model.denoiser.network.labels) == {HEALTHY}
-    assert len(model.denoiser.network.labels) + len(model.classifier.asked) == model.network_calls() == 60
+    assert (
+        len(model.denoiser.network.labels) + len(model.classifier.asked)
+        == model.network_calls()
+        == 60
+    )
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
@@ -108,7 +116,11 @@ def test_without_guidance_the_image_comes_back():
 
 
 def test_a_healthy_image_stays_as_it_is():
-    twins = exact(walk={"start_levels": 500}, guidance={"scale": 1.0}).restore(images(-0.4), draw(2)).healthy
+    twins = (
+        exact(walk={"start_levels": 500}, guidance={"scale": 1.0})
+        .restore(images(-0.4), draw(2))
+        .healthy
+    )
     assert (twins - images(-0.4)).abs().max() < 0.02
 
 
@@ -134,7 +146,9 @@ def test_skipping_levels_tells_the_classifier_the_true_level():
     assert model.network_calls() == 15
 
 
-@pytest.mark.parametrize(("size", "channels", "data_range"), [(8, 1, "signed"), (12, 2, "unit"), (16, 4, "unit")])
+@pytest.mark.parametrize(
+    ("size", "channels", "data_range"), [(8, 1, "signed"), (12, 2, "unit"), (16, 4, "unit")]
+)
 def test_any_size_and_channels_and_an_item_does_not_depend_on_its_batch(size, channels, data_range):
     for sampler in ("ddim", "ddpm"):
         settings = {
@@ -150,20 +164,23 @@ def test_any_size_and_channels_and_an_item_does_not_depend_on_its_batch(size, ch
 
 
 def test_ddim_is_deterministic_and_the_published_noise_is_not():
-    calm, published = (
-        guided(walk={"start_levels": 6}, guidance={"scale": 0.0}),
-        guided(walk={"start_levels": 6}, guidance={"scale": 0.0}, quirks="published"),
-    )
+    calm = guided(walk={"start_levels": 6}, guidance={"scale": 0.0})
+    published = guided(walk={"start_levels": 6}, guidance={"scale": 0.0}, quirks="published")
     x = torch.rand(1, 1, 8, 8)
     assert torch.equal(calm.restore(x, draw(1)).healthy, calm.restore(x, draw(1, 5)).healthy)
-    assert not torch.equal(published.restore(x, draw(1)).healthy, published.restore(x, draw(1, 5)).healthy)
+    assert not torch.equal(
+        published.restore(x, draw(1)).healthy, published.restore(x, draw(1, 5)).healthy
+    )
 
 
 def test_the_aligned_round_trip_is_several_times_closer_than_the_published_one():
     x = images(0.4, 8)
     error = {
         quirks: (
-            exact(walk={"start_levels": 500}, guidance={"scale": 0.0}, quirks=quirks).restore(x, draw(8)).healthy - x
+            exact(walk={"start_levels": 500}, guidance={"scale": 0.0}, quirks=quirks)
+            .restore(x, draw(8))
+            .healthy
+            - x
         )
         .square()
         .mean()
@@ -179,7 +196,9 @@ def test_the_ablation_starts_at_its_own_level_and_the_published_one_at_500():
     x = images(0.4, 8)
     error = {
         quirks: (
-            exact(walk={"start_levels": 20}, guidance={"scale": 0.0, "sampler": "ddpm"}, quirks=quirks)
+            exact(
+                walk={"start_levels": 20}, guidance={"scale": 0.0, "sampler": "ddpm"}, quirks=quirks
+            )
             .restore(x, draw(8))
             .healthy
             - x
@@ -203,7 +222,12 @@ def test_unit_range_estimates_stay_in_it_and_the_published_ones_do_not():
 
 def batch(labels, size=8, channels=1):
     x = torch.rand(len(labels), channels, size, size) * 2 - 1
-    return Batch(x, torch.ones(len(labels), size, size, dtype=torch.bool), torch.tensor(labels), draw(len(labels)))
+    return Batch(
+        x,
+        torch.ones(len(labels), size, size, dtype=torch.bool),
+        torch.tensor(labels),
+        draw(len(labels)),
+    )
 
 
 def test_each_part_has_a_loss_per_item_that_reaches_its_own_weights():
@@ -254,14 +278,21 @@ def test_scales_and_depths_that_share_encodings_give_what_each_gives_alone():
             alone = guided(walk={"start_levels": depth}, guidance={"scale": scale})
             together = guided(walk={"start_levels": depth}, guidance={"scale": scale})
             together.encodings = shared
-            assert torch.equal(together.restore(x, draw(2)).healthy, alone.restore(x, draw(2)).healthy)
-    assert sum(map(len, shared.kept.values())) == 2, "one encoding for each depth, none for each scale"
+            assert torch.equal(
+                together.restore(x, draw(2)).healthy, alone.restore(x, draw(2)).healthy
+            )
+    assert sum(map(len, shared.kept.values())) == 2, (
+        "one encoding for each depth, none for each scale"
+    )
 
 
 def test_second_order_comes_nearer_to_every_level_with_as_few_calls():
     x = images(0.4)
     fine = exact(walk={"start_levels": 250}, guidance={"scale": 1.0}).restore(x, draw(2)).healthy
-    few = [exact(walk={"start_levels": 250, "calls": 10, "order": order}, guidance={"scale": 1.0}) for order in (1, 2)]
+    few = [
+        exact(walk={"start_levels": 250, "calls": 10, "order": order}, guidance={"scale": 1.0})
+        for order in (1, 2)
+    ]
     errors = [(model.restore(x, draw(2)).healthy - fine).abs().mean() for model in few]
     assert errors[1] < errors[0] / 2
     assert few[0].network_calls() == few[1].network_calls()

@@ -18,13 +18,19 @@ STEPS, BATCH, RATE = 150, 8, 3e-3
 # Shallow, as a healthy picture does not need more: a tenth of the 40 levels.
 SHALLOW = {"walk": {"start_levels": (4,)}, "harmonise": {"levels": (2,)}, "repaint": {"level": 2}}
 
-NOT_IN_SECONDS = {"fpgan": "a translator learns to keep an image only after its critic has learnt what one looks like"}
+NOT_IN_SECONDS = {
+    "fpgan": (
+        "a translator learns to keep an image only after its critic has learnt what one looks like"
+    )
+}
 # Where one of the two bars means nothing, and why.
 IDENTITY_AT_FIRST = {
     "ddim": "a network that predicts no noise leads back to where the walk began",
     "guided": "as ddim, and an untrained classifier pulls nowhere",
 }
-NOT_YET_BELOW_THE_TEMPLATE = {"fanogan": "a generator that has played for seconds draws one blob much like another"}
+NOT_YET_BELOW_THE_TEMPLATE = {
+    "fanogan": "a generator that has played for seconds draws one blob much like another"
+}
 QUICK = ("autoencoder", "ddpm", "spark")  # a few seconds each
 
 
@@ -50,7 +56,10 @@ def trained(restorer: Restorer, healthy: Tensor) -> Restorer:
     """After `STEPS` steps on batches of healthy pictures, and diseased ones where the method learns
     from both."""
     diseased = pictures(len(healthy), seed=1, bright=True)
-    optimisers = {p: torch.optim.AdamW(restorer.get_submodule(p).parameters(), lr=RATE) for p in restorer.parts()}
+    optimisers = {
+        p: torch.optim.AdamW(restorer.get_submodule(p).parameters(), lr=RATE)
+        for p in restorer.parts()
+    }
     restorer.train()
     for step in range(STEPS):
         rows = [(step * BATCH + i) % len(healthy) for i in range(BATCH)]
@@ -74,7 +83,12 @@ def change(restorer: Restorer, x: Tensor) -> float:
     return (restorer.restore(x, Draw(7, list(range(len(x))))).healthy - x).abs().mean().item()
 
 
-@pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(WHERE)])
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in sorted(WHERE)
+    ]
+)
 def restorer(request) -> Restorer:
     if request.param in NOT_IN_SECONDS:
         pytest.skip(NOT_IN_SECONDS[request.param])

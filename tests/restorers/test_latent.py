@@ -13,7 +13,12 @@ from pseudohealthy.restorers.latent import Latent
 from small import merged
 
 SIZE = 16
-NETWORK = {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
+NETWORK = {
+    "width": 16,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "block": {"scale_shift": True, "groups": 4},
+}
 
 
 class Knowing(nn.Module):
@@ -30,8 +35,12 @@ class Knowing(nn.Module):
 
 def latent(**settings) -> Latent:
     torch.manual_seed(0)
-    settings = merged({"walk": {"start_levels": (100, 200), "calls": 5, "eta": 0.0, "draws": 2}}, settings)
-    restorer = Latent(size=SIZE, channels=1, network=NETWORK, autoencoder={"width": 8, "levels": 3}, **settings)
+    settings = merged(
+        {"walk": {"start_levels": (100, 200), "calls": 5, "eta": 0.0, "draws": 2}}, settings
+    )
+    restorer = Latent(
+        size=SIZE, channels=1, network=NETWORK, autoencoder={"width": 8, "levels": 3}, **settings
+    )
     restorer.code_mean.fill_(0.3)
     restorer.code_square.fill_(0.25)
     return restorer.eval()
@@ -51,11 +60,21 @@ def restore(restorer: Latent, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"walk": {"eta": 1.0, "calls": 0, "start_levels": (30,)}}, {"walk": {"calls": 1}}, {"kind": "ae"}]
+    "settings",
+    [
+        {},
+        {"walk": {"eta": 1.0, "calls": 0, "start_levels": (30,)}},
+        {"walk": {"calls": 1}},
+        {"kind": "ae"},
+    ],
 )
-def test_with_a_perfect_denoiser_the_twin_is_the_image_itself_however_blurred_the_autoencoder(settings):
+def test_with_a_perfect_denoiser_the_twin_is_the_image_itself_however_blurred_the_autoencoder(
+    settings,
+):
     restorer, x = latent(**settings), images()
-    restorer.denoiser.network = Knowing(restorer.denoiser.schedule, restorer.standard(codes(restorer, x)).detach())
+    restorer.denoiser.network = Knowing(
+        restorer.denoiser.schedule, restorer.standard(codes(restorer, x)).detach()
+    )
     torch.testing.assert_close(restore(restorer, x), x, rtol=0, atol=1e-4)
     restorer.against = "image"
     blurred = restorer.autoencoder(x)[0].detach().clamp(-1, 1)
@@ -68,14 +87,18 @@ def test_what_the_restored_code_lacks_is_the_residual():
     sick = x.clone()
     sick[..., 4:12, 4:12] = 0.8
     with torch.no_grad():
-        restorer.denoiser.network = Knowing(restorer.denoiser.schedule, restorer.standard(codes(restorer, x)))
+        restorer.denoiser.network = Knowing(
+            restorer.denoiser.schedule, restorer.standard(codes(restorer, x))
+        )
         expected = sick + restorer.autoencoder(x)[0] - restorer.autoencoder(sick)[0]
     torch.testing.assert_close(restore(restorer, sick), expected.clamp(-1, 1), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("levels", "side"), [(3, 4), (4, 2)])
 def test_the_code_is_spatial_and_small(levels, side):
-    restorer = Latent(size=SIZE, channels=3, code=5, network=NETWORK, autoencoder={"width": 8, "levels": levels})
+    restorer = Latent(
+        size=SIZE, channels=3, code=5, network=NETWORK, autoencoder={"width": 8, "levels": levels}
+    )
     code = codes(restorer, torch.zeros(2, 3, SIZE, SIZE))
     assert code.shape == (2, 5, side, side)
     assert restorer.autoencoder.decoded(code).shape == (2, 3, SIZE, SIZE)
@@ -83,7 +106,9 @@ def test_the_code_is_spatial_and_small(levels, side):
 
 def test_training_learns_the_scale_of_the_code_and_validation_does_not():
     restorer = latent()
-    batch = Batch(images(8), torch.ones(8, SIZE, SIZE, dtype=torch.bool), None, Draw(0, list(range(8))))
+    batch = Batch(
+        images(8), torch.ones(8, SIZE, SIZE, dtype=torch.bool), None, Draw(0, list(range(8)))
+    )
     before = restorer.code_mean.clone()
     restorer.loss(batch, "denoiser")
     assert torch.equal(restorer.code_mean, before) and restorer.code_batches == 0

@@ -17,7 +17,12 @@ from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.patched import Box, Patched
 from small import merged
 
-NETWORK = {"width": 8, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
+NETWORK = {
+    "width": 8,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "block": {"scale_shift": True, "groups": 4},
+}
 
 
 class Answer(nn.Module):
@@ -33,17 +38,24 @@ class Answer(nn.Module):
 
 
 def restorer(function=None, *, size: int = 32, **options) -> Patched:
-    side = (
-        size if options.get("patches", {}).get("side", 48) <= size else 64
-    )  # no patch is larger than the canvas; the images here may be
-    made = Patched(size=side, channels=1, network=NETWORK, **merged({"diffusion": {"noise": "gaussian"}}, options))
+    # No patch is larger than the canvas; the images here may be.
+    side = size if options.get("patches", {}).get("side", 48) <= size else 64
+    made = Patched(
+        size=side,
+        channels=1,
+        network=NETWORK,
+        **merged({"diffusion": {"noise": "gaussian"}}, options),
+    )
     if function is not None:
         made.denoiser.network = Answer(function)
     return made.eval()
 
 
 def image(height: int, width: int, count: int = 1) -> Tensor:
-    return torch.rand(count, 1, height, width, generator=torch.Generator().manual_seed(height)) * 1.6 - 0.8
+    return (
+        torch.rand(count, 1, height, width, generator=torch.Generator().manual_seed(height)) * 1.6
+        - 0.8
+    )
 
 
 def draw(count: int = 1) -> Draw:
@@ -67,7 +79,10 @@ def test_a_perfect_network_stitches_to_the_identity(tiling, quirks):
     height, width, options = tiling
     truth = image(height, width)
     model = restorer(
-        lambda x: truth.expand_as(x), walk={"draws": 2, "start_levels": (500, 250)}, quirks=quirks, **options
+        lambda x: truth.expand_as(x),
+        walk={"draws": 2, "start_levels": (500, 250)},
+        quirks=quirks,
+        **options,
     )
     torch.testing.assert_close(model.restore(truth, draw()).healthy, truth)
 
@@ -105,12 +120,18 @@ def test_boxes_of_the_published_settings():
     def boxes(height, width, **options):
         return [tuple(box) for box, _ in restorer(**options).grid(height, width)]
 
-    assert boxes(96, 96, patches={"side": 48}) == [(0, 48, 0, 48), (0, 48, 48, 96), (48, 96, 0, 48), (48, 96, 48, 96)]
-    assert [b[2:] for b in boxes(60, 96, patches={"side": 60, "overlap": "cut"})] == [(0, 60), (36, 96)]
-    assert [b[2:] for b in boxes(64, 96, patches={"side": 64})] == [
-        (0, 64),
-        (64, 128),
-    ]  # the second is cut off by the border
+    assert boxes(96, 96, patches={"side": 48}) == [
+        (0, 48, 0, 48),
+        (0, 48, 48, 96),
+        (48, 96, 0, 48),
+        (48, 96, 48, 96),
+    ]
+    assert [b[2:] for b in boxes(60, 96, patches={"side": 60, "overlap": "cut"})] == [
+        (0, 60),
+        (36, 96),
+    ]
+    # The second is cut off by the border.
+    assert [b[2:] for b in boxes(64, 96, patches={"side": 64})] == [(0, 64), (64, 128)]
     ct = boxes(256, 256, patches={"side": 64, "stride": 32, "overlap": "average"})
     assert len(ct) == 49 and sorted({b[0] for b in ct}) == list(range(0, 193, 32))
 
@@ -143,16 +164,23 @@ def test_many_patches_go_through_the_network_in_several_calls_with_the_same_resu
 @pytest.mark.parametrize("quirks", ["none", "published"])
 def test_noise_belongs_to_slice_and_patch_unless_published(quirks):
     truth = torch.zeros(3, 1, 32, 32)
-    model = restorer(lambda x: x, patches={"side": 16}, diffusion={"noise": "simplex"}, quirks=quirks)
+    model = restorer(
+        lambda x: x, patches={"side": 16}, diffusion={"noise": "simplex"}, quirks=quirks
+    )
     model.restore(truth, draw(3))
-    patches = [box.cut(x) for x, (box, _) in zip(model.denoiser.network.seen[0], 3 * model.grid(32, 32), strict=True)]
+    patches = [
+        box.cut(x)
+        for x, (box, _) in zip(model.denoiser.network.seen[0], 3 * model.grid(32, 32), strict=True)
+    ]
     slices_alike = all(torch.equal(patches[k], patches[4 + k]) for k in range(4))
     assert slices_alike == (quirks == "published")
 
 
-def test_the_published_field_of_a_case_does_not_depend_on_its_batch_but_each_training_step_has_its_own():
+def test_the_published_field_does_not_depend_on_the_batch_and_each_step_has_its_own():
     like = torch.zeros(2, 1, 16, 16)
-    first, second = (patched.shared_fields(Draw(0, keys), like, "depth 500") for keys in ([1, 2], [2]))
+    first, second = (
+        patched.shared_fields(Draw(0, keys), like, "depth 500") for keys in ([1, 2], [2])
+    )
     assert torch.equal(first, second)
     steps = [patched.shared_fields(Draw(0, [key]), like, ("training", key)) for key in (0, 1)]
     assert not torch.equal(*steps)
@@ -188,8 +216,12 @@ def test_random_boxes_are_whole_and_the_published_ones_overhang():
     intended = restorer(patches={"side": 16, "sampling": "random"}).training_boxes(keys, 32, 48)
     tops, lefts = {box.top for box in intended}, {box.left for box in intended}
     assert tops == set(range(17)) and lefts == set(range(33))
-    official = restorer(patches={"side": 16, "sampling": "random"}, quirks="published").training_boxes(keys, 32, 48)
-    assert {box.top for box in official} == set(range(32)) and {box.left for box in official} == set(range(48))
+    official = restorer(
+        patches={"side": 16, "sampling": "random"}, quirks="published"
+    ).training_boxes(keys, 32, 48)
+    assert {box.top for box in official} == set(range(32)) and {
+        box.left for box in official
+    } == set(range(48))
     assert patched.masks(official, 32, 48).flatten(1).sum(1).min() < 16  # slivers in a corner
 
 
@@ -217,7 +249,9 @@ def test_draws_are_averaged():
 @torch.no_grad()
 def test_the_twin_stays_in_range_when_clipped():
     found = [
-        restorer(lambda x: x + 3, patches={"side": 16}, walk={"clip": clip}).restore(image(32, 32), draw()).healthy
+        restorer(lambda x: x + 3, patches={"side": 16}, walk={"clip": clip})
+        .restore(image(32, 32), draw())
+        .healthy
         for clip in (True, False)
     ]
     assert found[0].max() == 1 and found[1].max() > 2
@@ -225,9 +259,16 @@ def test_the_twin_stays_in_range_when_clipped():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"patches": {"stride": 8}}, {"patches": {"stride": 64, "overlap": "cut"}}, {"patches": {"side": 0}}, {"patches": {"side": 65}}, {"walk": {"start_levels": (0,)}}, {"walk": {"start_levels": (1001,)}},
-     {"walk": {"draws": 0}}],
-)  # fmt: skip
+    [
+        {"patches": {"stride": 8}},
+        {"patches": {"stride": 64, "overlap": "cut"}},
+        {"patches": {"side": 0}},
+        {"patches": {"side": 65}},
+        {"walk": {"start_levels": (0,)}},
+        {"walk": {"start_levels": (1001,)}},
+        {"walk": {"draws": 0}},
+    ],
+)
 def test_settings_that_contradict_each_other_are_refused(wrong):
     with pytest.raises(Fault, match="RECIPE"):
         restorer(**wrong)

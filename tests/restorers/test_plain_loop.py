@@ -36,8 +36,12 @@ def test_the_plain_loop_restores_the_same(method, monkeypatch):
     monkeypatch.syspath_prepend(SPEED)
     plain, made = importlib.import_module("plain"), importlib.import_module("made")
     texts = [f"restorer.{text}".replace("trunk=none", 'trunk="none"') for text in METHODS[method]]
-    model = made.restorer(Recipe.parse(f'[canvas]\nsize = 16\n[restorer]\nname = "{method}"').set(texts).resolved())
+    model = made.restorer(
+        Recipe.parse(f'[canvas]\nsize = 16\n[restorer]\nname = "{method}"').set(texts).resolved()
+    )
     images = made.slices(2, 16)
     with torch.no_grad():
         twins = model.restore(images, Draw(0, [1, 2])).healthy
-    torch.testing.assert_close(plain.restore(model, images, Draw(0, [1, 2])), twins, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        plain.restore(model, images, Draw(0, [1, 2])), twins, atol=1e-4, rtol=0
+    )

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import Fault
-from pseudohealthy.networks.spark import Spark, SparseBatchNorm2d, SparseConv2d, Visible, cell_errors
+from pseudohealthy.networks.spark import (
+    Spark,
+    SparseBatchNorm2d,
+    SparseConv2d,
+    Visible,
+    cell_errors,
+)
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.restorers.spark import MaskedPretraining
 
@@ -18,7 +24,9 @@ ENCODER = {"layers": (1, 1), "width": 8, "outputs": 8}  # cells of 8 px
 
 def restorer(size: int = 32, **settings) -> MaskedPretraining:
     torch.manual_seed(0)
-    made = MaskedPretraining(size=size, channels=1, **{"encoder": ENCODER, "decoder_width": 32, **settings})
+    made = MaskedPretraining(
+        size=size, channels=1, **{"encoder": ENCODER, "decoder_width": 32, **settings}
+    )
     for parameter in made.parameters():
         if parameter.abs().max() == 0:
             nn.init.normal_(parameter, std=0.2)
@@ -120,13 +128,17 @@ def test_a_cell_is_painted_without_having_been_seen():
 
 def test_everything_but_the_unused_last_layer_is_trained():
     model = restorer().train()
-    model.loss(Batch(images(4), images(4)[:, 0] > -1, None, Draw(0, [1, 2, 3, 4])), "model").mean().backward()
+    model.loss(
+        Batch(images(4), images(4)[:, 0] > -1, None, Draw(0, [1, 2, 3, 4])), "model"
+    ).mean().backward()
     without = {name for name, p in model.model.named_parameters() if p.grad is None}
     assert without == {"sparse_encoder.sp_cnn.fc.weight", "sparse_encoder.sp_cnn.fc.bias"}
     assert not any(p.requires_grad for p in model.model.sparse_encoder.sp_cnn.fc.parameters())
 
 
-@pytest.mark.parametrize("wrong", [{"size": 20}, {"size": 8}, {"hidden": 1.0}, {"hidden": 0.0}, {"decoder_width": 12}])
+@pytest.mark.parametrize(
+    "wrong", [{"size": 20}, {"size": 8}, {"hidden": 1.0}, {"hidden": 0.0}, {"decoder_width": 12}]
+)
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises((ValueError, Fault)):
         restorer(**wrong)

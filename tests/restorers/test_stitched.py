@@ -11,7 +11,12 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.restorers.stitched import Stitched
 from small import merged
 
-TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
+TINY = {
+    "width": 16,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "block": {"scale_shift": True, "groups": 4},
+}
 SIZE, HEALTHY = 64, -0.4
 
 
@@ -72,7 +77,11 @@ def test_without_a_threshold_each_image_gives_up_its_most_suspicious_twentieth()
 
 
 def test_every_call_is_counted():
-    for settings in ({}, {"repaint": {"calls": 3}, "walk": {"calls": 5, "eta": 0.0}}, {"repaint": {"repeats": 1}}):
+    for settings in (
+        {},
+        {"repaint": {"calls": 3}, "walk": {"calls": 5, "eta": 0.0}},
+        {"repaint": {"repeats": 1}},
+    ):
         restorer = stitched(**settings)
         restore(restorer, lesioned())
         assert restorer.denoiser.network.calls == restorer.network_calls()

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.errors import Fault
 from pseudohealthy.interop.thor import repair
-from pseudohealthy.maps.morphology import close, dilate, gaussian, harmonic_mean, peak_normalised, region
+from pseudohealthy.maps.morphology import (
+    close,
+    dilate,
+    gaussian,
+    harmonic_mean,
+    peak_normalised,
+    region,
+)
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.restorers import thor_published
 from pseudohealthy.restorers.consensus import Consensus
@@ -23,7 +30,12 @@ from pseudohealthy.workflows.evaluate import evaluate
 from pseudohealthy.workflows.train import train
 from small import merged
 
-TINY = {"width": 16, "multipliers": (1, 2), "blocks": 1, "block": {"scale_shift": True, "groups": 4}}
+TINY = {
+    "width": 16,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "block": {"scale_shift": True, "groups": 4},
+}
 HEALTHY = -0.4  # what the exact denoiser below believes every pixel of a healthy image to be
 
 
@@ -43,7 +55,9 @@ class Exact(nn.Module):
 
 def thor(quirks="none", size=48, **settings) -> Thor:
     settings = merged({"walk": {"start_levels": 30}, "harmonise": {"levels": (20, 10)}}, settings)
-    restorer = Thor(size=size, channels=1, network=TINY, perceptual={"trunk": "none"}, quirks=quirks, **settings).eval()
+    restorer = Thor(
+        size=size, channels=1, network=TINY, perceptual={"trunk": "none"}, quirks=quirks, **settings
+    ).eval()
     restorer.denoiser.network = Exact(restorer.denoiser.schedule)
     return restorer
 
@@ -61,8 +75,13 @@ def restore(restorer, x, keys=None):
 
 def test_morphology_and_filter_are_those_of_scipy():
     maps = torch.rand(2, 1, 30, 44, generator=torch.Generator().manual_seed(0))
-    for got, function in ((dilate(maps, 13), ndimage.grey_dilation), (close(maps, 13), ndimage.grey_closing)):
-        expected = np.stack([function(m[0].numpy(), size=(13, 13), mode="nearest")[None] for m in maps])
+    for got, function in (
+        (dilate(maps, 13), ndimage.grey_dilation),
+        (close(maps, 13), ndimage.grey_closing),
+    ):
+        expected = np.stack(
+            [function(m[0].numpy(), size=(13, 13), mode="nearest")[None] for m in maps]
+        )
         assert np.array_equal(got.numpy(), expected)
     expected = np.stack([ndimage.gaussian_filter(m[0].numpy(), 2)[None] for m in maps])
     np.testing.assert_allclose(gaussian(maps, 2).numpy(), expected, atol=1e-6)
@@ -73,13 +92,15 @@ def test_morphology_and_filter_are_those_of_scipy():
 
 def test_harmonic_mean_needs_every_map_to_agree():
     maps = torch.tensor([[0.2, 0.0, 1.0], [0.4, 1.0, 1.0]])
-    torch.testing.assert_close(harmonic_mean(maps), torch.tensor([2 / (1 / 0.2 + 1 / 0.4), 0.0, 1.0]))
+    torch.testing.assert_close(
+        harmonic_mean(maps), torch.tensor([2 / (1 / 0.2 + 1 / 0.4), 0.0, 1.0])
+    )
 
 
 def test_operators_see_one_image_at_a_time():
-    maps = torch.rand(3, 1, 20, 20, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 0.1, 0]).view(
-        3, 1, 1, 1
-    )
+    maps = torch.rand(3, 1, 20, 20, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [1, 0.1, 0]
+    ).view(3, 1, 1, 1)
     for operator in (lambda m: gaussian(m, 2), peak_normalised, lambda m: region(m, 13)):
         torch.testing.assert_close(operator(maps), torch.cat([operator(m[None]) for m in maps]))
     assert peak_normalised(maps).amax((1, 2, 3)).tolist() == pytest.approx([1, 1, 0], abs=1e-5)
@@ -107,10 +128,15 @@ def test_a_harmonised_level_is_asked_about_again_and_the_published_code_does_not
     x = lesioned()
     intended = thor()
     restore(intended, x)
-    assert intended.denoiser.network.asked == [*range(30, 19, -1), *range(20, 9, -1), *range(10, 0, -1)]
+    assert intended.denoiser.network.asked == [
+        *range(30, 19, -1),
+        *range(20, 9, -1),
+        *range(10, 0, -1),
+    ]
     published = thor("published")
     restore(published, x)
-    assert published.denoiser.network.asked == list(range(31, 0, -1))  # 0-based 30..0; blends skip their own level
+    # 0-based 30..0; blends skip their own level.
+    assert published.denoiser.network.asked == list(range(31, 0, -1))
     for restorer in (intended, published):
         assert len(restorer.denoiser.network.asked) == restorer.network_calls()
 
@@ -119,7 +145,9 @@ def test_skipped_levels_never_skip_a_harmonisation():
     restorer = thor(walk={"calls": 4, "eta": 0.0})
     assert restorer.levels(30) == [30, 23, 20, 15, 10, 8, 0]
     restore(restorer, lesioned())
-    assert restorer.denoiser.network.asked.count(20) == restorer.denoiser.network.asked.count(10) == 2
+    assert (
+        restorer.denoiser.network.asked.count(20) == restorer.denoiser.network.asked.count(10) == 2
+    )
 
 
 class Echo(nn.Module):
@@ -177,7 +205,9 @@ def test_a_healthy_image_scores_low_and_in_the_published_code_every_image_peaks(
     ratio = {}
     for quirks in ("none", "published"):
         peak = [
-            restore(thor(quirks, walk={"start_levels": 12}, harmonise={"levels": (10,)}), x).map.max()
+            restore(
+                thor(quirks, walk={"start_levels": 12}, harmonise={"levels": (10,)}), x
+            ).map.max()
             for x in (healthy, lesioned())
         ]
         ratio[quirks] = float(peak[0] / peak[1])
@@ -195,7 +225,16 @@ def test_simplex_fields_belong_to_images_and_the_published_code_shares_one():
 def real(quirks) -> Thor:
     """With a network that answers in earnest, so that the noise matters."""
     torch.manual_seed(0)
-    restorer = Thor(size=48, channels=1, network=TINY, perceptual={"trunk": "none"}, quirks=quirks, diffusion={"noise": "simplex"}, walk={"start_levels": 6}, harmonise={"levels": (3,)}).eval()  # fmt: skip
+    restorer = Thor(
+        size=48,
+        channels=1,
+        network=TINY,
+        perceptual={"trunk": "none"},
+        quirks=quirks,
+        diffusion={"noise": "simplex"},
+        walk={"start_levels": 6},
+        harmonise={"levels": (3,)},
+    ).eval()
     with torch.no_grad():
         for parameter in restorer.parameters():
             if parameter.abs().max() == 0:
@@ -219,25 +258,38 @@ def test_the_report_names_the_distance():
 def test_listed_levels_that_are_not_below_the_start_are_left_out():
     """So the start is swept with one list; at the paper's start the list is the paper's."""
     defaults = inspect.signature(Thor.__init__).parameters
-    assert defaults["walk"].default.start_levels == (350,) and defaults["harmonise"].default.levels == (300, 150, 50)
+    assert defaults["walk"].default.start_levels == (350,) and defaults[
+        "harmonise"
+    ].default.levels == (300, 150, 50)
     visited = {
         depth: thor(walk={"start_levels": depth}, harmonise={"levels": (50, 300, 150)}).harmonised
         for depth in (51, 100, 151, 300, 301, 350, 700)
     }
-    assert visited == {51: (50,), 100: (50,), 151: (150, 50), 300: (150, 50), 301: (300, 150, 50),
-                       350: (300, 150, 50), 700: (300, 150, 50)}  # fmt: skip
+    assert visited == {
+        51: (50,),
+        100: (50,),
+        151: (150, 50),
+        300: (150, 50),
+        301: (300, 150, 50),
+        350: (300, 150, 50),
+        700: (300, 150, 50),
+    }
     swept = thor(walk={"start_levels": 15})
     restore(swept, lesioned())
     assert swept.denoiser.network.asked == [*range(15, 9, -1), *range(10, 0, -1)]
     assert len(swept.denoiser.network.asked) == swept.network_calls()
-    assert "mean over levels 10" in swept.describe() and thor().describe().endswith("mean over levels")
+    assert "mean over levels 10" in swept.describe() and thor().describe().endswith(
+        "mean over levels"
+    )
 
 
 def test_the_published_code_blends_where_its_walk_begins(monkeypatch):
     """Its loop looks a level up in the list whatever the start, so also at the first one, and never
     above."""
     noised = []
-    monkeypatch.setattr(thor_published, "region", lambda maps, side: noised.append(1) or region(maps, side))
+    monkeypatch.setattr(
+        thor_published, "region", lambda maps, side: noised.append(1) or region(maps, side)
+    )
     for depth, times in ((20, 2), (15, 1), (30, 2)):
         noised.clear()
         restore(thor("published", walk={"start_levels": depth}), lesioned())
@@ -278,9 +330,18 @@ def test_weights_that_answer_twice_the_noise_less_one_are_repaired():
 def test_a_run_says_that_the_distance_was_a_stand_in(tiny, pictures, tmp_path):
     recipe = tiny()
     network = recipe.restorer["network"]
-    recipe.restorer = {"name": "thor", "walk": {"start_levels": 30, "calls": 2, "eta": 0.0}, "harmonise": {"levels": (20,)}, "perceptual": {"trunk": "none"}, "network": network}  # fmt: skip
+    recipe.restorer = {
+        "name": "thor",
+        "walk": {"start_levels": 30, "calls": 2, "eta": 0.0},
+        "harmonise": {"levels": (20,)},
+        "perceptual": {"trunk": "none"},
+        "network": network,
+    }
     run = train(recipe, pictures, tmp_path / "run", steps=1, device="cpu")
     result = evaluate(run, pictures, device="cpu", controls=False, limit=4)
-    words = [record.postprocessing for record in result.records if record.metric != "l1_ratio"]  # of twins, not of maps
+    # Of twins, not of maps.
+    words = [record.postprocessing for record in result.records if record.metric != "l1_ratio"]
     assert words and all("stand-in for LPIPS" in text for text in words)
-    assert run.record["parameters"] == sum(p.numel() for p in run.restorer()[0].denoiser.parameters())
+    assert run.record["parameters"] == sum(
+        p.numel() for p in run.restorer()[0].denoiser.parameters()
+    )

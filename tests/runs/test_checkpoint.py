@@ -18,7 +18,12 @@ from pseudohealthy.runs.run import Run
 
 @pytest.fixture
 def tensors():
-    return {"a.weight": torch.randn(3, 4), "a.count": torch.tensor(7), "b": torch.zeros(0), "c": torch.ones(2).half()}
+    return {
+        "a.weight": torch.randn(3, 4),
+        "a.count": torch.tensor(7),
+        "b": torch.zeros(0),
+        "c": torch.ones(2).half(),
+    }
 
 
 def refused(code: str, path, **options) -> str:
@@ -36,7 +41,9 @@ def test_tensors_state_and_digest_come_back(tmp_path, tensors):
     assert found_state == state and found_sha256 == sha256 == checkpoint.digest(tensors)
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[k], v) and found[k].dtype == v.dtype for k, v in tensors.items())
-    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"], "nothing temporary is left behind"
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"], (
+        "nothing temporary is left behind"
+    )
 
 
 def test_the_digest_says_names_types_shapes_and_values_but_not_their_order(tensors):
@@ -91,11 +98,19 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, tensors, bad)
 
 def test_another_architecture_is_refused_with_the_first_differences(tmp_path, tensors):
     checkpoint.save(tmp_path / "w.safetensors", tensors, {})
-    wanted = {"a.weight": torch.ones(4, 4), "d": torch.ones(1), **{k: tensors[k] for k in ("a.count", "b")}}
+    wanted = {
+        "a.weight": torch.ones(4, 4),
+        "d": torch.ones(1),
+        **{k: tensors[k] for k in ("a.count", "b")},
+    }
     text = refused("CHECKPOINT_MISMATCH", tmp_path / "w.safetensors", expected=wanted)
-    assert "missing d" in text and "unknown c" in text and "a.weight is (3, 4), wanted (4, 4)" in text
+    assert (
+        "missing d" in text and "unknown c" in text and "a.weight is (3, 4), wanted (4, 4)" in text
+    )
     many = refused(
-        "CHECKPOINT_MISMATCH", tmp_path / "w.safetensors", expected={f"x{i}": torch.ones(1) for i in range(9)}
+        "CHECKPOINT_MISMATCH",
+        tmp_path / "w.safetensors",
+        expected={f"x{i}": torch.ones(1) for i in range(9)},
     )
     assert "and 8 more" in many
 

@@ -63,7 +63,9 @@ def test_without_the_salt_nothing_is_guessed(secret, pictures, tmp_path):
 
 
 def test_runs_of_other_salts_cannot_be_matched(secret, pictures, tiny, tmp_path):
-    other = train(tiny("training.steps=1"), pictures, tmp_path / "b", device="cpu", pseudonymise=True)
+    other = train(
+        tiny("training.steps=1"), pictures, tmp_path / "b", device="cpu", pseudonymise=True
+    )
     lines = [set((run.folder / "split.csv").read_text().splitlines()) for run in (secret, other)]
     assert len(lines[0] & lines[1]) == 1  # the header
 
@@ -72,7 +74,9 @@ def test_a_run_of_version_01_knows_its_dicom_patients_by_their_folders(tmp_path)
     (tmp_path / "recipe.toml").write_text('name = "x"\n[restorer]\nname = "identity"\n')
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / "split.csv").write_text("case_id,patient_id,split,label\nSURNAME,SURNAME,train,0\n")
-    case = Case("series-1", "series-1", "test", 0, "test/good/SURNAME", root=tmp_path, known_as="SURNAME")
+    case = Case(
+        "series-1", "series-1", "test", 0, "test/good/SURNAME", root=tmp_path, known_as="SURNAME"
+    )
     with pytest.raises(Fault, match="LEAK") as caught:
         refuse(Run.open(tmp_path), [case])
     assert "SURNAME" not in str(caught.value)

@@ -34,15 +34,24 @@ def test_every_recipe_of_the_package_builds_and_survives_writing_and_reading(nam
 
 def test_resolving_writes_every_default_out_and_nothing_the_canvas_decides():
     resolved = Recipe("x", restorer={"name": "ddpm"}).resolved()
-    assert resolved.restorer["diffusion"]["levels"] == 1000 and resolved.restorer["network"]["width"] == 128
+    assert (
+        resolved.restorer["diffusion"]["levels"] == 1000
+        and resolved.restorer["network"]["width"] == 128
+    )
     assert not {"size", "channels"} & resolved.restorer.keys()
     assert "channels" not in resolved.restorer["network"]
     assert resolved.training["betas"] == (0.9, 0.999) and resolved.map["score"] == "top"
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(tiny):
-    refused(lambda: tiny("restorer.walk.start_level=3").resolved(), "walk.start_level", "did you mean 'start_levels'")
-    refused(lambda: tiny("restorer.calls=3").resolved(), "restorer.calls", "did you mean 'walk.calls'")
+    refused(
+        lambda: tiny("restorer.walk.start_level=3").resolved(),
+        "walk.start_level",
+        "did you mean 'start_levels'",
+    )
+    refused(
+        lambda: tiny("restorer.calls=3").resolved(), "restorer.calls", "did you mean 'walk.calls'"
+    )
     refused(lambda: tiny("restorer.network.wdth=8").resolved(), "restorer.network.wdth", "'width'")
     refused(lambda: tiny("training.zzz=8").resolved(), "training.zzz", "known keys: steps")
     refused(lambda: Recipe.parse("[restorerr]\nname = 'ddpm'"), "restorerr", "'restorer'")
@@ -58,19 +67,39 @@ def test_what_the_canvas_dictates_cannot_be_set(tiny):
 
 @pytest.mark.parametrize(
     "setting",
-    ["training.batch=many", "training.batch=1.5", "training.batch=true", "restorer.diffusion.target=epsilon", "map.smooth=[1]",
-     "canvas.percentiles=[1]", "restorer.network=3", "restorer.walk.clip=1", "training.betas=[0.9, 'x']"],
-)  # fmt: skip
+    [
+        "training.batch=many",
+        "training.batch=1.5",
+        "training.batch=true",
+        "restorer.diffusion.target=epsilon",
+        "map.smooth=[1]",
+        "canvas.percentiles=[1]",
+        "restorer.network=3",
+        "restorer.walk.clip=1",
+        "training.betas=[0.9, 'x']",
+    ],
+)
 def test_a_wrong_type_is_refused_by_name(tiny, setting):
     refused(lambda: tiny(setting).resolved(), setting.partition("=")[0])
 
 
 @pytest.mark.parametrize(
     "setting",
-    ["training.batch=0", "training.steps=-1", "training.rate=0", "training.ema=1.0", "training.epochs=0",
-     "map.quantile=1.0", "map.share=0", "map.median=4", "map.smooth=-1", "canvas.size=0", "canvas.normalise='best'",
-     "canvas.windows=['brian']"],
-)  # fmt: skip
+    [
+        "training.batch=0",
+        "training.steps=-1",
+        "training.rate=0",
+        "training.ema=1.0",
+        "training.epochs=0",
+        "map.quantile=1.0",
+        "map.share=0",
+        "map.median=4",
+        "map.smooth=-1",
+        "canvas.size=0",
+        "canvas.normalise='best'",
+        "canvas.windows=['brian']",
+    ],
+)
 def test_an_impossible_value_is_refused(tiny, setting):
     recipe = tiny(setting)
     refused(
@@ -85,11 +114,24 @@ def test_settings_that_contradict_one_another_are_refused_when_built():
 
 
 def test_set_takes_toml_values_and_bare_words(tiny):
-    recipe = tiny("restorer.walk.start_levels=[3, 5]", "restorer.network.width=24", "restorer.diffusion.target=clean", "training.rate=1",
-                  "restorer.walk.clip=false", "map.kind='squared'", "canvas.windows=['40/80', 'bone']")  # fmt: skip
-    assert recipe.restorer["walk"]["start_levels"] == [3, 5] and recipe.restorer["network"]["width"] == 24
+    recipe = tiny(
+        "restorer.walk.start_levels=[3, 5]",
+        "restorer.network.width=24",
+        "restorer.diffusion.target=clean",
+        "training.rate=1",
+        "restorer.walk.clip=false",
+        "map.kind='squared'",
+        "canvas.windows=['40/80', 'bone']",
+    )
+    assert (
+        recipe.restorer["walk"]["start_levels"] == [3, 5]
+        and recipe.restorer["network"]["width"] == 24
+    )
     resolved = recipe.resolved()
-    assert resolved.restorer["walk"]["start_levels"] == (3, 5) and resolved.restorer["diffusion"]["target"] == "clean"
+    assert (
+        resolved.restorer["walk"]["start_levels"] == (3, 5)
+        and resolved.restorer["diffusion"]["target"] == "clean"
+    )
     assert resolved.training["rate"] == 1.0 and isinstance(resolved.training["rate"], float)
     assert resolved.restorer["walk"]["clip"] is False and resolved.map["kind"] == "squared"
     assert resolved.canvas["windows"] == ("40/80", "bone")
@@ -100,7 +142,15 @@ def test_one_value_stands_for_a_list_of_one(tiny):
 
 
 @pytest.mark.parametrize(
-    "text", ["width=3", "restorer=3", "nowhere.x=1", "restorer.diffusion.levels", "=1", "restorer.name.x=1"]
+    "text",
+    [
+        "width=3",
+        "restorer=3",
+        "nowhere.x=1",
+        "restorer.diffusion.levels",
+        "=1",
+        "restorer.name.x=1",
+    ],
 )
 def test_a_setting_without_section_key_and_value_is_refused(tiny, text):
     refused(lambda: tiny(text), text.partition("=")[0])
@@ -109,10 +159,17 @@ def test_a_setting_without_section_key_and_value_is_refused(tiny, text):
 def test_texts_and_numbers_survive_toml():
     text = 'quote " backslash \\ newline \n tab \t bell \x07 delete \x7f umlaut ü'
     recipe = Recipe(
-        "x", summary=text, restorer={"name": "ddpm", "walk": {"eta": 1e-7}}, training={"rate": 3e-5, "clip": 1e22}
+        "x",
+        summary=text,
+        restorer={"name": "ddpm", "walk": {"eta": 1e-7}},
+        training={"rate": 3e-5, "clip": 1e22},
     )
     again = Recipe.parse(recipe.toml())
-    assert again.summary == text and again.restorer == recipe.restorer and again.training == recipe.training
+    assert (
+        again.summary == text
+        and again.restorer == recipe.restorer
+        and again.training == recipe.training
+    )
 
 
 def test_what_is_no_recipe_is_refused_in_one_line(tmp_path):

@@ -21,16 +21,26 @@ def run_folder(tmp_path: Path, tiny: Callable[..., Recipe]) -> Path:
     write_text(folder / "recipe.toml", recipe.toml())
     write_json(
         folder / "run.json",
-        {"recipe": "tiny", "status": "finished", "step": 12, "parameters": 41609, "data": "x/blobs"},
+        {
+            "recipe": "tiny",
+            "status": "finished",
+            "step": 12,
+            "parameters": 41609,
+            "data": "x/blobs",
+        },
     )
     write_json(
         folder / "training_history.json",
         [{"step": s, "validation_auroc": a} for s, a in ((4, 0.7), (8, 0.9), (12, 0.8))],
     )
     write_json(
-        folder / "threshold.json", {"value": 1.5, "source": "healthy-quantile", "quantile": 0.95, "n_patients": 6}
+        folder / "threshold.json",
+        {"value": 1.5, "source": "healthy-quantile", "quantile": 0.95, "n_patients": 6},
     )
-    write_text(folder / "MODEL_CARD.md", "# tiny\n\n**Research use only. Not a medical device; not for diagnosis.**\n")
+    write_text(
+        folder / "MODEL_CARD.md",
+        "# tiny\n\n**Research use only. Not a medical device; not for diagnosis.**\n",
+    )
     for name in (
         "best_model.safetensors",
         "diagnostics_epoch_2.png",

@@ -65,7 +65,9 @@ def jobs_of(client: TestClient) -> list[str]:
 
 
 def placed(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def test_the_page_says_what_the_table_of_formats_says(idle, monkeypatch):
@@ -76,8 +78,10 @@ def test_the_page_says_what_the_table_of_formats_says(idle, monkeypatch):
     assert ".npy, idx, Fake or zip files" in idle.get("/").text
 
 
-# -- who is answered -------------------------------------------------------------------------------------------------
-def test_the_token_opens_the_page_and_becomes_a_cookie_that_pages_elsewhere_cannot_use(run_folder, tmp_path):
+# -- who is answered -------------------------------------------------------------------------------
+def test_the_token_opens_the_page_and_becomes_a_cookie_that_pages_elsewhere_cannot_use(
+    run_folder, tmp_path
+):
     client = TestClient(started(run_folder, tmp_path / "out"), base_url=HOME)
     assert client.get("/").status_code == 403
     assert client.get("/?token=wrong").status_code == 403
@@ -87,41 +91,73 @@ def test_the_token_opens_the_page_and_becomes_a_cookie_that_pages_elsewhere_cann
     assert client.get("/").status_code == 200  # by the cookie
     assert "set-cookie" not in client.get("/").headers
     assert (
-        TestClient(client.app, base_url=HOME).get("/", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+        TestClient(client.app, base_url=HOME)
+        .get("/", headers={"Authorization": f"Bearer {TOKEN}"})
+        .status_code
+        == 200
     )
 
 
-@pytest.mark.parametrize("path", ["/", "/queue", "/runs", "/jobs/x/report.html", "/zip/x", "/nothing", "/runs/0/a.png"])
+@pytest.mark.parametrize(
+    "path", ["/", "/queue", "/runs", "/jobs/x/report.html", "/zip/x", "/nothing", "/runs/0/a.png"]
+)
 def test_nothing_is_answered_without_the_token(idle, path):
     assert TestClient(idle.app, base_url=HOME).get(path).status_code == 403
 
 
 @pytest.mark.parametrize(
     "host, code",
-    [("127.0.0.1:8765", 200), ("localhost:8765", 200), ("LOCALHOST", 200), ("[::1]:9", 200), ("evil.com", 421), ("", 421),
-     ("127.0.0.1.evil.com", 421), ("127.0.0.1@evil.com", 421), ("192.168.0.7:8765", 421), ("127.0.0.1:8765:1", 421),
-     ("0.0.0.0:8765", 421)],
-)  # fmt: skip
+    [
+        ("127.0.0.1:8765", 200),
+        ("localhost:8765", 200),
+        ("LOCALHOST", 200),
+        ("[::1]:9", 200),
+        ("evil.com", 421),
+        ("", 421),
+        ("127.0.0.1.evil.com", 421),
+        ("127.0.0.1@evil.com", 421),
+        ("192.168.0.7:8765", 421),
+        ("127.0.0.1:8765:1", 421),
+        ("0.0.0.0:8765", 421),
+    ],
+)
 def test_only_names_of_this_machine_are_answered(idle, host, code):
     assert idle.get("/", headers={"Host": host}).status_code == code
 
 
-@pytest.mark.parametrize("host, code", [("192.168.0.7:8765", 200), ("localhost", 200), ("evil.com", 421)])
-def test_listening_everywhere_answers_addresses_but_no_foreign_names(run_folder, tmp_path, host, code):
-    client = known(TestClient(started(run_folder, tmp_path / "out", listen="0.0.0.0"), base_url=HOME))
+@pytest.mark.parametrize(
+    "host, code", [("192.168.0.7:8765", 200), ("localhost", 200), ("evil.com", 421)]
+)
+def test_listening_everywhere_answers_addresses_but_no_foreign_names(
+    run_folder, tmp_path, host, code
+):
+    client = known(
+        TestClient(started(run_folder, tmp_path / "out", listen="0.0.0.0"), base_url=HOME)
+    )
     assert client.get("/", headers={"Host": host}).status_code == code
 
 
 @pytest.mark.parametrize(
     "headers, code",
-    [({"Origin": HOME}, 201), ({"Sec-Fetch-Site": "same-origin"}, 201), ({"Sec-Fetch-Site": "none"}, 201),
-     ({"Origin": "null", "Sec-Fetch-Site": "same-origin"}, 201), ({}, 403), ({"Origin": "null"}, 403),
-     ({"Origin": "http://evil.com"}, 403), ({"Origin": "http://127.0.0.1:9999"}, 403), ({"Origin": "file://"}, 403),
-     ({"Origin": HOME, "Sec-Fetch-Site": "cross-site"}, 403), ({"Sec-Fetch-Site": "same-site"}, 403),
-     ({"Origin": "http://evil.com", "Sec-Fetch-Site": "same-origin"}, 403)],
-)  # fmt: skip
+    [
+        ({"Origin": HOME}, 201),
+        ({"Sec-Fetch-Site": "same-origin"}, 201),
+        ({"Sec-Fetch-Site": "none"}, 201),
+        ({"Origin": "null", "Sec-Fetch-Site": "same-origin"}, 201),
+        ({}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://evil.com"}, 403),
+        ({"Origin": "http://127.0.0.1:9999"}, 403),
+        ({"Origin": "file://"}, 403),
+        ({"Origin": HOME, "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "http://evil.com", "Sec-Fetch-Site": "same-origin"}, 403),
+    ],
+)
 def test_a_post_must_come_from_our_own_page(idle, headers, code):
-    answer = idle.post("/jobs", data={"run": "tiny"}, files=[("files", ("a.png", b"x"))], headers=headers)
+    answer = idle.post(
+        "/jobs", data={"run": "tiny"}, files=[("files", ("a.png", b"x"))], headers=headers
+    )
     assert answer.status_code == code
 
 
@@ -134,7 +170,9 @@ def test_a_post_without_the_token_is_refused_before_its_body_is_read(idle):
     assert stranger.post("/jobs", content=never(), headers=OURS).status_code == 403
 
 
-@pytest.mark.parametrize("path, code", [("/", 200), ("/queue", 200), ("/nothing", 404), ("/jobs", 405)])
+@pytest.mark.parametrize(
+    "path, code", [("/", 200), ("/queue", 200), ("/nothing", 404), ("/jobs", 405)]
+)
 def test_every_answer_forbids_frames_sniffing_referrers_and_caches(idle, path, code):
     answer = idle.get(path)
     assert answer.status_code == code
@@ -150,9 +188,11 @@ def test_no_other_method_is_answered(idle, method):
     assert idle.request(method, "/", headers=OURS).status_code == 405
 
 
-# -- what is taken ---------------------------------------------------------------------------------------------------
+# -- what is taken ---------------------------------------------------------------------------------
 def test_an_upload_becomes_a_job_under_a_random_name(idle, tmp_path):
-    id = post(idle, "../../evil/scan 1.png", "..\\..\\b.png", "/etc/passwd", data=b"bytes").json()["id"]
+    id = post(idle, "../../evil/scan 1.png", "..\\..\\b.png", "/etc/passwd", data=b"bytes").json()[
+        "id"
+    ]
     sent = tmp_path / "out" / "jobs" / id / "upload"
     assert placed(sent) == ["b.png", "etc/passwd", "evil/scan_1.png"]
     assert (sent / "b.png").read_bytes() == b"bytes"
@@ -162,24 +202,43 @@ def test_an_upload_becomes_a_job_under_a_random_name(idle, tmp_path):
 
 @pytest.mark.parametrize(
     "name, kept",
-    [("a.nii.gz", "a.nii.gz"), ("../../x", "x"), ("C:\\scans\\x.dcm", "x.dcm"), ("-rf", "rf"), ("a b<script>.png", "a_b_script_.png"),
-     (".DS_Store", ""), ("._a.nii", ""), ("..", ""), ("Thumbs.db", ""), ("", "file"), ("a\x00b.png", "a_b.png"),
-     ("con.png", "_con.png"), ("äé.png", "äé.png"), ("x" * 300 + ".nii.gz", "x" * 113 + ".nii.gz")],
-)  # fmt: skip
+    [
+        ("a.nii.gz", "a.nii.gz"),
+        ("../../x", "x"),
+        ("C:\\scans\\x.dcm", "x.dcm"),
+        ("-rf", "rf"),
+        ("a b<script>.png", "a_b_script_.png"),
+        (".DS_Store", ""),
+        ("._a.nii", ""),
+        ("..", ""),
+        ("Thumbs.db", ""),
+        ("", "file"),
+        ("a\x00b.png", "a_b.png"),
+        ("con.png", "_con.png"),
+        ("äé.png", "äé.png"),
+        ("x" * 300 + ".nii.gz", "x" * 113 + ".nii.gz"),
+    ],
+)
 def test_only_a_safe_base_name_is_kept(name, kept):
     assert uploads.base_name(name) == kept
 
 
 @pytest.mark.parametrize(
     "sent, kept",
-    [(["a/s.png", "b/s.png"], ["a/s.png", "b/s.png"]),
-     (["a/IM1.dcm", "a/IM2.dcm", "b/IM1.dcm"], ["a/IM1.dcm", "a/IM2.dcm", "b/IM1.dcm"]),
-     (["s.png", "s.png", "S.PNG"], ["2-s.png", "3-S.PNG", "s.png"]),
-     (["s.png", "2-s.png", "s.png"], ["2-s.png", "3-s.png", "s.png"]), (["2-s.png", "s.png", "s.png"], ["2-s.png", "3-s.png", "s.png"]),
-     (["a/s.png", "A/S.png"], ["2-A/S.png", "a/s.png"]), (["a", "a/s.png", "a/b"], ["2-a/s.png", "3-a/b", "a"]), (["a/b/s.png", "a/b"], ["2-a/b", "a/b/s.png"]),
-     (["/".join("abcdefghijkl") + "/s.png"], ["e/f/g/h/i/j/k/l/s.png"]), (["../con/../a b/<s>.png"], ["_con/a_b/_s_.png"]),
-     (["a/.git/x.png", "__MACOSX/a.png", "a/.DS_Store", "a.png"], ["a.png"])],
-)  # fmt: skip
+    [
+        (["a/s.png", "b/s.png"], ["a/s.png", "b/s.png"]),
+        (["a/IM1.dcm", "a/IM2.dcm", "b/IM1.dcm"], ["a/IM1.dcm", "a/IM2.dcm", "b/IM1.dcm"]),
+        (["s.png", "s.png", "S.PNG"], ["2-s.png", "3-S.PNG", "s.png"]),
+        (["s.png", "2-s.png", "s.png"], ["2-s.png", "3-s.png", "s.png"]),
+        (["2-s.png", "s.png", "s.png"], ["2-s.png", "3-s.png", "s.png"]),
+        (["a/s.png", "A/S.png"], ["2-A/S.png", "a/s.png"]),
+        (["a", "a/s.png", "a/b"], ["2-a/s.png", "3-a/b", "a"]),
+        (["a/b/s.png", "a/b"], ["2-a/b", "a/b/s.png"]),
+        (["/".join("abcdefghijkl") + "/s.png"], ["e/f/g/h/i/j/k/l/s.png"]),
+        (["../con/../a b/<s>.png"], ["_con/a_b/_s_.png"]),
+        (["a/.git/x.png", "__MACOSX/a.png", "a/.DS_Store", "a.png"], ["a.png"]),
+    ],
+)
 def test_files_keep_their_folders_and_do_not_overwrite_each_other(idle, tmp_path, sent, kept):
     id = post(idle, *sent).json()["id"]
     assert placed(tmp_path / "out" / "jobs" / id / "upload") == sorted(kept)
@@ -204,20 +263,44 @@ def test_an_undeclared_body_is_cut_off_at_the_cap_and_nothing_stays(idle, tmp_pa
             sent += 65536
             yield b"\0" * 65536
 
-    answer = idle.post("/jobs", content=endless(), headers={**OURS, "Content-Type": "multipart/form-data; boundary=b"})
+    answer = idle.post(
+        "/jobs",
+        content=endless(),
+        headers={**OURS, "Content-Type": "multipart/form-data; boundary=b"},
+    )
     assert answer.status_code == 413
     assert list((tmp_path / "out" / "jobs").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "body, kind, code",
-    [(b"x", "image/png", 415), (b"x", "multipart/form-data", 415), (b"nonsense", "multipart/form-data; boundary=b", 400),
-     (b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nhalf', "multipart/form-data; boundary=b", 400),
-     (b'--b\r\nContent-Disposition: form-data; name="run"\r\n\r\n' + b"x" * 999 + b"\r\n--b--\r\n", "multipart/form-data; boundary=b", 400),
-     (b"--b\r\nX: " + b"y" * 50_000 + b"\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=b", 400)],
-)  # fmt: skip
+    [
+        (b"x", "image/png", 415),
+        (b"x", "multipart/form-data", 415),
+        (b"nonsense", "multipart/form-data; boundary=b", 400),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nhalf',
+            "multipart/form-data; boundary=b",
+            400,
+        ),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="run"\r\n\r\n'
+            + b"x" * 999
+            + b"\r\n--b--\r\n",
+            "multipart/form-data; boundary=b",
+            400,
+        ),
+        (
+            b"--b\r\nX: " + b"y" * 50_000 + b"\r\n\r\nx\r\n--b--\r\n",
+            "multipart/form-data; boundary=b",
+            400,
+        ),
+    ],
+)
 def test_damaged_bodies_are_refused_and_leave_nothing(idle, tmp_path, body, kind, code):
-    assert idle.post("/jobs", content=body, headers={**OURS, "Content-Type": kind}).status_code == code
+    assert (
+        idle.post("/jobs", content=body, headers={**OURS, "Content-Type": kind}).status_code == code
+    )
     assert list((tmp_path / "out" / "jobs").iterdir()) == []
 
 
@@ -245,13 +328,23 @@ def asked(app: Guard, path: str) -> int:
         return {"type": "http.disconnect"}
 
     headers = [(b"host", b"localhost"), (b"cookie", f"pseudohealthy={TOKEN}".encode())]
-    scope = {"type": "http", "method": "GET", "path": unquote(path), "raw_path": path.encode(), "query_string": b"",
-             "headers": headers, "http_version": "1.1", "scheme": "http", "server": None, "client": None}  # fmt: skip
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": None,
+        "client": None,
+    }
     asyncio.run(app(scope, receive, send))
     return codes[0]
 
 
-# -- what is given -----------------------------------------------------------------------------------------------------
+# -- what is given ---------------------------------------------------------------------------------
 @pytest.fixture
 def finished(run_folder, tmp_path) -> tuple[TestClient, Path]:
     """A finished job with id 0...0, beside a secret and links to it."""
@@ -264,21 +357,57 @@ def finished(run_folder, tmp_path) -> tuple[TestClient, Path]:
     (tmp_path / "secret.txt").write_text("secret")
     (found / "link.txt").symlink_to(tmp_path / "secret.txt")
     (found / "folder").symlink_to(tmp_path)
-    job = Job("0" * 32, "<b>a", "tiny", status="done", created="2026-01-01T00:00:00+00:00", seconds=3,
-              findings=[{"case_id": "<i>", "score": 1.0, "healthy_percentile": None, "volume_ml_above": 2.0, "n_regions": 1,
-                         "warnings": "<u>", "page": True}], count=1)  # fmt: skip
+    job = Job(
+        "0" * 32,
+        "<b>a",
+        "tiny",
+        status="done",
+        created="2026-01-01T00:00:00+00:00",
+        seconds=3,
+        findings=[
+            {
+                "case_id": "<i>",
+                "score": 1.0,
+                "healthy_percentile": None,
+                "volume_ml_above": 2.0,
+                "n_regions": 1,
+                "warnings": "<u>",
+                "page": True,
+            }
+        ],
+        count=1,
+    )
     (place / "job.json").write_text(json.dumps(vars(job)))
     return known(TestClient(started(run_folder, tmp_path / "out"), base_url=HOME)), tmp_path
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/jobs/{id}/../job.json", "/jobs/{id}/%2e%2e/job.json", "/jobs/{id}/..%2fjob.json", "/jobs/{id}//etc/passwd",
-     "/jobs/{id}/%2fetc%2fpasswd", "/jobs/{id}/link.txt", "/jobs/{id}/folder/secret.txt", "/jobs/{id}/c", "/jobs/{id}/",
-     "/jobs/../jobs/{id}/report.html", "/jobs/{id}/c/..%5c..%5cjob.json", "/jobs/{id}/.%00/report.html", "/jobs/%2e%2e/x",
-     "/zip/..%2f..", "/log/%2e%2e", "/runs/0/..%2frun.json", "/runs/0/run.json", "/runs/0/best_model.safetensors", "/runs/1/a.png",
-     "/runs/-1/training_curves.png", "/static/../../etc/passwd", "/jobs/{id}0/report.html"],
-)  # fmt: skip
+    [
+        "/jobs/{id}/../job.json",
+        "/jobs/{id}/%2e%2e/job.json",
+        "/jobs/{id}/..%2fjob.json",
+        "/jobs/{id}//etc/passwd",
+        "/jobs/{id}/%2fetc%2fpasswd",
+        "/jobs/{id}/link.txt",
+        "/jobs/{id}/folder/secret.txt",
+        "/jobs/{id}/c",
+        "/jobs/{id}/",
+        "/jobs/../jobs/{id}/report.html",
+        "/jobs/{id}/c/..%5c..%5cjob.json",
+        "/jobs/{id}/.%00/report.html",
+        "/jobs/%2e%2e/x",
+        "/zip/..%2f..",
+        "/log/%2e%2e",
+        "/runs/0/..%2frun.json",
+        "/runs/0/run.json",
+        "/runs/0/best_model.safetensors",
+        "/runs/1/a.png",
+        "/runs/-1/training_curves.png",
+        "/static/../../etc/passwd",
+        "/jobs/{id}0/report.html",
+    ],
+)
 def test_ids_and_listed_names_are_all_that_is_found(finished, path):
     client, _ = finished
     assert asked(client.app, "/jobs/{id}/c/map.nii.gz".format(id="0" * 32)) == 200
@@ -298,7 +427,9 @@ def test_a_page_without_our_policy_runs_nothing_and_other_files_are_downloads(fi
 def test_the_zip_holds_the_outputs_in_its_own_folder_and_no_link(finished):
     client, folder = finished
     names = zipfile.ZipFile(io.BytesIO(client.get("/zip/" + "0" * 32).content)).namelist()
-    assert names == [f"pseudohealthy-00000000/{name}" for name in ("c/map.nii.gz", "c/x.svg", "report.html")]
+    assert names == [
+        f"pseudohealthy-00000000/{name}" for name in ("c/map.nii.gz", "c/x.svg", "report.html")
+    ]
     assert list((folder / "out" / "jobs" / ("0" * 32)).glob("*.zip")) == []
 
 
@@ -315,8 +446,14 @@ def test_the_viewers_of_several_cases_stand_in_their_row(finished):
     job = json.loads(path.read_text())
     job["findings"] = [{"case_id": f"<c{n}>", "score": 1.0, "page": n != 1} for n in range(8)]
     path.write_text(json.dumps(job | {"count": 8}))
-    page = known(TestClient(started(folder / "tiny", folder / "out"), base_url=HOME)).get("/queue").text
-    assert re.findall(r"%3Cc(\d)%3E/case.html", page) == list("02345") and "all in the report" in page
+    page = (
+        known(TestClient(started(folder / "tiny", folder / "out"), base_url=HOME))
+        .get("/queue")
+        .text
+    )
+    assert (
+        re.findall(r"%3Cc(\d)%3E/case.html", page) == list("02345") and "all in the report" in page
+    )
 
 
 def test_the_policy_of_a_real_report_is_known(tmp_path):
@@ -325,23 +462,44 @@ def test_the_policy_of_a_real_report_is_known(tmp_path):
     policy = served_files.policy(
         write_report(tmp_path, title="x", rows=[{"case_id": "a", "score": 1.0, "status": "ok"}])
     )
-    assert "sandbox" not in policy and "script-src 'sha256-" in policy and policy.endswith("frame-ancestors 'none'")
+    assert (
+        "sandbox" not in policy
+        and "script-src 'sha256-" in policy
+        and policy.endswith("frame-ancestors 'none'")
+    )
 
 
 def test_runs_are_compared_by_what_they_recorded(idle):
     page = idle.get("/runs").text
-    for text in ("41,609", "0.900", "at step 8", "healthy-quantile 0.95", "blobs", "Research use only. Not a medical"):
+    for text in (
+        "41,609",
+        "0.900",
+        "at step 8",
+        "healthy-quantile 0.95",
+        "blobs",
+        "Research use only. Not a medical",
+    ):
         assert text in page
-    assert idle.get("/runs.json").json()[0]["pictures"] == ["training_curves.png", "diagnostics_epoch_10.png"]
+    assert idle.get("/runs.json").json()[0]["pictures"] == [
+        "training_curves.png",
+        "diagnostics_epoch_10.png",
+    ]
     assert idle.get("/runs/0/diagnostics_epoch_10.png").headers["content-type"] == "image/png"
     assert idle.get("/runs/0/diagnostics_epoch_2.png").status_code == 404
 
 
 def test_a_run_is_shown_by_the_images_it_knows_not_by_its_recipe(idle, run_folder):
     shown = unescape(idle.get("/").text)
-    assert "knows images like those of blobs" in shown and "for tests" not in shown + idle.get("/runs").text
+    assert (
+        "knows images like those of blobs" in shown
+        and "for tests" not in shown + idle.get("/runs").text
+    )
     card = run_folder / "MODEL_CARD.md"
-    said = "- What it is: x\n- Images: axial <b>T1</b> (IXI), 1 mm,\n  skull shown. Others are outside. It was tried.\n- Canvas: y\n\n- Images: those it was trained on do not lie here.\n"
+    said = (
+        "- What it is: x\n- Images: axial <b>T1</b> (IXI), 1 mm,\n  skull shown. Others are"
+        " outside. It was tried.\n- Canvas: y\n\n- Images: those it was trained on do not lie"
+        " here.\n"
+    )
     card.write_text(said)
     page = unescape(idle.get("/").text)
     assert (
@@ -372,7 +530,7 @@ def test_two_runs_of_one_name_are_told_apart(run_folder, tmp_path):
         served_files.opened([run_folder, run_folder])
 
 
-# -- the queue ---------------------------------------------------------------------------------------------------------
+# -- the queue -------------------------------------------------------------------------------------
 def settled(jobs: Jobs, job: Job, limit: float = 60) -> Job:
     end = time.monotonic() + limit
     while not (job.ended and not jobs.current) and time.monotonic() < end:
@@ -414,7 +572,8 @@ def line(run_folder, tmp_path, monkeypatch) -> Iterator[Callable[..., tuple[Jobs
 
 
 WELL = """
-os.makedirs(found); json.dump({"findings": [{"case_id": "a", "score": 1.0}]}, open(found + "/findings.json", "w"))
+os.makedirs(found)
+json.dump({"findings": [{"case_id": "a", "score": 1.0}]}, open(found + "/findings.json", "w"))
 """
 
 
@@ -427,13 +586,17 @@ def test_a_killed_worker_fails_its_job_alone(line):
 
 
 def test_a_failed_job_says_the_workers_own_line(line):
-    jobs, job = line("print('error[TRUNCATED] case=a: half a file; copy it again', file=sys.stderr); sys.exit(3)")
+    jobs, job = line(
+        "print('error[TRUNCATED] case=a: half a file; copy it again', file=sys.stderr); sys.exit(3)"
+    )
     assert settled(jobs, job).reason == "error[TRUNCATED] case=a: half a file; copy it again"
     assert (jobs.place(job) / "log.txt").read_text().startswith("error[TRUNCATED]")
 
 
 def test_progress_is_what_detect_says(line):
-    jobs, job = line("print('detecting: 3/9, about 20 s left', file=sys.stderr, flush=True); time.sleep(30)")
+    jobs, job = line(
+        "print('detecting: 3/9, about 20 s left', file=sys.stderr, flush=True); time.sleep(30)"
+    )
     end = time.monotonic() + 20
     while not job.total and time.monotonic() < end:
         time.sleep(0.02)
@@ -461,7 +624,9 @@ def test_what_was_sent_is_deleted_when_the_job_ends(line):
     assert {p.name for p in jobs.place(job).iterdir()} == {"job.json", "log.txt", "found"}
 
 
-def test_history_and_what_waited_survive_a_restart_and_what_ran_has_failed(line, run_folder, tmp_path):
+def test_history_and_what_waited_survive_a_restart_and_what_ran_has_failed(
+    line, run_folder, tmp_path
+):
     jobs, done = line(WELL)
     settled(jobs, done)
     _, running = line("time.sleep(60)", jobs)
@@ -475,7 +640,11 @@ def test_history_and_what_waited_survive_a_restart_and_what_ran_has_failed(line,
     half = tmp_path / "out" / "jobs" / ("f" * 32)
     half.mkdir()  # an upload that never ended
     again = Jobs(tmp_path / "out" / "jobs", {"tiny": run_folder})
-    assert {job.id: job.status for job in again.all()} == {done.id: "done", running.id: "failed", waiting.id: "waiting"}
+    assert {job.id: job.status for job in again.all()} == {
+        done.id: "done",
+        running.id: "failed",
+        waiting.id: "waiting",
+    }
     assert "INTERRUPTED" in again.known[running.id].reason
     assert again.known[done.id].findings[0]["case_id"] == "a"
     assert not half.exists() and list(again.waiting) == [waiting.id]
@@ -491,42 +660,71 @@ def test_removing_a_job_deletes_its_folder(line):
 
 
 def test_files_that_are_no_scans_are_no_cases(line):
-    rows = [{"case_id": "a", "score": 1.0, "status": "ok"}, {"case_id": "readme.txt", "status": "skipped"}]
-    jobs, job = line(f"os.makedirs(found); json.dump({{'findings': {rows}}}, open(found + '/findings.json', 'w'))")
+    rows = [
+        {"case_id": "a", "score": 1.0, "status": "ok"},
+        {"case_id": "readme.txt", "status": "skipped"},
+    ]
+    jobs, job = line(
+        f"os.makedirs(found); json.dump({{'findings': {rows}}}, open(found + '/findings.json',"
+        " 'w'))"
+    )
     settled(jobs, job)
     assert job.count == 1 and job.findings[0]["case_id"] == "a"
 
 
 def test_scans_that_the_run_is_not_meant_for_are_told_in_the_row_of_several(line, run_folder):
-    rows = [{"case_id": "good", "score": 1.0, "status": "ok", "warnings": ""},
-            {"case_id": "hand", "score": 9.0, "status": "warn", "warnings": "OUT_OF_DOMAIN: unlike"}]  # fmt: skip
-    jobs, job = line(f"os.makedirs(found); json.dump({{'findings': {rows}}}, open(found + '/findings.json', 'w'))")
-    told = "OUT_OF_DOMAIN: 1 of 2 scans is unlike what the run was trained on; do not trust its map and score (hand)"
+    rows = [
+        {"case_id": "good", "score": 1.0, "status": "ok", "warnings": ""},
+        {"case_id": "hand", "score": 9.0, "status": "warn", "warnings": "OUT_OF_DOMAIN: unlike"},
+    ]
+    jobs, job = line(
+        f"os.makedirs(found); json.dump({{'findings': {rows}}}, open(found + '/findings.json',"
+        " 'w'))"
+    )
+    told = (
+        "OUT_OF_DOMAIN: 1 of 2 scans is unlike what the run was trained on; do not trust its map"
+        " and score (hand)"
+    )
     assert settled(jobs, job).foreign == told
-    page = known(TestClient(started(run_folder, jobs.folder.parent), base_url=HOME)).get("/queue").text
+    page = (
+        known(TestClient(started(run_folder, jobs.folder.parent), base_url=HOME)).get("/queue").text
+    )
     assert told in page, "after a restart, too"
 
 
 def test_what_was_refused_stands_in_the_row_with_its_reason(line, run_folder):
-    rows = [{"case_id": "good", "score": 1.0, "status": "ok"},
-            {"case_id": "half", "status": "failed", "warnings": "TRUNCATED: half a file"},
-            {"case_id": "notes.mha", "status": "skipped", "warnings": "an ITK volume"},
-            *({"case_id": f"x{n}.gif", "status": "skipped", "warnings": "of another format"} for n in range(30))]  # fmt: skip
+    rows = [
+        {"case_id": "good", "score": 1.0, "status": "ok"},
+        {"case_id": "half", "status": "failed", "warnings": "TRUNCATED: half a file"},
+        {"case_id": "notes.mha", "status": "skipped", "warnings": "an ITK volume"},
+        *(
+            {"case_id": f"x{n}.gif", "status": "skipped", "warnings": "of another format"}
+            for n in range(30)
+        ),
+    ]
     jobs, job = line(
-        f"os.makedirs(found); json.dump({{'findings': {rows}}}, open(found + '/findings.json', 'w'));"
-        "print('beside the inputs: tables, texts and sidecars (2)', file=sys.stderr);"
-        "print('error[TRUNCATED] case=half: half a file', file=sys.stderr); sys.exit(4)"
+        f"os.makedirs(found); json.dump({{'findings': {rows}}}, open(found + '/findings.json',"
+        " 'w'));print('beside the inputs: tables, texts and sidecars (2)',"
+        " file=sys.stderr);print('error[TRUNCATED] case=half: half a file', file=sys.stderr);"
+        " sys.exit(4)"
     )
     assert settled(jobs, job).status == "partly" and job.count == 2
     assert job.refused[:2] == ["half: TRUNCATED: half a file", "notes.mha: an ITK volume"]
     assert len(job.refused) == queue.NAMED + 1 and job.refused[-1].startswith("and 12 more")
-    page = known(TestClient(started(run_folder, jobs.folder.parent), base_url=HOME)).get("/queue").text
-    for text in ("half: TRUNCATED", "notes.mha: an ITK volume", "tables, texts and sidecars (2)", "18 more</summary>"):
+    page = (
+        known(TestClient(started(run_folder, jobs.folder.parent), base_url=HOME)).get("/queue").text
+    )
+    for text in (
+        "half: TRUNCATED",
+        "notes.mha: an ITK volume",
+        "tables, texts and sidecars (2)",
+        "18 more</summary>",
+    ):
         assert text in page
     assert "error[TRUNCATED]" not in page, "once is enough"
 
 
-# -- starting ----------------------------------------------------------------------------------------------------------
+# -- starting --------------------------------------------------------------------------------------
 def test_without_the_extra_one_line_says_so(run_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "starlette", None)
     with pytest.raises(Fault, match="EXTRA") as raised:
@@ -543,7 +741,7 @@ def test_a_taken_port_a_foreign_address_and_no_run_are_refused_in_one_line(run_f
         serve([tmp_path], tmp_path / "out", port=0)
 
 
-# -- the real thing ----------------------------------------------------------------------------------------------------
+# -- the real thing --------------------------------------------------------------------------------
 def test_a_picture_is_sent_detected_looked_at_and_downloaded(tiny_run, pictures, tmp_path):
     picture = next((pictures / "test" / "bad").iterdir())
     app = build({"tiny": Run.open(tiny_run)}, tmp_path / "out", token=TOKEN, device="cpu")

@@ -51,11 +51,20 @@ def orthanc(tmp_path) -> Iterator[Orthanc]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = {"StorageDirectory": str(tmp_path / "storage"), "IndexDirectory": str(tmp_path / "storage"), "HttpPort": port,
-                "RemoteAccessAllowed": False, "AuthenticationEnabled": False, "DicomServerEnabled": False, "Plugins": []}  # fmt: skip
+    settings = {
+        "StorageDirectory": str(tmp_path / "storage"),
+        "IndexDirectory": str(tmp_path / "storage"),
+        "HttpPort": port,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomServerEnabled": False,
+        "Plugins": [],
+    }
     (tmp_path / "orthanc.json").write_text(json.dumps(settings))
     with (tmp_path / "log.txt").open("w") as log:
-        child = subprocess.Popen([str(executable("Orthanc")), str(tmp_path / "orthanc.json")], stdout=log, stderr=log)
+        child = subprocess.Popen(
+            [str(executable("Orthanc")), str(tmp_path / "orthanc.json")], stdout=log, stderr=log
+        )
         try:
             archive, end = Orthanc(port), time.monotonic() + 60
             while True:
@@ -97,12 +106,17 @@ def test_a_study_goes_from_the_archive_through_detect_and_back(orthanc, ct_run, 
         identifier = stored[name]["ID"]
         assert orthanc.get(f"/instances/{identifier}/file") == path.read_bytes()
         tags = orthanc.ask(f"/instances/{identifier}/simplified-tags")
-        assert tags["SOPInstanceUID"] == pydicom.dcmread(path).SOPInstanceUID and tags["PatientID"] == "PHANTOM"
+        assert (
+            tags["SOPInstanceUID"] == pydicom.dcmread(path).SOPInstanceUID
+            and tags["PatientID"] == "PHANTOM"
+        )
 
     # It shows the picture that we drew.
     capture = pydicom.dcmread(made["panel.dcm"])
     shown = np.asarray(
-        Image.open(io.BytesIO(orthanc.get(f"/instances/{stored['panel.dcm']['ID']}/preview"))).convert("RGB")
+        Image.open(
+            io.BytesIO(orthanc.get(f"/instances/{stored['panel.dcm']['ID']}/preview"))
+        ).convert("RGB")
     )
     np.testing.assert_array_equal(shown, capture.pixel_array)
     # And every object is still what it was when the study leaves the archive again.

@@ -25,8 +25,17 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 def run(*line: object, cwd: Path) -> str:
     """Standard output of a program that knows nothing of this checkout."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run([str(word) for word in line], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)  # fmt: skip
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")
+    }
+    done = subprocess.run(
+        [str(word) for word in line],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -39,7 +48,16 @@ def wheel(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "src", source / "src", ignore=LEFT_OUT)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    line = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir")
+    line = (
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--wheel-dir",
+    )
     run(sys.executable, *line, out, ".", cwd=source)
     (built,) = out.glob("pseudohealthy-*.whl")
     return built
@@ -56,18 +74,30 @@ def installed(wheel, tmp_path_factory) -> Callable[..., str]:
     folder, elsewhere = tmp_path_factory.mktemp("fresh"), tmp_path_factory.mktemp("elsewhere")
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=elsewhere)
     python = folder / "bin" / "python"
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=elsewhere).strip())
-    (site / "pinned.pth").write_text("\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}) + "\n")
+    site = Path(
+        run(
+            python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=elsewhere
+        ).strip()
+    )
+    (site / "pinned.pth").write_text(
+        "\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}) + "\n"
+    )
     line = ("--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel)
     run(sys.executable, "-m", "pip", *line, cwd=elsewhere)
-    where = run(python, "-P", "-c", "import pseudohealthy; print(pseudohealthy.__file__)", cwd=elsewhere).strip()
+    where = run(
+        python, "-P", "-c", "import pseudohealthy; print(pseudohealthy.__file__)", cwd=elsewhere
+    ).strip()
     assert Path(where) == site / "pseudohealthy" / "__init__.py", "not the wheel's"
     return lambda program, *words: run(folder / "bin" / program, *words, cwd=elsewhere)
 
 
 def test_a_wheel_holds_every_file_of_the_package_and_no_other(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    package = [path.relative_to(ROOT / "src") for path in (ROOT / "src" / "pseudohealthy").rglob("*") if path.is_file()]
+    package = [
+        path.relative_to(ROOT / "src")
+        for path in (ROOT / "src" / "pseudohealthy").rglob("*")
+        if path.is_file()
+    ]
     assert names == {path.as_posix() for path in package if "__pycache__" not in path.parts}
 
 
@@ -76,17 +106,25 @@ def test_the_program_says_its_version_and_what_it_has(installed):
     assert installed("pseudohealthy", "--version").split()[-1] == version
     said = json.loads(installed("pseudohealthy", "info", "--json"))
     assert said["version"] == version and said["models"] == ["brain-t1"]
-    assert said["recipes"] == sorted(path.stem for path in (ROOT / "src/pseudohealthy/recipes").glob("*.toml"))
+    assert said["recipes"] == sorted(
+        path.stem for path in (ROOT / "src/pseudohealthy/recipes").glob("*.toml")
+    )
 
 
 def test_a_picture_is_examined_with_the_model_that_comes_along(installed, tmp_path):
     rows, columns = np.mgrid[-1:1:96j, -1:1:80j]
-    head = np.clip(200 * (1 - rows**2 - columns**2), 0, 255) * (0.8 + 0.2 * np.cos(9 * rows) * np.cos(7 * columns))
+    head = np.clip(200 * (1 - rows**2 - columns**2), 0, 255) * (
+        0.8 + 0.2 * np.cos(9 * rows) * np.cos(7 * columns)
+    )
     Image.fromarray(head.astype(np.uint8)).save(tmp_path / "head.png")
-    installed("pseudohealthy", "detect", "brain-t1", tmp_path / "head.png", "--out", tmp_path / "found")
+    installed(
+        "pseudohealthy", "detect", "brain-t1", tmp_path / "head.png", "--out", tmp_path / "found"
+    )
     (finding,) = json.loads((tmp_path / "found" / "findings.json").read_text())["findings"]
     assert finding["case_id"] == "head" and finding["score"] > 0 and finding["status"] != "failed"
     with Image.open(tmp_path / "found" / "head" / "pseudo_healthy.png") as healthy:
         assert healthy.size == (80, 96)
     assert {"report.html", "findings.csv"} <= {path.name for path in (tmp_path / "found").iterdir()}
-    assert (tmp_path / "found" / "head" / "case.html").stat().st_size > 100_000  # the viewer comes from the wheel
+    assert (
+        tmp_path / "found" / "head" / "case.html"
+    ).stat().st_size > 100_000  # the viewer comes from the wheel

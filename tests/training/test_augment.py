@@ -26,7 +26,9 @@ def test_the_foreground_goes_where_the_image_goes(kind):
     assert images.min() >= -1 and images.max() <= 1 + 1e-6
     differ = ((images[:, 0] > 0) != foreground).float().mean(dim=(1, 2))
     assert differ.max() < 0.02  # the rim, where one is linear and the other nearest
-    assert (foreground.float().mean(dim=(1, 2)) - 140 / 1024).abs().max() < 0.04  # scaled by 8 % at most
+    assert (
+        foreground.float().mean(dim=(1, 2)) - 140 / 1024
+    ).abs().max() < 0.04  # scaled by 8 % at most
 
 
 def test_none_changes_nothing():
@@ -48,7 +50,8 @@ def test_affine_moves_every_item_its_own_way_within_its_bounds():
     at = torch.arange(32.0)
     rows = (foreground * at[:, None]).sum(dim=(1, 2)) / foreground.sum(dim=(1, 2))
     assert len(set(rows.tolist())) > 12
-    assert (rows - 16.5).abs().max() < 32 * (0.08 + 0.05)  # 8 % shift; turning and scaling move the middle a little
+    # 8 % shift; turning and scaling move the middle a little.
+    assert (rows - 16.5).abs().max() < 32 * (0.08 + 0.05)
     assert not torch.equal(images[0], images[1])
 
 
@@ -71,7 +74,8 @@ def test_an_edge_stays_straight_or_is_bent_by_about_a_hundredth_of_the_side(kind
     picture = torch.where(torch.arange(128) < 64, 1.0, -1.0).expand(6, 1, 128, 128)
     moved, _ = augment(picture, torch.ones(6, 128, 128, dtype=torch.bool), kind, Draw(0, keys))
     for one in moved[:, 0, 32:96]:
-        edge = (one[:, 20:108] > 0).sum(1).double()  # where white ends, or begins: the rest of the row is constant
+        # Where white ends, or begins: the rest of the row is constant.
+        edge = (one[:, 20:108] > 0).sum(1).double()
         rows = torch.stack([torch.ones(64), torch.arange(64.0)], 1).double()
         fit = rows @ torch.linalg.lstsq(rows, edge[:, None]).solution
         found.append((edge - fit[:, 0]).std().item())

@@ -16,27 +16,44 @@ from pseudohealthy.workflows.train import open_planes, train
 pytestmark = pytest.mark.usefixtures("unpainted")
 
 
-def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(pictures, tiny, tmp_path, in_two_processes):
-    recipe = tiny("training.steps=6", "training.validate=3", "training.batch=8", "training.augment=affine")
+def test_two_processes_give_the_weights_of_one_at_the_same_global_batch(
+    pictures, tiny, tmp_path, in_two_processes
+):
+    recipe = tiny(
+        "training.steps=6", "training.validate=3", "training.batch=8", "training.augment=affine"
+    )
     one = train(recipe, pictures, tmp_path / "one", device="cpu")
     (tmp_path / "recipe.toml").write_text(recipe.toml())
     done = in_two_processes(
-        "train", tmp_path / "recipe.toml", "--data", pictures, "--out", tmp_path / "two", "--device", "cpu"
+        "train",
+        tmp_path / "recipe.toml",
+        "--data",
+        pictures,
+        "--out",
+        tmp_path / "two",
+        "--device",
+        "cpu",
     )
     assert done.returncode == 0, done.stderr[-2000:]
     two = Run.open(tmp_path / "two")
     assert two.record["processes"] == 2 and two.record["status"] == "finished"
     assert done.stderr.count("parameters,") == 1, "only the first process talks"
     for name in ("last", "best_model_loss", "resume"):
-        first, second = (checkpoint.load(run.folder / f"{name}.safetensors")[0] for run in (one, two))
+        first, second = (
+            checkpoint.load(run.folder / f"{name}.safetensors")[0] for run in (one, two)
+        )
         assert first.keys() == second.keys()
         for key, value in first.items():
             torch.testing.assert_close(second[key], value, atol=1e-5, rtol=1e-5, msg=key)
-    assert two.read_json("threshold.json")["value"] == pytest.approx(one.read_json("threshold.json")["value"], abs=1e-4)
+    assert two.read_json("threshold.json")["value"] == pytest.approx(
+        one.read_json("threshold.json")["value"], abs=1e-4
+    )
 
 
 @pytest.mark.slow
-def test_what_is_not_shared_is_done_by_the_first_process(pictures, tiny_run, tmp_path, in_two_processes, command):
+def test_what_is_not_shared_is_done_by_the_first_process(
+    pictures, tiny_run, tmp_path, in_two_processes, command
+):
     """evaluate and the others: two processes write what one does, and none finds the folder
     taken."""
     words = ["evaluate", tiny_run, "--data", pictures, "--device", "cpu", "--out"]

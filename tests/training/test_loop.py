@@ -46,7 +46,9 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 
 def trainer(recipe: Recipe, data: Path, folder: Path) -> loop.Trainer:
     manifest = load(data)
-    run = Run.create(folder, recipe, data=os.path.relpath(data, folder), manifest_sha256=manifest.sha256)
+    run = Run.create(
+        folder, recipe, data=os.path.relpath(data, folder), manifest_sha256=manifest.sha256
+    )
     return loop.Trainer(run, open_planes(run, manifest, CPU), CPU)
 
 
@@ -56,7 +58,9 @@ def start(program, tmp_path):
 
     def started(recipe: Recipe, data: Path, folder: Path):
         (tmp_path / "recipe.toml").write_text(recipe.toml())
-        return program("train", tmp_path / "recipe.toml", "--data", data, "--out", folder, "--device", "cpu")
+        return program(
+            "train", tmp_path / "recipe.toml", "--data", data, "--out", folder, "--device", "cpu"
+        )
 
     return started
 
@@ -69,27 +73,43 @@ def wait_for(condition, process, seconds: float = 400) -> None:
         time.sleep(0.01)
 
 
-# -- what a finished run holds ---------------------------------------------------------------------------------------
+# -- what a finished run holds ---------------------------------------------------------------------
 def test_a_finished_run_holds_the_files_of_the_contract(tiny_run):
     names = {path.name for path in tiny_run.iterdir()}
     assert names >= {
-        "recipe.toml", "best_model.safetensors", "best_model_loss.safetensors", "last.safetensors", "resume.safetensors",
-        "training_history.json", "training_curves.png", "split.csv", "threshold.json", "fingerprint.json", "run.json",
+        "recipe.toml",
+        "best_model.safetensors",
+        "best_model_loss.safetensors",
+        "last.safetensors",
+        "resume.safetensors",
+        "training_history.json",
+        "training_curves.png",
+        "split.csv",
+        "threshold.json",
+        "fingerprint.json",
+        "run.json",
         "MODEL_CARD.md",
-    }  # fmt: skip
+    }
     assert any(name.startswith("diagnostics_epoch_") for name in names)
     record = json.loads((tiny_run / "run.json").read_text())
     assert record["status"] == "finished" and record["step"] == 12
     assert len(record["weights_sha256"]) == 64 and record["command"] and record["torch"]
-    text = "".join(path.read_text() for path in tiny_run.glob("*.json")) + (tiny_run / "MODEL_CARD.md").read_text()
-    assert str(Path.home()) not in text and str(tiny_run.parent) not in text, "a path of the machine"
+    text = (
+        "".join(path.read_text() for path in tiny_run.glob("*.json"))
+        + (tiny_run / "MODEL_CARD.md").read_text()
+    )
+    assert str(Path.home()) not in text and str(tiny_run.parent) not in text, (
+        "a path of the machine"
+    )
     history = json.loads((tiny_run / "training_history.json").read_text())
     assert [entry["step"] for entry in history] == [4, 8, 12]
     losses = [entry["validation_loss"] for entry in history]
     assert losses[0] > losses[2] > 0, "it learns"
 
 
-def test_scores_of_health_are_of_whole_cases_and_the_population_says_whose_planes_they_are(tmp_path, tiny):
+def test_scores_of_health_are_of_whole_cases_and_the_population_says_whose_planes_they_are(
+    tmp_path, tiny
+):
     """A diseased volume lends its lesion-free planes to the threshold, and no score: that would be
     of a part of a case."""
     rng, rows = np.random.default_rng(8), ["case_id,patient_id,split,label,image,mask"]
@@ -103,7 +123,10 @@ def test_scores_of_health_are_of_whole_cases_and_the_population_says_whose_plane
     run = train(tiny(), tmp_path, tmp_path / "run", device="cpu")
     stored = run.read_json("threshold.json")
     assert (stored["detail"]["n_cases"], stored["detail"]["n_planes"]) == (2, 9)
-    assert stored["detail"]["population"] == "healthy patients and lesion-free planes of patients with disease"
+    assert (
+        stored["detail"]["population"]
+        == "healthy patients and lesion-free planes of patients with disease"
+    )
     from pseudohealthy.detection.detector import load as detector
 
     score = detector(run.folder, device="cpu")(tmp_path / "h.npy").score
@@ -123,20 +146,35 @@ def test_the_threshold_is_a_quantile_of_healthy_patients_and_says_so(tiny_run):
     rows = store.select("val", 0)
     found = detect.apply([Stack.whole(store.images(rows), store.foreground(rows), [0] * len(rows))])
     above = (found[0].maps > threshold["value"]).float().mean().item()
-    assert 0.0 < above <= 0.05, "the share of healthy validation voxels above it is one minus the quantile"
+    assert 0.0 < above <= 0.05, (
+        "the share of healthy validation voxels above it is one minus the quantile"
+    )
 
 
 def test_it_learns(pictures, tiny, tmp_path):
-    recipe = tiny("training.steps=45", "training.rate=0.01", "training.validate=15", "restorer.diffusion.levels=20")
+    recipe = tiny(
+        "training.steps=45",
+        "training.rate=0.01",
+        "training.validate=15",
+        "restorer.diffusion.levels=20",
+    )
     run = train(recipe, pictures, tmp_path / "run", device="cpu")
-    losses = [entry["validation_loss"] for entry in json.loads((run.folder / "training_history.json").read_text())]
+    losses = [
+        entry["validation_loss"]
+        for entry in json.loads((run.folder / "training_history.json").read_text())
+    ]
     assert losses[-1] < 0.8 * losses[0]
 
 
-# -- interruption ----------------------------------------------------------------------------------------------------
-def test_resumed_after_kill_9_it_equals_the_uninterrupted_run_bit_for_bit(pictures, tiny, tmp_path, start):
+# -- interruption ----------------------------------------------------------------------------------
+def test_resumed_after_kill_9_it_equals_the_uninterrupted_run_bit_for_bit(
+    pictures, tiny, tmp_path, start
+):
     recipe = tiny(
-        "training.steps=20", "training.validate=5", "restorer.network.block.dropout=0.1", "training.augment=affine"
+        "training.steps=20",
+        "training.validate=5",
+        "restorer.network.block.dropout=0.1",
+        "training.augment=affine",
     )
     whole = train(recipe, pictures, tmp_path / "whole", device="cpu")
     process = start(recipe, pictures, tmp_path / "killed")
@@ -151,7 +189,9 @@ def test_resumed_after_kill_9_it_equals_the_uninterrupted_run_bit_for_bit(pictur
         assert equal(weights(whole, name), weights(killed, name)), name
     assert killed.read_json("threshold.json") == whole.read_json("threshold.json")
     histories = [run.read_json("training_history.json") for run in (whole, killed)]
-    histories = [[{k: v for k, v in entry.items() if "seconds" not in k} for entry in h] for h in histories]
+    histories = [
+        [{k: v for k, v in entry.items() if "seconds" not in k} for entry in h] for h in histories
+    ]
     assert histories[0] == histories[1]
 
 
@@ -168,7 +208,9 @@ def test_sigterm_saves_exits_130_and_the_run_goes_on(pictures, tiny, tmp_path, s
     assert "Traceback" not in errors
     stopped = Run.open(tmp_path / "run")
     assert stopped.record["status"] == "interrupted" and 5 <= stopped.record["step"] < 20
-    assert checkpoint.load(stopped.folder / "resume.safetensors")[1]["step"] == stopped.record["step"]
+    assert (
+        checkpoint.load(stopped.folder / "resume.safetensors")[1]["step"] == stopped.record["step"]
+    )
     resumed = resume(stopped.folder, device="cpu")
     whole = train(recipe, pictures, tmp_path / "whole", device="cpu")
     assert resumed.record["status"] == "finished"
@@ -186,7 +228,9 @@ def test_a_signal_is_handled_only_while_training():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_finished_run_is_extended_as_if_it_had_been_longer_from_the_start(pictures, tiny, tmp_path):
+def test_a_finished_run_is_extended_as_if_it_had_been_longer_from_the_start(
+    pictures, tiny, tmp_path
+):
     short = train(tiny("training.steps=4"), pictures, tmp_path / "short", device="cpu")
     long = train(tiny("training.steps=8"), pictures, tmp_path / "long", device="cpu")
     extended = resume(short.folder, steps=8, device="cpu")
@@ -194,7 +238,9 @@ def test_a_finished_run_is_extended_as_if_it_had_been_longer_from_the_start(pict
     assert extended.record["step"] == 8 and extended.record["status"] == "finished"
 
 
-def test_an_extension_that_was_interrupted_keeps_its_own_goal(pictures, tiny, tmp_path, monkeypatch):
+def test_an_extension_that_was_interrupted_keeps_its_own_goal(
+    pictures, tiny, tmp_path, monkeypatch
+):
     run = train(tiny("training.steps=4"), pictures, tmp_path / "run", device="cpu")
     advance = loop.Trainer.advance
 
@@ -225,14 +271,23 @@ def test_a_trained_run_is_retuned_with_a_new_threshold_and_the_same_weights(tiny
     settings = ["map.kind=squared", "restorer.walk.draws=1"]
     again = resume(tmp_path / "run", data=data, settings=settings, device="cpu")
     assert equal(weights(tiny_run, "best_model"), weights(again, "best_model"))
-    assert Run.open(again.folder).recipe.map["kind"] == "squared" and again.record["network_calls"] == 3
-    assert again.read_json("threshold.json")["value"] != Run.open(tiny_run).read_json("threshold.json")["value"]
+    assert (
+        Run.open(again.folder).recipe.map["kind"] == "squared"
+        and again.record["network_calls"] == 3
+    )
+    assert (
+        again.read_json("threshold.json")["value"]
+        != Run.open(tiny_run).read_json("threshold.json")["value"]
+    )
 
 
 @pytest.mark.parametrize(
-    "setting, exit", [("restorer.network.width=16", 5), ("training.rate=1.0", 2), ("map.kindd=squared", 2)]
+    "setting, exit",
+    [("restorer.network.width=16", 5), ("training.rate=1.0", 2), ("map.kindd=squared", 2)],
 )
-def test_a_setting_that_would_make_another_run_leaves_it_as_it_was(tiny_run, tmp_path, setting, exit):
+def test_a_setting_that_would_make_another_run_leaves_it_as_it_was(
+    tiny_run, tmp_path, setting, exit
+):
     shutil.copytree(tiny_run, tmp_path / "run")
     data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
     with pytest.raises(Fault) as caught:
@@ -257,7 +312,15 @@ def test_data_without_their_copies_are_the_same_data_when_resumed(pictures, tiny
     shutil.copy(first, first.with_name("zz-copy.png"))
     with pytest.raises(Fault, match="DUPLICATE"):
         train(tiny(), tmp_path / "data", tmp_path / "run", device="cpu", steps=2)
-    run = train(tiny(), tmp_path / "data", tmp_path / "run", device="cpu", steps=2, dedupe=True, overwrite=True)
+    run = train(
+        tiny(),
+        tmp_path / "data",
+        tmp_path / "run",
+        device="cpu",
+        steps=2,
+        dedupe=True,
+        overwrite=True,
+    )
     assert run.record["planes"] == 20 and "copy" not in (run.folder / "split.csv").read_text()
     assert resume(run.folder, device="cpu", steps=4).record["step"] == 4
 
@@ -271,16 +334,23 @@ def test_overwriting_a_run_starts_from_the_beginning(pictures, tiny, tmp_path):
     assert (caught.value.code, caught.value.exit) == ("OUTPUT_NOT_EMPTY", 6)
     assert equal(weights(first), before)
     second = train(
-        tiny("training.steps=4", "training.seed=1"), pictures, tmp_path / "run", device="cpu", overwrite=True
+        tiny("training.steps=4", "training.seed=1"),
+        pictures,
+        tmp_path / "run",
+        device="cpu",
+        overwrite=True,
     )
-    fresh = train(tiny("training.steps=4", "training.seed=1"), pictures, tmp_path / "fresh", device="cpu")
+    fresh = train(
+        tiny("training.steps=4", "training.seed=1"), pictures, tmp_path / "fresh", device="cpu"
+    )
     assert equal(weights(second), weights(fresh)) and not equal(weights(second), before)
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
-# -- failure ---------------------------------------------------------------------------------------------------------
+# -- failure ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("what", "clip"), [("loss", 1.0), pytest.param("gradient", 1.0, marks=pytest.mark.slow), ("gradient", 0.0)]
+    ("what", "clip"),
+    [("loss", 1.0), pytest.param("gradient", 1.0, marks=pytest.mark.slow), ("gradient", 0.0)],
 )
 def test_a_loss_or_gradient_that_is_not_finite_stops_with_the_saved_state_kept(
     pictures, tiny, tmp_path, monkeypatch, what, clip
@@ -305,7 +375,8 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_with_the_saved_state_kept(
     with pytest.raises(Fault) as caught:
         train(recipe, pictures, tmp_path / "run", device="cpu")
     assert caught.value.code == "NONFINITE_LOSS" and "step 3" in str(caught.value)
-    tensors, state, _ = checkpoint.load(tmp_path / "run" / "resume.safetensors")  # finite, or it would be refused
+    # finite, or it would be refused.
+    tensors, state, _ = checkpoint.load(tmp_path / "run" / "resume.safetensors")
     assert state["step"] == 2 and len(tensors) > 0
     monkeypatch.undo()
     assert resume(tmp_path / "run", device="cpu").record["step"] == 5
@@ -330,15 +401,22 @@ def test_validation_without_labels_or_without_planes_is_no_failure(pictures, tin
     data = tmp_path / "data"
     shutil.copytree(pictures, data)
     shutil.rmtree(data / "val")
-    patient = {path.name: "p" if path.parts[-3] == "train" else path.stem for path in data.glob("t*/*/*.png")}
-    (data / "patients.csv").write_text("file,patient\n" + "".join(f"{k},{v}\n" for k, v in patient.items()))
+    patient = {
+        path.name: "p" if path.parts[-3] == "train" else path.stem
+        for path in data.glob("t*/*/*.png")
+    }
+    (data / "patients.csv").write_text(
+        "file,patient\n" + "".join(f"{k},{v}\n" for k, v in patient.items())
+    )
     run = train(tiny("training.steps=3"), data, tmp_path / "run", device="cpu")
     stored = run.read_json("threshold.json")
     assert run.record["status"] == "finished"
-    assert stored["value"] is None and stored["n_patients"] == 0, "one patient cannot both train and validate"
+    assert stored["value"] is None and stored["n_patients"] == 0, (
+        "one patient cannot both train and validate"
+    )
 
 
-# -- labels and best model -------------------------------------------------------------------------------------------
+# -- labels and best model -------------------------------------------------------------------------
 def test_the_best_model_follows_roc_auc_where_labels_exist_and_the_loss_elsewhere(tmp_path):
     class Recorder:
         best: dict = {}
@@ -357,8 +435,15 @@ def test_the_best_model_follows_roc_auc_where_labels_exist_and_the_loss_elsewher
         return found
 
     both = ["best_model", "best_model_loss"]
-    assert saves({"validation_loss": 2.0}, {"validation_loss": 1.0}, {"validation_loss": 1.5}) == [both, both, []]
-    labelled = [{"validation_loss": v, "validation_auroc": a} for v, a in ((1.2, 0.6), (1.0, 0.5), (1.1, 0.7))]
+    assert saves({"validation_loss": 2.0}, {"validation_loss": 1.0}, {"validation_loss": 1.5}) == [
+        both,
+        both,
+        [],
+    ]
+    labelled = [
+        {"validation_loss": v, "validation_auroc": a}
+        for v, a in ((1.2, 0.6), (1.0, 0.5), (1.1, 0.7))
+    ]
     assert saves(*labelled) == [both, ["best_model_loss"], ["best_model"]]
     assert saves({"validation_loss": float("nan")}) == [[]]
 
@@ -372,7 +457,9 @@ def test_a_network_that_has_learned_little_is_not_the_best_by_roc_auc():
             Trainer.saved = self.step if name == "best_model.safetensors" else Trainer.saved
 
     trainer = Trainer()
-    for trainer.step, (loss, auroc) in enumerate([(9.0, 0.9), (2.0, 0.6), (1.0, 0.5), (1.2, 0.55), (3.0, 0.8)], 1):
+    for trainer.step, (loss, auroc) in enumerate(
+        [(9.0, 0.9), (2.0, 0.6), (1.0, 0.5), (1.2, 0.55), (3.0, 0.8)], 1
+    ):
         validation.keep_best(trainer, {"validation_loss": loss, "validation_auroc": auroc})
         chosen = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4}[trainer.step]
         assert Trainer.saved == chosen
@@ -386,40 +473,62 @@ def labelled(pictures, tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def test_anomalous_validation_planes_give_a_roc_auc_and_pictures_of_it(labelled, tiny, tmp_path, monkeypatch):
+def test_anomalous_validation_planes_give_a_roc_auc_and_pictures_of_it(
+    labelled, tiny, tmp_path, monkeypatch
+):
     drawn, figure = [], validation.figure
-    monkeypatch.setattr(validation, "figure", lambda *a, **k: drawn.append(figure(*a, **k)) or drawn[-1])
-    run = train(tiny("training.steps=2", "training.validate=1"), labelled, tmp_path / "run", device="cpu")
+    monkeypatch.setattr(
+        validation, "figure", lambda *a, **k: drawn.append(figure(*a, **k)) or drawn[-1]
+    )
+    run = train(
+        tiny("training.steps=2", "training.validate=1"), labelled, tmp_path / "run", device="cpu"
+    )
     history = run.read_json("training_history.json")
     assert all(0 <= entry["validation_auroc"] <= 1 for entry in history)
     assert list(run.folder.glob("eval_scores_epoch_*.png"))
-    panels = {axes.get_xlabel() or axes.get_ylabel(): axes for figure in drawn for axes in figure.axes}
+    panels = {
+        axes.get_xlabel() or axes.get_ylabel(): axes for figure in drawn for axes in figure.axes
+    }
     roc = panels["false positive rate"].get_lines()[-1]
     area = np.trapezoid(roc.get_ydata(), roc.get_xdata())
-    assert area == pytest.approx(history[-1]["validation_auroc"]), "the curve is that of the figure beside it"
+    assert area == pytest.approx(history[-1]["validation_auroc"]), (
+        "the curve is that of the figure beside it"
+    )
     assert len(panels["anomaly score"].patches) == 60, "two histograms"
     curves = {line.get_label(): line for axes in drawn[-1].axes for line in axes.get_lines()}
-    assert curves["validation ROC-AUC"].get_ydata().tolist() == [e["validation_auroc"] for e in history]
-    assert curves["loss denoiser"].get_xdata().tolist() == [1, 2], "the last step's training loss, too"
+    assert curves["validation ROC-AUC"].get_ydata().tolist() == [
+        e["validation_auroc"] for e in history
+    ]
+    assert curves["loss denoiser"].get_xdata().tolist() == [1, 2], (
+        "the last step's training loss, too"
+    )
 
 
 @pytest.mark.parametrize(
-    "wanted, taken, told", [(5, 5, ""), (50, 8, "8 healthy and 8 anomalous planes instead of 50 of each")]
+    "wanted, taken, told",
+    [(5, 5, ""), (50, 8, "8 healthy and 8 anomalous planes instead of 50 of each")],
 )
 def test_a_validation_ranks_as_many_planes_of_each_label_as_asked_for(
     labelled, tiny, tmp_path, monkeypatch, capsys, wanted, taken, told
 ):
     seen = []
     monkeypatch.setattr(
-        validation, "draw_scores", lambda trainer, scores, value: seen.append([*map(len, scores.values())])
+        validation,
+        "draw_scores",
+        lambda trainer, scores, value: seen.append([*map(len, scores.values())]),
     )
     recipe = tiny(
-        "training.steps=2", "training.validate=1", f"training.eval_samples={wanted}", "training.validation_planes=4"
+        "training.steps=2",
+        "training.validate=1",
+        f"training.eval_samples={wanted}",
+        "training.validation_planes=4",
     )
     train(recipe, labelled, tmp_path / "run", device="cpu")
     assert seen == [[taken, taken]] * 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "validation ROC-AUC" in line]
-    assert len(lines) == bool(told) and all(told in line and "has no more" in line for line in lines), "said once"
+    assert len(lines) == bool(told) and all(
+        told in line and "has no more" in line for line in lines
+    ), "said once"
 
 
 def test_where_time_allows_fewer_planes_than_the_settings_name_the_number_and_the_reason_are_said():
@@ -431,7 +540,9 @@ def test_where_time_allows_fewer_planes_than_the_settings_name_the_number_and_th
 
     budget = Budget(batch=8)
     most = validation.most_restored(budget, Model, 375)
-    assert most == 18 and validation.most_restored(Budget(batch=8, eval_samples=50), Model, 375) == 50
+    assert (
+        most == 18 and validation.most_restored(Budget(batch=8, eval_samples=50), Model, 375) == 50
+    )
     said = validation.fewer_ranked(budget, Model, most, 400, 300)
     assert "18 healthy and 18 anomalous planes instead of 128 of each" in said
     assert "49 network calls" in said and "training.eval_samples=N" in said
@@ -443,7 +554,7 @@ def test_where_time_allows_fewer_planes_than_the_settings_name_the_number_and_th
     assert validation.fewer_ranked(budget, Model, 128, 400, 300) == ""
 
 
-# -- budget ----------------------------------------------------------------------------------------------------------
+# -- budget ----------------------------------------------------------------------------------------
 def test_steps_or_epochs():
     assert Budget(steps=7).total(1000) == 7
     assert Budget(epochs=2, batch=10).total(1000) == 200
@@ -482,7 +593,9 @@ def test_without_averaging_the_weights_themselves_restore(pictures, tiny, tmp_pa
 def test_every_epoch_shows_every_plane_once_in_another_order(pictures, tiny, tmp_path):
     training = trainer(tiny("training.batch=5"), pictures, tmp_path / "run")
     assert len(training.rows) == 20
-    seen = [[training.rows[trainers.order(0, epoch, 20)[i]] for i in range(20)] for epoch in range(2)]
+    seen = [
+        [training.rows[trainers.order(0, epoch, 20)[i]] for i in range(20)] for epoch in range(2)
+    ]
     assert sorted(seen[0]) == sorted(seen[1]) == sorted(training.rows) and seen[0] != seen[1]
     first = torch.cat([training.batch(step).images for step in range(4)])
     wanted = training.store.images(np.array(seen[0]))
@@ -493,21 +606,29 @@ def test_the_healthy_statistics_are_those_of_the_training_planes(pictures, tiny,
     training = trainer(tiny(), pictures, tmp_path / "run")
     images = training.store.images(training.store.select("train", 0))
     torch.testing.assert_close(training.restorer.healthy_mean, images.mean(0), atol=1e-5, rtol=0)
-    torch.testing.assert_close(training.restorer.healthy_spread, images.std(0, correction=0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        training.restorer.healthy_spread, images.std(0, correction=0), atol=1e-4, rtol=0
+    )
 
 
-# -- sinks -----------------------------------------------------------------------------------------------------------
+# -- sinks -----------------------------------------------------------------------------------------
 def test_tensorboard_gets_the_history(pictures, tiny, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = train(
-        tiny("training.steps=4", "training.validate=2"), pictures, tmp_path / "run", device="cpu", sink="tensorboard"
+        tiny("training.steps=4", "training.validate=2"),
+        pictures,
+        tmp_path / "run",
+        device="cpu",
+        sink="tensorboard",
     )
     events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
     history = run.read_json("training_history.json")
     found = [(event.step, event.value) for event in events.Scalars("validation_loss")]
-    assert found == [(entry["step"], pytest.approx(entry["validation_loss"], rel=1e-5)) for entry in history]
+    assert found == [
+        (entry["step"], pytest.approx(entry["validation_loss"], rel=1e-5)) for entry in history
+    ]
 
 
 def test_a_sink_that_is_unknown_or_not_installed_is_refused(tmp_path, monkeypatch):
@@ -520,21 +641,26 @@ def test_a_sink_that_is_unknown_or_not_installed_is_refused(tmp_path, monkeypatc
     assert caught.value.exit == 2 and "pip install" in str(caught.value)
 
 
-# -- a part whose loss reaches through another ------------------------------------------------------------------------
+# -- a part whose loss reaches through another -----------------------------------------------------
 def test_the_gradient_of_one_part_does_not_leak_into_another(pictures, tiny, tmp_path):
     class Two(Restorer):
         name = "two"
 
         def __init__(self):
             super().__init__(size=16, channels=1)
-            self.first, self.second = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+            self.first = torch.nn.Linear(1, 1, bias=False)
+            self.second = torch.nn.Linear(1, 1, bias=False)
 
         def parts(self):
             return "first", "second"
 
         def loss(self, batch, part):
             x = batch.images.flatten(1).mean(1, keepdim=True)
-            return (self.second(self.first(x)) if part == "second" else self.first(x)).square().flatten()
+            return (
+                (self.second(self.first(x)) if part == "second" else self.first(x))
+                .square()
+                .flatten()
+            )
 
         def restore(self, images, draw):
             return Restoration(images)
@@ -542,9 +668,12 @@ def test_the_gradient_of_one_part_does_not_leak_into_another(pictures, tiny, tmp
     training = trainer(tiny(), pictures, tmp_path / "run")
     training.restorer = Two()
     training.average = copy.deepcopy(training.restorer)
-    training.losses = {part: trainers.PartLoss(training.restorer, part) for part in ("first", "second")}
+    training.losses = {
+        part: trainers.PartLoss(training.restorer, part) for part in ("first", "second")
+    }
     training.optimisers = {
-        part: torch.optim.AdamW(training.restorer.get_submodule(part).parameters()) for part in ("first", "second")
+        part: torch.optim.AdamW(training.restorer.get_submodule(part).parameters())
+        for part in ("first", "second")
     }
     training.advance()
     assert all(parameter.grad is None for parameter in training.restorer.parameters())
@@ -558,7 +687,16 @@ def test_a_case_that_cannot_be_read_is_left_out_and_told(pictures, tiny, tmp_pat
     broken = sorted((data / "train" / "good").glob("*.png"))[0]
     broken.write_bytes(broken.read_bytes()[:60])
     (tmp_path / "recipe.toml").write_text(tiny("training.steps=2", "training.validate=2").toml())
-    line = ["train", tmp_path / "recipe.toml", "--data", data, "--out", tmp_path / "run", "--device", "cpu"]
+    line = [
+        "train",
+        tmp_path / "recipe.toml",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+    ]
     assert main([str(word) for word in line]) == 4
     out, err = capsys.readouterr()
     assert "cases could not be read and were left out" in out and err.count("error[") == 1
@@ -570,11 +708,16 @@ def test_a_case_that_cannot_be_read_is_left_out_and_told(pictures, tiny, tmp_pat
     assert row.split(",")[-2] == "0" and row.split(",")[-1].isupper()
     used = [row for row in rows[1:] if row.split(",")[2] == "train" and row.endswith(",1,")]
     assert len(used) == run.record["planes"]
-    assert f"- Left out: 1 of {run.record['cases']} cases" in (run.folder / "MODEL_CARD.md").read_text()
+    assert (
+        f"- Left out: 1 of {run.record['cases']} cases"
+        in (run.folder / "MODEL_CARD.md").read_text()
+    )
     assert main(["train", "--resume", str(run.folder), "--steps", "3", "--device", "cpu"]) == 4
 
 
-def test_stopped_while_its_threshold_is_set_it_says_how_to_go_on(tiny_run, tmp_path, capsys, monkeypatch):
+def test_stopped_while_its_threshold_is_set_it_says_how_to_go_on(
+    tiny_run, tmp_path, capsys, monkeypatch
+):
     shutil.copytree(tiny_run, tmp_path / "run")
     data = tiny_run / json.loads((tiny_run / "run.json").read_text())["data"]
 

@@ -25,8 +25,13 @@ def trainer(pictures, tiny, tmp_path):
     def made(*settings, overwrite=False):
         manifest = load(pictures)
         where = os.path.relpath(pictures, tmp_path / "run")
-        run = Run.create(tmp_path / "run", tiny(*settings), data=where, manifest_sha256=manifest.sha256,
-                         overwrite=overwrite)  # fmt: skip
+        run = Run.create(
+            tmp_path / "run",
+            tiny(*settings),
+            data=where,
+            manifest_sha256=manifest.sha256,
+            overwrite=overwrite,
+        )
         return loop.Trainer(run, open_planes(run, manifest, CPU), CPU)
 
     return made
@@ -43,7 +48,8 @@ def test_live_counts_what_lies_in_memory_at_one_time():
 
 
 def test_a_deep_network_is_counted_with_what_its_gradient_needs():
-    network, x = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.ReLU()) for _ in range(8)]), torch.zeros(1000, 64)
+    network = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.ReLU()) for _ in range(8)])
+    x = torch.zeros(1000, 64)
     with memory.Live() as forward, torch.no_grad():
         network(x)
     with memory.Live() as live:
@@ -60,7 +66,9 @@ def test_the_estimate_grows_with_batch_and_weights_and_leaves_no_trace(trainer):
     assert need.optimiser == 2 * weights and need.image > 16 * 16 * 4
     assert need.peak(80) > need.peak(8) >= need.optimiser + weights
     assert need.batch(need.peak(8) + 1) == 8 and need.batch(memory.LIBRARIES) == 0
-    assert all(torch.equal(before[name], value) for name, value in made.restorer.state_dict().items())
+    assert all(
+        torch.equal(before[name], value) for name, value in made.restorer.state_dict().items()
+    )
     assert all(p.grad is None for p in made.restorer.parameters())
 
 
@@ -73,7 +81,9 @@ def test_what_cannot_fit_is_refused_and_a_batch_that_fits_is_named(trainer, monk
     with pytest.raises(Fault) as caught:
         memory.require(made)
     assert (caught.value.code, caught.value.exit) == ("OUT_OF_MEMORY", 7)
-    assert "--batch (now 64; 20 would fit)" in caught.value.cure and "canvas.size" in caught.value.cure
+    assert (
+        "--batch (now 64; 20 would fit)" in caught.value.cure and "canvas.size" in caught.value.cure
+    )
     assert "checkpointing" in caught.value.cure
 
 
@@ -84,13 +94,27 @@ def test_one_image_that_does_not_fit_is_refused_while_it_is_measured(trainer, mo
     assert caught.value.exit == 7 and "canvas.size (now 16)" in caught.value.cure
 
 
-def test_the_program_refuses_a_batch_that_does_not_fit(pictures, tiny, tmp_path, capsys, monkeypatch):
+def test_the_program_refuses_a_batch_that_does_not_fit(
+    pictures, tiny, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(memory, "available", lambda device: 10**9)
     (tmp_path / "recipe.toml").write_text(tiny("training.steps=2").toml())
-    line = ["train", tmp_path / "recipe.toml", "--data", pictures, "--out", tmp_path / "run", "--batch", "60000"]
+    line = [
+        "train",
+        tmp_path / "recipe.toml",
+        "--data",
+        pictures,
+        "--out",
+        tmp_path / "run",
+        "--batch",
+        "60000",
+    ]
     assert main([str(word) for word in [*line, "--device", "cpu"]]) == 7
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("error[OUT_OF_MEMORY]: this training needs about") and "--batch (now 60000;" in last
+    assert (
+        last.startswith("error[OUT_OF_MEMORY]: this training needs about")
+        and "--batch (now 60000;" in last
+    )
 
 
 def test_a_large_network_does_not_hide_what_an_image_adds(trainer):
@@ -101,7 +125,9 @@ def test_a_large_network_does_not_hide_what_an_image_adds(trainer):
 
 def test_memory_that_runs_out_after_all_is_said(trainer):
     with pytest.raises(Fault) as caught, memory.told(trainer()):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 31457280000 bytes")
+        raise RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 31457280000 bytes"
+        )
     assert caught.value.exit == 7 and "--batch" in caught.value.cure
     with pytest.raises(RuntimeError), memory.told(trainer(overwrite=True)):
         raise RuntimeError("something else")

@@ -43,13 +43,20 @@ def test_a_run_holds_no_image_and_the_cache_no_test_image(pictures, tiny, cache,
     assert set(PlaneStore.open(folder).index["split"]) == {"train", "val"}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     card = (run.folder / "MODEL_CARD.md").read_text()
-    assert "What this folder holds" in card and "do not lie here" in card and "ids as they stand in the data" in card
+    assert (
+        "What this folder holds" in card
+        and "do not lie here" in card
+        and "ids as they stand in the data" in card
+    )
 
 
 def test_resume_cuts_the_planes_again_where_they_are_gone(pictures, tiny, cache, tmp_path):
     train(tiny("training.steps=1"), pictures, tmp_path / "run", device="cpu")
     shutil.rmtree(cache)
-    assert resume(tmp_path / "run", steps=2, device="cpu").record["step"] == 2 and len(list(cache.iterdir())) == 1
+    assert (
+        resume(tmp_path / "run", steps=2, device="cpu").record["step"] == 2
+        and len(list(cache.iterdir())) == 1
+    )
     resume(tmp_path / "run", steps=3, device="cpu", cache=tmp_path / "mine")
     assert len(list((tmp_path / "mine").iterdir())) == 1
 
@@ -58,7 +65,10 @@ def test_a_run_with_planes_inside_goes_on_and_its_card_says_so(pictures, tiny, c
     run = train(tiny("training.steps=1"), pictures, tmp_path / "run", device="cpu")
     shutil.copytree(next(cache.iterdir()), run.folder / "planes" / "0123456789ab")
     resume(run.folder, steps=2, device="cpu")
-    assert "holds every image it was trained and tested on" in (run.folder / "MODEL_CARD.md").read_text()
+    assert (
+        "holds every image it was trained and tested on"
+        in (run.folder / "MODEL_CARD.md").read_text()
+    )
 
 
 def test_what_was_prepared_keeps_its_planes(pictures, cache, tmp_path):
@@ -130,6 +140,12 @@ def test_the_command_shows_and_clears_nothing_else(pictures, cache, capsys):
     assert "1 kept" in (text := capsys.readouterr().out) and "28 planes" in text
     assert parse(["cache", "--json"]).start() == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["entries"][0]["name"] == store.folder.name and told["bytes"] > 1000 and not told["cleared"]
+    assert (
+        told["entries"][0]["name"] == store.folder.name
+        and told["bytes"] > 1000
+        and not told["cleared"]
+    )
     assert parse(["cache", "--clear"]).start() == 0
-    assert "1 removed" in capsys.readouterr().out and [path.name for path in cache.iterdir()] == ["mine"]
+    assert "1 removed" in capsys.readouterr().out and [path.name for path in cache.iterdir()] == [
+        "mine"
+    ]

@@ -33,17 +33,23 @@ def manifest(tmp_path):
     for name in ("h", "a", "u"):
         save(tmp_path / f"{name}.png", rng.integers(1, 255, (32, 32), dtype=np.uint8))
     for plane in range(5):
-        save(tmp_path / f"v/{plane}.png", rng.integers(1, 255, (32, 32), dtype=np.uint8) * np.uint8(plane > 0))
+        save(
+            tmp_path / f"v/{plane}.png",
+            rng.integers(1, 255, (32, 32), dtype=np.uint8) * np.uint8(plane > 0),
+        )
         save(
             tmp_path / f"v/{plane}_mask.png",
             np.pad(np.full((4, 4), 255 * (plane in (2, 3)), np.uint8), ((8, 20), (10, 18))),
         )
-    return Manifest([
-        Case("h", "p1", "train", HEALTHY, "h.png", root=tmp_path),
-        Case("v", "NA", "test", ANOMALOUS, "v/?.png", mask="v/*_mask.png", root=tmp_path),
-        Case("a", "p3", "test", ANOMALOUS, "a.png", root=tmp_path),
-        Case("u", "p4", "", None, "u.png", root=tmp_path),
-    ], tmp_path)  # fmt: skip
+    return Manifest(
+        [
+            Case("h", "p1", "train", HEALTHY, "h.png", root=tmp_path),
+            Case("v", "NA", "test", ANOMALOUS, "v/?.png", mask="v/*_mask.png", root=tmp_path),
+            Case("a", "p3", "test", ANOMALOUS, "a.png", root=tmp_path),
+            Case("u", "p4", "", None, "u.png", root=tmp_path),
+        ],
+        tmp_path,
+    )
 
 
 def test_rows_labels_and_values(manifest, tmp_path):
@@ -52,14 +58,20 @@ def test_rows_labels_and_values(manifest, tmp_path):
     assert store.index["plane"].tolist() == [0, 1, 2, 3, 4, 0, 0]
     assert store.index["label"].fillna(-1).tolist() == [0, 0, 1, 1, 0, 1, -1]
     assert store.index["patient_id"].tolist()[1] == "NA" and store.index["split"].tolist()[-1] == ""
-    assert store.select("test", HEALTHY).tolist() == [1, 4] and store.select(label=ANOMALOUS).tolist() == [2, 3, 5]
+    assert store.select("test", HEALTHY).tolist() == [1, 4] and store.select(
+        label=ANOMALOUS
+    ).tolist() == [2, 3, 5]
     assert store.select().dtype == np.int64
     expected = np.asarray(Image.open(tmp_path / "v/3.png"), np.float32) / 127.5 - 1
     images = store.images([3, 0])
     assert images.dtype == torch.float32 and images.shape == (2, 1, 32, 32)
     np.testing.assert_allclose(images[0, 0], expected, atol=1e-3)
     masks = store.masks([0, 3])
-    assert masks is not None and masks.sum(dim=(1, 2)).tolist() == [0, 16] and masks[1, 8:12, 10:14].all()
+    assert (
+        masks is not None
+        and masks.sum(dim=(1, 2)).tolist() == [0, 16]
+        and masks[1, 8:12, 10:14].all()
+    )
     assert store.foreground([3]).dtype == torch.bool and store.foreground([3]).all()
 
 
@@ -87,13 +99,22 @@ def test_without_masks_there_is_no_mask_file(manifest, tmp_path):
     build_cache(manifest, CANVAS, folder)
     store = build_cache(Manifest(manifest.cases[:1], tmp_path), CANVAS, folder)
     assert store.masks([0]) is None and sorted(path.name for path in folder.iterdir()) == [
-        "foreground.npy", "index.csv", "key.json", "planes.npy"]  # fmt: skip
+        "foreground.npy",
+        "index.csv",
+        "key.json",
+        "planes.npy",
+    ]
 
 
 def test_a_bad_case_is_reported_and_the_others_kept(manifest, tmp_path):
     (tmp_path / "h.png").write_bytes(b"")
     seen = []
-    store = build_cache(manifest, CANVAS, tmp_path / "cache", progress=lambda done, total: seen.append((done, total)))
+    store = build_cache(
+        manifest,
+        CANVAS,
+        tmp_path / "cache",
+        progress=lambda done, total: seen.append((done, total)),
+    )
     assert len(store) == 6 and len(store.faults) == 1 and "case=h" in store.faults[0]
     assert PlaneStore.open(tmp_path / "cache").faults == store.faults
     assert seen[0] == (0, 4) and seen[-1] == (4, 4)

@@ -14,14 +14,21 @@ from pseudohealthy.workflows.demo import MARK, brain_slices, by_name, clear, hea
 
 @pytest.mark.slow
 def test_the_demo_runs_from_nothing_to_its_reports(command, tmp_path):
-    done = command("demo", "--out", tmp_path / "demo", "--minutes", "0.02", "--device", "cpu", timeout=580)
+    done = command(
+        "demo", "--out", tmp_path / "demo", "--minutes", "0.02", "--device", "cpu", timeout=580
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     reports = [line for line in done.stdout.splitlines() if line.endswith("report.html")]
     first, *others = [tmp_path / report for report in reports]
     assert first == tmp_path / "demo" / "report.html" and set(others) | {first} == set(
         (tmp_path / "demo").rglob("report.html")
     )
-    assert {path.parent.name for path in others} == {"findings-brains", "evaluation", "findings-digits", "findings"}
+    assert {path.parent.name for path in others} == {
+        "findings-brains",
+        "evaluation",
+        "findings-digits",
+        "findings",
+    }
     for report in reports:
         assert "Research use only" in (tmp_path / report).read_text(encoding="utf-8")
     assert "A lesion was drawn into 4 of 8 slices" in first.read_text(encoding="utf-8")
@@ -33,8 +40,15 @@ def test_the_demo_runs_from_nothing_to_its_reports(command, tmp_path):
     assert all(row["status"] in ("ok", "warn") for row in rows)
     for row in rows:
         folder = tmp_path / "demo" / "findings" / row["case_id"]
-        assert {"pseudo_healthy.nii.gz", "anomaly_map.nii.gz", "anomaly_mask.nii.gz", "panel.png", "case.json", "case.html",
-                "slices.csv"} == {path.name for path in folder.iterdir()}  # fmt: skip
+        assert {
+            "pseudo_healthy.nii.gz",
+            "anomaly_map.nii.gz",
+            "anomaly_mask.nii.gz",
+            "panel.png",
+            "case.json",
+            "case.html",
+            "slices.csv",
+        } == {path.name for path in folder.iterdir()}
 
 
 def test_the_references_of_the_heads_lie_on_the_grid_that_is_read(tmp_path):

@@ -70,7 +70,9 @@ BAD_VOLUMES = {
     "nan": lambda path: volume(path, with_nan),
     "constant": lambda path: volume(path, lambda v: np.full_like(v, 3)),
     "four-d": four_dimensional,
-    "lfs": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+    "lfs": lambda path: path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    ),
 }
 CODES |= {"nan": "NONFINITE", "four-d": "IS_4D"}
 
@@ -119,7 +121,10 @@ def test_a_truncated_dicom_slice_fails_its_series_alone(ct_run, tmp_path):
     (failed,) = (row for row in found.rows if row["status"] == "failed")
     order = sorted(path.name for path in files)
     assert f"file {order.index(files[2].name) + 1}" in failed["warnings"], failed["warnings"]
-    assert files[2].name not in failed["warnings"] and "PHANTOM" not in (tmp_path / "out" / "findings.csv").read_text()
+    assert (
+        files[2].name not in failed["warnings"]
+        and "PHANTOM" not in (tmp_path / "out" / "findings.csv").read_text()
+    )
 
 
 def test_a_few_nan_voxels_are_a_warning(ct_run, tmp_path):
@@ -129,7 +134,11 @@ def test_a_few_nan_voxels_are_a_warning(ct_run, tmp_path):
 
     volume(tmp_path / "in" / "a.nii.gz", few)
     found = detect(ct_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
-    assert found.exit == 0 and found.rows[0]["status"] == "warn" and "NONFINITE n=3" in found.rows[0]["warnings"]
+    assert (
+        found.exit == 0
+        and found.rows[0]["status"] == "warn"
+        and "NONFINITE n=3" in found.rows[0]["warnings"]
+    )
 
 
 def test_when_everything_fails_the_exit_code_says_no_usable_input(tiny_run, tmp_path):
@@ -174,7 +183,9 @@ def test_a_file_in_the_place_of_the_output_is_refused(tiny_run, tmp_path):
     assert caught.value.exit == 6
 
 
-def test_a_disk_that_fills_up_ends_with_exit_6_and_no_half_written_file(tiny_run, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_ends_with_exit_6_and_no_half_written_file(
+    tiny_run, tmp_path, monkeypatch
+):
     import pseudohealthy.io.raster as raster
 
     for number in range(3):
@@ -214,7 +225,11 @@ def test_not_enough_memory_for_one_case_is_that_cases_failure(tiny_run, tmp_path
     monkeypatch.setattr(Detector, "restore", hungry)
     found = detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 4
-    assert {row["case_id"]: row["status"] for row in found.rows} == {"0": "ok", "1": "failed", "2": "ok"}
+    assert {row["case_id"]: row["status"] for row in found.rows} == {
+        "0": "ok",
+        "1": "failed",
+        "2": "ok",
+    }
     assert "OUT_OF_MEMORY" in found.rows[1]["warnings"] and found.faults[0].exit == 7
 
 
@@ -224,7 +239,9 @@ def test_a_bug_in_one_case_is_that_cases_failure(tiny_run, tmp_path, monkeypatch
     from pseudohealthy import io
 
     read = io.read
-    monkeypatch.setattr(io, "read", lambda source, **how: 1 / 0 if source.case_id == "1" else read(source, **how))
+    monkeypatch.setattr(
+        io, "read", lambda source, **how: 1 / 0 if source.case_id == "1" else read(source, **how)
+    )
     found = detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     assert found.exit == 4 and [row["status"] for row in found.rows] == ["ok", "failed", "ok"]
     assert "error[INTERNAL] case=1: ZeroDivisionError" in capsys.readouterr().err
@@ -248,19 +265,42 @@ def test_the_columns_are_those_of_the_contract(tiny_run, tmp_path):
     detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu")
     (row,) = rows(tmp_path / "out").values()
     assert list(row) == [
-        "case_id", "score", "score_sd", "healthy_percentile", "healthy_cases", "volume_ml_above", "n_regions", "threshold",
-        "threshold_source", "status", "warnings", "seconds",
-    ]  # fmt: skip
-    assert float(row["score"]) >= 0 and row["threshold_source"] == "healthy-quantile" and row["volume_ml_above"] == ""
+        "case_id",
+        "score",
+        "score_sd",
+        "healthy_percentile",
+        "healthy_cases",
+        "volume_ml_above",
+        "n_regions",
+        "threshold",
+        "threshold_source",
+        "status",
+        "warnings",
+        "seconds",
+    ]
+    assert (
+        float(row["score"]) >= 0
+        and row["threshold_source"] == "healthy-quantile"
+        and row["volume_ml_above"] == ""
+    )
 
 
-def test_references_by_case_reach_the_case_and_another_reference_is_another_request(tiny_run, tmp_path):
+def test_references_by_case_reach_the_case_and_another_reference_is_another_request(
+    tiny_run, tmp_path
+):
     png(tmp_path / "in" / "a.png")
     truth = np.zeros(io.read(tmp_path / "in" / "a.png").voxels[0].shape, bool)
     truth[0, 4:9, 4:9] = True
     said = []
     for references in ({"a": truth}, {"a": ~truth}, None):
-        detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", truths=references, overwrite=True)
+        detect(
+            tiny_run,
+            [tmp_path / "in"],
+            tmp_path / "out",
+            device="cpu",
+            truths=references,
+            overwrite=True,
+        )
         said.append(json.loads((tmp_path / "out" / "a" / "case.json").read_text()))
     assert said[0]["truth"]["lesions"] == 1 and "truth" not in said[2]
     assert len({one["request_sha256"] for one in said}) == 3
@@ -274,7 +314,15 @@ def test_a_name_that_a_spreadsheet_would_run_is_defused(tiny_run, tmp_path):
 
 def test_kinds_levels_and_threshold(tiny_run, tmp_path):
     png(tmp_path / "in" / "a.png")
-    detect(tiny_run, [tmp_path / "in"], tmp_path / "out", kinds=["json"], threshold="0.125", levels=1, device="cpu")
+    detect(
+        tiny_run,
+        [tmp_path / "in"],
+        tmp_path / "out",
+        kinds=["json"],
+        threshold="0.125",
+        levels=1,
+        device="cpu",
+    )
     assert [path.name for path in (tmp_path / "out" / "a").iterdir()] == ["case.json"]
     said = json.loads((tmp_path / "out" / "a" / "case.json").read_text())
     assert said["threshold"] == 0.125 and said["made"]["settings"] == ["restorer.walk.calls=1"]
@@ -300,10 +348,13 @@ def test_cases_say_the_same_alone_and_together(tiny_run, tmp_path):
         png(tmp_path / "in" / f"{number}.png", number)
     together = detect(tiny_run, [tmp_path / "in"], tmp_path / "out", device="cpu", batch=3)
     alone = detect(tiny_run, [tmp_path / "in" / "4.png"], tmp_path / "one", device="cpu")
-    assert alone.rows[0]["score"] == pytest.approx(together.rows[4]["score"], abs=1e-3)  # auto precision may be bf16
+    # Auto precision may be bf16.
+    assert alone.rows[0]["score"] == pytest.approx(together.rows[4]["score"], abs=1e-3)
 
 
-def test_an_interrupted_detection_keeps_a_row_for_every_finished_case(tiny_run, pictures, tmp_path, monkeypatch):
+def test_an_interrupted_detection_keeps_a_row_for_every_finished_case(
+    tiny_run, pictures, tmp_path, monkeypatch
+):
     """Ctrl-C after the second case: two rows, and the interruption goes on to the program."""
     from pseudohealthy.detection import finding
 

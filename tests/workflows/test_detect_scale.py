@@ -39,21 +39,29 @@ def archive_scale() -> ModuleType:
 
 def test_thirty_inputs_killed_and_resumed(tiny_run, tmp_path, monkeypatch, program):
     benchmark = archive_scale()
-    started = SimpleNamespace(Popen=lambda line, **_: program(*line[3:]))  # without python -m pseudohealthy
+    # Without python -m pseudohealthy.
+    started = SimpleNamespace(Popen=lambda line, **_: program(*line[3:]))
     monkeypatch.setattr(benchmark, "subprocess", started)
     monkeypatch.setattr(os, "killpg", os.kill)
     found = benchmark.measure(30, tmp_path, ["json"], 1, tiny_run, [])
     assert found["wrong"] == []
     first, second = found["legs"]
-    assert first["exit"] == -9 and 0 < first["cases"] < 30 and first["cases"] + second["cases"] == 30
+    assert (
+        first["exit"] == -9 and 0 < first["cases"] < 30 and first["cases"] + second["cases"] == 30
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_thousand_inputs_killed_twice_in_flat_memory(tiny_run):
     line = [sys.executable, BENCHMARK, "1000", "--run", tiny_run, "--kills", "2", "--json"]
-    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=3500,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    done = subprocess.run(
+        list(map(str, line)),
+        capture_output=True,
+        text=True,
+        timeout=3500,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.stdout, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert found["wrong"] == []
@@ -65,25 +73,43 @@ def test_what_failed_holds_on_to_nothing(tiny_run, tmp_path, monkeypatch):
     """A fault's traceback would keep every array that the reader had in hand."""
     (tmp_path / "a.png").write_bytes(b"no picture")
     Image.new("L", (20, 20), 7).save(tmp_path / "b.png")
-    found = detect(tiny_run, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", device="cpu")
+    found = detect(
+        tiny_run, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", device="cpu"
+    )
     assert len(found.faults) == 2
-    assert all(fault.__traceback__ is fault.__context__ is fault.__cause__ is None for fault in found.faults)
+    assert all(
+        fault.__traceback__ is fault.__context__ is fault.__cause__ is None
+        for fault in found.faults
+    )
 
 
-def test_half_written_files_of_a_killed_process_are_gone_after_the_resumption(tiny_run, pictures, tmp_path):
+def test_half_written_files_of_a_killed_process_are_gone_after_the_resumption(
+    tiny_run, pictures, tmp_path
+):
     detect(tiny_run, [pictures / "test" / "bad"], tmp_path / "out", kinds=["json"], device="cpu")
     case = next(path for path in (tmp_path / "out").iterdir() if path.is_dir())
     (case / "case.json").unlink()
     for name in (".tmp-123-0a1b2c3d.json", ".tmp-of-mine"):
         (case / name).write_text("half")
     found = detect(
-        tiny_run, [pictures / "test" / "bad"], tmp_path / "out", kinds=["json"], device="cpu", resume_finished=True
+        tiny_run,
+        [pictures / "test" / "bad"],
+        tmp_path / "out",
+        kinds=["json"],
+        device="cpu",
+        resume_finished=True,
     )
-    assert found.exit == 0 and sorted(p.name for p in case.iterdir()) == [".tmp-of-mine", "case.json"]
+    assert found.exit == 0 and sorted(p.name for p in case.iterdir()) == [
+        ".tmp-of-mine",
+        "case.json",
+    ]
 
 
 def test_the_report_shows_the_most_urgent_rows_and_the_table_has_all(tmp_path):
-    rows = [rows_of_detect.blank(f"c{i}") | {"score": float(i), "status": "ok"} for i in range(MOST_SHOWN + 9)]
+    rows = [
+        rows_of_detect.blank(f"c{i}") | {"score": float(i), "status": "ok"}
+        for i in range(MOST_SHOWN + 9)
+    ]
     rows.append(rows_of_detect.blank("broken") | {"status": "failed", "warnings": "TRUNCATED"})
     write_results(rows_of_detect.Detections(tmp_path, rows), {"run": "r"}, ())
     page = (tmp_path / "report.html").read_text()
@@ -117,11 +143,37 @@ def test_a_share_whose_process_is_killed_is_taken_up_by_torchrun(tiny_run, tmp_p
     finished."""
     contents = archive_scale().make_inputs(tmp_path / "in", 60)
     out = tmp_path / "out"
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2",
-            "-m", "pseudohealthy", "detect", tiny_run, tmp_path / "in", "--out", out, "--device", "cpu", "--kinds", "json",
-            "--batch", "1", "--resume"]  # fmt: skip
-    process = subprocess.Popen(list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    line = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "2",
+        "-m",
+        "pseudohealthy",
+        "detect",
+        tiny_run,
+        tmp_path / "in",
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--kinds",
+        "json",
+        "--batch",
+        "1",
+        "--resume",
+    ]
+    process = subprocess.Popen(
+        list(map(str, line)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     while process.poll() is None and len(list(out.glob("*/case.json"))) < 15:
         time.sleep(0.02)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/case.json")}
@@ -133,22 +185,31 @@ def test_a_share_whose_process_is_killed_is_taken_up_by_torchrun(tiny_run, tmp_p
 
 
 @pytest.mark.slow
-def test_reading_and_writing_beside_the_network_change_nothing(tiny_run, pictures, tmp_path, monkeypatch):
+def test_reading_and_writing_beside_the_network_change_nothing(
+    tiny_run, pictures, tmp_path, monkeypatch
+):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     inputs, threads = [tmp_path / "broken.png", pictures / "test"], set()
     store = worker.store
     found = {}
     for name, devices in (("plain", ()), ("beside", ("cpu",))):
         monkeypatch.setattr(worker, "OVERLAP", devices)
-        monkeypatch.setattr(worker, "store", lambda *given: (threads.add(threading.get_ident()), store(*given)))
-        found[name] = detect(tiny_run, inputs, tmp_path / name, kinds=["json", "panel"], device="cpu", batch=2)
+        monkeypatch.setattr(
+            worker, "store", lambda *given: (threads.add(threading.get_ident()), store(*given))
+        )
+        found[name] = detect(
+            tiny_run, inputs, tmp_path / name, kinds=["json", "panel"], device="cpu", batch=2
+        )
     rows = {
         name: [{k: v for k, v in row.items() if k != "seconds"} for row in result.rows]
         for name, result in found.items()
     }
     assert rows["plain"] == rows["beside"] and len(rows["plain"]) > 5
     assert len(threads) == 2, "both ways were taken"
-    files = [sorted(p.relative_to(tmp_path / name) for p in (tmp_path / name).rglob("*.png")) for name in found]
+    files = [
+        sorted(p.relative_to(tmp_path / name) for p in (tmp_path / name).rglob("*.png"))
+        for name in found
+    ]
     assert files[0] == files[1] and files[0]
 
 
@@ -166,6 +227,8 @@ def test_a_disk_that_fills_beside_the_network_ends_the_run_and_keeps_what_is_wri
 
     monkeypatch.setattr(Finding, "save", full)
     with pytest.raises(Fault, match="no space left"):
-        detect(tiny_run, [pictures / "test"], tmp_path / "out", kinds=["json"], device="cpu", batch=1)
+        detect(
+            tiny_run, [pictures / "test"], tmp_path / "out", kinds=["json"], device="cpu", batch=1
+        )
     rows = (tmp_path / "out" / "findings.csv").read_text().splitlines()[1:]
     assert sorted(row.split(",")[0] for row in rows) == sorted(saved) and len(saved) == 3

@@ -15,7 +15,9 @@ from pseudohealthy.workflows.inspect import MOST_TILES, inspect
 def pngs(folder, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        Image.fromarray(picture(np.random.default_rng(number))[0]).save(folder / f"p{number:03d}.png")
+        Image.fromarray(picture(np.random.default_rng(number))[0]).save(
+            folder / f"p{number:03d}.png"
+        )
 
 
 def test_it_says_what_each_input_is(tmp_path):
@@ -55,7 +57,12 @@ def test_what_cannot_be_read_is_named_and_counted_in_the_exit_code(tmp_path):
 def test_a_data_set_is_told_from_plain_pictures(pictures, tmp_path):
     notes = inspect(pictures).notes
     assert "a data set of 44 cases of 44 patients" in notes[0]
-    assert {"  train, healthy: 20", "  val, healthy: 8", "  test, healthy: 8", "  test, anomalous: 8"} <= set(notes)
+    assert {
+        "  train, healthy: 20",
+        "  val, healthy: 8",
+        "  test, healthy: 8",
+        "  test, anomalous: 8",
+    } <= set(notes)
     pngs(tmp_path, 3)
     assert "3 inputs" in inspect(tmp_path).notes[0]
 
@@ -64,14 +71,22 @@ def test_a_leak_in_a_data_set_is_a_warning(pictures, tmp_path):
     import shutil
 
     shutil.copytree(pictures, tmp_path / "data")
-    shutil.copy(next((pictures / "train" / "good").iterdir()), tmp_path / "data" / "test" / "good" / "copy.png")
-    assert any(note.startswith("warning: ") and "more than once" in note for note in inspect(tmp_path / "data").notes)
+    shutil.copy(
+        next((pictures / "train" / "good").iterdir()),
+        tmp_path / "data" / "test" / "good" / "copy.png",
+    )
+    assert any(
+        note.startswith("warning: ") and "more than once" in note
+        for note in inspect(tmp_path / "data").notes
+    )
 
 
 def test_with_out_it_leaves_a_contact_sheet_and_the_same_as_json(tmp_path):
     pngs(tmp_path / "in", 5)
     found = inspect(tmp_path / "in", tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "inspect.json").read_text()) == json.loads(json.dumps(found.as_dict()))
+    assert json.loads((tmp_path / "out" / "inspect.json").read_text()) == json.loads(
+        json.dumps(found.as_dict())
+    )
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.width > sheet.height > 100
 

@@ -42,11 +42,17 @@ def outputs(tiny_run, tmp_path) -> tuple[Path, Path]:
     return tmp_path / "in", tmp_path / "out"
 
 
-# -- a run -------------------------------------------------------------------------------------------------------------
+# -- a run -----------------------------------------------------------------------------------------
 def test_a_run_as_training_left_it_agrees_in_everything(tiny_run):
     found = verify(tiny_run, device="cpu")
     assert set(results(found).values()) == {AGREES} and found.exit == 0
-    assert {"weights", "split.csv", "threshold.json", "fingerprint.json", "validation case"} <= results(found).keys()
+    assert {
+        "weights",
+        "split.csv",
+        "threshold.json",
+        "fingerprint.json",
+        "validation case",
+    } <= results(found).keys()
     said = next(check.detail for check in found.checks if check.what == "validation case")
     assert "tolerance 0.001 (cpu, float32)" in said
 
@@ -57,7 +63,9 @@ def test_a_file_that_changed_or_went_is_named(copied, pictures, name, how):
     path = copied / name
     path.write_text(path.read_text().replace("1", "2")) if how == "changed" else path.unlink()
     found = verify(copied, data=pictures, device="cpu")
-    assert [what for what, result in results(found).items() if result == DIFFERS] == [name] and found.exit == 5
+    assert [what for what, result in results(found).items() if result == DIFFERS] == [
+        name
+    ] and found.exit == 5
 
 
 def test_exchanged_weights_differ_and_nothing_is_computed_with_them(copied, pictures):
@@ -88,7 +96,8 @@ def test_what_cannot_be_looked_at_is_said_to_be_unchecked(copied, tmp_path):
     assert (said["list of cases"], said["validation case"]) == (UNCHECKED, UNCHECKED)
     assert "--data" in next(check.detail for check in found.checks if check.what == "list of cases")
     run = Run.open(copied)
-    for key in ("files_sha256", "weights_sha256", "kept_case", "recipe_sha256"):  # a run of an earlier version
+    # A run of an earlier version.
+    for key in ("files_sha256", "weights_sha256", "kept_case", "recipe_sha256"):
         del run.record[key]
     run.note(status="running")
     said = results(verify(copied, data=tmp_path / "absent", device="cpu"))
@@ -111,13 +120,17 @@ def test_an_image_that_changed_behind_the_same_list_changes_the_score(copied, pi
     assert said["list of cases"] == AGREES and said["validation case"] == DIFFERS
 
 
-# -- what detect wrote -------------------------------------------------------------------------------------------------
+# -- what detect wrote -----------------------------------------------------------------------------
 def test_outputs_agree_and_one_case_is_detected_again(tiny_run, outputs):
     inputs, out = outputs
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     found = verify(out, data=inputs, run=tiny_run, device="cpu")
-    assert results(found) == dict.fromkeys(["case c0", "case c1", "c0 again", "c0 again: map"], AGREES)
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before, "nothing is written"
+    assert results(found) == dict.fromkeys(
+        ["case c0", "case c1", "c0 again", "c0 again: map"], AGREES
+    )
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before, (
+        "nothing is written"
+    )
 
 
 def test_without_input_or_run_only_hashes_are_compared_and_that_is_said(outputs):
@@ -138,7 +151,11 @@ def test_an_output_that_changed_fails_its_case_alone(tiny_run, outputs, how):
         said["outputs"]["anomaly_map"] = "../../in/c0.png"
         (out / "c0" / "case.json").write_text(json.dumps(said))
     found = verify(out, data=inputs, run=tiny_run, device="cpu")
-    assert results(found)["case c0"] == DIFFERS and results(found)["c1 again: map"] == AGREES and found.exit == 4
+    assert (
+        results(found)["case c0"] == DIFFERS
+        and results(found)["c1 again: map"] == AGREES
+        and found.exit == 4
+    )
 
 
 def test_a_map_that_the_run_does_not_give_differs(tiny_run, outputs):
@@ -148,7 +165,8 @@ def test_a_map_that_the_run_does_not_give_differs(tiny_run, outputs):
     path = out / "c0" / "anomaly_map.tiff"
     Image.fromarray(np.asarray(Image.open(path)) + np.float32(0.5)).save(path)
     said = json.loads((out / "c0" / "case.json").read_text())
-    said["outputs_sha256"]["anomaly_map"] = sha256([path])  # whoever forges a file can forge its hash
+    # Whoever forges a file can forge its hash.
+    said["outputs_sha256"]["anomaly_map"] = sha256([path])
     (out / "c0" / "case.json").write_text(json.dumps(said))
     found = results(verify(out, data=inputs, run=tiny_run, device="cpu"))
     assert found["case c0"] == AGREES and found["c0 again: map"] == DIFFERS
@@ -157,10 +175,13 @@ def test_a_map_that_the_run_does_not_give_differs(tiny_run, outputs):
 def test_another_run_or_input_leaves_the_case_unchecked(ct_run, tiny_run, outputs, pictures):
     inputs, out = outputs
     assert results(verify(out, data=inputs, run=ct_run, device="cpu"))["c0 again"] == UNCHECKED
-    assert results(verify(out, data=pictures / "val" / "good", run=tiny_run))["one case again"] == UNCHECKED
+    assert (
+        results(verify(out, data=pictures / "val" / "good", run=tiny_run))["one case again"]
+        == UNCHECKED
+    )
 
 
-# -- the command -------------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
 def test_the_command_prints_a_table_and_its_exit_code(copied, pictures, capsys, tmp_path):
     assert main(["verify", str(copied), "--data", str(pictures), "--device", "cpu"]) == 0
     said = capsys.readouterr().out

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 
-def splotch(image: np.ndarray, rng: np.random.Generator, *, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def splotch(
+    image: np.ndarray, rng: np.random.Generator, *, scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Overlay a white splotch: image (H, W) in [0, 1] -> (corrupted (H, W) float32, mask (H, W)
     bool).
 
@@ -28,13 +30,19 @@ def splotch(image: np.ndarray, rng: np.random.Generator, *, scale: float = 1.0) 
     dx, dy = rng.integers(-(r // 2), r // 2, size=(2, n), endpoint=True)
     radii = rng.integers(r // 2, r, size=n, endpoint=True)
     y, x = ((np.arange(side) + 0.5) / scale - 0.5 for side in image.shape)
-    squared = (x[:, None] - columns_centre - dx) ** 2 + ((y[:, None] - rows_centre - dy) ** 2)[:, None]
+    squared = (x[:, None] - columns_centre - dx) ** 2 + ((y[:, None] - rows_centre - dy) ** 2)[
+        :, None
+    ]
     mask = (squared <= radii**2).any(axis=-1)
     return np.where(mask, 1, image).astype(np.float32), mask
 
 
 def lesion(
-    image: np.ndarray, inside: np.ndarray, rng: np.random.Generator, *, radius: tuple[float, float] = (4.0, 16.0)
+    image: np.ndarray,
+    inside: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    radius: tuple[float, float] = (4.0, 16.0),
 ) -> tuple[np.ndarray, np.ndarray]:
     """A simulated lesion in a brain slice (H, W) in [0, 1]: (image with it, mask bool).
 
@@ -100,8 +108,10 @@ def head(
         "MR": (0.0, 520.0, 40.0, 400.0, 120.0, 680.0),
     }[modality]
     spacing = spacing or (160 / shape[0], 160 / shape[1], 160 / shape[2])
-    d, h, w = (np.linspace(-1, 1, side)[tuple(np.newaxis if k != axis else slice(None) for k in range(3))]
-               for axis, side in enumerate(shape))  # fmt: skip
+    d, h, w = (
+        np.linspace(-1, 1, side)[tuple(np.newaxis if k != axis else slice(None) for k in range(3))]
+        for axis, side in enumerate(shape)
+    )
     moved = rng.uniform(-0.03, 0.03, size=3)
     d, h, w = d - moved[0] + 0.25, h - moved[1], w - moved[2]
     sizes = np.array([1.15, 0.85, 0.7]) * rng.uniform(0.94, 1.04, size=3)
@@ -123,7 +133,9 @@ def head(
         direction = rng.standard_normal(3) * [0.6, 1, 1]
         centre = direction / np.linalg.norm(direction) * rng.uniform(0.3, 0.6) * sizes
         centre[0] = np.clip(centre[0], -0.5, 0.3)
-        distance = np.sqrt((d - centre[0]) ** 2 + (h - centre[1]) ** 2 + (w - centre[2]) ** 2) * (1 + 0.1 * texture)
+        distance = np.sqrt((d - centre[0]) ** 2 + (h - centre[1]) ** 2 + (w - centre[2]) ** 2) * (
+            1 + 0.1 * texture
+        )
         mask = (distance < lesion) & brain
         volume[mask] = bright
     noise = rng.standard_normal(shape) * (3.0 if modality == "CT" else 12.0)
@@ -140,7 +152,9 @@ def nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
     rows, planes."""
     import nibabel as nib
 
-    image = nib.Nifti1Image(np.ascontiguousarray(volume.transpose(2, 1, 0)), affine[:, [2, 1, 0, 3]])
+    image = nib.Nifti1Image(
+        np.ascontiguousarray(volume.transpose(2, 1, 0)), affine[:, [2, 1, 0, 3]]
+    )
     image.header.set_xyzt_units("mm")
     image.set_sform(image.affine, code=1)
     image.set_qform(image.affine, code=1)
@@ -178,15 +192,20 @@ def dicom_series(
     folder.mkdir(parents=True, exist_ok=True)
     depth, rows, columns = volume.shape
     names = np.random.default_rng(seed).permutation(depth) if shuffle else np.arange(depth)
-    study, series, frame = (generate_uid(entropy_srcs=[f"{seed}", word]) for word in ("study", "series", "frame"))
-    slopes = [slope] * depth if slope is None or np.isscalar(slope) else list(slope)  # type: ignore[arg-type]
+    study, series, frame = (
+        generate_uid(entropy_srcs=[f"{seed}", word]) for word in ("study", "series", "frame")
+    )
+    same = slope is None or np.isscalar(slope)
+    slopes = [slope] * depth if same else list(slope)  # type: ignore[arg-type]
     angle = np.deg2rad(tilt)
     paths = []
     for plane in range(depth):
         data = Dataset()
         data.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
         data.SOPInstanceUID = generate_uid(entropy_srcs=[f"{seed}", "image", f"{plane}"])
-        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study, series, frame
+        data.StudyInstanceUID = study
+        data.SeriesInstanceUID = series
+        data.FrameOfReferenceUID = frame
         data.PatientName, data.PatientID, data.Modality = "PHANTOM^HEAD", "PHANTOM", modality
         data.PatientBirthDate = data.PatientSex = data.AccessionNumber = data.StudyID = ""
         data.StudyDate = data.SeriesDate = data.ContentDate = "20200101"
@@ -195,7 +214,14 @@ def dicom_series(
         data.Manufacturer, data.SeriesDescription, data.SeriesNumber = "pseudohealthy", "phantom", 1
         data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         data.InstanceNumber = int(names[plane]) + 1
-        data.ImageOrientationPatient = [1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(np.sin(angle))]
+        data.ImageOrientationPatient = [
+            1.0,
+            0.0,
+            0.0,
+            0.0,
+            float(np.cos(angle)),
+            float(np.sin(angle)),
+        ]
         data.ImagePositionPatient = [origin[0], origin[1], origin[2] + plane * spacing[0]]
         data.PixelSpacing = [spacing[1], spacing[2]]
         data.SliceThickness = spacing[0]
@@ -254,7 +280,9 @@ def rsna_slice(
     data = Dataset()
     with config.disable_value_validation():
         data.SOPInstanceUID, data.Modality, data.PatientID = image, "CT", patient
-        data.StudyInstanceUID, data.SeriesInstanceUID, data.StudyID = study, series or f"ID_5{study[4:]}", ""
+        data.StudyInstanceUID = study
+        data.SeriesInstanceUID = series or f"ID_5{study[4:]}"
+        data.StudyID = ""
         data.ImagePositionPatient = [-125.0, -125.0, float(z)]
         data.ImageOrientationPatient = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
         data.PixelSpacing = [0.5, 0.5]

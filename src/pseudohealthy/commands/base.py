@@ -22,7 +22,9 @@ class Command:
     """What every command takes."""
 
     ways: ClassVar[tuple[str, ...]] = ()  # how it is written, where required words do not say it
-    shares: ClassVar[bool] = False  # whether the processes of torchrun share its work; else the first one does it
+    shares: ClassVar[bool] = (
+        False  # whether the processes of torchrun share its work; else the first one does it
+    )
 
     device: Annotated[str, Arg(metavar="auto|cpu|cuda")] = "auto"
     """where to compute; auto takes a GPU where there is one"""
@@ -44,7 +46,11 @@ class Command:
         if not DEVICE.fullmatch(self.device):
             message = f"'{self.device}' is not a device"
             raise Fault("DEVICE", message, "use auto, cpu or cuda", exit=USAGE)
-        if not self.shares and os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":
+        if (
+            not self.shares
+            and os.environ.get("RANK", "0") != "0"
+            and os.environ.get("WORLD_SIZE", "1") != "1"
+        ):
             return 0
         return self.run()
 

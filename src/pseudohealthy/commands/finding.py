@@ -111,12 +111,26 @@ class Detect(Command):
         from pseudohealthy.workflows.detect import detect
 
         result = detect(
-            self.run_folder, self.inputs, self.out, kinds=self.kinds, threshold=self.threshold, calls=self.calls,
-            settings=self.set, device=self.device, batch=self.batch, overwrite=self.overwrite,
-            resume_finished=self.resume, layout=self.layout, assume_spacing=self.assume_spacing, engine=self.engine,
-            workers=self.workers, names=self.names, key=self.key, precision=self.precision,
+            self.run_folder,
+            self.inputs,
+            self.out,
+            kinds=self.kinds,
+            threshold=self.threshold,
+            calls=self.calls,
+            settings=self.set,
+            device=self.device,
+            batch=self.batch,
+            overwrite=self.overwrite,
+            resume_finished=self.resume,
+            layout=self.layout,
+            assume_spacing=self.assume_spacing,
+            engine=self.engine,
+            workers=self.workers,
+            names=self.names,
+            key=self.key,
+            precision=self.precision,
             strict_domain=self.strict_domain,
-        )  # fmt: skip
+        )
         if not result.first:
             return 0  # the first process says and returns it for all
         done = [row for row in result.rows if row["status"] in ("ok", "warn")]

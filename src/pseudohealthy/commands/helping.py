@@ -20,10 +20,7 @@ MORE = (
     "`pseudohealthy COMMAND --help` says what a command takes. Words are completed after "
     '`eval "$(pseudohealthy completion bash)"`.'
 )
-ALONE = {
-    "--help": "this text; after a command, what that one takes",
-    "--version": "the version",
-}
+ALONE = {"--help": "this text; after a command, what that one takes", "--version": "the version"}
 
 
 def width() -> int:

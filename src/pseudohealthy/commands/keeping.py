@@ -35,6 +35,9 @@ class Cache(Command):
         lines = [f"{folder}: {len(found)} kept, {size}"]
         for one in found:
             used = time.strftime("%Y-%m-%d", time.localtime(one.used))
-            lines.append(f"  {one.name}  {many(one.planes, 'plane'):>15}  {one.bytes / 1e6:10,.2f} MB  used {used}")
+            lines.append(
+                f"  {one.name}  {many(one.planes, 'plane'):>15}  {one.bytes / 1e6:10,.2f} MB  used"
+                f" {used}"
+            )
         self.show(told, "\n".join(lines + ["clear them with --clear"] * bool(found)))
         return 0

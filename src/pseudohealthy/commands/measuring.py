@@ -56,12 +56,24 @@ class Evaluate(Command):
         from pseudohealthy.workflows.evaluate import evaluate
 
         run = replace(Run.open(self.run_folder), which=self.weights)
-        result = evaluate(run, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
-                          limit=self.limit, allow_leak=self.allow_leak, overwrite=self.overwrite, resample_mask=self.resample_mask)  # fmt: skip
+        result = evaluate(
+            run,
+            self.data,
+            self.out,
+            protocol=self.protocol,
+            device=self.device,
+            batch=self.batch,
+            limit=self.limit,
+            allow_leak=self.allow_leak,
+            overwrite=self.overwrite,
+            resample_mask=self.resample_mask,
+        )
         if self.analyses:
             from pseudohealthy.workflows.analyse import analyse
 
-            analyse(run, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
+            analyse(
+                run, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit
+            )
         if self.json:
             self.show([record.as_dict() for record in result.records])
         elif not self.quiet:
@@ -105,14 +117,37 @@ class Compare(Command):
     def run(self) -> int:
         from pseudohealthy.workflows.compare import compare
 
-        result = compare(self.runs, self.data, self.out, protocol=self.protocol, device=self.device, batch=self.batch,
-                         limit=self.limit, case=self.case, allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
+        result = compare(
+            self.runs,
+            self.data,
+            self.out,
+            protocol=self.protocol,
+            device=self.device,
+            batch=self.batch,
+            limit=self.limit,
+            case=self.case,
+            allow_leak=self.allow_leak,
+            overwrite=self.overwrite,
+        )
         if self.analyses:
             from pseudohealthy.workflows.analyse import analyse_runs
 
-            analyse_runs(self.runs, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit)
+            analyse_runs(
+                self.runs,
+                self.data,
+                self.out,
+                device=self.device,
+                batch=self.batch,
+                limit=self.limit,
+            )
         if self.json:
-            self.show([{"data": k, **r.as_dict()} for k, e in result.evaluations.items() for r in e.records])
+            self.show(
+                [
+                    {"data": k, **r.as_dict()}
+                    for k, e in result.evaluations.items()
+                    for r in e.records
+                ]
+            )
         elif not self.quiet:
             from rich.console import Console
 
@@ -159,9 +194,25 @@ class Sweep(Command):
         from pseudohealthy.report import sweep_tables
         from pseudohealthy.workflows.sweep import sweep
 
-        result = sweep(self.run_folder, self.data, self.over, self.out, split=self.split, protocol=self.protocol,
-                       metric=self.metric, plot=self.plot, device=self.device, batch=self.batch, limit=self.limit,
-                       allow_leak=self.allow_leak, overwrite=self.overwrite)  # fmt: skip
-        said = {"best": result.settings(result.best), "metric": result.metric, "settings": sweep_tables.rows(result)}
+        result = sweep(
+            self.run_folder,
+            self.data,
+            self.over,
+            self.out,
+            split=self.split,
+            protocol=self.protocol,
+            metric=self.metric,
+            plot=self.plot,
+            device=self.device,
+            batch=self.batch,
+            limit=self.limit,
+            allow_leak=self.allow_leak,
+            overwrite=self.overwrite,
+        )
+        said = {
+            "best": result.settings(result.best),
+            "metric": result.metric,
+            "settings": sweep_tables.rows(result),
+        }
         self.show(said, sweep_tables.text(result), asked=True)
         return 0

@@ -160,11 +160,7 @@ def swapped(name: str, cls: type[Command], given: Given) -> None:
 
 
 def _taken_by_another(
-    name: str,
-    cls: type[Command],
-    word: Word,
-    words: list[Word],
-    given: Given,
+    name: str, cls: type[Command], word: Word, words: list[Word], given: Given
 ) -> None:
     kind = word.arg.kind
     wrong = [text for text in given[word.field] if not kinds.is_one(kind, text)]
@@ -187,8 +183,10 @@ def _of_another_kind(name: str, word: Word, given: Given) -> None:
     if kinds.is_one(kind, text):
         return
     if kind == "run" and text in kinds.names("recipe") and not Path(text).exists():
-        raise fault(f"'{text}' is a recipe, and {name} needs a run",
-                    f"train it first: pseudohealthy train {text} --data DIR --out RUN")  # fmt: skip
+        raise fault(
+            f"'{text}' is a recipe, and {name} needs a run",
+            f"train it first: pseudohealthy train {text} --data DIR --out RUN",
+        )
     if kind == "recipe" and kinds.is_one("run", text):
         cure = "pseudohealthy recipes lists them; --resume RUN goes on with a run of yours"
         raise fault(f"'{text}' is a run, and {name} needs a RECIPE", cure)

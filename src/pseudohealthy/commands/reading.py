@@ -154,10 +154,8 @@ def figure(word: Word, text: str) -> float:
     except ValueError:
         value = math.nan
     arg, wanted = word.arg, "a whole number" if word.of is int else "a number"
-    low, high = (
-        -math.inf if arg.least is None else arg.least,
-        math.inf if arg.most is None else arg.most,
-    )
+    low = -math.inf if arg.least is None else arg.least
+    high = math.inf if arg.most is None else arg.most
     inside = math.isfinite(value) and low <= value <= high
     if not inside or (arg.above is not None and value <= arg.above):
         raise refused(f"{word.name} is '{text}'", f"give {wanted}{bounds(word)}")

@@ -32,15 +32,25 @@ class Serve(Command):
     def run(self) -> int:
         from pseudohealthy.serve.server import serve
 
-        serve(self.runs, self.out, port=self.port, listen=self.listen, most_gb=self.most_gb, queue=self.queue,
-              device=self.device, announce=self.announce)  # fmt: skip
+        serve(
+            self.runs,
+            self.out,
+            port=self.port,
+            listen=self.listen,
+            most_gb=self.most_gb,
+            queue=self.queue,
+            device=self.device,
+            announce=self.announce,
+        )
         return 0
 
     def announce(self, address: str) -> None:
         """The address, token included, whether or not --quiet."""
         self.show({"address": address, "out": str(self.out)})
         print(
-            "" if self.json else f"serving {many(len(self.runs), 'run')} at {address} (Ctrl-C ends it)\n",
+            ""
+            if self.json
+            else f"serving {many(len(self.runs), 'run')} at {address} (Ctrl-C ends it)\n",
             end="",
             flush=True,
         )

@@ -52,16 +52,25 @@ class Prepare(Command):
         options = datasets.options(self.dataset, self.set)
         manifest = datasets.prepare(self.dataset, self.source, out, seed=self.seed, **options)
         counts = Counter(
-            f"{c.split or 'no split'}, {('healthy', 'anomalous', 'unknown')[2 if c.label is None else c.label]}"
+            f"{c.split or 'no split'},"
+            f" {('healthy', 'anomalous', 'unknown')[2 if c.label is None else c.label]}"
             for c in manifest
         )
         problems = check(manifest) if self.check else []
         published = out / "published_leaks.txt"  # already said by the adapter
-        listed = published.read_text(encoding="utf-8").splitlines() if self.check and published.is_file() else []
+        listed = (
+            published.read_text(encoding="utf-8").splitlines()
+            if self.check and published.is_file()
+            else []
+        )
         shown = out / "manifest.csv" if self.out else self.dataset
-        lines = [f"{shown}: {many(len(manifest), 'case')}", *(f"  {k}: {v}" for k, v in counts.items())]
+        lines = [
+            f"{shown}: {many(len(manifest), 'case')}",
+            *(f"  {k}: {v}" for k, v in counts.items()),
+        ]
         self.show(
-            {"cases": len(manifest), "counts": counts, "problems": [*listed, *problems]}, "\n".join([*lines, *problems])
+            {"cases": len(manifest), "counts": counts, "problems": [*listed, *problems]},
+            "\n".join([*lines, *problems]),
         )
         return 0
 
@@ -87,9 +96,16 @@ class Recipes(Command):
         found = recipes.Recipe.load(self.name).resolved()
         with torch.device("meta"):
             restorer = found.make_restorer()
-        counts = {part: sum(p.numel() for p in restorer.get_submodule(part).parameters()) for part in restorer.parts()}
-        text = found.toml(notes=True) + "".join(f"# parameters of {part}: {n:,}\n" for part, n in counts.items())
-        self.show({"recipe": vars(found), "parameters": counts, "takes": found.takes()}, text, asked=True)
+        counts = {
+            part: sum(p.numel() for p in restorer.get_submodule(part).parameters())
+            for part in restorer.parts()
+        }
+        text = found.toml(notes=True) + "".join(
+            f"# parameters of {part}: {n:,}\n" for part, n in counts.items()
+        )
+        self.show(
+            {"recipe": vars(found), "parameters": counts, "takes": found.takes()}, text, asked=True
+        )
         return 0
 
 
@@ -152,21 +168,41 @@ class Train(Command):
                     exit=USAGE,
                 )
             done = train.resume(
-                self.resume, data=self.data, steps=self.steps, epochs=self.epochs,
-                minutes=self.minutes, settings=self.set, device=self.device, sink=self.track,
+                self.resume,
+                data=self.data,
+                steps=self.steps,
+                epochs=self.epochs,
+                minutes=self.minutes,
+                settings=self.set,
+                device=self.device,
+                sink=self.track,
                 cache=self.cache,
-            )  # fmt: skip
+            )
         else:
             assert self.recipe and self.data and self.out  # `lacks`
             done = train.train(
-                self.recipe, self.data, self.out, steps=self.steps, epochs=self.epochs,
-                minutes=self.minutes, batch=self.batch, seed=self.seed, settings=self.set,
-                device=self.device, sink=self.track, overwrite=self.overwrite, dedupe=self.dedupe,
-                cache=self.cache, pseudonymise=self.pseudonymise,
-            )  # fmt: skip
+                self.recipe,
+                self.data,
+                self.out,
+                steps=self.steps,
+                epochs=self.epochs,
+                minutes=self.minutes,
+                batch=self.batch,
+                seed=self.seed,
+                settings=self.set,
+                device=self.device,
+                sink=self.track,
+                overwrite=self.overwrite,
+                dedupe=self.dedupe,
+                cache=self.cache,
+                pseudonymise=self.pseudonymise,
+            )
         failed, cases = done.record.get("cases_failed", 0), done.record.get("cases", 0)
         what = (
-            f"; {failed} of {many(cases, 'case')} could not be read and were left out, see split.csv" if failed else ""
+            f"; {failed} of {many(cases, 'case')} could not be read and were left out, see"
+            " split.csv"
+            if failed
+            else ""
         )
         self.show(done.record, f"run: {done.folder}{what}")
         return SOME_FAILED if failed else 0
@@ -195,6 +231,8 @@ class ImportWeights(Command):
     def run(self) -> int:
         from pseudohealthy.interop.weights import import_weights
 
-        done = import_weights(self.system, self.file, self.out, settings=self.set, overwrite=self.overwrite)
+        done = import_weights(
+            self.system, self.file, self.out, settings=self.set, overwrite=self.overwrite
+        )
         self.show(done.record, f"run: {done.folder}")
         return 0

@@ -25,15 +25,26 @@ def check(manifest: Manifest) -> list[str]:
 def require_clean(manifest: Manifest) -> None:
     """Raise Fault MISSING (exit 3) or LEAK (exit 2) when ``check`` finds something."""
     if gone := missing(manifest):
-        raise Fault("MISSING", " ".join(gone).rstrip("."), "correct the paths or fetch the files", exit=NO_INPUT)
+        raise Fault(
+            "MISSING",
+            " ".join(gone).rstrip("."),
+            "correct the paths or fetch the files",
+            exit=NO_INPUT,
+        )
     if found := leaks(manifest):
-        across = any(" in both " in text or re.search(r"[1-9]\d* of them in different", text) for text in found)
+        across = any(
+            " in both " in text or re.search(r"[1-9]\d* of them in different", text)
+            for text in found
+        )
         code = "LEAK" if across else "DUPLICATE"
         cure = "list each image once and keep every patient in one split"
         root = manifest.root
         if across and (root / "train").is_dir() and not (root / "patients.csv").is_file():
-            cure += ("; in a folder without patients.csv a file's name is its patient: where equal names are different "
-                     "patients, rename the files or add patients.csv (columns file,patient)")  # fmt: skip
+            cure += (
+                "; in a folder without patients.csv a file's name is its patient: where equal names"
+                " are different patients, rename the files or add patients.csv (columns"
+                " file,patient)"
+            )
         raise Fault(code, " ".join(found).rstrip("."), cure, exit=USAGE)
 
 
@@ -43,7 +54,10 @@ def leaks(manifest: Manifest) -> list[str]:
     found = []
     ids = Counter(case.case_id for case in manifest)
     if again := [name for name, count in ids.items() if count > 1]:
-        found.append(f"{many(len(again), 'case id occurs', 'case ids occur')} more than once: {_first(again)}.")
+        found.append(
+            f"{many(len(again), 'case id occurs', 'case ids occur')} more than once:"
+            f" {_first(again)}."
+        )
     same: dict[object, list[Case]] = defaultdict(list)
     for case in manifest:
         same[(resolved(case.root), case.image)].append(case)
@@ -53,7 +67,8 @@ def leaks(manifest: Manifest) -> list[str]:
         pairs = [" = ".join(dict.fromkeys(case.case_id for case in group)) for group in twice]
         across = sum(len({case.split for case in group} - {""}) > 1 for group in twice)
         found.append(
-            f"{many(len(twice), 'image occurs', 'images occur')} more than once, {across} of them in different splits: {_first(pairs)}."
+            f"{many(len(twice), 'image occurs', 'images occur')} more than once, {across} of them"
+            f" in different splits: {_first(pairs)}."
         )
     where: dict[str, set[str]] = defaultdict(set)
     for case in manifest:
@@ -75,10 +90,18 @@ def without_copies(manifest: Manifest) -> Manifest:
     firsts = {id(group[0]): group for group in same.values()}
     for alike in _same_content([group[0] for group in same.values()]):
         firsts[id(alike[0])] = [case for one in alike for case in firsts.pop(id(one))]
-    copies = [c for group in firsts.values() if len({(x.split, x.label) for x in group}) == 1 for c in group[1:]]
+    copies = [
+        c
+        for group in firsts.values()
+        if len({(x.split, x.label) for x in group}) == 1
+        for c in group[1:]
+    ]
     if not copies:
         return manifest
-    say(f"left out as copies of other cases ({len(copies)}): {_first([case.case_id for case in copies])}")
+    say(
+        f"left out as copies of other cases ({len(copies)}):"
+        f" {_first([case.case_id for case in copies])}"
+    )
     gone = set(map(id, copies))
     return Manifest([case for case in manifest if id(case) not in gone], manifest.root)
 
@@ -86,7 +109,11 @@ def without_copies(manifest: Manifest) -> Manifest:
 def missing(manifest: Manifest) -> list[str]:
     """Files that are named and not there: one sentence with the first ten."""
     exists = lru_cache(maxsize=None)(Path.exists)
-    gone = [path.name for path in dict.fromkeys(path for case in manifest for path in case.files()) if not exists(path)]
+    gone = [
+        path.name
+        for path in dict.fromkeys(path for case in manifest for path in case.files())
+        if not exists(path)
+    ]
     lacking = "file named in the manifest does", "files named in the manifest do"
     return [f"{many(len(gone), *lacking)} not exist: {_first(gone)}."] if gone else []
 

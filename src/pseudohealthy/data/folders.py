@@ -55,16 +55,22 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
     found: list[tuple[str, str, Path]] = []  # split, folder of the class, image
     for split_folder in _folders(root):
         if split := SPLIT_FOLDERS.get(split_folder.name.lower()):
-            found += [(split, kind.name, image) for kind in _folders(split_folder) for image in _images(kind)]
+            found += [
+                (split, kind.name, image)
+                for kind in _folders(split_folder)
+                for image in _images(kind)
+            ]
     if not found:
         raise Fault(
             "NO_MANIFEST",
-            f"{root.name} holds neither manifest.csv nor images in train/good or test/good, test/bad",
+            f"{root.name} holds neither manifest.csv nor images in train/good or test/good,"
+            " test/bad",
             "run prepare, write a manifest.csv, or sort the images into those folders",
             exit=NO_INPUT,
         )
     patients = _patients(root)
-    masks, brains = _by_place(root, root / "masks", root / "ground_truth"), _by_place(root, root / "brain_masks")
+    masks = _by_place(root, root / "masks", root / "ground_truth")
+    brains = _by_place(root, root / "brain_masks")
     called = _ids(found, names)
     cases = []
     for (split, kind, image), case_id in zip(found, _apart(found, called), strict=True):
@@ -72,18 +78,31 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
         folder = place.split("/")[0]
         counted = f"{split}-{kind}-{stem}"
         label = HEALTHY if kind.lower() in GOOD else ANOMALOUS
-        patient = next((patients[key] for key in (place, image.name, stem) if key in patients), None)
+        patient = next(
+            (patients[key] for key in (place, image.name, stem) if key in patients), None
+        )
         if patients and patient is None:
             shown = place if case_id == stem else case_id
-            raise Fault("BAD_MANIFEST", f"patients.csv has no row for {shown}", "list every image there", exit=USAGE)
+            raise Fault(
+                "BAD_MANIFEST",
+                f"patients.csv has no row for {shown}",
+                "list every image there",
+                exit=USAGE,
+            )
         known_as = patient or (counted if stem.isdigit() else stem)
-        cases.append(Case(
-            case_id=case_id,
-            patient_id=patient or called.get(image) or known_as,
-            split=split, label=label, image=place, root=root,
-            mask="" if label == HEALTHY else _mask(root, image, folder, kind, masks),
-            brain_mask=_lookup(brains, image, folder, kind), known_as=known_as,
-        ))  # fmt: skip
+        cases.append(
+            Case(
+                case_id=case_id,
+                patient_id=patient or called.get(image) or known_as,
+                split=split,
+                label=label,
+                image=place,
+                root=root,
+                mask="" if label == HEALTHY else _mask(root, image, folder, kind, masks),
+                brain_mask=_lookup(brains, image, folder, kind),
+                known_as=known_as,
+            )
+        )
     manifest = Manifest(cases, root)
     return manifest if any(case.split == "val" for case in cases) else _with_val(manifest)
 
@@ -111,13 +130,22 @@ def _apart(found: list[tuple[str, str, Path]], called: dict[Path, str]) -> list[
     def ending(place: int) -> str:
         image = found[place][2]
         return (
-            ids[place] if image in called else f"{ids[place]}-{text}" if (text := naming.ending(image)) else ids[place]
+            ids[place]
+            if image in called
+            else f"{ids[place]}-{text}"
+            if (text := naming.ending(image))
+            else ids[place]
         )
 
     by_ending = naming.distinct(ids, [ending])
-    made = naming.distinct(by_ending, [lambda place: f"{by_ending[place]}-{naming.digest(found[place][2].as_posix())}"])
+    made = naming.distinct(
+        by_ending, [lambda place: f"{by_ending[place]}-{naming.digest(found[place][2].as_posix())}"]
+    )
     if changed := [new for new, old in zip(made, ids, strict=True) if new != old]:
-        say(f"{many(len(changed), 'image')} share a name with another; they are called {', '.join(changed[:4])}")
+        say(
+            f"{many(len(changed), 'image')} share a name with another; they are called"
+            f" {', '.join(changed[:4])}"
+        )
     return made
 
 
@@ -125,10 +153,16 @@ def _with_val(manifest: Manifest, seed: int = 0) -> Manifest:
     """Give 15 % of the training patients (at least one of two or more) to val."""
     patients = manifest.split("train").patients
     number = max(1, round(VAL_SHARE * len(patients))) if len(patients) > 1 else 0
-    chosen = {patients[place] for place in np.random.default_rng(seed).permutation(len(patients))[:number]}
+    chosen = {
+        patients[place] for place in np.random.default_rng(seed).permutation(len(patients))[:number]
+    }
     return Manifest(
         [
-            replace(case, split="val") if case.split == "train" and case.patient_id in chosen else case
+            (
+                replace(case, split="val")
+                if case.split == "train" and case.patient_id in chosen
+                else case
+            )
             for case in manifest
         ],
         manifest.root,
@@ -136,7 +170,9 @@ def _with_val(manifest: Manifest, seed: int = 0) -> Manifest:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def _images(kind: Path) -> list[Path]:
@@ -144,7 +180,9 @@ def _images(kind: Path) -> list[Path]:
     inner = kind / "img" if (kind / "img").is_dir() else kind
     children = sorted(path for path in inner.iterdir() if not path.name.startswith("."))
     files = [path for path in children if path.is_file() and _ending(path)]
-    return files + [path for path in children if path.is_dir() and path.name not in {"label", "img"}]
+    return files + [
+        path for path in children if path.is_dir() and path.name not in {"label", "img"}
+    ]
 
 
 def _stem(path: Path) -> str:
@@ -170,7 +208,9 @@ def _by_place(root: Path, *folders: Path) -> Masks:
 
 def _lookup(masks: Masks, image: Path, split_folder: str, kind: str) -> str:
     stem = _stem(image)
-    return _first(masks, (f"{split_folder}/{kind}/{stem}", f"{kind}/{stem}", f"{split_folder}/{stem}", stem))
+    return _first(
+        masks, (f"{split_folder}/{kind}/{stem}", f"{kind}/{stem}", f"{split_folder}/{stem}", stem)
+    )
 
 
 def _first(masks: Masks, places: Sequence[str]) -> str:
@@ -180,7 +220,9 @@ def _first(masks: Masks, places: Sequence[str]) -> str:
     found = next((several for several in there if several), [""])
     if len(found) > 1:
         cure = "keep one of them, or name it in a manifest.csv"
-        raise Fault("MASK_AMBIGUOUS", f"two masks of one image: {found[0]} and {found[1]}", cure, exit=USAGE)
+        raise Fault(
+            "MASK_AMBIGUOUS", f"two masks of one image: {found[0]} and {found[1]}", cure, exit=USAGE
+        )
     return found[0]
 
 
@@ -196,13 +238,30 @@ def _patients(root: Path) -> dict[str, str]:
         return {}
     try:
         text = path.read_text(encoding="utf-8-sig").splitlines()
-        rows = list(csv.DictReader(text, delimiter=";" if text and text[0].count(";") > text[0].count(",") else ","))
+        rows = list(
+            csv.DictReader(
+                text, delimiter=";" if text and text[0].count(";") > text[0].count(",") else ","
+            )
+        )
     except (UnicodeDecodeError, csv.Error):
-        raise Fault("BAD_MANIFEST", "patients.csv is not a text table", "save it as CSV in UTF-8", exit=USAGE) from None
+        raise Fault(
+            "BAD_MANIFEST",
+            "patients.csv is not a text table",
+            "save it as CSV in UTF-8",
+            exit=USAGE,
+        ) from None
     if not rows or not {"file", "patient"} <= set(rows[0]):
         raise Fault(
-            "BAD_MANIFEST", "patients.csv lacks the columns file, patient", "name both in its header", exit=USAGE
+            "BAD_MANIFEST",
+            "patients.csv lacks the columns file, patient",
+            "name both in its header",
+            exit=USAGE,
         )
     if any(not row["file"] or not row["patient"] for row in rows):
-        raise Fault("BAD_MANIFEST", "patients.csv has a row without file or patient", "complete it", exit=USAGE)
+        raise Fault(
+            "BAD_MANIFEST",
+            "patients.csv has a row without file or patient",
+            "complete it",
+            exit=USAGE,
+        )
     return {row["file"].replace("\\", "/"): row["patient"] for row in rows}

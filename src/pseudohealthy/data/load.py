@@ -17,9 +17,20 @@ from pseudohealthy.data.paths import UNSHOWN, inside, possible
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 
 _SPLIT_NAMES = {name: name for name in ("", *SPLITS)} | {
-    "training": "train", "valid": "val", "validation": "val", "testing": "test",
-}  # fmt: skip
-_LABEL_NAMES = {"": None, "healthy": HEALTHY, "anomalous": ANOMALOUS, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
+    "training": "train",
+    "valid": "val",
+    "validation": "val",
+    "testing": "test",
+}
+_LABEL_NAMES = {
+    "": None,
+    "healthy": HEALTHY,
+    "anomalous": ANOMALOUS,
+    "0": 0,
+    "0.0": 0,
+    "1": 1,
+    "1.0": 1,
+}
 
 
 def load(data: Path | str, *, dedupe: bool = False, names: str = "series") -> Manifest:
@@ -64,7 +75,9 @@ def _read_csv(path: Path) -> Manifest:
     if absent or len(set(header)) < len(header):
         raise Fault(
             "BAD_MANIFEST",
-            f"{path.name} has no column {', '.join(absent)}" if absent else f"{path.name} repeats a column",
+            f"{path.name} has no column {', '.join(absent)}"
+            if absent
+            else f"{path.name} repeats a column",
             f"the header must name {', '.join(REQUIRED)}; {', '.join(OPTIONAL)} may follow",
             exit=USAGE,
         )
@@ -75,28 +88,48 @@ def _read_csv(path: Path) -> Manifest:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) > len(header):
-            raise _bad_row(path, number, f"{many(len(cells), 'cell')} under {many(len(header), 'column')}")
+            raise _bad_row(
+                path, number, f"{many(len(cells), 'cell')} under {many(len(header), 'column')}"
+            )
         row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
         row = {name: row.get(name, "") for name in header}
         cases.append(_case(path, number, row, root, roots))
     if not cases:
-        raise Fault("NO_INPUT", f"{path.name} lists no case", "add one row per image", exit=NO_INPUT)
+        raise Fault(
+            "NO_INPUT", f"{path.name} lists no case", "add one row per image", exit=NO_INPUT
+        )
     return Manifest(cases, root)
 
 
-def _case(path: Path, number: int, row: dict[str, str], root: Path, roots: Mapping[str, Path]) -> Case:
+def _case(
+    path: Path, number: int, row: dict[str, str], root: Path, roots: Mapping[str, Path]
+) -> Case:
     if not row["case_id"] or not row["image"]:
         raise _bad_row(path, number, "case_id or image is blank")
     if UNSHOWN.search("".join(row.values())):
-        raise _bad_row(path, number, "a cell with a control character", "remove it; tables and messages quote cells")
+        raise _bad_row(
+            path,
+            number,
+            "a cell with a control character",
+            "remove it; tables and messages quote cells",
+        )
     split, label = row["split"].lower(), row["label"].lower()
     if split not in _SPLIT_NAMES:
-        raise _bad_row(path, number, f"split {row['split']!r}", "use train, val, test or leave it blank")
+        raise _bad_row(
+            path, number, f"split {row['split']!r}", "use train, val, test or leave it blank"
+        )
     if label not in _LABEL_NAMES:
-        raise _bad_row(path, number, f"label {row['label']!r}", "use 0 (healthy), 1 (anomalous) or leave it blank")
+        raise _bad_row(
+            path,
+            number,
+            f"label {row['label']!r}",
+            "use 0 (healthy), 1 (anomalous) or leave it blank",
+        )
     key = row.pop("root", "")
     if key and key not in roots:
-        raise _bad_row(path, number, f"root {key!r} is not in {path.stem}.roots.json", "run prepare again")
+        raise _bad_row(
+            path, number, f"root {key!r} is not in {path.stem}.roots.json", "run prepare again"
+        )
     home = roots[key] if key else root
     known = {name: inside(row.get(name, ""), home, number) for name in CELLS}
     extra = {name: value for name, value in row.items() if name and name not in REQUIRED + OPTIONAL}
@@ -127,5 +160,8 @@ def _read_roots(path: Path) -> dict[str, Path]:
         return {key: Path(value) for key, value in table.items()}
     except (ValueError, AttributeError, RecursionError) as error:
         raise Fault(
-            "BAD_MANIFEST", f"{side.name} is not a table of folders", "run prepare again", exit=USAGE
+            "BAD_MANIFEST",
+            f"{side.name} is not a table of folders",
+            "run prepare again",
+            exit=USAGE,
         ) from error

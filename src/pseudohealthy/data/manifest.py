@@ -81,7 +81,12 @@ class Manifest:
     def sha256(self) -> str:
         """Identity of the table (ids, splits, labels, paths), the same wherever the folder lies."""
         rows = [
-            [*(str(getattr(case, name) if getattr(case, name) is not None else "") for name in REQUIRED + OPTIONAL)]
+            [
+                *(
+                    str(getattr(case, name) if getattr(case, name) is not None else "")
+                    for name in REQUIRED + OPTIONAL
+                )
+            ]
             for case in self.cases
         ]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
@@ -104,7 +109,8 @@ class Manifest:
             key = "" if inside else roots.setdefault(str(home), f"source{len(roots) or ''}")
             row = [getattr(case, name) for name in columns]
             row = [
-                prefixed(value, prefix) if name in CELLS else value for name, value in zip(columns, row, strict=True)
+                prefixed(value, prefix) if name in CELLS else value
+                for name, value in zip(columns, row, strict=True)
             ]
             writer.writerow([*row, key, *(case.extra.get(name, "") for name in extra)])
         if roots:

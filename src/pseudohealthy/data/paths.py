@@ -10,9 +10,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from pseudohealthy.errors import REFUSED, USAGE, Fault
 
 MARKS = ("..", ":", "|", "**", "\0")  # in a cell that is more than the name of a file
-UNSHOWN = re.compile(
-    "[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
-)  # moves a terminal's cursor or turns its text round
+# Moves a terminal's cursor or turns its text round.
+UNSHOWN = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def inside(cell: str, root: Path, number: int) -> str:
@@ -23,7 +22,11 @@ def inside(cell: str, root: Path, number: int) -> str:
     items = []
     for item in map(str.strip, cell.split("|")):
         windows = PureWindowsPath(item)
-        if Path(item).is_absolute() and Path(item).is_relative_to(root) and ".." not in Path(item).parts:
+        if (
+            Path(item).is_absolute()
+            and Path(item).is_relative_to(root)
+            and ".." not in Path(item).parts
+        ):
             items.append(Path(item).relative_to(root).as_posix())
             continue
         climbs, depth = False, 0
@@ -46,7 +49,11 @@ def inside(cell: str, root: Path, number: int) -> str:
 
 def possible(path: str) -> bool:
     """Whether a file system can hold such a name; to ask it about others is an error."""
-    return "\0" not in path and len(path) < 1000 and all(len(part.encode()) < 256 for part in re.split(r"[/\\]", path))
+    return (
+        "\0" not in path
+        and len(path) < 1000
+        and all(len(part.encode()) < 256 for part in re.split(r"[/\\]", path))
+    )
 
 
 def _plain(cell: str) -> bool:
@@ -54,7 +61,11 @@ def _plain(cell: str) -> bool:
 
 
 def prefixed(cell: str, prefix: str) -> str:
-    return cell if prefix == "." or not cell else "|".join(f"{prefix}/{item}" for item in cell.split("|"))
+    return (
+        cell
+        if prefix == "." or not cell
+        else "|".join(f"{prefix}/{item}" for item in cell.split("|"))
+    )
 
 
 def cell_files(cell: str, root: Path) -> list[Path]:
@@ -64,7 +75,9 @@ def cell_files(cell: str, root: Path) -> list[Path]:
     for item in cell.split("|") if cell else ():
         name = re.sub(r"#\d+$", "", item)
         if any(mark in name for mark in "*?[") and not (root / name).exists():
-            found += sorted(root.glob(PurePosixPath(name.replace("\\", "/")).as_posix())) or [root / name]
+            found += sorted(root.glob(PurePosixPath(name.replace("\\", "/")).as_posix())) or [
+                root / name
+            ]
         else:
             found.append(root / name)
     return found

@@ -33,30 +33,43 @@ def assign_splits(
             Patients without a label stay in test.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise Fault("BAD_SETTING", f"split fractions {tuple(fractions)}", "give three shares that sum to 1", exit=USAGE)
+        raise Fault(
+            "BAD_SETTING",
+            f"split fractions {tuple(fractions)}",
+            "give three shares that sum to 1",
+            exit=USAGE,
+        )
     labels: dict[str, set[int | None]] = defaultdict(set)
     sites: dict[str, str] = {}
     for case in manifest:
         labels[case.patient_id].add(case.label)
         sites.setdefault(case.patient_id, case.site)
     healthy = [patient for patient in labels if labels[patient] == {HEALTHY}]
-    split = dict.fromkeys(labels, "test") | _apportion(_ranked(healthy or labels, sites, seed), fractions)
+    split = dict.fromkeys(labels, "test") | _apportion(
+        _ranked(healthy or labels, sites, seed), fractions
+    )
     _, val, test = fractions
     if anomalous_in_val and healthy and val + test > 0:
         anomalous = [patient for patient in labels if ANOMALOUS in labels[patient]]
         shares = (test / (val + test), val / (val + test))  # a single one is for the test
         split |= _apportion(_ranked(anomalous, sites, seed), shares, ("test", "val"))
-    return Manifest([replace(case, split=split[case.patient_id]) for case in manifest], manifest.root)
+    return Manifest(
+        [replace(case, split=split[case.patient_id]) for case in manifest], manifest.root
+    )
 
 
 def _ranked(patients: Iterable[str], sites: Mapping[str, str], seed: int) -> list[str]:
     """Patients site by site, within a site in an order drawn with the seed."""
     names = sorted(patients)
-    rank = dict(zip(names, np.random.default_rng(seed).permutation(len(names)).tolist(), strict=True))
+    rank = dict(
+        zip(names, np.random.default_rng(seed).permutation(len(names)).tolist(), strict=True)
+    )
     return sorted(names, key=lambda patient: (sites[patient], rank[patient]))
 
 
-def _apportion(patients: list[str], fractions: Sequence[float], splits: Sequence[str] = SPLITS) -> dict[str, str]:
+def _apportion(
+    patients: list[str], fractions: Sequence[float], splits: Sequence[str] = SPLITS
+) -> dict[str, str]:
     """Splits in proportion along the list; every share above 0 gets a patient as long as there are
     enough."""
     total = len(patients)
@@ -67,7 +80,8 @@ def _apportion(patients: list[str], fractions: Sequence[float], splits: Sequence
     while sum(wanted) != total:
         wanted[int(np.argmax(wanted))] += 1 if sum(wanted) < total else -1
     split, taken = {}, [0] * len(splits)
-    for position, patient in enumerate(patients, start=1):  # grouped by site: the largest arrears get the next patient
+    # Grouped by site: the largest arrears get the next patient.
+    for position, patient in enumerate(patients, start=1):
         arrears = [want * position / total - used for want, used in zip(wanted, taken, strict=True)]
         place = int(np.argmax(arrears))
         split[patient] = splits[place]

@@ -44,16 +44,22 @@ REGISTRY = {
 }
 
 
-def prepare(name: str, source: Path | str, out: Path | str, *, seed: int = 0, **options: Any) -> Manifest:
+def prepare(
+    name: str, source: Path | str, out: Path | str, *, seed: int = 0, **options: Any
+) -> Manifest:
     """Prepare one data set by name. Raises Fault UNKNOWN_DATASET (exit 2), NOT_FOUND or LAYOUT
     (exit 3)."""
     if name not in REGISTRY:
         close = difflib.get_close_matches(name, REGISTRY, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(sorted(REGISTRY))}"
+        hint = (
+            f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(sorted(REGISTRY))}"
+        )
         raise Fault("UNKNOWN_DATASET", f"no data set named {name!r}", hint, exit=USAGE)
     source, out = Path(source), Path(out)
     if name not in ("digits", "heads") and not source.is_dir():
-        raise Fault("NOT_FOUND", f"no folder named {source}", "give the folder that holds the data set")
+        raise Fault(
+            "NOT_FOUND", f"no folder named {source}", "give the folder that holds the data set"
+        )
     return _adapter(name)(source, out, seed=seed, **options)
 
 
@@ -73,7 +79,9 @@ def options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
         try:
             found[key] = coerce(literal(value), hints[key], key)
         except Fault as fault:
-            raise Fault("BAD_SETTING", f"option {key} of {name} is {value}", fault.cure, exit=USAGE) from None
+            raise Fault(
+                "BAD_SETTING", f"option {key} of {name} is {value}", fault.cure, exit=USAGE
+            ) from None
     return found
 
 

@@ -35,7 +35,11 @@ _IMAGE = re.compile(r"(sub-(r\d{3})s\d{3})_(ses-\w+?)(_.*)?_T1w\.nii(\.gz)?$")
 
 
 def prepare(
-    source: Path, out: Path, *, seed: int = 0, fractions: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    source: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = (0.0, 0.0, 1.0),
 ) -> Manifest:
     """One case per session. Raises Fault LAYOUT, LABELS (exit 3)."""
     source = Path(source)
@@ -43,7 +47,11 @@ def prepare(
     if any("derivatives" in path.relative_to(source).parts for path in images):
         images = [path for path in images if "derivatives" in path.relative_to(source).parts]
     if not images:
-        raise Fault("LAYOUT", "no sub-r..._T1w.nii.gz in the folder", "give the folder Training or derivatives/ATLAS")
+        raise Fault(
+            "LAYOUT",
+            "no sub-r..._T1w.nii.gz in the folder",
+            "give the folder Training or derivatives/ATLAS",
+        )
     cases, masked = [], defaultdict(list)
     with Progress("labels", len(images)) as bar:
         for path in images:
@@ -52,21 +60,47 @@ def prepare(
             name = f"{match[1]}_{match[3]}"
             masks = sorted(path.parent.glob(f"{name}_*desc-T1lesion_mask.nii*"))
             if len(masks) > 1:
-                raise Fault("LAYOUT", f"{len(masks)} lesion masks of one session", "keep one of them", case=name)
+                raise Fault(
+                    "LAYOUT",
+                    f"{len(masks)} lesion masks of one session",
+                    "keep one of them",
+                    case=name,
+                )
             if masks and not label_values(masks[0], (0, 1), name) - {0}:
-                raise Fault("LABELS", "an empty lesion mask; every subject had a stroke", "fetch it again", case=name)
+                raise Fault(
+                    "LABELS",
+                    "an empty lesion mask; every subject had a stroke",
+                    "fetch it again",
+                    case=name,
+                )
             cell = masks[0].relative_to(source).as_posix() if masks else ""
             masked[match[2].upper(), bool(masks)].append(name)
             image = path.relative_to(source).as_posix()
-            cases.append(Case(name, match[1], "", ANOMALOUS, image, mask=cell, site=match[2].upper(), root=source))
+            cases.append(
+                Case(
+                    name,
+                    match[1],
+                    "",
+                    ANOMALOUS,
+                    image,
+                    mask=cell,
+                    site=match[2].upper(),
+                    root=source,
+                )
+            )
             bar.advance()
     for cohort in sorted({cohort for cohort, _ in masked}):
         if masked[cohort, True] and masked[cohort, False]:
-            raise Fault("LAYOUT", f"{many(len(masked[cohort, False]), 'case')} of {cohort} without lesion mask",
-                        "fetch it again", case=masked[cohort, False][0])  # fmt: skip
+            raise Fault(
+                "LAYOUT",
+                f"{many(len(masked[cohort, False]), 'case')} of {cohort} without lesion mask",
+                "fetch it again",
+                case=masked[cohort, False][0],
+            )
     manifest = assign_splits(Manifest(cases, out), seed=seed, fractions=fractions)
     say(
-        f"atlas: {many(len({case.site for case in manifest}), 'cohort')}, {many(sum(not case.mask for case in manifest), 'case')} without mask"
+        f"atlas: {many(len({case.site for case in manifest}), 'cohort')},"
+        f" {many(sum(not case.mask for case in manifest), 'case')} without mask"
     )
     say_counts("atlas", manifest)
     manifest.save(Path(out) / "manifest.csv")

@@ -37,7 +37,13 @@ _NEEDED = {"img_name", "label", "img_path", "mask_path"}
 
 
 def prepare(
-    source: Path, out: Path, *, seed: int = 0, fold: int = 0, modality: str = "t1", clean: bool = True
+    source: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    fold: int = 0,
+    modality: str = "t1",
+    clean: bool = True,
 ) -> Manifest:
     """The lists of one fold as a manifest; the seed changes nothing. modality: t1 as the lists name
     it, or t2, for which only the scans of avail_t2.csv are taken.
@@ -47,14 +53,29 @@ def prepare(
     """
     source = Path(source)
     folder = source / "splits" if (source / "splits").is_dir() else source
-    lists = {path.stem: _rows(path) for path in sorted(folder.glob("*.csv")) if _LIST.fullmatch(path.stem)}
+    lists = {
+        path.stem: _rows(path)
+        for path in sorted(folder.glob("*.csv"))
+        if _LIST.fullmatch(path.stem)
+    }
     if not lists:
-        raise Fault("LAYOUT", "no IXI_train_fold0.csv or the like in the folder", "give DATA_DIR or its folder splits")
+        raise Fault(
+            "LAYOUT",
+            "no IXI_train_fold0.csv or the like in the folder",
+            "give DATA_DIR or its folder splits",
+        )
     folds = sorted({match[3] for name in lists if (match := _LIST.fullmatch(name)) and match[3]})
     if folds and str(fold) not in folds:
-        raise Fault("BAD_SETTING", f"fold {fold}", f"the lists have the folds {', '.join(folds)}", exit=USAGE)
+        raise Fault(
+            "BAD_SETTING",
+            f"fold {fold}",
+            f"the lists have the folds {', '.join(folds)}",
+            exit=USAGE,
+        )
     report(_findings(lists, folder / "avail_t2.csv"), out)
-    here = {name: rows for name, rows in lists.items() if name.split("_fold")[-1] in (name, str(fold))}
+    here = {
+        name: rows for name, rows in lists.items() if name.split("_fold")[-1] in (name, str(fold))
+    }
     if modality == "t2":
         here = _available(here, folder / "avail_t2.csv")
     elif modality != "t1":
@@ -66,7 +87,10 @@ def prepare(
 def repeats(name: str, entries: Sequence[str]) -> list[str]:
     """A sentence where a list holds an entry more than once."""
     twice = [entry for entry, count in Counter(entries).items() if count > 1]
-    found = f"{name}: {many(len(entries), 'row')} of {many(len(set(entries)), 'scan')}, repeated: {_some(twice)}."
+    found = (
+        f"{name}: {many(len(entries), 'row')} of {many(len(set(entries)), 'scan')}, repeated:"
+        f" {_some(twice)}."
+    )
     return [found] if twice else []
 
 
@@ -78,7 +102,10 @@ def overlap(
     both = sorted(set(subjects[one]) & set(subjects[other]))
     same = len(set(files[one]) & set(files[other]))
     rows = sum(subject in both for subject in subjects[other]) if both else 0
-    found = f"{one} and {other}: {many(len(both), 'subject')} and {many(same, 'scan')} in both, {many(rows, 'row')} of {other}: {_some(both)}."
+    found = (
+        f"{one} and {other}: {many(len(both), 'subject')} and {many(same, 'scan')} in both,"
+        f" {many(rows, 'row')} of {other}: {_some(both)}."
+    )
     return [found] if both else []
 
 
@@ -96,17 +123,25 @@ def written(cases: list[Case], roots: Sequence[Path], out: Path, *, clean: bool)
     """The manifest on the first root that holds an image. Where one does, cases without image are
     left out and counted; where none does, the manifest names the files to come. clean: each image
     once, each subject in one split."""
-    root = next((root for root in roots if any((root / case.image).is_file() for case in cases)), None)
+    root = next(
+        (root for root in roots if any((root / case.image).is_file() for case in cases)), None
+    )
     if root is None:
         say("none of the listed images is below the folder: the manifest names files to come")
     kept = [case for case in cases if root is None or (root / case.image).is_file()]
     if len(kept) < len(cases):
-        say(f"{len(cases) - len(kept)} of {many(len(cases), 'listed image')} are not there and left out")
+        say(
+            f"{len(cases) - len(kept)} of {many(len(cases), 'listed image')} are not there and"
+            " left out"
+        )
     if clean:
         before = len(kept)
         kept = _cleaned(kept)
         if len(kept) < before:
-            say(f"{before - len(kept)} rows left out so that no subject is in two splits and no image is listed twice")
+            say(
+                f"{before - len(kept)} rows left out so that no subject is in two splits and no"
+                " image is listed twice"
+            )
     place = roots[0] if root is None else root
     manifest = Manifest([Case(**{**vars(case), "root": place}) for case in kept], out)
     manifest.save(Path(out) / "manifest.csv")
@@ -132,10 +167,16 @@ def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or not set(rows[0]) >= _NEEDED:
-        raise Fault("LAYOUT", f"{path.name} lacks a column of {', '.join(sorted(_NEEDED))}", "fetch it again")
+        raise Fault(
+            "LAYOUT",
+            f"{path.name} lacks a column of {', '.join(sorted(_NEEDED))}",
+            "fetch it again",
+        )
     if odd := [row for row in rows if row["label"] not in ("0", "1") or not row["img_path"]]:
         raise Fault(
-            "LAYOUT", f"{path.name}: {many(len(odd), 'row')} without label 0 or 1 or without path", "fetch it again"
+            "LAYOUT",
+            f"{path.name}: {many(len(odd), 'row')} without label 0 or 1 or without path",
+            "fetch it again",
         )
     return rows
 
@@ -151,21 +192,27 @@ def _findings(lists: Mapping[str, list[dict[str, str]]], available: Path) -> lis
             first, second = _LIST.fullmatch(one), _LIST.fullmatch(other)
             assert first and second
             order = ("train", "val", "test")
-            if order.index(first[2]) < order.index(second[2]) and (first[3] == second[3] or not second[3]):
+            if order.index(first[2]) < order.index(second[2]) and (
+                first[3] == second[3] or not second[3]
+            ):
                 found += overlap(one, other, scans, subjects)
         if ill := [row for row in lists[one] if "_train" in one and row["label"] == "1"]:
             found.append(
-                f"{one}: {many(len(ill), 'diseased scan')} in a training list: {_some([_stem(row) for row in ill])}."
+                f"{one}: {many(len(ill), 'diseased scan')} in a training list:"
+                f" {_some([_stem(row) for row in ill])}."
             )
     return found
 
 
-def _available(lists: Mapping[str, list[dict[str, str]]], table: Path) -> dict[str, list[dict[str, str]]]:
+def _available(
+    lists: Mapping[str, list[dict[str, str]]], table: Path
+) -> dict[str, list[dict[str, str]]]:
     if not table.is_file():
         raise Fault("LAYOUT", "no avail_t2.csv beside the lists", "take modality=t1 or fetch it")
     names = set(_listed(table))
     return {
-        name: [row for row in rows if not name.startswith("IXI") or _stem(row) in names] for name, rows in lists.items()
+        name: [row for row in rows if not name.startswith("IXI") or _stem(row) in names]
+        for name, rows in lists.items()
     }
 
 
@@ -190,16 +237,27 @@ def _subject(stem: str) -> str:
 def _case(name: str, row: dict[str, str], modality: str) -> Case:
     stem, match = _stem(row), _LIST.fullmatch(name)
     assert match
-    image = row["img_path"].lstrip("/").replace("/t1/", f"/{modality}/").replace("_t1.nii", f"_{modality}.nii")
+    image = (
+        row["img_path"]
+        .lstrip("/")
+        .replace("/t1/", f"/{modality}/")
+        .replace("_t1.nii", f"_{modality}.nii")
+    )
     label = ANOMALOUS if row["label"] == "1" else HEALTHY
     site = next((row[key] for key in row if key and key.startswith("Site No")), "")
     if ixi := re.match(r"IXI\d{3}-([A-Za-z]+)", stem):
         site = ixi[1]
     return Case(
-        stem, _subject(stem), match[2], label, image,
-        (row.get("seg_path") or "").lstrip("/") if label else "", row["mask_path"].lstrip("/"), site,
+        stem,
+        _subject(stem),
+        match[2],
+        label,
+        image,
+        (row.get("seg_path") or "").lstrip("/") if label else "",
+        row["mask_path"].lstrip("/"),
+        site,
         extra={"list": name, "age": row.get("age") or ""},
-    )  # fmt: skip
+    )
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:

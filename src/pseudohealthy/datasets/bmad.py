@@ -35,7 +35,9 @@ _PATIENT = re.compile(r"(BraTS(?:2021|20_Training)_\d+)|(?:NORMAL|CNV|DME|DRUSEN
 _MASKS = ("label", "anomaly_mask")
 
 
-def prepare(source: Path, out: Path, *, seed: int = 0, val: float = 0.15, patient: str = "") -> Manifest:
+def prepare(
+    source: Path, out: Path, *, seed: int = 0, val: float = 0.15, patient: str = ""
+) -> Manifest:
     """One case per image. Raises Fault LAYOUT (exit 3), BAD_SETTING (exit 2)."""
     root = _root(Path(source))
     found = read_folders(root)
@@ -44,18 +46,30 @@ def prepare(source: Path, out: Path, *, seed: int = 0, val: float = 0.15, patien
     if not own_val:
         training = [case for case in cases if case.split in ("train", "val")]
         if any(case.label == ANOMALOUS for case in training):
-            raise Fault("LAYOUT", "train holds a folder other than good", "train on healthy images only")
-        split = {c.case_id: c.split for c in divide(training, out, seed=seed, fractions=(1 - val, val, 0))}
+            raise Fault(
+                "LAYOUT", "train holds a folder other than good", "train on healthy images only"
+            )
+        split = {
+            c.case_id: c.split
+            for c in divide(training, out, seed=seed, fractions=(1 - val, val, 0))
+        }
         cases = [replace(case, split=split.get(case.case_id, "test")) for case in cases]
     bad = [case for case in cases if case.label == ANOMALOUS]
     without = [case for case in bad if not case.mask]
     if 0 < len(without) < len(bad):
-        raise Fault("LAYOUT", f"{len(without)} of {many(len(bad), 'anomalous image')} have no mask", "fetch them",
-                    case=without[0].case_id)  # fmt: skip
+        raise Fault(
+            "LAYOUT",
+            f"{len(without)} of {many(len(bad), 'anomalous image')} have no mask",
+            "fetch them",
+            case=without[0].case_id,
+        )
     manifest = Manifest(cases, out)
     say_counts("bmad", manifest)
     if len(manifest.patients) == len(manifest):
-        say("bmad: every image counts as a patient of its own; where names tell the patient, give patient=REGEX")
+        say(
+            "bmad: every image counts as a patient of its own; where names tell the patient, give"
+            " patient=REGEX"
+        )
     for sentence in leaks(manifest):
         say(f"warning: as published, {sentence}")
     manifest.save(Path(out) / "manifest.csv")
@@ -69,8 +83,15 @@ def _root(source: Path) -> Path:
     if len(below) == 1:
         return below[0]
     names = ", ".join(path.name for path in below[:6])
-    raise Fault("LAYOUT", f"{len(below)} data sets in the folder: {names}" if below else "no train/good in the folder",
-                "give the folder of one train")  # fmt: skip
+    raise Fault(
+        "LAYOUT",
+        (
+            f"{len(below)} data sets in the folder: {names}"
+            if below
+            else "no train/good in the folder"
+        ),
+        "give the folder of one train",
+    )
 
 
 def _patient(case: Case, pattern: str) -> str:
@@ -78,8 +99,13 @@ def _patient(case: Case, pattern: str) -> str:
     if pattern:
         match = re.search(pattern, name)
         if not match or not match.groups() or not match[1]:
-            raise Fault("BAD_SETTING", f"patient {pattern!r} does not fit", "give a group, as in '(P\\d+)_'", exit=USAGE,
-                        case=case.case_id)  # fmt: skip
+            raise Fault(
+                "BAD_SETTING",
+                f"patient {pattern!r} does not fit",
+                "give a group, as in '(P\\d+)_'",
+                exit=USAGE,
+                case=case.case_id,
+            )
         return match[1]
     match = _PATIENT.match(name)
     return (match[1] or match[2]) if match else case.patient_id

@@ -45,11 +45,15 @@ from pseudohealthy.progress import Progress, say
 ALL = ("t1", "t1ce", "t2", "flair")
 VALUES = {"2015": (0, 1, 2, 3, 4), "2020": (0, 1, 2, 4), "2021": (0, 1, 2, 4), "2023": (0, 1, 2, 3)}
 _NAMES = {
-    "2020": re.compile(r"(BraTS20_(?:Training|Validation)_\d{3})_(flair|t1|t1ce|t2|seg)\.nii(?:\.gz)?$"),
+    "2020": re.compile(
+        r"(BraTS20_(?:Training|Validation)_\d{3})_(flair|t1|t1ce|t2|seg)\.nii(?:\.gz)?$"
+    ),
     "2021": re.compile(r"(BraTS2021_\d{5})_(flair|t1|t1ce|t2|seg)\.nii(?:\.gz)?$"),
     "2023": re.compile(r"(BraTS-[A-Z]+-\d{5}-\d{3})-(t2f|t1n|t1c|t2w|seg)\.nii(?:\.gz)?$"),
 }
-_OLD = re.compile(r"(?:(flair|t1c|t1|t2)_\w+|(otmulticlass|brainmask))\.nii(?:\.gz)?$", re.IGNORECASE)
+_OLD = re.compile(
+    r"(?:(flair|t1c|t1|t2)_\w+|(otmulticlass|brainmask))\.nii(?:\.gz)?$", re.IGNORECASE
+)
 _KINDS = {"t2f": "flair", "t1n": "t1", "t1c": "t1ce", "t2w": "t2", "otmulticlass": "seg"}
 
 
@@ -67,7 +71,12 @@ def prepare(
     source = Path(source)
     wanted = ALL if modality == "all" else tuple(modality.split("|"))
     if not wanted or not set(wanted) <= set(ALL):
-        raise Fault("BAD_SETTING", f"modality {modality!r}", f"choose from {', '.join(ALL)}, all", exit=USAGE)
+        raise Fault(
+            "BAD_SETTING",
+            f"modality {modality!r}",
+            f"choose from {', '.join(ALL)}, all",
+            exit=USAGE,
+        )
     year, found = _find(source)
     sites = _sites(source, found)
     _all_or_none(found)
@@ -79,7 +88,10 @@ def prepare(
             cells = {kind: path.relative_to(source).as_posix() for kind, path in files.items()}
             if absent := [kind for kind in wanted if kind not in cells]:
                 raise Fault(
-                    "LAYOUT", f"no {', '.join(absent)} image", "fetch it, or choose another modality", case=name
+                    "LAYOUT",
+                    f"no {', '.join(absent)} image",
+                    "fetch it, or choose another modality",
+                    case=name,
                 )
             if "seg" in files:
                 values = label_values(files["seg"], labels or VALUES[year], name)
@@ -87,10 +99,19 @@ def prepare(
                 empty += not values - {0}
                 if as_wolleb:
                     slices[name] = _slices(files["seg"])
-            cases.append(Case(
-                name, _patient(year, name), "", ANOMALOUS, "|".join(cells[kind] for kind in wanted),
-                mask=cells.get("seg", ""), brain_mask=cells.get("brainmask", ""), site=sites.get(name, ""), root=source,
-            ))  # fmt: skip
+            cases.append(
+                Case(
+                    name,
+                    _patient(year, name),
+                    "",
+                    ANOMALOUS,
+                    "|".join(cells[kind] for kind in wanted),
+                    mask=cells.get("seg", ""),
+                    brain_mask=cells.get("brainmask", ""),
+                    site=sites.get(name, ""),
+                    root=source,
+                )
+            )
             bar.advance()
     manifest = assign_splits(Manifest(cases, out), seed=seed, fractions=fractions)
     say(
@@ -98,12 +119,20 @@ def prepare(
         + (", ".join(f"{v}: {n}" for v, n in sorted(seen.items())) or "none")
     )
     if empty:
-        say(f"brats: {many(empty, 'mask is', 'masks are')} empty; such cases still count as anomalous")
+        say(
+            f"brats: {many(empty, 'mask is', 'masks are')} empty; such cases still count as"
+            " anomalous"
+        )
     say_counts("brats", manifest)
     if any(slices.values()):
         counts = Counter[tuple[str, int]]()
         for case in manifest:
-            counts.update({(part_of(case.split), k): n for k, n in slices.get(case.case_id, Counter()).items()})
+            counts.update(
+                {
+                    (part_of(case.split), k): n
+                    for k, n in slices.get(case.case_id, Counter()).items()
+                }
+            )
         say_beside("brats", "Wolleb 2022", counts, WOLLEB_BRATS, "slices")
     manifest.save(Path(out) / "manifest.csv")
     return manifest
@@ -124,12 +153,20 @@ def _find(source: Path) -> tuple[str, dict[str, dict[str, Path]]]:
         year, name, kind = _kind(path)
         if year:
             if kind in found[name]:
-                raise Fault("DUPLICATE", f"{kind} lies there twice ({path.name})", "keep one of the files", case=name)
+                raise Fault(
+                    "DUPLICATE",
+                    f"{kind} lies there twice ({path.name})",
+                    "keep one of the files",
+                    case=name,
+                )
             found[name][kind] = path
             years.add(year)
     if len(years) > 1:
-        raise Fault("LAYOUT", f"releases {', '.join(sorted(years))} together; they share patients under other names",
-                    "prepare one release at a time")  # fmt: skip
+        raise Fault(
+            "LAYOUT",
+            f"releases {', '.join(sorted(years))} together; they share patients under other names",
+            "prepare one release at a time",
+        )
     if not years:
         raw = next(source.rglob("*.mha"), None)
         cure = (
@@ -168,8 +205,13 @@ def _all_or_none(found: dict[str, dict[str, Path]]) -> None:
         folders[next(iter(files.values())).parents[1]]["seg" in files].append(name)
     for masked in folders.values():
         if masked[True] and masked[False]:
-            raise Fault("LAYOUT", f"{many(len(masked[False]), 'case')} without mask among {len(masked[True])} with one",
-                        "fetch the mask or move the case away", case=masked[False][0])  # fmt: skip
+            raise Fault(
+                "LAYOUT",
+                f"{many(len(masked[False]), 'case')} without mask among {len(masked[True])}"
+                " with one",
+                "fetch the mask or move the case away",
+                case=masked[False][0],
+            )
 
 
 def _sites(source: Path, found: dict[str, dict[str, Path]]) -> dict[str, str]:

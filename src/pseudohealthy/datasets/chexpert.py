@@ -37,12 +37,32 @@ from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.progress import say
 
 PATHOLOGIES = (
-    "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation", "Pneumonia",
-    "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
-)  # fmt: skip
-COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "No Finding", *PATHOLOGIES, "Support Devices")
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+)
+COLUMNS = (
+    "Path",
+    "Sex",
+    "Age",
+    "Frontal/Lateral",
+    "AP/PA",
+    "No Finding",
+    *PATHOLOGIES,
+    "Support Devices",
+)
 _PATH = re.compile(
-    r"(?:CheXpert-v1\.0[^/]*/)?((?:train|valid)/(patient\d+)/(study\d+)/(view\d+_(?:frontal|lateral))\.\w+)$"
+    r"(?:CheXpert-v1\.0[^/]*/)?"
+    r"((?:train|valid)/(patient\d+)/(study\d+)/(view\d+_(?:frontal|lateral))\.\w+)$"
 )
 _STATES = {"": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
 
@@ -71,7 +91,9 @@ def prepare(
     choose("uncertain", uncertain, ("drop", "positive", "negative"))
     choose("projection", projection, ("", "AP", "PA"))
     roots = [
-        folder for folder in (source, *sorted(Path(source).glob("CheXpert-v1.0*"))) if (folder / "train.csv").is_file()
+        folder
+        for folder in (source, *sorted(Path(source).glob("CheXpert-v1.0*")))
+        if (folder / "train.csv").is_file()
     ]
     if not roots:
         raise Fault("LAYOUT", "no train.csv in the folder", "give the folder CheXpert-v1.0-small")
@@ -82,18 +104,42 @@ def prepare(
             state = {column: _state(name, number, row[column]) for column in COLUMNS[5:]}
             if view.endswith("lateral") != (row["Frontal/Lateral"] == "Lateral"):
                 raise Fault(
-                    "LAYOUT", f"{name} row {number}: path and Frontal/Lateral disagree", "fetch the table again"
+                    "LAYOUT",
+                    f"{name} row {number}: path and Frontal/Lateral disagree",
+                    "fetch the table again",
                 )
-            if (frontal and view.endswith("lateral")) or (projection and row["AP/PA"] != projection):
+            if (frontal and view.endswith("lateral")) or (
+                projection and row["AP/PA"] != projection
+            ):
                 left["another view"] += 1
             elif isinstance(label := _label(state, healthy, anomaly, uncertain), str):
                 left[label] += 1
             else:
-                extra = {"view": row["AP/PA"] or "LAT", "sex": row["Sex"], "age": row["Age"], "table": name}
-                cases.append(Case(f"{patient}-{study}-{view}", patient, "", label, path, root=root, extra=extra))
+                extra = {
+                    "view": row["AP/PA"] or "LAT",
+                    "sex": row["Sex"],
+                    "age": row["Age"],
+                    "table": name,
+                }
+                cases.append(
+                    Case(
+                        f"{patient}-{study}-{view}",
+                        patient,
+                        "",
+                        label,
+                        path,
+                        root=root,
+                        extra=extra,
+                    )
+                )
     held = {case.patient_id for case in cases if case.extra["table"] == "valid.csv"}
     manifest = divide(
-        require_files("chexpert", cases, partial), out, seed=seed, fractions=fractions, weak=weak, test=held
+        require_files("chexpert", cases, partial),
+        out,
+        seed=seed,
+        fractions=fractions,
+        weak=weak,
+        test=held,
     )
     say_counts("chexpert", manifest, left)
     if weak and anomaly == "Pleural Effusion":  # what Wolleb et al. 2022 learn from
@@ -120,24 +166,40 @@ def _place(name: str, number: int, cell: str) -> tuple[str, str, str, str]:
     """Path below the root, patient, study and view."""
     if PurePosixPath(cell).is_absolute() or ".." in PurePosixPath(cell.replace("\\", "/")).parts:
         raise Fault(
-            "PATH_ESCAPE", f"{name} row {number} names a file outside the folder", "fetch it again", exit=REFUSED
+            "PATH_ESCAPE",
+            f"{name} row {number} names a file outside the folder",
+            "fetch it again",
+            exit=REFUSED,
         )
     match = _PATH.match(cell)
     if not match:
-        raise Fault("LAYOUT", f"{name} row {number}: a path without patient, study and view", "fetch the table again")
+        raise Fault(
+            "LAYOUT",
+            f"{name} row {number}: a path without patient, study and view",
+            "fetch the table again",
+        )
     return match[1], match[2], match[3], match[4]
 
 
 def _state(name: str, number: int, cell: str) -> int | None:
     if cell not in _STATES:
-        raise Fault("LAYOUT", f"{name} row {number}: a label other than 1, 0, -1 and blank", "fetch the table again")
+        raise Fault(
+            "LAYOUT",
+            f"{name} row {number}: a label other than 1, 0, -1 and blank",
+            "fetch the table again",
+        )
     return _STATES[cell]
 
 
 def choose(setting: str, value: str, known: Collection[str]) -> None:
     """Raise Fault BAD_SETTING (exit 2) unless the value is one of the known."""
     if value not in known:
-        raise Fault("BAD_SETTING", f"{setting} {value!r}", f"choose from {', '.join(map(repr, known))}", exit=USAGE)
+        raise Fault(
+            "BAD_SETTING",
+            f"{setting} {value!r}",
+            f"choose from {', '.join(map(repr, known))}",
+            exit=USAGE,
+        )
 
 
 def read_table(path: Path, columns: Collection[str]) -> Iterable[tuple[int, dict[str, str]]]:
@@ -148,7 +210,11 @@ def read_table(path: Path, columns: Collection[str]) -> Iterable[tuple[int, dict
         stream.seek(0)
         table = csv.DictReader(stream, delimiter=max(",;\t", key=head.count))
         if absent := [name for name in columns if name not in (table.fieldnames or ())]:
-            raise Fault("LAYOUT", f"{path.name} has no column {', '.join(absent)}", "give the table as published")
+            raise Fault(
+                "LAYOUT",
+                f"{path.name} has no column {', '.join(absent)}",
+                "give the table as published",
+            )
         for number, row in enumerate(table, start=2):
             yield number, {name: (row[name] or "").strip() for name in row if name}
 
@@ -159,11 +225,19 @@ def require_files(name: str, cases: list[Case], partial: bool) -> list[Case]:
     there = [case for case in cases if (case.root / case.image).is_file()]
     gone = len(cases) - len(there)
     if gone and (not partial or not there):
-        raise Fault("MISSING", f"{gone} of {many(len(cases), 'listed image')} are not there", "fetch them, or take what is there with partial=True")  # fmt: skip
+        raise Fault(
+            "MISSING",
+            f"{gone} of {many(len(cases), 'listed image')} are not there",
+            "fetch them, or take what is there with partial=True",
+        )
     if gone:
         say(f"{name}: {gone} listed images are not there and left out")
     if not there:
-        raise Fault("LAYOUT", "the table lists no image that is healthy or anomalous", "check the policy and the table")
+        raise Fault(
+            "LAYOUT",
+            "the table lists no image that is healthy or anomalous",
+            "check the policy and the table",
+        )
     return there
 
 
@@ -186,12 +260,23 @@ def divide(
     if weak or any(case.patient_id not in sick for case in rest):
         divided = assign_splits(Manifest(rest, out), seed=seed, fractions=fractions)
         split = {case.patient_id: case.split for case in divided}
-    return Manifest([replace(case, split=split.get(case.patient_id, "test")) for case in cases], out)
+    return Manifest(
+        [replace(case, split=split.get(case.patient_id, "test")) for case in cases], out
+    )
 
 
 def say_counts(name: str, manifest: Manifest, left: Counter[str] | None = None) -> None:
     """One line: cases, patients and what was left out, why."""
     count = Counter(case.label for case in manifest)
     text = f"{name}: {count[HEALTHY]} healthy, {count[ANOMALOUS]} anomalous"
-    text += (f", {count[None]} without label" if count[None] else "") + f"; {many(len(manifest.patients), 'patient')}"
-    say(text + (f"; left out: {', '.join(f'{n} {why}' for why, n in left.most_common())}" if left else ""))
+    text += (
+        f", {count[None]} without label" if count[None] else ""
+    ) + f"; {many(len(manifest.patients), 'patient')}"
+    say(
+        text
+        + (
+            f"; left out: {', '.join(f'{n} {why}' for why, n in left.most_common())}"
+            if left
+            else ""
+        )
+    )

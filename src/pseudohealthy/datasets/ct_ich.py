@@ -58,7 +58,9 @@ def prepare(
         raise Fault("BAD_SETTING", f"healthy = {healthy!r}", "use slice or patient", exit=USAGE)
     if (folds or fold) and (folds < 2 or not 0 <= fold < folds or healthy != "slice"):
         cure = "give folds=2 or more, fold from 0, and healthy=slice"
-        raise Fault("BAD_SETTING", f"folds = {folds}, fold = {fold}, healthy = {healthy}", cure, exit=USAGE)
+        raise Fault(
+            "BAD_SETTING", f"folds = {folds}, fold = {fold}, healthy = {healthy}", cure, exit=USAGE
+        )
     source = Path(source)
     patients: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in _labelled(source):
@@ -68,10 +70,15 @@ def prepare(
         rows.sort(key=lambda row: int(row["slice"]))
         _one_size(source, rows)
         labels = [row["any_hemorrhage"] for row in rows]
-        extra = {"plane_labels": "|".join(labels), "plane_fractures": "|".join(row["fracture"] for row in rows)}
+        extra = {
+            "plane_labels": "|".join(labels),
+            "plane_fractures": "|".join(row["fracture"] for row in rows),
+        }
         label = ANOMALOUS if "1" in labels else HEALTHY
         name = f"ctich-{patient}"
-        cases.append(Case(name, name, "", label, f"images/{patient}_*.jpg", root=source, extra=extra))
+        cases.append(
+            Case(name, name, "", label, f"images/{patient}_*.jpg", root=source, extra=extra)
+        )
     if healthy == "patient" and all(case.label == ANOMALOUS for case in cases):
         raise Fault("NO_HEALTHY", "every patient has a slice with haemorrhage", "use healthy=slice")
     if folds:
@@ -84,18 +91,24 @@ def prepare(
     slices = sum(map(len, patients.values()))
     bleeding = sum(case.extra["plane_labels"].count("1") for case in cases)
     broken = sum(case.extra["plane_fractures"].count("1") for case in cases)
-    say(f"{many(slices, 'slice')} of {many(len(cases), 'patient')}: {bleeding} with haemorrhage in "
-        f"{many(sum(case.label == ANOMALOUS for case in cases), 'patient')}, {broken} with a fracture")  # fmt: skip
+    say(
+        f"{many(slices, 'slice')} of {many(len(cases), 'patient')}: {bleeding} with haemorrhage in"
+        f" {many(sum(case.label == ANOMALOUS for case in cases), 'patient')}, {broken} with a"
+        " fracture"
+    )
     return manifest
 
 
-def divided(cases: list[Case], out: Path, *, seed: int, fractions: tuple[float, float, float]) -> Manifest:
+def divided(
+    cases: list[Case], out: Path, *, seed: int, fractions: tuple[float, float, float]
+) -> Manifest:
     """All patients over train, val and test, those with and those without an anomaly in equal
     shares; for data whose ``plane_labels`` say what is healthy."""
     anomalous = {case.patient_id for case in cases if case.label == ANOMALOUS}
     strata = [replace(case, label=None, site=str(case.patient_id in anomalous)) for case in cases]
     split = {
-        case.patient_id: case.split for case in assign_splits(Manifest(strata, out), seed=seed, fractions=fractions)
+        case.patient_id: case.split
+        for case in assign_splits(Manifest(strata, out), seed=seed, fractions=fractions)
     }
     return Manifest([replace(case, split=split[case.patient_id]) for case in cases], out)
 
@@ -109,7 +122,11 @@ def dealt(cases: list[Case], out: Path, *, seed: int, folds: int, fold: int) -> 
         patients = sorted({case.patient_id for case in cases if case.label == label})
         patients = [patients[i] for i in rng.permutation(len(patients))]
         rest = [patient for i, patient in enumerate(patients) if i % folds != fold]
-        split |= dict.fromkeys(patients, "test") | dict.fromkeys(rest, "train") | dict.fromkeys(rest[::5], "val")
+        split |= (
+            dict.fromkeys(patients, "test")
+            | dict.fromkeys(rest, "train")
+            | dict.fromkeys(rest[::5], "val")
+        )
     return Manifest([replace(case, split=split[case.patient_id]) for case in cases], out)
 
 
@@ -117,24 +134,44 @@ def _labelled(source: Path) -> list[dict[str, str]]:
     """The rows of labels.csv, after checking each against the files and itself."""
     table, folder = source / "labels.csv", source / "images"
     if not table.is_file() or not folder.is_dir():
-        raise Fault("LAYOUT", "no labels.csv beside a folder images", "give the folder that holds both")
+        raise Fault(
+            "LAYOUT", "no labels.csv beside a folder images", "give the folder that holds both"
+        )
     with table.open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or not set(COLUMNS) <= set(rows[0]):
-        raise Fault("LAYOUT", f"labels.csv lacks a column of {', '.join(COLUMNS)}", "fetch it again")
+        raise Fault(
+            "LAYOUT", f"labels.csv lacks a column of {', '.join(COLUMNS)}", "fetch it again"
+        )
     for row in rows:
         match = _NAME.fullmatch(row["file"])
         if not match or (int(match[1]), int(match[2])) != (int(row["patient"]), int(row["slice"])):
-            raise Fault("LAYOUT", f"labels.csv: {row['file']} is not its patient_slice.jpg", "fetch it again")
+            raise Fault(
+                "LAYOUT",
+                f"labels.csv: {row['file']} is not its patient_slice.jpg",
+                "fetch it again",
+            )
         flags = [row[name] for name in COLUMNS[3:]]
-        if not set(flags) <= {"0", "1"} or row["any_hemorrhage"] != max(row[name] for name in SUBTYPES):
-            raise Fault("LAYOUT", f"labels.csv: the labels of {row['file']} contradict one another", "fetch it again")
+        if not set(flags) <= {"0", "1"} or row["any_hemorrhage"] != max(
+            row[name] for name in SUBTYPES
+        ):
+            raise Fault(
+                "LAYOUT",
+                f"labels.csv: the labels of {row['file']} contradict one another",
+                "fetch it again",
+            )
     listed = {row["file"] for row in rows}
     if len(listed) < len(rows):
-        raise Fault("LAYOUT", f"labels.csv lists {many(len(rows) - len(listed), 'file')} twice", "list each once")
+        raise Fault(
+            "LAYOUT",
+            f"labels.csv lists {many(len(rows) - len(listed), 'file')} twice",
+            "list each once",
+        )
     if odd := sorted(listed ^ {path.name for path in folder.glob("*.jpg")}):
         raise Fault(
-            "LAYOUT", f"{many(len(odd), 'slice')} without label or the reverse, first {odd[0]}", "fetch them again"
+            "LAYOUT",
+            f"{many(len(odd), 'slice')} without label or the reverse, first {odd[0]}",
+            "fetch them again",
         )
     return rows
 
@@ -147,5 +184,8 @@ def _one_size(source: Path, rows: list[dict[str, str]]) -> None:
         with Image.open(source / "images" / row["file"]) as image:
             usual = usual if any(usual) else image.size
             if image.size != usual:
-                found = f"{row['file']} has {image.size[0]} x {image.size[1]} pixels, the slices before it {usual[0]} x {usual[1]}"
+                found = (
+                    f"{row['file']} has {image.size[0]} x {image.size[1]} pixels, the slices before"
+                    f" it {usual[0]} x {usual[1]}"
+                )
                 raise Fault("SIZES", found, "export the patient in one size")

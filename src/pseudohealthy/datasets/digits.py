@@ -19,7 +19,13 @@ from pseudohealthy.errors import USAGE, Fault
 
 
 def prepare(
-    source: Path, out: Path, *, seed: int = 0, val: int = 200, clean: int = 200, splotched: int = 200
+    source: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    val: int = 200,
+    clean: int = 200,
+    splotched: int = 200,
 ) -> Manifest:
     """``clean`` + ``splotched`` different digits to test, ``val`` to validate, all others to
     train."""
@@ -29,9 +35,15 @@ def prepare(
     from pseudohealthy.datasets.mnist import write_splotched
 
     images, _ = digits()
-    if not 0 < len(images) - val - clean - splotched < len(images) or min(val, clean, splotched) < 0:
+    if (
+        not 0 < len(images) - val - clean - splotched < len(images)
+        or min(val, clean, splotched) < 0
+    ):
         raise Fault(
-            "BAD_SETTING", f"{val} + {clean} + {splotched} of {len(images)} digits", "ask for fewer", exit=USAGE
+            "BAD_SETTING",
+            f"{val} + {clean} + {splotched} of {len(images)} digits",
+            "ask for fewer",
+            exit=USAGE,
         )
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(images)).tolist()
@@ -46,7 +58,9 @@ def prepare(
             cases.append(write_splotched(out, name, *splotch(image, rng, scale=32 / 28), image))
             continue
         Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(out / "clean" / f"{name}.png")
-        cases.append(Case(name, name, split.get(index, "train"), HEALTHY, f"clean/{name}.png", root=out))
+        cases.append(
+            Case(name, name, split.get(index, "train"), HEALTHY, f"clean/{name}.png", root=out)
+        )
     manifest = Manifest(cases, out)
     manifest.save(out / "manifest.csv")
     return manifest

@@ -39,9 +39,16 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.progress import say
 
 CLASSES = (
-    "boneanomaly", "bonelesion", "foreignbody", "fracture", "metal", "periostealreaction", "pronatorsign",
-    "softtissue", "text",
-)  # fmt: skip
+    "boneanomaly",
+    "bonelesion",
+    "foreignbody",
+    "fracture",
+    "metal",
+    "periostealreaction",
+    "pronatorsign",
+    "softtissue",
+    "text",
+)
 HARMLESS = {"text", "axis"}
 FLAGS = ("cast", "metal", "osteopenia")
 Box = tuple[int, int, int, int, str]
@@ -64,29 +71,55 @@ def prepare(
     source = Path(source)
     if not (source / "dataset.csv").is_file():
         raise Fault("LAYOUT", "no dataset.csv in the folder", "give the folder of GRAZPEDWRI-DX")
-    columns = ("filestem", "patient_id", "projection", "fracture_visible", "diagnosis_uncertain", *FLAGS)
+    columns = (
+        "filestem",
+        "patient_id",
+        "projection",
+        "fracture_visible",
+        "diagnosis_uncertain",
+        *FLAGS,
+    )
     images = {
-        path.stem: path for places in ("*.png", "images/*.png", "images_part*/*.png") for path in source.glob(places)
+        path.stem: path
+        for places in ("*.png", "images/*.png", "images_part*/*.png")
+        for path in source.glob(places)
     }
     boxes_of = annotation_reader(source)
     listed, left = [], Counter[str]()
     for number, row in read_table(source / "dataset.csv", columns):
         stem, first = row["filestem"], row["filestem"].split("_")[0]
-        if not first.isdigit() or row["patient_id"].removesuffix(".0").lstrip("0") != first.lstrip("0"):
+        if not first.isdigit() or row["patient_id"].removesuffix(".0").lstrip("0") != first.lstrip(
+            "0"
+        ):
             raise Fault(
-                "LAYOUT", f"dataset.csv row {number}: filestem and patient_id disagree", "fetch the table again"
+                "LAYOUT",
+                f"dataset.csv row {number}: filestem and patient_id disagree",
+                "fetch the table again",
             )
         path = images.get(stem)
-        listed.append(Case(stem, first, "", None, path.relative_to(source).as_posix() if path else f"{stem}.png",
-                           root=source, extra=row))  # fmt: skip
+        listed.append(
+            Case(
+                stem,
+                first,
+                "",
+                None,
+                path.relative_to(source).as_posix() if path else f"{stem}.png",
+                root=source,
+                extra=row,
+            )
+        )
     say(counted(listed))
     cases = []
     for case in require_files("grazpedwri", listed, partial):
         known = case.extra
-        raised = [name for name in (*FLAGS, "diagnosis_uncertain") if _on(case.case_id, known[name])]
+        raised = [
+            name for name in (*FLAGS, "diagnosis_uncertain") if _on(case.case_id, known[name])
+        ]
         boxes = boxes_of(case)
         found = [box for box in boxes or () if box[4] not in HARMLESS]
-        names = {box[4] for box in found} | ({"fracture"} if _on(case.case_id, known["fracture_visible"]) else set())
+        names = {box[4] for box in found} | (
+            {"fracture"} if _on(case.case_id, known["fracture_visible"]) else set()
+        )
         names |= {name for name in raised if flags and name in FLAGS}
         if not names and (raised or boxes is None):
             left[" + ".join(raised) if raised else "without annotation"] += 1
@@ -97,7 +130,9 @@ def prepare(
             "boxes": ";".join(" ".join(map(str, box)) for box in found),
         }
         label = ANOMALOUS if names else HEALTHY
-        cases.append(Case(case.case_id, case.patient_id, "", label, case.image, root=source, extra=extra))
+        cases.append(
+            Case(case.case_id, case.patient_id, "", label, case.image, root=source, extra=extra)
+        )
     manifest = divide(cases, out, seed=seed, fractions=fractions, weak=weak)
     say_counts("grazpedwri", manifest, left)
     manifest.save(Path(out) / "manifest.csv")
@@ -107,17 +142,24 @@ def prepare(
 def counted(listed: Sequence[Case]) -> str:
     """Images, studies and patients of the table in one line, beside the published numbers."""
     studies = {
-        (case.patient_id, case.extra.get("study_number") or "".join(case.case_id.split("_")[2:3])) for case in listed
+        (case.patient_id, case.extra.get("study_number") or "".join(case.case_id.split("_")[2:3]))
+        for case in listed
     }
     patients = {case.patient_id for case in listed}
-    return (f"grazpedwri: the table lists {many(len(listed), 'image')} of {len(studies):,} studies of {many(len(patients), 'patient')} "
-            "(published: 20,327, 10,643 and 6,091; the 10,643 X-rays of THOR's paper are the studies)")  # fmt: skip
+    return (
+        f"grazpedwri: the table lists {many(len(listed), 'image')} of {len(studies):,} studies of"
+        f" {many(len(patients), 'patient')} (published: 20,327, 10,643 and 6,091; the 10,643 X-rays"
+        " of THOR's paper are the studies)"
+    )
 
 
 def _on(case_id: str, cell: str) -> bool:
     if cell not in ("", "0", "0.0", "1", "1.0"):
         raise Fault(
-            "LAYOUT", "a flag of dataset.csv that is neither 1 nor blank", "fetch the table again", case=case_id
+            "LAYOUT",
+            "a flag of dataset.csv that is neither 1 nor blank",
+            "fetch the table again",
+            case=case_id,
         )
     return cell.startswith("1")
 
@@ -163,14 +205,25 @@ def _yolo(case: Case, path: Path, names: tuple[str, ...]) -> list[Box] | None:
             cx, cy, w, h = map(float, place)
             name = names[int(kind)]
         except (ValueError, IndexError):
-            raise Fault("LAYOUT", f"{path.name}: a line that is not class cx cy w h", "fetch it again") from None
-        corners = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
+            raise Fault(
+                "LAYOUT", f"{path.name}: a line that is not class cx cy w h", "fetch it again"
+            ) from None
+        corners = (
+            (cx - w / 2) * width,
+            (cy - h / 2) * height,
+            (cx + w / 2) * width,
+            (cy + h / 2) * height,
+        )
         boxes.append(_box(case, corners, name, width, height))
     return boxes
 
 
 def _supervisely(case: Case, folder: Path) -> list[Box] | None:
-    paths = [path for path in (folder / f"{case.case_id}.json", folder / f"{case.case_id}.png.json") if path.is_file()]
+    paths = [
+        path
+        for path in (folder / f"{case.case_id}.json", folder / f"{case.case_id}.png.json")
+        if path.is_file()
+    ]
     if not paths:
         return None
     width, height = _size(case)
@@ -180,10 +233,13 @@ def _supervisely(case: Case, folder: Path) -> list[Box] | None:
             if thing["classTitle"] not in (*CLASSES, "axis"):
                 raise ValueError(thing["classTitle"])
             xs, ys = zip(*thing["points"]["exterior"], strict=True)
-            corners = (min(xs), min(ys), max(xs) + 1, max(ys) + 1)  # supervisely names the last pixel itself
+            # Supervisely names the last pixel itself.
+            corners = (min(xs), min(ys), max(xs) + 1, max(ys) + 1)
             boxes.append(_box(case, corners, thing["classTitle"], width, height))
     except (ValueError, KeyError, TypeError) as error:
-        raise Fault("LAYOUT", f"{paths[0].name} is not an annotation ({error})", "fetch it again") from None
+        raise Fault(
+            "LAYOUT", f"{paths[0].name} is not an annotation ({error})", "fetch it again"
+        ) from None
     return boxes
 
 
@@ -193,7 +249,9 @@ def _box(case: Case, corners: tuple[float, ...], name: str, width: int, height: 
     x0, y0, x1, y1 = (round(value) for value in corners)
     x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     if name not in HARMLESS and (x1 <= x0 or y1 <= y0):
-        raise Fault("LAYOUT", "a box outside its image", "fetch the annotations again", case=case.case_id)
+        raise Fault(
+            "LAYOUT", "a box outside its image", "fetch the annotations again", case=case.case_id
+        )
     return x0, y0, x1, y1, name
 
 

@@ -20,7 +20,14 @@ SHAPE = (24, 96, 96)
 
 
 def prepare(
-    source: Path, out: Path, *, seed: int = 0, train: int = 24, val: int = 4, healthy: int = 6, lesioned: int = 6
+    source: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    train: int = 24,
+    val: int = 4,
+    healthy: int = 6,
+    lesioned: int = 6,
 ) -> Manifest:
     """Write the heads and their manifest."""
     out = Path(out)

@@ -53,7 +53,9 @@ def prepare(
         manifest = Manifest(_volumes(source, modality), out)
     if not len(manifest):
         raise Fault(
-            "LAYOUT", f"neither index.csv nor IXI...-{modality}.nii.gz in the folder", "give the folder of IXI-T1"
+            "LAYOUT",
+            f"neither index.csv nor IXI...-{modality}.nii.gz in the folder",
+            "give the folder of IXI-T1",
         )
     manifest = _described(manifest, source)
     if not all(case.split for case in manifest):
@@ -67,14 +69,25 @@ def _slices(source: Path, out: Path) -> Manifest:
     with (source / "index.csv").open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or not {"file", "subject"} <= set(rows[0]):
-        raise Fault("LAYOUT", "index.csv lacks the columns file, subject", "give the folder of mid-axial slices")
+        raise Fault(
+            "LAYOUT",
+            "index.csv lacks the columns file, subject",
+            "give the folder of mid-axial slices",
+        )
     folder = "png/" if (source / "png").is_dir() else ""
     cases = []
     for row in rows:
         split = row.get("thor_split", "")
         name = row["file"].removesuffix(".png")
         cases.append(
-            Case(name, row["subject"], split if split in SPLITS else "", HEALTHY, folder + row["file"], root=source)
+            Case(
+                name,
+                row["subject"],
+                split if split in SPLITS else "",
+                HEALTHY,
+                folder + row["file"],
+                root=source,
+            )
         )
     return Manifest(cases, out)
 
@@ -86,7 +99,9 @@ def _volumes(source: Path, modality: str) -> list[Case]:
         if match and match[3].lower() == modality.lower():
             name = re.sub(r"\.nii(\.gz)?$", "", path.name)
             image = path.relative_to(source).as_posix()
-            cases.append(Case(name, match[1].upper(), "", HEALTHY, image, site=match[2], root=source))
+            cases.append(
+                Case(name, match[1].upper(), "", HEALTHY, image, site=match[2], root=source)
+            )
     return cases
 
 
@@ -101,24 +116,36 @@ def _described(manifest: Manifest, source: Path) -> Manifest:
         told[subject]["age"] |= {age} - {""}
         told[subject]["sex"] |= {sex} - {""}
     single = {
-        subject: {name: next(iter(values)) if len(values) == 1 else "" for name, values in facts.items()}
+        subject: {
+            name: next(iter(values)) if len(values) == 1 else "" for name, values in facts.items()
+        }
         for subject, facts in told.items()
     }
     scanned = set(manifest.patients)
-    disagree = [s for s in scanned & told.keys() if any(len(values) > 1 for values in told[s].values())]
+    disagree = [
+        s for s in scanned & told.keys() if any(len(values) > 1 for values in told[s].values())
+    ]
     doubled = [s for s in scanned if times[s] > 1]
     say(
-        f"ixi: {len(scanned & told.keys())} of {many(len(scanned), 'subject')} are in the table, {len(doubled)} of them more than "
-        f"once ({len(disagree)} with rows that disagree: left blank); subjects of the table without a scan: {len(told.keys() - scanned)}"
+        f"ixi: {len(scanned & told.keys())} of {many(len(scanned), 'subject')} are in the table,"
+        f" {len(doubled)} of them more than once ({len(disagree)} with rows that disagree: left"
+        f" blank); subjects of the table without a scan: {len(told.keys() - scanned)}"
     )
     none = {"age": "", "sex": ""}
-    return Manifest([replace(c, extra={**c.extra, **single.get(c.patient_id, none)}) for c in manifest], manifest.root)
+    return Manifest(
+        [replace(c, extra={**c.extra, **single.get(c.patient_id, none)}) for c in manifest],
+        manifest.root,
+    )
 
 
 def _table(source: Path) -> list[tuple[str, str, str]] | None:
     """(IXI number, age, sex) of every row; None without a table. Raises Fault LAYOUT for another
     table."""
-    places = [folder / f"IXI.{end}" for end in ("csv", "xls") for folder in (source, source.resolve().parent)]
+    places = [
+        folder / f"IXI.{end}"
+        for end in ("csv", "xls")
+        for folder in (source, source.resolve().parent)
+    ]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         return None
@@ -132,12 +159,21 @@ def _table(source: Path) -> list[tuple[str, str, str]] | None:
             return None
         sheet = xlrd.open_workbook(path).sheet_by_index(0)
         head = [str(cell).strip() for cell in sheet.row_values(0)]
-        rows = [dict(zip(head, map(str, sheet.row_values(k)), strict=True)) for k in range(1, sheet.nrows)]
+        rows = [
+            dict(zip(head, map(str, sheet.row_values(k)), strict=True))
+            for k in range(1, sheet.nrows)
+        ]
     found = []
     for number, row in enumerate(rows, start=2):
         number_text = row.get("IXI_ID", "").removesuffix(".0")
         if not number_text.isdigit():
-            raise Fault("LAYOUT", f"{path.name} row {number}: no number under IXI_ID", "save the sheet as published")
+            raise Fault(
+                "LAYOUT",
+                f"{path.name} row {number}: no number under IXI_ID",
+                "save the sheet as published",
+            )
         sex = next((value for name, value in row.items() if name.startswith("SEX_ID")), "")
-        found.append((f"IXI{int(number_text):03d}", row.get("AGE", ""), _SEX.get(sex.removesuffix(".0"), "")))
+        found.append(
+            (f"IXI{int(number_text):03d}", row.get("AGE", ""), _SEX.get(sex.removesuffix(".0"), ""))
+        )
     return found

@@ -43,15 +43,27 @@ def prepare(
     Raises Fault LAYOUT (exit 3), BAD_SETTING (exit 2) for splits other than "val" and "test".
     """
     if not set(lesions_in) <= {"val", "test"}:
-        raise Fault("BAD_SETTING", f"lesions_in is {', '.join(lesions_in)}", "name val or test", exit=USAGE)
+        raise Fault(
+            "BAD_SETTING", f"lesions_in is {', '.join(lesions_in)}", "name val or test", exit=USAGE
+        )
     out = Path(out)
     given = ixi.prepare(source, out, seed=seed)
-    manifest = assign_splits(Manifest([replace(case, split="") for case in given], out), seed=seed, fractions=fractions)
-    subjects = {split: sorted({case.patient_id for case in manifest if case.split == split}) for split in lesions_in}
+    manifest = assign_splits(
+        Manifest([replace(case, split="") for case in given], out), seed=seed, fractions=fractions
+    )
+    subjects = {
+        split: sorted({case.patient_id for case in manifest if case.split == split})
+        for split in lesions_in
+    }
     diseased = {subject for names in subjects.values() for subject in names[::2]}
-    cases = [with_lesion(case, out, seed) if case.patient_id in diseased else case for case in manifest]
+    cases = [
+        with_lesion(case, out, seed) if case.patient_id in diseased else case for case in manifest
+    ]
     among = sum(map(len, subjects.values()))
-    say(f"ixi-lesions: {len(diseased)} of {among} {' and '.join(lesions_in)} subjects have a simulated lesion")
+    say(
+        f"ixi-lesions: {len(diseased)} of {among} {' and '.join(lesions_in)} subjects have a"
+        " simulated lesion"
+    )
     manifest = Manifest(cases, out)
     manifest.save(out / "manifest.csv")
     return manifest
@@ -77,5 +89,14 @@ def with_lesion(case: Case, out: Path, seed: int) -> Case:
             folder / f"{case.case_id}{name}.png"
         )
     path = f"lesions/{case.case_id}"
-    return Case(case.case_id, case.patient_id, case.split, ANOMALOUS, f"{path}.png", mask=f"{path}_mask.png",
-                site=case.site, root=out, extra={**case.extra, "twin": f"{path}_clean.png"})  # fmt: skip
+    return Case(
+        case.case_id,
+        case.patient_id,
+        case.split,
+        ANOMALOUS,
+        f"{path}.png",
+        mask=f"{path}_mask.png",
+        site=case.site,
+        root=out,
+        extra={**case.extra, "twin": f"{path}_clean.png"},
+    )

@@ -29,18 +29,39 @@ FLAIR = 1  # channel of the TIFF
 
 
 def prepare(
-    source: Path, out: Path, *, seed: int = 0, fractions: tuple[float, float, float] = (0.6, 0.15, 0.25)
+    source: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = (0.6, 0.15, 0.25),
 ) -> Manifest:
     """One case per folder, split by patient and alike at every site."""
     source = Path(source)
     source = source / "kaggle_3m" if (source / "kaggle_3m").is_dir() else source
     cases = []
-    for folder in sorted(path for path in source.iterdir() if path.is_dir() and path.name.startswith("TCGA_")):
+    for folder in sorted(
+        path for path in source.iterdir() if path.is_dir() and path.name.startswith("TCGA_")
+    ):
         images, masks = _stack(folder)
         words = folder.name.split("_")  # TCGA, site, patient, date
-        cases.append(Case(folder.name, "_".join(words[:3]), "", ANOMALOUS, images, masks, site=words[1], root=source))
+        cases.append(
+            Case(
+                folder.name,
+                "_".join(words[:3]),
+                "",
+                ANOMALOUS,
+                images,
+                masks,
+                site=words[1],
+                root=source,
+            )
+        )
     if not cases:
-        raise Fault("LAYOUT", "no folder TCGA_... with slices and masks", "give the folder of the patients, kaggle_3m")
+        raise Fault(
+            "LAYOUT",
+            "no folder TCGA_... with slices and masks",
+            "give the folder of the patients, kaggle_3m",
+        )
     manifest = assign_splits(Manifest(cases, out), seed=seed, fractions=fractions)
     manifest.save(Path(out) / "manifest.csv")
     return manifest
@@ -60,4 +81,6 @@ def _stack(folder: Path) -> tuple[str, str]:
                     case=folder.name,
                 )
             return f"{folder.name}/*[0-9]{suffix}{channel}", f"{folder.name}/*_mask{suffix}"
-    raise Fault("LAYOUT", "a patient's folder without slices", "fetch the folder again", case=folder.name)
+    raise Fault(
+        "LAYOUT", "a patient's folder without slices", "fetch the folder again", case=folder.name
+    )

@@ -30,10 +30,21 @@ from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.progress import say
 
 _KINDS = {
-    "FLAIR": "FLAIR", "T1": "T1", "T1W": "T1", "T1POST": "T1POST", "T1WKS": "T1POST", "T2": "T2", "T2W": "T2",
-    "consensus_gt": "mask", "GOLD_STANDARD": "mask", "brainmask": "brain", "gt": "change",
-}  # fmt: skip
-_NAME = re.compile(rf"(?:patient\d+_)?({'|'.join(sorted(_KINDS, key=len, reverse=True))})(_N4_\w+)?\.nii(\.gz)?$")
+    "FLAIR": "FLAIR",
+    "T1": "T1",
+    "T1W": "T1",
+    "T1POST": "T1POST",
+    "T1WKS": "T1POST",
+    "T2": "T2",
+    "T2W": "T2",
+    "consensus_gt": "mask",
+    "GOLD_STANDARD": "mask",
+    "brainmask": "brain",
+    "gt": "change",
+}
+_NAME = re.compile(
+    rf"(?:patient\d+_)?({'|'.join(sorted(_KINDS, key=len, reverse=True))})(_N4_\w+)?\.nii(\.gz)?$"
+)
 
 
 def prepare(
@@ -48,7 +59,9 @@ def prepare(
     source = Path(source)
     wanted = modality.split("|")
     if not set(wanted) <= {"FLAIR", "T1", "T1POST", "T2"}:
-        raise Fault("BAD_SETTING", f"modality {modality!r}", "choose from FLAIR, T1, T1POST, T2", exit=USAGE)
+        raise Fault(
+            "BAD_SETTING", f"modality {modality!r}", "choose from FLAIR, T1, T1POST, T2", exit=USAGE
+        )
     cases: dict[str, Case] = {}
     without = []
     folders = [path for path in (source, *sorted(source.rglob("patient*"))) if path.is_dir()]
@@ -60,25 +73,41 @@ def prepare(
         if not files:
             continue  # a folder above visits, or of something else
         if "change" in files:
-            raise Fault("LAYOUT", "gt.nii.gz marks changes between two visits, not lesions",
-                        "give the cross-sectional set", case=name)  # fmt: skip
+            raise Fault(
+                "LAYOUT",
+                "gt.nii.gz marks changes between two visits, not lesions",
+                "give the cross-sectional set",
+                case=name,
+            )
         if name in cases:
             raise Fault("DUPLICATE", "two folders of this patient", "keep one of them", case=name)
         if not all(kind in files for kind in wanted):
             without.append(name)
             continue
         if "mask" not in files:
-            raise Fault("LAYOUT", "no consensus mask beside the images", "fetch consensus_gt", case=name)
+            raise Fault(
+                "LAYOUT", "no consensus mask beside the images", "fetch consensus_gt", case=name
+            )
         cells = {kind: path.relative_to(source).as_posix() for kind, path in files.items()}
         cases[name] = Case(
-            name, name, "", ANOMALOUS, "|".join(cells[kind] for kind in wanted),
-            mask=cells["mask"], brain_mask=cells.get("brain", ""), root=source,
-        )  # fmt: skip
+            name,
+            name,
+            "",
+            ANOMALOUS,
+            "|".join(cells[kind] for kind in wanted),
+            mask=cells["mask"],
+            brain_mask=cells.get("brain", ""),
+            root=source,
+        )
     if not cases:
         found = (
-            f"none of {many(len(without), 'patient')} has {modality}" if without else "no folder patientNN with images"
+            f"none of {many(len(without), 'patient')} has {modality}"
+            if without
+            else "no folder patientNN with images"
         )
-        raise Fault("LAYOUT", found, "give the folder of the patients, with the images outside raw/")
+        raise Fault(
+            "LAYOUT", found, "give the folder of the patients, with the images outside raw/"
+        )
     if without:
         say(f"mslub: no {modality} of {', '.join(without)}; left out")
     manifest = assign_splits(Manifest(cases.values(), out), seed=seed, fractions=fractions)
@@ -95,10 +124,18 @@ def _files(folder: Path) -> dict[str, Path]:
         if match := _NAME.match(path.name):
             kind = _KINDS[match[1]]
             if kind in files:
-                raise Fault("DUPLICATE", f"{path.name} and {files[kind].name}", "keep one of them", case=folder.name)
+                raise Fault(
+                    "DUPLICATE",
+                    f"{path.name} and {files[kind].name}",
+                    "keep one of them",
+                    case=folder.name,
+                )
             files[kind] = path
     if not files and (folder / "raw").is_dir():
         raise Fault(
-            "LAYOUT", "only raw/, whose images the mask does not fit", "fetch the aligned images", case=folder.name
+            "LAYOUT",
+            "only raw/, whose images the mask does not fit",
+            "fetch the aligned images",
+            case=folder.name,
         )
     return files

@@ -28,9 +28,21 @@ from pseudohealthy.datasets.chexpert import choose, divide, read_table, require_
 from pseudohealthy.errors import Fault
 
 FINDINGS = (
-    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
-    "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
-)  # fmt: skip
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
 _NAME = re.compile(r"(\d{8})_\d{3}\.png$")
 
 
@@ -68,11 +80,23 @@ def prepare(
             label = ANOMALOUS if findings else HEALTHY
             extra |= {"findings": " ".join(sorted(findings))}
             cases.append(
-                Case(name.removesuffix(".png"), patient, "", label, files.get(name, name), root=source, extra=extra)
+                Case(
+                    name.removesuffix(".png"),
+                    patient,
+                    "",
+                    label,
+                    files.get(name, name),
+                    root=source,
+                    extra=extra,
+                )
             )
     cases = require_files("nih-chest", cases, partial)
     listed = source / "test_list.txt"
-    held = {line[:8] for line in listed.read_text(encoding="utf-8").split()} if listed.is_file() else set()
+    held = (
+        {line[:8] for line in listed.read_text(encoding="utf-8").split()}
+        if listed.is_file()
+        else set()
+    )
     manifest = divide(cases, out, seed=seed, fractions=fractions, weak=weak, test=held)
     say_counts("nih-chest", manifest, left)
     manifest.save(Path(out) / "manifest.csv")
@@ -84,11 +108,15 @@ def _rows(source: Path) -> list[tuple[str, str, set[str], dict[str, str]]]:
     tables = [*sorted(source.glob("Data_Entry_2017*.csv")), *source.glob("labels.csv")]
     if not tables:
         raise Fault(
-            "LAYOUT", "neither Data_Entry_2017.csv nor labels.csv in the folder", "give the folder of the table"
+            "LAYOUT",
+            "neither Data_Entry_2017.csv nor labels.csv in the folder",
+            "give the folder of the table",
         )
     official = tables[0].name != "labels.csv"
     columns = (
-        ("Image Index", "Finding Labels", "Patient ID", "View Position") if official else ("file", "patient", *FINDINGS)
+        ("Image Index", "Finding Labels", "Patient ID", "View Position")
+        if official
+        else ("file", "patient", *FINDINGS)
     )
     rows = []
     for number, row in read_table(tables[0], columns):
@@ -96,12 +124,22 @@ def _rows(source: Path) -> list[tuple[str, str, set[str], dict[str, str]]]:
         match = _NAME.match(name)
         if not match or not patient.isdigit() or int(match[1]) != int(patient):
             raise Fault(
-                "LAYOUT", f"{tables[0].name} row {number}: file name and patient disagree", "fetch the table again"
+                "LAYOUT",
+                f"{tables[0].name} row {number}: file name and patient disagree",
+                "fetch the table again",
             )
-        found = set(row["Finding Labels"].split("|")) if official else {name for name in FINDINGS if row[name] == "1"}
+        found = (
+            set(row["Finding Labels"].split("|"))
+            if official
+            else {name for name in FINDINGS if row[name] == "1"}
+        )
         found -= {"No Finding"} if found == {"No Finding"} else set()
         if unknown := found - set(FINDINGS):
-            raise Fault("LAYOUT", f"{tables[0].name} row {number}: findings {sorted(unknown)}", "fetch the table again")
+            raise Fault(
+                "LAYOUT",
+                f"{tables[0].name} row {number}: findings {sorted(unknown)}",
+                "fetch the table again",
+            )
         age = row.get("Patient Age", "").rstrip("Y").lstrip("0")
         extra = {
             "view": row.get("View Position", ""),

@@ -60,20 +60,45 @@ def prepare(
         found = _images(source / folder, order)
         with Progress("labels", len(found)) as bar:
             for name, image in found.items():
-                masks = [f"{labels}/{name}{end}" for end in _ENDINGS if (source / labels / f"{name}{end}").is_file()]
+                masks = [
+                    f"{labels}/{name}{end}"
+                    for end in _ENDINGS
+                    if (source / labels / f"{name}{end}").is_file()
+                ]
                 if not masks and folder == "imagesTr":
-                    raise Fault("LAYOUT", "an image of imagesTr without its mask in labelsTr", "add it", case=name)
+                    raise Fault(
+                        "LAYOUT",
+                        "an image of imagesTr without its mask in labelsTr",
+                        "add it",
+                        case=name,
+                    )
                 values = label_values(source / masks[0], every, name) if masks else set()
                 seen.update(values)
                 label = (ANOMALOUS if values & apart["lesion"] else HEALTHY) if masks else None
-                extra = {f"mask_{k}": " ".join(map(str, sorted(apart[k]))) for k in ("background", "ignore")}
-                cases.append(Case(name, _patient(patient, name), "", label, image, mask="".join(masks[:1]), root=source,
-                                  extra=extra | {"part": folder}))  # fmt: skip
+                extra = {
+                    f"mask_{k}": " ".join(map(str, sorted(apart[k])))
+                    for k in ("background", "ignore")
+                }
+                cases.append(
+                    Case(
+                        name,
+                        _patient(patient, name),
+                        "",
+                        label,
+                        image,
+                        mask="".join(masks[:1]),
+                        root=source,
+                        extra=extra | {"part": folder},
+                    )
+                )
                 bar.advance()
     if not cases:
         raise Fault("LAYOUT", "no image in imagesTr or imagesTs", "give the folder of dataset.json")
     names = {value: name for name, values in named.items() for value in values}
-    say("nnunet: cases with label " + ", ".join(f"{v} ({names[v]}): {n}" for v, n in sorted(seen.items())))
+    say(
+        "nnunet: cases with label "
+        + ", ".join(f"{v} ({names[v]}): {n}" for v, n in sorted(seen.items()))
+    )
     held = {case.patient_id for case in cases if case.extra["part"] == "imagesTs"}
     shares = fractions or (0.8, 0.1, 0.1)
     ill = fractions is not None and all(case.label != HEALTHY for case in cases)
@@ -90,28 +115,44 @@ def label_values(path: Path, known: Collection[int], case_id: str) -> set[int]:
 
     volume = path.name.endswith((".nii", ".nii.gz"))
     try:
-        voxels = nifti.read(path, plane="native").voxels if volume else raster.read_picture(path).voxels
+        voxels = (
+            nifti.read(path, plane="native").voxels if volume else raster.read_picture(path).voxels
+        )
     except Fault as fault:
         fault.case = fault.case or case_id
         raise
     whole = np.clip(voxels, -1, 2**15).astype(np.int32)
     values = {int(value) - 1 for value in np.flatnonzero(np.bincount((whole + 1).ravel()))}
     if not values <= set(known) or not np.array_equal(whole, voxels):
-        found = ", ".join(map(str, sorted(values)[:8])) if np.array_equal(whole, voxels) else "fractions"
-        raise Fault("LABELS", f"{path.name} holds {found} where {', '.join(map(str, sorted(set(known))))} are known",
-                    "check that this is the mask, and the release of the data set", case=case_id)  # fmt: skip
+        found = (
+            ", ".join(map(str, sorted(values)[:8]))
+            if np.array_equal(whole, voxels)
+            else "fractions"
+        )
+        raise Fault(
+            "LABELS",
+            f"{path.name} holds {found} where {', '.join(map(str, sorted(set(known))))} are known",
+            "check that this is the mask, and the release of the data set",
+            case=case_id,
+        )
     return values
 
 
 def _dataset(source: Path) -> dict[str, Any]:
     path = source / "dataset.json"
     if not path.is_file():
-        raise Fault("LAYOUT", "no dataset.json in the folder", "give the folder DatasetNNN_Name or TaskNNN_Name")
+        raise Fault(
+            "LAYOUT",
+            "no dataset.json in the folder",
+            "give the folder DatasetNNN_Name or TaskNNN_Name",
+        )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         found["labels"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Fault("LAYOUT", f"dataset.json names no labels ({type(error).__name__})", "repair it") from None
+        raise Fault(
+            "LAYOUT", f"dataset.json names no labels ({type(error).__name__})", "repair it"
+        ) from None
     return found
 
 
@@ -120,7 +161,10 @@ def _labels(described: dict[str, Any]) -> dict[str, set[int]]:
     labels = described["labels"]
     if all(str(key).isdigit() for key in labels):  # version 1
         return {str(name): {int(key)} for key, name in labels.items()}
-    return {str(name): set(map(int, v)) if isinstance(v, list) else {int(v)} for name, v in labels.items()}
+    return {
+        str(name): set(map(int, v)) if isinstance(v, list) else {int(v)}
+        for name, v in labels.items()
+    }
 
 
 def _sorted_out(named: dict[str, set[int]], lesions: str) -> dict[str, set[int]]:
@@ -129,7 +173,12 @@ def _sorted_out(named: dict[str, set[int]], lesions: str) -> dict[str, set[int]]
     above = set().union(*named.values()) - ignored - {0}
     wanted = [name.strip() for name in lesions.split("|")] if lesions else []
     if unknown := [name for name in wanted if name not in named]:
-        raise Fault("BAD_SETTING", f"lesions {', '.join(unknown)}", f"choose from {', '.join(named)}", exit=USAGE)
+        raise Fault(
+            "BAD_SETTING",
+            f"lesions {', '.join(unknown)}",
+            f"choose from {', '.join(named)}",
+            exit=USAGE,
+        )
     chosen = set().union(*(named[name] for name in wanted)) if wanted else above
     return {"lesion": chosen, "background": above - chosen, "ignore": ignored}
 
@@ -137,10 +186,17 @@ def _sorted_out(named: dict[str, set[int]], lesions: str) -> dict[str, set[int]]
 def _channels(described: dict[str, Any], channels: str) -> list[int]:
     """Numbers of the channels to take; empty takes all that a case has."""
     names = described.get("channel_names") or described.get("modality") or {}
-    by_name = {str(name): int(key) for key, name in names.items()} | {str(key): int(key) for key in names}
+    by_name = {str(name): int(key) for key, name in names.items()} | {
+        str(key): int(key) for key in names
+    }
     wanted = [part.strip() for part in channels.split("|")] if channels else []
     if unknown := [part for part in wanted if part not in by_name]:
-        raise Fault("BAD_SETTING", f"channels {', '.join(unknown)}", f"choose from {', '.join(by_name)}", exit=USAGE)
+        raise Fault(
+            "BAD_SETTING",
+            f"channels {', '.join(unknown)}",
+            f"choose from {', '.join(by_name)}",
+            exit=USAGE,
+        )
     return [by_name[part] for part in wanted]
 
 
@@ -154,15 +210,23 @@ def _images(folder: Path, order: list[int]) -> dict[str, str]:
             split = bool(name) and re.fullmatch(r"\d{4}", number) is not None
             stem, channel = (name, int(number)) if split else (path.name.removesuffix(ending), 0)
             if channel in files.setdefault(stem, {}):
-                raise Fault("DUPLICATE", f"channel {channel} lies there twice", "keep one file", case=stem)
+                raise Fault(
+                    "DUPLICATE", f"channel {channel} lies there twice", "keep one file", case=stem
+                )
             files[stem][channel] = f"{folder.name}/{path.name}"
     all_channels = sorted({channel for found in files.values() for channel in found})
     for stem, found in files.items():
         if absent := [channel for channel in order or all_channels if channel not in found]:
             raise Fault(
-                "LAYOUT", f"no channel {', '.join(f'{c:04d}' for c in absent)} in {folder.name}", "add it", case=stem
+                "LAYOUT",
+                f"no channel {', '.join(f'{c:04d}' for c in absent)} in {folder.name}",
+                "add it",
+                case=stem,
             )
-    return {stem: "|".join(found[channel] for channel in order or all_channels) for stem, found in files.items()}
+    return {
+        stem: "|".join(found[channel] for channel in order or all_channels)
+        for stem, found in files.items()
+    }
 
 
 def _patient(pattern: str, name: str) -> str:
@@ -171,6 +235,10 @@ def _patient(pattern: str, name: str) -> str:
     match = re.match(pattern, name)
     if not match or not match.groups():
         raise Fault(
-            "BAD_SETTING", f"patient {pattern!r} does not fit", "give a group, as in '(P\\d+)_'", exit=USAGE, case=name
+            "BAD_SETTING",
+            f"patient {pattern!r} does not fit",
+            "give a group, as in '(P\\d+)_'",
+            exit=USAGE,
+            case=name,
         )
     return match[1]

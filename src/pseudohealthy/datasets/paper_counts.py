@@ -14,11 +14,17 @@ Counts = Mapping[tuple[str, int], int]  # images by part ("training" or "test") 
 # Wolleb et al., MICCAI 2022, section 3. No validation images are named: they are among those of
 # training here.
 WOLLEB_BRATS: Counts = {
-    ("training", HEALTHY): 5_598, ("training", ANOMALOUS): 10_607, ("test", HEALTHY): 705, ("test", ANOMALOUS): 1_082,
-}  # fmt: skip
+    ("training", HEALTHY): 5_598,
+    ("training", ANOMALOUS): 10_607,
+    ("test", HEALTHY): 705,
+    ("test", ANOMALOUS): 1_082,
+}
 WOLLEB_CHEXPERT: Counts = {
-    ("training", HEALTHY): 14_179, ("training", ANOMALOUS): 16_776, ("test", HEALTHY): 200, ("test", ANOMALOUS): 200,
-}  # fmt: skip
+    ("training", HEALTHY): 14_179,
+    ("training", ANOMALOUS): 16_776,
+    ("test", HEALTHY): 200,
+    ("test", ANOMALOUS): 200,
+}
 
 
 def part_of(split: str) -> str:

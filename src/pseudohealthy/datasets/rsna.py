@@ -90,39 +90,70 @@ def prepare(
     labels = read_labels(_table(source))
     files = _files(source)
     if not files.keys() & labels.keys():
-        raise Fault("LAYOUT", "no image of the table is in the folder", f"give the folder that holds {FOLDERS[0]}")
-    say(f"{many(len(files), 'file')}, {many(len(labels), 'labelled image')}: {len(labels.keys() - files.keys())} without file, "
-        f"{many(len(files.keys() - labels.keys()), 'file')} without label")  # fmt: skip
+        raise Fault(
+            "LAYOUT",
+            "no image of the table is in the folder",
+            f"give the folder that holds {FOLDERS[0]}",
+        )
+    say(
+        f"{many(len(files), 'file')}, {many(len(labels), 'labelled image')}:"
+        f" {len(labels.keys() - files.keys())} without file,"
+        f" {many(len(files.keys() - labels.keys()), 'file')} without label"
+    )
     slices = _read(files, labels)
     stacks = _stacks(slices)
     cases = [case for case, _, _ in stacks]
-    if healthy == "study" and not (_patients(cases, HEALTHY) - _patients(cases, ANOMALOUS) - _patients(cases, None)):
-        raise Fault("NO_HEALTHY", "no patient is labelled free of haemorrhage throughout", "use healthy=slice")
+    if healthy == "study" and not (
+        _patients(cases, HEALTHY) - _patients(cases, ANOMALOUS) - _patients(cases, None)
+    ):
+        raise Fault(
+            "NO_HEALTHY",
+            "no patient is labelled free of haemorrhage throughout",
+            "use healthy=slice",
+        )
     if healthy == "slice":
         manifest = divided(cases, out, seed=seed, fractions=fractions)
     else:
         manifest = assign_splits(
-            Manifest(cases, out), seed=seed, fractions=fractions, anomalous_in_val=haemorrhage_in_val
+            Manifest(cases, out),
+            seed=seed,
+            fractions=fractions,
+            anomalous_in_val=haemorrhage_in_val,
         )
     split = {case.case_id: case.split for case in manifest}
     chosen = []
     if num_samples is not None:
-        chosen = _drawn([(c, s) for c, s, _ in stacks if split[c.case_id] == "train"], source, num_samples, sample_seed)
+        chosen = _drawn(
+            [(c, s) for c, s, _ in stacks if split[c.case_id] == "train"],
+            source,
+            num_samples,
+            sample_seed,
+        )
         stacks = [stack for stack in stacks if split[stack[0].case_id] != "train"]
     cases = [
-        _placed(replace(case, split=split[case.case_id]), stack, even, source, out) for case, stack, even in stacks
+        _placed(replace(case, split=split[case.case_id]), stack, even, source, out)
+        for case, stack, even in stacks
     ]
     manifest = Manifest(chosen + cases, out)
     manifest.save(out / "manifest.csv")
     uneven = sum(not even for _, _, even in stacks)
-    say(f"{many(len(manifest), 'case')} of {many(len(manifest.patients), 'patient')}, {uneven} of them without regular slice distances; "
-        f"slices: {_counted(manifest)}")  # fmt: skip
+    say(
+        f"{many(len(manifest), 'case')} of {many(len(manifest.patients), 'patient')}, {uneven} of"
+        f" them without regular slice distances; slices: {_counted(manifest)}"
+    )
     for name in SPLITS:
         part = manifest.split(name)
         bleeding = len(_patients(part.cases, ANOMALOUS))
-        say(f"{name}: {many(len(part.patients), 'patient')}, {bleeding} with haemorrhage; slices: {_counted(part)}")
+        say(
+            f"{name}: {many(len(part.patients), 'patient')}, {bleeding} with haemorrhage; slices:"
+            f" {_counted(part)}"
+        )
         if name != "train" and not {"0", "1"} <= _words(part).keys():
-            lost = "the training will have no ROC-AUC" if name == "val" else "nothing can be ranked in it"
+            lost = (
+                "the training will have no ROC-AUC"
+                if name == "val"
+                else "nothing can be ranked in it"
+            )
             say(f"warning: the split {name} does not hold slices of both classes: {lost}")
     return manifest
 
@@ -140,7 +171,9 @@ def _counted(manifest: Manifest) -> str:
 def read_labels(table: Path) -> dict[str, int]:
     """Image id -> its label ``any``. Raises Fault LABELS (exit 3) for anything but six consistent
     rows an image."""
-    seen: dict[str, bytearray] = {}  # a byte per subtype, 2 = not stated: a million images stay small
+    seen: dict[
+        str, bytearray
+    ] = {}  # a byte per subtype, 2 = not stated: a million images stay small
     again: Counter[str] = Counter()
     with table.open(encoding="utf-8-sig", newline="") as stream:
         rows = csv.reader(stream)
@@ -159,12 +192,15 @@ def read_labels(table: Path) -> dict[str, int]:
             stated[place] = label
     for image, stated in seen.items():
         if 2 in stated:
-            raise _bad(table, f"{image} has {len(SUBTYPES) - stated.count(2)} of {len(SUBTYPES)} labels")
+            raise _bad(
+                table, f"{image} has {len(SUBTYPES) - stated.count(2)} of {len(SUBTYPES)} labels"
+            )
         if stated[-1] != max(stated[:-1]):
             raise _bad(table, f"'any' of {image} is not the union of its subtypes")
     if again:
         say(
-            f"{table.name}: {many(again.total(), 'surplus row')} of {many(len(again), 'image')} listed twice, identical, dropped"
+            f"{table.name}: {many(again.total(), 'surplus row')} of {many(len(again), 'image')}"
+            " listed twice, identical, dropped"
         )
     return {image: stated[-1] for image, stated in seen.items()}
 
@@ -177,7 +213,11 @@ def _table(source: Path) -> Path:
     tables = sorted(source.glob("stage_2_train*.csv"))
     whole = [path for path in tables if path.name == "stage_2_train.csv"] or tables
     if len(whole) != 1:
-        raise Fault("LAYOUT", f"{len(whole)} tables stage_2_train*.csv in the folder", "keep one beside the images")
+        raise Fault(
+            "LAYOUT",
+            f"{len(whole)} tables stage_2_train*.csv in the folder",
+            "keep one beside the images",
+        )
     return whole[0]
 
 
@@ -205,19 +245,30 @@ def _read(files: dict[str, Path], labels: dict[str, int]) -> list[_Slice]:
             except Fault:
                 ds, reason = dataset(path, header_only=True), "fewer pixels than declared"
             try:
-                keys = [str(ds[key].value) for key in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")]
+                keys = [
+                    str(ds[key].value)
+                    for key in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+                ]
                 position, orientation = (
                     np.array([float(v) for v in ds[key].value], np.float64)
                     for key in ("ImagePositionPatient", "ImageOrientationPatient")
                 )
                 named, shape = str(ds.SOPInstanceUID), (int(ds.Rows), int(ds.Columns))
             except (KeyError, AttributeError, TypeError, ValueError):
-                raise Fault("LAYOUT", f"{path.name} lacks ids, position or size", "fetch the file again") from None
+                raise Fault(
+                    "LAYOUT", f"{path.name} lacks ids, position or size", "fetch the file again"
+                ) from None
             if named != image or not all(keys) or ds.get("Modality") != "CT":
-                raise Fault("LAYOUT", f"{path.name} is not the CT image of its name", "fetch the file again")
+                raise Fault(
+                    "LAYOUT", f"{path.name} is not the CT image of its name", "fetch the file again"
+                )
             try:
                 pixels = None if reason else stored_values(path, ds)
-                reason = "constant pixels" if pixels is not None and pixels.min() == pixels.max() else reason
+                reason = (
+                    "constant pixels"
+                    if pixels is not None and pixels.min() == pixels.max()
+                    else reason
+                )
             except Fault as fault:
                 if fault.code != "TRUNCATED_SLICE":
                     raise
@@ -227,10 +278,22 @@ def _read(files: dict[str, Path], labels: dict[str, int]) -> list[_Slice]:
                 say(f"warning: {path.name} left out: {reason}")
             patient, study, series = keys
             slices.append(
-                _Slice(path, patient, study, (series, *shape), position, orientation, labels.get(image), not reason)
+                _Slice(
+                    path,
+                    patient,
+                    study,
+                    (series, *shape),
+                    position,
+                    orientation,
+                    labels.get(image),
+                    not reason,
+                )
             )
     if refused:
-        say("left out: " + ", ".join(f"{count} with {reason}" for reason, count in sorted(refused.items())))
+        say(
+            "left out: "
+            + ", ".join(f"{count} with {reason}" for reason, count in sorted(refused.items()))
+        )
     return slices
 
 
@@ -258,7 +321,9 @@ def _stacks(slices: list[_Slice]) -> list[tuple[Case, list[_Slice], bool]]:
             ordered, even = _ordered(group)
             words = "|".join("" if one.label is None else str(one.label) for one in ordered)
             name = study if len(series) == 1 else f"{study}-{number}"
-            case = Case(name, group[0].patient, "", label, "", extra={"plane_labels": words, "study": study})
+            case = Case(
+                name, group[0].patient, "", label, "", extra={"plane_labels": words, "study": study}
+            )
             found.append((case, ordered, even))
     return found
 
@@ -284,22 +349,34 @@ def _patients(cases: list[Case], label: int | None) -> set[str]:
     return {case.patient_id for case in cases if case.label == label}
 
 
-def _drawn(stacks: list[tuple[Case, list[_Slice]]], source: Path, count: int, seed: int) -> list[Case]:
+def _drawn(
+    stacks: list[tuple[Case, list[_Slice]]], source: Path, count: int, seed: int
+) -> list[Case]:
     """Single slices of label 0 from the training stacks, each a case."""
     pool = [(case, one) for case, stack in stacks for one in stack if one.label == HEALTHY]
     if count < 1 or not pool:
         found = f"num_samples {count} of {len(pool)} healthy training slices"
-        raise Fault("BAD_SETTING", found, "give a number from 1, and data with healthy slices", exit=USAGE)
+        raise Fault(
+            "BAD_SETTING", found, "give a number from 1, and data with healthy slices", exit=USAGE
+        )
     if count > len(pool):
         say(
-            f"warning: num_samples is {count}, and the training patients have {many(len(pool), 'healthy slice')}: all are taken"
+            f"warning: num_samples is {count}, and the training patients have"
+            f" {many(len(pool), 'healthy slice')}: all are taken"
         )
     order = sorted(np.random.default_rng(seed).permutation(len(pool))[:count].tolist())
     return [
-        Case(one.path.stem, case.patient_id, "train", HEALTHY, one.path.relative_to(source).as_posix(), root=source,
-             extra={"plane_labels": "0", "study": one.study})
+        Case(
+            one.path.stem,
+            case.patient_id,
+            "train",
+            HEALTHY,
+            one.path.relative_to(source).as_posix(),
+            root=source,
+            extra={"plane_labels": "0", "study": one.study},
+        )
         for case, one in (pool[index] for index in order)
-    ]  # fmt: skip
+    ]
 
 
 def _placed(case: Case, stack: list[_Slice], even: bool, source: Path, out: Path) -> Case:

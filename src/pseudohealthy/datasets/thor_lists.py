@@ -54,7 +54,9 @@ MASKS = "atlas_train_mask_png"
 NO_FINDING = ("text", "axis")  # the letter L or R, the forearm's axis: on nearly every radiograph
 
 
-def prepare(source: Path, out: Path, *, seed: int = 0, clean: bool = True, annotations: str = "") -> Manifest:
+def prepare(
+    source: Path, out: Path, *, seed: int = 0, clean: bool = True, annotations: str = ""
+) -> Manifest:
     """The lists of one of the two folders as a manifest; the seed changes nothing.
 
     annotations: folder of GRAZPEDWRI-DX to take the boxes of thor-wrist from, instead of the masks
@@ -67,44 +69,67 @@ def prepare(source: Path, out: Path, *, seed: int = 0, clean: bool = True, annot
     paths = {path.stem: path for path in sorted(source.glob("*.csv"))}
     lists = {name: _rows(path) for name, path in paths.items() if not _passed_over(name)}
     if not any(_split(name) == "train" for name in lists):
-        raise Fault("LAYOUT", "no training list in the folder", "give the folder thor-brain or thor-wrist")
+        raise Fault(
+            "LAYOUT", "no training list in the folder", "give the folder thor-brain or thor-wrist"
+        )
     boxes = {name: lists.pop(f"{name}_ann") for name in list(lists) if f"{name}_ann" in lists}
     for name, masks in boxes.items():
         fits = [
-            PurePosixPath(mask).stem.startswith(_stem(image)) for image, mask in zip(lists[name], masks, strict=False)
+            PurePosixPath(mask).stem.startswith(_stem(image))
+            for image, mask in zip(lists[name], masks, strict=False)
         ]
         if len(masks) != len(lists[name]) or not all(fits):
-            raise Fault("LAYOUT", f"{name}_ann.csv does not name a mask for each row of {name}.csv", "fetch both again")
+            raise Fault(
+                "LAYOUT",
+                f"{name}_ann.csv does not name a mask for each row of {name}.csv",
+                "fetch both again",
+            )
     if MASKS in lists:
         boxes[EVALUATED] = lists.pop(MASKS)
         if len(boxes[EVALUATED]) != len(lists.get(EVALUATED, ())):
             raise Fault(
-                "LAYOUT", f"{MASKS}.csv does not name a mask for each row of {EVALUATED}.csv", "fetch both again"
+                "LAYOUT",
+                f"{MASKS}.csv does not name a mask for each row of {EVALUATED}.csv",
+                "fetch both again",
             )
     report(_findings(lists), out)
-    unmasked = set(lists.get(EVALUATED, ())) & {row for name in lists if _label(name) == HEALTHY for row in lists[name]}
+    unmasked = set(lists.get(EVALUATED, ())) & {
+        row for name in lists if _label(name) == HEALTHY for row in lists[name]
+    }
     cases = []
     for name, rows in lists.items():
         for number, row in enumerate(rows):
-            label = HEALTHY if row in unmasked else _label(name)  # training slices were chosen for having no lesion
+            # Training slices were chosen for having no lesion.
+            label = HEALTHY if row in unmasked else _label(name)
             mask = boxes[name][number] if name in boxes else ""
-            cases.append(Case(_stem(row), _subject(row), _split(name), label, row, mask, extra={"list": name}))
+            cases.append(
+                Case(
+                    _stem(row), _subject(row), _split(name), label, row, mask, extra={"list": name}
+                )
+            )
     roots = [source, *source.absolute().parents[:3]]
     manifest = written(_united(cases) if clean else cases, roots, out, clean=clean)
     if EVALUATED in lists:
         manifest = Manifest([_labelled(case) for case in manifest], out)
         if not any(case.mask for case in manifest):
-            say(f"thor-lists: no lesion mask, so protocol thor has nothing to measure: name one for each row of {EVALUATED}.csv "
-                f"in {MASKS}.csv beside it")  # fmt: skip
+            say(
+                "thor-lists: no lesion mask, so protocol thor has nothing to measure: name one for"
+                f" each row of {EVALUATED}.csv in {MASKS}.csv beside it"
+            )
         manifest.save(out / "manifest.csv")
     if any(_label(name) == ANOMALOUS for name in lists):
         kinds = {mask: name for name, masks in boxes.items() for mask in masks}
         boxes_of = grazpedwri.annotation_reader(Path(annotations)) if annotations else None
         manifest = Manifest([_with_boxes(case, out, kinds, boxes_of) for case in manifest], out)
         _say_boxes(manifest)
-        if boxes_of and (ill := sum(case.label == HEALTHY and bool(_annotated(case, boxes_of)) for case in manifest)):
+        if boxes_of and (
+            ill := sum(
+                case.label == HEALTHY and bool(_annotated(case, boxes_of)) for case in manifest
+            )
+        ):
             say(
-                f"thor-lists: {many(ill, 'image')} of the healthy lists {'has' if ill == 1 else 'have'} an annotated finding"
+                f"thor-lists: {many(ill, 'image')} of the healthy lists"
+                f" {'has' if ill == 1 else 'have'} an annotated finding"
             )
         manifest.save(out / "manifest.csv")
     return manifest
@@ -118,7 +143,9 @@ def _rows(path: Path) -> list[str]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         rows = [row for row in csv.reader(stream) if row]
     if not rows or rows[0][0].strip() not in ("filename", "filenames"):
-        raise Fault("LAYOUT", f"{path.name} does not begin with the column filename", "fetch it again")
+        raise Fault(
+            "LAYOUT", f"{path.name} does not begin with the column filename", "fetch it again"
+        )
     return [PurePosixPath(row[0].strip()).as_posix() for row in rows[1:]]
 
 
@@ -157,7 +184,8 @@ def _findings(lists: dict[str, list[str]]) -> list[str]:
             ill = set(lists[one]) & set(lists[other])
             if _label(one) == HEALTHY and _label(other) == ANOMALOUS and ill:
                 found.append(
-                    f"{one}: {many(len(ill), 'scan')} of this healthy list {'is' if len(ill) == 1 else 'are'} listed in {other}, too."
+                    f"{one}: {many(len(ill), 'scan')} of this healthy list"
+                    f" {'is' if len(ill) == 1 else 'are'} listed in {other}, too."
                 )
     return found
 
@@ -225,7 +253,12 @@ def _corners(case: Case, mask: np.ndarray, name: str) -> tuple[int, int, int, in
     """x0 y0 x1 y1 of what a mask (H, W) marks, x1 and y1 exclusive."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
-        raise Fault("LAYOUT", f"{name} marks nothing", "draw it again, or strike out its row", case=case.case_id)
+        raise Fault(
+            "LAYOUT",
+            f"{name} marks nothing",
+            "draw it again, or strike out its row",
+            case=case.case_id,
+        )
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
@@ -235,8 +268,12 @@ def _sizes_agree(case: Case, planes: list[np.ndarray]) -> None:
     with Image.open(case.root / case.image) as picture:
         sizes = {(picture.height, picture.width), *(plane.shape for plane in planes)}
     if len(sizes) > 1:
-        raise Fault("GRID_MISMATCH", "the masks of one image, or mask and image, differ in size",
-                    "draw the masks in pixels of the image", case=case.case_id)  # fmt: skip
+        raise Fault(
+            "GRID_MISMATCH",
+            "the masks of one image, or mask and image, differ in size",
+            "draw the masks in pixels of the image",
+            case=case.case_id,
+        )
 
 
 def _united_picture(case: Case, out: Path, mask: np.ndarray) -> Case:
@@ -255,11 +292,17 @@ def _united_picture(case: Case, out: Path, mask: np.ndarray) -> Case:
 def _say_boxes(manifest: Manifest) -> None:
     """How many boxes of each class there are, and how many images of a finding have none."""
     kinds = Counter(
-        box.split(maxsplit=4)[4] for case in manifest for box in case.extra["boxes"].split(";") if case.extra["boxes"]
+        box.split(maxsplit=4)[4]
+        for case in manifest
+        for box in case.extra["boxes"].split(";")
+        if case.extra["boxes"]
     )
     without = sum(case.label == ANOMALOUS and not case.extra["boxes"] for case in manifest)
     counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common()) or "none"
     say(f"thor-lists: boxes: {counts}")
     if without:
-        say(f"thor-lists: {many(without, 'image')} of a finding {'has' if without == 1 else 'have'} no box, so protocol thor-wrist does not measure them: draw the "
-            "masks that the _ann lists name, or give --set annotations=FOLDER of GRAZPEDWRI-DX")  # fmt: skip
+        say(
+            f"thor-lists: {many(without, 'image')} of a finding {'has' if without == 1 else 'have'}"
+            " no box, so protocol thor-wrist does not measure them: draw the masks that the _ann"
+            " lists name, or give --set annotations=FOLDER of GRAZPEDWRI-DX"
+        )

@@ -45,31 +45,56 @@ def prepare(
     source = Path(source)
     wanted = modality.split("|")
     if not set(wanted) <= {"FLAIR", "T1"}:
-        raise Fault("BAD_SETTING", f"modality {modality!r}", "choose from FLAIR, T1, FLAIR|T1", exit=USAGE)
+        raise Fault(
+            "BAD_SETTING", f"modality {modality!r}", "choose from FLAIR, T1, FLAIR|T1", exit=USAGE
+        )
     folders = sorted(
-        {path.parents[1] for path in source.rglob("pre/*.nii.gz") if path.name in ("FLAIR.nii.gz", "T1.nii.gz")}
+        {
+            path.parents[1]
+            for path in source.rglob("pre/*.nii.gz")
+            if path.name in ("FLAIR.nii.gz", "T1.nii.gz")
+        }
     )
     cases, seen = [], Counter[int]()
     with Progress("labels", len(folders)) as bar:
         for folder in folders:
             part, site, name = _place(source, folder)
-            needed = [folder / "pre" / f"{kind}.nii.gz" for kind in wanted] + [folder / "wmh.nii.gz"]
+            needed = [folder / "pre" / f"{kind}.nii.gz" for kind in wanted] + [
+                folder / "wmh.nii.gz"
+            ]
             if absent := [path.name for path in needed if not path.is_file()]:
                 raise Fault("LAYOUT", f"no {', '.join(absent)}", "fetch the case again", case=name)
             values = label_values(needed[-1], (0, 1, OTHER), name)
             seen.update(values)
             *images, mask = [path.relative_to(source).as_posix() for path in needed]
-            cases.append(Case(name, name, "", ANOMALOUS, "|".join(images), mask=mask, site=site, root=source,
-                              extra={"mask_ignore": str(OTHER), "part": part}))  # fmt: skip
+            cases.append(
+                Case(
+                    name,
+                    name,
+                    "",
+                    ANOMALOUS,
+                    "|".join(images),
+                    mask=mask,
+                    site=site,
+                    root=source,
+                    extra={"mask_ignore": str(OTHER), "part": part},
+                )
+            )
             bar.advance()
     if not cases:
         raise Fault(
-            "LAYOUT", "no folder with pre/FLAIR.nii.gz or pre/T1.nii.gz", "give the folder of training and test"
+            "LAYOUT",
+            "no folder with pre/FLAIR.nii.gz or pre/T1.nii.gz",
+            "give the folder of training and test",
         )
     manifest = assign_splits(Manifest(cases, out), seed=seed, fractions=fractions)
     scanners = Counter(case.site for case in manifest)
     say("wmh: " + ", ".join(f"{site} {count}" for site, count in sorted(scanners.items())))
-    say("wmh: cases with label " + ", ".join(f"{v}: {n}" for v, n in sorted(seen.items())) + "; 2 is ignored")
+    say(
+        "wmh: cases with label "
+        + ", ".join(f"{v}: {n}" for v, n in sorted(seen.items()))
+        + "; 2 is ignored"
+    )
     say_counts("wmh", manifest)
     manifest.save(Path(out) / "manifest.csv")
     return manifest
@@ -78,10 +103,21 @@ def prepare(
 def _place(source: Path, folder: Path) -> tuple[str, str, str]:
     """Part (training, test or blank), scanner and case id, from the folders above the case."""
     parts = list(folder.resolve().parts)
-    at = next((k for k in range(len(parts) - 1, 0, -1) if parts[k] in ("Utrecht", "Singapore", "Amsterdam")), None)
+    at = next(
+        (
+            k
+            for k in range(len(parts) - 1, 0, -1)
+            if parts[k] in ("Utrecht", "Singapore", "Amsterdam")
+        ),
+        None,
+    )
     if at is None or not 2 <= len(parts) - at <= 3:
-        raise Fault("LAYOUT", "a case outside Utrecht, Singapore and Amsterdam", "keep the folders as published",
-                    case=folder.relative_to(source).name or folder.name)  # fmt: skip
+        raise Fault(
+            "LAYOUT",
+            "a case outside Utrecht, Singapore and Amsterdam",
+            "keep the folders as published",
+            case=folder.relative_to(source).name or folder.name,
+        )
     site = "-".join(re.sub(r"\W+", "_", part).strip("_") for part in parts[at:-1])
     part = parts[at - 1] if parts[at - 1] in ("training", "test") else ""
     return part, site, f"{site}-{parts[-1]}"

@@ -48,9 +48,18 @@ def prepare_brats(source: Path, out: Path, *, seed: int = 0, val: float = 0.1) -
         for folder in sorted(path for path in (root / part).glob("[!.]*") if path.is_dir()):
             patient, number, files = _slice(folder)
             if part == "testing":
-                files["seg"] = next((root / "test_labels").glob(f"{folder.name}-label.nii*"), Path())
-            if absent := [kind for kind in (*CHANNELS, "seg") if kind not in files or not files[kind].name]:
-                raise Fault("LAYOUT", f"no {', '.join(absent)} of {part}/{folder.name}", "fetch it", case=folder.name)
+                files["seg"] = next(
+                    (root / "test_labels").glob(f"{folder.name}-label.nii*"), Path()
+                )
+            if absent := [
+                kind for kind in (*CHANNELS, "seg") if kind not in files or not files[kind].name
+            ]:
+                raise Fault(
+                    "LAYOUT",
+                    f"no {', '.join(absent)} of {part}/{folder.name}",
+                    "fetch it",
+                    case=folder.name,
+                )
             name = f"{patient}-{number}"
             label = ANOMALOUS if label_values(files["seg"], LABELS, name) - {0} else HEALTHY
             cells = {kind: path.relative_to(root).as_posix() for kind, path in files.items()}
@@ -70,7 +79,9 @@ def prepare_chexpert(source: Path, out: Path, *, seed: int = 0, val: float = 0.1
             for path in sorted((root / part / kind).glob("[!.]*.npy")):
                 match = _ARRAY.match(path.name)
                 if not match:
-                    raise Fault("LAYOUT", f"{path.name} is not patientN_studyN.npy", "name it as published")
+                    raise Fault(
+                        "LAYOUT", f"{path.name} is not patientN_studyN.npy", "name it as published"
+                    )
                 image = path.relative_to(root).as_posix()
                 cases.append(Case(path.stem, match[1], part, label, image, root=root))
     manifest = _divided("wolleb-chexpert", cases, out, seed, val)
@@ -82,7 +93,11 @@ def _root(source: Path, name: str) -> Path:
     for folder in (Path(source) / name, Path(source)):
         if (folder / "training").is_dir() and (folder / "testing").is_dir():
             return folder
-    raise Fault("LAYOUT", f"no {name}/training and {name}/testing in the folder", f"give the folder of {name}")
+    raise Fault(
+        "LAYOUT",
+        f"no {name}/training and {name}/testing in the folder",
+        f"give the folder of {name}",
+    )
 
 
 def _slice(folder: Path) -> tuple[str, str, dict[str, Path]]:
@@ -91,12 +106,20 @@ def _slice(folder: Path) -> tuple[str, str, dict[str, Path]]:
     for path in sorted(folder.glob("brats_*.nii*")):
         if match := _SLICE.match(path.name):
             if match[2] in files:
-                raise Fault("LAYOUT", f"{match[2]} lies there twice", "keep one slice a folder", case=folder.name)
+                raise Fault(
+                    "LAYOUT",
+                    f"{match[2]} lies there twice",
+                    "keep one slice a folder",
+                    case=folder.name,
+                )
             files[match[2]] = path
             places.add((match[1], match[3]))
     if len(places) != 1:
         raise Fault(
-            "LAYOUT", f"{many(len(places), 'slice')} in one folder", "keep one slice a folder", case=folder.name
+            "LAYOUT",
+            f"{many(len(places), 'slice')} in one folder",
+            "keep one slice a folder",
+            case=folder.name,
         )
     return *places.pop(), files
 
@@ -105,14 +128,23 @@ def _divided(name: str, cases: list[Case], out: Path, seed: int, val: float) -> 
     """The published training and testing, with ``val`` of the training patients set aside."""
     training = [case for case in cases if case.split == "training"]
     if not training:
-        raise Fault("LAYOUT", f"no image of {name} in training", "give the folder of training and testing")
-    split = {c.case_id: c.split for c in divide(training, out, seed=seed, fractions=(1 - val, val, 0), weak=True)}
-    done = [replace(case, split=split[case.case_id] if case.split == "training" else "test") for case in cases]
+        raise Fault(
+            "LAYOUT", f"no image of {name} in training", "give the folder of training and testing"
+        )
+    split = {
+        c.case_id: c.split
+        for c in divide(training, out, seed=seed, fractions=(1 - val, val, 0), weak=True)
+    }
+    done = [
+        replace(case, split=split[case.case_id] if case.split == "training" else "test")
+        for case in cases
+    ]
     manifest = Manifest(done, out)
     shared = set(manifest.split("test").patients) & {case.patient_id for case in training}
     if shared:
         say(
-            f"{name}: {many(len(shared), 'patient is', 'patients are')} in training and testing as published, e.g. {min(shared)}"
+            f"{name}: {many(len(shared), 'patient is', 'patients are')} in training and testing as"
+            f" published, e.g. {min(shared)}"
         )
     say_counts(name, manifest)
     manifest.save(Path(out) / "manifest.csv")

@@ -25,7 +25,9 @@ from pseudohealthy.io.source import Source
 from pseudohealthy.io.unzip import is_unpacked
 
 DERIVATIVE = Path("derivatives") / "pseudohealthy"
-NAME = re.compile(r"(?P<entities>sub-[0-9A-Za-z]+(?:_[a-z]+-[0-9A-Za-z]+)*)_(?P<suffix>[0-9A-Za-z]+)$")
+NAME = re.compile(
+    r"(?P<entities>sub-[0-9A-Za-z]+(?:_[a-z]+-[0-9A-Za-z]+)*)_(?P<suffix>[0-9A-Za-z]+)$"
+)
 PROCESSED = re.compile(r"_(space|desc|res|den|label)-")  # entities that only derived images have
 ABOVE = re.compile(r"(sub|ses)-[0-9A-Za-z]+")
 KNOWN = ("SkullStripped", "SpatialReference")  # of an image, told by its sidecar
@@ -74,11 +76,17 @@ def read(sources: Sequence[Source]) -> Bids:
         kept = not is_unpacked(path)
         several = len(labels) > 1
         link = labels[folder] if several else "raw" if kind(folder) != "derivative" else "source"
-        derivative = DERIVATIVE.with_name(f"{DERIVATIVE.name}-{labels[folder]}") if several else DERIVATIVE
+        derivative = (
+            DERIVATIVE.with_name(f"{DERIVATIVE.name}-{labels[folder]}") if several else DERIVATIVE
+        )
         inputs[source.case_id] = Input(
-            stem(path), path.relative_to(folder).as_posix(), link if kept else "", apart[source.case_id], derivative,
+            stem(path),
+            path.relative_to(folder).as_posix(),
+            link if kept else "",
+            apart[source.case_id],
+            derivative,
             facts(path, folder, link if kept else ""),
-        )  # fmt: skip
+        )
         if kept:
             links.setdefault(derivative, {})[link] = folder
     return Bids(inputs, links)
@@ -93,7 +101,10 @@ def require_same(out: Path, known: Bids) -> None:
             if before.get(name, uri(folder, out / derivative)) != uri(folder, out / derivative):
                 found = f"{derivative.as_posix()} is about another data set"
                 raise Fault(
-                    "OUTPUT_NOT_EMPTY", found, "name another folder with --out, or --overwrite", exit=BAD_OUTPUT
+                    "OUTPUT_NOT_EMPTY",
+                    found,
+                    "name another folder with --out, or --overwrite",
+                    exit=BAD_OUTPUT,
                 )
 
 
@@ -181,7 +192,10 @@ def told(folder: Path, suffix: str) -> list[str]:
     """Names of the sidecars in a folder that are about images of this suffix, those about most of
     them first."""
     found = (path.stem for path in folder.glob(f"*{suffix}.json"))
-    return sorted((name for name in found if name.split("_")[-1] == suffix), key=lambda name: (name.count("_"), name))
+    return sorted(
+        (name for name in found if name.split("_")[-1] == suffix),
+        key=lambda name: (name.count("_"), name),
+    )
 
 
 def table(path: Path) -> dict[str, Any]:

@@ -32,11 +32,16 @@ from pseudohealthy.runs.changes import same_training
 from pseudohealthy.runs.run import Run
 from pseudohealthy.settings import coerce
 
-OLD = ("OLD_SCORES: threshold and healthy percentile were computed the old way ({}), by an older version or under other "
-       "settings; train --resume makes them anew")  # fmt: skip
+OLD = (
+    "OLD_SCORES: threshold and healthy percentile were computed the old way ({}), by an older"
+    " version or under other settings; train --resume makes them anew"
+)
 THRESHOLDS = ("stored", "otsu")
 Batch = Annotated[int, Range(1, 65_536)]
-CHANGED = "RUN_CHANGED: the recipe is not the one this run was trained with; results may mean something else"
+CHANGED = (
+    "RUN_CHANGED: the recipe is not the one this run was trained with; results may mean something"
+    " else"
+)
 
 
 def threshold_of(said: float | str) -> float | str:
@@ -51,7 +56,12 @@ def threshold_of(said: float | str) -> float | str:
         cure = f"did you mean '{near[0]}'?" if near else "give a number from 0, stored or otsu"
         raise Fault("THRESHOLD", f"'{said}' is no threshold", cure, exit=USAGE) from None
     if not 0 <= value < math.inf:  # a map is never below 0, and nothing compares with NaN
-        raise Fault("THRESHOLD", f"a threshold of {said}", "give a number from 0, stored or otsu", exit=USAGE)
+        raise Fault(
+            "THRESHOLD",
+            f"a threshold of {said}",
+            "give a number from 0, stored or otsu",
+            exit=USAGE,
+        )
     return value
 
 
@@ -108,29 +118,43 @@ class Detector:
         if unlike and not run.usual:
             self.stored = {}  # threshold and healthy scores are of other weights
         elif self.stored and unlike:
-            say(f"note: the stored threshold of '{run.name}' was set for earlier weights: its training was extended "
-                f"and is not done; go on with: {run.going_on}")  # fmt: skip
+            say(
+                f"note: the stored threshold of '{run.name}' was set for earlier weights: its"
+                f" training was extended and is not done; go on with: {run.going_on}"
+            )
         self.fingerprint = run.read_json("fingerprint.json") or {}
-        self.domain = Domain.from_json(self.fingerprint["domain"]) if "domain" in self.fingerprint else None
+        self.domain = (
+            Domain.from_json(self.fingerprint["domain"]) if "domain" in self.fingerprint else None
+        )
         self.choice = self._choice(threshold)
         self.strict_domain = strict_domain
         if strict_domain and (self.domain is None or not self.domain.strict):
             cases = 0 if self.domain is None else len(self.domain.scores)
-            found = f"the domain check of run '{run.name}' rests on {many(cases, 'healthy validation case')}, too few to refuse a scan"
-            raise Fault("DOMAIN", found, "leave --strict-domain out, or train with 49 or more", exit=BAD_MODEL)
+            found = (
+                f"the domain check of run '{run.name}' rests on"
+                f" {many(cases, 'healthy validation case')}, too few to refuse a scan"
+            )
+            raise Fault(
+                "DOMAIN",
+                found,
+                "leave --strict-domain out, or train with 49 or more",
+                exit=BAD_MODEL,
+            )
 
     def check_standard(self, restorer: Restorer, trained: AnomalyMap) -> None:
         """Fault where the map measures in healthy spreads that were not learnt, or of residuals
         smoothed otherwise."""
-        if self.amap.standardise == "none" or restorer.unfiltered or restorer.describe():  # or it makes its own map
+        # A restorer that describes itself makes its own map.
+        if self.amap.standardise == "none" or restorer.unfiltered or restorer.describe():
             return
         same = (self.amap.standardise, self.amap.smooth) == (trained.standardise, trained.smooth)
         if not (same and restorer.calibration_planes):
             raise Fault(
                 "STANDARDISE",
-                f"run '{self.run.name}' has not learnt healthy residuals for map.standardise = {self.amap.standardise}"
-                f" and map.smooth = {self.amap.smooth:g}",
-                "train --resume it with these settings and healthy validation data, or --set map.standardise=none",
+                f"run '{self.run.name}' has not learnt healthy residuals for map.standardise ="
+                f" {self.amap.standardise} and map.smooth = {self.amap.smooth:g}",
+                "train --resume it with these settings and healthy validation data, or --set"
+                " map.standardise=none",
                 exit=BAD_MODEL,
             )
 
@@ -181,7 +205,9 @@ class Detector:
         tell."""
         return None if self.domain is None else self.domain.judge(fitted.planes, fitted.foreground)
 
-    def restore(self, pairs: Sequence[tuple[Scan, Fitted]], spread: bool = True) -> Iterator[Finding]:
+    def restore(
+        self, pairs: Sequence[tuple[Scan, Fitted]], spread: bool = True
+    ) -> Iterator[Finding]:
         """Findings of scans that are on the canvas already; spread: with the standard error of
         their scores."""
         begun = time.perf_counter()
@@ -197,10 +223,14 @@ class Detector:
 
     def restorations(self, stacks: Sequence[Stack]) -> Iterator[Part]:
         """The first half of `apply`: twins, made while they are asked for."""
-        how = How(seed=self.run.seed, device=self.device, precision=self.precision, batch=self.batch)
+        how = How(
+            seed=self.run.seed, device=self.device, precision=self.precision, batch=self.batch
+        )
         return restorations(self.restorer, stacks, how)
 
-    def read(self, stacks: Sequence[Stack], parts: Iterable[Part], spread: bool = False) -> list[Applied]:
+    def read(
+        self, stacks: Sequence[Stack], parts: Iterable[Part], spread: bool = False
+    ) -> list[Applied]:
         """The second half: maps and scores of what was restored, also by a detector of other map
         settings."""
         return read(self.restorer, self.amap, stacks, parts, spread)
@@ -236,7 +266,11 @@ class Detector:
             ],
             seconds=seconds,
             made=self.made(),
-            window=(fitted.placement.low[0], fitted.placement.high[0]) if self.canvas.normalise == "window" else None,
+            window=(
+                (fitted.placement.low[0], fitted.placement.high[0])
+                if self.canvas.normalise == "window"
+                else None
+            ),
         )
 
     def threshold_for(self, native: np.ndarray) -> tuple[float, str]:
@@ -257,14 +291,18 @@ class Detector:
         """A warning where stored scores are of other planes, or under other noise, than those of
         this detector."""
         own = {"noise_key": NOISE_KEY, "plane_set": self.canvas.plane_set}
-        other = [name.replace("_", " ") for name, value in own.items() if self.stored.get(name) != value]
+        other = [
+            name.replace("_", " ") for name, value in own.items() if self.stored.get(name) != value
+        ]
         return [OLD.format(", ".join(other))] if other and self.stored.get("case_scores") else []
 
     def windowed(self, scan: Scan) -> list[str]:
         """A warning where a picture is believed to be in the run's HU window."""
         if not self.canvas.windows_a_picture(scan):
             return []
-        return [f"WINDOWED: a picture without HU, taken as exported in window {self.canvas.windows[0]}"]
+        return [
+            f"WINDOWED: a picture without HU, taken as exported in window {self.canvas.windows[0]}"
+        ]
 
     def unlike(self, fitted: Fitted) -> list[str]:
         """Of runs without a domain check: foreground share or brightness of planes outside
@@ -276,7 +314,9 @@ class Detector:
         if not busy.any():
             return ["EMPTY: no foreground found"]
         share = inside[busy].float().flatten(1).mean(1)
-        light = (fitted.planes[busy].mean(1) * inside[busy]).flatten(1).sum(1) / inside[busy].flatten(1).sum(1)
+        light = (fitted.planes[busy].mean(1) * inside[busy]).flatten(1).sum(1) / inside[
+            busy
+        ].flatten(1).sum(1)
         found = []
         for code, values, key in (
             ("OOD_FOREGROUND", share, "foreground_share"),
@@ -286,7 +326,9 @@ class Detector:
             margin = 0.1 * (high - low) + 0.01
             outside = ((values < low - margin) | (values > high + margin)).float().mean().item()
             if outside > 0.5:
-                found.append(f"{code}: {100 * outside:.0f} % of planes are unlike the training planes")
+                found.append(
+                    f"{code}: {100 * outside:.0f} % of planes are unlike the training planes"
+                )
         return found
 
     def made(self) -> dict[str, Any]:
@@ -305,7 +347,9 @@ class Detector:
             "postprocessing": self.amap.describe(self.restorer.describe()),
             "precision": str(self.precision).removeprefix("torch."),
             "device": self.device.type,
-            "threshold_detail": {k: v for k, v in self.stored.items() if k != "case_scores"}
-            if self.choice == "stored"
-            else {},
+            "threshold_detail": (
+                {k: v for k, v in self.stored.items() if k != "case_scores"}
+                if self.choice == "stored"
+                else {}
+            ),
         }

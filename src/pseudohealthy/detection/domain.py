@@ -34,16 +34,13 @@ LEVELS = np.linspace(0.02, 0.98, 25)  # quantiles of the grey values
 NARROW = 0.02  # least spread of a quantile, in a range of 2
 BETTER = 0.03  # in correlation: how much better a plane must fit as it lies than turned
 FEWEST = 10  # healthy cases that a limit needs
-RIGHT, OVER, LEFT = "turned by 90 degrees clockwise", "upside down", "turned by 90 degrees counter-clockwise"
-TURNS = [(quarters, flipped) for flipped in (False, True) for quarters in (1, 2, 3)]  # left and right may be exchanged
-LIES = (
-    RIGHT,
-    OVER,
-    LEFT,
-    LEFT,
-    OVER,
-    RIGHT,
-)  # how what each of the TURNS sets upright lies: a flip mirrors the quarter
+RIGHT = "turned by 90 degrees clockwise"
+OVER = "upside down"
+LEFT = "turned by 90 degrees counter-clockwise"
+# Left and right may be exchanged.
+TURNS = [(quarters, flipped) for flipped in (False, True) for quarters in (1, 2, 3)]
+# How what each of the TURNS sets upright lies: a flip mirrors the quarter.
+LIES = (RIGHT, OVER, LEFT, LEFT, OVER, RIGHT)
 PARTS = ("pictures", "outlines", "quantiles", "spreads", "middle", "scale")
 CHECKS = ("outline", "appearance", "orientation", "grey values")
 
@@ -126,21 +123,37 @@ class Domain:
         flat = torch.cat([pictures.flatten(1), outlines.flatten(1)], 1)
         count = max(1, min(PROTOTYPES, len(flat) // (2 * MEMBERS)))
         member = grouped(flat, count)
-        kept: list[int | None] = [k for k in range(count) if (member == k).sum() >= MEMBERS] or [None]
-        means = lambda values: torch.stack([(values if k is None else values[member == k]).mean(0) for k in kept])  # noqa: E731
+        kept: list[int | None] = [k for k in range(count) if (member == k).sum() >= MEMBERS] or [
+            None
+        ]
+
+        def means(values: torch.Tensor) -> torch.Tensor:
+            groups = (values if k is None else values[member == k] for k in kept)
+            return torch.stack([group.mean(0) for group in groups])
+
         one = torch.ones(len(CHECKS))
         seen = cls(
-            means(pictures), means(outlines), grey.mean(0), grey.std(0, correction=0).clamp(min=NARROW), 0 * one, one
+            means(pictures),
+            means(outlines),
+            grey.mean(0),
+            grey.std(0, correction=0).clamp(min=NARROW),
+            0 * one,
+            one,
         )
         apart, _ = seen.compared(pictures, outlines, grey)
         middle = apart.median(1).values
-        return replace(seen, middle=middle, scale=(apart.quantile(0.975, dim=1) - middle).clamp(min=1e-3))
+        return replace(
+            seen, middle=middle, scale=(apart.quantile(0.975, dim=1) - middle).clamp(min=1e-3)
+        )
 
     def calibrated(self, cases: Iterable[tuple[Tensor, Tensor]]) -> Domain:
         """With the limit that healthy cases set that trained nothing: (planes, foreground) of each;
         of none, without."""
         found = [self.distances(*case)[0] for case in cases if case[1].any()]
-        return replace(self, scores=tuple(sorted(((one - self.middle) / self.scale).max().item() for one in found)))
+        return replace(
+            self,
+            scores=tuple(sorted(((one - self.middle) / self.scale).max().item() for one in found)),
+        )
 
     def judge(self, planes: Tensor, foreground: Tensor) -> Verdict | None:
         """The verdict on a case's planes (D, C, S, S); None where it has no foreground, or too few
@@ -152,7 +165,9 @@ class Domain:
         above = sum(score >= max(checks) for score in self.scores)
         count = len(self.scores)
         limit = max(math.floor(ALPHA * (count + 1)), 1) / (count + 1)
-        return Verdict((above + 1) / (count + 1), count, limit, dict(zip(CHECKS, checks, strict=True)), turned)
+        return Verdict(
+            (above + 1) / (count + 1), count, limit, dict(zip(CHECKS, checks, strict=True)), turned
+        )
 
     @property
     def strict(self) -> bool:
@@ -182,8 +197,13 @@ class Domain:
         another way would fit."""
         apart, turns = self.compared(*looked_at(planes, foreground))
         found, best = apart.mean(1), turns.mean(1)
-        better = best.max() + found[1] - 1  # at least half of what nearly all training planes lose when they are turned
-        fits = self.one_way and better > self.clear and 1 - best.max() < self.middle[1] + 2 * self.scale[1]
+        # At least half of what nearly all training planes lose when they are turned.
+        better = best.max() + found[1] - 1
+        fits = (
+            self.one_way
+            and better > self.clear
+            and 1 - best.max() < self.middle[1] + 2 * self.scale[1]
+        )
         return found, LIES[int(best.argmax())] if fits else ""
 
     def compared(self, pictures: Tensor, outlines: Tensor, grey: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,7 +214,9 @@ class Domain:
         upright = self.likeness(pictures)
         turns = torch.stack([self.likeness(turn(pictures, *how)) for how in TURNS])
         odd = ((grey - self.quantiles).abs() / self.spreads).flatten(1).mean(1)
-        return torch.stack([1 - overlap.max(1).values, 1 - upright, turns.max(0).values - upright, odd]), turns
+        return torch.stack(
+            [1 - overlap.max(1).values, 1 - upright, turns.max(0).values - upright, odd]
+        ), turns
 
     def likeness(self, pictures: Tensor) -> Tensor:
         """Correlation of each picture (N, C, S, S) with the prototype that it is most like."""
@@ -211,7 +233,9 @@ class Domain:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Domain:
-        pictures, outlines, grey, spreads, middle, scale = (unpacked(values[name]) for name in PARTS)
+        pictures, outlines, grey, spreads, middle, scale = (
+            unpacked(values[name]) for name in PARTS
+        )
         return cls(pictures, outlines, grey, spreads, middle, scale, tuple(values["scores"]))
 
 
@@ -221,8 +245,11 @@ def grouped(pictures: Tensor, count: int) -> Tensor:
     from scipy.cluster.vq import kmeans2
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of empty groups, which are left out, and of no spread to choose starts by
-        return torch.from_numpy(kmeans2(pictures.double().numpy(), count, iter=20, minit="++", seed=0)[1])
+        # Of empty groups, which are left out, and of no spread to choose starts by.
+        warnings.simplefilter("ignore")
+        return torch.from_numpy(
+            kmeans2(pictures.double().numpy(), count, iter=20, minit="++", seed=0)[1]
+        )
 
 
 def looked_at(planes: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,14 +269,19 @@ def thumbnails(planes: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
     spread = (apart.square().sum((2, 3), keepdim=True) / count).sqrt().clamp(min=1e-6)
     pool = functional.adaptive_avg_pool2d
     small = pool(apart / spread, SIZE)
-    around = functional.avg_pool2d(functional.pad(small, (AROUND,) * 4, mode="reflect"), 2 * AROUND + 1, 1)
+    around = functional.avg_pool2d(
+        functional.pad(small, (AROUND,) * 4, mode="reflect"), 2 * AROUND + 1, 1
+    )
     return small - around, pool(inside[:, None], SIZE)[:, 0]
 
 
 def quantiles(planes: Tensor, foreground: Tensor) -> Tensor:
     """(N, C, Q) quantiles of the grey values inside the foreground."""
     levels = torch.tensor(LEVELS, dtype=planes.dtype)
-    found = [plane[:, inside].quantile(levels, dim=1).T for plane, inside in zip(planes, foreground, strict=True)]
+    found = [
+        plane[:, inside].quantile(levels, dim=1).T
+        for plane, inside in zip(planes, foreground, strict=True)
+    ]
     return torch.stack(found) if found else planes.new_zeros(0, planes.shape[1], len(levels))
 
 

@@ -26,7 +26,8 @@ from pseudohealthy.io.scan import Scan
 
 MOST_REGIONS = 20
 REGIONS_ORDER = (
-    "the most conspicuous first: by excess, the sum over a region of what the map exceeds the threshold by; at most 20"
+    "the most conspicuous first: by excess, the sum over a region of what the map exceeds the"
+    " threshold by; at most 20"
 )
 
 
@@ -57,10 +58,12 @@ class Finding:
     made: dict[str, Any] = field(default_factory=dict)
     window: tuple[float, float] | None = None
     score_sd: float | None = None
-    hashes: dict[str, Any] = field(default_factory=dict)  # of the input and the request, where a command made it
+    # Of the input and the request, where a command made it.
+    hashes: dict[str, Any] = field(default_factory=dict)
     healthy_cases: int | None = None  # validation cases that healthy_percentile ranks among
     domain: Verdict | None = None  # is it like what the run was trained on?
-    left_out: dict[str, str] = field(default_factory=dict)  # kinds that this input cannot have, and why
+    # Kinds that this input cannot have, and why.
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def case_id(self) -> str:
@@ -69,7 +72,11 @@ class Finding:
     @cached_property
     def mask(self) -> np.ndarray:
         """What lies above the threshold; empty without one."""
-        return self.map > self.threshold if self.threshold is not None else np.zeros(self.map.shape, bool)
+        return (
+            self.map > self.threshold
+            if self.threshold is not None
+            else np.zeros(self.map.shape, bool)
+        )
 
     @property
     def volume_ml_above(self) -> float | None:
@@ -109,7 +116,9 @@ class Finding:
             return [], 0
         index = np.arange(1, count + 1)
         sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-        excess = ndimage.sum_labels(self.map.astype(np.float64) - float(self.threshold or 0), labels, index)
+        excess = ndimage.sum_labels(
+            self.map.astype(np.float64) - float(self.threshold or 0), labels, index
+        )
         peaks = ndimage.maximum_position(self.map, labels, index)
         affine, ml = self.scan.affine, self.scan.voxel_ml
         found = []
@@ -125,7 +134,9 @@ class Finding:
             }
             if affine is not None and ml is not None:
                 region["volume_ml"] = round(float(sizes[i] * ml), 4)
-                region["peak_mm"] = [round(float(v), 2) for v in (affine @ [plane, row, column, 1])[:3]]
+                region["peak_mm"] = [
+                    round(float(v), 2) for v in (affine @ [plane, row, column, 1])[:3]
+                ]
             found.append(region)
         return found, int(count)
 
@@ -154,7 +165,9 @@ class Finding:
         count, ml = self.n_regions, self.volume_ml_above
         if not count:
             return f"nothing above {limit}"
-        size = f"{many(int(np.count_nonzero(self.mask)), 'voxel')}" if ml is None else f"{ml:.3g} ml"
+        size = (
+            f"{many(int(np.count_nonzero(self.mask)), 'voxel')}" if ml is None else f"{ml:.3g} ml"
+        )
         return f"{many(count, 'region')} above {limit}, {size} in all"
 
     def _warned(self) -> str:
@@ -184,7 +197,10 @@ class Finding:
         KIND (exit 2) where none is left, OUTPUT (exit 6) where the folder cannot be written."""
         kinds = self.choose(kinds)
         if truth is not None and np.shape(truth) != self.map.shape:
-            what = f"the reference of {self.case_id} is of {np.shape(truth)} voxels, the scan of {self.map.shape}"
+            what = (
+                f"the reference of {self.case_id} is of {np.shape(truth)} voxels, the scan of"
+                f" {self.map.shape}"
+            )
             raise Fault("TRUTH", what, "give it on the scan's grid", exit=USAGE)
         folder = Path(folder)
         with together(folder) as stage:
@@ -203,7 +219,9 @@ class Finding:
     ) -> dict[str, Path]:
         # The DICOM source comes first: what had to be repaired in it is a warning that the other
         # kinds show
-        source = self._dicom_source() if any(OUTPUTS[kind].needs == DICOM for kind in kinds) else None
+        source = (
+            self._dicom_source() if any(OUTPUTS[kind].needs == DICOM for kind in kinds) else None
+        )
         to = Target(folder, places(folder, self.case_id, layout, self.scan), truth, source)
         for kind in OUTPUTS:
             if kind in kinds:
@@ -212,7 +230,8 @@ class Finding:
 
     def _dicom_source(self) -> Any:
         """The headers of the source, repaired; what was repaired is a warning of the case, once."""
-        from pseudohealthy.io import dicom_source  # pydicom and highdicom: only for inputs that need them
+        # Pydicom and highdicom: only for inputs that need them.
+        from pseudohealthy.io import dicom_source
 
         made = dicom_source.read(self.scan)
         notes = [unnamed(note, self.scan.unnamed) for note in made.notes]
@@ -232,9 +251,15 @@ class Finding:
         middle = [(n - 1) / 2 for n in self.map.shape[1:]]
         lines = ["plane,x_mm,y_mm,z_mm,score,foreground_area,area_above"]
         for plane, score in enumerate(self.plane_scores):
-            where = ["", "", ""] if affine is None else [f"{v:.2f}" for v in (affine @ [plane, *middle, 1])[:3]]
+            where = (
+                ["", "", ""]
+                if affine is None
+                else [f"{v:.2f}" for v in (affine @ [plane, *middle, 1])[:3]]
+            )
             areas = [np.count_nonzero(part[plane]) * pixel for part in (self.foreground, self.mask)]
-            lines.append(",".join([str(plane), *where, f"{score:.6f}", *(f"{area:.2f}" for area in areas)]))
+            lines.append(
+                ",".join([str(plane), *where, f"{score:.6f}", *(f"{area:.2f}" for area in areas)])
+            )
         return "\n".join(lines) + "\n"
 
     def describe(self, outputs: dict[str, str] | None = None) -> dict[str, Any]:
@@ -250,11 +275,17 @@ class Finding:
             "plane_scores": [round(float(v), 6) for v in self.plane_scores],
             "foreground_fraction": round(float(self.foreground.mean()), 4),
             "map_percentiles": dict(
-                zip(("p50", "p95", "p99", "max"), np.percentile(self.map, (50, 95, 99, 100)).tolist(), strict=True)
+                zip(
+                    ("p50", "p95", "p99", "max"),
+                    np.percentile(self.map, (50, 95, 99, 100)).tolist(),
+                    strict=True,
+                )
             ),
             "regions": self.regions,
             "regions_order": REGIONS_ORDER,
-            "domain": None if self.domain is None else {**asdict(self.domain), "out": self.domain.out},
+            "domain": (
+                None if self.domain is None else {**asdict(self.domain), "out": self.domain.out}
+            ),
             "made": self.made,
             "left_out": self.left_out,
             "outputs": outputs or {},
@@ -267,7 +298,9 @@ COLUMNS: dict[str, Callable[[Finding], Any]] = {
     "score": lambda found: round(found.score, 6),
     "score_sd": lambda found: rounded(found.score_sd, 6),
     "healthy_percentile": lambda found: rounded(found.healthy_percentile, 2),
-    "healthy_cases": lambda found: None if found.healthy_percentile is None else found.healthy_cases,
+    "healthy_cases": lambda found: (
+        None if found.healthy_percentile is None else found.healthy_cases
+    ),
     "volume_ml_above": lambda found: rounded(found.volume_ml_above, 4),
     "n_regions": lambda found: found.n_regions,
     "threshold": lambda found: found.threshold,

@@ -31,7 +31,10 @@ def request_sha256(made: dict[str, Any], **asked: Any) -> str:
 
 def digests(truths: Mapping[str, np.ndarray]) -> dict[str, str]:
     """The sha256 of every reference."""
-    return {name: hashlib.sha256(np.packbits(truth).tobytes()).hexdigest() for name, truth in truths.items()}
+    return {
+        name: hashlib.sha256(np.packbits(truth).tobytes()).hexdigest()
+        for name, truth in truths.items()
+    }
 
 
 def described(folder: Path, request: str) -> dict[str, Any] | None:
@@ -75,7 +78,10 @@ def remove_cases(folder: Path) -> None:
     stay, and their folders."""
     listed: set[str] = set()  # where they cannot be read, only folders with our case.json are known
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        listed = {row["case_id"] for row in json.loads((folder / "findings.json").read_text("utf-8"))["findings"]}
+        listed = {
+            row["case_id"]
+            for row in json.loads((folder / "findings.json").read_text("utf-8"))["findings"]
+        }
     for case in sorted(folder.iterdir()):
         if not case.is_symlink() and case.is_dir() and (case.name in listed or _ours(case)):
             remove_case(case)

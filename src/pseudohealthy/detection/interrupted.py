@@ -79,7 +79,8 @@ def ending(world: World, done: int, count: int, kinds: Sequence[str]) -> BaseExc
         return SystemExit(INTERRUPTED)
     again = "--resume goes on" if "json" in kinds else "--overwrite begins anew"
     return KeyboardInterrupt(
-        f"stopped; {done} of {count} cases are done and stand in findings.csv; the same command with {again}"
+        f"stopped; {done} of {count} cases are done and stand in findings.csv; the same command"
+        f" with {again}"
     )
 
 
@@ -87,6 +88,11 @@ def unforeseen(error: BaseException) -> Fault:
     """What is no finding about the input: memory, or a bug."""
     text = (str(error).splitlines() or [""])[0][:200]
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
-        return Fault("OUT_OF_MEMORY", "not enough memory for this input", "use a machine with more", exit=RESOURCE)
+        return Fault(
+            "OUT_OF_MEMORY",
+            "not enough memory for this input",
+            "use a machine with more",
+            exit=RESOURCE,
+        )
     cure = "a bug: run this input with --debug and report it"
     return Fault("INTERNAL", f"{type(error).__name__}: {text}", cure, exit=INTERNAL)

@@ -19,7 +19,8 @@ from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.source import Source
 
 COLUMNS = ("case_id", "input", "path", "folder", "files", "series_instance_uid")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run; such a cell gets a ' in front
+# What a spreadsheet would run; such a cell gets a ' in front.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def place(out: Path | str | None, key: Path | str | None = None) -> Path:
@@ -31,7 +32,12 @@ def place(out: Path | str | None, key: Path | str | None = None) -> Path:
         found = "the key would lie inside the output folder, which it must not travel with"
         raise Fault("KEY", found, "name a file elsewhere with --key", exit=USAGE)
     if path.is_dir():
-        raise Fault("KEY", "the key would be a folder", "name a file with --key, such as key.csv", exit=USAGE)
+        raise Fault(
+            "KEY",
+            "the key would be a folder",
+            "name a file with --key, such as key.csv",
+            exit=USAGE,
+        )
     return path
 
 
@@ -106,8 +112,12 @@ def known(path: Path) -> dict[str, tuple[str, ...]]:
     except (OSError, UnicodeDecodeError, csv.Error):
         lines = []
     if not lines or lines[0] != COLUMNS or any(len(cells) != len(COLUMNS) for cells in lines):
-        raise Fault("KEY", f"'{path.name}' is there and is no key of this program", "name another file with --key",
-                    exit=BAD_OUTPUT)  # fmt: skip
+        raise Fault(
+            "KEY",
+            f"'{path.name}' is there and is no key of this program",
+            "name another file with --key",
+            exit=BAD_OUTPUT,
+        )
     return {cells[0]: cells for cells in lines[1:]}
 
 

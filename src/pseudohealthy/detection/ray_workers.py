@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from pseudohealthy.detection.worker import Job
     from pseudohealthy.io import Source
 
-CHUNK = 32  # inputs in hand at most: a round trip costs milliseconds, a lost worker costs what it had in hand
+# Inputs in hand at most: a round trip costs milliseconds, a lost worker costs what it had in hand.
+CHUNK = 32
 TASKS_EACH = 8  # smaller chunks where there are few inputs, so that the workers end together
 TRIES = 3
 LOST_IN_A_ROW = 10  # then it is not the inputs
@@ -52,7 +53,9 @@ def require_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise Fault("EXTRA", "--engine ray needs ray", "pip install 'pseudohealthy[ray]'", exit=USAGE) from None
+        raise Fault(
+            "EXTRA", "--engine ray needs ray", "pip install 'pseudohealthy[ray]'", exit=USAGE
+        ) from None
     return ray
 
 
@@ -105,14 +108,25 @@ def work(
     with cluster(workers) as ray:
         count, cpus, gpus = room(ray.nodes(), workers, detector.device.type == "cuda")
         count = min(count, len(sources))
-        how = {"device": detector.device.type, "batch": detector.batch, "threshold": detector.choice,
-               "settings": detector.settings, "strict_domain": detector.strict_domain,
-               "precision": "bf16" if str(detector.precision) == "torch.bfloat16" else "fp32"}  # fmt: skip
+        how = {
+            "device": detector.device.type,
+            "batch": detector.batch,
+            "threshold": detector.choice,
+            "settings": detector.settings,
+            "strict_domain": detector.strict_domain,
+            "precision": "bf16" if str(detector.precision) == "torch.bfloat16" else "fp32",
+        }
         kind = ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
-        given = detector.run.folder.absolute(), replace(job, folder=job.folder.absolute()), how, cpus
+        given = (
+            detector.run.folder.absolute(),
+            replace(job, folder=job.folder.absolute()),
+            how,
+            cpus,
+        )
         running: dict[Any, tuple[Any, list[Source]]] = {}
 
-        def hire() -> None:  # with nothing in hand until it has started: the cluster may have no room for long
+        # With nothing in hand until it has started: the cluster may have no room for long.
+        def hire() -> None:
             actor = kind.remote(*given)
             running[actor.do.remote([], False)] = actor, []
 
@@ -143,9 +157,12 @@ def work(
                 lost_in_a_row += 1
                 if getattr(error, "actor_init_failed", False) or lost_in_a_row > LOST_IN_A_ROW:
                     cure = "see that run, inputs and package are on every node, with enough memory"
-                    raise Fault("ENGINE", "workers cannot start or do not stay", cure, exit=RESOURCE) from None
+                    raise Fault(
+                        "ENGINE", "workers cannot start or do not stay", cure, exit=RESOURCE
+                    ) from None
                 say(
-                    f"warning: a worker was lost with {many(len(task), 'input')} in hand; another takes over",
+                    f"warning: a worker was lost with {many(len(task), 'input')} in hand; another"
+                    " takes over",
                     error=True,
                 )
                 for source in task:
@@ -153,7 +170,8 @@ def work(
                     if tries[source.case_id] < TRIES:
                         waiting.append([source])
                         continue
-                    found, cure = f"its worker was lost {TRIES} times", "run it alone, with more memory"
+                    found = f"its worker was lost {TRIES} times"
+                    cure = "run it alone, with more memory"
                     fail(result, source.case_id, Fault("WORKER_LOST", found, cure, exit=RESOURCE))
                     bar.advance()
                 hire()
@@ -188,7 +206,10 @@ def tasks(sources: Sequence[Source], workers: int) -> Iterator[list[Source]]:
     """The sources in order, a few at a time, with paths that mean the same in every process."""
     size = max(1, min(CHUNK, len(sources) // (TASKS_EACH * workers)))
     for start in range(0, len(sources), size):
-        yield [replace(s, paths=tuple(p.absolute() for p in s.paths)) for s in sources[start : start + size]]
+        yield [
+            replace(s, paths=tuple(p.absolute() for p in s.paths))
+            for s in sources[start : start + size]
+        ]
 
 
 @contextlib.contextmanager
@@ -200,22 +221,38 @@ def cluster(workers: int | None) -> Iterator[Any]:
         yield ray
         return
     silent: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    with tempfile.TemporaryDirectory(prefix="ph-", dir=_short(), ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(
+        prefix="ph-", dir=_short(), ignore_cleanup_errors=True
+    ) as temporary:
         try:
             if os.environ.get("RAY_ADDRESS"):
                 ray.init(**silent)
             else:
                 cpus = max(
                     workers or 1,
-                    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+                    (
+                        len(os.sched_getaffinity(0))
+                        if hasattr(os, "sched_getaffinity")
+                        else os.cpu_count() or 1
+                    ),
                 )
                 # only rows travel, so the object store may be as small as ray allows
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=100 * 2**20,
-                         _temp_dir=temporary, _node_ip_address="127.0.0.1", **silent)  # fmt: skip
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    object_store_memory=100 * 2**20,
+                    _temp_dir=temporary,
+                    _node_ip_address="127.0.0.1",
+                    **silent,
+                )
         except Exception as error:  # ray raises what it likes
             text = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise Fault(
-                "ENGINE", f"no ray cluster: {text}", "check RAY_ADDRESS, or take --engine plain", exit=RESOURCE
+                "ENGINE",
+                f"no ray cluster: {text}",
+                "check RAY_ADDRESS, or take --engine plain",
+                exit=RESOURCE,
             ) from None
         STOP.install()  # ray has taken SIGTERM for itself
         try:

@@ -26,7 +26,8 @@ class Detections:
     first: bool = True  # False in the other processes of torchrun: they have nothing to say
     panels: dict[str, Path] = field(default_factory=dict)
     pages: dict[str, Path] = field(default_factory=dict)
-    left_out: dict[str, list[str]] = field(default_factory=dict)  # kind -> cases that cannot have it
+    # Kind -> cases that cannot have it.
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, part: Detections) -> None:
         """Take over what another process did."""
@@ -37,7 +38,9 @@ class Detections:
         for kind, cases in part.left_out.items():
             self.left_out.setdefault(kind, []).extend(cases)
 
-    def keep(self, row: dict[str, Any], panel: Path | None, page: Path | None, left_out: Iterable[str]) -> None:
+    def keep(
+        self, row: dict[str, Any], panel: Path | None, page: Path | None, left_out: Iterable[str]
+    ) -> None:
         """Note what became of a case."""
         self.rows.append(row)
         case_id = row["case_id"]

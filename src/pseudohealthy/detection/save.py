@@ -43,7 +43,9 @@ def segmentation(finding: Finding, to: Target) -> dict[str, Path]:
     from pseudohealthy.io import dicom_write
 
     path = to.place.case / "anomaly_mask.dcm"
-    return {"dicom_seg": dicom_write.write_segmentation(finding.mask, finding.scan, path, to.source)}
+    return {
+        "dicom_seg": dicom_write.write_segmentation(finding.mask, finding.scan, path, to.source)
+    }
 
 
 def parametric_map(finding: Finding, to: Target) -> dict[str, Path]:

@@ -11,10 +11,9 @@ import numpy as np
 from pseudohealthy.counts import many
 from pseudohealthy.metrics.lesions import compare_regions
 
-STILL = (
-    0.75,
-    1.5,
-)  # shares of a lesion's contrast; a twin that removed less shows it still, one that removed more in reverse
+# Shares of a lesion's contrast; a twin that removed less shows it still, one that removed more in
+# reverse.
+STILL = (0.75, 1.5)
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,11 @@ class Known:
         """ "found, 71 % of it marked; 2 regions elsewhere"."""
         where = many(self.elsewhere, "region") if self.elsewhere else "no regions"
         if not self.lesions:
-            return f"healthy, {where} marked all the same" if self.elsewhere else "healthy, nothing marked"
+            return (
+                f"healthy, {where} marked all the same"
+                if self.elsewhere
+                else "healthy, nothing marked"
+            )
         aside = f"; {where} elsewhere" if self.elsewhere else ""
         if not self.found:
             return f"missed, nothing of it marked{aside}"

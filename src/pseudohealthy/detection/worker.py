@@ -42,10 +42,13 @@ class Job:
     kinds: tuple[str, ...] = KINDS
     layout: str | Bids = "cases"
     assume_spacing: float | None = None
-    truths: Mapping[str, np.ndarray] = field(default_factory=dict)  # case id -> reference (D, H, W) bool, where known
+    # Case id -> reference (D, H, W) bool, where known.
+    truths: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def work(sources: Sequence[io.Source], detector: Detector, job: Job, result: Detections, bar: Progress) -> None:
+def work(
+    sources: Sequence[io.Source], detector: Detector, job: Job, result: Detections, bar: Progress
+) -> None:
     """Restore and save every source here, one group after the other; what became of them goes into
     `result`.
 
@@ -87,7 +90,9 @@ def store(findings: Sequence[Finding], job: Job, result: Detections) -> None:
         result.keep(row, paths.get("panel"), paths.get("html"), finding.left_out)
 
 
-def unfinished(sources: Sequence[io.Source], job: Job, result: Detections, bar: Progress) -> list[io.Source]:
+def unfinished(
+    sources: Sequence[io.Source], job: Job, result: Detections, bar: Progress
+) -> list[io.Source]:
     """The sources still to do; the rows of the others are taken from their case.json."""
     todo = []
     for source in sources:
@@ -106,7 +111,8 @@ def unfinished(sources: Sequence[io.Source], job: Job, result: Detections, bar: 
         bar.advance()
     if len(todo) < len(sources):
         say(
-            f"{len(sources) - len(todo)} of {many(len(sources), 'case')} {'is' if len(sources) - len(todo) == 1 else 'are'} finished already"
+            f"{len(sources) - len(todo)} of {many(len(sources), 'case')}"
+            f" {'is' if len(sources) - len(todo) == 1 else 'are'} finished already"
         )
     return todo
 
@@ -141,14 +147,19 @@ def groups(
         yield pairs
 
 
-def restored(pairs: list[tuple[Scan, Fitted]], detector: Detector, result: Detections) -> list[Finding]:
+def restored(
+    pairs: list[tuple[Scan, Fitted]], detector: Detector, result: Detections
+) -> list[Finding]:
     """Findings of a group; where the group fails, of each of its cases that does not."""
     try:
         return list(detector.restore(pairs))
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError) and detector.batch > 1:
             detector.batch //= 2
-            say(f"warning: not enough GPU memory; going on with a batch of {detector.batch} planes", error=True)
+            say(
+                f"warning: not enough GPU memory; going on with a batch of {detector.batch} planes",
+                error=True,
+            )
             return restored(pairs, detector, result)
         if len(pairs) == 1:
             fail(result, pairs[0][0].name, error, pairs[0][0].unnamed)
@@ -167,7 +178,11 @@ def fail(result: Detections, case_id: str, error: Exception, unnamed: Sequence[P
     if progress.debug:
         traceback.print_exception(error)
     fault.case = case_id
-    fault.__traceback__ = fault.__context__ = fault.__cause__ = None  # they hold on to the arrays of the input
+    fault.__traceback__ = fault.__context__ = fault.__cause__ = (
+        None  # they hold on to the arrays of the input
+    )
     result.faults.append(fault)
-    result.rows.append(blank(case_id) | {"status": "failed", "warnings": f"{fault.code}: {fault.message}"})
+    result.rows.append(
+        blank(case_id) | {"status": "failed", "warnings": f"{fault.code}: {fault.message}"}
+    )
     say(str(fault), error=True)

@@ -7,4 +7,14 @@ from .sampler import sample, walk
 from .schedule import Schedule
 from .simplex import simplex
 
-__all__ = ["Denoiser", "Draw", "Estimate", "Schedule", "guide", "log_probability", "sample", "simplex", "walk"]
+__all__ = [
+    "Denoiser",
+    "Draw",
+    "Estimate",
+    "Schedule",
+    "guide",
+    "log_probability",
+    "sample",
+    "simplex",
+    "walk",
+]

@@ -38,12 +38,20 @@ class Denoiser(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, schedule: Schedule, *, target: Target = "noise", learned_variance: bool = False
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        *,
+        target: Target = "noise",
+        learned_variance: bool = False,
     ):
         super().__init__()
         if target not in ("noise", "clean", "velocity"):
             raise ValueError(f"unknown target {target!r}; choose noise, clean or velocity")
-        self.network, self.schedule, self.target, self.learned_variance = network, schedule, target, learned_variance
+        self.network = network
+        self.schedule = schedule
+        self.target = target
+        self.learned_variance = learned_variance
 
     def raw(self, x: Tensor, t: int | Tensor, **condition: Any) -> Tensor:
         """The network's own output (B, C or 2C, H, W) for states x (B, C, H, W) at levels t (int or

@@ -38,7 +38,11 @@ class Encodings:
         be taken over.
         """
         wanted, states = tuple(levels), self.kept.setdefault((how, content(x)), {})
-        usable = [done for done in states if done == wanted or (not remembers and done == wanted[: len(done)])]
+        usable = [
+            done
+            for done in states
+            if done == wanted or (not remembers and done == wanted[: len(done)])
+        ]
         done = max(usable, key=len, default=wanted[:1])
         if done == wanted and done in states:
             return states[done].to(x.device)

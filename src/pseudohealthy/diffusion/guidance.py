@@ -20,14 +20,15 @@ def log_probability(classifier: nn.Module, label: int | Tensor) -> Callable[[Ten
     Gradients reach the input only: the weights are detached, which halves the cost of a guided
     step.
     """
-    weights = {name: value.detach() for name, value in classifier.state_dict(keep_vars=True).items()}
+    weights = {
+        name: value.detach() for name, value in classifier.state_dict(keep_vars=True).items()
+    }
 
     def score(x: Tensor, t: int) -> Tensor:
         steps = torch.full((len(x),), max(t - 1, 0), device=x.device)
         logits = functional_call(classifier, weights, (x, steps)).float()
-        chosen = (
-            torch.as_tensor(label, device=x.device).expand(len(x)).clone()
-        )  # a label made in inference mode would not do
+        # A label made in inference mode would not do.
+        chosen = torch.as_tensor(label, device=x.device).expand(len(x)).clone()
         return logits.log_softmax(1).gather(1, chosen[:, None])[:, 0]
 
     return score

@@ -22,7 +22,9 @@ MIN_SNR = 5.0  # the paper's gamma
 GREYS = 255  # steps between the ends of the data's range: 8-bit images
 
 
-def weight(schedule: Schedule, t: Tensor, target: Target, weighting: Literal["min-snr", "p2"], like: Tensor) -> Tensor:
+def weight(
+    schedule: Schedule, t: Tensor, target: Target, weighting: Literal["min-snr", "p2"], like: Tensor
+) -> Tensor:
     """What the squared error of the target counts for at levels t (B,) in 1..T, typed like `like`
     (B,).
 
@@ -39,7 +41,13 @@ def weight(schedule: Schedule, t: Tensor, target: Target, weighting: Literal["mi
 
 
 def hybrid(
-    denoiser: Denoiser, clean: Tensor, noise: Tensor, t: Tensor, *, low: float = -1.0, **condition: Any
+    denoiser: Denoiser,
+    clean: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    *,
+    low: float = -1.0,
+    **condition: Any,
 ) -> tuple[Tensor, Tensor]:
     """(squared error of the noise, weighted variational bound), each (B,); their sum is L_hybrid
     (equation 16).
@@ -58,7 +66,14 @@ def hybrid(
 
 
 def variational_bound(
-    schedule: Schedule, clean: Tensor, x: Tensor, t: Tensor, guess: Tensor, v: Tensor, *, low: float = -1.0
+    schedule: Schedule,
+    clean: Tensor,
+    x: Tensor,
+    t: Tensor,
+    guess: Tensor,
+    v: Tensor,
+    *,
+    low: float = -1.0,
 ) -> Tensor:
     """One term of the bound per item, (B,) in bits per dimension.
 

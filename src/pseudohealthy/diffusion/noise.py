@@ -35,7 +35,10 @@ class Draw:
     def __init__(self, seed: int, keys: Sequence[Key], kind: str = "gaussian", **settings: Any):
         if kind not in _KINDS:
             raise ValueError(f"unknown noise {kind!r}; choose one of {', '.join(_KINDS)}")
-        self.seed, self.keys, self.kind, self.settings = seed, [_plain(key) for key in keys], kind, settings
+        self.seed = seed
+        self.keys = [_plain(key) for key in keys]
+        self.kind = kind
+        self.settings = settings
         self._tags: tuple[str, ...] = ()
         self._count = 0
 
@@ -113,7 +116,9 @@ def _normal(count: int, generator: torch.Generator) -> np.ndarray:
     rounded to float32.
     """
     if count < BLOCK:
-        return torch.randn(count, generator=generator, dtype=torch.float64).numpy().astype(np.float32)
+        return (
+            torch.randn(count, generator=generator, dtype=torch.float64).numpy().astype(np.float32)
+        )
     uniform = torch.rand(count, generator=generator).numpy()
     whole = count - count % BLOCK
     normal = np.empty(count, np.float32)
@@ -133,7 +138,9 @@ def _box_muller(uniform: np.ndarray) -> np.ndarray:
 
 
 def _simplex(shape: torch.Size, generators: list[torch.Generator], **settings: Any) -> Tensor:
-    seeds = torch.stack([torch.randint(-(2**62), 2**62, (shape[1],), generator=g) for g in generators])
+    seeds = torch.stack(
+        [torch.randint(-(2**62), 2**62, (shape[1],), generator=g) for g in generators]
+    )
     return simplex(tuple(shape), seeds, **settings)
 
 

@@ -19,7 +19,8 @@ from .denoiser import Estimate
 from .schedule import Schedule
 
 Edit = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
-Step = Callable[[Schedule, Tensor, Estimate, int, int], Tensor]  # (table, x, estimate, now, then) -> the next state
+# (table, x, estimate, now, then) -> the next state.
+Step = Callable[[Schedule, Tensor, Estimate, int, int], Tensor]
 Variance = Literal["posterior", "large", "learned"]
 
 
@@ -29,7 +30,10 @@ def walk(start: int, stop: int, steps: int) -> list[int]:
     if steps < 1:
         raise ValueError(f"a walk needs at least one step, got {steps}")
     steps = min(steps, abs(stop - start))
-    return [start, *(start + math.floor((stop - start) * i / steps + 0.5) for i in range(1, steps + 1))]
+    return [
+        start,
+        *(start + math.floor((stop - start) * i / steps + 0.5) for i in range(1, steps + 1)),
+    ]
 
 
 def ddim(table: Schedule, x: Tensor, estimate: Estimate, now: int, then: int) -> Tensor:
@@ -38,7 +42,9 @@ def ddim(table: Schedule, x: Tensor, estimate: Estimate, now: int, then: int) ->
     return b * estimate.clean + r * estimate.noise
 
 
-def ancestral(draw: Callable[[Tensor], Tensor], eta: float = 1.0, variance: Variance = "posterior") -> Step:
+def ancestral(
+    draw: Callable[[Tensor], Tensor], eta: float = 1.0, variance: Variance = "posterior"
+) -> Step:
     """The step that adds fresh noise on the way down (DDIM, equations 12 and 16; with eta 1 it is
     Ho et al. 2020).
 
@@ -57,7 +63,9 @@ def ancestral(draw: Callable[[Tensor], Tensor], eta: float = 1.0, variance: Vari
         (a, s), (b, r) = coefficients(table, now), coefficients(table, then)
         fresh = eta * r / s * math.sqrt(1 - (a / b) ** 2)
         mean = b * estimate.clean + math.sqrt(max(r**2 - fresh**2, 0.0)) * estimate.noise
-        return mean + spread(variance, fresh, eta * math.sqrt(1 - (a / b) ** 2), estimate.spread) * draw(x)
+        return mean + spread(
+            variance, fresh, eta * math.sqrt(1 - (a / b) ** 2), estimate.spread
+        ) * draw(x)
 
     return step
 

@@ -20,7 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_GRADIENTS_2D = [(x, y) for sy in (1, -1) for x, y in ((5, 2 * sy), (2, 5 * sy), (-5, 2 * sy), (-2, 5 * sy))]
+_GRADIENTS_2D = [
+    (x, y) for sy in (1, -1) for x, y in ((5, 2 * sy), (2, 5 * sy), (-5, 2 * sy), (-2, 5 * sy))
+]
 _GRADIENTS_3D = [
     (x * sx, y * sy, z * sz)
     for sz, sy, sx in product((1, -1), (1, -1), (-1, 1))
@@ -28,7 +30,9 @@ _GRADIENTS_3D = [
 ]
 # Lattice points, counted from the corner of a cell, whose kernel reaches into that cell (found by
 # enumeration).
-_AROUND_2D = [(i, j) for i, j in product(range(-1, 3), repeat=2) if (i, j) not in ((-1, -1), (2, 2))]
+_AROUND_2D = [
+    (i, j) for i, j in product(range(-1, 3), repeat=2) if (i, j) not in ((-1, -1), (2, 2))
+]
 _KEPT = 512 * 512  # pixels of the largest field whose geometry is kept (about 25 MB an octave)
 _MULTIPLIER, _INCREMENT, _WORD = 6364136223846793005, 1442695040888963407, 2**64
 
@@ -62,7 +66,12 @@ def simplex(
         fields += persistence**k * _sum(*geometry(height, width, frequency / 2**k, z), table)
     if standardise:
         fields = (fields - fields.mean(1, keepdim=True)) / fields.std(1, keepdim=True)
-    return fields.reshape(batch, -1, height, width).expand(batch, channels, height, width).float().contiguous()
+    return (
+        fields.reshape(batch, -1, height, width)
+        .expand(batch, channels, height, width)
+        .float()
+        .contiguous()
+    )
 
 
 def values(place: Tensor, table: Tensor) -> Tensor:
@@ -77,14 +86,18 @@ def _sum(points: Tensor, weights: Any, table: Tensor) -> Tensor:
     index = torch.zeros(len(table), points.shape[1], dtype=torch.long)
     for axis in points:
         index = table.gather(1, (index + axis) & 255)
-    gradients = torch.tensor(_GRADIENTS_2D if len(points) == 2 else _GRADIENTS_3D, dtype=torch.float64)
+    gradients = torch.tensor(
+        _GRADIENTS_2D if len(points) == 2 else _GRADIENTS_3D, dtype=torch.float64
+    )
     index = (index & 15) >> 1 if len(points) == 2 else index % len(gradients)
     return torch.from_numpy(weights @ gradients[index].permute(2, 1, 0).flatten(0, 1).numpy()).T
 
 
 @lru_cache(maxsize=8)
 def _kept_reach(height: int, width: int, frequency: float, z: float | None) -> tuple[Tensor, Any]:
-    y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (height, width)), indexing="ij")
+    y, x = torch.meshgrid(
+        *(torch.arange(n, dtype=torch.float64) for n in (height, width)), indexing="ij"
+    )
     axes = [x, y] if z is None else [x, y, torch.full_like(x, z)]
     return _reach(torch.stack([axis.flatten() for axis in axes]) / frequency)
 
@@ -99,7 +112,9 @@ def _reach(place: Tensor) -> tuple[Tensor, Any]:
     squish = (math.sqrt(dims + 1) - 1) / dims
     skewed = place + place.sum(0) * stretch
     corner = skewed.floor()
-    around = [torch.tensor(o)[:, None] for o in _AROUND_2D] if dims == 2 else _solid(skewed - corner)
+    around = (
+        [torch.tensor(o)[:, None] for o in _AROUND_2D] if dims == 2 else _solid(skewed - corner)
+    )
     found = []
     for offset in around:
         vertex = corner + offset
@@ -110,11 +125,15 @@ def _reach(place: Tensor) -> tuple[Tensor, Any]:
     rows, vertices, parts = (torch.cat(each, dim=-1) for each in zip(*found, strict=True))
     low = vertices.amin(1, keepdim=True)
     spans = (vertices - low).amax(1) + 1
-    keys, which = np.unique(np.ravel_multi_index((vertices - low).numpy(), spans.tolist()), return_inverse=True)
+    keys, which = np.unique(
+        np.ravel_multi_index((vertices - low).numpy(), spans.tolist()), return_inverse=True
+    )
     points = low + torch.from_numpy(np.stack(np.unravel_index(keys, spans.tolist())))
     columns = np.concatenate([which + d * len(keys) for d in range(dims)])
     parts = parts.flatten() / (47 if dims == 2 else 103)
-    return points, csr_array((parts.numpy(), (rows.repeat(dims).numpy(), columns)), shape=(count, dims * len(keys)))
+    return points, csr_array(
+        (parts.numpy(), (rows.repeat(dims).numpy(), columns)), shape=(count, dims * len(keys))
+    )
 
 
 def _solid(inside: Tensor) -> list[Tensor]:

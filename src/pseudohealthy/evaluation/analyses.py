@@ -20,21 +20,21 @@ from torch import Tensor
 
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.detection.detector import Detector
-from pseudohealthy.evaluation.intensity import (
-    CONTRASTS,
-    entropy,
-    kl,
-    twins_of,
-    with_contrast,
-)
+from pseudohealthy.evaluation.intensity import CONTRASTS, entropy, kl, twins_of, with_contrast
 from pseudohealthy.evaluation.protocols import strict
 from pseudohealthy.evaluation.records import CaseResult
 from pseudohealthy.metrics.table import shown_in
 
 CASES, PLANES = 64, 16  # restored again; of these, under every contrast
 NOTES = (
-    "histograms are of healthy tissue only, the foreground less the reference; a twin equal to its image has divergence 0",
-    "intensities are those of each run's own canvas; the contrast of a plane is changed after it was brought there",
+    (
+        "histograms are of healthy tissue only, the foreground less the reference; a twin equal to"
+        " its image has divergence 0"
+    ),
+    (
+        "intensities are those of each run's own canvas; the contrast of a plane is changed after"
+        " it was brought there"
+    ),
 )
 
 
@@ -72,7 +72,10 @@ def healthy_in(found: Sequence[CaseResult]) -> dict[str, np.ndarray]:
         if case.map is None or case.truth is None or not len(case.map):
             continue
         truth = np.asarray(case.truth, dtype=bool)
-        for name, chosen in (("inside", truth), ("healthy" if case.label == HEALTHY else "outside", ~truth)):
+        for name, chosen in (
+            ("inside", truth),
+            ("healthy" if case.label == HEALTHY else "outside", ~truth),
+        ):
             if chosen.any():
                 parts[name].append(float(np.asarray(case.map)[chosen].mean()))
     return {name: np.asarray(values) for name, values in parts.items()}
@@ -95,10 +98,14 @@ def contrast(
         twins, maps = twins_of(detector, changed, foreground, places)
         rest = foreground & ~where
         apart = divergence(changed.mean(1)[where].numpy(), twins.mean(1)[where].numpy())
-        rows.append({
-            "contrast": factor, "inside": maps[where].mean().item(),
-            "outside": maps[rest].mean().item() if rest.any() else float("nan"), **asdict(apart),
-        })  # fmt: skip
+        rows.append(
+            {
+                "contrast": factor,
+                "inside": maps[where].mean().item(),
+                "outside": maps[rest].mean().item() if rest.any() else float("nan"),
+                **asdict(apart),
+            }
+        )
     return rows
 
 
@@ -111,7 +118,9 @@ def strata(found: Sequence[CaseResult], sites: Mapping[str, str]) -> list[dict[s
         for case in found:
             groups.setdefault(f"site {sites.get(case.case_id) or 'unknown'}", []).append(case)
     lesions = [
-        (float(np.sum(c.truth)) * (c.voxel_ml or 1.0), c) for c in found if c.truth is not None and np.any(c.truth)
+        (float(np.sum(c.truth)) * (c.voxel_ml or 1.0), c)
+        for c in found
+        if c.truth is not None and np.any(c.truth)
     ]
     if len({size for size, _ in lesions}) >= 3:
         cuts = np.quantile([size for size, _ in lesions], [1 / 3, 2 / 3])
@@ -131,7 +140,11 @@ def strata(found: Sequence[CaseResult], sites: Mapping[str, str]) -> list[dict[s
         for record in strict(group).records:
             if not record.against and shown_in(record.metric, "strata"):
                 low, high = record.ci95 or (None, None)
-                row |= {record.metric: record.value, f"{record.metric}_low": low, f"{record.metric}_high": high}
+                row |= {
+                    record.metric: record.value,
+                    f"{record.metric}_low": low,
+                    f"{record.metric}_high": high,
+                }
         rows.append(row)
     return rows
 
@@ -141,7 +154,9 @@ def add_up(sums: dict[str, Tensor], pictures: Tensor, lesion: Tensor) -> None:
     says which; in the last row of a sum is the number of its planes."""
     for name, chosen in (("planes without lesion", ~lesion), ("planes with lesion", lesion)):
         if chosen.any():
-            total = torch.cat([pictures[chosen].sum(0), torch.full_like(pictures[0, :1], int(chosen.sum()))])
+            total = torch.cat(
+                [pictures[chosen].sum(0), torch.full_like(pictures[0, :1], int(chosen.sum()))]
+            )
             sums[name] = sums.get(name, torch.zeros_like(total)) + total
 
 

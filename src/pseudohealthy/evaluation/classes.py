@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pseudohealthy.evaluation.records import CONTROL, Record, class_name, class_of, class_rank, merit, number
+from pseudohealthy.evaluation.records import (
+    CONTROL,
+    Record,
+    class_name,
+    class_of,
+    class_rank,
+    merit,
+    number,
+)
 from pseudohealthy.metrics.table import METRICS, names
 
 if TYPE_CHECKING:
@@ -28,7 +36,12 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     interval."""
     found = []
     for (kind, method), group in by_class(records).items():
-        row: dict[str, Any] = {"class": kind, "name": class_name(kind), "method": method, **_counts(group)}
+        row: dict[str, Any] = {
+            "class": kind,
+            "name": class_name(kind),
+            "method": method,
+            **_counts(group),
+        }
         for metric in filter(group.get, names("table")):
             low, high = group[metric].ci95 or (None, None)
             row |= {metric: group[metric].value, f"{metric}_low": low, f"{metric}_high": high}
@@ -45,7 +58,9 @@ def table(records: Sequence[Record]) -> Table | None:
     from rich.text import Text
 
     found = by_class(records)
-    metrics = [metric for metric in names("table") if any(metric in group for group in found.values())]
+    metrics = [
+        metric for metric in names("table") if any(metric in group for group in found.values())
+    ]
     if not metrics:
         return None
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -54,21 +69,34 @@ def table(records: Sequence[Record]) -> Table | None:
     for heading in (
         "boxes",
         "images",
-        *(METRICS[metric].heading.removesuffix(" @") + METRICS[metric].warning for metric in metrics),
+        *(
+            METRICS[metric].heading.removesuffix(" @") + METRICS[metric].warning
+            for metric in metrics
+        ),
     ):
         shown.add_column(Text(heading), justify="right")
     for kind in dict.fromkeys(kind for kind, _ in found):
         methods = {method: group for (of, method), group in found.items() if of == kind}
         controls = [method for method in methods if method.startswith(CONTROL)]
-        best = max(controls, key=lambda m: [merit(methods[m][metric]) for metric in reversed(metrics)], default=None)
+        best = max(
+            controls,
+            key=lambda m: [merit(methods[m][metric]) for metric in reversed(metrics)],
+            default=None,
+        )
         for index, method in enumerate([m for m in methods if m not in controls or m == best]):
             group = methods[method]
             counts = map(str, list(_counts(group).values())[:2]) if not index else ("", "")
             cells = [number(group[metric]).replace(" [", "\n[") for metric in metrics]
-            shown.add_row(Text("" if index else class_name(kind)), Text(method), *counts, *map(Text, cells))
+            shown.add_row(
+                Text("" if index else class_name(kind)), Text(method), *counts, *map(Text, cells)
+            )
     return shown
 
 
 def _counts(group: dict[str, Record]) -> dict[str, int]:
     any_of = next(iter(group.values()))
-    return {"boxes": int(group["n_boxes"].value), "images": any_of.n_cases, "patients": any_of.n_patients}
+    return {
+        "boxes": int(group["n_boxes"].value),
+        "images": any_of.n_cases,
+        "patients": any_of.n_patients,
+    }

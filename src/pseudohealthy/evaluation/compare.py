@@ -76,8 +76,12 @@ def one_protocol(name: str) -> protocols.Protocol:
     """The protocol of that name. Fault PROTOCOL for several: their figures do not belong into one
     table."""
     if len(set(name.replace(",", " ").split())) > 1:
-        raise Fault("PROTOCOL", f"'{name}' names several protocols, whose figures mean different things",
-                    "make one comparison per protocol", exit=USAGE)  # fmt: skip
+        raise Fault(
+            "PROTOCOL",
+            f"'{name}' names several protocols, whose figures mean different things",
+            "make one comparison per protocol",
+            exit=USAGE,
+        )
     return protocols.find(name)[0]
 
 
@@ -91,10 +95,16 @@ def refuse_unlike(runs: Mapping[str, Run]) -> None:
             {label: many(c.inputs, "channel") for label, c in canvases.items()},
             "compare runs of like images",
         ),
-        ("PLANE", {label: f"{c.plane} planes" for label, c in canvases.items()}, "compare runs of one canvas.plane"),
+        (
+            "PLANE",
+            {label: f"{c.plane} planes" for label, c in canvases.items()},
+            "compare runs of one canvas.plane",
+        ),
     ):
         if len(set(takes.values())) > 1:
-            said = ", ".join(f"{called(runs[label], label)} {what}" for label, what in takes.items())
+            said = ", ".join(
+                f"{called(runs[label], label)} {what}" for label, what in takes.items()
+            )
             raise Fault(code, f"the runs take different images: {said}", cure, exit=USAGE)
 
 
@@ -107,7 +117,9 @@ def method_names(runs: Sequence[Run]) -> list[str]:
     """How the runs are called: by restorer where that tells them apart, else by folder, then by
     number."""
     count = Counter(run.recipe.restorer["name"] for run in runs)
-    return distinct([n if count[n := run.recipe.restorer["name"]] == 1 else run.name for run in runs])
+    return distinct(
+        [n if count[n := run.recipe.restorer["name"]] == 1 else run.name for run in runs]
+    )
 
 
 def distinct(names: Sequence[str]) -> list[str]:
@@ -120,7 +132,9 @@ def distinct(names: Sequence[str]) -> list[str]:
     return found
 
 
-def methods_of(runs: Mapping[str, Run], device: str, batch: int) -> tuple[dict[str, Detector], dict[str, Threshold]]:
+def methods_of(
+    runs: Mapping[str, Run], device: str, batch: int
+) -> tuple[dict[str, Detector], dict[str, Threshold]]:
     """The runs, then the controls in every distinct setting of theirs, and the stored threshold of
     each by name.
 
@@ -142,7 +156,9 @@ def methods_of(runs: Mapping[str, Run], device: str, batch: int) -> tuple[dict[s
         controls[seen] = controls.get(seen) or control_restorers(model.cpu())
         for kind, restorer in controls[seen].items():
             name = f"{CONTROL} {kind}" + (f" ({label})" if len(settings) > 1 else "")
-            methods[name] = Detector(runs[label], device=device, batch=batch, threshold=0.0, restorer=restorer)
+            methods[name] = Detector(
+                runs[label], device=device, batch=batch, threshold=0.0, restorer=restorer
+            )
             if f"{CONTROL} {kind}" in stored:
                 thresholds[name] = stored[f"{CONTROL} {kind}"]
         model.to(methods[label].device)
@@ -187,16 +203,21 @@ def measured(
     first = next(iter(methods.values()))
     canvases = list(dict.fromkeys(detector.canvas for detector in methods.values()))
     with Progress(f"comparing on {name}", len(chosen)) as bar:
-        for group in batches(on_canvases(readable(chosen, first, notes, bar), canvases, notes, bar), batch):
+        for group in batches(
+            on_canvases(readable(chosen, first, notes, bar), canvases, notes, bar), batch
+        ):
             found: dict[str, list[CaseResult]] = {label: [] for label in methods}
             if example:
                 example.choose([one.reading for one in group], first.canvas)
             for sharing in by_restorer(methods):
                 one_of = methods[sharing[0]]
-                readings = [one.reading._replace(fitted=one.by_canvas[one_of.canvas]) for one in group]
+                readings = [
+                    one.reading._replace(fitted=one.by_canvas[one_of.canvas]) for one in group
+                ]
                 stacks = stacks_of(one_of, readings)
                 with Peak(one_of.device) as restoring:
-                    parts: Iterable[Part] = one_of.restorations(stacks)  # made while it is read, unless by several
+                    # Made while it is read, unless by several.
+                    parts: Iterable[Part] = one_of.restorations(stacks)
                     parts = [part.kept() for part in parts] if len(sharing) > 1 else parts
                 for label in sharing:
                     with Peak(one_of.device) as reading:
@@ -205,16 +226,26 @@ def measured(
                     if example and not label.startswith(CONTROL):
                         example.keep(label, methods[label], [one.fitted for one in readings], said)
                     seconds[label] += restoring.seconds + reading.seconds
-                    used = [one.megabytes for one in (restoring, reading) if one.megabytes is not None]
+                    used = [
+                        one.megabytes for one in (restoring, reading) if one.megabytes is not None
+                    ]
                     peaks[label] = max([*used, peaks.get(label) or 0.0]) if used else None
             for same_case in zip(*found.values(), strict=True):
                 results += on_common_voxels(same_case, spool)
             bar.advance(len(group))
     read = len({result.case_id for result in results})
     if not read:
-        raise Fault("NO_INPUT", f"none of {many(len(chosen), 'case')} of {name} could be read", notes[0] if notes else "",
-                    exit=NO_INPUT)  # fmt: skip
-    return results, twins, {k: {"seconds_per_case": seconds[k] / read, "peak_mb": peaks[k]} for k in methods}
+        raise Fault(
+            "NO_INPUT",
+            f"none of {many(len(chosen), 'case')} of {name} could be read",
+            notes[0] if notes else "",
+            exit=NO_INPUT,
+        )
+    return (
+        results,
+        twins,
+        {k: {"seconds_per_case": seconds[k] / read, "peak_mb": peaks[k]} for k in methods},
+    )
 
 
 def by_restorer(methods: Mapping[str, Detector]) -> list[list[str]]:
@@ -233,7 +264,10 @@ def on_canvases(
         case, scan = item.case, item.scan
         try:
             brain = io.read_mask(case.brain_mask, case.root, scan) if case.brain_mask else None
-            others = {canvas: canvas.fit(scan, mask=item.truth, brain_mask=brain) for canvas in canvases[1:]}
+            others = {
+                canvas: canvas.fit(scan, mask=item.truth, brain_mask=brain)
+                for canvas in canvases[1:]
+            }
         except Fault as fault:
             fault.case = fault.case or case.case_id
             notes.append(str(fault))
@@ -275,14 +309,18 @@ def against_best(evaluation: Evaluation, runs: Sequence[str]) -> list[Record]:
     best: dict[str, Figure] = {}
     for run in runs:
         for metric, figure in evaluation.figures[run].items():
-            if shown_in(metric, "table") and (metric not in best or merit(figure.record) > merit(best[metric].record)):
+            if shown_in(metric, "table") and (
+                metric not in best or merit(figure.record) > merit(best[metric].record)
+            ):
                 best[metric] = figure
     order = list(dict.fromkeys(figure.record.method for figure in best.values()))
     pairs = [
         (figure, best[metric])
         for run in runs
         for metric, figure in evaluation.figures[run].items()
-        if metric in best and best[metric].record.method != run and best[metric].cases == figure.cases
+        if metric in best
+        and best[metric].record.method != run
+        and best[metric].cases == figure.cases
     ]
     pairs.sort(key=lambda pair: order.index(pair[1].record.method))  # rival by rival
     return corrected([difference(figure, rival) for figure, rival in pairs])

@@ -29,7 +29,9 @@ from pseudohealthy.restorers.conditioned import Conditioned
 
 NOISE = (0.5, 1.0)  # share of the levels
 PATIENTS = 8
-MOST_CALLS = 250  # network calls an image; a run that walks every level from 100 % noise is left out
+MOST_CALLS = (
+    250  # network calls an image; a run that walks every level from 100 % noise is left out
+)
 
 
 @dataclass
@@ -65,7 +67,9 @@ def conditioning(runs: Mapping[str, Detector], found: Gathered) -> list[Swapped]
     kind = next((kind for kind in KINDS if kind in found.planes), None)
     if not told or kind is None:
         return []
-    pairs = [(name, share) for name in told for share in NOISE] + [(name, 1.0) for name in runs if name not in told]
+    pairs = [(name, share) for name in told for share in NOISE] + [
+        (name, 1.0) for name in runs if name not in told
+    ]
     swapped = []
     with Progress("conditioning", len(pairs)) as bar:
         for name, share in pairs:
@@ -74,7 +78,9 @@ def conditioning(runs: Mapping[str, Detector], found: Gathered) -> list[Swapped]
     return [one for one in swapped if one is not None]
 
 
-def swap(name: str, detector: Detector, planes: Mapping[Canvas, Planes], share: float) -> Swapped | None:
+def swap(
+    name: str, detector: Detector, planes: Mapping[Canvas, Planes], share: float
+) -> Swapped | None:
     """One run at one share of its levels; None where it has no levels to noise to."""
     images, inside, draw = one_each(planes[detector.canvas], detector)
     names, conditions = conditions_of(images)
@@ -87,22 +93,43 @@ def swap(name: str, detector: Detector, planes: Mapping[Canvas, Planes], share: 
         noised, twins = None, [restored(deepest, condition, draw) for condition in conditions]
     rows = []
     for condition_name, condition, twin in zip(names, conditions, twins, strict=True):
-        rows.append({
-            "run": name, "noise": share, "condition": condition_name, "n_planes": len(images),
-            "brightness_input": float(np.mean(brightness(images, inside))),
-            "brightness_condition": float(np.mean(brightness(condition, inside))),
-            "brightness_twin": float(np.mean(brightness(twin, inside))),
-        })  # fmt: skip
+        rows.append(
+            {
+                "run": name,
+                "noise": share,
+                "condition": condition_name,
+                "n_planes": len(images),
+                "brightness_input": float(np.mean(brightness(images, inside))),
+                "brightness_condition": float(np.mean(brightness(condition, inside))),
+                "brightness_twin": float(np.mean(brightness(twin, inside))),
+            }
+        )
     contrasts = [i for i, text in enumerate(names) if text.startswith("contrast")]
-    levels = np.stack([brightness(conditions[i], inside) for i in contrasts])  # (contrasts, patients)
+    # (contrasts, patients).
+    levels = np.stack([brightness(conditions[i], inside) for i in contrasts])
     answers = np.stack([brightness(twins[i], inside) for i in contrasts])
-    ends = bootstrap.interval(lambda chosen: slope(levels[:, chosen], answers[:, chosen]), range(len(images)), n=500)
+    ends = bootstrap.interval(
+        lambda chosen: slope(levels[:, chosen], answers[:, chosen]), range(len(images)), n=500
+    )
     low, high = ends or (None, None)
-    row = {"run": name, "noise": share, "follows": slope(levels, answers), "follows_low": low, "follows_high": high,
-           "n_patients": len(images)}  # fmt: skip
+    row = {
+        "run": name,
+        "noise": share,
+        "follows": slope(levels, answers),
+        "follows_low": low,
+        "follows_high": high,
+        "n_patients": len(images),
+    }
     first = None if noised is None else noised[0].mean(0)
     return Swapped(
-        name, share, first, [c[0].mean(0) for c in conditions], names, [t[0].mean(0) for t in twins], rows, row
+        name,
+        share,
+        first,
+        [c[0].mean(0) for c in conditions],
+        names,
+        [t[0].mean(0) for t in twins],
+        rows,
+        row,
     )
 
 
@@ -115,13 +142,22 @@ def one_each(planes: Planes, detector: Detector) -> tuple[Tensor, Tensor, Draw]:
             nearest[patient] = row
     rows = list(nearest.values())[:PATIENTS]
     draw = Draw(detector.run.seed, keys([planes.places[row] for row in rows]))
-    return torch.stack([planes.images[r] for r in rows]), torch.stack([planes.foreground[r] for r in rows]), draw
+    return (
+        torch.stack([planes.images[r] for r in rows]),
+        torch.stack([planes.foreground[r] for r in rows]),
+        draw,
+    )
 
 
 def conditions_of(images: Tensor) -> tuple[list[str], list[Tensor]]:
     """The images at every contrast; and, of several, each patient's replaced by the next one's."""
-    names, found = [f"contrast {c:g}" for c in CONTRASTS], [with_contrast(images, c) for c in CONTRASTS]
-    return (names, found) if len(images) < 2 else ([*names, "another patient"], [*found, images.roll(-1, 0)])
+    names = [f"contrast {c:g}" for c in CONTRASTS]
+    found = [with_contrast(images, c) for c in CONTRASTS]
+    return (
+        (names, found)
+        if len(images) < 2
+        else ([*names, "another patient"], [*found, images.roll(-1, 0)])
+    )
 
 
 @torch.no_grad()
@@ -134,7 +170,9 @@ def told(
     denoiser, device = model.model.denoiser, detector.device
     depth = max(1, round(share * denoiser.schedule.steps))
     images = images.to(device)
-    noised = denoiser.noised(images, model.fields(images, depth, draw)[:: model.walk.draws], depth).cpu()
+    noised = denoiser.noised(
+        images, model.fields(images, depth, draw)[:: model.walk.draws], depth
+    ).cpu()
     twins = []
     with torch.autocast(device.type, torch.bfloat16, enabled=detector.precision == torch.bfloat16):
         for condition in conditions:
@@ -149,9 +187,16 @@ def at_deepest(detector: Detector) -> Detector | None:
     setting, or would take more than `MOST_CALLS`."""
     diffusion = getattr(detector.restorer, "diffusion", None)
     try:
-        settings = [*detector.settings, f"restorer.walk.start_levels=[{diffusion.highest if diffusion else 0}]"]
+        settings = [
+            *detector.settings,
+            f"restorer.walk.start_levels=[{diffusion.highest if diffusion else 0}]",
+        ]
         deepest = Detector(
-            detector.run, device=str(detector.device), batch=detector.batch, threshold=0.0, settings=settings
+            detector.run,
+            device=str(detector.device),
+            batch=detector.batch,
+            threshold=0.0,
+            settings=settings,
         )
     except Fault:
         return None
@@ -161,7 +206,9 @@ def at_deepest(detector: Detector) -> Detector | None:
 @torch.no_grad()
 def restored(detector: Detector, images: Tensor, draw: Draw) -> Tensor:
     """Twins (N, C, S, S) of all of the plane, background included."""
-    with torch.autocast(detector.device.type, torch.bfloat16, enabled=detector.precision == torch.bfloat16):
+    with torch.autocast(
+        detector.device.type, torch.bfloat16, enabled=detector.precision == torch.bfloat16
+    ):
         return detector.restorer.restore(images.to(detector.device), draw).healthy.float().cpu()
 
 

@@ -62,5 +62,7 @@ class Evaluation:
         without = [case for case, voxels in rows.items() if voxels is None]
         if not covered(self.records) or not without:
             return ""
-        names = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
+        names = ", ".join(without[:5]) + (
+            f" and {len(without) - 5} more" if len(without) > 5 else ""
+        )
         return f"no reference mask, so no voxel figures: {names}"

@@ -62,21 +62,28 @@ class Example:
         for number, reading in enumerate(group):
             rank, why = ranked(reading)
             if self.named:
-                rank, why = (1, 0.0) if reading.case.case_id == self.named else (-1, 0.0), "as asked for"
+                rank = (1, 0.0) if reading.case.case_id == self.named else (-1, 0.0)
+                why = "as asked for"
             if rank > self.rank:
                 self.rank, self.why, self.found, self.pictures = rank, why, number, {}
                 self.case_id, self.planes = reading.case.case_id, len(reading.fitted.planes)
                 self.plane = plane_of(reading)
                 self.channels = channel_names(reading.case, canvas, reading.fitted.planes.shape[1])
 
-    def keep(self, method: str, detector: Detector, fitted: Sequence[Fitted], said: Sequence[Applied]) -> None:
+    def keep(
+        self, method: str, detector: Detector, fitted: Sequence[Fitted], said: Sequence[Applied]
+    ) -> None:
         """The pictures that a method made of the case in this batch, where it holds a better
         one."""
         if self.found is None:
             return
         own, one = fitted[self.found], said[self.found]
         reference = None if own.mask is None else own.mask[self.plane].numpy()
-        threshold = max(0.0, float(detector.stored.get("value") or 0.0)) if detector.choice == "stored" else 0.0
+        threshold = (
+            max(0.0, float(detector.stored.get("value") or 0.0))
+            if detector.choice == "stored"
+            else 0.0
+        )
         self.pictures[method] = Pictures(
             own.planes[self.plane].numpy(),
             one.healthy[self.plane].numpy(),
@@ -95,7 +102,11 @@ def ranked(reading: Reading) -> tuple[tuple[int, float], str]:
             float(reading.truth.sum()) * (reading.scan.voxel_ml or 1.0),
         ), "the largest reference in the test cases"
     anomalous = reading.case.label not in (HEALTHY, None)
-    return ((1, 0.0), "the first anomalous test case") if anomalous else ((0, 0.0), "the first test case")
+    return (
+        ((1, 0.0), "the first anomalous test case")
+        if anomalous
+        else ((0, 0.0), "the first test case")
+    )
 
 
 def plane_of(reading: Reading) -> int:
@@ -110,7 +121,11 @@ def check_named(name: str, chosen: Sequence[Case]) -> None:
     names = [case.case_id for case in chosen]
     if name and name not in names:
         near = difflib.get_close_matches(name, names, n=1)
-        cure = f"did you mean '{near[0]}'?" if near else "name one of the column case_id with split = test"
+        cure = (
+            f"did you mean '{near[0]}'?"
+            if near
+            else "name one of the column case_id with split = test"
+        )
         raise Fault("CASE", f"no case that is measured is called '{name[:60]}'", cure, exit=USAGE)
 
 

@@ -80,9 +80,15 @@ def example(name: str, detector: Detector, item: OnCanvases) -> Example:
     images, twins = counts(image[healthy]), counts(twin[healthy])
     distance = (fitted.planes - one.healthy).abs().mean(1)[healthy]
     row = {
-        "case_id": item.reading.case.case_id, "plane": plane, "run": name, "threshold_oracle": threshold,
-        "dice_oracle": dice, "kl": float(kl(images, twins)),
+        "case_id": item.reading.case.case_id,
+        "plane": plane,
+        "run": name,
+        "threshold_oracle": threshold,
+        "dice_oracle": dice,
+        "kl": float(kl(images, twins)),
         "l1": float(distance.mean()) / 2 if len(distance) else float("nan"),
-    }  # fmt: skip
+    }
     mask = torch.where(judged[plane], one.maps[plane] > threshold, False)
-    return Example(image[plane], twin[plane], one.maps[plane], mask, fitted.mask[plane], images, twins, row)
+    return Example(
+        image[plane], twin[plane], one.maps[plane], mask, fitted.mask[plane], images, twins, row
+    )

@@ -111,7 +111,9 @@ def kl(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Kullback-Leibler divergence of the second from the first counts (..., bins), nats, smoothed
     by `SMOOTHING`."""
     bins = first.shape[-1]
-    p, q = ((c + SMOOTHING) / (c.sum(-1, keepdims=True) + SMOOTHING * bins) for c in (first, second))
+    p, q = (
+        (c + SMOOTHING) / (c.sum(-1, keepdims=True) + SMOOTHING * bins) for c in (first, second)
+    )
     return np.sum(p * np.log(p / q), axis=-1)
 
 
@@ -128,15 +130,22 @@ def with_contrast(planes: Tensor, factor: float, where: Tensor | None = None) ->
     return changed if where is None else torch.where(where[:, None], changed, planes)
 
 
-def twins_of(detector: Detector, images: Tensor, foreground: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+def twins_of(
+    detector: Detector, images: Tensor, foreground: Tensor, places: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Twins (N, C, S, S) and maps (N, S, S) of planes by themselves; the same place is the same
     noise."""
-    alone = [Stack.whole(images[i : i + 1], foreground[i : i + 1], [place]) for i, place in enumerate(places)]
+    alone = [
+        Stack.whole(images[i : i + 1], foreground[i : i + 1], [place])
+        for i, place in enumerate(places)
+    ]
     found = detector.apply(alone)
     return torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
 
 
-def gathered(chosen: list[Case], detectors: Sequence[Detector], shown: Sequence[str], notes: list[str]) -> Gathered:
+def gathered(
+    chosen: list[Case], detectors: Sequence[Detector], shown: Sequence[str], notes: list[str]
+) -> Gathered:
     """Up to `PER_CASE` planes of each kind of every case, on the canvas of every run, and the cases
     named in ``shown``.
 
@@ -171,7 +180,8 @@ def of_kinds(item: OnCanvases, canvas: Canvas) -> Iterator[tuple[str, list[int]]
             wanted = wanted & ~apart.any((1, 2))
         rows = np.flatnonzero(canvas.counted(fitted) & wanted)
         if len(rows):
-            ends = np.linspace(0, len(rows) - 1, min(PER_CASE, len(rows)) + 2)[1:-1]  # not the outermost planes
+            # Not the outermost planes.
+            ends = np.linspace(0, len(rows) - 1, min(PER_CASE, len(rows)) + 2)[1:-1]
             yield kind, sorted({int(rows[round(end)]) for end in ends})
 
 
@@ -181,12 +191,17 @@ def kept_by(detector: Detector, planes: Planes, factor: float) -> Kept:
     images = with_contrast(torch.stack(planes.images), factor)
     twins, _ = twins_of(detector, images, torch.stack(planes.foreground), planes.places)
     names, healthy = sorted(set(planes.patients)), planes.healthy
-    kept = Kept(np.zeros((len(names), BINS)), np.zeros((len(names), BINS)), np.zeros((len(names), 2)))
+    kept = Kept(
+        np.zeros((len(names), BINS)), np.zeros((len(names), BINS)), np.zeros((len(names), 2))
+    )
     for image, twin, inside, patient in zip(images, twins, healthy, planes.patients, strict=True):
         row = names.index(patient)
         kept.images[row] += counts(image.mean(0)[inside])
         kept.twins[row] += counts(twin.mean(0)[inside])
-        kept.distance[row] += [float((image - twin).abs().mean(0)[inside].sum()) / 2, int(inside.sum())]
+        kept.distance[row] += [
+            float((image - twin).abs().mean(0)[inside].sum()) / 2,
+            int(inside.sum()),
+        ]
     return kept
 
 
@@ -198,7 +213,9 @@ def counts(values: Tensor) -> np.ndarray:
 Histograms = dict[tuple[str, str, float], Kept]  # by kind, run and contrast
 
 
-def intensities(runs: Mapping[str, Detector], found: Gathered) -> tuple[list[dict[str, Any]], Histograms]:
+def intensities(
+    runs: Mapping[str, Detector], found: Gathered
+) -> tuple[list[dict[str, Any]], Histograms]:
     """One dict per kind of plane, contrast and run: `FIGURES` with 95 % intervals over patients,
     and the same of the run less the first run, paired by patient; and the counts behind them."""
     rows: list[dict[str, Any]] = []
@@ -212,21 +229,34 @@ def intensities(runs: Mapping[str, Detector], found: Gathered) -> tuple[list[dic
                 planes = found.planes[kind][detector.canvas]
                 one = kept[kind, name, factor] = kept_by(detector, planes, factor)
                 patients = len(one.distance)
-                exact[name], drawn[name] = one.figures(np.ones((1, patients))), one.figures(bootstrap.weights(patients))
-                row = {"planes": kind, "contrast": factor, "run": name, "method": detector.restorer.name,
-                       "n_planes": len(planes.images), "n_patients": patients}  # fmt: skip
+                exact[name], drawn[name] = (
+                    one.figures(np.ones((1, patients))),
+                    one.figures(bootstrap.weights(patients)),
+                )
+                row = {
+                    "planes": kind,
+                    "contrast": factor,
+                    "run": name,
+                    "method": detector.restorer.name,
+                    "n_planes": len(planes.images),
+                    "n_patients": patients,
+                }
                 first = next(iter(runs))
                 for figure in FIGURES:
                     row |= with_ends(figure, exact[name][figure], drawn[name][figure], patients)
                 for figure in FIGURES if name != first else ():
-                    value, spread = (part[name][figure] - part[first][figure] for part in (exact, drawn))
+                    value, spread = (
+                        part[name][figure] - part[first][figure] for part in (exact, drawn)
+                    )
                     row |= with_ends(f"{figure}_less_{first}", value, spread, patients)
                 rows.append(row)
                 bar.advance()
     return rows, kept
 
 
-def with_ends(name: str, value: np.ndarray, drawn: np.ndarray, patients: int) -> dict[str, float | None]:
+def with_ends(
+    name: str, value: np.ndarray, drawn: np.ndarray, patients: int
+) -> dict[str, float | None]:
     """A figure (1,) and the ends of its interval; none of fewer than two patients."""
     low, high = (bootstrap.percentile(drawn) if patients > 1 else None) or (None, None)
     return {name: float(value[0]), f"{name}_low": low, f"{name}_high": high}
@@ -237,7 +267,11 @@ def entries(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     with their intervals."""
 
     def ends(row: Mapping[str, Any], figure: str) -> list[float | None]:
-        return [row[figure], row[f"{figure}_low"], row[f"{figure}_high"]] if figure in row else [0.0, 0.0, 0.0]
+        return (
+            [row[figure], row[f"{figure}_low"], row[f"{figure}_high"]]
+            if figure in row
+            else [0.0, 0.0, 0.0]
+        )
 
     return [
         {
@@ -256,7 +290,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], data: str) -> str:
         if row.get(figure) is None:
             return ""
         ends = row[f"{figure}_low"], row[f"{figure}_high"]
-        return f"{row[figure]:{sign}.3f}" + ("" if None in ends else f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]")
+        return f"{row[figure]:{sign}.3f}" + (
+            "" if None in ends else f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]"
+        )
 
     first = rows[0]["run"]
     several = len({row["run"] for row in rows}) > 1
@@ -264,12 +300,29 @@ def markdown(rows: Sequence[Mapping[str, Any]], data: str) -> str:
     heads += [f"KL, less {first}", f"l1, less {first}"] if several else []
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
-        cells = [row["planes"], f"{row['contrast']:g}", row["run"], cell(row, "kl"), cell(row, "l1")]
-        cells += [cell(row, f"{figure}_less_{first}", "+") for figure in ("kl", "l1")] if several else []
+        cells = [
+            row["planes"],
+            f"{row['contrast']:g}",
+            row["run"],
+            cell(row, "kl"),
+            cell(row, "l1"),
+        ]
+        cells += (
+            [cell(row, f"{figure}_less_{first}", "+") for figure in ("kl", "l1")] if several else []
+        )
         lines.append(f"| {' | '.join(text.replace('|', '/') for text in cells)} |")
     sizes = {
-        row["planes"]: f"{many(row['n_planes'], 'plane')} {row['planes']} of {many(row['n_patients'], 'patient')}"
+        row["planes"]: (
+            f"{many(row['n_planes'], 'plane')} {row['planes']} of"
+            f" {many(row['n_patients'], 'patient')}"
+        )
         for row in rows
     }
-    told = f"Test split of `{data}`, healthy tissue: {'; '.join(sizes.values())}. Contrast c: the image is x^c, x in [0, 1]; "
-    return "\n".join(lines) + f"\n\n{told}[95 % interval over patients]. A twin equal to its image has 0.\n"
+    told = (
+        f"Test split of `{data}`, healthy tissue: {'; '.join(sizes.values())}. Contrast c: the"
+        " image is x^c, x in [0, 1]; "
+    )
+    return (
+        "\n".join(lines)
+        + f"\n\n{told}[95 % interval over patients]. A twin equal to its image has 0.\n"
+    )

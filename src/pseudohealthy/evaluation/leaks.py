@@ -25,11 +25,18 @@ def leaked(run: Run, chosen: Sequence[Case], splits: Sequence[str]) -> list[str]
     called = namer(run)
     seen = pd.read_csv(path, dtype=str, keep_default_na=False)
     known = set(seen.loc[seen["split"].isin(splits), "patient_id"])
-    names = {name: case.patient_id for case in chosen for name in (case.patient_id, case.known_as) if name}
+    names = {
+        name: case.patient_id
+        for case in chosen
+        for name in (case.patient_id, case.known_as)
+        if name
+    }
     return sorted({patient for name, patient in names.items() if called("patient", name) in known})
 
 
-def refuse(run: Run, chosen: Sequence[Case], *, what: str, splits: Sequence[str], allow: bool) -> list[str]:
+def refuse(
+    run: Run, chosen: Sequence[Case], *, what: str, splits: Sequence[str], allow: bool
+) -> list[str]:
     """Notes about patients of the cases that the run knows; none is well.
 
     Args:
@@ -48,11 +55,17 @@ def refuse(run: Run, chosen: Sequence[Case], *, what: str, splits: Sequence[str]
             raise
         return _said(f"LEAK: {fault.message}; whether {what} patients were trained on is not known")
     if found and not allow:
-        raise Fault("LEAK", f"{many(len(found), f'{what} patient was', f'{what} patients were')} in this run's {of} data, first {found[0]}",
-                    "take other patients, or add --allow-leak and say so", exit=USAGE)  # fmt: skip
+        raise Fault(
+            "LEAK",
+            f"{many(len(found), f'{what} patient was', f'{what} patients were')} in this run's {of}"
+            f" data, first {found[0]}",
+            "take other patients, or add --allow-leak and say so",
+            exit=USAGE,
+        )
     return (
         _said(
-            f"LEAK: {many(len(found), f'{what} patient was', f'{what} patients were')} in the training data; every figure is optimistic"
+            f"LEAK: {many(len(found), f'{what} patient was', f'{what} patients were')} in the"
+            " training data; every figure is optimistic"
         )
         if found
         else []

@@ -17,7 +17,8 @@ import numpy as np
 from pseudohealthy.errors import BAD_OUTPUT, Fault
 
 IN_MEMORY = 1 << 30  # bytes
-BLOCK = 1 << 28  # bytes of a file: a process may map some 65,000 files, so one for each map would not do
+# Bytes of a file: a process may map some 65,000 files, so one for each map would not do.
+BLOCK = 1 << 28
 
 
 class Spool:
@@ -46,13 +47,26 @@ class Spool:
 
     def _file(self, size: int) -> np.memmap:
         if self.open is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self.open._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # leaves memory, not the file
+            # Leaves memory, not the file.
+            self.open._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
         with tempfile.TemporaryFile() as file:  # the map holds the file open
             try:
                 # Without room set aside, a full disk would end the process where a page is written.
-                os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
+                (
+                    os.posix_fallocate(file.fileno(), 0, size)
+                    if hasattr(os, "posix_fallocate")
+                    else file.truncate(size)
+                )
             except OSError as error:
-                cure = "free some, set TMPDIR to another disk, or evaluate fewer cases at a time (--limit)"
-                raise Fault("OUTPUT", f"no room for {size >> 20} MB of maps in {tempfile.gettempdir()}: {error.strerror}",
-                            cure, exit=BAD_OUTPUT) from error  # fmt: skip
+                cure = (
+                    "free some, set TMPDIR to another disk, or evaluate fewer cases at a time"
+                    " (--limit)"
+                )
+                raise Fault(
+                    "OUTPUT",
+                    f"no room for {size >> 20} MB of maps in {tempfile.gettempdir()}:"
+                    f" {error.strerror}",
+                    cure,
+                    exit=BAD_OUTPUT,
+                ) from error
             return np.memmap(file, np.uint8, "r+", shape=(size,))

@@ -29,7 +29,11 @@ from pseudohealthy.training.plane_store import plane_labels
 def scored_by(detector: Detector) -> dict[str, Any]:
     """What every record says of the scores behind it, and of the code that made them."""
     made = detector.made()
-    return {"noise_key": made["noise_key"], "plane_set": made["plane_set"], "commit": commit() or ""}
+    return {
+        "noise_key": made["noise_key"],
+        "plane_set": made["plane_set"],
+        "commit": commit() or "",
+    }
 
 
 def evenly(items: list[Case], most: int) -> list[Case]:
@@ -50,7 +54,12 @@ def wanted(validation: list[Case], kind: str, limit: int) -> list[Case]:
 
 
 def measured(
-    methods: dict[str, Detector], test: list[Case], batch: int, notes: list[str], twins: TwinErrors, what: str
+    methods: dict[str, Detector],
+    test: list[Case],
+    batch: int,
+    notes: list[str],
+    twins: TwinErrors,
+    what: str,
 ) -> list[CaseResult]:
     """What every method says about every readable case; methods share one copy of a case's
     reference and place."""
@@ -97,7 +106,9 @@ class Reading(NamedTuple):
     ignored: np.ndarray | None = None
 
 
-def readable(test: list[Case], detector: Detector, notes: list[str], bar: Progress) -> Iterator[Reading]:
+def readable(
+    test: list[Case], detector: Detector, notes: list[str], bar: Progress
+) -> Iterator[Reading]:
     """Cases on the canvas with their native reference; what cannot be read is noted and passed
     over.
 
@@ -109,7 +120,11 @@ def readable(test: list[Case], detector: Detector, notes: list[str], bar: Progre
             scan = io.read_image(case.image, case.root, plane=detector.canvas.plane)
             ignore, other = case.values("mask_ignore"), case.values("mask_background")
             how = {"resample": bool(case.extra.get("mask_resample"))}
-            truth = io.read_mask(case.mask, case.root, scan, ignore=ignore + other, **how) if case.mask else None
+            truth = (
+                io.read_mask(case.mask, case.root, scan, ignore=ignore + other, **how)
+                if case.mask
+                else None
+            )
             ignored = None
             if truth is not None and ignore:
                 ignored = io.read_mask(case.mask, case.root, scan, ignore=other, **how) & ~truth
@@ -117,10 +132,14 @@ def readable(test: list[Case], detector: Detector, notes: list[str], bar: Progre
                 notes.append(f"{text} ({case.case_id})")
                 say(f"warning: {notes[-1]}")
             if truth is not None and case.label == ANOMALOUS and not truth.any():
-                notes.append(f"MASK_EMPTY: {case.case_id} is labelled anomalous and nothing in it is marked")
+                notes.append(
+                    f"MASK_EMPTY: {case.case_id} is labelled anomalous and nothing in it is marked"
+                )
                 say(f"warning: {notes[-1]}")
             brain = io.read_mask(case.brain_mask, case.root, scan) if case.brain_mask else None
-            yield Reading(case, scan, detector.canvas.fit(scan, mask=truth, brain_mask=brain), truth, ignored)
+            yield Reading(
+                case, scan, detector.canvas.fit(scan, mask=truth, brain_mask=brain), truth, ignored
+            )
         except Fault as fault:
             fault.case = fault.case or case.case_id
             notes.append(str(fault))
@@ -156,7 +175,9 @@ class Readings:
         self.chosen, self.planes, self.most = chosen, planes, most
         self.kept: list[list[Reading]] | None = None
 
-    def batches(self, detector: Detector, notes: list[str], bar: Progress) -> Iterator[list[Reading]]:
+    def batches(
+        self, detector: Detector, notes: list[str], bar: Progress
+    ) -> Iterator[list[Reading]]:
         """One pass, on the canvas of a detector, which is the same for all passes."""
         if self.kept is not None:
             yield from self.kept
@@ -177,7 +198,11 @@ def stacks_of(detector: Detector, group: Sequence[Reading]) -> list[Stack]:
 
 
 def case_results(
-    name: str, detector: Detector, group: Sequence[Reading], said: Sequence[Applied], twins: TwinErrors | None = None
+    name: str,
+    detector: Detector,
+    group: Sequence[Reading],
+    said: Sequence[Applied],
+    twins: TwinErrors | None = None,
 ) -> list[CaseResult]:
     """What one method said about some cases, as the protocols want it: voxels on the native grid
     inside foreground or reference. Labels of planes are those of the reference, else of the
@@ -189,15 +214,25 @@ def case_results(
             twins.add(name, case, detector.canvas, fitted, one.healthy)
         if truth is None and case.label == HEALTHY:
             truth = np.zeros(scan.shape[1:], bool)
-        labels, judged = native_labels(case, truth, len(fitted.planes)), detector.canvas.judged(fitted)
+        labels = native_labels(case, truth, len(fitted.planes))
+        judged = detector.canvas.judged(fitted)
         labels = None if labels is None else np.where(judged, labels, -1)
         empty = 0
-        if labels is not None:  # without foreground nothing was said: right by default in health, a miss in disease
+        # Without foreground nothing was said: right by default in health, a miss in disease.
+        if labels is not None:
             silent = ~one.judged & (labels == HEALTHY)
             labels, empty = np.where(silent, -1, labels), int(silent.sum())
-        stated = case.extra.get("boxes", "")  # blank on a case not known to be healthy: not annotated
-        boxes = Box.parse(stated) if stated or ("boxes" in case.extra and case.label == HEALTHY) else None
-        shown = detector.canvas.undo_map(fitted.foreground.float(), fitted.placement, nearest=True) > 0.5
+        # Blank on a case not known to be healthy: not annotated.
+        stated = case.extra.get("boxes", "")
+        boxes = (
+            Box.parse(stated)
+            if stated or ("boxes" in case.extra and case.label == HEALTHY)
+            else None
+        )
+        shown = (
+            detector.canvas.undo_map(fitted.foreground.float(), fitted.placement, nearest=True)
+            > 0.5
+        )
         place = values = None
         if truth is not None or boxes is not None:
             where = shown if truth is None else shown | truth
@@ -230,7 +265,9 @@ def case_results(
 def in_hu(scan: Scan, detector: Detector) -> bool:
     """HU by the file's word, or by the run's (NIfTI names no unit); never those of a picture."""
     canvas = detector.canvas
-    return scan.units == "HU" or (canvas.normalise == "window" and not canvas.windows_a_picture(scan))
+    return scan.units == "HU" or (
+        canvas.normalise == "window" and not canvas.windows_a_picture(scan)
+    )
 
 
 def native_labels(case: Case, truth: np.ndarray | None, count: int) -> np.ndarray | None:
@@ -238,4 +275,6 @@ def native_labels(case: Case, truth: np.ndarray | None, count: int) -> np.ndarra
     stated = plane_labels(case, count)
     if stated is not None and not case.mask:
         return np.array([-1 if label is None else label for label in stated])
-    return np.where(truth.any((1, 2)), ANOMALOUS, HEALTHY) if truth is not None and count > 1 else None
+    return (
+        np.where(truth.any((1, 2)), ANOMALOUS, HEALTHY) if truth is not None and count > 1 else None
+    )

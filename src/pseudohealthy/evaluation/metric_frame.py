@@ -90,7 +90,9 @@ class Frame:
         if not found.positives or not found.negatives:
             missing = "anomalous" if not found.positives else "healthy"
             unit = _metric(next(iter(names.values()))).unit
-            self.note(f"{' and '.join(names.values())} are undefined: no {missing} {unit} in the data")
+            self.note(
+                f"{' and '.join(names.values())} are undefined: no {missing} {unit} in the data"
+            )
             return None
         oracle = Threshold(found.best_dice()[1], "oracle")
         exact = {key: bootstrap.RANKINGS[key].exact(found) for key in names}
@@ -101,7 +103,11 @@ class Frame:
         return found
 
     def region_area(
-        self, found: Curve, known: Sequence[CaseResult], weights: Sequence[np.ndarray], name: str = "voxel_aupro_30"
+        self,
+        found: Curve,
+        known: Sequence[CaseResult],
+        weights: Sequence[np.ndarray],
+        name: str = "voxel_aupro_30",
     ) -> None:
         """AUPRO of ``known`` cases; found: their voxel curve; weights (true voxels,): of each, 1
         per region in all."""
@@ -134,7 +140,9 @@ class Frame:
         draws = bootstrap.weights(number, self.setting.resamples, self.setting.seed)
         drawn, binned = histograms.resampled(draws, exact), histograms.point(exact)
         # The difference between exact and binned is what binning cost: see bootstrap.
-        return {key: np.clip(drawn[key] + (value - binned[key]), 0, 1) for key, value in exact.items()}
+        return {
+            key: np.clip(drawn[key] + (value - binned[key]), 0, 1) for key, value in exact.items()
+        }
 
     def ratio(
         self,
@@ -152,8 +160,13 @@ class Frame:
         if not np.sum(denominator):
             return
         patient, number = patients(known)
-        sums = [np.bincount(patient, weights=part, minlength=number) for part in (numerator, denominator)]
-        drawn = bootstrap.ratio_of_sums(bootstrap.weights(number, self.setting.resamples, self.setting.seed), *sums)
+        sums = [
+            np.bincount(patient, weights=part, minlength=number)
+            for part in (numerator, denominator)
+        ]
+        drawn = bootstrap.ratio_of_sums(
+            bootstrap.weights(number, self.setting.resamples, self.setting.seed), *sums
+        )
         # The record counts the cases the figure is about: those with a reference, the healthy ones,
         # ...
         about = (
@@ -176,7 +189,15 @@ class Frame:
     ) -> None:
         """The mean of one value a case (nan where it has none)."""
         defined = np.isfinite(values)
-        self.ratio(metric, known, np.where(defined, values, 0), defined, prevalence, threshold, source=source)
+        self.ratio(
+            metric,
+            known,
+            np.where(defined, values, 0),
+            defined,
+            prevalence,
+            threshold,
+            source=source,
+        )
 
     def median(
         self,
@@ -187,10 +208,17 @@ class Frame:
         threshold: Threshold | None,
     ) -> None:
         patient, number = patients(known)
-        weight = bootstrap.weights(number, self.setting.resamples, self.setting.seed).astype(np.int64)[:, patient]
+        weight = bootstrap.weights(number, self.setting.resamples, self.setting.seed).astype(
+            np.int64
+        )[:, patient]
         defined = np.isfinite(values)
         drawn = np.asarray(
-            [np.median(np.repeat(values[defined], row[defined]) if row[defined].any() else np.nan) for row in weight]
+            [
+                np.median(
+                    np.repeat(values[defined], row[defined]) if row[defined].any() else np.nan
+                )
+                for row in weight
+            ]
         )
         about = [case for case, keep in zip(known, defined, strict=True) if keep]
         self.put(metric, float(np.median(values[defined])), drawn, about, prevalence, threshold)
@@ -211,7 +239,10 @@ class Frame:
         that is not in the table, or not so."""
         known = _metric(metric)
         if known.resampled != (drawn is not None):
-            raise ValueError(f"{metric} has {'no ' if drawn is None else ''}resamples, and the table says otherwise")
+            raise ValueError(
+                f"{metric} has {'no ' if drawn is None else ''}resamples, and the table says"
+                " otherwise"
+            )
         number = len({case.patient_id for case in about})
         record = Record(
             metric=metric,
@@ -236,7 +267,9 @@ class Frame:
 
 
 def run(
-    cases: Iterable[CaseResult], setting: Setting, measure: Callable[[Frame, list[CaseResult]], None]
+    cases: Iterable[CaseResult],
+    setting: Setting,
+    measure: Callable[[Frame, list[CaseResult]], None],
 ) -> Evaluation:
     """Measure every method found in ``cases`` (methods named ``control: ...`` are the trivial
     controls).
@@ -251,7 +284,12 @@ def run(
     evaluation = Evaluation()
     for method, group in by_method.items():
         if len({case.case_id for case in group}) < len(group):
-            raise Fault("DUPLICATE_CASE", f"a case comes twice for {method}", "give each case its own id", exit=USAGE)
+            raise Fault(
+                "DUPLICATE_CASE",
+                f"a case comes twice for {method}",
+                "give each case its own id",
+                exit=USAGE,
+            )
         frame = Frame(method, evaluation, setting)
         measure(frame, group)
         evaluation.figures[method] = frame.figures
@@ -298,7 +336,11 @@ def counts(case: CaseResult, threshold: float) -> tuple[int, int, int]:
     """(found and in the reference, found, in the reference), in voxels."""
     values, truth = case.pair
     found = values > threshold
-    return int(np.count_nonzero(found & truth)), int(np.count_nonzero(found)), int(np.count_nonzero(truth))
+    return (
+        int(np.count_nonzero(found & truth)),
+        int(np.count_nonzero(found)),
+        int(np.count_nonzero(truth)),
+    )
 
 
 def row(case: CaseResult, threshold: Threshold | None) -> dict[str, Any]:
@@ -328,7 +370,9 @@ def row(case: CaseResult, threshold: Threshold | None) -> dict[str, Any]:
 def _metric(name: str) -> table.Metric:
     metric = table.find(class_of(name)[0])
     if metric is None:
-        raise ValueError(f"there is no metric '{name}': add a row to metrics/table.py, or register it")
+        raise ValueError(
+            f"there is no metric '{name}': add a row to metrics/table.py, or register it"
+        )
     return metric
 
 
@@ -345,14 +389,18 @@ def _differences(method: str, evaluation: Evaluation) -> list[Record]:
     """
     records = []
     for metric, figure in evaluation.figures[method].items():
-        controls = [figures for name, figures in evaluation.figures.items() if name.startswith(CONTROL)]
+        controls = [
+            figures for name, figures in evaluation.figures.items() if name.startswith(CONTROL)
+        ]
         rivals = [figures[metric] for figures in controls if metric in figures]
         if not table.shown_in(metric, "table") or not rivals:
             continue
         best = max(rivals, key=lambda rival: merit(rival.record))
         if best.cases != figure.cases:
             rival = best.record.method
-            evaluation.notes.append(f"{method}: {metric} is not compared with {rival}: measured on other cases")
+            evaluation.notes.append(
+                f"{method}: {metric} is not compared with {rival}: measured on other cases"
+            )
             continue
         records.append(difference(figure, best))
     return records
@@ -378,7 +426,10 @@ def difference(figure: Figure, rival: Figure) -> Record:
 
 def corrected(differences: Sequence[Record]) -> list[Record]:
     """The same with p-values corrected for all of them being looked at (Holm 1979)."""
-    adjusted = bootstrap.holm([np.nan if one.p_value is None else one.p_value for one in differences])
+    adjusted = bootstrap.holm(
+        [np.nan if one.p_value is None else one.p_value for one in differences]
+    )
     return [
-        replace(one, p_holm=None if one.p_value is None else p) for one, p in zip(differences, adjusted, strict=True)
+        replace(one, p_holm=None if one.p_value is None else p)
+        for one, p in zip(differences, adjusted, strict=True)
     ]

@@ -27,7 +27,8 @@ class Peak:
             self.before: float | None = torch.cuda.memory_allocated(self.cuda) / 1e6
         else:
             try:
-                Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+                # The high-water mark starts again from here.
+                Path("/proc/self/clear_refs").write_text("5")
                 self.before = resident("VmRSS")
             except OSError:
                 self.before = None
@@ -40,13 +41,17 @@ class Peak:
         else:
             most = resident("VmHWM") if self.before is not None else None
         self.seconds = time.perf_counter() - self.begun
-        self.megabytes = None if most is None or self.before is None else round(max(0.0, most - self.before), 1)
+        self.megabytes = (
+            None if most is None or self.before is None else round(max(0.0, most - self.before), 1)
+        )
 
 
 def resident(entry: str) -> float | None:
     """Megabytes of VmRSS or VmHWM of this process; None outside Linux."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next((float(line.split()[1]) / 1e3 for line in lines if line.startswith(entry)), None)
+        return next(
+            (float(line.split()[1]) / 1e3 for line in lines if line.startswith(entry)), None
+        )
     except OSError:
         return None

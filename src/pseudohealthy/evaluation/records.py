@@ -14,21 +14,22 @@ from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
 from pseudohealthy.metrics import table
 
-OPTIONAL = (
-    "caveat",
-    "noise_key",
-    "plane_set",
-    "commit",
-    "weights_sha256",
-)  # of a record: written where they say something
-CONTROL = "control:"  # methods whose name starts so are trivial controls: listed below, compared against
+# Of a record: written where they say something.
+OPTIONAL = ("caveat", "noise_key", "plane_set", "commit", "weights_sha256")
+CONTROL = (  # methods whose name starts so are trivial controls: listed below, compared against
+    "control:"
+)
 
 # Figures of one class of boxes are named "metric.class". These classes have the names and the order
 # of THOR's table; others follow under their own names.
 CLASSES = {
-    "boneanomaly": "BA", "foreignbody": "FB", "fracture": "Frac.", "metal": "metal", "periostealreaction": "PR",
+    "boneanomaly": "BA",
+    "foreignbody": "FB",
+    "fracture": "Frac.",
+    "metal": "metal",
+    "periostealreaction": "PR",
     "softtissue": "Soft",
-}  # fmt: skip
+}
 
 
 class Box(NamedTuple):
@@ -113,15 +114,28 @@ class CaseResult:
         for values in (self.score, self.plane_scores, self.map):
             if values is not None and not np.isfinite(values).all():
                 cure = "check the restored image of this case"
-                raise Fault("NONFINITE_SCORE", "the score is not finite", cure, exit=BAD_MODEL, case=self.case_id)
+                raise Fault(
+                    "NONFINITE_SCORE",
+                    "the score is not finite",
+                    cure,
+                    exit=BAD_MODEL,
+                    case=self.case_id,
+                )
         if self.map is not None and self.truth is None and self.label == HEALTHY:
             self.truth = np.zeros(len(self.map), dtype=bool)
         for one, other in ((self.map, self.truth), (self.plane_scores, self.plane_labels)):
             if one is not None and other is not None and np.shape(one) != np.shape(other):
-                raise ValueError(f"scores of shape {np.shape(one)} but labels of shape {np.shape(other)}")
+                raise ValueError(
+                    f"scores of shape {np.shape(one)} but labels of shape {np.shape(other)}"
+                )
         if self.label == HEALTHY and self.truth is not None and self.truth.any():
             cure = "correct the label in the manifest or remove the mask"
-            raise Fault("LABEL_CONFLICT", "labelled healthy but its mask is not empty", cure, case=self.case_id)
+            raise Fault(
+                "LABEL_CONFLICT",
+                "labelled healthy but its mask is not empty",
+                cure,
+                case=self.case_id,
+            )
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +149,11 @@ class CaseResult:
         Only for cases with a map; an unknown reference is empty here.
         """
         values = np.asarray(self.map, dtype=np.float32)
-        truth = np.zeros(len(values), dtype=bool) if self.truth is None else np.asarray(self.truth, dtype=bool)
+        truth = (
+            np.zeros(len(values), dtype=bool)
+            if self.truth is None
+            else np.asarray(self.truth, dtype=bool)
+        )
         everywhere = np.ones((1, 1, len(values)), dtype=bool)
         place = self.place or Place(everywhere, everywhere)
         return place.spread(values), place.spread(truth), place
@@ -212,7 +230,11 @@ def summarise(records: Sequence[Record]) -> Summary:
     are the same."""
     shown = [record for record in records if table.shown_in(class_of(record.metric)[0], "table")]
     plain = [record for record in shown if not record.against]
-    paired = [replace(record, metric=record.metric.removesuffix("_difference")) for record in shown if record.against]
+    paired = [
+        replace(record, metric=record.metric.removesuffix("_difference"))
+        for record in shown
+        if record.against
+    ]
     settings: dict[str, set[tuple]] = {}
     for record in plain:
         settings.setdefault(_heading(record), set()).add(_setting(record))
@@ -226,7 +248,9 @@ def summarise(records: Sequence[Record]) -> Summary:
     cells = {key(record): record for record in plain}
     rank = {heading: _rank(record.metric) for (_, heading), record in cells.items()}
     headings = sorted(rank, key=lambda heading: rank[heading])
-    methods = sorted(dict.fromkeys(record.method for record in plain), key=lambda name: name.startswith(CONTROL))
+    methods = sorted(
+        dict.fromkeys(record.method for record in plain), key=lambda name: name.startswith(CONTROL)
+    )
     best = set()
     for heading in headings:
         column = {place: merit(record) for place, record in cells.items() if place[1] == heading}
@@ -278,10 +302,10 @@ def context(records: Sequence[Record]) -> str:
     first = max(records, key=lambda record: record.n_cases)
     fewer = covered(records)
     return (
-        f"{many(first.n_cases, 'case')} of {many(first.n_patients, 'patient')}{'; ' + fewer if fewer else ''}; "
-        f"protocol {first.protocol}; mask: {first.mask}; "
-        f"grid: {first.grid}; post-processing: {first.postprocessing}; "
-        "[95 % interval over patients]; * best of a column"
+        f"{many(first.n_cases, 'case')} of"
+        f" {many(first.n_patients, 'patient')}{'; ' + fewer if fewer else ''}; protocol"
+        f" {first.protocol}; mask: {first.mask}; grid: {first.grid}; post-processing:"
+        f" {first.postprocessing}; [95 % interval over patients]; * best of a column"
     )
 
 

@@ -54,14 +54,18 @@ class TwinErrors:
     diseased: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     perceptual: Perceptual | None = None
 
-    def add(self, method: str, case: Case, canvas: Canvas, fitted: Fitted, healthy: torch.Tensor) -> None:
+    def add(
+        self, method: str, case: Case, canvas: Canvas, fitted: Fitted, healthy: torch.Tensor
+    ) -> None:
         """One case: twins (D, C, S, S) in [-1, 1]. Does nothing for a case without a reference
         mask."""
         if fitted.mask is None:
             return
         inside, outside = fitted.mask, fitted.foreground & ~fitted.mask
         if inside.any():
-            self.residuals[method][case.patient_id] += _inside_outside(healthy - fitted.planes, inside, outside)
+            self.residuals[method][case.patient_id] += _inside_outside(
+                healthy - fitted.planes, inside, outside
+            )
             self.diseased[method].add(case.case_id)
         cell = case.extra.get("twin", "")
         if not cell:
@@ -76,7 +80,10 @@ class TwinErrors:
             similar = ssim_map(healthy, truth).mean(1)[whole].sum()
             far = self.perceptual(healthy, truth)[:, 0][whole].sum()
         rest = [float(v) for v in (similar, whole.sum(), psnr(mse).sum(), len(mse), far)]
-        self.sums[method][case.patient_id] += [*_inside_outside(healthy - truth, inside, outside), *rest]
+        self.sums[method][case.patient_id] += [
+            *_inside_outside(healthy - truth, inside, outside),
+            *rest,
+        ]
         self.cases[method].add(case.case_id)
 
     def records(self, postprocessing: str) -> list[Record]:
@@ -87,22 +94,31 @@ class TwinErrors:
             for name, (top, bottom, mask) in TWIN.items():
                 if not table[:, bottom].sum():
                     continue
-                drawn = bootstrap.ratio_of_sums(bootstrap.weights(len(table)), table[:, top], table[:, bottom])
+                drawn = bootstrap.ratio_of_sums(
+                    bootstrap.weights(len(table)), table[:, top], table[:, bottom]
+                )
                 value = float(table[:, top].sum() / table[:, bottom].sum())
                 words = postprocessing
                 if name == "twin_perceptual" and self.perceptual is not None:
                     words = f"{postprocessing}; {self.perceptual.description}"
-                found.append(_record(name, value, drawn, mask, words, method, len(table), len(self.cases[method])))
+                found.append(
+                    _record(
+                        name, value, drawn, mask, words, method, len(table), len(self.cases[method])
+                    )
+                )
         for method, patients in self.residuals.items():
             table = np.stack(list(patients.values()))
             inside, n_inside, outside, n_outside = table.sum(0)
             if not (n_inside and outside):
                 continue  # a method that changes nothing has no ratio
             weight = bootstrap.weights(len(table))
-            above, below = (bootstrap.ratio_of_sums(weight, table[:, i], table[:, i + 1]) for i in (0, 2))
+            above, below = (
+                bootstrap.ratio_of_sums(weight, table[:, i], table[:, i + 1]) for i in (0, 2)
+            )
             drawn = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
             value = float(inside / n_inside / (outside / n_outside))
-            mask, counts = "reference over foreground outside it", (len(table), len(self.diseased[method]))
+            mask = "reference over foreground outside it"
+            counts = (len(table), len(self.diseased[method]))
             found.append(_record("l1_ratio", value, drawn, mask, "none", method, *counts))
         return found
 
@@ -113,11 +129,15 @@ def psnr(mse: torch.Tensor, peak: float = 1.0) -> torch.Tensor:
     return (10 * torch.log10(peak**2 / mse)).clamp(max=HIGHEST_PSNR)
 
 
-def _inside_outside(difference: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor) -> np.ndarray:
+def _inside_outside(
+    difference: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor
+) -> np.ndarray:
     """Sum and count of the absolute difference (D, C, S, S), in shares of the range, in two masks
     (D, S, S)."""
     error = difference.abs().mean(1) / 2
-    return np.array([float(v) for v in (error[inside].sum(), inside.sum(), error[outside].sum(), outside.sum())])
+    return np.array(
+        [float(v) for v in (error[inside].sum(), inside.sum(), error[outside].sum(), outside.sum())]
+    )
 
 
 def _record(
@@ -131,10 +151,20 @@ def _record(
     cases: int,
 ) -> Record:
     return Record(
-        metric=metric, value=value, ci95=bootstrap.percentile(drawn) if patients > 1 else None, unit=METRICS[metric].unit, protocol="strict",
-        threshold_source=None, mask=mask, grid="model", postprocessing=words, n_patients=patients, n_cases=cases,
-        prevalence=None, method=method,
-    )  # fmt: skip
+        metric=metric,
+        value=value,
+        ci95=bootstrap.percentile(drawn) if patients > 1 else None,
+        unit=METRICS[metric].unit,
+        protocol="strict",
+        threshold_source=None,
+        mask=mask,
+        grid="model",
+        postprocessing=words,
+        n_patients=patients,
+        n_cases=cases,
+        prevalence=None,
+        method=method,
+    )
 
 
 def sentences(records: list[Record]) -> list[str]:
@@ -149,12 +179,14 @@ def sentences(records: list[Record]) -> list[str]:
             continue
         was = f", {before.value:.3f} before restoration" if before else ""
         lines.append(
-            f"{method}: mean absolute error to the true healthy image {record.value:.3f} inside the reference{was}, "
-            f"{outside[method].value:.3f} in the rest of the foreground (shares of the canvas's range)"
+            f"{method}: mean absolute error to the true healthy image {record.value:.3f} inside the"
+            f" reference{was}, {outside[method].value:.3f} in the rest of the foreground (shares of"
+            " the canvas's range)"
         )
     for method, record in ratios.items():
         if not method.startswith("control:"):
             lines.append(
-                f"{method}: residual {record.value:.2f} times as large in the lesion as in the rest of the foreground"
+                f"{method}: residual {record.value:.2f} times as large in the lesion as in the rest"
+                " of the foreground"
             )
     return lines

@@ -56,7 +56,9 @@ class Sweep:
     records: dict[tuple[int, ...], list[Record]] = field(default_factory=dict)
     seconds: dict[tuple[int, ...], float] = field(default_factory=dict)
     network_calls: dict[tuple[int, ...], int] = field(default_factory=dict)
-    columns: list[tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    columns: list[tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray]] = field(
+        default_factory=list
+    )
     notes: list[str] = field(default_factory=list)
     metric: str = ""
     resamples: int = bootstrap.RESAMPLES
@@ -69,13 +71,16 @@ class Sweep:
         return [f"{key}={values[i]}" for (key, values), i in zip(self.axes, place, strict=True)]
 
     def value(self, place: tuple[int, ...], metric: str) -> Record | None:
-        return next((r for r in self.records[place] if name_of(r) == metric or r.metric == metric), None)
+        return next(
+            (r for r in self.records[place] if name_of(r) == metric or r.metric == metric), None
+        )
 
     @property
     def best(self) -> tuple[int, ...]:
         """The place with the best `metric`; the first of equals."""
         values = {place: self.value(place, self.metric) for place in self.records}
-        return max((p for p, r in values.items() if r is not None), key=lambda p: merit(values[p]))  # type: ignore[arg-type]
+        known = {place: value for place, value in values.items() if value is not None}
+        return max(known, key=lambda place: merit(known[place]))
 
     def metrics(self) -> list[str]:
         """Names of the figures that stand in the table: headline metrics and those of healthy
@@ -96,17 +101,25 @@ def chosen_by(result: Sweep, metric: str) -> str:
     known = {name.split("@")[0] for name in result.metrics()} | set(result.metrics())
     if metric and metric not in known:
         raise Fault(
-            "METRIC", f"'{metric}' was not measured here", f"use one of: {', '.join(sorted(known))}", exit=USAGE
+            "METRIC",
+            f"'{metric}' was not measured here",
+            f"use one of: {', '.join(sorted(known))}",
+            exit=USAGE,
         )
     found = metric or next((name for name in (*headline(result), QUIET) if name in known), "")
     if not found:
         what = f"the {result.split} cases have neither labels nor masks"
         raise Fault("METRIC", what, "label some of them", exit=NO_INPUT)
     if not known & set(headline(result)):
-        why = (f"no anomalous {result.split} case: AUROC needs both labels" if result.protocol == "strict" else
-               f"no {result.split} case has what the protocol {result.protocol} measures")  # fmt: skip
-        result.notes.append(f"{why}; what is shown is how quiet the maps are on healthy cases, which is best for a method "
-                            "that sees nothing")  # fmt: skip
+        why = (
+            f"no anomalous {result.split} case: AUROC needs both labels"
+            if result.protocol == "strict"
+            else f"no {result.split} case has what the protocol {result.protocol} measures"
+        )
+        result.notes.append(
+            f"{why}; what is shown is how quiet the maps are on healthy cases, which is best for a"
+            " method that sees nothing"
+        )
     return found
 
 
@@ -122,17 +135,28 @@ def parsed(over: Sequence[str]) -> list[tuple[str, list[str]]]:
     for text in over:
         key, equals, values = (part.strip() for part in text.partition("="))
         if not equals or not values or not key.startswith(("restorer.", "map.")):
-            raise Fault("USAGE", f"--over {text} is no axis",
-                        "write restorer.KEY=V1,V2,... or map.KEY=...; other settings need a new training", exit=USAGE)  # fmt: skip
+            raise Fault(
+                "USAGE",
+                f"--over {text} is no axis",
+                "write restorer.KEY=V1,V2,... or map.KEY=...; other settings need a new training",
+                exit=USAGE,
+            )
         if key in found:
-            raise Fault("USAGE", f"--over names {key} twice", "put its values into one list", exit=USAGE)
+            raise Fault(
+                "USAGE", f"--over names {key} twice", "put its values into one list", exit=USAGE
+            )
         try:
             parts = tomllib.loads(f"x = [{values}]")["x"]
         except tomllib.TOMLDecodeError:
             parts = [literal(word.strip()) for word in values.split(",")]
         found[key] = list(dict.fromkeys(toml_value(part) for part in parts))
     if not found:
-        raise Fault("USAGE", "sweep needs --over KEY=V1,V2,...", "such as --over map.smooth=0,1.5,3", exit=USAGE)
+        raise Fault(
+            "USAGE",
+            "sweep needs --over KEY=V1,V2,...",
+            "such as --over map.smooth=0,1.5,3",
+            exit=USAGE,
+        )
     return list(found.items())
 
 
@@ -163,7 +187,12 @@ def measured(
     bar: Progress,
 ) -> None:
     """All map settings under one group of restorer settings: restored once, read by each."""
-    how: dict[str, Any] = {"device": device, "batch": cases.planes, "threshold": 0.0, "restorer": restorer}
+    how: dict[str, Any] = {
+        "device": device,
+        "batch": cases.planes,
+        "threshold": 0.0,
+        "restorer": restorer,
+    }
     detectors = {place: Detector(run, settings=result.settings(place), **how) for place in places}
     for detector in detectors.values():
         detector.check_standard(restorer, run.recipe.make_map())
@@ -194,12 +223,16 @@ def measured(
         result.network_calls[place] = restorer.network_calls()
 
 
-def strip_of(place: tuple[int, ...], group: Sequence[Reading], said: Sequence[Applied], shown: str) -> list[tuple]:
+def strip_of(
+    place: tuple[int, ...], group: Sequence[Reading], said: Sequence[Applied], shown: str
+) -> list[tuple]:
     """(place, input, twin, map) of the exemplar's plane with most reference, where the group holds
     it; the map (S, S), the others with their channels side by side."""
     for (case, _, fitted, *_), one in zip(group, said, strict=True):
         if case.case_id == shown:
-            weight = fitted.foreground if fitted.mask is None or not fitted.mask.any() else fitted.mask
+            weight = (
+                fitted.foreground if fitted.mask is None or not fitted.mask.any() else fitted.mask
+            )
             plane = int(weight.flatten(1).sum(1).argmax())
             pictures = (tiled(part[plane].numpy()) for part in (fitted.planes, one.healthy))
             return [(place, *pictures, one.maps[plane].numpy())]
@@ -208,7 +241,9 @@ def strip_of(place: tuple[int, ...], group: Sequence[Reading], said: Sequence[Ap
 
 def figures(found: list[CaseResult], detector: Detector, result: Sweep) -> list[Record]:
     """The records of one setting: the protocol's, and how quiet healthy cases are."""
-    healthy = [case for case in found if case.label == HEALTHY and case.map is not None and len(case.map)]
+    healthy = [
+        case for case in found if case.label == HEALTHY and case.map is not None and len(case.map)
+    ]
     patients = sorted({case.patient_id for case in healthy})
     threshold = None
     if healthy and result.split == "val":
@@ -226,7 +261,9 @@ def figures(found: list[CaseResult], detector: Detector, result: Sweep) -> list[
     records = [record for record in measured.records if record.against is None]
     hides, *notes = measured.notes
     result.notes += [hides] if result.protocol != "strict" else []
-    result.notes += [note.split(": ", 1)[-1] for note in notes if "undefined" in note or "not measured" in note]
+    result.notes += [
+        note.split(": ", 1)[-1] for note in notes if "undefined" in note or "not measured" in note
+    ]
     if healthy:
         records += quiet(healthy, patients, detector.amap.quantile, words, result)
     return [replace(record, method=result.run) for record in records]
@@ -238,11 +275,16 @@ def tuning(result: Sweep, found: list[CaseResult]) -> list[CaseResult]:
     kind = protocols.find(result.protocol)[0].validation
     if result.protocol == "strict" or not kind:
         return []
-    result.notes.append(f"the threshold of {result.protocol} is chosen on the cases that are measured, which flatters")
+    result.notes.append(
+        f"the threshold of {result.protocol} is chosen on the cases that are measured, which"
+        " flatters"
+    )
     return [case for case in found if kind == "labelled" or case.label == HEALTHY]
 
 
-def quiet(healthy: list[CaseResult], patients: list[str], q: float, words: str, result: Sweep) -> list[Record]:
+def quiet(
+    healthy: list[CaseResult], patients: list[str], q: float, words: str, result: Sweep
+) -> list[Record]:
     """healthy_residual_mean: mean of the map; healthy_false_positive_share: of voxels of every
     second healthy patient above the quantile of the others (the quantile's own patients would give
     1 - quantile whatever the setting)."""
@@ -255,20 +297,41 @@ def quiet(healthy: list[CaseResult], patients: list[str], q: float, words: str, 
             size[names.index(case.patient_id)] += len(np.asarray(case.map))
         return total, size, len(cases_)
 
-    parts: list[tuple[str, tuple, Threshold | None]] = [("healthy_residual_mean", sums(healthy, np.sum), None)]
+    parts: list[tuple[str, tuple, Threshold | None]] = [
+        ("healthy_residual_mean", sums(healthy, np.sum), None)
+    ]
     if len(patients) > 1:
-        one, other = ([c for c in healthy if (c.patient_id in patients[::2]) is first] for first in (True, False))
-        threshold = healthy_quantile(np.concatenate([np.asarray(c.map) for c in one]), q, n_patients=len(patients[::2]))
+        one, other = (
+            [c for c in healthy if (c.patient_id in patients[::2]) is first]
+            for first in (True, False)
+        )
+        threshold = healthy_quantile(
+            np.concatenate([np.asarray(c.map) for c in one]), q, n_patients=len(patients[::2])
+        )
         parts.append((QUIET, sums(other, lambda m: (m > threshold.value).sum()), threshold))
     found = []
     for metric, (total, size, count), used in parts:
-        drawn = bootstrap.ratio_of_sums(bootstrap.weights(len(total), result.resamples), total, size)
-        found.append(Record(
-            metric=metric, value=float(total.sum() / size.sum()), ci95=bootstrap.percentile(drawn) if len(total) > 1 else None,
-            unit=METRICS[metric].unit, protocol="strict", threshold_source=used.source if used else None,
-            mask="foreground", grid="native", postprocessing=words, n_patients=len(total), n_cases=count,
-            prevalence=0.0, method=result.run, threshold=used.value if used else None,
-        ))  # fmt: skip
+        drawn = bootstrap.ratio_of_sums(
+            bootstrap.weights(len(total), result.resamples), total, size
+        )
+        found.append(
+            Record(
+                metric=metric,
+                value=float(total.sum() / size.sum()),
+                ci95=bootstrap.percentile(drawn) if len(total) > 1 else None,
+                unit=METRICS[metric].unit,
+                protocol="strict",
+                threshold_source=used.source if used else None,
+                mask="foreground",
+                grid="native",
+                postprocessing=words,
+                n_patients=len(total),
+                n_cases=count,
+                prevalence=0.0,
+                method=result.run,
+                threshold=used.value if used else None,
+            )
+        )
     return found
 
 

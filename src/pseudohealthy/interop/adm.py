@@ -24,7 +24,9 @@ def unet_settings(state: State) -> dict[str, Any]:
     """
     width, channels = state["input_blocks.0.0.weight"].shape[:2]
     # In every level of the decoder but the last, one stage ends with what doubles the size.
-    doubling = {key.split(".")[1] for key in state if key.startswith("output_blocks.") and is_doubling(key)}
+    doubling = {
+        key.split(".")[1] for key in state if key.startswith("output_blocks.") and is_doubling(key)
+    }
     levels = len(doubling) + 1
     per_level, rest = divmod(stages(state), levels)
     if rest:
@@ -57,7 +59,8 @@ def classifier_settings(state: State) -> dict[str, Any]:
     of width and the size of the pooling agree. KeyError and ValueError as of `unet_settings`.
     """
     width, in_channels = state["input_blocks.0.0.weight"].shape[:2]
-    count, stands = stages(state), [i for i in range(1, stages(state)) if f"input_blocks.{i}.1.norm.weight" in state]
+    count = stages(state)
+    stands = [i for i in range(1, stages(state)) if f"input_blocks.{i}.1.norm.weight" in state]
     changes = [i for i in range(1, count) if f"input_blocks.{i}.0.skip_connection.weight" in state]
     side = math.isqrt(state["out.2.positional_embedding"].shape[1] - 1)
     fitting = []
@@ -69,7 +72,8 @@ def classifier_settings(state: State) -> dict[str, Any]:
             fitting.append((per_level, firsts[: count // per_level]))
     if not fitting:
         raise ValueError(f"{count} stages with attention in {stands} make no levels")
-    per_level, firsts = min(fitting, key=lambda found: (found[0] != 5, found[0]))  # published: 4 blocks and one down
+    # published: 4 blocks and one down.
+    per_level, firsts = min(fitting, key=lambda found: (found[0] != 5, found[0]))
     multipliers, attended = levels_of(state, firsts, width)
     seen = [m for level, m in enumerate(multipliers) if 2**level in attended]
     channels = [width * m for m in (multipliers[-1], *seen)]
@@ -91,7 +95,12 @@ def resnet_settings(state: State) -> dict[str, Any]:
     while (blocks := count_of(state, f"layer{len(layers) + 1}.")) > 0:
         layers.append(blocks)
     width, in_channels = state["conv1.weight"].shape[:2]
-    return {"in_channels": in_channels, "layers": layers, "width": width, "outputs": state["fc.weight"].shape[0]}
+    return {
+        "in_channels": in_channels,
+        "layers": layers,
+        "width": width,
+        "outputs": state["fc.weight"].shape[0],
+    }
 
 
 def stages(state: State) -> int:
@@ -110,8 +119,12 @@ def is_doubling(key: str) -> bool:
 
 def levels_of(state: State, firsts: Iterable[int], width: int) -> tuple[list[int], list[int]]:
     """Multipliers, and the factors with attention, from the first block of each level."""
-    multipliers = [state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] // width for i in firsts]
-    return multipliers, [2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.norm.weight" in state]
+    multipliers = [
+        state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] // width for i in firsts
+    ]
+    return multipliers, [
+        2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.norm.weight" in state
+    ]
 
 
 def block_settings(state: State) -> dict[str, bool]:

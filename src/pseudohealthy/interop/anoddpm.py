@@ -15,11 +15,20 @@ from torch import Tensor
 
 from pseudohealthy.errors import BAD_MODEL, Fault
 
-RENAMED = {"time_embedding.1": "time_embed.0", "time_embedding.3": "time_embed.2", "down": "input_blocks",
-           "middle": "middle_block", "up": "output_blocks", "embed_layers": "emb_layers", "to_qkv": "qkv"}  # fmt: skip
+RENAMED = {
+    "time_embedding.1": "time_embed.0",
+    "time_embedding.3": "time_embed.2",
+    "down": "input_blocks",
+    "middle": "middle_block",
+    "up": "output_blocks",
+    "embed_layers": "emb_layers",
+    "to_qkv": "qkv",
+}
 
 
-def convert(state: Mapping[str, Any], *, heads: int = 2) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def convert(
+    state: Mapping[str, Any], *, heads: int = 2
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(settings, state dict) of our `UNet` for an AnoDDPM state dict, or for its whole checkpoint
     (the EMA weights).
 
@@ -30,7 +39,12 @@ def convert(state: Mapping[str, Any], *, heads: int = 2) -> tuple[dict[str, Any]
     """
     state = state.get("ema", state.get("model_state_dict", state))
     if "time_embedding.1.weight" not in state or "down.0.0.weight" not in state:
-        raise Fault("CHECKPOINT_MISMATCH", "this is no AnoDDPM state dict", "name the system it is of", exit=BAD_MODEL)
+        raise Fault(
+            "CHECKPOINT_MISMATCH",
+            "this is no AnoDDPM state dict",
+            "name the system it is of",
+            exit=BAD_MODEL,
+        )
     width, channels = state["down.0.0.weight"].shape[:2]
     # In every decoder level but the last one, one stage ends with a second residual block that
     # doubles the size.
@@ -38,11 +52,15 @@ def convert(state: Mapping[str, Any], *, heads: int = 2) -> tuple[dict[str, Any]
     levels = len(doubling) + 1
     per_level = len({key.split(".")[1] for key in state if key.startswith("down.")}) // levels
     firsts = range(1, 1 + levels * per_level, per_level)
-    attended = tuple(2**level for level, i in enumerate(firsts) if f"down.{i}.1.norm.weight" in state)
+    attended = tuple(
+        2**level for level, i in enumerate(firsts) if f"down.{i}.1.norm.weight" in state
+    )
     settings = {
         "channels": channels,
         "width": width,
-        "multipliers": tuple(state[f"down.{i}.0.out_layers.3.weight"].shape[0] // width for i in firsts),
+        "multipliers": tuple(
+            state[f"down.{i}.0.out_layers.3.weight"].shape[0] // width for i in firsts
+        ),
         "blocks": per_level - 1,
         "attention": {"at": attended, "heads": heads},
         "block": {"residual_sampling": True},

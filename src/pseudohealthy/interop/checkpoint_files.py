@@ -16,31 +16,46 @@ from pseudohealthy.runs import checkpoint
 
 # Keys under which checkpoints keep the weights; averaged ones first, which is what published
 # detection loads.
-SAFE_TORCH = (2, 10)  # CVE-2025-32434 and CVE-2026-24747: holes in the restricted loader of older ones
+# CVE-2025-32434 and CVE-2026-24747: holes in the restricted loader of older ones.
+SAFE_TORCH = (2, 10)
 WRAPPERS = ("ema", "model_state_dict", "model_weights", "state_dict")
 
 
 def read(file: Path) -> dict[str, Tensor]:
     """Fault CHECKPOINT_MISSING, _CORRUPT, _UNSAFE, _MISMATCH or _NONFINITE (exit 5)."""
     if not file.is_file():
-        raise Fault("CHECKPOINT_MISSING", f"there is no file {file.name}", "check the path", exit=BAD_MODEL)
+        raise Fault(
+            "CHECKPOINT_MISSING", f"there is no file {file.name}", "check the path", exit=BAD_MODEL
+        )
     content: Any = checkpoint.load(file)[0] if file.suffix == ".safetensors" else unpickled(file)
     if isinstance(content, Mapping):
-        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
+        content = next(
+            (content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content
+        )
     if (
         not isinstance(content, Mapping)
         or not content
         or not all(isinstance(value, Tensor) for value in content.values())
     ):
-        raise Fault("CHECKPOINT_MISMATCH", f"{file.name} holds no state dict (names with tensors)",
-                    "give the file of the weights", exit=BAD_MODEL)  # fmt: skip
-    state = {str(key): value.float() if value.is_floating_point() else value for key, value in content.items()}
+        raise Fault(
+            "CHECKPOINT_MISMATCH",
+            f"{file.name} holds no state dict (names with tensors)",
+            "give the file of the weights",
+            exit=BAD_MODEL,
+        )
+    state = {
+        str(key): value.float() if value.is_floating_point() else value
+        for key, value in content.items()
+    }
     if all(key.startswith("module.") for key in state):  # saved out of DataParallel
         state = {key.removeprefix("module."): value for key, value in state.items()}
     bad = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
     if bad:
         raise Fault(
-            "CHECKPOINT_NONFINITE", f"{file.name} holds NaN or Inf in {bad}", "use an earlier one", exit=BAD_MODEL
+            "CHECKPOINT_NONFINITE",
+            f"{file.name} holds NaN or Inf in {bad}",
+            "use an earlier one",
+            exit=BAD_MODEL,
         )
     return state
 
@@ -49,8 +64,12 @@ def unpickled(file: Path) -> Any:
     """What torch's restricted loader makes of the file. There is no second attempt with another
     loader."""
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < SAFE_TORCH:
-        raise Fault("TORCH_OLD", f"torch {torch.__version__} reads pickled weights unsafely", "install torch 2.10 or newer",
-                    exit=BAD_MODEL)  # fmt: skip
+        raise Fault(
+            "TORCH_OLD",
+            f"torch {torch.__version__} reads pickled weights unsafely",
+            "install torch 2.10 or newer",
+            exit=BAD_MODEL,
+        )
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file raises whatever it likes
@@ -58,12 +77,16 @@ def unpickled(file: Path) -> Any:
         if refused := re.search(r"GLOBAL ([\w.]+)", text):
             raise Fault(
                 "CHECKPOINT_UNSAFE",
-                f"{file.name} holds more than tensors ({refused[1]}), and reading that can run code",
-                "where you trust the file, save its weights alone: "
-                "torch.save(torch.load(FILE, weights_only=False)['ema'], NEW), with the key under which it keeps them",
+                f"{file.name} holds more than tensors ({refused[1]}), and reading that can run"
+                " code",
+                "where you trust the file, save its weights alone: torch.save(torch.load(FILE,"
+                " weights_only=False)['ema'], NEW), with the key under which it keeps them",
                 exit=BAD_MODEL,
             ) from None
         found = text[:120] or type(error).__name__
         raise Fault(
-            "CHECKPOINT_CORRUPT", f"{file.name} cannot be read ({found})", "fetch it again", exit=BAD_MODEL
+            "CHECKPOINT_CORRUPT",
+            f"{file.name} cannot be read ({found})",
+            "fetch it again",
+            exit=BAD_MODEL,
         ) from None

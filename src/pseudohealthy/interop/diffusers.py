@@ -48,11 +48,23 @@ VARIANCES = {
     "fixed_large": "large",
     "fixed_large_log": "large",
 }
-RESIDUAL = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-            "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}  # fmt: skip
-OUTER = {"conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-         "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
-FORMER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of the attention, before 2023
+RESIDUAL = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+OUTER = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+# Of the attention, before 2023.
+FORMER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def is_model(path: Path) -> bool:
@@ -68,19 +80,29 @@ def read_folder(path: Path) -> Imported:
     """
     folder = path.parent if path.is_file() else path
     if not is_model(folder):
-        raise Fault("CHECKPOINT_MISSING", f"'{path.name}' is no diffusers folder (no config.json)",
-                    "name the folder of a UNet2DModel or of its pipeline", exit=BAD_MODEL)  # fmt: skip
+        raise Fault(
+            "CHECKPOINT_MISSING",
+            f"'{path.name}' is no diffusers folder (no config.json)",
+            "name the folder of a UNet2DModel or of its pipeline",
+            exit=BAD_MODEL,
+        )
     model = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     parents = [folder, folder.resolve().parent] if folder.resolve().name == "unet" else [folder]
     places = [
-        parent / place for parent in parents for place in ("scheduler/scheduler_config.json", "scheduler_config.json")
+        parent / place
+        for parent in parents
+        for place in ("scheduler/scheduler_config.json", "scheduler_config.json")
     ]
     scheduler = next((place for place in places if place.is_file()), None)
     weights = model / "diffusion_pytorch_model.safetensors"
     weights = weights if weights.is_file() else weights.with_suffix(".bin")
     notes = []
     try:
-        if any(re.search("vae|vqvae", part) for parent in parents for part in parsed(parent / "model_index.json")):
+        if any(
+            re.search("vae|vqvae", part)
+            for parent in parents
+            for part in parsed(parent / "model_index.json")
+        ):
             raise ValueError("its pipeline restores codes of an autoencoder, not images")
         config = parsed(model / "config.json")
         settings, restorer = unet_settings(config), {"name": "ddpm"}
@@ -88,15 +110,24 @@ def read_folder(path: Path) -> Imported:
         if scheduler is not None:
             restorer |= schedule(parsed(scheduler))
         else:
-            notes.append("no scheduler_config.json: taken for linear betas over 1000 levels, predicting the noise")
+            notes.append(
+                "no scheduler_config.json: taken for linear betas over 1000 levels, predicting the"
+                " noise"
+            )
         if "size" not in canvas:
             notes.append("the model does not say its image size: set canvas.size")
         state = convert(read(weights), settings)
     except (KeyError, TypeError, ValueError) as error:
         found = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise Fault("CHECKPOINT_MISMATCH", f"'{path.name}' cannot be imported: {found}", "choose a plain UNet2DModel of images",
-                    exit=BAD_MODEL) from None  # fmt: skip
-    return Imported(canvas, restorer | {"network": network(settings)}, {"denoiser.network": state}, notes)
+        raise Fault(
+            "CHECKPOINT_MISMATCH",
+            f"'{path.name}' cannot be imported: {found}",
+            "choose a plain UNet2DModel of images",
+            exit=BAD_MODEL,
+        ) from None
+    return Imported(
+        canvas, restorer | {"network": network(settings)}, {"denoiser.network": state}, notes
+    )
 
 
 def parsed(file: Path) -> dict[str, Any]:
@@ -104,7 +135,9 @@ def parsed(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except (OSError, ValueError):
-        raise Fault("CHECKPOINT_CORRUPT", f"{file.name} cannot be read", "fetch it again", exit=BAD_MODEL) from None
+        raise Fault(
+            "CHECKPOINT_CORRUPT", f"{file.name} cannot be read", "fetch it again", exit=BAD_MODEL
+        ) from None
     if not isinstance(content, dict):
         raise ValueError(f"{file.name} is no JSON object")
     return content
@@ -117,28 +150,42 @@ def unet_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     for option, known in OPTIONS.items():
         found[option] = config.get(option, known[0])
         if found[option] not in known:
-            raise ValueError(f"{option} = {found[option]!r} is not supported ({' or '.join(map(repr, known))} is)")
+            raise ValueError(
+                f"{option} = {found[option]!r} is not supported"
+                f" ({' or '.join(map(repr, known))} is)"
+            )
     attended, ups = (
-        [with_attention(kind, side) for kind in config[f"{side.lower()}_block_types"]] for side in ("Down", "Up")
+        [with_attention(kind, side) for kind in config[f"{side.lower()}_block_types"]]
+        for side in ("Down", "Up")
     )
     if attended != ups[::-1]:
-        raise ValueError(f"up_block_types = {config['up_block_types']} has attention at other levels than the way down")
-    channels, groups, head = (
-        config["block_out_channels"],
-        config.get("norm_num_groups", 32),
-        config.get("attention_head_dim", 8),
-    )
+        raise ValueError(
+            f"up_block_types = {config['up_block_types']} has attention at other levels than the"
+            " way down"
+        )
+    channels = config["block_out_channels"]
+    groups = config.get("norm_num_groups", 32)
+    head = config.get("attention_head_dim", 8)
     if any(c % channels[0] for c in channels) or channels[0] % 2 or len(channels) != len(attended):
-        raise ValueError(f"block_out_channels = {channels}: each must be a multiple of the first, one for each level")
+        raise ValueError(
+            f"block_out_channels = {channels}: each must be a multiple of the first, one for each"
+            " level"
+        )
     if config.get("in_channels", 3) != config.get("out_channels", 3):
-        raise ValueError(f"it has {config.get('in_channels', 3)} channels in and {config.get('out_channels', 3)} out")
+        raise ValueError(
+            f"it has {config.get('in_channels', 3)} channels in and"
+            f" {config.get('out_channels', 3)} out"
+        )
     scale_shift, middle = found["resnet_time_scale_shift"] == "scale_shift", found["add_attention"]
     between = config.get("attn_norm_num_groups") or (None if scale_shift else groups)
     if middle and between != groups:
         raise ValueError(
-            f"attn_norm_num_groups = {between}: the attention in the middle must have the norm of the others"
+            f"attn_norm_num_groups = {between}: the attention in the middle must have the norm of"
+            " the others"
         )
-    heads = [c for c, seen in zip([*channels, channels[-1]], [*attended, middle], strict=True) if seen]
+    heads = [
+        c for c, seen in zip([*channels, channels[-1]], [*attended, middle], strict=True) if seen
+    ]
     if head is not None and any(c % head for c in heads):
         raise ValueError(f"attention_head_dim = {head} does not divide {heads} channels")
     return {
@@ -189,13 +236,23 @@ def schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     # Our linear betas are scaled to end as noisy with fewer levels, theirs are taken as given.
     scaled = [float(f"{beta * levels / 1000:.12g}") for beta in betas]
     ours = kind == "linear" and 0 < scaled[0] <= scaled[1] < 1
-    if not (ours or kind == "squaredcos_cap_v2") or config.get("trained_betas") or config.get("rescale_betas_zero_snr"):
-        raise ValueError(f"its noise schedule ({config.get('_class_name')}, {kind}, {betas[0]} to {betas[1]} over {levels}) "
-                         "is neither linear nor squaredcos_cap_v2")  # fmt: skip
-    predicted = config.get("prediction_type", "epsilon" if config.get("predict_epsilon", True) else "sample")
+    if (
+        not (ours or kind == "squaredcos_cap_v2")
+        or config.get("trained_betas")
+        or config.get("rescale_betas_zero_snr")
+    ):
+        raise ValueError(
+            f"its noise schedule ({config.get('_class_name')}, {kind}, {betas[0]} to {betas[1]}"
+            f" over {levels}) is neither linear nor squaredcos_cap_v2"
+        )
+    predicted = config.get(
+        "prediction_type", "epsilon" if config.get("predict_epsilon", True) else "sample"
+    )
     variance = config.get("variance_type", "fixed_small")
     if predicted not in TARGETS or variance not in VARIANCES:
-        raise ValueError(f"prediction_type = {predicted}, variance_type = {variance} is not supported")
+        raise ValueError(
+            f"prediction_type = {predicted}, variance_type = {variance} is not supported"
+        )
     return {
         "diffusion": {
             "schedule": "linear" if ours else "cosine",
@@ -214,17 +271,22 @@ def convert(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[st
     """The state dict of our `UNet` with these settings. Raises KeyError for attention without one
     of its parts."""
     former = re.compile(rf"\.({'|'.join(FORMER)})\.(weight|bias)$")
-    theirs = {former.sub(lambda m: f".{FORMER[m[1]]}.{m[2]}", key): value for key, value in state.items()}
+    theirs = {
+        former.sub(lambda m: f".{FORMER[m[1]]}.{m[2]}", key): value for key, value in state.items()
+    }
     levels, ours = len(settings["multipliers"]), {}
     attended = [2 ** (levels - 1 - level) in settings["attention"]["at"] for level in range(levels)]
     for key, value in theirs.items():
-        place, _, kind = renamed(key, settings["blocks"], attended, settings["attention"]["middle"]).rpartition(".")
+        place, _, kind = renamed(
+            key, settings["blocks"], attended, settings["attention"]["middle"]
+        ).rpartition(".")
         if place.endswith((".to_k", ".to_v")):
             continue
         if place.endswith(".to_q"):
             value = torch.cat([theirs[key.replace(".to_q.", f".to_{part}.")] for part in "qkv"])
             place = f"{place.removesuffix('to_q')}qkv"
-        linear = kind == "weight" and place.endswith((".qkv", ".proj_out"))  # a convolution of one place, with us
+        # A convolution of one place, with us.
+        linear = kind == "weight" and place.endswith((".qkv", ".proj_out"))
         ours[f"{place}.{kind}"] = value.flatten(1)[..., None] if linear else value
     return ours
 
@@ -235,17 +297,25 @@ def renamed(key: str, blocks: int, attended: list[bool], middle_attention: bool)
     place, _, kind = key.rpartition(".")
     if place in OUTER:
         return f"{OUTER[place]}.{kind}"
-    found = re.fullmatch(r"(down_blocks|up_blocks|mid_block)\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.+)", place)
+    found = re.fullmatch(
+        r"(down_blocks|up_blocks|mid_block)\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.+)", place
+    )
     if found is None or (found[2] is None) != (found[1] == "mid_block"):
         return key
-    side, level, layer, index, part = found[1], int(found[2] or 0), found[3], int(found[4]), found[5]
+    side, layer, part = found[1], found[3], found[5]
+    level, index = int(found[2] or 0), int(found[4])
     part = {"group_norm": "norm", "to_out.0": "proj_out", **RESIDUAL}.get(part, part)
     if side == "mid_block":
-        return f"middle_block.{1 if layer == 'attentions' else index * (1 + middle_attention)}.{part}.{kind}"
+        at = 1 if layer == "attentions" else index * (1 + middle_attention)
+        return f"middle_block.{at}.{part}.{kind}"
     first = level * (blocks + 1)
     if layer == "downsamplers":
         return f"input_blocks.{1 + first + blocks}.0.op.{kind}"
     if layer == "upsamplers":
         return f"output_blocks.{first + blocks}.{1 + attended[level]}.conv.{kind}"
-    stage = f"input_blocks.{1 + first + index}" if side == "down_blocks" else f"output_blocks.{first + index}"
+    stage = (
+        f"input_blocks.{1 + first + index}"
+        if side == "down_blocks"
+        else f"output_blocks.{first + index}"
+    )
     return f"{stage}.{0 if layer == 'resnets' else 1}.{part}.{kind}"

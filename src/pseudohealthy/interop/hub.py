@@ -28,8 +28,12 @@ def fetched(name: Path) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise Fault("HUB", f"there is no folder '{name}', and fetching from the hub needs huggingface_hub",
-                    "pip install 'pseudohealthy[hub]', or name a folder", exit=USAGE) from None  # fmt: skip
+        raise Fault(
+            "HUB",
+            f"there is no folder '{name}', and fetching from the hub needs huggingface_hub",
+            "pip install 'pseudohealthy[hub]', or name a folder",
+            exit=USAGE,
+        ) from None
     try:
         for kind in ("safetensors", "bin"):  # not both: each holds all weights
             weights = f"diffusion_pytorch_model.{kind}"
@@ -38,6 +42,10 @@ def fetched(name: Path) -> Path:
             if any(folder.glob(weights)) or any(folder.glob(f"unet/{weights}")):
                 break
     except Exception as error:  # of the network, the hub or the disk
-        raise Fault("HUB", f"'{name}' cannot be fetched ({type(error).__name__})",
-                    "check the id and the connection, or name a folder", exit=BAD_MODEL) from None  # fmt: skip
+        raise Fault(
+            "HUB",
+            f"'{name}' cannot be fetched ({type(error).__name__})",
+            "check the id and the connection, or name a folder",
+            exit=BAD_MODEL,
+        ) from None
     return folder

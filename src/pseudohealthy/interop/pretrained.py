@@ -62,13 +62,22 @@ def start_from(module: nn.Module, path: Path | str) -> None:
     was, wanted = unseen(reference), unseen(module)
     for name, value in was.items():
         if name in wanted and wanted[name] != value:
-            raise Fault("CHECKPOINT_MISMATCH", f"the network of '{path.name}' has {name} = {value}, this one {wanted[name]}",
-                        "give the recipe's network the same setting", exit=BAD_MODEL)  # fmt: skip
+            raise Fault(
+                "CHECKPOINT_MISMATCH",
+                f"the network of '{path.name}' has {name} = {value}, this one {wanted[name]}",
+                "give the recipe's network the same setting",
+                exit=BAD_MODEL,
+            )
     adapted = {name: fitted(name, tensor, module) for name, tensor in state.items()}
-    checkpoint.compare(path, {name: tuple(tensor.shape) for name, tensor in adapted.items()}, module.state_dict())
+    checkpoint.compare(
+        path, {name: tuple(tensor.shape) for name, tensor in adapted.items()}, module.state_dict()
+    )
     module.load_state_dict(adapted)
     changed = [name for name in state if adapted[name].shape != state[name].shape]
-    say(f"starts from '{path.name}'" + (f" ({', '.join(changed)} adapted to its channels)" if changed else ""))
+    say(
+        f"starts from '{path.name}'"
+        + (f" ({', '.join(changed)} adapted to its channels)" if changed else "")
+    )
 
 
 def source(module: nn.Module, path: Path) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -78,14 +87,22 @@ def source(module: nn.Module, path: Path) -> tuple[nn.Module, dict[str, Tensor]]
         run = Run.open(folder)
         with torch.device("meta"):  # its settings are wanted, not its values
             restorer = run.recipe.make_restorer()
-        tensors, _, _ = checkpoint.load(run.weights() if path.is_dir() else path, expected=restorer.state_dict())
+        tensors, _, _ = checkpoint.load(
+            run.weights() if path.is_dir() else path, expected=restorer.state_dict()
+        )
         known = [name for name, part in restorer.named_modules() if type(part) is type(module)]
         if not known:
-            raise Fault("CHECKPOINT_MISMATCH", f"run '{run.name}' has no {type(module).__name__}",
-                        "start from a run with such a network", exit=BAD_MODEL)  # fmt: skip
+            raise Fault(
+                "CHECKPOINT_MISMATCH",
+                f"run '{run.name}' has no {type(module).__name__}",
+                "start from a run with such a network",
+                exit=BAD_MODEL,
+            )
         prefix = f"{known[0]}."
         return restorer.get_submodule(known[0]), {
-            name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
         }
     if path.exists() and diffusers.is_model(folder):
         imported = diffusers.read_folder(path)
@@ -93,8 +110,12 @@ def source(module: nn.Module, path: Path) -> tuple[nn.Module, dict[str, Tensor]]
         with torch.device("meta"):
             network = UNet(channels=channels, **imported.restorer["network"])
         return network, dict(imported.parts["denoiser.network"])
-    raise Fault("RUN_MISSING", f"'{path.name}' is neither a run nor a diffusers folder",
-                "name one; import-weights makes a run of published weights", exit=BAD_MODEL)  # fmt: skip
+    raise Fault(
+        "RUN_MISSING",
+        f"'{path.name}' is neither a run nor a diffusers folder",
+        "name one; import-weights makes a run of published weights",
+        exit=BAD_MODEL,
+    )
 
 
 def unseen(network: nn.Module) -> dict[str, Any]:
@@ -104,7 +125,11 @@ def unseen(network: nn.Module) -> dict[str, Any]:
         found |= {f"time.{name}": value for name, value in asdict(network.time).items()}
         found["block.pad_end"] = network.pad_end
     norms = [part for part in network.modules() if isinstance(part, nn.GroupNorm)]
-    found |= {"block.eps": norms[0].eps, "block.groups": max(norm.num_groups for norm in norms)} if norms else {}
+    found |= (
+        {"block.eps": norms[0].eps, "block.groups": max(norm.num_groups for norm in norms)}
+        if norms
+        else {}
+    )
     for place, part in network.named_modules():
         if isinstance(part, Attention):
             found[f"heads in {place}"] = part.heads
@@ -118,18 +143,28 @@ def fitted(name: str, tensor: Tensor, module: nn.Module) -> Tensor:
     as it is."""
     layer = name.rpartition(".")[0]
     own = module.state_dict().get(name)
-    if own is None or layer not in (*FIRST, *LAST) or own.shape == tensor.shape or (layer in FIRST and tensor.ndim < 4):
+    if (
+        own is None
+        or layer not in (*FIRST, *LAST)
+        or own.shape == tensor.shape
+        or (layer in FIRST and tensor.ndim < 4)
+    ):
         return tensor
-    places = getattr(module, "stem", 1) ** 2  # of one channel, which space to depth puts side by side
+    # Of one channel, which space to depth puts side by side.
+    places = getattr(module, "stem", 1) ** 2
     if layer in FIRST:
         # (out, channels * places, k, k)
         share = shares(tensor.shape[1] // places, own.shape[1] // places)
-        return torch.einsum("mn,onp...->omp...", share / share.sum(0), tensor.unflatten(1, (-1, places))).flatten(1, 2)
+        return torch.einsum(
+            "mn,onp...->omp...", share / share.sum(0), tensor.unflatten(1, (-1, places))
+        ).flatten(1, 2)
     halves = 2 if getattr(module, "learned_variance", False) else 1
     # (halves * channels * places, ...)
     share = shares(len(tensor) // halves // places, len(own) // halves // places)
     share = share / share.sum(1, keepdim=True)
-    return torch.einsum("mn,hnp...->hmp...", share, tensor.unflatten(0, (halves, -1, places))).flatten(0, 2)
+    return torch.einsum(
+        "mn,hnp...->hmp...", share, tensor.unflatten(0, (halves, -1, places))
+    ).flatten(0, 2)
 
 
 def shares(n: int, m: int) -> Tensor:
@@ -147,7 +182,10 @@ def encoder_of(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     tensors, _, _ = checkpoint.load(path)
     prefix = f"model.{ENCODER}"
-    found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    found |= {key: value for key, value in expected.items() if key.startswith("fc.")}  # has not been pretrained
+    found = {
+        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+    }
+    # Has not been pretrained.
+    found |= {key: value for key, value in expected.items() if key.startswith("fc.")}
     checkpoint.compare(path, {key: tuple(value.shape) for key, value in found.items()}, expected)
     return found

@@ -22,8 +22,11 @@ NOISE_LEVEL, RANGE_LEVEL, MEAN_LEVEL = 250, 400, 500  # of 1000: where each ques
 CLEARLY = 0.8  # the better error over the other, below which a difference counts
 SEES = 0.5  # of the noise's power: an error above it is no estimate worth comparing
 BACKGROUND = 0.02  # of the head's brightness
-AT_HOME, ABROAD = 0.2, 0.3  # bias of the background in the network's own range, at most; in the other, at least
-LARGEST = 128  # pixels: what is asked for shows on a smaller image, and takes seconds instead of minutes
+# Bias of the background in the network's own range, at most; in the other, at least.
+AT_HOME, ABROAD = (0.2, 0.3)
+LARGEST = (
+    128  # pixels: what is asked for shows on a smaller image, and takes seconds instead of minutes
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,10 @@ class Findings:
     errors: dict[str, float]
 
     def text(self) -> str:
-        return f"answers {self.answer} (mean {self.mean:+.2f}), image range {self.data_range}, noise {self.noise}"
+        return (
+            f"answers {self.answer} (mean {self.mean:+.2f}), image range {self.data_range}, noise"
+            f" {self.noise}"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -69,7 +75,10 @@ def probe(denoiser: Denoiser, channels: int, size: int, **condition: Any) -> Fin
         return denoiser.noised(ranges[data_range], kinds[kind], t), t
 
     # Gaussian: one simplex field has a mean of its own.
-    answers = [denoiser.raw(*state(name, "gaussian", MEAN_LEVEL), **condition)[:, :channels] for name in ranges]
+    answers = [
+        denoiser.raw(*state(name, "gaussian", MEAN_LEVEL), **condition)[:, :channels]
+        for name in ranges
+    ]
     mean = float(torch.stack(answers).mean())
     answer = "noise" if abs(mean) < 0.5 else "2 noise - 1" if abs(mean + 1) < 0.5 else "undecided"
     answer = denoiser.target if denoiser.target != "noise" else answer

@@ -46,12 +46,17 @@ class System(NamedTuple):
 
 def recognised(state: State) -> str | None:
     """The system that a state dict is of."""
-    return next((name for name, s in SYSTEMS.items() if any(re.fullmatch(s.mark, key) for key in state)), None)
+    return next(
+        (name for name, s in SYSTEMS.items() if any(re.fullmatch(s.mark, key) for key in state)),
+        None,
+    )
 
 
 def network(settings: dict[str, Any], cls: type = UNet) -> dict[str, Any]:
     """The settings that a recipe may give; the method dictates the others."""
-    return {key: value for key, value in settings.items() if key in settable(cls) and value is not None}
+    return {
+        key: value for key, value in settings.items() if key in settable(cls) and value is not None
+    }
 
 
 def wolleb(state: State) -> Imported:
@@ -64,7 +69,9 @@ def wolleb(state: State) -> Imported:
         "guidance": {"data_range": "unit", "conditional": "classes" in settings},
         "network": network(settings),
     }
-    return Imported({"size": 256, "channels": settings["channels"]}, restorer, {"denoiser.network": state})
+    return Imported(
+        {"size": 256, "channels": settings["channels"]}, restorer, {"denoiser.network": state}
+    )
 
 
 def wolleb_classifier(state: State) -> Imported:
@@ -78,9 +85,15 @@ def wolleb_classifier(state: State) -> Imported:
 
 def anoddpm_unet(state: State) -> Imported:
     settings, tensors = anoddpm.convert(state)
-    restorer = {"name": "ddpm", "diffusion": {"noise": "simplex", "max_level": 800}, "walk": {"start_levels": [250]},
-                "network": network(settings)}  # fmt: skip
-    return Imported({"size": 256, "channels": settings["channels"]}, restorer, {"denoiser.network": tensors})
+    restorer = {
+        "name": "ddpm",
+        "diffusion": {"noise": "simplex", "max_level": 800},
+        "walk": {"start_levels": [250]},
+        "network": network(settings),
+    }
+    return Imported(
+        {"size": 256, "channels": settings["channels"]}, restorer, {"denoiser.network": tensors}
+    )
 
 
 def thor_unet(state: State) -> Imported:
@@ -113,8 +126,12 @@ def cddpm(state: State) -> Imported:
     if not eye:
         raise ValueError("its encoder is missing")
     settings, seen = published(inner), adm.resnet_settings(eye)
-    restorer = {"name": "conditioned", "diffusion": schedule(buffers), "network": network(settings),
-                "encoder": {key: seen[key] for key in ("layers", "width", "outputs")}}  # fmt: skip
+    restorer = {
+        "name": "conditioned",
+        "diffusion": schedule(buffers),
+        "network": network(settings),
+        "encoder": {key: seen[key] for key in ("layers", "width", "outputs")},
+    }
     canvas = {"size": 96, "channels": settings["channels"], "percentiles": [1, 99]}
     return Imported(canvas, restorer, {"model.denoiser.network": inner, "model.encoder": eye})
 
@@ -122,8 +139,14 @@ def cddpm(state: State) -> Imported:
 def diffusion(state: State) -> tuple[State, State]:
     """Schedule buffers and network of the module that pDDPM and cDDPM train, with or without
     Lightning's prefix."""
-    own = {key.removeprefix("diffusion."): value for key, value in state.items() if not key.startswith("encoder.")}
-    inner = {key.removeprefix("model."): value for key, value in own.items() if key.startswith("model.")}
+    own = {
+        key.removeprefix("diffusion."): value
+        for key, value in state.items()
+        if not key.startswith("encoder.")
+    }
+    inner = {
+        key.removeprefix("model."): value for key, value in own.items() if key.startswith("model.")
+    }
     buffers = {key: value for key, value in own.items() if not key.startswith("model.")}
     if any("." in key for key in buffers):
         raise ValueError(f"unknown {next(key for key in buffers if '.' in key)}")
@@ -152,11 +175,25 @@ def published(state: State) -> dict[str, Any]:
 
 
 SYSTEMS = {
-    "wolleb-classifier": System(r"out\.2\.positional_embedding", "Wolleb et al., MICCAI 2022", wolleb_classifier),
+    "wolleb-classifier": System(
+        r"out\.2\.positional_embedding", "Wolleb et al., MICCAI 2022", wolleb_classifier
+    ),
     "wolleb": System(r"input_blocks\.0\.0\.weight", "Wolleb et al., MICCAI 2022", wolleb),
-    "anoddpm": System(r"time_embedding\.1\.weight", "Wyatt et al., AnoDDPM, CVPRW 2022", anoddpm_unet),
+    "anoddpm": System(
+        r"time_embedding\.1\.weight", "Wyatt et al., AnoDDPM, CVPRW 2022", anoddpm_unet
+    ),
     "thor": System(r"unet\.conv_in\.conv\.weight", "Bercea et al., THOR, MICCAI 2024", thor_unet),
-    "cddpm": System(r"(diffusion\.)?model\.label_emb\.0\.weight", "Behrendt et al., cDDPM, CBM 2025", cddpm),
-    "pddpm": System(r"(diffusion\.)?model\.input_blocks\.0\.0\.weight", "Behrendt et al., pDDPM, MIDL 2023", pddpm),
-    "diffusers": System(r"down_blocks\.0\.resnets\.0\.norm1\.weight", "a UNet2DModel of Hugging Face diffusers", None),
+    "cddpm": System(
+        r"(diffusion\.)?model\.label_emb\.0\.weight", "Behrendt et al., cDDPM, CBM 2025", cddpm
+    ),
+    "pddpm": System(
+        r"(diffusion\.)?model\.input_blocks\.0\.0\.weight",
+        "Behrendt et al., pDDPM, MIDL 2023",
+        pddpm,
+    ),
+    "diffusers": System(
+        r"down_blocks\.0\.resnets\.0\.norm1\.weight",
+        "a UNet2DModel of Hugging Face diffusers",
+        None,
+    ),
 }

@@ -20,11 +20,19 @@ from torch import Tensor
 from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.networks.unet import UNet
 
-PARTS = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-         "conv2": "out_layers.3", "skip_connection": "skip_connection"}  # fmt: skip
+PARTS = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "skip_connection": "skip_connection",
+}
 
 
-def convert(state: Mapping[str, Any], *, head_channels: int | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def convert(
+    state: Mapping[str, Any], *, head_channels: int | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(settings, state dict) of our `UNet` for a THOR state dict, or for its whole checkpoint.
 
     The perceptual network that such checkpoints hold as well (``l_pips_sq.*``) is left out:
@@ -33,10 +41,18 @@ def convert(state: Mapping[str, Any], *, head_channels: int | None = None) -> tu
     (exit 5).
     """
     state = state.get("model_weights", state)
-    theirs = {re.sub(r"(^|\.)conv\.(weight|bias)$", r"\1\2", key.removeprefix("unet.")): value
-              for key, value in state.items() if key.startswith("unet.")}  # fmt: skip
+    theirs = {
+        re.sub(r"(^|\.)conv\.(weight|bias)$", r"\1\2", key.removeprefix("unet.")): value
+        for key, value in state.items()
+        if key.startswith("unet.")
+    }
     if "conv_in.weight" not in theirs or "middle_block.resnet_1.norm1.weight" not in theirs:
-        raise Fault("CHECKPOINT_MISMATCH", "this is no THOR state dict", "name the system it is of", exit=BAD_MODEL)
+        raise Fault(
+            "CHECKPOINT_MISMATCH",
+            "this is no THOR state dict",
+            "name the system it is of",
+            exit=BAD_MODEL,
+        )
 
     def count(pattern: str) -> int:
         return len({match[0] for key in theirs if (match := re.match(pattern, key))})
@@ -50,7 +66,11 @@ def convert(state: Mapping[str, Any], *, head_channels: int | None = None) -> tu
         "width": width,
         "multipliers": tuple(w // width for w in widths),
         "blocks": blocks,
-        "attention": {"at": tuple(2**i for i in attended), "head_channels": head_channels, "order": "new"},
+        "attention": {
+            "at": tuple(2**i for i in attended),
+            "head_channels": head_channels,
+            "order": "new",
+        },
         "block": {"eps": 1e-6},
     }
     ups = [levels - 1 - i for i in attended]
@@ -86,7 +106,9 @@ def renamed(key: str, blocks: int, attended: Container[int]) -> str:
     if fields[0] not in ("down_blocks", "up_blocks"):
         return key  # time_embed, out
     level, layer = int(fields[1]), fields[2]
-    stage = level * (blocks + 1) + (int(fields[3]) if layer in ("resnets", "attentions") else blocks)
+    stage = level * (blocks + 1) + (
+        int(fields[3]) if layer in ("resnets", "attentions") else blocks
+    )
     if layer == "downsampler":
         return f"input_blocks.{1 + stage}.0.op.{kind}"
     if layer == "upsampler":

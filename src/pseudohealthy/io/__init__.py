@@ -13,6 +13,17 @@ from pseudohealthy.io.read import read, read_image, read_mask
 from pseudohealthy.io.write import write_volume
 
 __all__ = [
-    "Skipped", "Source", "Survey", "atomic", "discover", "read", "read_image", "read_mask", "split_item", "survey",
-    "write_json", "write_text", "write_volume",
-]  # fmt: skip
+    "Skipped",
+    "Source",
+    "Survey",
+    "atomic",
+    "discover",
+    "read",
+    "read_image",
+    "read_mask",
+    "split_item",
+    "survey",
+    "write_json",
+    "write_text",
+    "write_volume",
+]

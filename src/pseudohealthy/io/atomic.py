@@ -85,7 +85,9 @@ def write_text(path: Path | str, text: str) -> Path:
 def write_json(path: Path | str, obj: Any) -> Path:
     """Indented, strict JSON: numpy scalars and arrays become numbers and lists, non-finite numbers
     become null."""
-    return write_text(path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text(
+        path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def plain(obj: Any) -> Any:

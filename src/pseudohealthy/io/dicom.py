@@ -55,8 +55,12 @@ class DicomOrigin:
     modality: str
     inverted: bool = False  # grey levels of a MONOCHROME1 radiograph were turned round
     tilt: float = 0.0  # degrees between the stacking direction and the slice normal
-    frames: tuple[int, ...] = ()  # of a multi-frame image: the number of every plane's frame, from 1
-    turn: Turn | None = None  # from the planes as acquired to those that are cut along the patient's axes
+    frames: tuple[
+        int, ...
+    ] = ()  # of a multi-frame image: the number of every plane's frame, from 1
+    turn: Turn | None = (
+        None  # from the planes as acquired to those that are cut along the patient's axes
+    )
     plane: str = "native"  # how they are cut
 
 
@@ -96,16 +100,26 @@ def read(
             first = dataset(paths[0], header_only=True)
             modality = str(first.get("Modality", ""))
             if is_mosaic(first):
-                found = f"{paths[0].name} holds the slices of a volume as tiles of one picture (mosaic)"
-                raise Fault("MOSAIC", found, "convert the series with dcm2niix and give the NIfTI file")
+                found = (
+                    f"{paths[0].name} holds the slices of a volume as tiles of one picture (mosaic)"
+                )
+                raise Fault(
+                    "MOSAIC", found, "convert the series with dcm2niix and give the NIfTI file"
+                )
             if is_enhanced(first):
                 scan = _enhanced(paths, modality, max_voxels, item)
             elif modality in PROJECTIONS:
                 scan = _radiograph(paths, modality)
             else:
                 scan = _series(paths, modality, max_voxels, assume_spacing)
-    except (*DAMAGE, BytesLengthException) as error:  # values of a header are parsed when they are used
-        found = f"{paths[0].name} or a slice beside it has a header value of the wrong kind ({type(error).__name__})"
+    except (
+        *DAMAGE,
+        BytesLengthException,
+    ) as error:  # values of a header are parsed when they are used
+        found = (
+            f"{paths[0].name} or a slice beside it has a header value of the wrong kind"
+            f" ({type(error).__name__})"
+        )
         raise Fault("BAD_HEADER", found, "export the series again") from None
     if scan.affine is None or plane == "native":
         return scan
@@ -116,7 +130,9 @@ def read(
     return turned(scan, plane)
 
 
-def _series(paths: list[Path], modality: str, max_voxels: int, assume_spacing: float | None) -> Scan:
+def _series(
+    paths: list[Path], modality: str, max_voxels: int, assume_spacing: float | None
+) -> Scan:
     warnings: list[str] = []
     headers = [(path, dataset(path, header_only=True)) for path in paths]
     bare = [ds for _, ds in headers if not ds.get("PixelSpacing")] if assume_spacing else []
@@ -124,13 +140,16 @@ def _series(paths: list[Path], modality: str, max_voxels: int, assume_spacing: f
         ds.PixelSpacing = [assume_spacing, assume_spacing]
     if bare:
         warnings.append(
-            f"ASSUMED n={len(bare)}: slices without PixelSpacing, taken as {assume_spacing:g} mm; volumes are a guess"
+            f"ASSUMED n={len(bare)}: slices without PixelSpacing, taken as {assume_spacing:g} mm;"
+            " volumes are a guess"
         )
     check_matrix(headers)
     rows, columns = int(headers[0][1].Rows), int(headers[0][1].Columns)
     if len(headers) * rows * columns > max_voxels:
         size = f"{len(headers)} x {rows} x {columns}"
-        raise Fault("TOO_LARGE", f"a series of {size} voxels", f"the limit is {max_voxels}", exit=RESOURCE)
+        raise Fault(
+            "TOO_LARGE", f"a series of {size} voxels", f"the limit is {max_voxels}", exit=RESOURCE
+        )
     commas = sorted({key for _, ds in headers for key in getattr(ds, "decimal_commas", ())})
     if commas:
         warnings.append(f"DECIMAL_COMMA: {', '.join(commas)} with a decimal comma, read as a point")
@@ -180,7 +199,10 @@ def _volume(
     units = _units(middle, modality, repaired, warnings)
     origin = DicomOrigin(tuple(s.path for s in slices), modality, tilt=tilt)
     voxels = finite(voxels, warnings)
-    return Scan(voxels, LPS_TO_RAS @ affine, slices[0].path.stem, "dicom", units, origin, warnings), slices
+    return (
+        Scan(voxels, LPS_TO_RAS @ affine, slices[0].path.stem, "dicom", units, origin, warnings),
+        slices,
+    )
 
 
 def _units(ds: Any, modality: str, repaired: int, warnings: list[str]) -> str:
@@ -190,10 +212,13 @@ def _units(ds: Any, modality: str, repaired: int, warnings: list[str]) -> str:
         warnings.append("NO_RESCALE: CT without RescaleIntercept; stored values are taken as HU")
     elif repaired:
         warnings.append(
-            f"HU_REPAIRED n={repaired}: 12-bit unsigned slices with an intercept near 0 are read as wrapped HU"
+            f"HU_REPAIRED n={repaired}: 12-bit unsigned slices with an intercept near 0 are read as"
+            " wrapped HU"
         )
     elif units and not ds.get("PixelRepresentation") and float(ds.get("RescaleIntercept")) > -100:
-        warnings.append("HU_SUSPECT: unsigned CT values with an intercept near 0; air may not be -1000")
+        warnings.append(
+            "HU_SUSPECT: unsigned CT values with an intercept near 0; air may not be -1000"
+        )
     return units
 
 
@@ -201,7 +226,9 @@ def _radiograph(paths: list[Path], modality: str) -> Scan:
     """A projection image: no patient geometry; MONOCHROME1 is turned round so that bright is dense
     everywhere."""
     if len(paths) > 1:
-        raise Fault("SEVERAL", f"{len(paths)} radiographs are not one volume", "give one file at a time")
+        raise Fault(
+            "SEVERAL", f"{len(paths)} radiographs are not one volume", "give one file at a time"
+        )
     ds = dataset(paths[0])
     warnings: list[str] = []
     stored = stored_values(paths[0], ds)
@@ -209,14 +236,18 @@ def _radiograph(paths: list[Path], modality: str) -> Scan:
     inverted = ds.get("PhotometricInterpretation") == "MONOCHROME1"
     if inverted:
         bits = int(ds.get("BitsStored") or 16)
-        stored = (-1 if int(ds.get("PixelRepresentation") or 0) else 2**bits - 1) - stored.astype(np.int64)
+        stored = (-1 if int(ds.get("PixelRepresentation") or 0) else 2**bits - 1) - stored.astype(
+            np.int64
+        )
         warnings.append("INVERTED: MONOCHROME1 radiograph, grey levels turned round once")
     voxels = rescaled(ds, stored).astype(np.float32)
     if padding.any() and not padding.all():
         voxels[padding] = voxels[~padding].min()
     origin = DicomOrigin((paths[0],), modality, inverted)
     voxels = finite(voxels[None, None], warnings)
-    return Scan(voxels, None, paths[0].stem, "dicom", "", origin, warnings, None if inverted else window(ds))
+    return Scan(
+        voxels, None, paths[0].stem, "dicom", "", origin, warnings, None if inverted else window(ds)
+    )
 
 
 def _enhanced(paths: list[Path], modality: str, max_voxels: int, item: int | None) -> Scan:
@@ -226,11 +257,18 @@ def _enhanced(paths: list[Path], modality: str, max_voxels: int, item: int | Non
     first = sets[paths[0]]
     rows, columns = int(first.get("Rows") or 0), int(first.get("Columns") or 0)
     if max(rows, columns) > MAX_SIDE:
-        raise Fault("BAD_DIMS", f"{paths[0].name} declares {rows} x {columns} pixels", "export it again")
+        raise Fault(
+            "BAD_DIMS", f"{paths[0].name} declares {rows} x {columns} pixels", "export it again"
+        )
     check_matrix(list(sets.items()))
     total = sum(int(ds.get("NumberOfFrames") or 1) for ds in sets.values())
     if rows * columns * total > max_voxels:
-        raise Fault("TOO_LARGE", f"{total} x {rows} x {columns} voxels", f"the limit is {max_voxels}", exit=RESOURCE)
+        raise Fault(
+            "TOO_LARGE",
+            f"{total} x {rows} x {columns} voxels",
+            f"the limit is {max_voxels}",
+            exit=RESOURCE,
+        )
     heads: list[Head] = []
     told: dict[Head, dict[Any, Any]] = {}
     for path, ds in sets.items():
@@ -240,7 +278,9 @@ def _enhanced(paths: list[Path], modality: str, max_voxels: int, item: int | Non
         told.update(zip(more, frames, strict=True))
         described = len(ds.get("PerFrameFunctionalGroupsSequence") or [])
         if described > len(frames):
-            warnings.append(f"FRAMES: {path.name} counts {len(frames)} frames and describes {described}")
+            warnings.append(
+                f"FRAMES: {path.name} counts {len(frames)} frames and describes {described}"
+            )
     chosen = _chosen(heads, item, paths[0])
 
     def load(one: Slice) -> tuple[Any, np.ndarray]:

@@ -17,21 +17,41 @@ import numpy as np
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.dicom_header import CREATORS, PRIVATE, TAGS, Head, head
 
-ENHANCED = {"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2", "1.2.840.10008.5.1.4.1.1.4.1",
-            "1.2.840.10008.5.1.4.1.1.4.4", "1.2.840.10008.5.1.4.1.1.128.1", "1.2.840.10008.5.1.4.1.1.130"}  # fmt: skip
+ENHANCED = {
+    "1.2.840.10008.5.1.4.1.1.2.1",
+    "1.2.840.10008.5.1.4.1.1.2.2",
+    "1.2.840.10008.5.1.4.1.1.4.1",
+    "1.2.840.10008.5.1.4.1.1.4.4",
+    "1.2.840.10008.5.1.4.1.1.128.1",
+    "1.2.840.10008.5.1.4.1.1.130",
+}
 # Of the image itself, where no functional group says otherwise. Its position is that of no
 # particular frame.
-COMMON = [tag for tag in TAGS if isinstance(tag, str) and tag not in ("ImagePositionPatient", "SOPInstanceUID")] + [
-    "BitsStored", "PixelPaddingValue", "PixelPaddingRangeLimit", "SliceThickness", "SpacingBetweenSlices",
-    "RescaleSlope", "RescaleIntercept", "RescaleType",
-]  # fmt: skip
+COMMON = [
+    tag
+    for tag in TAGS
+    if isinstance(tag, str) and tag not in ("ImagePositionPatient", "SOPInstanceUID")
+] + [
+    "BitsStored",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+]
 SLICE_KEYS = {*COMMON, "ImagePositionPatient", "StackID"}
 RENAMED = {
-    "FrameType": "ImageType", "EffectiveEchoTime": "EchoTime", "FrameAcquisitionNumber": "AcquisitionNumber",
-    "NominalCardiacTriggerDelayTime": "TriggerTime", "InversionTimes": "InversionTime",
+    "FrameType": "ImageType",
+    "EffectiveEchoTime": "EchoTime",
+    "FrameAcquisitionNumber": "AcquisitionNumber",
+    "NominalCardiacTriggerDelayTime": "TriggerTime",
+    "InversionTimes": "InversionTime",
     "FrameAcquisitionDateTime": "AcquisitionDateTime",
-}  # fmt: skip
-PLACE = {0x00209056, 0x00209057, 0x00200032, 0x00200037}  # dimensions that say where: stack, position, orientation
+}
+# Dimensions that say where: stack, position, orientation.
+PLACE = {0x00209056, 0x00209057, 0x00200032, 0x00200037}
 NOT_SET = 1e30  # Philips writes 7.23e+75 where a number is not known
 
 
@@ -46,12 +66,20 @@ def frames(ds: Any, name: str) -> list[dict[Any, Any]]:
     per_frame = ds.get("PerFrameFunctionalGroupsSequence")
     count = int(ds.get("NumberOfFrames") or 1)
     if not per_frame:
-        raise Fault("NO_GEOMETRY", f"{name} has no PerFrameFunctionalGroupsSequence", "export it again")
+        raise Fault(
+            "NO_GEOMETRY", f"{name} has no PerFrameFunctionalGroupsSequence", "export it again"
+        )
     if count > len(per_frame):
-        raise Fault("BAD_HEADER", f"{name} counts {count} frames and describes {len(per_frame)}", "export it again")
+        raise Fault(
+            "BAD_HEADER",
+            f"{name} counts {count} frames and describes {len(per_frame)}",
+            "export it again",
+        )
     common = {key: found for key in COMMON if (found := ds.get(key)) is not None}
     shared = dict(_groups(ds.get("SharedFunctionalGroupsSequence")))
-    dimensions = [k for k, d in enumerate(ds.get("DimensionIndexSequence") or []) if _pointer(d) not in PLACE]
+    dimensions = [
+        k for k, d in enumerate(ds.get("DimensionIndexSequence") or []) if _pointer(d) not in PLACE
+    ]
     out = []
     for index in range(count):
         frame = {**common, **shared, **dict(_groups([per_frame[index]]))}
@@ -78,7 +106,10 @@ def _groups(items: Any) -> Iterator[tuple[Any, Any]]:
                 if (key in SLICE_KEYS or key == "DimensionIndexValues") and _known(element.value):
                     yield key, element.value
                 elif element.keyword == "DiffusionGradientDirectionSequence" and element.value:
-                    yield "DiffusionGradientOrientation", element.value[0].get("DiffusionGradientOrientation")
+                    yield (
+                        "DiffusionGradientOrientation",
+                        element.value[0].get("DiffusionGradientOrientation"),
+                    )
                 elif (element.tag.group, element.tag.element) in (*PRIVATE, *CREATORS):
                     yield (element.tag.group, element.tag.element), element
 
@@ -91,7 +122,9 @@ def frame_heads(path: Path, ds: Any, **more: Any) -> tuple[list[Head], list[dict
     """A head for every frame, and the frames."""
     found = frames(ds, path.name)
     single = len(found) == 1
-    heads = [head(path, frame, frame=None if single else k, **more) for k, frame in enumerate(found)]
+    heads = [
+        head(path, frame, frame=None if single else k, **more) for k, frame in enumerate(found)
+    ]
     for one in heads:
         one.sop = str(ds.get("SOPInstanceUID") or path)
     return heads, found

@@ -47,21 +47,39 @@ def located(slices: list[Slice]) -> tuple[list[Slice], np.ndarray, np.ndarray, n
     orientation = spacing = np.zeros(0)
     for one in slices:
         values = {}
-        for key, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
+        for key, count in (
+            ("ImagePositionPatient", 3),
+            ("ImageOrientationPatient", 6),
+            ("PixelSpacing", 2),
+        ):
             told = numbers(one.ds, key, count)
             if told is None:
-                raise Fault("NO_GEOMETRY", f"{one.name} has no usable {key}", "export the series with its geometry")
+                raise Fault(
+                    "NO_GEOMETRY",
+                    f"{one.name} has no usable {key}",
+                    "export the series with its geometry",
+                )
             values[key] = told
         axes, size = values["ImageOrientationPatient"], values["PixelSpacing"]
         if min(size) <= 0:
-            raise Fault("BAD_SPACING", f"{one.name} has PixelSpacing {size.tolist()}", "export again")
+            raise Fault(
+                "BAD_SPACING", f"{one.name} has PixelSpacing {size.tolist()}", "export again"
+            )
         lengths = np.linalg.norm(axes[:3]), np.linalg.norm(axes[3:])
         if not np.allclose(lengths, 1, atol=1e-2) or abs(axes[:3] @ axes[3:]) > 1e-2:
-            raise Fault("NO_GEOMETRY", f"{one.name}: ImageOrientationPatient is not orthonormal", "export it again")
+            raise Fault(
+                "NO_GEOMETRY",
+                f"{one.name}: ImageOrientationPatient is not orthonormal",
+                "export it again",
+            )
         if not len(orientation):
             orientation, spacing = axes, size
         elif not parallel(axes, orientation):
-            raise Fault("MIXED_ORIENTATION", f"{one.name} has another orientation", "separate the localizers")
+            raise Fault(
+                "MIXED_ORIENTATION",
+                f"{one.name} has another orientation",
+                "separate the localizers",
+            )
         elif not np.allclose(size, spacing, rtol=1e-3):
             found = f"{one.name} has another PixelSpacing than {slices[0].name}"
             raise Fault("IRREGULAR", found, "split the series")
@@ -99,32 +117,46 @@ def _doubled(slices: list[Slice], a: Slice, b: Slice) -> Fault:
         found = f"all {many(len(slices), 'slice')} lie at one position ({where})"
         return Fault("NO_GEOMETRY", found, "export the series with its geometry")
     found = (
-        f"{a.name} and {b.name} lie at one position with different pixels, and no attribute tells their volumes apart"
+        f"{a.name} and {b.name} lie at one position with different pixels, and no attribute tells"
+        " their volumes apart"
     )
-    return Fault("DUPLICATE_SLICE", found, "remove one of them, or put each volume into a folder of its own")
+    return Fault(
+        "DUPLICATE_SLICE", found, "remove one of them, or put each volume into a folder of its own"
+    )
 
 
-def regular_step(slices: list[Slice], normal: np.ndarray, warnings: list[str]) -> tuple[np.ndarray, float]:
+def regular_step(
+    slices: list[Slice], normal: np.ndarray, warnings: list[str]
+) -> tuple[np.ndarray, float]:
     """The vector (mm, LPS) from one slice to the next, and the tilt in degrees. Raises Fault GAP,
     IRREGULAR."""
     if len(slices) == 1:
-        told = (abs(number(slices[0].ds, key) or 0.0) for key in ("SpacingBetweenSlices", "SliceThickness"))
+        told = (
+            abs(number(slices[0].ds, key) or 0.0)
+            for key in ("SpacingBetweenSlices", "SliceThickness")
+        )
         thickness = next((v for v in told if v), 0.0)
         if not thickness > 0:
             thickness = DEFAULT_THICKNESS
-            warnings.append(f"THICKNESS: a single slice of unknown thickness is taken as {thickness:g} mm")
+            warnings.append(
+                f"THICKNESS: a single slice of unknown thickness is taken as {thickness:g} mm"
+            )
         return normal * thickness, 0.0
     positions = np.array([s.position for s in slices])
     along = np.array([s.along for s in slices])
     gaps = np.diff(along)
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
-    off = np.linalg.norm(positions - (positions[0] + np.arange(len(slices))[:, None] * step), axis=1)
+    off = np.linalg.norm(
+        positions - (positions[0] + np.arange(len(slices))[:, None] * step), axis=1
+    )
     between = float(step @ normal)
     if off.max() > max(REGULAR * between, min(ROUNDED * between, ROUNDED_MM)):
         raise _irregular(positions, gaps, normal)
     tilt = float(np.degrees(np.arccos(np.clip(between / np.linalg.norm(step), -1, 1))))
     if tilt > 0.1:
-        warnings.append(f"TILT: gantry tilt of {tilt:.1f} degrees; kept as a sheared grid, not resampled")
+        warnings.append(
+            f"TILT: gantry tilt of {tilt:.1f} degrees; kept as a sheared grid, not resampled"
+        )
     return step, tilt
 
 
@@ -141,4 +173,8 @@ def _irregular(positions: np.ndarray, gaps: np.ndarray, normal: np.ndarray) -> F
         found = f"{many(count, 'slice')} missing at {where} mm (slices are {usual:.3g} mm apart)"
         return Fault("GAP", found, "add the missing slices or split the series")
     distances = f"{gaps.min():.3g} to {gaps.max():.3g} mm"
-    return Fault("IRREGULAR", f"slice distances vary from {distances}", "resample or split the series yourself")
+    return Fault(
+        "IRREGULAR",
+        f"slice distances vary from {distances}",
+        "resample or split the series yourself",
+    )

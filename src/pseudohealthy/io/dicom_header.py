@@ -21,21 +21,54 @@ import numpy as np
 # some per slice.
 PARALLEL = 5e-3
 COMPONENTS = {
-    "M": "magnitude", "P": "phase", "R": "real", "I": "imaginary", "MAGNITUDE": "magnitude", "PHASE": "phase",
-    "REAL": "real", "IMAGINARY": "imaginary", "PHASE MAP": "phase", "M_FFE": "magnitude", "M_SE": "magnitude",
-    "M_IR": "magnitude", "P_FFE": "phase", "P_SE": "phase", "P_IR": "phase", "R_FFE": "real", "R_SE": "real",
-    "R_IR": "real", "I_FFE": "imaginary", "I_SE": "imaginary", "I_IR": "imaginary",
-}  # fmt: skip
+    "M": "magnitude",
+    "P": "phase",
+    "R": "real",
+    "I": "imaginary",
+    "MAGNITUDE": "magnitude",
+    "PHASE": "phase",
+    "REAL": "real",
+    "IMAGINARY": "imaginary",
+    "PHASE MAP": "phase",
+    "M_FFE": "magnitude",
+    "M_SE": "magnitude",
+    "M_IR": "magnitude",
+    "P_FFE": "phase",
+    "P_SE": "phase",
+    "P_IR": "phase",
+    "R_FFE": "real",
+    "R_SE": "real",
+    "R_IR": "real",
+    "I_FFE": "imaginary",
+    "I_SE": "imaginary",
+    "I_IR": "imaginary",
+}
 GE_COMPONENTS = ("magnitude", "phase", "real", "imaginary")  # (0043,102F)
-SIEMENS_B, SIEMENS_CSA, GE_B, PHILIPS_B, UIH_B = (
-    (0x0019, 0x100C), (0x0029, 0x1010), (0x0043, 0x1039), (0x2001, 0x1003), (0x0065, 0x1009)
-)  # fmt: skip
-GE_COMPONENT, SIEMENS_TILES, SIEMENS_DIRECTION = (0x0043, 0x102F), (0x0019, 0x100A), (0x0019, 0x100E)
+SIEMENS_B = (0x0019, 0x100C)
+SIEMENS_CSA = (0x0029, 0x1010)
+GE_B = (0x0043, 0x1039)
+PHILIPS_B = (0x2001, 0x1003)
+UIH_B = (0x0065, 0x1009)
+GE_COMPONENT = (0x0043, 0x102F)
+SIEMENS_TILES = (0x0019, 0x100A)
+SIEMENS_DIRECTION = (0x0019, 0x100E)
 PRIVATE = {
-    SIEMENS_B: "SIEMENS", SIEMENS_CSA: "SIEMENS CSA", GE_B: "GEMS", PHILIPS_B: "PHILIPS", UIH_B: "IMAGE PRIVATE",
-    GE_COMPONENT: "GEMS", SIEMENS_TILES: "SIEMENS", SIEMENS_DIRECTION: "SIEMENS",
-}  # fmt: skip
-DESCRIPTIONS = ("ContrastBolusAgent", "SequenceName", "SeriesDescription", "ProtocolName", "SeriesNumber")
+    SIEMENS_B: "SIEMENS",
+    SIEMENS_CSA: "SIEMENS CSA",
+    GE_B: "GEMS",
+    PHILIPS_B: "PHILIPS",
+    UIH_B: "IMAGE PRIVATE",
+    GE_COMPONENT: "GEMS",
+    SIEMENS_TILES: "SIEMENS",
+    SIEMENS_DIRECTION: "SIEMENS",
+}
+DESCRIPTIONS = (
+    "ContrastBolusAgent",
+    "SequenceName",
+    "SeriesDescription",
+    "ProtocolName",
+    "SeriesNumber",
+)
 CREATORS = sorted({(group, 0x0010) for group, _ in PRIVATE})
 
 
@@ -107,7 +140,11 @@ def words(ds: Any, key: str) -> tuple[str, ...]:
     """A multi-valued text, upper case, without empty values."""
     found = ds.get(key)
     several = isinstance(found, (list, tuple)) or hasattr(found, "insert")
-    return tuple(w for v in ([] if found is None else found if several else [found]) if (w := str(v).strip().upper()))
+    return tuple(
+        w
+        for v in ([] if found is None else found if several else [found])
+        if (w := str(v).strip().upper())
+    )
 
 
 def private(ds: Any, tag: tuple[int, int]) -> Any:
@@ -115,7 +152,11 @@ def private(ds: Any, tag: tuple[int, int]) -> Any:
     try:
         creator = ds.get((tag[0], tag[1] >> 8))
         found = ds.get(tag)
-        if creator is None or found is None or not str(creator.value).upper().startswith(PRIVATE[tag]):
+        if (
+            creator is None
+            or found is None
+            or not str(creator.value).upper().startswith(PRIVATE[tag])
+        ):
             return None
         return found.value
     except Exception:
@@ -205,7 +246,10 @@ def _named(word: str) -> Callable[[Any], str]:
 def _kernel(ds: Any) -> str | None:
     found = ds.get("ConvolutionKernel")
     several = isinstance(found, (list, tuple)) or hasattr(found, "insert")
-    return "-".join(str(v).strip() for v in ([] if found is None else found if several else [found])) or None
+    return (
+        "-".join(str(v).strip() for v in ([] if found is None else found if several else [found]))
+        or None
+    )
 
 
 FACTS: dict[str, Fact] = {
@@ -218,7 +262,10 @@ FACTS: dict[str, Fact] = {
     "stack": Fact(_text("StackID"), _named("stack"), always=True),
     "echo time": Fact(_first("EchoTime"), _named("te"), always=True, changing=True),
     "time": Fact(
-        _first("TemporalPositionIndex", "TemporalPositionIdentifier"), _named("time"), always=True, changing=True
+        _first("TemporalPositionIndex", "TemporalPositionIdentifier"),
+        _named("time"),
+        always=True,
+        changing=True,
     ),
     "gradient direction": Fact(_direction, lambda v: ""),
     "acquisition": Fact(_first("AcquisitionNumber"), _named("acq")),
@@ -241,17 +288,56 @@ ORDERS: dict[str, Callable[[Any], Any]] = {
     "content": _text("ContentDate", "ContentTime"),
 }
 TAGS: list[Any] = [
-    "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "PatientID", "PatientName", "PatientBirthDate",
-    "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "InstanceNumber", "ImagePositionPatient",
-    "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel",
-    "PhotometricInterpretation", "NumberOfFrames", "PixelRepresentation", "SpecificCharacterSet",
-    "ComplexImageComponent", "ConvolutionKernel", "EchoNumbers", "EchoTime", "DiffusionBValue", "MRDiffusionSequence",
-    "DiffusionGradientOrientation", "TemporalPositionIndex", "TemporalPositionIdentifier", "AcquisitionNumber", "KVP",
-    "NominalPercentageOfCardiacPhase", "InversionTime", "FlipAngle", "RepetitionTime", "TriggerTime",
-    "ReceiveCoilName", *DESCRIPTIONS,
-    "ActualFrameDuration", "AcquisitionDateTime", "AcquisitionDate", "AcquisitionTime", "FrameReferenceTime",
-    "ContentDate", "ContentTime", *PRIVATE, *CREATORS,
-]  # fmt: skip
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "ImageType",
+    "Modality",
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "PixelRepresentation",
+    "SpecificCharacterSet",
+    "ComplexImageComponent",
+    "ConvolutionKernel",
+    "EchoNumbers",
+    "EchoTime",
+    "DiffusionBValue",
+    "MRDiffusionSequence",
+    "DiffusionGradientOrientation",
+    "TemporalPositionIndex",
+    "TemporalPositionIdentifier",
+    "AcquisitionNumber",
+    "KVP",
+    "NominalPercentageOfCardiacPhase",
+    "InversionTime",
+    "FlipAngle",
+    "RepetitionTime",
+    "TriggerTime",
+    "ReceiveCoilName",
+    *DESCRIPTIONS,
+    "ActualFrameDuration",
+    "AcquisitionDateTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "FrameReferenceTime",
+    "ContentDate",
+    "ContentTime",
+    *PRIVATE,
+    *CREATORS,
+]
 
 
 class _Present:
@@ -272,7 +358,12 @@ def head(path: Path, ds: Any, **more: Any) -> Head:
     """The head of a header: a pydicom data set, or a frame of one as a mapping from keywords to
     values."""
     ds = ds if isinstance(ds, dict) else _Present(ds)
-    found = Head(path, modality=str(ds.get("Modality") or ""), sop=str(ds.get("SOPInstanceUID") or ""), **more)
+    found = Head(
+        path,
+        modality=str(ds.get("Modality") or ""),
+        sop=str(ds.get("SOPInstanceUID") or ""),
+        **more,
+    )
     count = number(ds, "InstanceNumber")
     found.number = None if count is None else int(count)
     found.matrix = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)

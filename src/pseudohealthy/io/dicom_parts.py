@@ -20,7 +20,8 @@ from pseudohealthy.io.dicom_header import FACTS, ORDERS, Head, parallel, plain
 
 SAME_PLACE = 0.05  # mm; positions of repeated scans differ in the last digits
 SAME_VALUE = 0.01  # share; echo times differ in the last digits, too
-INTERLEAVED = ("acquisition", "tube voltage")  # split volumes that lie between each other's slices, too
+# Split volumes that lie between each other's slices, too.
+INTERLEAVED = ("acquisition", "tube voltage")
 AXES = ("sagittal", "coronal", "axial")
 
 
@@ -74,7 +75,11 @@ def _by_value(heads: list[Head], name: str) -> dict[Any, list[Head]]:
     parts: dict[Any, list[Head]] = {}
     for value in sorted(found):
         last = next(reversed(parts), None)
-        if isinstance(value, float) and last is not None and value - last <= SAME_VALUE * abs(value):
+        if (
+            isinstance(value, float)
+            and last is not None
+            and value - last <= SAME_VALUE * abs(value)
+        ):
             parts[last] += found[value]
         else:
             parts[value] = found[value]
@@ -168,7 +173,9 @@ def _consecutive(parts: list[list[Head]], rows: list[list[Head]]) -> bool:
     the other."""
     numbers = [[int(h.number or 0) for h in part] for part in parts]
     by_volume = all(max(a) < min(b) for a, b in pairwise(numbers))
-    by_place = all(int(row[-1].number or 0) - int(row[0].number or 0) == len(row) - 1 for row in rows)
+    by_place = all(
+        int(row[-1].number or 0) - int(row[0].number or 0) == len(row) - 1 for row in rows
+    )
     return by_volume or by_place
 
 

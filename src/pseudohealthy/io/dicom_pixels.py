@@ -16,13 +16,30 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.io.bounded import Bounded
 
 MAX_SIDE = 2**14  # rows or columns beyond this are a damaged header
-FREE, RATIO = 2**24, 20_000  # pixels a byte of compressed data may stand for, where there are more than FREE pixels
+# Pixels a byte of compressed data may stand for, where there are more than FREE pixels.
+FREE, RATIO = (2**24, 20_000)
 # Without these of a header, which the standard demands, the bytes of the pixels could be read in
 # more than one way.
-NEEDED = ("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored",
-          "PixelRepresentation")  # fmt: skip
-DECIMALS = ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness",
-            "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")  # fmt: skip
+NEEDED = (
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+)
+DECIMALS = (
+    "PixelSpacing",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "WindowCenter",
+    "WindowWidth",
+)
 WRAPPED_ABOVE = -100.0  # HU; the rule's bound for an intercept that cannot be true of unsigned CT
 
 
@@ -46,10 +63,14 @@ def dataset(path: Path, *, header_only: bool = False) -> Any:
         decimal_points(ds)
         return ds
     except OSError as error:
-        raise Fault("UNREADABLE", f"{path.name}: {error.strerror or 'cannot be read'}", "check the file") from None
+        raise Fault(
+            "UNREADABLE", f"{path.name}: {error.strerror or 'cannot be read'}", "check the file"
+        ) from None
     except Exception as error:
         kind = type(error).__name__
-        raise Fault("TRUNCATED_SLICE", f"file={path.name} cannot be read as DICOM ({kind})", "copy it again") from None
+        raise Fault(
+            "TRUNCATED_SLICE", f"file={path.name} cannot be read as DICOM ({kind})", "copy it again"
+        ) from None
 
 
 def decimal_points(ds: Any) -> list[str]:
@@ -82,7 +103,9 @@ def check_matrix(headers: list[tuple[Path, Any]]) -> None:
         if len(lone) == 1:
             raise Fault("BAD_HEADER", f"{path.name} has no {lone[0]}", "export the series again")
         if size == (0, 0):
-            raise Fault("TRUNCATED_SLICE", f"file={path.name} ends before its pixels", "copy it again")
+            raise Fault(
+                "TRUNCATED_SLICE", f"file={path.name} ends before its pixels", "copy it again"
+            )
         if min(size) < 1 or max(size) > MAX_SIDE or size != usual:
             found = f"{path.name} declares {size[0]} x {size[1]} pixels"
             raise Fault(
@@ -91,22 +114,32 @@ def check_matrix(headers: list[tuple[Path, Any]]) -> None:
                 "export it again",
             )
         if int(ds.get("SamplesPerPixel") or 1) > 1:
-            raise Fault("COLOUR", f"{path.name} is a colour image", "give the original grey-level series")
+            raise Fault(
+                "COLOUR", f"{path.name} is a colour image", "give the original grey-level series"
+            )
 
 
 def stored_values(path: Path, ds: Any) -> np.ndarray:
     """Stored values (rows, columns); Fault TRUNCATED_SLICE, BAD_DIMS or CODEC."""
     rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
     if max(rows, columns) > MAX_SIDE:
-        raise Fault("BAD_DIMS", f"{path.name} declares {rows} x {columns} pixels", "export it again")
+        raise Fault(
+            "BAD_DIMS", f"{path.name} declares {rows} x {columns} pixels", "export it again"
+        )
     if int(ds.get("NumberOfFrames") or 1) > 1:
         raise Fault(
-            "FRAMES", f"{path.name} holds several frames", "give single slices, or an enhanced multi-frame image"
+            "FRAMES",
+            f"{path.name} holds several frames",
+            "give single slices, or an enhanced multi-frame image",
         )
     require_pixels(path, ds, rows * columns)
     pixels = decoded(path, ds)
     if pixels.shape != (rows, columns):
-        raise Fault("COLOUR", f"{path.name} has pixels of shape {pixels.shape}", "give single grey-level slices")
+        raise Fault(
+            "COLOUR",
+            f"{path.name} has pixels of shape {pixels.shape}",
+            "give single grey-level slices",
+        )
     return pixels
 
 
@@ -119,7 +152,9 @@ def decoded(path: Path, ds: Any, frame: int | None = None) -> np.ndarray:
         pixels = ds.pixel_array if frame is None else pixel_array(ds, index=frame)
     except Exception as error:
         if not syntax.is_compressed:
-            raise Fault("TRUNCATED_SLICE", f"file={path.name} has damaged pixels", "copy it again") from None
+            raise Fault(
+                "TRUNCATED_SLICE", f"file={path.name} has damaged pixels", "copy it again"
+            ) from None
         whole = _by_gdcm(path, ds)
         if whole is None:
             raise _undecoded(path, syntax.name, error) from None
@@ -133,7 +168,9 @@ def _in_range(ds: Any, pixels: np.ndarray) -> np.ndarray:
     bits = int(ds.get("BitsStored") or 0)
     if pixels.dtype == np.uint16 and 0 < bits < 16:
         negative = pixels >= 2**15
-        pixels = np.where(negative, pixels & ((1 << bits) - 1), pixels) if negative.any() else pixels
+        pixels = (
+            np.where(negative, pixels & ((1 << bits) - 1), pixels) if negative.any() else pixels
+        )
     return pixels
 
 
@@ -141,7 +178,11 @@ def _undecoded(path: Path, syntax: str, error: Exception) -> Fault:
     if not _has_gdcm() and any(word in str(error) for word in ("dependenc", "plugin")):
         return Fault("CODEC", f"{path.name} is stored as {syntax}", "pip install python-gdcm")
     if isinstance(error, NotImplementedError):
-        return Fault("CODEC", f"{path.name} is stored as {syntax}", "save it uncompressed, with gdcmconv --raw")
+        return Fault(
+            "CODEC",
+            f"{path.name} is stored as {syntax}",
+            "save it uncompressed, with gdcmconv --raw",
+        )
     return Fault("TRUNCATED_SLICE", f"file={path.name} cannot be decompressed", "copy it again")
 
 
@@ -174,10 +215,17 @@ def _gdcm_pixels(path: Path, size: tuple[int, int]) -> np.ndarray | None:
     image = reader.GetImage()
     form = image.GetPixelFormat()
     shape = tuple(image.GetDimension(k) for k in reversed(range(image.GetNumberOfDimensions())))
-    dtype = np.dtype(f"{'i' if form.GetPixelRepresentation() else 'u'}{form.GetBitsAllocated() // 8}")
+    dtype = np.dtype(
+        f"{'i' if form.GetPixelRepresentation() else 'u'}{form.GetBitsAllocated() // 8}"
+    )
     raw = image.GetBuffer() if form.GetSamplesPerPixel() == 1 and shape[-2:] == size else None
-    data = b"" if raw is None else raw.encode("utf-8", "surrogateescape")  # GDCM returns bytes as text
-    return np.frombuffer(data, dtype).reshape(shape) if len(data) == dtype.itemsize * int(np.prod(shape)) else None
+    # GDCM returns bytes as text.
+    data = b"" if raw is None else raw.encode("utf-8", "surrogateescape")
+    return (
+        np.frombuffer(data, dtype).reshape(shape)
+        if len(data) == dtype.itemsize * int(np.prod(shape))
+        else None
+    )
 
 
 @contextlib.contextmanager
@@ -205,9 +253,15 @@ def require_pixels(path: Path, ds: Any, count: int) -> None:
     else:
         short = stored < count * int(ds.get("BitsAllocated") or 16) // 8
     if data is None:
-        raise Fault("TRUNCATED_SLICE", f"file={path.name} ends before its pixels: it has no PixelData", "copy it again")
+        raise Fault(
+            "TRUNCATED_SLICE",
+            f"file={path.name} ends before its pixels: it has no PixelData",
+            "copy it again",
+        )
     if short:
-        raise Fault("TRUNCATED_SLICE", f"file={path.name} ends before its pixels do", "copy it again")
+        raise Fault(
+            "TRUNCATED_SLICE", f"file={path.name} ends before its pixels do", "copy it again"
+        )
 
 
 def require_header(path: Path, ds: Any) -> None:
@@ -217,7 +271,11 @@ def require_header(path: Path, ds: Any) -> None:
     if getattr(ds, "file_meta", {}).get("TransferSyntaxUID") is None:
         missing.append("TransferSyntaxUID")
     if missing:
-        raise Fault("BAD_HEADER", f"{path.name} has no {' and no '.join(missing)}", "export the series again")
+        raise Fault(
+            "BAD_HEADER",
+            f"{path.name} has no {' and no '.join(missing)}",
+            "export the series again",
+        )
 
 
 def wrapped(ds: Any) -> bool:
@@ -249,7 +307,11 @@ def rescaled(ds: Any, stored: np.ndarray) -> np.ndarray:
         stored[stored >= 4096] -= 4096
         inter = -1000.0
     if slope == 0 or not np.isfinite([slope, inter]).all():
-        raise Fault("RESCALE", f"RescaleSlope {slope:g}, RescaleIntercept {inter:g}", "export the series again")
+        raise Fault(
+            "RESCALE",
+            f"RescaleSlope {slope:g}, RescaleIntercept {inter:g}",
+            "export the series again",
+        )
     return stored * slope + inter
 
 
@@ -276,7 +338,13 @@ def window(ds: Any) -> tuple[float, float] | None:
     """The first WindowCenter and WindowWidth as (low, high)."""
     try:
         centre, width = (ds[key].value for key in ("WindowCenter", "WindowWidth"))
-        centre, width = (float(v if isinstance(v, (int, float, str)) else v[0]) for v in (centre, width))
+        centre, width = (
+            float(v if isinstance(v, (int, float, str)) else v[0]) for v in (centre, width)
+        )
     except (KeyError, TypeError, ValueError, IndexError):
         return None
-    return (centre - width / 2, centre + width / 2) if width > 0 and np.isfinite([centre, width]).all() else None
+    return (
+        (centre - width / 2, centre + width / 2)
+        if width > 0 and np.isfinite([centre, width]).all()
+        else None
+    )

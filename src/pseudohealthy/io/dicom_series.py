@@ -24,14 +24,39 @@ __all__ = ["ENHANCED", "PROJECTIONS", "Group", "group", "looks_dicom"]
 
 MAX_FILES = 20_000
 PROJECTIONS = {"CR", "DX", "MG", "IO", "PX", "RG"}  # one file is one radiograph
-NO_IMAGE = {"SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "RTDOSE", "SEG", "REG", "FID", "ECG", "AU", "RWV", "PLAN"}
+NO_IMAGE = {
+    "SR",
+    "PR",
+    "KO",
+    "DOC",
+    "RTSTRUCT",
+    "RTPLAN",
+    "RTDOSE",
+    "SEG",
+    "REG",
+    "FID",
+    "ECG",
+    "AU",
+    "RWV",
+    "PLAN",
+}
 STORAGE = "1.2.840.10008.5.1.4.1.1."
-NO_IMAGE_CLASSES = tuple(STORAGE + k for k in ("88", "104", "66", "67", "11", "9", "4.2"))  # reports, raw data, curves
+# reports, raw data, curves.
+NO_IMAGE_CLASSES = tuple(STORAGE + k for k in ("88", "104", "66", "67", "11", "9", "4.2"))
 SERIES = 0x0020000E  # its tag: where a header ends there, it may have been cut short
-STRAY = 0.25  # parts smaller than this share of the series' largest one may be strays: localisers, odd slices
-IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID")
+# Parts smaller than this share of the series' largest one may be strays: localisers, odd slices.
+STRAY = 0.25
+IDENTITY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+)
 LONGEST = 12  # letters of a word in the name of a volume
-ALIKE = 0.1  # share by which the distances of single-slice series may vary that look like one volume
+ALIKE = (
+    0.1  # share by which the distances of single-slice series may vary that look like one volume
+)
 
 
 @dataclass
@@ -63,7 +88,9 @@ def group(paths: Iterable[Path]) -> tuple[list[Group], list[tuple[Path, str]]]:
     unreadable: dict[Path, list[Path]] = defaultdict(list)
     paths = list(paths)
     if len(paths) > MAX_FILES * 10:
-        raise Fault("TOO_LARGE", f"{len(paths)} DICOM files", "give fewer folders at a time", exit=RESOURCE)
+        raise Fault(
+            "TOO_LARGE", f"{len(paths)} DICOM files", "give fewer folders at a time", exit=RESOURCE
+        )
     for path in paths:
         found = _head(path)
         if isinstance(found, Head):
@@ -97,7 +124,9 @@ def _with_unreadable(
             skipped = [(path, reason) for path, reason in skipped if path not in names]
         else:
             for other in beside:
-                other.notes.append(f"UNREADABLE n={len(names)}: a damaged DICOM file lies beside ({names[0].name})")
+                other.notes.append(
+                    f"UNREADABLE n={len(names)}: a damaged DICOM file lies beside ({names[0].name})"
+                )
     return skipped
 
 
@@ -109,7 +138,8 @@ def _head(path: Path) -> Head | str:
         return "damaged: it ends before its header, or is filled with zeros"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # values against the standard; what matters is checked below
+            # Values against the standard; what matters is checked below.
+            warnings.simplefilter("ignore")
             with Bounded(path) as file:
                 ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
             decimal_points(ds)
@@ -129,17 +159,23 @@ def _head(path: Path) -> Head | str:
 
 def _no_image(path: Path, ds: Any) -> str:
     """Why a file holds no slice, "" if it does."""
-    sop = str(ds.get("SOPClassUID") or getattr(ds, "file_meta", {}).get("MediaStorageSOPClassUID", ""))
+    sop = str(
+        ds.get("SOPClassUID") or getattr(ds, "file_meta", {}).get("MediaStorageSOPClassUID", "")
+    )
     modality, frames = str(ds.get("Modality", "")), int(ds.get("NumberOfFrames") or 1)
-    if modality in NO_IMAGE or any(sop == uid or sop.startswith(uid + ".") for uid in NO_IMAGE_CLASSES):
+    if modality in NO_IMAGE or any(
+        sop == uid or sop.startswith(uid + ".") for uid in NO_IMAGE_CLASSES
+    ):
         return f"no image (modality {modality or 'unknown'})"
     if sop == "1.2.840.10008.1.3.10":
         return "a DICOMDIR index; its references are not followed"
     if sop.startswith(STORAGE + "7"):
         return "secondary capture"
-    if "LOCALIZER" in [str(v).upper() for v in (ds.get("ImageType") or [])]:
+    if "LOCALIZER" in [str(v).upper() for v in ds.get("ImageType") or []]:
         return "localizer"
-    if (ds.get("SamplesPerPixel") or 1) > 1 or ds.get("PhotometricInterpretation") == "PALETTE COLOR":
+    if (ds.get("SamplesPerPixel") or 1) > 1 or ds.get(
+        "PhotometricInterpretation"
+    ) == "PALETTE COLOR":
         return f"colour image ({ds.get('PhotometricInterpretation')})"
     if sop not in ENHANCED and frames > 1:
         return "multi-frame image that is no enhanced CT, MR or PET"
@@ -184,7 +220,12 @@ def _lies(path: Path, ds: Any) -> bool:
     """Whether the header claims more pixels than the file has bytes."""
     syntax = getattr(ds.file_meta, "TransferSyntaxUID", None)
     packed = bool(syntax is not None and (syntax.is_compressed or syntax.is_deflated))
-    size = int(ds.get("Rows") or 0) * int(ds.get("Columns") or 0) * int(ds.get("BitsAllocated") or 16) // 8
+    size = (
+        int(ds.get("Rows") or 0)
+        * int(ds.get("Columns") or 0)
+        * int(ds.get("BitsAllocated") or 16)
+        // 8
+    )
     return not packed and size > path.stat().st_size
 
 
@@ -217,13 +258,20 @@ def _series(heads: list[Head]) -> tuple[list[Group], list[list[Head]], list[tupl
     for one, part in zip(groups, labels(parts), strict=True):
         one.part = part if _nameless(part, heads) else ""
         if len(people) > 1:
-            one.notes.append("MIXED_SERIES: several patients, studies or frames of reference share one series UID")
+            one.notes.append(
+                "MIXED_SERIES: several patients, studies or frames of reference share one"
+                " series UID"
+            )
         if one.series.startswith("no series UID"):
-            one.notes.append("NO_SERIES_UID: no SeriesInstanceUID; the series is told by its study and number")
+            one.notes.append(
+                "NO_SERIES_UID: no SeriesInstanceUID; the series is told by its study and number"
+            )
     return groups, parts, strays
 
 
-def _given(one: Head, groups: list[Group], parts: list[list[Head]]) -> tuple[list[Group], list[list[Head]]]:
+def _given(
+    one: Head, groups: list[Group], parts: list[list[Head]]
+) -> tuple[list[Group], list[list[Head]]]:
     """A damaged slice added to each volume that it may be missing from, so that reading those fails
     by name."""
     homes = [k for k, part in enumerate(parts) if not _alone(part[0])]
@@ -232,12 +280,15 @@ def _given(one: Head, groups: list[Group], parts: list[list[Head]]) -> tuple[lis
     fullest = max(len(parts[k]) for k in homes)
     for fits in (
         lambda part: any(h.path.parent == one.path.parent for h in part),
-        lambda part: all(b.startswith(a) for a, b in zip(one.who, part[0].who, strict=True)),  # the last may be cut
+        # The last may be cut.
+        lambda part: all(b.startswith(a) for a, b in zip(one.who, part[0].who, strict=True)),
         lambda part: one.matrix == part[0].matrix,
         lambda part: one.orientation is None or parallel(one.orientation, part[0].orientation),
         lambda part: all(
             told is None or told in [h.facts.get(name) for h in part]
-            for name, told in ((name, one.facts.get(name)) for name, fact in FACTS.items() if fact.always)
+            for name, told in (
+                (name, one.facts.get(name)) for name, fact in FACTS.items() if fact.always
+            )
         ),
         lambda part: not any(_beside(one, h) for h in part),
         lambda part: len(part) < fullest,
@@ -314,14 +365,21 @@ def _volumes(heads: list[Head]) -> tuple[list[Group], list[list[Head]], list[tup
     alone = set(single)
     mosaics = [h for h in heads if h.mosaic]
     slices = [h for h in heads if h not in alone and not h.mosaic]
-    stacks = [slices] if any(h.damaged for h in slices) else volumes(slices)  # damaged: all of the series are
+    # damaged: all of the series are.
+    stacks = [slices] if any(h.damaged for h in slices) else volumes(slices)
     largest = max(stacks, key=len, default=[])
     strays = [s for s in stacks if s is not largest and _is_stray(s, largest)]
-    kept = [s for s in stacks if not any(s is stray for stray in strays)] + ([mosaics] if mosaics else [])
+    kept = [s for s in stacks if not any(s is stray for stray in strays)] + (
+        [mosaics] if mosaics else []
+    )
     parts += [list(stack) for stack in kept]
     left = [(h.path, f"another {differing(s, largest)} than its series") for s in strays for h in s]
     reasons = sorted({differing(s, largest) for s in strays})
-    notes = [f"STRAY_SLICES n={len(left)}: another {' or '.join(reasons)} than the series"] if strays else []
+    notes = (
+        [f"STRAY_SLICES n={len(left)}: another {' or '.join(reasons)} than the series"]
+        if strays
+        else []
+    )
     for stack in kept:
         groups.append(Group(sorted(h.path for h in stack), list(notes), heads[0].series))
     return groups, parts, left
@@ -354,7 +412,12 @@ def _hint_stacks(groups: list[Group], parts: list[list[Head]]) -> None:
     alike: list[list[tuple[Group, Head]]] = []
     for one, part in zip(groups, parts, strict=True):
         slice_ = part[0]
-        if len(part) > 1 or slice_.position is None or slice_.orientation is None or slice_.modality in PROJECTIONS:
+        if (
+            len(part) > 1
+            or slice_.position is None
+            or slice_.orientation is None
+            or slice_.modality in PROJECTIONS
+        ):
             continue
         for other in alike:
             if _one_volume(other[0][1], slice_):
@@ -366,14 +429,17 @@ def _hint_stacks(groups: list[Group], parts: list[list[Head]]) -> None:
         distance = _distance([h for _, h in row])
         for one, _ in row if distance else []:
             one.notes.append(
-                f"STACK n={len(row)}: {len(row)} series of one slice each look like one volume with slices {distance:.3g}"
-                " mm apart; give them one SeriesInstanceUID to have them read as one"
+                f"STACK n={len(row)}: {len(row)} series of one slice each look like one volume with"
+                f" slices {distance:.3g} mm apart; give them one SeriesInstanceUID to have them"
+                " read as one"
             )
 
 
 def _one_volume(a: Head, b: Head) -> bool:
     facts = [name for name, fact in FACTS.items() if fact.always and not fact.changing]
-    same = a.who[:3] == b.who[:3] and a.matrix == b.matrix and parallel(a.orientation, b.orientation)
+    same = (
+        a.who[:3] == b.who[:3] and a.matrix == b.matrix and parallel(a.orientation, b.orientation)
+    )
     return same and all(a.facts.get(name) == b.facts.get(name) for name in facts)
 
 

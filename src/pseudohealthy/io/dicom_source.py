@@ -29,15 +29,35 @@ from pseudohealthy.io.turn import acquired
 # Patient and study as every object of a study repeats them; the first nine must be there and may be
 # empty (type 2)
 NEEDED = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
-    "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
 TAKEN = (
-    *NEEDED, "IssuerOfPatientID", "PatientBirthTime", "PatientAge", "PatientSize", "PatientWeight",
-    "PatientIdentityRemoved", "DeidentificationMethod", "StudyDescription", "ClinicalTrialSponsorName",
-    "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName",
-    "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
-)  # fmt: skip
+    *NEEDED,
+    "IssuerOfPatientID",
+    "PatientBirthTime",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "StudyDescription",
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID",
+)
 
 
 @dataclass
@@ -76,7 +96,8 @@ class Source:
     thickness: float | None = None
     between: float | None = None
     lossy: dict[str, Any] = field(default_factory=dict)
-    image: dict[str, Any] = field(default_factory=dict)  # Laterality and PatientOrientation, None where unknown
+    # Laterality and PatientOrientation, None where unknown.
+    image: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -138,7 +159,9 @@ class Header:
         missing = not stored
         found = "is missing" if missing else "is no valid UID"
         self.notes[f"{keyword} {found}, one was made"] = None
-        return str(generate_uid(entropy_srcs=[otherwise, keyword] if missing else ["\\".join(stored)]))
+        return str(
+            generate_uid(entropy_srcs=[otherwise, keyword] if missing else ["\\".join(stored)])
+        )
 
 
 def read(scan: Scan) -> Source:
@@ -157,7 +180,8 @@ def read(scan: Scan) -> Source:
         series = first.uid("SeriesInstanceUID", scan.origin.paths[0].name)
         study = first.uid("StudyInstanceUID", series)
         references = [
-            referred(header, series, path.name) for header, path in zip(headers, scan.origin.paths, strict=True)
+            referred(header, series, path.name)
+            for header, path in zip(headers, scan.origin.paths, strict=True)
         ]
         frame = "" if scan.affine is None else first.uid("FrameOfReferenceUID", series)
         made = Source(identity, study, frame, references, *scan.shape[2:])
@@ -201,7 +225,10 @@ def identified(header: Header) -> Any:
 def referred(header: Header, series: str, name: str) -> Reference:
     """How an object names this file; what its dataset lacks is taken from the head of the file."""
     meta = getattr(header.ds, "file_meta", None)
-    names = {"SOPInstanceUID": "MediaStorageSOPInstanceUID", "SOPClassUID": "MediaStorageSOPClassUID"}
+    names = {
+        "SOPInstanceUID": "MediaStorageSOPInstanceUID",
+        "SOPClassUID": "MediaStorageSOPClassUID",
+    }
     for keyword, other in names.items():
         if not header.stored(keyword) and meta is not None and meta.get(other):
             setattr(header.ds, keyword, str(meta[other].value))
@@ -219,7 +246,10 @@ def compressed(header: Header) -> dict[str, Any]:
     ratio = header.numbers("LossyImageCompressionRatio", 1)
     method = header.value("LossyImageCompressionMethod")
     if ratio is not None and ratio[0] > 0 and method:
-        said |= {"LossyImageCompressionRatio": f"{ratio[0]:.6g}", "LossyImageCompressionMethod": method}
+        said |= {
+            "LossyImageCompressionRatio": f"{ratio[0]:.6g}",
+            "LossyImageCompressionMethod": method,
+        }
     return said
 
 
@@ -282,7 +312,10 @@ def cosines(header: Header, orientation: np.ndarray) -> list[str] | None:
     told = header.numbers("ImageOrientationPatient", 6)
     if told is None or np.abs(told - orientation.ravel()).max() > 1e-2:
         return None
-    return [decimal(part.decode().replace(",", ".")) for part in header.stored("ImageOrientationPatient")]
+    return [
+        decimal(part.decode().replace(",", "."))
+        for part in header.stored("ImageOrientationPatient")
+    ]
 
 
 def decimal(text: str) -> str:
@@ -290,7 +323,13 @@ def decimal(text: str) -> str:
     from pydicom.valuerep import format_number_as_ds
 
     short = re.sub(r"^([+\-]?)0(?=\.\d)", r"\1", text)  # 0.5 is .5
-    return text if len(text) <= 16 else short if len(short) <= 16 else str(format_number_as_ds(float(text)))
+    return (
+        text
+        if len(text) <= 16
+        else short
+        if len(short) <= 16
+        else str(format_number_as_ds(float(text)))
+    )
 
 
 def group(header: Header, keyword: str, frame: int) -> Header:
@@ -298,7 +337,10 @@ def group(header: Header, keyword: str, frame: int) -> Header:
     there is none."""
     from pydicom.dataset import Dataset
 
-    for kind, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", frame - 1)):
+    for kind, index in (
+        ("SharedFunctionalGroupsSequence", 0),
+        ("PerFrameFunctionalGroupsSequence", frame - 1),
+    ):
         try:
             return Header(header.ds[kind].value[index][keyword].value[0], header.notes)
         except (KeyError, AttributeError, IndexError, TypeError):
@@ -313,4 +355,8 @@ def require(scan: Scan) -> None:
         raise Fault("KIND", found, "ask for volumes instead", exit=USAGE, case=scan.name)
     gone = [path.name for path in scan.origin.paths if not path.is_file()]
     if gone:
-        raise Fault("UNREADABLE", f"{gone[0]} of the source series is gone", "keep the series until it is saved")
+        raise Fault(
+            "UNREADABLE",
+            f"{gone[0]} of the source series is gone",
+            "keep the series until it is saved",
+        )

@@ -16,7 +16,8 @@ LATIN_1, UTF_8 = ("ISO_IR 100",), ("ISO_IR 192",)
 LATIN_9 = "ISO_IR 203"  # a term of the standard that pydicom does not know
 RESETTING = {ord(c) for c in "^=\\\r\n\f\t"}  # characters after which the first set holds again
 ALONE = ("ISO_IR 192", "GB18030", "GBK")  # never with others
-ONLY_EXTENSIONS = ("58", "87", "149", "159")  # sets of several bytes, reached by escape sequences alone
+# Sets of several bytes, reached by escape sequences alone.
+ONLY_EXTENSIONS = ("58", "87", "149", "159")
 SPELLINGS = (
     (re.compile(r"ISO2022IR(\d+)"), r"ISO 2022 IR \1"),
     (re.compile(r"ISOIR(\d+)"), r"ISO_IR \1"),
@@ -39,11 +40,22 @@ def charset(declared: Sequence[str], texts: Sequence[bytes]) -> tuple[tuple[str,
     if all(text.isascii() and b"\x1b" not in text for text in texts):
         kept = terms if terms is not None and terms == given and terms != ("",) else ()
         wrong = named and kept != given
-        return kept, "its character set is no defined term and left out, as the text is ASCII" if wrong else ""
+        return (
+            kept,
+            "its character set is no defined term and left out, as the text is ASCII"
+            if wrong
+            else "",
+        )
     if terms is not None and agrees(texts, terms):
         return terms, "" if terms == given else f"its character set read as '{shown(terms)}'"
-    guess = next(guess for guess in (escaped(texts), UTF_8, LATIN_1) if guess and agrees(texts, guess))
-    what = "its text is not in the character set it names" if named else "its text names no character set"
+    guess = next(
+        guess for guess in (escaped(texts), UTF_8, LATIN_1) if guess and agrees(texts, guess)
+    )
+    what = (
+        "its text is not in the character set it names"
+        if named
+        else "its text names no character set"
+    )
     return guess, f"{what}, read as '{shown(guess)}'"
 
 
@@ -57,7 +69,9 @@ def defined(given: tuple[str, ...]) -> tuple[str, ...] | None:
     if terms == ["ISO_IR 6"]:
         terms = [""]
     if len(terms) > 1:
-        terms = [term.replace("ISO_IR ", "ISO 2022 IR ") if term not in ALONE else term for term in terms]
+        terms = [
+            term.replace("ISO_IR ", "ISO 2022 IR ") if term not in ALONE else term for term in terms
+        ]
         if any(term in ALONE or (not term and k) for k, term in enumerate(terms)):
             return None
     known = all(not term or term == LATIN_9 or term in python_encoding for term in terms)
@@ -102,7 +116,8 @@ def decode(text: bytes, terms: tuple[str, ...]) -> str:
         ascii_only = terms in ((), ("",), ("ISO 2022 IR 6",))
         return text.decode("ascii" if ascii_only else encodings[0])
     read = decode_bytes(text, encodings, RESETTING)
-    return read.replace("\x1b$)A", "") if "ISO 2022 IR 58" in terms else read  # which pydicom leaves in
+    # pydicom leaves this escape sequence in.
+    return read.replace("\x1b$)A", "") if "ISO 2022 IR 58" in terms else read
 
 
 def writable(values: Mapping[str, str], terms: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,7 +133,9 @@ def writable(values: Mapping[str, str], terms: tuple[str, ...]) -> tuple[str, ..
             if value.isascii():
                 continue
             name = dictionary_VR(keyword) == "PN"
-            stored = PersonName(value).encode(encodings) if name else encode_string(value, encodings)
+            stored = (
+                PersonName(value).encode(encodings) if name else encode_string(value, encodings)
+            )
             if decode_bytes(stored, encodings, RESETTING) != value:
                 return UTF_8
     except (UnicodeError, LookupError, ValueError):

@@ -15,7 +15,9 @@ WHO = "PatientID"  # says who it is: kept as it stands, however long
 NEVER_CUT = ("AccessionNumber", "StudyID", "IssuerOfPatientID")
 SEXES = {"MALE": "M", "FEMALE": "F", "OTHER": "O", "M": "M", "F": "F", "O": "O"}
 REWRITTEN = "is not written as the standard has it, rewritten"
-LEFT_OUT, SHORTENED, FIRST = "is malformed, left out", "is too long, cut", "has several values, the first is kept"
+LEFT_OUT = "is malformed, left out"
+SHORTENED = "is too long, cut"
+FIRST = "has several values, the first is kept"
 
 
 def plain(value: Any) -> bytes:
@@ -23,7 +25,11 @@ def plain(value: Any) -> bytes:
     if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
         return b"\\".join(plain(part) for part in value)
     original = getattr(value, "original_string", None)
-    return original if isinstance(original, bytes) else str(original or value).encode("utf-8", "replace")
+    return (
+        original
+        if isinstance(original, bytes)
+        else str(original or value).encode("utf-8", "replace")
+    )
 
 
 def repaired(keyword: str, value: str) -> tuple[Any, str]:
@@ -110,5 +116,9 @@ def text(keyword: str, vr: str, value: str) -> tuple[str | None, str]:
 
 
 FORMS: dict[str, Callable[[str, str], tuple[Any, str]]] = {
-    "DA": date, "TM": time, "AS": age, "DS": number, "CS": code,
-}  # fmt: skip
+    "DA": date,
+    "TM": time,
+    "AS": age,
+    "DS": number,
+    "CS": code,
+}

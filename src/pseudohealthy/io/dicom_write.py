@@ -30,7 +30,9 @@ SERIES = {"mask": 9001, "map": 9002, "panel": 9003}  # numbers
 SLICE, FRAMES, RADIOGRAPH = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "2.1", "1"))
 
 
-def write_segmentation(mask: np.ndarray, scan: Scan, path: Path, source: Source | None = None) -> Path:
+def write_segmentation(
+    mask: np.ndarray, scan: Scan, path: Path, source: Source | None = None
+) -> Path:
     """mask (D, H, W) bool as a binary Segmentation with one segment "anomaly", frame for frame on
     the source's planes.
 
@@ -60,9 +62,13 @@ def write_map(values: np.ndarray, scan: Scan, path: Path, source: Source | None 
     low = min(0.0, float(values.min()))
     with quiet():
         mapping = hd.pm.RealWorldValueMapping(
-            lut_label="ANOMALY", lut_explanation="anomaly map", unit=codes.UCUM.NoUnits,
-            value_range=(low, high), slope=1.0, intercept=0.0,
-        )  # fmt: skip
+            lut_label="ANOMALY",
+            lut_explanation="anomaly map",
+            unit=codes.UCUM.NoUnits,
+            value_range=(low, high),
+            slope=1.0,
+            intercept=0.0,
+        )
         shown = hd.VOILUTTransformation((low + high) / 2, high - low, None, "LINEAR_EXACT")
         made = hd.pm.ParametricMap(
             _images(source),
@@ -73,7 +79,8 @@ def write_map(values: np.ndarray, scan: Scan, path: Path, source: Source | None 
             content_label="ANOMALY",
             **_new("map"),
         )
-        anatomy = Dataset()  # readers (dcmqi) want it, and it stands in for the Laterality of the series
+        # Readers (dcmqi) want it, and it stands in for the Laterality of the series.
+        anatomy = Dataset()
         anatomy.FrameLaterality = source.image["Laterality"] or "U"
         anatomy.AnatomicRegionSequence = [hd.sr.CodedConcept(*BODY)]
         made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
@@ -86,7 +93,9 @@ def _ascend(made: Any, orientation: np.ndarray) -> None:
     other way round, and dcmqi stacks them along the normal as they come."""
     groups = made.PerFrameFunctionalGroupsSequence
     normal = np.cross(*np.reshape(orientation, (2, 3)))
-    places = np.array([group.PlanePositionSequence[0].ImagePositionPatient for group in groups], float)
+    places = np.array(
+        [group.PlanePositionSequence[0].ImagePositionPatient for group in groups], float
+    )
     order = np.argsort(places @ normal, kind="stable")
     pixels = np.frombuffer(made.FloatPixelData, "<f4").reshape(len(groups), -1)
     made.FloatPixelData = pixels[order].tobytes()
@@ -95,7 +104,9 @@ def _ascend(made: Any, orientation: np.ndarray) -> None:
         group.FrameContentSequence[0].DimensionIndexValues = index
 
 
-def write_capture(picture: np.ndarray, scan: Scan, path: Path, source: Source | None = None) -> Path:
+def write_capture(
+    picture: np.ndarray, scan: Scan, path: Path, source: Source | None = None
+) -> Path:
     """picture (rows, columns, 3) uint8 as an RGB Secondary Capture. Faults: see
     `dicom_source.read`."""
     import highdicom as hd
@@ -103,8 +114,14 @@ def write_capture(picture: np.ndarray, scan: Scan, path: Path, source: Source | 
     source = source or read(scan)
     with quiet():
         new = _new("panel")
-        taken = ("series_instance_uid", "series_number", "sop_instance_uid", "instance_number",
-                 "manufacturer", "series_description")  # fmt: skip
+        taken = (
+            "series_instance_uid",
+            "series_number",
+            "sop_instance_uid",
+            "instance_number",
+            "manufacturer",
+            "series_description",
+        )
         made: Any = hd.sc.SCImage(
             np.ascontiguousarray(picture),
             "RGB",
@@ -117,7 +134,8 @@ def write_capture(picture: np.ndarray, scan: Scan, path: Path, source: Source | 
         made.Laterality = source.image["Laterality"]
         made.PatientOrientation = None  # several views on one picture
         made.BurnedInAnnotation = "YES"  # the case id stands on it
-        made.ManufacturerModelName, made.SoftwareVersions = new["manufacturer_model_name"], __version__
+        made.ManufacturerModelName = new["manufacturer_model_name"]
+        made.SoftwareVersions = __version__
         return _save(made, source, path)
 
 
@@ -133,18 +151,26 @@ def _segmentation(pixels: np.ndarray, source: Source, path: Path, kind: str, tol
             segmented_property_type=codes.SCT.Lesion,
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=hd.AlgorithmIdentificationSequence(
-                name="pseudohealthy", version=__version__, family=codes.cid7162.ArtificialIntelligence
+                name="pseudohealthy",
+                version=__version__,
+                family=codes.cid7162.ArtificialIntelligence,
             ),
             tracking_uid=hd.UID(),
             tracking_id="pseudohealthy anomaly",
         )
         segment.SegmentDescription = told
         made = hd.seg.Segmentation(
-            _images(source), pixels, kind, [segment],
-            content_label="ANOMALY", content_description="Research use only",
-            omit_empty_frames=bool(pixels.any()), **_new("mask" if kind == "BINARY" else "map"),
-        )  # fmt: skip
-        if source.orientation is None:  # a radiograph: which way it lies is said by the image, if at all
+            _images(source),
+            pixels,
+            kind,
+            [segment],
+            content_label="ANOMALY",
+            content_description="Research use only",
+            omit_empty_frames=bool(pixels.any()),
+            **_new("mask" if kind == "BINARY" else "map"),
+        )
+        # A radiograph: which way it lies is said by the image, if at all.
+        if source.orientation is None:
             made.PatientOrientation = source.image["PatientOrientation"]
         return _save(made, source, path)
 
@@ -191,8 +217,11 @@ def _image(source: Source, number: int) -> Any:
     for keyword in NEEDED:
         setattr(ds, keyword, "")
     ds.StudyInstanceUID, ds.SeriesInstanceUID = source.study, source.references[0].series
-    ds.SOPInstanceUID, ds.Modality = f"2.25.{number + 1}", "OT"  # sources may share one, see `_refer`
-    ds.SOPClassUID = RADIOGRAPH if source.orientation is None else FRAMES if source.frames else SLICE
+    # Sources may share one, see `_refer`.
+    ds.SOPInstanceUID, ds.Modality = (f"2.25.{number + 1}", "OT")
+    ds.SOPClassUID = (
+        RADIOGRAPH if source.orientation is None else FRAMES if source.frames else SLICE
+    )
     ds.Rows, ds.Columns = source.rows, source.columns
     if source.frame_of_reference:
         ds.FrameOfReferenceUID = source.frame_of_reference

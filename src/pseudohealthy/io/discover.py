@@ -39,15 +39,20 @@ OUTPUTS = {"pseudo_healthy", "anomaly_map", "anomaly_mask", "panel"}
 # What goes with images and is none; nobody means it as an input, so it is counted and not listed
 BESIDE = re.compile(
     r"(readme|licen[cs]e|changes|changelog|authors|citation|makefile)(\.\w+)?"
-    r"|.+\.(json|tsv|csv|txt|md|rst|bvals?|bvecs?|xml|html?|pdf|docx?|xlsx?|ya?ml|toml|cff|ini|cfg|log|sh|bat|py|m|r"
-    r"|ipynb|bib|tex|url|lnk|css|js|svg|sha256|md5)(\.gz)?",
+    r"|.+\.(json|tsv|csv|txt|md|rst|bvals?|bvecs?|xml|html?|pdf|docx?|xlsx?|ya?ml|toml|cff|ini"
+    r"|cfg|log|sh|bat|py|m|r|ipynb|bib|tex|url|lnk|css|js|svg|sha256|md5)(\.gz)?",
     re.I,
 )
 SYSTEM = ("thumbs.db", "desktop.ini")
 # Images of other kinds, and what makes a readable one of them
 FOREIGN = {
     (".mgz", ".mgh"): "a FreeSurfer volume: convert it with mri_convert FILE out.nii.gz",
-    (".mha", ".mhd", ".nrrd", ".nhdr"): "an ITK volume: save it as NIfTI, for example with 3D Slicer or SimpleITK",
+    (
+        ".mha",
+        ".mhd",
+        ".nrrd",
+        ".nhdr",
+    ): "an ITK volume: save it as NIfTI, for example with 3D Slicer or SimpleITK",
     (".mnc",): "a MINC volume: convert it with mnc2nii FILE out.nii",
     (".par", ".rec"): "a Philips PAR/REC volume: convert it with dcm2niix",
     (".head", ".brik"): "an AFNI volume: convert it with 3dAFNItoNIFTI FILE",
@@ -56,7 +61,9 @@ FOREIGN = {
 }
 
 
-def discover(inputs: Sequence[Path | str], named: str = "series") -> tuple[list[Source], list[Skipped]]:
+def discover(
+    inputs: Sequence[Path | str], named: str = "series"
+) -> tuple[list[Source], list[Skipped]]:
     """The scans under the inputs and what is left out, as `survey` finds them."""
     found = survey(inputs, named)
     return found.sources, found.skipped
@@ -75,7 +82,12 @@ def survey(inputs: Sequence[Path | str], named: str = "series") -> Survey:
     ARCHIVE (exit 8).
     """
     if named not in NAMES:
-        raise Fault("USAGE", f"cases cannot be named by '{named}'", f"one of: {', '.join(NAMES)}", exit=USAGE)
+        raise Fault(
+            "USAGE",
+            f"cases cannot be named by '{named}'",
+            f"one of: {', '.join(NAMES)}",
+            exit=USAGE,
+        )
     found = Survey()
     for number, given in enumerate(inputs, 1):
         if "|" in str(given) and not os.path.lexists(given):
@@ -95,7 +107,9 @@ def survey(inputs: Sequence[Path | str], named: str = "series") -> Survey:
 
 def _why(found: Survey) -> str:
     rows = found.left_out()
-    reasons = [f"{name}: {reason}" for name, reason in rows[:3]] + ([found.aside()] if found.beside else [])
+    reasons = [f"{name}: {reason}" for name, reason in rows[:3]] + (
+        [found.aside()] if found.beside else []
+    )
     count = len(found.skipped) + found.beside.total()
     return f" ({many(count, 'file')} left out; {'; '.join(reasons)})" if count else ""
 
@@ -112,12 +126,17 @@ def _channels(parts: Sequence[str]) -> Survey:
     """Files that are the channels of one image, in the order of the run's; the case is called by
     the first."""
     if not all(part.strip() for part in parts):
-        raise Fault("USAGE", f"a channel of '{'|'.join(parts)}' is empty", "write FILE|FILE|...", exit=USAGE)
+        raise Fault(
+            "USAGE", f"a channel of '{'|'.join(parts)}' is empty", "write FILE|FILE|...", exit=USAGE
+        )
     paths = [Path(part.strip()) for part in parts]
     for path in paths:
         if path.is_dir():
-            raise Fault("CHANNELS", f"{path.name} is a folder and cannot be a channel",
-                        f"join {told_files()} by |; convert DICOM series to NIfTI")  # fmt: skip
+            raise Fault(
+                "CHANNELS",
+                f"{path.name} is a folder and cannot be a channel",
+                f"join {told_files()} by |; convert DICOM series to NIfTI",
+            )
         if not path.is_file():
             raise Fault("NOT_FOUND", f"there is no {path}", "check the path of this channel")
         if not _single(kind_of(path)):
@@ -162,7 +181,9 @@ def _picked(found: Survey, item: int | None) -> Survey:
     if item is None:
         return found
     if item >= len(found.sources):
-        raise Fault("ITEM", f"volume {item} of {len(found.sources)}", "counting starts at 0", exit=USAGE)
+        raise Fault(
+            "ITEM", f"volume {item} of {len(found.sources)}", "counting starts at 0", exit=USAGE
+        )
     found.sources = [found.sources[item]]
     return found
 
@@ -230,12 +251,16 @@ def _beside(path: Path, images: set[Path]) -> str:
         return "hidden or system files"
     if name == "dicomdir":
         return "DICOMDIR indices (their references are not followed)"
-    return "data files of .hdr" if name.endswith(".img") and path.with_suffix(".hdr") in images else ""
+    return (
+        "data files of .hdr" if name.endswith(".img") and path.with_suffix(".hdr") in images else ""
+    )
 
 
 def _walk(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted((f for f in folders if not f.startswith((".", "__MACOSX"))), key=natural)
+        folders[:] = sorted(
+            (f for f in folders if not f.startswith((".", "__MACOSX"))), key=natural
+        )
         yield from (Path(folder) / name for name in sorted(files, key=natural))
 
 
@@ -251,13 +276,16 @@ def _file(path: Path, kind: str, item: int | None) -> Survey:
     if not kind:
         return Survey(skipped=[Skipped(path, _foreign(path.name.lower()))])
     name = path.name.removesuffix(ending(path.name)) if ending(path.name) else path.stem
-    return Survey([Source(safe(name if item is None else f"{name}-{item}"), kind, (path,), item=item)])
+    return Survey(
+        [Source(safe(name if item is None else f"{name}-{item}"), kind, (path,), item=item)]
+    )
 
 
 def _foreign(name: str) -> str:
     """Why a file is not read, with what would make it readable where that is known."""
     return next(
-        (said for suffixes, said in FOREIGN.items() if name.endswith(suffixes)), "not an image this program reads"
+        (said for suffixes, said in FOREIGN.items() if name.endswith(suffixes)),
+        "not an image this program reads",
     )
 
 
@@ -279,28 +307,39 @@ def _dicom(paths: list[Path], root: Path, named: str, given: str) -> Survey:
     real = [p for p in paths if looks_dicom(p) or blank(p)]
     known = set(real)
     hidden = named == "series"
-    skipped = [Skipped(p, "not a DICOM file (no DICM magic)", hidden) for p in paths if p not in known]
+    skipped = [
+        Skipped(p, "not a DICOM file (no DICM magic)", hidden) for p in paths if p not in known
+    ]
     groups, left = group(real)
-    skipped += [Skipped(path, names.unnamed(reason, [path]) if hidden else reason, hidden) for path, reason in left]
+    skipped += [
+        Skipped(path, names.unnamed(reason, [path]) if hidden else reason, hidden)
+        for path, reason in left
+    ]
     sources = []
     for g in groups:
         files = tuple(sorted(g.paths, key=lambda path: natural(str(path))))
         note = "; ".join(g.notes)
         if not hidden:
-            sources.append(Source(safe(_named_by_path(g, groups, root)), "dicom", files, note, g.item))
+            sources.append(
+                Source(safe(_named_by_path(g, groups, root)), "dicom", files, note, g.item)
+            )
             continue
         origin = Origin(given, root if root.is_dir() else root.parent, g.series, g.part)
-        for path, _ in left if note else []:  # it is no file of this case, so it has no number in the key
+        # It is no file of this case, so it has no number in the key.
+        for path, _ in left if note else []:
             note = note.replace(f" ({path.name})", "")
         note = names.unnamed(note, files)
-        sources.append(Source(names.series_id(g.series, g.part), "dicom", files, note, g.item, origin))
+        sources.append(
+            Source(names.series_id(g.series, g.part), "dicom", files, note, g.item, origin)
+        )
     return Survey(sorted(sources, key=lambda s: natural(str(s.paths[0]))), skipped)
 
 
 def _named_by_path(group: Group, groups: list[Group], root: Path) -> str:
     """What a DICOM case is called by its path: its file, or its folder, with what tells it from
     others there."""
-    first, beside = group.paths[0], [g for g in groups if g.paths[0].parent == group.paths[0].parent]
+    first = group.paths[0]
+    beside = [g for g in groups if g.paths[0].parent == group.paths[0].parent]
     if root.is_file() or (len(group.paths) == 1 and len(beside) > 1):
         name = first.stem if first.suffix.lower() in FORMATS["dicom"].suffixes else first.name
     else:

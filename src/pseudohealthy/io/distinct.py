@@ -24,7 +24,9 @@ def distinct(sources: list[Source]) -> list[Source]:
     if twice := _twice(sources):
         raise twice
     ids = _apart(sources, _of_series(sources))
-    ways: list[Callable[[int], str]] = [partial(_above, sources, ids, depth) for depth in range(1, 5)]
+    ways: list[Callable[[int], str]] = [
+        partial(_above, sources, ids, depth) for depth in range(1, 5)
+    ]
     made = names.distinct(ids, [*ways, partial(_digested, sources, ids)])
     return [replace(source, case_id=case_id) for source, case_id in zip(sources, made, strict=True)]
 
@@ -35,8 +37,12 @@ def _twice(sources: list[Source]) -> Fault | None:
     for source, what in zip(sources, given, strict=True):
         if count[what] > 1:
             shown = source.case_id if source.origin else source.paths[0]
-            return Fault("ID_COLLISION", f"'{source.case_id}' would name several cases ({shown} is given twice)",
-                         "name it once", exit=USAGE)  # fmt: skip
+            return Fault(
+                "ID_COLLISION",
+                f"'{source.case_id}' would name several cases ({shown} is given twice)",
+                "name it once",
+                exit=USAGE,
+            )
     return None
 
 
@@ -67,7 +73,8 @@ def _apart(sources: list[Source], ids: list[str]) -> list[str]:
     where these are equal, too, by a digest of their names (A.png and a.png, or names that differ in
     what an id cannot hold). It is said."""
     keys = [
-        None if s.origin or len(s.paths) > 1 else (s.paths[0].parent, ids[k].casefold()) for k, s in enumerate(sources)
+        None if s.origin or len(s.paths) > 1 else (s.paths[0].parent, ids[k].casefold())
+        for k, s in enumerate(sources)
     ]
     endings = [names.ending(source.paths[0]) for source in sources]
     count, alike = Counter(keys), Counter(zip(keys, endings, strict=True))
@@ -77,11 +84,18 @@ def _apart(sources: list[Source], ids: list[str]) -> list[str]:
         if key is None or count[key] < 2:
             continue
         made[place] += f"-{endings[place]}" if kinds[key] > 1 and endings[place] else ""
-        made[place] += f"-{names.digest(sources[place].paths[0].name)}" if alike[key, endings[place]] > 1 else ""
+        made[place] += (
+            f"-{names.digest(sources[place].paths[0].name)}"
+            if alike[key, endings[place]] > 1
+            else ""
+        )
     changed = [new for new, old in zip(made, ids, strict=True) if new != old]
     if changed:
         more = ", ..." if len(changed) > 4 else ""
-        say(f"{many(len(changed), 'input')} share a name with another; they are called {', '.join(changed[:4])}{more}")
+        say(
+            f"{many(len(changed), 'input')} share a name with another; they are called"
+            f" {', '.join(changed[:4])}{more}"
+        )
     return made
 
 
@@ -92,7 +106,9 @@ def _above(sources: list[Source], ids: list[str], depth: int, place: int) -> str
     if source.origin:
         return ids[place]
     first = source.paths[0]
-    above = (first.parents[1] if source.kind == "dicom" and len(source.paths) > 1 else first.parent).parts
+    above = (
+        first.parents[1] if source.kind == "dicom" and len(source.paths) > 1 else first.parent
+    ).parts
     return safe("-".join((*(part for part in above[-depth:] if part != os.sep), ids[place])))
 
 

@@ -14,4 +14,8 @@ def sha256(paths: Sequence[Path]) -> str:
     for path in paths:
         with open(path, "rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+    return (
+        digests[0]
+        if len(digests) == 1
+        else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+    )

@@ -36,14 +36,18 @@ def _files(path: Path) -> Iterator[IO[bytes]]:
     """The first files under a path, each open from its beginning."""
     if path.is_dir():
         names = (
-            Path(folder) / name for folder, _, files in sorted(os.walk(path)) for name in sorted(files, key=natural)
+            Path(folder) / name
+            for folder, _, files in sorted(os.walk(path))
+            for name in sorted(files, key=natural)
         )
         for name, _ in zip(names, range(MOST), strict=False):
             with Bounded(name) as file:
                 yield file
     elif path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
-            members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: natural(m.filename))
+            members = sorted(
+                (m for m in archive.infolist() if not m.is_dir()), key=lambda m: natural(m.filename)
+            )
             for member in members[:MOST]:
                 with archive.open(member) as packed:
                     yield io.BytesIO(packed.read(HEAD))
@@ -66,7 +70,8 @@ def _series(file: IO[bytes]) -> str | None:
             warnings.simplefilter("ignore")
             ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
             return None if ds.get("Modality") in NO_IMAGE else series_uid(ds)
-    except Exception:  # pydicom raises whatever the damage provokes; reading the case will say what it is
+    # Pydicom raises whatever the damage provokes; reading the case will say what it is.
+    except Exception:
         return None
 
 

@@ -122,7 +122,9 @@ def _instances(values: np.ndarray, labels: np.ndarray) -> bool:
 
 
 def _no_mask(labels: np.ndarray, why: str) -> Fault:
-    return Fault("MASK_VALUES", f"a mask of {many(len(labels), 'value')}: {_shown(labels)}: {why}", CURE)
+    return Fault(
+        "MASK_VALUES", f"a mask of {many(len(labels), 'value')}: {_shown(labels)}: {why}", CURE
+    )
 
 
 def _cut(values: np.ndarray, labels: np.ndarray, lossy: bool, scan: Scan) -> np.ndarray:

@@ -20,7 +20,9 @@ DIGITS = 8  # hexadecimal ones of a series; twice as many where two series would
 # Names of files that only count, such as IM0001: without an ending they may be a number or word of
 # a message as well
 COUNTED = re.compile(
-    r"(im|img|image|i|ct|mr|pt|slice|scan|series|file|copy|dcm|dicom|ima|z|[-_. ]|(?<!\d)\d{1,5}(?!\d))+", re.I
+    r"(im|img|image|i|ct|mr|pt|slice|scan|series|file|copy|dcm|dicom|ima|z|[-_."
+    r" ]|(?<!\d)\d{1,5}(?!\d))+",
+    re.I,
 )
 # Where messages name a file: before and after its name
 BEFORE = r"(?:^|(?<=: )|(?<=file=)|(?<=than )|(?<=and )|(?<=as )|(?<=\()|(?<='))"
@@ -38,7 +40,10 @@ def safe(name: str) -> str:
 
 def natural(text: str) -> list[tuple[int, int, str]]:
     """Sorting key under which slice10 comes after slice9."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", text)
+    ]
 
 
 def digest(text: str, digits: int = DIGITS) -> str:
@@ -97,7 +102,9 @@ def unnamed(text: str, paths: Sequence[Path]) -> str:
 
 def unname(error: BaseException, paths: Sequence[Path]) -> None:
     """Take the names of files out of what an error says."""
-    error.args = tuple(unnamed(part, paths) if isinstance(part, str) else part for part in error.args)
+    error.args = tuple(
+        unnamed(part, paths) if isinstance(part, str) else part for part in error.args
+    )
     for name in ("message", "cure", "filename", "filename2"):
         if isinstance(said := getattr(error, name, None), str):
             setattr(error, name, unnamed(said, paths))

@@ -26,11 +26,14 @@ from pseudohealthy.io.scan import Scan, as_float, finite, invertible, of_a_patie
 from pseudohealthy.io.source import Source
 from pseudohealthy.io.turn import PLANES, Turn, acquired, turn_to
 
-GZIP_RATIO, GZIP_FREE = 200, 256 * 2**20  # a volume above this size that shrank more than this is refused
+# A volume above this size that shrank more than this is refused.
+GZIP_RATIO, GZIP_FREE = (200, 256 * 2**20)
 UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}  # of xyzt_units; else mm
 BLOCK = 2**24  # bytes that are reserved for voxels before any has been seen
 NO_ORIENTATION = "ORIENTATION_UNKNOWN: no sform and no qform; left and right cannot be told apart"
-TOOL = re.compile(rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFNI|NiftyReg|c3d|\bT[RE][:=]", re.I)
+TOOL = re.compile(
+    rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFNI|NiftyReg|c3d|\bT[RE][:=]", re.I
+)
 
 
 @dataclass
@@ -45,7 +48,9 @@ class NiftiOrigin:
     plane: str
 
 
-def read(path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000, item: int | None = None) -> Scan:
+def read(
+    path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000, item: int | None = None
+) -> Scan:
     """One 3-D (or 2-D) image in canonical order for `plane`; see PLANES. "native": last axis =
     planes, no flips.
     item: which volume of a 4-D series, from 0.
@@ -55,21 +60,39 @@ def read(path: Path, *, plane: str = "axial", max_voxels: int = 512_000_000, ite
     are read with a warning.
     """
     if plane != "native" and plane not in PLANES:
-        raise Fault("PLANE", f"unknown plane '{plane}'", f"choose {', '.join(PLANES)} or native", exit=2)
+        raise Fault(
+            "PLANE", f"unknown plane '{plane}'", f"choose {', '.join(PLANES)} or native", exit=2
+        )
     warnings: list[str] = []
     with _open(path) as stream:
         header, text = _header(stream)
         if text:
-            warnings.append("HEADER_TEXT: descriptive header text is present; it is not copied to outputs")
+            warnings.append(
+                "HEADER_TEXT: descriptive header text is present; it is not copied to outputs"
+            )
         shape = _shape(header)
         if np.prod(shape, dtype=object) > max_voxels:
             size = " x ".join(map(str, shape))
-            raise Fault("TOO_LARGE", f"the header declares {size} voxels", f"the limit is {max_voxels}", exit=RESOURCE)
+            raise Fault(
+                "TOO_LARGE",
+                f"the header declares {size} voxels",
+                f"the limit is {max_voxels}",
+                exit=RESOURCE,
+            )
         count = int(np.prod(shape[3:]))
         if item is not None and not (len(shape) == 4 and 0 <= item < count):
-            raise Fault("ITEM", f"volume {item} of {count if len(shape) > 3 else 1}", "counting starts at 0", exit=2)
+            raise Fault(
+                "ITEM",
+                f"volume {item} of {count if len(shape) > 3 else 1}",
+                "counting starts at 0",
+                exit=2,
+            )
         if count > 1 and item is None:
-            cure = "name one volume as FILE#0, FILE#1, ..." if len(shape) == 4 else "split it into volumes"
+            cure = (
+                "name one volume as FILE#0, FILE#1, ..."
+                if len(shape) == 4
+                else "split it into volumes"
+            )
             raise Fault("IS_4D", f"a series of volumes {' x '.join(map(str, shape))}", cure)
         dtype = _dtype(header)
         affine = _affine(header, shape, warnings)
@@ -97,10 +120,16 @@ def arranged(voxels: np.ndarray, affine: np.ndarray, plane: str, warnings: list[
         affine: index (i, j, k, 1) -> RAS+ mm.
     """
     shape = voxels.shape[1:]
-    turn = Turn((2, 0, 1), (False, False, False)) if plane == "native" else turn_to(plane, affine, shape)
+    turn = (
+        Turn((2, 0, 1), (False, False, False))
+        if plane == "native"
+        else turn_to(plane, affine, shape)
+    )
     voxels = np.ascontiguousarray(turn.there(voxels))
     origin = NiftiOrigin(_new_header(affine), turn.axes, turn.flips, shape, plane)
-    return Scan(voxels, affine @ turn.to_stored(shape), "array", "nifti", origin=origin, warnings=warnings)
+    return Scan(
+        voxels, affine @ turn.to_stored(shape), "array", "nifti", origin=origin, warnings=warnings
+    )
 
 
 def load(source: Source, *, plane: str, max_voxels: int, **_: Any) -> Scan:
@@ -174,7 +203,9 @@ def _new_header(affine: np.ndarray) -> Any:
 
 
 def _save(stored: np.ndarray, affine: np.ndarray, header: Any, path: Path, dtype: Any) -> Path:
-    image = (nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image)(stored, affine, header)
+    image = (nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image)(
+        stored, affine, header
+    )
     image.header.set_slope_inter(1, 0)
     with atomic(path) as tmp:
         nib.save(image, tmp)
@@ -203,13 +234,23 @@ def _header(stream: BinaryIO) -> tuple[Any, bool]:
     elif 348 in sizes or 540 in sizes:
         if len(raw) < 348:
             raise Fault("TRUNCATED", "the file ends inside its header", "copy or download it again")
-        raise Fault("NOT_NIFTI", "an Analyze file without a NIfTI magic", "convert it: its left and right are unknown")
+        raise Fault(
+            "NOT_NIFTI",
+            "an Analyze file without a NIfTI magic",
+            "convert it: its left and right are unknown",
+        )
     else:
-        raise Fault("NOT_NIFTI", f"this is not a NIfTI file{looks_like(raw)}", "give a .nii or .nii.gz")
+        raise Fault(
+            "NOT_NIFTI", f"this is not a NIfTI file{looks_like(raw)}", "give a .nii or .nii.gz"
+        )
     header = kind(raw[:length], check=False)
     offset = float(header["vox_offset"])
     extended = not offset < length + 4 and raw[length : length + 1] not in (b"", b"\0")
-    text = [bytes(header[key].tobytes()).strip(b"\0 ") for key in ("descrip", "aux_file", "db_name") if key in header]
+    text = [
+        bytes(header[key].tobytes()).strip(b"\0 ")
+        for key in ("descrip", "aux_file", "db_name")
+        if key in header
+    ]
     return header, extended or any(t and not TOOL.search(t) for t in text)
 
 
@@ -218,7 +259,9 @@ def _shape(header: Any) -> tuple[int, ...]:
     shape = tuple(dim[1 : dim[0] + 1]) if 1 <= dim[0] <= 7 else ()
     if len(shape) < 2 or min(shape) < 1:
         raise Fault(
-            "BAD_DIMS", f"the header declares dimensions {dim[: 1 + max(0, min(dim[0], 7))]}", "repair the header"
+            "BAD_DIMS",
+            f"the header declares dimensions {dim[: 1 + max(0, min(dim[0], 7))]}",
+            "repair the header",
         )
     return shape
 
@@ -229,7 +272,11 @@ def _dtype(header: Any) -> np.dtype:
     except (KeyError, nib.spatialimages.HeaderDataError):
         dtype = None
     if dtype is None or dtype.kind not in "iuf" or dtype.itemsize == 0:
-        raise Fault("DTYPE", f"voxel type {dtype or int(header['datatype'])} is not a real number", "convert it")
+        raise Fault(
+            "DTYPE",
+            f"voxel type {dtype or int(header['datatype'])} is not a real number",
+            "convert it",
+        )
     return dtype
 
 
@@ -253,9 +300,13 @@ def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndar
     if sform is not None and qform is not None:
         disagree |= not np.isfinite(qform).all() or not same_grid(grid, sform, qform)
     if disagree:
-        warnings.append("FORMS_DISAGREE: sform, qform and pixdim do not describe one grid; the sform is used")
+        warnings.append(
+            "FORMS_DISAGREE: sform, qform and pixdim do not describe one grid; the sform is used"
+        )
     if _sheared(affine):
-        warnings.append("NOT_ORTHONORMAL: the axes are not at right angles; ITK viewers will refuse the outputs")
+        warnings.append(
+            "NOT_ORTHONORMAL: the axes are not at right angles; ITK viewers will refuse the outputs"
+        )
     return in_mm(header, affine, grid, warnings)
 
 
@@ -279,10 +330,7 @@ def _qform(header: Any, warnings: list[str]) -> np.ndarray:
 
 
 def in_mm(
-    header: Any,
-    affine: np.ndarray,
-    grid: tuple[int, ...],
-    warnings: list[str],
+    header: Any, affine: np.ndarray, grid: tuple[int, ...], warnings: list[str]
 ) -> np.ndarray:
     """The affine in mm. Headers say metres or micrometres, and many that do hold mm: what makes a
     patient of the image is believed."""
@@ -304,7 +352,9 @@ def _scaling(header: Any, warnings: list[str]) -> tuple[float, float]:
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope):
         if slope != 0 or inter != 0:
-            warnings.append(f"SCALING: scl_slope {slope:g}, scl_inter {inter:g}; values are taken unscaled")
+            warnings.append(
+                f"SCALING: scl_slope {slope:g}, scl_inter {inter:g}; values are taken unscaled"
+            )
         return 1.0, 0.0
     if not np.isfinite(inter):
         warnings.append(f"SCALING: scl_inter {inter:g} is ignored")
@@ -330,11 +380,15 @@ def _fill(stream: BinaryIO, buffer: np.ndarray) -> int:
         if done == len(buffer):
             stream.read(0)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise Fault("TRUNCATED", f"the compressed data is damaged or cut short ({error})", "copy it again") from None
+        raise Fault(
+            "TRUNCATED", f"the compressed data is damaged or cut short ({error})", "copy it again"
+        ) from None
     return done
 
 
-def _data(path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _data(
+    path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
     pair = header["magic"].tobytes()[:2] == b"ni"
     offset = float(header["vox_offset"])
     start = 0 if pair and not np.isfinite(offset) else int(offset) if np.isfinite(offset) else -1
@@ -343,23 +397,44 @@ def _data(path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dty
     got = 0
     with contextlib.ExitStack() as stack:
         if pair:
-            found = [path.with_name(path.name.split(".hdr")[0] + ending) for ending in (".img", ".img.gz")]
+            found = [
+                path.with_name(path.name.split(".hdr")[0] + ending)
+                for ending in (".img", ".img.gz")
+            ]
             path = next((f for f in found if f.exists()), found[0])
             if not path.exists():
-                raise Fault("NOT_NIFTI", f"a header without its image file {path.name}", "put both files side by side")
+                raise Fault(
+                    "NOT_NIFTI",
+                    f"a header without its image file {path.name}",
+                    "put both files side by side",
+                )
             stream = stack.enter_context(_open(path))
         wanted, on_disk = int(np.prod(shape)) * dtype.itemsize, path.stat().st_size
         if not _is_gzip(path):
             if on_disk < start + wanted:
-                raise Fault("TRUNCATED", f"{on_disk} bytes where the header needs {start + wanted}", "copy it again")
+                raise Fault(
+                    "TRUNCATED",
+                    f"{on_disk} bytes where the header needs {start + wanted}",
+                    "copy it again",
+                )
         elif wanted > GZIP_FREE and wanted > GZIP_RATIO * on_disk:
-            raise Fault("TOO_LARGE", f"{on_disk} bytes would inflate to {wanted}", "decompress it first", exit=RESOURCE)
+            raise Fault(
+                "TOO_LARGE",
+                f"{on_disk} bytes would inflate to {wanted}",
+                "decompress it first",
+                exit=RESOURCE,
+            )
         with contextlib.suppress(EOFError):
             stream.seek(start, io.SEEK_SET)
         data = np.empty(min(wanted, BLOCK), np.uint8)
-        while (got := got + _fill(stream, data[got:])) == len(data) < wanted:  # grows with what is really there
+        # Grows with what is really there.
+        while (got := got + _fill(stream, data[got:])) == len(data) < wanted:
             data.resize(min(wanted, 2 * got), refcheck=False)
         if got < wanted:
-            raise Fault("TRUNCATED", f"{got} bytes of voxels where the header needs {wanted}", "copy it again")
+            raise Fault(
+                "TRUNCATED",
+                f"{got} bytes of voxels where the header needs {wanted}",
+                "copy it again",
+            )
         _take(stream, 1)  # reaching the end checks the gzip checksum
     return data.view(dtype).reshape(shape, order="F")

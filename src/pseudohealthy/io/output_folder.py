@@ -17,7 +17,9 @@ def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
     folder = Path(folder)
     try:
         if folder.exists() and not folder.is_dir():
-            raise Fault("OUTPUT", f"'{folder.name}' is a file", "name a folder with --out", exit=BAD_OUTPUT)
+            raise Fault(
+                "OUTPUT", f"'{folder.name}' is a file", "name a folder with --out", exit=BAD_OUTPUT
+            )
         folder.mkdir(parents=True, exist_ok=True)
         claim(folder)
         if not overwrite and any(not entry.name.startswith(".") for entry in folder.iterdir()):
@@ -32,7 +34,10 @@ def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
         probe.unlink()
     except OSError as error:
         raise Fault(
-            "OUTPUT", f"cannot write into '{folder.name}': {error.strerror}", "choose another --out", exit=BAD_OUTPUT
+            "OUTPUT",
+            f"cannot write into '{folder.name}': {error.strerror}",
+            "choose another --out",
+            exit=BAD_OUTPUT,
         ) from None
     return folder
 
@@ -61,14 +66,20 @@ def claim(folder: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise Fault("OUTPUT_BUSY", f"another process writes into '{folder.name}'", "wait for it, or choose another --out",
-                    exit=BAD_OUTPUT) from None  # fmt: skip
+        raise Fault(
+            "OUTPUT_BUSY",
+            f"another process writes into '{folder.name}'",
+            "wait for it, or choose another --out",
+            exit=BAD_OUTPUT,
+        ) from None
     except OSError:  # a network file system without locks
         os.close(handle)
         return
     _claimed[info.st_dev, info.st_ino] = handle
     for stale in folder.glob(".tmp-*"):  # left by a process that was killed while it wrote
-        shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink(missing_ok=True)
+        shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink(
+            missing_ok=True
+        )
 
 
 def release(folder: Path) -> None:

@@ -25,8 +25,19 @@ MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
 # pixels; LZW 2730.
 DEFLATE, PNG_RATIO, RATIO, FAX_RATIO = 1100, 8 * 1100, 8 * 2800, 100_000
 # What Pillow's decoders raise at damaged files.
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
-          EOFError, struct.error, zlib.error)  # fmt: skip
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
 YCBCR = 6  # of TIFF's colour spaces, the one that libtiff converts
 DEEP = (2, 4, 6)  # colour types of 16-bit PNGs with more than one channel
@@ -45,11 +56,7 @@ class RasterOrigin:
 
 
 def read_picture(
-    path: Path,
-    *,
-    channel: int | None = None,
-    max_voxels: int = 512_000_000,
-    mask: bool = False,
+    path: Path, *, channel: int | None = None, max_voxels: int = 512_000_000, mask: bool = False
 ) -> Scan:
     """A picture as (1, pages, H, W): grey levels as stored, colour as luminance of the same depth.
 
@@ -68,7 +75,8 @@ def read_picture(
         raise Fault("EMPTY_FILE", f"{path.name} has 0 bytes", "copy or download it again")
     try:
         with python_warnings.catch_warnings():
-            python_warnings.simplefilter("ignore")  # Pillow's own of size; the limit here is stricter
+            # Pillow's own of size; the limit here is stricter.
+            python_warnings.simplefilter("ignore")
             pages = _tiff(path, max_voxels, warnings) if head[:4] in tiff.MAGIC else None
             pages, lossy = (pages, False) if pages else _pillow(path, head, max_voxels, warnings)
             planes = [_grey(*page, channel, mask, warnings) for page in pages]
@@ -88,7 +96,14 @@ def read_picture(
     shape = stored.shape if len(planes) > 1 else stored.shape[1:]
     origin = RasterOrigin(stored.dtype, shape, "picture", lossy)
     voxels = finite(as_float(stored, warnings), warnings)
-    return Scan(voxels[None], None, path.stem, "raster", origin=origin, warnings=list(dict.fromkeys(warnings)))
+    return Scan(
+        voxels[None],
+        None,
+        path.stem,
+        "raster",
+        origin=origin,
+        warnings=list(dict.fromkeys(warnings)),
+    )
 
 
 def from_pillow(image: Any) -> Scan:
@@ -121,10 +136,7 @@ def _require_known(pages: list[tiff.Page]) -> None:
 
 
 def _pillow(
-    path: Path,
-    head: bytes,
-    max_voxels: int,
-    warnings: list[str],
+    path: Path, head: bytes, max_voxels: int, warnings: list[str]
 ) -> tuple[list[Layers], bool]:
     """Every page by Pillow, and whether its compression is lossy."""
     from PIL import Image
@@ -140,18 +152,15 @@ def _pillow(
             if pages > 1:
                 image.seek(page)
             _require_size(image.width, image.height, pages, max_voxels, ratio, path)
-            found.append(_deep(path, image, deep, warnings) if deep in DEEP else _samples(image, warnings))
+            found.append(
+                _deep(path, image, deep, warnings) if deep in DEEP else _samples(image, warnings)
+            )
         lossy = image.format in LOSSY or "jpeg" in str(image.info.get("compression"))
     return found, lossy
 
 
 def _require_size(
-    width: int,
-    height: int,
-    pages: int,
-    max_voxels: int,
-    ratio: int,
-    path: Path,
+    width: int, height: int, pages: int, max_voxels: int, ratio: int, path: Path
 ) -> None:
     """Fault TOO_LARGE or TRUNCATED for a size that no limit allows or the file cannot hold, before
     memory is taken for it."""
@@ -251,20 +260,33 @@ def read_npy(path: Path, *, item: int | None = None, max_voxels: int = 512_000_0
     with Bounded(path) as file:
         try:
             version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, _, dtype = header(file)
             offset = file.tell()
         except Exception as error:  # the header is a Python literal: whatever parsing it provokes
             raise Fault(
-                "NOT_NPY", f"the .npy header cannot be read ({type(error).__name__})", "save it again"
+                "NOT_NPY",
+                f"the .npy header cannot be read ({type(error).__name__})",
+                "save it again",
             ) from None
     if dtype.hasobject:
-        raise Fault("PICKLE", "an object array, which would have to be unpickled", "save plain numbers", exit=REFUSED)
+        raise Fault(
+            "PICKLE",
+            "an object array, which would have to be unpickled",
+            "save plain numbers",
+            exit=REFUSED,
+        )
     if dtype.kind not in "buif":
         raise Fault("DTYPE", f"an array of {dtype}", "save real numbers")
     size = int(np.prod(shape, dtype=object))
     if size > max_voxels and item is None:
-        raise Fault("TOO_LARGE", f"an array of shape {shape}", f"the limit is {max_voxels}", exit=RESOURCE)
+        raise Fault(
+            "TOO_LARGE", f"an array of shape {shape}", f"the limit is {max_voxels}", exit=RESOURCE
+        )
     if offset + size * dtype.itemsize > path.stat().st_size or min(shape, default=0) < 1:
         raise Fault("TRUNCATED", f"the file is too short for its shape {shape}", "save it again")
     try:
@@ -273,7 +295,9 @@ def read_npy(path: Path, *, item: int | None = None, max_voxels: int = 512_000_0
         raise Fault("NOT_NPY", f"an array of shape {shape}", "save it again") from None
     if item is not None:
         if array.ndim < 3 or item >= len(array):
-            raise Fault("ITEM", f"item {item} of an array of shape {shape}", "counting starts at 0", exit=2)
+            raise Fault(
+                "ITEM", f"item {item} of an array of shape {shape}", "counting starts at 0", exit=2
+            )
         array = array[item]
     scan = Scan.from_array(array, name=path.stem)
     scan.origin = RasterOrigin(array.dtype.newbyteorder("="), array.shape, "npy")
@@ -325,5 +349,7 @@ def write(array: np.ndarray, origin: Any, folder: Path, stem: str, *, npy: bool 
         if as_png:
             images[0].save(tmp)
         else:
-            images[0].save(tmp, compression="tiff_deflate", save_all=len(images) > 1, append_images=images[1:])
+            images[0].save(
+                tmp, compression="tiff_deflate", save_all=len(images) > 1, append_images=images[1:]
+            )
     return path

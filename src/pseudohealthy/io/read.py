@@ -70,7 +70,9 @@ def _joined(scans: list[Scan]) -> Scan:
     return first
 
 
-def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), resample: bool = False) -> np.ndarray:
+def read_mask(
+    spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), resample: bool = False
+) -> np.ndarray:
     """The mask a manifest cell names as bool (D, H, W) on the scan's grid, whatever axis order it
     is stored in.
 
@@ -82,7 +84,9 @@ def read_mask(spec: str, root: Path, scan: Scan, *, ignore: Sequence[int] = (), 
     """
     mask = _item(spec, root, True, plane="native" if scan.affine is not None else "axial")
     if mask.shape[0] > 1:
-        raise Fault("GRID_MISMATCH", f"the mask has {many(mask.shape[0], 'channel')}", "give one mask")
+        raise Fault(
+            "GRID_MISMATCH", f"the mask has {many(mask.shape[0], 'channel')}", "give one mask"
+        )
     values = mask.voxels[0]
     for text in (w for w in mask.warnings if w.startswith("MASK_") and w not in scan.warnings):
         scan.warnings.append(text)
@@ -103,12 +107,18 @@ def only(path: Path | str) -> Source:
         names = ", ".join(s.case_id for s in sources[:5]) + (", ..." if len(sources) > 5 else "")
         what = "INPUT" if any(s.origin for s in sources) else Path(path).name
         cure = f"name one of them, as {what}#0 to #{len(sources) - 1}"
-        raise Fault("SEVERAL", f"{what} holds {many(len(sources), 'scan')}: {names}", cure, exit=USAGE)
+        raise Fault(
+            "SEVERAL", f"{what} holds {many(len(sources), 'scan')}: {names}", cure, exit=USAGE
+        )
     return sources[0]
 
 
 def load_source(
-    source: Source, plane: str, max_voxels: int, mask: bool = False, assume_spacing: float | None = None
+    source: Source,
+    plane: str,
+    max_voxels: int,
+    mask: bool = False,
+    assume_spacing: float | None = None,
 ) -> Scan:
     """The scan of a source. Nothing that is said about a DICOM series named by its UID names its
     files."""
@@ -124,7 +134,9 @@ def load_source(
     return scan
 
 
-def _loaded(source: Source, plane: str, max_voxels: int, mask: bool, assume_spacing: float | None) -> Scan:
+def _loaded(
+    source: Source, plane: str, max_voxels: int, mask: bool, assume_spacing: float | None
+) -> Scan:
     path = source.paths[0]
     try:
         if source.kind == "channels":
@@ -137,7 +149,9 @@ def _loaded(source: Source, plane: str, max_voxels: int, mask: bool, assume_spac
             scan = function(FORMATS[kind].reader)(source, **how, assume_spacing=assume_spacing)
             scan.kind = kind
     except OSError as error:
-        raise Fault("UNREADABLE", f"{path.name}: {error.strerror or error}", "check the file") from None
+        raise Fault(
+            "UNREADABLE", f"{path.name}: {error.strerror or error}", "check the file"
+        ) from None
     scan.name = source.case_id
     _require_placed(scan)
     if source.note:
@@ -152,33 +166,58 @@ def _require_placed(scan: Scan) -> None:
         return
     with np.errstate(over="ignore", invalid="ignore"):
         spacing = np.linalg.norm(scan.affine[:3, :3], axis=0)
-        if not (np.abs(scan.affine) < 1e9).all() or spacing.min() < 1e-6 or not np.linalg.det(scan.affine[:3, :3]):
+        if (
+            not (np.abs(scan.affine) < 1e9).all()
+            or spacing.min() < 1e-6
+            or not np.linalg.det(scan.affine[:3, :3])
+        ):
             size = " x ".join(f"{n:.3g}" for n in spacing)
             first = ", ".join(f"{n:.3g}" for n in scan.affine[:3, 3])
-            raise Fault("BAD_SPACING", f"voxels of {size} mm, the first at ({first})", "repair the header")
+            raise Fault(
+                "BAD_SPACING", f"voxels of {size} mm, the first at ({first})", "repair the header"
+            )
     if not of_a_patient(scan.shape[1:], scan.affine):
         size = " x ".join(f"{n:.3g}" for n in spacing)
-        scan.warnings.append(f"UNITS: voxels of {size} mm are no patient's; volumes in ml are left out")
+        scan.warnings.append(
+            f"UNITS: voxels of {size} mm are no patient's; volumes in ml are left out"
+        )
 
 
-def _item(part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels: int = 512_000_000) -> Scan:
+def _item(
+    part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels: int = 512_000_000
+) -> Scan:
     """One channel or mask of a manifest cell."""
     full = os.path.normpath(os.path.join(root, part.strip()))
     if not Path(full).is_relative_to(os.path.normpath(root)):
-        raise Fault("PATH_ESCAPE", "a path of the manifest leaves its folder", "keep files below it", exit=REFUSED)
+        raise Fault(
+            "PATH_ESCAPE",
+            "a path of the manifest leaves its folder",
+            "keep files below it",
+            exit=REFUSED,
+        )
     path, item = split_item(full)
     if path.exists():
         if path.is_dir() or kind_of(path) in ("dicom", "zip"):
-            return load_source(only(path if item is None else f"{path}#{item}"), plane, max_voxels, mask)
-        name = safe(path.name.split(".")[0] if item is None else f"{path.name.split('.')[0]}-{item}")
+            return load_source(
+                only(path if item is None else f"{path}#{item}"), plane, max_voxels, mask
+            )
+        name = safe(
+            path.name.split(".")[0] if item is None else f"{path.name.split('.')[0]}-{item}"
+        )
         kind = kind_of(path)
         if not kind:
-            raise Fault("NO_INPUT", f"{path.name} is not an image this program reads", "give NIfTI, DICOM or PNG")
+            raise Fault(
+                "NO_INPUT",
+                f"{path.name} is not an image this program reads",
+                "give NIfTI, DICOM or PNG",
+            )
         return load_source(Source(name, kind, (path,), item=item), plane, max_voxels, mask)
     pattern, item = (full, None) if item is None else (str(path), item)
     files = sorted(glob.glob(pattern), key=natural)
     if not files:
-        raise Fault("NOT_FOUND", f"there is no {Path(part).name}", "check the manifest and its folder")
+        raise Fault(
+            "NOT_FOUND", f"there is no {Path(part).name}", "check the manifest and its folder"
+        )
     planes = [load_source(_single(Path(file), item), plane, max_voxels, mask) for file in files]
     return _stack(planes, Path(files[0]), max_voxels)
 
@@ -193,7 +232,11 @@ def _single(path: Path, item: int | None) -> Source:
 def _stack(planes: list[Scan], first: Path, max_voxels: int) -> Scan:
     if len({p.shape for p in planes}) > 1 or planes[0].shape[1] > 1:
         sizes = ", ".join(sorted({f"{p.shape[2]} x {p.shape[3]}" for p in planes})[:4])
-        raise Fault("GRID_MISMATCH", f"a stack of planes of different sizes ({sizes})", "list files of one size")
+        raise Fault(
+            "GRID_MISMATCH",
+            f"a stack of planes of different sizes ({sizes})",
+            "list files of one size",
+        )
     scan = planes[0]
     scan.voxels = np.concatenate([p.voxels for p in planes], axis=1)
     scan.name, scan.affine = safe(first.parent.name or first.stem), None
@@ -239,18 +282,26 @@ def _nearest(values: np.ndarray, affine: np.ndarray, scan: Scan) -> np.ndarray |
     )
     if values.any() and not found.any():
         return None
-    lost = 1 - (found > 0).sum() * abs(np.linalg.det(scan.affine)) / max((values > 0).sum(), 1) / abs(
-        np.linalg.det(affine)
+    lost = 1 - (found > 0).sum() * abs(np.linalg.det(scan.affine)) / max(
+        (values > 0).sum(), 1
+    ) / abs(np.linalg.det(affine))
+    grids = (
+        f"{describe_grid(*_lying_as(scan, values.shape, affine))} onto"
+        f" {describe_grid(scan.shape[1:], scan.affine)}"
     )
-    grids = f"{describe_grid(*_lying_as(scan, values.shape, affine))} onto {describe_grid(scan.shape[1:], scan.affine)}"
     changed = round(-100 * lost) or 0  # never -0
-    scan.warnings.append(f"MASK_RESAMPLED to the nearest voxel: {grids}; its marked volume changed by {changed:+d} %")
+    scan.warnings.append(
+        f"MASK_RESAMPLED to the nearest voxel: {grids}; its marked volume changed by {changed:+d} %"
+    )
     return found
 
 
-def _require_same_grid(scan: Scan, shape: tuple[int, ...], affine: np.ndarray | None, what: str) -> None:
-    both = scan.affine is not None and affine is not None
-    if shape != scan.shape[1:] or (both and not same_grid(shape, scan.affine, affine)):  # type: ignore[arg-type]
+def _require_same_grid(
+    scan: Scan, shape: tuple[int, ...], affine: np.ndarray | None, what: str
+) -> None:
+    one, other = scan.affine, affine
+    apart = one is not None and other is not None and not same_grid(shape, one, other)
+    if shape != scan.shape[1:] or apart:
         _mismatch(scan, shape, affine, what)
 
 
@@ -258,10 +309,16 @@ def _mismatch(scan: Scan, shape: tuple[int, ...], affine: np.ndarray | None, wha
     if scan.affine is not None and affine is not None:
         shape, affine = _lying_as(scan, shape, affine)
     grids = f"{describe_grid(scan.shape[1:], scan.affine)} against {describe_grid(shape, affine)}"
-    raise Fault("GRID_MISMATCH", f"image and {what} lie on different grids: {grids}", "resample one onto the other")
+    raise Fault(
+        "GRID_MISMATCH",
+        f"image and {what} lie on different grids: {grids}",
+        "resample one onto the other",
+    )
 
 
-def _lying_as(scan: Scan, shape: Sequence[int], affine: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+def _lying_as(
+    scan: Scan, shape: Sequence[int], affine: np.ndarray
+) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine of the same grid with its axes in the order and direction of the scan's, so
     that a message shows what really differs; as they are where no axes answer each other."""
     assert scan.affine is not None

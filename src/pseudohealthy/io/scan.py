@@ -11,7 +11,9 @@ import numpy as np
 
 from pseudohealthy.errors import Fault
 
-MAX_NONFINITE = 0.01  # a larger share of NaN or infinite voxels is a broken file, not a few bad voxels
+MAX_NONFINITE = (
+    0.01  # a larger share of NaN or infinite voxels is a broken file, not a few bad voxels
+)
 EXACT = 2**24  # whole numbers up to here are the same in float32
 STEP_MM, EXTENT_MM = (0.01, 100.0), (2.0, 3000.0)  # of a voxel, and of the longest side of a volume
 MIN_SIDE = 10  # rows and columns; smaller "images" are thumbnails or mistakes
@@ -64,7 +66,9 @@ class Scan:
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
 
     @classmethod
-    def from_array(cls, array: Any, *, name: str = "array", affine: np.ndarray | None = None) -> Scan:
+    def from_array(
+        cls, array: Any, *, name: str = "array", affine: np.ndarray | None = None
+    ) -> Scan:
         """A scan from numpy, torch or lists: (H, W), (D, H, W) or (C, D, H, W), real numbers.
 
         A colour picture (H, W, 3) or (H, W, 4) of uint8 becomes its luminance.
@@ -183,7 +187,10 @@ def finite(voxels: np.ndarray, warnings: list[str]) -> np.ndarray:
         return voxels
     if n > MAX_NONFINITE * voxels.size:
         share = 100 * n / voxels.size
-        found = f"{n} of {voxels.size} voxels ({share:.1f} %) are NaN, infinite or too large for float32"
+        found = (
+            f"{n} of {voxels.size} voxels ({share:.1f} %) are NaN, infinite or too large for"
+            " float32"
+        )
         raise Fault("NONFINITE", found, "repair the file")
     voxels[bad] = voxels[~bad].min()
     warnings.append(f"NONFINITE n={n}: replaced by the lowest finite value")
@@ -195,11 +202,19 @@ def usable(scan: Scan) -> Scan:
     about it."""
     _, d, h, w = scan.shape
     if min(h, w) < MIN_SIDE:
-        raise Fault("TOO_SMALL", f"planes of {h} x {w} voxels ({d} of them)", f"needs at least {MIN_SIDE} x {MIN_SIDE}")
+        raise Fault(
+            "TOO_SMALL",
+            f"planes of {h} x {w} voxels ({d} of them)",
+            f"needs at least {MIN_SIDE} x {MIN_SIDE}",
+        )
     for index, channel in enumerate(scan.voxels):
         if channel.min() == channel.max():
             which = f"channel {index}" if len(scan.voxels) > 1 else "the image"
-            raise Fault("CONSTANT_IMAGE", f"{which} has the same value everywhere", "check the export of this file")
+            raise Fault(
+                "CONSTANT_IMAGE",
+                f"{which} has the same value everywhere",
+                "check the export of this file",
+            )
     return scan
 
 
@@ -220,7 +235,9 @@ def of_a_patient(shape: tuple[int, ...], affine: np.ndarray) -> bool:
     return bool(voxel and EXTENT_MM[0] <= extent <= EXTENT_MM[1])
 
 
-def same_grid(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray, tolerance: float = 0.1) -> bool:
+def same_grid(
+    shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray, tolerance: float = 0.1
+) -> bool:
     """Whether two affines put every corner of a (D, H, W) grid within `tolerance` voxels of each
     other."""
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)

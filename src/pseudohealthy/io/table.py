@@ -24,6 +24,9 @@ def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> Path:
         writer.writeheader()
         for row in table:
             writer.writerow(
-                {k: "" if v is None else harmless_cell(v) if isinstance(v, str) else v for k, v in row.items()}
+                {
+                    k: "" if v is None else harmless_cell(v) if isinstance(v, str) else v
+                    for k, v in row.items()
+                }
             )
     return path

@@ -27,8 +27,15 @@ KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat; 4 is "undefined"
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, CMYK = 0, 1, 2, 3, 5
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 # How an image tagged with an Orientation comes upright: (transpose, flip rows, flip columns).
-UPRIGHT = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1),
-           8: (1, 1, 0)}  # fmt: skip
+UPRIGHT = {
+    2: (0, 0, 1),
+    3: (0, 1, 1),
+    4: (0, 1, 0),
+    5: (1, 0, 0),
+    6: (1, 0, 1),
+    7: (1, 1, 1),
+    8: (1, 1, 0),
+}
 
 
 @dataclass(frozen=True)
@@ -112,9 +119,17 @@ def _page(tags: Any, order: str) -> Page:
     bits, formats = _all(tags.get(258, 1)), _all(tags.get(339, 1))
     same = len(set(bits)) == 1 and len(set(formats)) == 1
     default = RGB if channels in (3, 4) else BLACK_IS_0
-    return Page(tags, order, int(tags[256]), int(tags[257]), channels, bits[0],
-                KINDS.get(formats[0], "") if same else "", int(tags.get(262, default)),
-                int(tags.get(259, NONE)))  # fmt: skip
+    return Page(
+        tags,
+        order,
+        int(tags[256]),
+        int(tags[257]),
+        channels,
+        bits[0],
+        KINDS.get(formats[0], "") if same else "",
+        int(tags.get(262, default)),
+        int(tags.get(259, NONE)),
+    )
 
 
 def _all(value: Any) -> tuple[int, ...]:
@@ -236,8 +251,18 @@ def _through_libtiff(data: bytes, wanted: int, compression: int, fill: int) -> b
     """A strip unpacked as the one row of an 8-bit picture, which has any bytewise compression."""
     from PIL import Image
 
-    tags = {256: wanted, 257: 1, 258: 8, 259: compression, 262: BLACK_IS_0, 266: fill, 273: 0,
-            277: 1, 278: 1, 279: len(data)}  # fmt: skip
+    tags = {
+        256: wanted,
+        257: 1,
+        258: 8,
+        259: compression,
+        262: BLACK_IS_0,
+        266: fill,
+        273: 0,
+        277: 1,
+        278: 1,
+        279: len(data),
+    }
     tags[273] = 14 + 12 * len(tags)
     fields = b"".join(struct.pack("<HHII", key, 4, 1, value) for key, value in tags.items())
     head = struct.pack("<4sIH", b"II*\0", 8, len(tags))
@@ -246,9 +271,7 @@ def _through_libtiff(data: bytes, wanted: int, compression: int, fill: int) -> b
 
 
 def meaning(
-    values: np.ndarray,
-    page: Page,
-    warnings: list[str],
+    values: np.ndarray, page: Page, warnings: list[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Samples (H, W, channels) as grey levels (H, W) or colours (H, W, 3), and alpha (H, W).
 

@@ -19,4 +19,8 @@ def tiled(plane: np.ndarray) -> np.ndarray:
     rows = math.ceil(count / columns)
     filled = np.full((rows * columns, height, width), plane.min(), plane.dtype)
     filled[:count] = plane
-    return filled.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
+    return (
+        filled.reshape(rows, columns, height, width)
+        .swapaxes(1, 2)
+        .reshape(rows * height, columns * width)
+    )

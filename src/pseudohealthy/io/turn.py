@@ -77,7 +77,9 @@ def turned(scan: Scan, plane: str) -> Scan:
     turn = turn_to(plane, scan.affine, scan.shape[1:])
     origin = replace(scan.origin, turn=turn, plane=plane)
     voxels = np.ascontiguousarray(turn.there(scan.voxels))
-    return replace(scan, voxels=voxels, affine=scan.affine @ turn.to_stored(scan.shape[1:]), origin=origin)
+    return replace(
+        scan, voxels=voxels, affine=scan.affine @ turn.to_stored(scan.shape[1:]), origin=origin
+    )
 
 
 def acquired(array: np.ndarray, scan: Scan) -> tuple[np.ndarray, Scan]:
@@ -88,4 +90,6 @@ def acquired(array: np.ndarray, scan: Scan) -> tuple[np.ndarray, Scan]:
         return array, scan
     voxels = turn.back(scan.voxels)
     affine = scan.affine @ np.linalg.inv(turn.to_stored(voxels.shape[1:]))
-    return turn.back(array), replace(scan, voxels=voxels, affine=affine, origin=replace(scan.origin, turn=None))
+    return turn.back(array), replace(
+        scan, voxels=voxels, affine=affine, origin=replace(scan.origin, turn=None)
+    )

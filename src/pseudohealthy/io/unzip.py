@@ -19,10 +19,28 @@ from pseudohealthy.io.bounded import looks_like
 
 MAX_BYTES, MAX_MEMBERS, MAX_RATIO = 10 * 2**30, 100_000, 200
 FREE = 10 * 2**20  # archives that expand to less are never called bombs
-METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 10: "PKWARE Implode", 19: "LZ77", 93: "Zstandard",
-           94: "MP3", 95: "XZ", 96: "JPEG", 97: "WavPack", 98: "PPMd", 99: "AES"}  # fmt: skip
-OTHERS = {b"Rar!": "RAR", b"7z\xbc\xaf": "7-Zip", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz",
-          b"(\xb5/\xfd": "Zstandard"}  # fmt: skip
+METHODS = {
+    1: "Shrink",
+    6: "Implode",
+    9: "Deflate64",
+    10: "PKWARE Implode",
+    19: "LZ77",
+    93: "Zstandard",
+    94: "MP3",
+    95: "XZ",
+    96: "JPEG",
+    97: "WavPack",
+    98: "PPMd",
+    99: "AES",
+}
+OTHERS = {
+    b"Rar!": "RAR",
+    b"7z\xbc\xaf": "7-Zip",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"(\xb5/\xfd": "Zstandard",
+}
 _unpacked: list[tempfile.TemporaryDirectory] = []  # removed when the program ends
 
 
@@ -40,23 +58,33 @@ def unpack(path: Path) -> Path:
     try:
         with zipfile.ZipFile(path) as archive:
             _extract(archive, path, target)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+    ) as error:
         folder.cleanup()
         said = "".join(c if c.isprintable() else "?" for c in str(error))[:200]
-        raise Fault("TRUNCATED", f"the archive {path.name} is damaged ({said})", "copy it again") from None
+        raise Fault(
+            "TRUNCATED", f"the archive {path.name} is damaged ({said})", "copy it again"
+        ) from None
     except OSError as error:
         folder.cleanup()
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-            errno.EIO,
-        ):  # names no disk can hold
+        # Names no disk can hold.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO):
             said = error.strerror or type(error).__name__
-            raise Fault("TRUNCATED", f"the archive {path.name} is damaged ({said})", "copy it again") from None
+            raise Fault(
+                "TRUNCATED", f"the archive {path.name} is damaged ({said})", "copy it again"
+            ) from None
         raise Fault(
-            "TEMP", f"cannot unpack: {error.strerror}", "set TMPDIR to a larger disk", exit=BAD_OUTPUT
+            "TEMP",
+            f"cannot unpack: {error.strerror}",
+            "set TMPDIR to a larger disk",
+            exit=BAD_OUTPUT,
         ) from None
     except BaseException:
         folder.cleanup()
@@ -95,11 +123,18 @@ def _require_method(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Pat
 
 def _extract(archive: zipfile.ZipFile, path: Path, target: Path) -> None:
     def refuse(found: str) -> Fault:
-        return Fault("ARCHIVE", f"{path.name}: {found}", "unpack it yourself if you trust it", exit=REFUSED)
+        return Fault(
+            "ARCHIVE", f"{path.name}: {found}", "unpack it yourself if you trust it", exit=REFUSED
+        )
 
     members = [m for m in archive.infolist() if not m.is_dir()]
     if any(m.flag_bits & 1 or m.compress_type == 99 for m in members):
-        raise Fault("ARCHIVE", f"{path.name}: it is encrypted", "unpack it, and give the folder", exit=REFUSED)
+        raise Fault(
+            "ARCHIVE",
+            f"{path.name}: it is encrypted",
+            "unpack it, and give the folder",
+            exit=REFUSED,
+        )
     limit = min(MAX_BYTES, max(FREE, MAX_RATIO * path.stat().st_size))
     if len(members) > MAX_MEMBERS:
         raise refuse(f"{many(len(members), 'file')}, the limit is {MAX_MEMBERS}")

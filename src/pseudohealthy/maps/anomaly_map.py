@@ -71,7 +71,10 @@ class AnomalyMap:
 
     def fits(self, size: int) -> None:
         """Fault RECIPE (exit 2) where a filter is wider than maps of this side, model pixels."""
-        for key, value, widest in (("median", self.median, size), ("erode", self.erode, (size - 1) // 2)):
+        for key, value, widest in (
+            ("median", self.median, size),
+            ("erode", self.erode, (size - 1) // 2),
+        ):
             if value > widest:
                 found = f"map.{key} = {value} on canvas.size = {size}"
                 raise Fault("RECIPE", found, f"give at most {widest}", exit=USAGE)
@@ -112,7 +115,9 @@ class AnomalyMap:
             maps = smooth((maps * gate)[:, None], self.smooth_after)[:, 0]
         return median(maps, self.median) * gate * self.inside(foreground)
 
-    def along(self, maps: Tensor, foreground: Tensor, planes: Sequence[int], counted: Tensor | None = None) -> Tensor:
+    def along(
+        self, maps: Tensor, foreground: Tensor, planes: Sequence[int], counted: Tensor | None = None
+    ) -> Tensor:
         """Finished maps (D, S, S) of one case, smoothed `across` its planes; planes: the number of
         each in its volume.
 
@@ -138,7 +143,12 @@ class AnomalyMap:
         inside = foreground.float()
         if self.erode:
             side = 2 * self.erode + 1
-            inside = 1 - F.max_pool2d(F.pad(1 - inside[:, None], [self.erode] * 4, value=1.0), side, 1)[:, 0]
+            inside = (
+                1
+                - F.max_pool2d(F.pad(1 - inside[:, None], [self.erode] * 4, value=1.0), side, 1)[
+                    :, 0
+                ]
+            )
         return inside
 
     def score_of(self, maps: Tensor, foreground: Tensor) -> float:
@@ -162,10 +172,20 @@ class AnomalyMap:
         """Post-processing in words, for every record of an evaluation; own: how a method made its
         map itself."""
         steps = [own or f"{self.kind} residual"]
-        steps += [f"signed residual smoothed by sigma {self.smooth:g} px"] if self.smooth and not own else []
-        steps += [f"in healthy spreads by {self.standardise}"] if self.standardise != "none" and not own else []
+        steps += (
+            [f"signed residual smoothed by sigma {self.smooth:g} px"]
+            if self.smooth and not own
+            else []
+        )
+        steps += (
+            [f"in healthy spreads by {self.standardise}"]
+            if self.standardise != "none" and not own
+            else []
+        )
         gate = [f"times brightness to the power {self.gate:g}"] if self.gate else []
-        steps += [*gate, f"map smoothed by sigma {self.smooth_after:g} px"] if self.smooth_after else []
+        steps += (
+            [*gate, f"map smoothed by sigma {self.smooth_after:g} px"] if self.smooth_after else []
+        )
         steps += [f"median {self.median} px"] if self.median else []
         steps += gate
         steps += [f"foreground eroded by {self.erode} px"] if self.erode else []

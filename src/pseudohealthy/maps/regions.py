@@ -22,5 +22,7 @@ def largest_region_mass(maps: Tensor, inside: Tensor, threshold: float) -> Tenso
             masses.append(plane.new_zeros(()))
             continue
         sizes = torch.from_numpy(labels).flatten().bincount()
-        masses.append(plane[torch.from_numpy(labels == int(sizes[1:].argmax()) + 1).to(plane.device)].sum())
+        masses.append(
+            plane[torch.from_numpy(labels == int(sizes[1:].argmax()) + 1).to(plane.device)].sum()
+        )
     return torch.stack(masses)

@@ -30,7 +30,9 @@ RESAMPLES = 2000
 LEVEL = 0.95
 BINS = 4096
 AREA_LIMIT = 0.3  # false positive rate up to which AUPRO is taken (Bergmann et al. 2019)
-CHUNK = 250  # resamples at a time: 250 x 4,096 bins of float64 stay within the cache's reach and 50 MB
+CHUNK = (
+    250  # resamples at a time: 250 x 4,096 bins of float64 stay within the cache's reach and 50 MB
+)
 
 
 @lru_cache(maxsize=8)
@@ -78,7 +80,10 @@ def interval(
     if len(patients) < 2:
         return None
     counts = weights(len(patients), n, seed).astype(int)
-    drawn = [statistic([patients[i] for i in np.repeat(np.arange(len(patients)), row).tolist()]) for row in counts]
+    drawn = [
+        statistic([patients[i] for i in np.repeat(np.arange(len(patients)), row).tolist()])
+        for row in counts
+    ]
     return percentile(np.asarray(drawn, dtype=np.float64), level)
 
 
@@ -100,7 +105,9 @@ def paired_difference(
     """
     difference = first - second
     defined = difference[np.isfinite(difference)]
-    return percentile(difference, level), float(np.mean(defined <= 0)) if len(defined) else float("nan")
+    return percentile(difference, level), float(np.mean(defined <= 0)) if len(defined) else float(
+        "nan"
+    )
 
 
 def two_sided(first: np.ndarray, second: np.ndarray) -> float:
@@ -144,10 +151,17 @@ class Histograms:
         self.shape = (n_patients, 2 * len(self.edges))
         self._filled: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # patient, cell, count
 
-    def add(self, patient: int, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> None:
+    def add(
+        self,
+        patient: int,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray | None = None,
+    ) -> None:
         """Count the ``scores`` (N,) with ``labels`` (N,) and ``weights`` (N,) of one case of
         patient number ``patient``."""
-        place = len(self.edges) - np.searchsorted(self.edges, scores, side="right")  # 0 is the highest bin
+        # 0 is the highest bin.
+        place = len(self.edges) - np.searchsorted(self.edges, scores, side="right")
         place = place + len(self.edges) * np.asarray(labels, dtype=bool)
         counts = np.bincount(place, weights=weights, minlength=self.shape[1])
         cells = np.flatnonzero(counts)
@@ -162,7 +176,10 @@ class Histograms:
         # times quicker.
         full = table.toarray() if table.nnz > np.prod(self.shape) / 50 else table
         parts = [
-            _ranked(np.asarray(weight[i : i + CHUNK] @ full).reshape(-1, 2, len(self.edges)), names or RANKINGS)
+            _ranked(
+                np.asarray(weight[i : i + CHUNK] @ full).reshape(-1, 2, len(self.edges)),
+                names or RANKINGS,
+            )
             for i in range(0, len(weight), CHUNK)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -178,7 +195,11 @@ def _edges(sorted_scores: tuple[np.ndarray, np.ndarray], bins: int) -> np.ndarra
     above."""
     if sum(np.count_nonzero(part[1:] != part[:-1]) + 1 for part in sorted_scores) <= bins:
         return np.union1d(*sorted_scores)
-    chosen = [part[np.linspace(0, len(part) - 1, bins // 2).astype(np.int64)] for part in sorted_scores if len(part)]
+    chosen = [
+        part[np.linspace(0, len(part) - 1, bins // 2).astype(np.int64)]
+        for part in sorted_scores
+        if len(part)
+    ]
     return np.unique(np.concatenate(chosen))
 
 
@@ -254,7 +275,9 @@ def _area_to_30(given: Counts) -> np.ndarray:
 def _area_to(fpr: np.ndarray, tpr: np.ndarray, limit: float) -> np.ndarray:
     """Area under the lines through (0, 0) and the points (resamples, bins) up to ``limit``, divided
     by it."""
-    before = [np.concatenate([np.zeros_like(part[:, :1]), part[:, :-1]], axis=1) for part in (fpr, tpr)]
+    before = [
+        np.concatenate([np.zeros_like(part[:, :1]), part[:, :-1]], axis=1) for part in (fpr, tpr)
+    ]
     width = fpr - before[0]
     used = np.clip(limit - before[0], 0, width)
     share = np.divide(used, width, out=np.zeros_like(width), where=width > 0)
@@ -263,7 +286,9 @@ def _area_to(fpr: np.ndarray, tpr: np.ndarray, limit: float) -> np.ndarray:
 
 RANKINGS = {
     "auroc": Ranking(lambda curve: curve.auroc, _auroc),
-    "average_precision": Ranking(lambda curve: curve.average_precision, _average_precision, without_negatives=True),
+    "average_precision": Ranking(
+        lambda curve: curve.average_precision, _average_precision, without_negatives=True
+    ),
     "best_dice": Ranking(lambda curve: curve.best_dice()[0], _best_dice, without_negatives=True),
     "fpr_at_95_tpr": Ranking(lambda curve: curve.fpr_at_tpr(0.95), _fpr_at_95_tpr),
     "area_to_30": Ranking(lambda curve: curve.area_to(AREA_LIMIT), _area_to_30),

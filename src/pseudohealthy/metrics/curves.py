@@ -37,7 +37,9 @@ class Curve:
     negatives: float
     sorted_scores: tuple[np.ndarray, np.ndarray]  # ascending: negatives, positives
     sorted_weights: tuple[np.ndarray | None, np.ndarray | None]
-    areas: tuple[float, float] | None = None  # AUROC and average precision of the curve this one is a thinned copy of
+    areas: tuple[float, float] | None = (
+        None  # AUROC and average precision of the curve this one is a thinned copy of
+    )
 
     @property
     def prevalence(self) -> float:
@@ -59,10 +61,14 @@ class Curve:
         """Sum of precision x step in recall, without interpolation; chance level is the
         prevalence."""
         if not self.positives:
-            raise Fault("ONE_CLASS", "average precision needs positives, found none", "add anomalous cases")
+            raise Fault(
+                "ONE_CLASS", "average precision needs positives, found none", "add anomalous cases"
+            )
         if self.areas:
             return self.areas[1]
-        return float(np.dot(np.diff(self.tp, prepend=0.0), self.tp / (self.tp + self.fp)) / self.positives)
+        return float(
+            np.dot(np.diff(self.tp, prepend=0.0), self.tp / (self.tp + self.fp)) / self.positives
+        )
 
     def fpr_at_tpr(self, tpr: float = 0.95) -> float:
         """The lowest false positive rate at which at least ``tpr`` of the positives are found."""
@@ -90,9 +96,15 @@ class Curve:
         keep = _thin(len(self.tp), most)
         empty = self.sorted_scores[0][:0]
         return replace(
-            self, scores=self.scores[keep], tp=self.tp[keep], fp=self.fp[keep], fp_above=self.fp_above[keep],
-            sorted_scores=(empty, empty), sorted_weights=(None, None), areas=(self.auroc, self.average_precision),
-        )  # fmt: skip
+            self,
+            scores=self.scores[keep],
+            tp=self.tp[keep],
+            fp=self.fp[keep],
+            fp_above=self.fp_above[keep],
+            sorted_scores=(empty, empty),
+            sorted_weights=(None, None),
+            areas=(self.auroc, self.average_precision),
+        )
 
     def best_dice(self) -> tuple[float, float]:
         """(highest Dice over all thresholds, that threshold): an oracle where the labels are the
@@ -102,7 +114,11 @@ class Curve:
         lowest score passed.
         """
         if not self.positives:
-            raise Fault("ONE_CLASS", "the best Dice needs positives, found none", "add cases with a reference mask")
+            raise Fault(
+                "ONE_CLASS",
+                "the best Dice needs positives, found none",
+                "add cases with a reference mask",
+            )
         dice = 2 * self.tp / (self.tp + self.fp + self.positives)
         best = int(np.argmax(dice))
         lowest = self.scores[best]
@@ -122,7 +138,8 @@ class Curve:
         """(false positive rate, true positive rate), both ascending from 0 to 1, for drawing."""
         self._need_both("ROC")
         keep = _thin(len(self.tp), most)
-        before = np.concatenate([[0.0], self.tp])[keep]  # a tie is a slope: it starts at the TPR before it
+        # A tie is a slope: it starts at the TPR before it.
+        before = np.concatenate([[0.0], self.tp])[keep]
         fpr = np.stack([self.fp_above[keep], self.fp[keep]], 1).ravel() / self.negatives
         tpr = np.stack([before, self.tp[keep]], 1).ravel() / self.positives
         return np.concatenate([[0.0], fpr, [1.0]]), np.concatenate([[0.0], tpr, [1.0]])
@@ -135,7 +152,11 @@ class Curve:
     def _need_both(self, metric: str) -> None:
         if not self.positives or not self.negatives:
             found = f"{self.positives:g} positives and {self.negatives:g} negatives"
-            raise Fault("ONE_CLASS", f"{metric} needs both classes, found {found}", "add cases of the missing class")
+            raise Fault(
+                "ONE_CLASS",
+                f"{metric} needs both classes, found {found}",
+                "add cases of the missing class",
+            )
 
 
 def curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> Curve:
@@ -153,7 +174,12 @@ def curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = N
         raise ValueError(f"{len(scores)} scores but {len(labels)} labels")
     # NaN and infinities survive min and max, so no mask of the whole array is needed.
     if len(scores) and not (np.isfinite(scores.min()) and np.isfinite(scores.max())):
-        raise Fault("NONFINITE_SCORE", "scores are not all finite", "check the restored images", exit=BAD_MODEL)
+        raise Fault(
+            "NONFINITE_SCORE",
+            "scores are not all finite",
+            "check the restored images",
+            exit=BAD_MODEL,
+        )
     if weights is not None:
         weights = np.asarray(weights, dtype=np.float64).ravel()
         scores, labels, weights = scores[weights > 0], labels[weights > 0], weights[weights > 0]
@@ -165,11 +191,15 @@ def region_curve(found: Curve, scores: np.ndarray, weights: np.ndarray) -> Curve
     region, which makes the true positive rate the mean overlap per region (PRO). scores, weights
     (P,): of the positives."""
     scores = np.asarray(scores, dtype=found.sorted_scores[0].dtype)
-    positive = _sorted(scores, np.ones(len(scores), dtype=bool), np.asarray(weights, dtype=np.float64))
+    positive = _sorted(
+        scores, np.ones(len(scores), dtype=bool), np.asarray(weights, dtype=np.float64)
+    )
     return _curve(positive, (found.sorted_scores[0], found.sorted_weights[0]))
 
 
-def _curve(positives: tuple[np.ndarray, np.ndarray | None], negatives: tuple[np.ndarray, np.ndarray | None]) -> Curve:
+def _curve(
+    positives: tuple[np.ndarray, np.ndarray | None], negatives: tuple[np.ndarray, np.ndarray | None]
+) -> Curve:
     (positive, positive_weights), (negative, negative_weights) = positives, negatives
     first = np.ones(len(positive), dtype=bool)  # of its tied scores
     np.not_equal(positive[1:], positive[:-1], out=first[1:])
@@ -206,7 +236,9 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float | None:
     return 2 * np.count_nonzero(prediction & truth) / (np.count_nonzero(prediction) + reference)
 
 
-def _sorted(scores: np.ndarray, chosen: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _sorted(
+    scores: np.ndarray, chosen: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The chosen scores, ascending, and the cumulative weights from the highest: entry i = weight
     of scores[i:]."""
     picked = scores[chosen]
@@ -218,7 +250,9 @@ def _sorted(scores: np.ndarray, chosen: np.ndarray, weights: np.ndarray | None) 
     return picked[order], np.concatenate([from_top, [0.0]])
 
 
-def _reaching(scores: np.ndarray, weights: np.ndarray | None, at: np.ndarray, side: str) -> np.ndarray:
+def _reaching(
+    scores: np.ndarray, weights: np.ndarray | None, at: np.ndarray, side: str
+) -> np.ndarray:
     """Weight of the ascending ``scores`` that are >= ``at`` (side left) or > ``at`` (side right),
     as float64."""
     first = np.searchsorted(scores, at, side=side)  # type: ignore[call-overload]
@@ -228,7 +262,9 @@ def _reaching(scores: np.ndarray, weights: np.ndarray | None, at: np.ndarray, si
 
 
 def _above(scores: np.ndarray, weights: np.ndarray | None, threshold: float) -> float:
-    return float(_reaching(scores, weights, np.asarray([threshold], dtype=scores.dtype), "right")[0])
+    return float(
+        _reaching(scores, weights, np.asarray([threshold], dtype=scores.dtype), "right")[0]
+    )
 
 
 def _total(scores: np.ndarray, weights: np.ndarray | None) -> float:

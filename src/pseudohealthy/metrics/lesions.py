@@ -14,7 +14,8 @@ from pseudohealthy.maps.volume_filters import regions
 
 SIZES = ("small", "medium", "large")
 BANDS_ML = (0.1, 1.0)  # upper ends of small and medium, where the volume of a voxel is known
-BANDS_PIXELS = (71, 570)  # THOR (Bercea et al. 2024): quartiles of ATLAS lesions, pixels of a plane of 128 x 128
+# THOR (Bercea et al. 2024): quartiles of ATLAS lesions, pixels of a plane of 128 x 128.
+BANDS_PIXELS = (71, 570)
 THOR_PLANE = 128 * 128
 
 
@@ -58,7 +59,9 @@ def size_classes(voxels: np.ndarray, voxel_ml: float | None, plane: int) -> np.n
     size = np.asarray(voxels, dtype=np.float64)
     if voxel_ml is not None:
         return np.searchsorted(np.asarray(BANDS_ML), size * voxel_ml, side="right")
-    return np.searchsorted(np.asarray(BANDS_PIXELS, dtype=np.float64), size * THOR_PLANE / plane, side="left")
+    return np.searchsorted(
+        np.asarray(BANDS_PIXELS, dtype=np.float64), size * THOR_PLANE / plane, side="left"
+    )
 
 
 def region_weights(truth: np.ndarray) -> np.ndarray:

@@ -73,52 +73,122 @@ _SIZES = [f"_{size}" for size in SIZES]  # of lesions
 
 # In the order of tables
 _ROWS = (
-    Metric("image_auroc", "image AUROC", "case", "image", shown=("table", "forest", "strata", "page"), sorts=2),
-    Metric("image_average_precision", "image AP", "case", "image", shown=("table", "forest", "filler")),
+    Metric(
+        "image_auroc",
+        "image AUROC",
+        "case",
+        "image",
+        shown=("table", "forest", "strata", "page"),
+        sorts=2,
+    ),
+    Metric(
+        "image_average_precision", "image AP", "case", "image", shown=("table", "forest", "filler")
+    ),
     Metric("image_fpr_at_95_tpr", "", "case", "image", **LOWER),
     Metric("image_sensitivity", "", "case", "image"),
     Metric("image_specificity", "", "case", "image"),
-    Metric("plane_auroc", "plane AUROC", "plane", "image", shown=("table", "forest", "page"), sorts=3),
+    Metric(
+        "plane_auroc", "plane AUROC", "plane", "image", shown=("table", "forest", "page"), sorts=3
+    ),
     Metric("plane_average_precision", "plane AP", "plane", "image", shown=("table", "filler")),
     Metric("n_planes_without_foreground", "", "plane", "counts", **COUNT),
-    Metric("voxel_auroc_pooled", "voxel AUROC, pooled", "voxel", "voxel", shown=("table", "forest")),
     Metric(
-        "voxel_average_precision_pooled", "voxel AP, pooled", "voxel", "voxel",
-        shown=("table", "forest", "strata", "page"), sorts=1,
+        "voxel_auroc_pooled", "voxel AUROC, pooled", "voxel", "voxel", shown=("table", "forest")
+    ),
+    Metric(
+        "voxel_average_precision_pooled",
+        "voxel AP, pooled",
+        "voxel",
+        "voxel",
+        shown=("table", "forest", "strata", "page"),
+        sorts=1,
     ),
     *(Metric(f"voxel_average_precision_pooled{size}", "", "voxel", "voxel") for size in _SIZES),
     Metric("voxel_fpr_at_95_tpr_pooled", "", "voxel", "voxel", **LOWER),
     Metric("voxel_aupro_30", "voxel AUPRO, FPR to 0.3", "voxel", "voxel", shown=("table",)),
-    Metric("voxel_auroc_per_slice_mean", "voxel AUROC, mean per diseased slice", "plane", "voxel", shown=("table",)),
-    Metric("voxel_auroc_per_case_mean", "voxel AUROC, mean per case", "case", "voxel", shown=("table",)),
-    Metric("voxel_average_precision_per_case_mean", "voxel AP, mean per case", "case", "voxel", shown=("table",)),
+    Metric(
+        "voxel_auroc_per_slice_mean",
+        "voxel AUROC, mean per diseased slice",
+        "plane",
+        "voxel",
+        shown=("table",),
+    ),
+    Metric(
+        "voxel_auroc_per_case_mean", "voxel AUROC, mean per case", "case", "voxel", shown=("table",)
+    ),
+    Metric(
+        "voxel_average_precision_per_case_mean",
+        "voxel AP, mean per case",
+        "case",
+        "voxel",
+        shown=("table",),
+    ),
     Metric("n_empty_ref", "", "case", "counts", **COUNT),
     Metric("dice_pooled", "Dice, pooled @", "voxel", "dice", shown=("table", "forest", "page")),
     Metric("dice_per_case_mean", "Dice, mean per case @", "case", "dice", shown=("table",)),
     Metric("dice_per_case_median", "", "case", "dice"),
     Metric("dice_validation_pooled", "Dice, pooled @", "voxel", "dice", shown=("table",)),
-    Metric("dice_validation_per_case_mean", "Dice, mean per case @", "case", "dice", shown=("table", "page")),
+    Metric(
+        "dice_validation_per_case_mean",
+        "Dice, mean per case @",
+        "case",
+        "dice",
+        shown=("table", "page"),
+    ),
     Metric("dice_validation_per_case_median", "", "case", "dice"),
     Metric("dice_validation_per_slice_mean", "", "plane", "dice"),
     Metric("dice_otsu_pooled", "", "voxel", "dice"),
     Metric("dice_otsu_per_case_mean", "", "case", "dice"),
-    Metric("dice_otsu_per_slice_mean", "Dice, mean per diseased slice @", "plane", "dice", shown=("table",)),
-    Metric("dice_oracle_pooled", "Dice, pooled @", "voxel", "dice", shown=("table", "forest", "strata", "page")),
-    *(Metric(f"dice_oracle_pooled{size}", f"Dice, pooled, {size[1:]} @", "voxel", "dice", shown=("table",))
-      for size in _SIZES),
+    Metric(
+        "dice_otsu_per_slice_mean",
+        "Dice, mean per diseased slice @",
+        "plane",
+        "dice",
+        shown=("table",),
+    ),
+    Metric(
+        "dice_oracle_pooled",
+        "Dice, pooled @",
+        "voxel",
+        "dice",
+        shown=("table", "forest", "strata", "page"),
+    ),
+    *(
+        Metric(
+            f"dice_oracle_pooled{size}",
+            f"Dice, pooled, {size[1:]} @",
+            "voxel",
+            "dice",
+            shown=("table",),
+        )
+        for size in _SIZES
+    ),
     Metric("dice_oracle_per_case_mean", "", "case", "dice"),
-    Metric("lesion_detection_rate", "lesions found @", "lesion", "lesion", shown=("table", "forest")),
+    Metric(
+        "lesion_detection_rate", "lesions found @", "lesion", "lesion", shown=("table", "forest")
+    ),
     *(Metric(f"lesion_detection_rate{size}", "", "lesion", "lesion") for size in _SIZES),
-    *(Metric(f"lesion_detection_rate_iou10{size}", "", "lesion", "lesion") for size in ("", *_SIZES)),
-    *(Metric(f"false_positive_regions_per_case{size}", "", "case", "false alarms", **LOWER) for size in ("", *_SIZES)),
-    *(Metric(f"false_positive_volume_healthy_mean_{unit}", "", "case", "false alarms", **LOWER)
-      for unit in ("voxels", "ml")),
+    *(
+        Metric(f"lesion_detection_rate_iou10{size}", "", "lesion", "lesion")
+        for size in ("", *_SIZES)
+    ),
+    *(
+        Metric(f"false_positive_regions_per_case{size}", "", "case", "false alarms", **LOWER)
+        for size in ("", *_SIZES)
+    ),
+    *(
+        Metric(f"false_positive_volume_healthy_mean_{unit}", "", "case", "false alarms", **LOWER)
+        for unit in ("voxels", "ml")
+    ),
     Metric("false_boxes_per_image", "", "case", "false alarms", **LOWER),
     Metric("box_recall_iou10", "boxes found, IoU 0.1 @", "box", "box", shown=("table",)),
     Metric("box_precision_iou10", "", "box", "box"),
     Metric("box_f1_iou10", "box F1, IoU 0.1 @", "box", "box", shown=("table",)),
     Metric("box_froc_iou10", "FROC, IoU 0.1", "box", "box", shown=("table", "page")),
-    *(Metric(f"box_{what}_iou50", "", "box", "box") for what in ("recall", "precision", "f1", "froc")),
+    *(
+        Metric(f"box_{what}_iou50", "", "box", "box")
+        for what in ("recall", "precision", "f1", "froc")
+    ),
     Metric("box_recall_covered", "boxes 10 % covered @", "box", "box", shown=("table",)),
     Metric("box_precision_covered", "", "box", "box"),
     Metric("box_f1_covered", "box F1, mass ratio @", "box", "box", shown=("table",)),
@@ -131,12 +201,14 @@ _ROWS = (
     Metric("twin_psnr", "", "plane", "twin"),
     Metric("twin_perceptual", "", "voxel", "twin", **LOWER),
     Metric("l1_ratio", "", "voxel", "twin"),
-)  # fmt: skip
+)
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
 
 
-def register(metric: Metric) -> Callable[[Callable[[Any, list[Any]], None]], Callable[[Any, list[Any]], None]]:
+def register(
+    metric: Metric,
+) -> Callable[[Callable[[Any, list[Any]], None]], Callable[[Any, list[Any]], None]]:
     """Function decorator: make a metric known, measured by the function in every evaluation under
     the strict protocol.
 
@@ -178,4 +250,8 @@ def families() -> list[str]:
 
 def sorting() -> list[str]:
     """What tables are sorted by: the first of these that they have."""
-    return [metric.name for metric in sorted(METRICS.values(), key=lambda metric: metric.sorts) if metric.sorts]
+    return [
+        metric.name
+        for metric in sorted(METRICS.values(), key=lambda metric: metric.sorts)
+        if metric.sorts
+    ]

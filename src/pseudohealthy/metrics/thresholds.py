@@ -31,10 +31,18 @@ class Threshold:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise Fault(
-                "THRESHOLD_SOURCE", f"threshold source {self.source!r}", f"use one of {', '.join(SOURCES)}", exit=USAGE
+                "THRESHOLD_SOURCE",
+                f"threshold source {self.source!r}",
+                f"use one of {', '.join(SOURCES)}",
+                exit=USAGE,
             )
         if not np.isfinite(self.value):
-            raise Fault("NONFINITE_THRESHOLD", f"the threshold is {self.value}", "give a finite number", exit=USAGE)
+            raise Fault(
+                "NONFINITE_THRESHOLD",
+                f"the threshold is {self.value}",
+                "give a finite number",
+                exit=USAGE,
+            )
 
     def __str__(self) -> str:
         quantile, patients = self.detail.get("quantile"), self.detail.get("n_patients")
@@ -50,10 +58,15 @@ class Threshold:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Threshold:
         try:
-            return cls(float(stored["value"]), str(stored["source"]), dict(stored.get("detail", {})))
+            return cls(
+                float(stored["value"]), str(stored["source"]), dict(stored.get("detail", {}))
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise Fault(
-                "THRESHOLD_FILE", "a stored threshold lacks its value or source", "train again", exit=BAD_MODEL
+                "THRESHOLD_FILE",
+                "a stored threshold lacks its value or source",
+                "train again",
+                exit=BAD_MODEL,
             ) from error
 
 
@@ -72,7 +85,12 @@ def healthy_quantile(values: np.ndarray, q: float, *, n_patients: int | None = N
     for no values, or values that are not finite.
     """
     if not 0 <= q <= 1:
-        raise Fault("QUANTILE", f"quantile {q:g} is outside 0..1", "give a fraction such as 0.99", exit=USAGE)
+        raise Fault(
+            "QUANTILE",
+            f"quantile {q:g} is outside 0..1",
+            "give a fraction such as 0.99",
+            exit=USAGE,
+        )
     values = _finite(values)
     detail: dict[str, Any] = {"quantile": float(q), "n_values": int(values.size)}
     if n_patients is not None:
@@ -80,7 +98,9 @@ def healthy_quantile(values: np.ndarray, q: float, *, n_patients: int | None = N
     return Threshold(observed_quantile(values, q), "healthy-quantile", detail)
 
 
-def validation(scores: np.ndarray, labels: np.ndarray, *, n_patients: int | None = None) -> Threshold:
+def validation(
+    scores: np.ndarray, labels: np.ndarray, *, n_patients: int | None = None
+) -> Threshold:
     """The threshold of highest pooled Dice on labelled *validation* patients (searched exactly over
     all scores)."""
     return _best(scores, labels, "validation", n_patients)
@@ -130,5 +150,10 @@ def _finite(values: np.ndarray) -> np.ndarray:
     if not values.size:
         raise Fault("NO_VALUES", "no values to take a threshold from", "give validation cases")
     if not np.isfinite(values).all():
-        raise Fault("NONFINITE_SCORE", "scores are not all finite", "check the restored images", exit=BAD_MODEL)
+        raise Fault(
+            "NONFINITE_SCORE",
+            "scores are not all finite",
+            "check the restored images",
+            exit=BAD_MODEL,
+        )
     return values

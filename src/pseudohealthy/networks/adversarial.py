@@ -32,7 +32,9 @@ def frozen(network: nn.Module) -> Callable[..., Any]:
     return lambda *given: functional_call(network, weights, given)
 
 
-def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+def gradient_penalty(
+    score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor
+) -> Tensor:
     """(B,): squared distance from 1 of the norm of the score's gradient, between real and fake
     (Gulrajani et al. 2017).
 
@@ -43,7 +45,9 @@ def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tens
         where = share.to(real.device)[:, None, None, None]
         x = (real.float() + where * (fake.float() - real.float())).detach().requires_grad_()
         (gradient,) = torch.autograd.grad(score(x).sum(), x, create_graph=True)
-        return (gradient.square().flatten(1).sum(1).add(1e-12).sqrt() - 1).square()  # sqrt has no slope at 0
+        return (
+            gradient.square().flatten(1).sum(1).add(1e-12).sqrt() - 1
+        ).square()  # sqrt has no slope at 0
 
 
 def _normed(conv: nn.Module, channels: int) -> list[nn.Module]:
@@ -56,7 +60,9 @@ class Unchanged(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         first, second = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
-        self.branch = nn.Sequential(*_normed(first, width), second, nn.InstanceNorm2d(width, affine=True))
+        self.branch = nn.Sequential(
+            *_normed(first, width), second, nn.InstanceNorm2d(width, affine=True)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
@@ -87,7 +93,9 @@ class Translator(nn.Module):
             layers += _normed(nn.Conv2d(out // 2, out, 4, stride=2, padding=1, bias=False), out)
         layers += [Unchanged(4 * w) for _ in range(blocks)]
         for out in (2 * w, w):
-            layers += _normed(nn.ConvTranspose2d(2 * out, out, 4, stride=2, padding=1, bias=False), out)
+            layers += _normed(
+                nn.ConvTranspose2d(2 * out, out, 4, stride=2, padding=1, bias=False), out
+            )
         self.change = nn.Sequential(*layers, nn.Conv2d(w, channels, 7, padding=3, bias=False))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
@@ -110,12 +118,18 @@ class PatchCritic(nn.Module):
 
     @checked
     def __init__(
-        self, *, channels: Channels = 1, size: Size = 128, width: Annotated[int, Range(1, 1024)] = 64,
+        self,
+        *,
+        channels: Channels = 1,
+        size: Size = 128,
+        width: Annotated[int, Range(1, 1024)] = 64,
         layers: Annotated[int, Range(1, 10)] = 6,
-    ):  # fmt: skip
+    ):
         super().__init__()
         if size >> layers < 1:
-            raise ValueError(f"layers = {layers} for size {size}: give 1 to {size.bit_length() - 1}")
+            raise ValueError(
+                f"layers = {layers} for size {size}: give 1 to {size.bit_length() - 1}"
+            )
         body, before = [], channels
         for level in range(layers):
             out = width * 2**level
@@ -147,7 +161,8 @@ class Residual(nn.Module):
         super().__init__()
         self.way = way
         inner = out if way == "up" else channels
-        self.norm1, self.conv1 = nn.GroupNorm(groups, channels), nn.Conv2d(channels, inner, 3, padding=1)
+        self.norm1 = nn.GroupNorm(groups, channels)
+        self.conv1 = nn.Conv2d(channels, inner, 3, padding=1)
         self.norm2, self.conv2 = nn.GroupNorm(groups, inner), nn.Conv2d(inner, out, 3, padding=1)
         self.shortcut = nn.Conv2d(channels, out, 1)
 
@@ -172,7 +187,9 @@ class Generator(nn.Module):
     dictated: ClassVar = ("channels", "size", "latent")  # by the method
 
     @checked
-    def __init__(self, *, channels: Channels = 1, size: Size = 64, latent: int = 128, width: Width8 = 64):
+    def __init__(
+        self, *, channels: Channels = 1, size: Size = 64, latent: int = 128, width: Width8 = 64
+    ):
         super().__init__()
         widths = _widths(size, width)[::-1]
         self.first = nn.Linear(latent, widths[0] * 16)
@@ -193,7 +210,9 @@ class Critic(nn.Module):
     dictated: ClassVar = ("channels", "size", "outputs")  # by the method
 
     @checked
-    def __init__(self, *, channels: Channels = 1, size: Size = 64, width: Width8 = 64, outputs: int = 1):
+    def __init__(
+        self, *, channels: Channels = 1, size: Size = 64, width: Width8 = 64, outputs: int = 1
+    ):
         super().__init__()
         widths = _widths(size, width)
         self.first = nn.Conv2d(channels, width, 3, padding=1)

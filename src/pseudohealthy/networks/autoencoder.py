@@ -69,7 +69,8 @@ class ConvAutoencoder(nn.Module):
             for a, b in zip([channels * stem**2, *widths], widths, strict=False)
         )
         self.up = nn.ModuleList(
-            _block(widths[i + 1] + (widths[i] if skips else 0), widths[i]) for i in reversed(range(levels - 1))
+            _block(widths[i + 1] + (widths[i] if skips else 0), widths[i])
+            for i in reversed(range(levels - 1))
         )
         self.out = nn.Conv2d(width, channels * stem**2, 1)
         self.shape = (widths[-1], size // factor, size // factor)
@@ -123,7 +124,9 @@ class ConvAutoencoder(nn.Module):
         """The image (B, C, H, W) of a code; skips: for "dae" only."""
         h = self.decode(code) if self.coded else code
         h = h.reshape(-1, *self.shape) if self.dense else h
-        features: Iterable[Tensor | None] = reversed(skips) if self.kind == "dae" else [None] * len(self.up)
+        features: Iterable[Tensor | None] = (
+            reversed(skips) if self.kind == "dae" else [None] * len(self.up)
+        )
         for skip, block in zip(features, self.up, strict=True):
             h = F.interpolate(h, scale_factor=2.0, mode="bilinear", align_corners=False)
             h = block(h if skip is None else torch.cat([h, skip], dim=1))

@@ -49,7 +49,11 @@ class AttentionSettings:
         """Heads of a layer with so many channels. Raises ValueError where they do not divide."""
         heads = channels // self.head_channels if self.head_channels else self.heads
         if not heads or channels % heads or (self.head_channels and channels % self.head_channels):
-            how = f"head_channels = {self.head_channels}" if self.head_channels else f"heads = {self.heads}"
+            how = (
+                f"head_channels = {self.head_channels}"
+                if self.head_channels
+                else f"heads = {self.heads}"
+            )
             raise ValueError(f"attention.{how} of {channels} channels: give a divisor")
         return heads
 
@@ -84,7 +88,9 @@ class BlockSettings:
     def __post_init__(self) -> None:
         check_fields(self, "BlockSettings.{}".format)
         if self.pad_end and self.residual_sampling:
-            raise ValueError("pad_end = true is of strided convolutions, not of residual_sampling: choose one")
+            raise ValueError(
+                "pad_end = true is of strided convolutions, not of residual_sampling: choose one"
+            )
 
 
 class Style(NamedTuple):
@@ -146,7 +152,8 @@ def by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _weights(q: Tensor, keys: Tensor) -> Tensor:
-    return torch.softmax(q @ keys, dim=-1).to(q.dtype)  # which computes in float32 whatever it is given
+    # torch's softmax computes in float32 whatever it is given.
+    return torch.softmax(q @ keys, dim=-1).to(q.dtype)
 
 
 class Attention(nn.Module):
@@ -201,15 +208,25 @@ class ResBlock(nn.Module):
     """GroupNorm-SiLU-conv twice with the embedding in between; `resample` (halve or double) acts
     before the conv."""
 
-    def __init__(self, channels: int, out: int, style: Style, resample: Callable[[Tensor], Tensor] | None = None):
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        style: Style,
+        resample: Callable[[Tensor], Tensor] | None = None,
+    ):
         super().__init__()
         self.resample, self.scale_shift = resample, style.block.scale_shift
-        self.in_layers = nn.Sequential(style.norm(channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            style.norm(channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)
+        )
         self.emb_layers = nn.Sequential(
             nn.SiLU(), nn.Linear(style.embedding, out * (2 if style.block.scale_shift else 1))
         )
         last = zeroed(nn.Conv2d(out, out, 3, padding=1))
-        self.out_layers = nn.Sequential(style.norm(out), nn.SiLU(), nn.Dropout(style.block.dropout), last)
+        self.out_layers = nn.Sequential(
+            style.norm(out), nn.SiLU(), nn.Dropout(style.block.dropout), last
+        )
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -252,7 +269,9 @@ class Stage(nn.Sequential):
         return x
 
 
-def encoder(in_channels: int, widths: Sequence[int], blocks: int, style: Style) -> tuple[nn.ModuleList, list[int]]:
+def encoder(
+    in_channels: int, widths: Sequence[int], blocks: int, style: Style
+) -> tuple[nn.ModuleList, list[int]]:
     """The downward path and the channels that each of its stages puts out."""
     stages, channels = [Stage(nn.Conv2d(in_channels, widths[0], 3, padding=1))], [widths[0]]
     for level, width in enumerate(widths):
@@ -285,7 +304,9 @@ def fast_layout(x: Tensor) -> Tensor:
         return x.contiguous()
     x = x.contiguous(memory_format=torch.channels_last)
     if not torch.is_autocast_enabled(x.device.type):
-        return x  # torch's GroupNorm of channels_last loses two digits on flat images, which only float32 would show
+        # torch's GroupNorm of channels_last loses two digits on flat images, which only float32
+        # would show.
+        return x
     # One channel is contiguous in both layouts, and would be taken for the other one through the
     # whole network.
     _, channels, height, width = x.shape
@@ -297,7 +318,9 @@ def unfolded(x: Tensor, stem: int, levels: int) -> Tensor:
     follows."""
     factor = stem * 2 ** (levels - 1)
     if any(size % factor for size in x.shape[2:]):
-        raise ValueError(f"image of {x.shape[2]} x {x.shape[3]}: this network needs sides that {factor} divides")
+        raise ValueError(
+            f"image of {x.shape[2]} x {x.shape[3]}: this network needs sides that {factor} divides"
+        )
     return fast_layout(F.pixel_unshuffle(x, stem) if stem > 1 else x)
 
 

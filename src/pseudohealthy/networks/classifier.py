@@ -26,7 +26,15 @@ from pseudohealthy.networks.blocks import (
     timestep_embedding,
     unfolded,
 )
-from pseudohealthy.networks.ranges import Blocks, Channels, Multipliers, Size, Stem, Width, groups_fit
+from pseudohealthy.networks.ranges import (
+    Blocks,
+    Channels,
+    Multipliers,
+    Size,
+    Stem,
+    Width,
+    groups_fit,
+)
 from pseudohealthy.settings import checked
 
 
@@ -61,8 +69,14 @@ class Classifier(nn.Module):
 
     # By the method, and what the encoder has not
     dictated: ClassVar = (
-        "in_channels", "size", "classes", "attention.middle", "attention.order", "block.pad_end", "block.checkpointing",
-    )  # fmt: skip
+        "in_channels",
+        "size",
+        "classes",
+        "attention.middle",
+        "attention.order",
+        "block.pad_end",
+        "block.checkpointing",
+    )
 
     @checked
     def __init__(
@@ -84,13 +98,16 @@ class Classifier(nn.Module):
         factor = stem * 2 ** (self.levels - 1)
         if any(side % factor for side in self.size):
             raise ValueError(
-                f"image of {self.size[0]} x {self.size[1]}: choose sides that {factor} divides (stem and multipliers)"
+                f"image of {self.size[0]} x {self.size[1]}: choose sides that {factor} divides"
+                " (stem and multipliers)"
             )
         groups_fit(block.groups, width)
         style = Style(4 * width, attention, block)
         widths = [width * m for m in multipliers]
 
-        self.time_embed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
+        self.time_embed = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width)
+        )
         self.input_blocks, _ = encoder(in_channels * stem**2, widths, blocks, style)
         self.middle_block = middle(widths[-1], style)
         places = (self.size[0] // factor) * (self.size[1] // factor)
@@ -101,7 +118,10 @@ class Classifier(nn.Module):
         """Logits (B, classes) of x (B, in_channels, *size) at the 0-based steps t, an int or
         (B,)."""
         if tuple(x.shape[2:]) != self.size:
-            raise ValueError(f"image of {x.shape[2]} x {x.shape[3]}, but this classifier was built for {self.size}")
+            raise ValueError(
+                f"image of {x.shape[2]} x {x.shape[3]}, but this classifier was built for"
+                f" {self.size}"
+            )
         t = torch.as_tensor(t, device=x.device).expand(len(x))
         emb = self.time_embed(timestep_embedding(t, self.width))
         h = unfolded(x, self.stem, self.levels)

@@ -110,9 +110,8 @@ class CtUNet(nn.Module):
     ):
         super().__init__()
         self.stem, self.published, embedding = stem, quirks == "published", 4 * width
-        self.factor = stem * (
-            1 if self.published else 2 ** (len(multipliers) - 1)
-        )  # must divide the sides of the image
+        # Must divide the sides of the image.
+        self.factor = stem * (1 if self.published else 2 ** (len(multipliers) - 1))
         widths = [width * m for m in multipliers]
 
         def level(width: int, out: int) -> Level:
@@ -120,21 +119,33 @@ class CtUNet(nn.Module):
             return Level(CtBlock(c, out, embedding, dropout) for c in inputs)
 
         self.time_embed = nn.Sequential(
-            Sinusoids(width), nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+            Sinusoids(width),
+            nn.Linear(width, embedding),
+            nn.SiLU(),
+            nn.Linear(embedding, embedding),
         )
         self.init_conv = nn.Conv2d(channels * stem**2, width, 3, padding=1)
-        self.down_blocks = nn.ModuleList(level(a, b) for a, b in zip([width, *widths], widths, strict=False))
-        self.down_samples = nn.ModuleList(nn.Conv2d(c, c, 3, stride=2, padding=1) for c in widths[:-1])
+        self.down_blocks = nn.ModuleList(
+            level(a, b) for a, b in zip([width, *widths], widths, strict=False)
+        )
+        self.down_samples = nn.ModuleList(
+            nn.Conv2d(c, c, 3, stride=2, padding=1) for c in widths[:-1]
+        )
         self.mid_block1 = CtBlock(widths[-1], widths[-1], embedding, dropout)
         self.mid_attn = CtAttention(widths[-1], heads)
         self.mid_block2 = CtBlock(widths[-1], widths[-1], embedding, dropout)
         skips = [width, *widths[:-1]] if self.published else widths
         outs = [width, *widths[:-1]][::-1]
         self.up_blocks = nn.ModuleList(
-            level(below + skip, out) for below, skip, out in zip([widths[-1], *outs], skips[::-1], outs, strict=False)
+            level(below + skip, out)
+            for below, skip, out in zip([widths[-1], *outs], skips[::-1], outs, strict=False)
         )
-        self.up_samples = nn.ModuleList(nn.ConvTranspose2d(c, c, 4, stride=2, padding=1) for c in outs[:-1])
-        self.final = nn.Sequential(norm(width), nn.SiLU(), nn.Conv2d(width, channels * stem**2, 3, padding=1))
+        self.up_samples = nn.ModuleList(
+            nn.ConvTranspose2d(c, c, 4, stride=2, padding=1) for c in outs[:-1]
+        )
+        self.final = nn.Sequential(
+            norm(width), nn.SiLU(), nn.Conv2d(width, channels * stem**2, 3, padding=1)
+        )
 
     def forward(self, x: Tensor, t: int | Tensor) -> Tensor:
         """Output (B, channels, H, W) for x (B, channels, H, W) at 0-based steps t, an int or

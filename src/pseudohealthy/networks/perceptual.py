@@ -24,7 +24,9 @@ from pseudohealthy.marks import File
 from pseudohealthy.networks.ssim import ssim_map
 from pseudohealthy.settings import checked
 
-LpipsWeights = Annotated[str, File("the path of LPIPS weights or of a folder with them, or nothing")]
+LpipsWeights = Annotated[
+    str, File("the path of LPIPS weights or of a folder with them, or nothing")
+]
 
 SCALES = (1, 2, 4)  # of the stand-in, in pixels
 
@@ -60,20 +62,55 @@ def _plain(width: int) -> tuple[int, int, int, int]:
 
 TRUNKS = {
     "squeeze": Trunk(
-        ((64, 3, 2, 0), "pool", (16, 64), (16, 64), "pool", (32, 128), (32, 128), "pool",
-         (48, 192), (48, 192), (64, 256), (64, 256)),
-        taps=(1, 4, 7, 9, 10, 11, 12), ceil=True, pool=3,
+        (
+            (64, 3, 2, 0),
+            "pool",
+            (16, 64),
+            (16, 64),
+            "pool",
+            (32, 128),
+            (32, 128),
+            "pool",
+            (48, 192),
+            (48, 192),
+            (64, 256),
+            (64, 256),
+        ),
+        taps=(1, 4, 7, 9, 10, 11, 12),
+        ceil=True,
+        pool=3,
     ),
     "alex": Trunk(
-        ((64, 11, 4, 2), "pool", (192, 5, 1, 2), "pool", (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1)),
-        taps=(1, 4, 7, 9, 11), ceil=False, pool=3,
+        (
+            (64, 11, 4, 2),
+            "pool",
+            (192, 5, 1, 2),
+            "pool",
+            (384, 3, 1, 1),
+            (256, 3, 1, 1),
+            (256, 3, 1, 1),
+        ),
+        taps=(1, 4, 7, 9, 11),
+        ceil=False,
+        pool=3,
     ),
     "vgg": Trunk(
-        (*map(_plain, (64, 64)), "pool", *map(_plain, (128, 128)), "pool", *map(_plain, (256, 256, 256)), "pool",
-         *map(_plain, (512, 512, 512)), "pool", *map(_plain, (512, 512, 512))),
-        taps=(3, 8, 15, 22, 29), ceil=False, pool=2,
+        (
+            *map(_plain, (64, 64)),
+            "pool",
+            *map(_plain, (128, 128)),
+            "pool",
+            *map(_plain, (256, 256, 256)),
+            "pool",
+            *map(_plain, (512, 512, 512)),
+            "pool",
+            *map(_plain, (512, 512, 512)),
+        ),
+        taps=(3, 8, 15, 22, 29),
+        ceil=False,
+        pool=2,
     ),
-}  # fmt: skip
+}
 
 
 def features(trunk: Trunk) -> tuple[nn.Sequential, list[int]]:
@@ -111,7 +148,11 @@ class Perceptual(nn.Module):
     scale: Tensor
 
     @checked
-    def __init__(self, trunk: Literal["squeeze", "alex", "vgg", "none"] = "squeeze", weights: LpipsWeights = ""):
+    def __init__(
+        self,
+        trunk: Literal["squeeze", "alex", "vgg", "none"] = "squeeze",
+        weights: LpipsWeights = "",
+    ):
         super().__init__()
         self.trunk = trunk
         if trunk == "none":
@@ -125,8 +166,12 @@ class Perceptual(nn.Module):
                 module.register_buffer(name, torch.zeros_like(parameter))
         self.register_buffer("ready", torch.tensor(False))
         # ImageNet's mean and spread in [-1, 1]
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False
+        )
         found = gather([Path(weights)] if weights else installed(trunk), trunk)
         if found.keys() >= self.weight_names():
             self.load_weights(found)
@@ -139,10 +184,16 @@ class Perceptual(nn.Module):
         trunk."""
         own = {name: found[name] for name in self.weight_names()}
         try:
-            self.load_state_dict(own | {"ready": torch.tensor(True)}, assign=self.ready.is_meta)  # meta: checked only
+            # meta: checked only.
+            self.load_state_dict(own | {"ready": torch.tensor(True)}, assign=self.ready.is_meta)
         except RuntimeError as error:
-            raise Fault("PERCEPTUAL", f"these perceptual weights do not fit '{self.trunk}' ({str(error).splitlines()[-1].strip()})",
-                        "name another trunk or other weights", exit=BAD_MODEL) from None  # fmt: skip
+            raise Fault(
+                "PERCEPTUAL",
+                f"these perceptual weights do not fit '{self.trunk}'"
+                f" ({str(error).splitlines()[-1].strip()})",
+                "name another trunk or other weights",
+                exit=BAD_MODEL,
+            ) from None
 
     @property
     def description(self) -> str:
@@ -162,7 +213,9 @@ class Perceptual(nn.Module):
                 return dissimilarity(x, y)
             if x.shape[1] == 3:
                 return self.lpips(x, y)
-            grey = [image.reshape(-1, 1, *image.shape[2:]).expand(-1, 3, -1, -1) for image in (x, y)]
+            grey = [
+                image.reshape(-1, 1, *image.shape[2:]).expand(-1, 3, -1, -1) for image in (x, y)
+            ]
             return self.lpips(*grey).reshape(len(x), -1, *x.shape[2:]).mean(1, keepdim=True)
 
     def lpips(self, x: Tensor, y: Tensor) -> Tensor:
@@ -174,7 +227,9 @@ class Perceptual(nn.Module):
             x, y = layer(x), layer(y)
             if index in self.taps:
                 distance = next(heads)((unit(x) - unit(y)).square())
-                total += F.interpolate(distance, size=total.shape[2:], mode="bilinear", align_corners=False)
+                total += F.interpolate(
+                    distance, size=total.shape[2:], mode="bilinear", align_corners=False
+                )
         return total
 
 
@@ -192,7 +247,11 @@ def dissimilarity(x: Tensor, y: Tensor) -> Tensor:
     total = torch.zeros_like(x[:, :1])
     for scale in SCALES:
         a, b = (F.avg_pool2d((image + 1) / 2, scale, ceil_mode=True) for image in (x, y))
-        distance = (1 - ssim_map(a, b, data_range=1.0, window=7, sigma=1.0)).clamp(0, 1).mean(1, keepdim=True)
+        distance = (
+            (1 - ssim_map(a, b, data_range=1.0, window=7, sigma=1.0))
+            .clamp(0, 1)
+            .mean(1, keepdim=True)
+        )
         total += F.interpolate(distance, size=x.shape[2:], mode="bilinear", align_corners=False)
     return total / len(SCALES)
 
@@ -212,7 +271,11 @@ def installed(trunk: str) -> list[Path]:
 def gather(places: list[Path], trunk: str) -> dict[str, Tensor]:
     """All tensors in the files that exist and in folders' files of this trunk, under our names;
     later ones win."""
-    files = [f for place in places for f in (sorted(place.rglob(f"{trunk}*")) if place.is_dir() else [place])]
+    files = [
+        f
+        for place in places
+        for f in (sorted(place.rglob(f"{trunk}*")) if place.is_dir() else [place])
+    ]
     found: dict[str, Tensor] = {}
     for file in files:
         if file.suffix == ".safetensors" and file.is_file():
@@ -223,7 +286,8 @@ def gather(places: list[Path], trunk: str) -> dict[str, Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
         else:
             continue
-        content = content.get("model_weights", content)  # a THOR checkpoint holds the distance it was evaluated with
+        # A THOR checkpoint holds the distance it was evaluated with.
+        content = content.get("model_weights", content)
         found |= {named(key): value for key, value in content.items() if isinstance(value, Tensor)}
     return found
 

@@ -34,7 +34,11 @@ def keep_bfloat16(model: nn.Module) -> None:
         for layer in network.modules():
             if isinstance(layer, LAYERS):
                 for name, value in list(layer.named_parameters(recurse=False)):
-                    setattr(layer, name, nn.Parameter(value.detach().to(torch.bfloat16), requires_grad=False))
+                    setattr(
+                        layer,
+                        name,
+                        nn.Parameter(value.detach().to(torch.bfloat16), requires_grad=False),
+                    )
 
 
 class PackedConv2d(nn.Module):
@@ -63,7 +67,9 @@ class PackedConv2d(nn.Module):
         if x.shape[2:] != self.side:
             self.pack(BATCH, *x.shape[1:])
         x = x.to(self.weight.dtype)
-        return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.geometry, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.bias, *self.geometry, "none", [], ""
+        )
 
 
 def pack(model: nn.Module) -> None:
@@ -79,11 +85,17 @@ def pack(model: nn.Module) -> None:
         if not isinstance(network, UNet | CtUNet):
             continue
         first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-        if (first.in_channels == 1 and first.weight.dtype == torch.float32) or not can_pack(first.weight):
+        if (first.in_channels == 1 and first.weight.dtype == torch.float32) or not can_pack(
+            first.weight
+        ):
             continue
         for parent in list(network.modules()):
             for name, layer in list(parent.named_children()):
-                if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and min(layer.kernel_size) > 1:
+                if (
+                    type(layer) is nn.Conv2d
+                    and layer.padding_mode == "zeros"
+                    and min(layer.kernel_size) > 1
+                ):
                     setattr(parent, name, PackedConv2d(layer))
 
 

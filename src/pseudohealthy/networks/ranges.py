@@ -9,11 +9,14 @@ from pseudohealthy.marks import Choice, Length, Range
 
 Size = Annotated[int, Range(4, 2048)]  # side of the square, model pixels
 Channels = Annotated[int, Range(1, 64)]  # of an image
-Width = Annotated[int, Range(2, 1024, step=2)]  # even: half of a time embedding are sines, half cosines
+# even: half of a time embedding are sines, half cosines.
+Width = Annotated[int, Range(2, 1024, step=2)]
 Width8 = Annotated[int, Range(8, 1024, step=8)]  # group norm of 8 groups
 Multipliers = Annotated[tuple[Annotated[int, Range(1, 32)], ...], Length(1, 10)]
 Blocks = Annotated[int, Range(1, 32)]
-Factors = Annotated[tuple[Annotated[int, Choice(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)], ...], Length(0, 10)]
+Factors = Annotated[
+    tuple[Annotated[int, Choice(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)], ...], Length(0, 10)
+]
 Heads = Annotated[int, Range(1, 64)]
 HeadChannels = Annotated[int, Range(1, 1024)]
 Groups = Annotated[int, Range(1, 1024)]
@@ -26,20 +29,34 @@ def groups_fit(groups: int, channels: int) -> None:
     """Raises ValueError unless `groups` divide the channels, or are a power of two, which is halved
     until they do."""
     if channels % groups and groups & (groups - 1):
-        raise ValueError(f"block.groups = {groups} of {channels} channels: give a divisor, or a power of two")
+        raise ValueError(
+            f"block.groups = {groups} of {channels} channels: give a divisor, or a power of two"
+        )
 
 
 def side_fits(network, side: int, where: str) -> None:
     """Fault RECIPE (exit 2) where a network with a `factor` cannot halve an image of this side as
     often as it does."""
     if side % network.factor:
-        found = f"{where} needs sides that {network.factor} divides (stem and levels), and gets {side}"
-        raise Fault("RECIPE", found, "give another canvas.size, a smaller stem or fewer multipliers", exit=USAGE)
+        found = (
+            f"{where} needs sides that {network.factor} divides (stem and levels), and gets {side}"
+        )
+        raise Fault(
+            "RECIPE",
+            found,
+            "give another canvas.size, a smaller stem or fewer multipliers",
+            exit=USAGE,
+        )
 
 
 def norms_fit(values: int, where: str) -> None:
     """Fault RECIPE (exit 2) where batch norm would see one value per channel in training, which has
     no spread."""
     if values < 2:
-        found = f"training.batch = 1 leaves {where} one value per channel, of which batch norm can learn nothing"
-        raise Fault("RECIPE", found, "give a batch of at least 2, or a larger canvas.size", exit=USAGE)
+        found = (
+            f"training.batch = 1 leaves {where} one value per channel, of which batch norm can"
+            " learn nothing"
+        )
+        raise Fault(
+            "RECIPE", found, "give a batch of at least 2, or a larger canvas.size", exit=USAGE
+        )

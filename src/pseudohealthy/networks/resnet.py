@@ -28,19 +28,27 @@ class Bottleneck(nn.Module):
     `drop`."""
 
     def __init__(
-        self, channels: int, width: int, stride: int, drop: float,
-        conv: Callable[..., nn.Module], norm: Callable[[int], nn.Module],
-    ):  # fmt: skip
+        self,
+        channels: int,
+        width: int,
+        stride: int,
+        drop: float,
+        conv: Callable[..., nn.Module],
+        norm: Callable[[int], nn.Module],
+    ):
         super().__init__()
         out = EXPANSION * width
         self.drop = drop
         self.conv1, self.bn1 = conv(channels, width, 1, bias=False), norm(width)
-        self.conv2, self.bn2 = conv(width, width, 3, stride=stride, padding=1, bias=False), norm(width)
+        self.conv2 = conv(width, width, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = norm(width)
         self.conv3, self.bn3 = conv(width, out, 1, bias=False), norm(out)
         self.relu = nn.ReLU()
         self.downsample: nn.Module | None = None
         if stride != 1 or channels != out:
-            self.downsample = nn.Sequential(conv(channels, out, 1, stride=stride, bias=False), norm(out))
+            self.downsample = nn.Sequential(
+                conv(channels, out, 1, stride=stride, bias=False), norm(out)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.relu(self.bn1(self.conv1(x)))
@@ -81,9 +89,11 @@ class ResNet(nn.Module):
     ):
         super().__init__()
         self.stages, self.outputs = len(layers), outputs
-        self.widths = tuple(EXPANSION * width * 2**stage for stage in range(len(layers)))  # channels after each stage
+        # Channels after each stage.
+        self.widths = tuple(EXPANSION * width * 2**stage for stage in range(len(layers)))
         self.factor = 2 ** (len(layers) + 1)  # downsampling of the last stage
-        self.conv1, self.bn1 = conv(in_channels, width, 7, stride=2, padding=3, bias=False), norm(width)
+        self.conv1 = conv(in_channels, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = norm(width)
         self.relu, self.maxpool = nn.ReLU(), pool(3, stride=2, padding=1)
         channels, before, last = width, 0, max(1, sum(layers) - 1)
         for stage, blocks in enumerate(layers):
@@ -100,7 +110,8 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, Bottleneck):
-                nn.init.zeros_(module.bn3.weight)  # type: ignore[arg-type]  # a fresh block is the identity
+                # A fresh block is the identity.
+                nn.init.zeros_(module.bn3.weight)  # type: ignore[arg-type]
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps after each stage, finest first; the last is (B, widths[-1], H / factor, W /

@@ -92,7 +92,8 @@ class SparseEncoder(nn.Module):
             pool=lambda *size, **settings: SparseMaxPool2d(visible, *size, **settings),
             **encoder,
         )
-        self.sp_cnn.fc.requires_grad_(False)  # takes no part: an optimiser or DDP must not wait for its gradient
+        # Takes no part: an optimiser or DDP must not wait for its gradient.
+        self.sp_cnn.fc.requires_grad_(False)
 
 
 class DecoderBlock(nn.Module):
@@ -102,9 +103,12 @@ class DecoderBlock(nn.Module):
         super().__init__()
         self.up_sample = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
         self.conv = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU6(),
-            nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out),
-        )  # fmt: skip
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU6(),
+            nn.Conv2d(channels, out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.up_sample(x))
@@ -143,9 +147,13 @@ class Spark(nn.Module):
             raise ValueError(f"decoder_width = {width}: give a multiple of {cnn.factor}")
         self.factor = cnn.factor
         self.dense_decoder = LightDecoder(cnn.factor, width, channels)
-        self.mask_tokens, self.en_de_norms, self.en_de_lins = nn.ParameterList(), nn.ModuleList(), nn.ModuleList()
+        self.mask_tokens = nn.ParameterList()
+        self.en_de_norms = nn.ModuleList()
+        self.en_de_lins = nn.ModuleList()
         for level, wide in enumerate(reversed(cnn.widths)):  # coarsest first
-            self.mask_tokens.append(nn.init.trunc_normal_(nn.Parameter(torch.zeros(1, wide, 1, 1)), std=0.02))
+            self.mask_tokens.append(
+                nn.init.trunc_normal_(nn.Parameter(torch.zeros(1, wide, 1, 1)), std=0.02)
+            )
             self.en_de_norms.append(SparseBatchNorm2d(self.visible, wide))
             kernel = 3 if level else 1
             self.en_de_lins.append(nn.Conv2d(wide, width // 2**level, kernel, padding=kernel // 2))

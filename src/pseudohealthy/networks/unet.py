@@ -109,22 +109,30 @@ class UNet(nn.Module):
             raise ValueError("condition on classes or on a vector, not on both")
         if time.frequency_shift and width < 4:
             raise ValueError(
-                f"width = {width} has one frequency, which time.frequency_shift = 1 leaves no room for: give 4"
+                f"width = {width} has one frequency, which time.frequency_shift = 1 leaves no room"
+                " for: give 4"
             )
         groups_fit(block.groups, width)
         hidden = 4 * width
-        self.width, self.levels, self.stem, self.learned_variance = width, len(multipliers), stem, learned_variance
+        self.width = width
+        self.levels = len(multipliers)
+        self.stem = stem
+        self.learned_variance = learned_variance
         self.factor = stem * 2 ** (self.levels - 1)  # must divide the sides of the image
         self.time, self.pad_end, self.checkpointing = time, block.pad_end, block.checkpointing
         self.classes, self.vector = classes, vector
         style = Style(hidden * (2 if vector else 1), attention, block)
         widths = [width * m for m in multipliers]
 
-        self.time_embed = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.time_embed = nn.Sequential(
+            nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
+        )
         if classes:
             self.label_emb: nn.Module = nn.Embedding(classes, hidden)
         elif vector:
-            self.label_emb = nn.Sequential(nn.Linear(vector, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+            self.label_emb = nn.Sequential(
+                nn.Linear(vector, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
+            )
         self.input_blocks, skips = encoder(channels * stem**2, widths, blocks, style)
         self.middle_block = middle(widths[-1], style)
         stages, now = [], widths[-1]
@@ -134,7 +142,11 @@ class UNet(nn.Module):
                 if 2**level in attention.at:
                     layers.append(Attention(out, style))
                 if level and place == blocks:
-                    layers.append(ResBlock(out, out, style, double) if block.residual_sampling else Upsample(out))
+                    layers.append(
+                        ResBlock(out, out, style, double)
+                        if block.residual_sampling
+                        else Upsample(out)
+                    )
                 stages.append(Stage(*layers))
                 now = out
         self.output_blocks = nn.ModuleList(stages)
@@ -142,7 +154,11 @@ class UNet(nn.Module):
         self.out = nn.Sequential(style.norm(now), nn.SiLU(), zeroed(last))
 
     def forward(
-        self, x: Tensor, t: int | Tensor, label: int | Tensor | None = None, vector: Tensor | None = None
+        self,
+        x: Tensor,
+        t: int | Tensor,
+        label: int | Tensor | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
         """Output (B, channels [* 2], H, W) for x (B, channels, H, W) at 0-based steps t, an int or
         (B,).
@@ -153,10 +169,13 @@ class UNet(nn.Module):
         """
         if (label is not None) != bool(self.classes) or (vector is not None) != bool(self.vector):
             raise ValueError(
-                f"this network has {self.classes} classes and a vector of {self.vector}: condition on that"
+                f"this network has {self.classes} classes and a vector of {self.vector}: condition"
+                " on that"
             )
         t = torch.as_tensor(t, device=x.device).expand(len(x))
-        emb = self.time_embed(timestep_embedding(t, self.width, self.time.order, self.time.frequency_shift))
+        emb = self.time_embed(
+            timestep_embedding(t, self.width, self.time.order, self.time.frequency_shift)
+        )
         if label is not None:
             emb = emb + self.label_emb(torch.as_tensor(label, device=x.device).expand(len(x)))
         elif vector is not None:

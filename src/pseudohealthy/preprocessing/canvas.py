@@ -32,20 +32,26 @@ if TYPE_CHECKING:
 
 # centre, width in HU
 WINDOWS: dict[str, tuple[float, float]] = {
-    "brain": (40, 80), "subdural": (80, 200), "bone": (600, 2800), "stroke": (40, 40),
-}  # fmt: skip
+    "brain": (40, 80),
+    "subdural": (80, 200),
+    "bone": (600, 2800),
+    "stroke": (40, 40),
+}
 NORMALISATIONS = ("window", "percentile", "upper", "deviations", "range", "unit")
 PLANES = ("axial", "coronal", "sagittal", "native")
 JUDGED = ("all", "slices")
 HIGHEST_HU = 100_000  # of a window's centre and width
-SMALLEST, LARGEST = 1e-30, 1e30  # range of grey levels; beyond, float32 arithmetic gives 0 and infinity
+# Range of grey levels; beyond, float32 arithmetic gives 0 and infinity.
+SMALLEST, LARGEST = (1e-30, 1e30)
 BLANK = 64  # times as large as the image: a square that would leave the image a pixel or two
 Window = Annotated[str, Text(f"{either(WINDOWS)}, or centre/width in HU")]
 Percent = Annotated[float, Range(0, 100)]
 Deviation = Annotated[float, Range(-100, 100)]
 Grey = Annotated[float, Range(-1e29, 1e29)]
 Millimetres = Annotated[float, Range(0.001, 1000, also=(0,))]
-RELEASE = 0.2  # change in model units (range 2) at which a value beyond the window is given up for the restored one
+# Change in model units (range 2) at which a value beyond the window is given up for the restored
+# one.
+RELEASE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +92,9 @@ class Canvas:
     interpolation: Literal["area"] = "area"
     plane: Annotated[str, Choice(*PLANES)] = "axial"
     spacing: Millimetres = 0.0
-    slices: Annotated[tuple[Annotated[float, Range(-100_000, 100_000)], ...], Length(2, 2, also=(0,))] = ()
+    slices: Annotated[
+        tuple[Annotated[float, Range(-100_000, 100_000)], ...], Length(2, 2, also=(0,))
+    ] = ()
     slices_in: Annotated[str, Choice(*SLICES_IN)] = "planes"
     step: Millimetres = 0.0
     judge: Annotated[str, Choice(*JUDGED)] = "all"
@@ -101,7 +109,11 @@ class Canvas:
         if list(self.slices) != sorted(self.slices):
             raise wrong("slices", list(self.slices), "give the first and the last, or none")
         if self.normalise == "window" and len(self.windows) != self.channels:
-            raise wrong("windows", list(self.windows), f"name one window for each of canvas.channels = {self.channels}")
+            raise wrong(
+                "windows",
+                list(self.windows),
+                f"name one window for each of canvas.channels = {self.channels}",
+            )
         for window in self.windows:
             window_range(window)
 
@@ -110,7 +122,9 @@ class Canvas:
         """Channels of an image; windows are cut out of one."""
         return 1 if self.normalise == "window" else self.channels
 
-    def fit(self, scan: Scan, mask: np.ndarray | None = None, brain_mask: np.ndarray | None = None) -> Fitted:
+    def fit(
+        self, scan: Scan, mask: np.ndarray | None = None, brain_mask: np.ndarray | None = None
+    ) -> Fitted:
         """Scan (C, D, H, W) -> planes (D, C, S, S). ``mask`` and ``brain_mask`` are bool (D, H, W)
         on the scan's grid; a brain mask takes the place of the computed foreground. Raises Fault
         CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE, RANGE, SPACING.
@@ -119,13 +133,23 @@ class Canvas:
 
         voxels = np.asarray(scan.voxels, dtype=np.float32)
         if voxels.shape[0] != self.inputs:
-            found = f"the image has {many(voxels.shape[0], 'channel')}, the model takes {self.inputs}"
-            raise Fault("CHANNELS", found, "choose a run trained on such images", exit=USAGE, case=scan.name)
+            found = (
+                f"the image has {many(voxels.shape[0], 'channel')}, the model takes {self.inputs}"
+            )
+            raise Fault(
+                "CHANNELS", found, "choose a run trained on such images", exit=USAGE, case=scan.name
+            )
         self._check_plane(scan)
-        inside = foreground(voxels, self.foreground) if brain_mask is None else np.asarray(brain_mask, dtype=bool)
+        inside = (
+            foreground(voxels, self.foreground)
+            if brain_mask is None
+            else np.asarray(brain_mask, dtype=bool)
+        )
         low, high = self._levels(scan, voxels, inside)
         top, left, side, across = self._square(inside, scan)
-        placement = Placement(_shape(voxels), top, left, side, self.size, low, high, across if across != side else 0)
+        placement = Placement(
+            _shape(voxels), top, left, side, self.size, low, high, across if across != side else 0
+        )
         channels = voxels if len(low) == len(voxels) else np.repeat(voxels, len(low), axis=0)
         planes = np.empty((voxels.shape[1], len(low), self.size, self.size), dtype=np.float32)
         for channel, (values, a, b) in enumerate(zip(channels, low, high, strict=True)):
@@ -137,7 +161,13 @@ class Canvas:
             torch.from_numpy(planes),
             torch.from_numpy(self.fit_mask(inside, placement) & judged),
             placement,
-            None if mask is None else torch.from_numpy(self.fit_mask(np.asarray(mask, dtype=bool), placement) & judged),
+            (
+                None
+                if mask is None
+                else torch.from_numpy(
+                    self.fit_mask(np.asarray(mask, dtype=bool), placement) & judged
+                )
+            ),
             keep,
         )
 
@@ -145,21 +175,31 @@ class Canvas:
         """Planes (D, C, S, S) in [-1, 1] -> (C, D, H, W) float32 in native units; the low value
         outside the square."""
         low, high = (
-            np.array(level, dtype=np.float32)[:, None, None, None] for level in (placement.low, placement.high)
+            np.array(level, dtype=np.float32)[:, None, None, None]
+            for level in (placement.low, placement.high)
         )
         stacked = np.moveaxis(np.asarray(planes, dtype=np.float32), 1, 0)
         return _back(stacked + 1, placement, resampling.inverse, 0) * ((high - low) / 2) + low
 
     def undo_map(
-        self, maps: torch.Tensor | np.ndarray, placement: Placement, fill: float = 0.0, nearest: bool = False
+        self,
+        maps: torch.Tensor | np.ndarray,
+        placement: Placement,
+        fill: float = 0.0,
+        nearest: bool = False,
     ) -> np.ndarray:
         """Maps (D, S, S) -> (D, H, W): geometry only, never outside the map's range; ``fill``
         outside the square."""
         return _back(
-            np.asarray(maps, dtype=np.float32), placement, resampling.nearest if nearest else resampling.linear, fill
+            np.asarray(maps, dtype=np.float32),
+            placement,
+            resampling.nearest if nearest else resampling.linear,
+            fill,
         )
 
-    def healthy(self, scan: Scan, restored: torch.Tensor | np.ndarray, fitted: Fitted) -> np.ndarray:
+    def healthy(
+        self, scan: Scan, restored: torch.Tensor | np.ndarray, fitted: Fitted
+    ) -> np.ndarray:
         """The native twin (C, D, H, W): the scan plus the change the restoration made, so that an
         unchanged plane comes back bit for bit and native detail survives. A value beyond the window
         keeps its excess where the restoration leaves it and loses it, linearly, as the change grows
@@ -169,7 +209,10 @@ class Canvas:
         change = np.asarray(restored, dtype=np.float32) - np.asarray(fitted.planes)
         change = _back(np.moveaxis(change, 1, 0), place, resampling.inverse, 0)
         voxels = np.asarray(scan.voxels, dtype=np.float32)
-        low, high = (np.array(level, dtype=np.float32)[:, None, None, None] for level in (place.low, place.high))
+        low, high = (
+            np.array(level, dtype=np.float32)[:, None, None, None]
+            for level in (place.low, place.high)
+        )
         if len(change) != len(voxels):
             order = np.argsort([b - a for a, b in zip(place.low, place.high, strict=True)])
             choice = np.full(voxels.shape, order[-1])
@@ -205,7 +248,10 @@ class Canvas:
         rows, count = np.flatnonzero(self.judged(fitted)), len(fitted.planes)
         if len(rows) == count:
             return []
-        return [f"SLICES: planes {rows[0]} to {rows[-1]} of {count} (from 0) are judged, the others are not"]
+        return [
+            f"SLICES: planes {rows[0]} to {rows[-1]} of {count} (from 0) are judged, the others"
+            " are not"
+        ]
 
     def limits(self) -> list[str]:
         """A note for an evaluation that does not speak of whole volumes."""
@@ -219,7 +265,9 @@ class Canvas:
         """Does the canvas ask for HU of a picture (PNG, JPEG, TIFF of whole numbers), which must be
         windowed already?"""
         origin = scan.origin
-        picture = getattr(origin, "kind", "") == "picture" and np.issubdtype(origin.dtype, np.integer)
+        picture = getattr(origin, "kind", "") == "picture" and np.issubdtype(
+            origin.dtype, np.integer
+        )
         return self.normalise == "window" and picture
 
     def fit_mask(self, mask: np.ndarray, placement: Placement) -> np.ndarray:
@@ -235,15 +283,26 @@ class Canvas:
         cut = getattr(scan.origin, "plane", self.plane)
         if cut != self.plane and scan.shape[1] > 1:
             found = f"the volume was read in {cut} planes, the model looks at {self.plane} ones"
-            raise Fault("PLANE", found, f"read it with plane='{self.plane}'", exit=USAGE, case=scan.name)
+            raise Fault(
+                "PLANE", found, f"read it with plane='{self.plane}'", exit=USAGE, case=scan.name
+            )
 
     def _chosen(self, scan: Scan, inside: np.ndarray) -> np.ndarray:
         volume = len(inside) > 1
-        if volume and scan.spacing is None and (self.spacing or (self.slices and self.slices_in == "mm")):
-            known = "SPACING: the planes have no known size in mm; they are fitted to the canvas and all of them used"
+        if (
+            volume
+            and scan.spacing is None
+            and (self.spacing or (self.slices and self.slices_in == "mm"))
+        ):
+            known = (
+                "SPACING: the planes have no known size in mm; they are fitted to the canvas and"
+                " all of them used"
+            )
             scan.warnings += [known] * (known not in scan.warnings)
         try:
-            return chosen(self.slices, self.slices_in, inside, scan.spacing[0] if scan.spacing else None)
+            return chosen(
+                self.slices, self.slices_in, inside, scan.spacing[0] if scan.spacing else None
+            )
         except Fault as fault:
             fault.case = fault.case or scan.name
             raise
@@ -255,7 +314,9 @@ class Canvas:
         if self.windows_a_picture(scan):
             if len(self.windows) > 1:
                 found = f"a picture has no HU, so it has no {len(self.windows)} windows"
-                raise Fault("WINDOW", found, "give the DICOM series, or a run of one window", case=scan.name)
+                raise Fault(
+                    "WINDOW", found, "give the DICOM series, or a run of one window", case=scan.name
+                )
             pairs = [(0.0, float(np.iinfo(scan.origin.dtype).max))]
         elif self.normalise == "window":
             pairs = [window_range(window) for window in self.windows]
@@ -266,7 +327,8 @@ class Canvas:
             for values in voxels:
                 known = values[inside] if inside.sum() >= 16 else values.ravel()
                 if self.normalise == "deviations":
-                    mean, spread = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+                    mean = float(values.mean(dtype=np.float64))
+                    spread = float(values.std(dtype=np.float64))
                     low, high = (mean + times * spread for times in self.deviations)
                 else:
                     low, high = (float(level) for level in np.percentile(known, self.percentiles))
@@ -287,7 +349,13 @@ class Canvas:
         for low, high in pairs:
             if not SMALLEST < high - low < LARGEST:
                 found = f"grey levels from {low:.3g} to {high:.3g}"
-                raise Fault("RANGE", found, "bring the image to usual units first", exit=NO_INPUT, case=scan.name)
+                raise Fault(
+                    "RANGE",
+                    found,
+                    "bring the image to usual units first",
+                    exit=NO_INPUT,
+                    case=scan.name,
+                )
         return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
 
     def _square(self, inside: np.ndarray, scan: Scan) -> tuple[int, int, int, int]:
@@ -298,20 +366,46 @@ class Canvas:
         side = max(height, width)
         if self.spacing and scan.spacing is not None:
             if self.crop and rows.size:
-                first_row, end_row, first_column, end_column = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-            side, across = (max(1, round(self.size * self.spacing / native)) for native in scan.spacing[1:])
+                first_row = rows[0]
+                end_row = rows[-1] + 1
+                first_column = columns[0]
+                end_column = columns[-1] + 1
+            side, across = (
+                max(1, round(self.size * self.spacing / native)) for native in scan.spacing[1:]
+            )
             if side > BLANK * height or across > BLANK * width:
                 steps = " x ".join(f"{native:.3g}" for native in scan.spacing[1:])
-                found = f"{height} x {width} pixels of {steps} mm on a canvas of {self.size * self.spacing:g} mm"
-                raise Fault("SPACING", found, "correct the pixel size, or choose a run for such images", case=scan.name)
-            return int(first_row + end_row - side) // 2, int(first_column + end_column - across) // 2, side, across
+                found = (
+                    f"{height} x {width} pixels of {steps} mm on a canvas of"
+                    f" {self.size * self.spacing:g} mm"
+                )
+                raise Fault(
+                    "SPACING",
+                    found,
+                    "correct the pixel size, or choose a run for such images",
+                    case=scan.name,
+                )
+            return (
+                int(first_row + end_row - side) // 2,
+                int(first_column + end_column - across) // 2,
+                side,
+                across,
+            )
         if self.crop and rows.size:
-            first_row, end_row, first_column, end_column = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+            first_row = rows[0]
+            end_row = rows[-1] + 1
+            first_column = columns[0]
+            end_column = columns[-1] + 1
             longer = max(end_row - first_row, end_column - first_column)
             side = min(side, int(np.ceil(longer * (1 + 2 * self.margin))))
         if side <= self.size < 2 * side:
             side = self.size
-        return int(first_row + end_row - side) // 2, int(first_column + end_column - side) // 2, side, side
+        return (
+            int(first_row + end_row - side) // 2,
+            int(first_column + end_column - side) // 2,
+            side,
+            side,
+        )
 
 
 def wrong(key: str, value: Any, cure: str) -> Fault:
@@ -344,7 +438,10 @@ def _onto(planes: np.ndarray, place: Placement, coverage: bool = False) -> np.nd
         out = np.zeros((len(planes), place.size, place.size), dtype=np.float32)
         out[:, rows, columns] = inner
         return out
-    down, along = ((resampling.coverage if coverage else resampling.forward)(side, place.size) for side in place.sides)
+    down, along = (
+        (resampling.coverage if coverage else resampling.forward)(side, place.size)
+        for side in place.sides
+    )
     return down[:, rows] @ inner @ along[:, columns].T
 
 

@@ -13,15 +13,19 @@ from __future__ import annotations
 import numpy as np
 
 METHODS = ("auto", "nonzero", "all", "head-ct", "head-png", "brain-ct", "brain-mr")
-LEVEL = 0.1  # of the way from the background to the bright tissue (99th percentile of what is not background)
+# Of the way from the background to the bright tissue (99th percentile of what is not background).
+LEVEL = 0.1
 SMALLEST = 0.05  # of the largest component: smaller ones are specks
 BONE = 150.0  # HU: above blood (at most 100) and below the thinnest skull at 5 mm
 WHITE, VISIBLE = 0.97, 0.08  # of a windowed picture's white: bone, and what is not black
-GAPS = (0.01, 0.03, 0.06)  # of the head's breadth: gaps in the skull that are closed, one after the other
+# Of the head's breadth: gaps in the skull that are closed, one after the other.
+GAPS = (0.01, 0.03, 0.06)
 BRAIN = 0.25  # share of the head that is surely the inside of its skull
 ROOMS = 0.1  # of the largest room of the skull: smaller ones are not brain
 LEAST = 0.04  # share below which it is some other cavity
-BRIDGE = 0.035  # of the head's breadth: nerves, vessels and meninges between brain and scalp are thinner, about 6 mm
+# Of the head's breadth: nerves, vessels and meninges between brain and scalp are thinner, about 6
+# mm.
+BRIDGE = 0.035
 TISSUE = 0.45  # of the head's median: brain is brighter, skull and most of the fluid darker
 STRIPPED = 0.8  # share of the head above which there is no scalp to leave out
 MARGIN = 0.08  # of the head's breadth: scalp and skull, where there is no ring of bone
@@ -59,7 +63,9 @@ def _opened(solid: np.ndarray) -> np.ndarray:
     shells."""
     from scipy import ndimage
 
-    return ndimage.binary_opening(solid, np.ones((1, 3, 3)), iterations=max(1, max(solid.shape[1:]) // 128))
+    return ndimage.binary_opening(
+        solid, np.ones((1, 3, 3)), iterations=max(1, max(solid.shape[1:]) // 128)
+    )
 
 
 def _head(visible: np.ndarray) -> np.ndarray:
@@ -85,14 +91,26 @@ def _brains(values: np.ndarray) -> np.ndarray:
     found = np.zeros(values.shape, dtype=bool)
     coarse = [part[:, ::step, ::step] for part in (bone, visible)]
     heads = [_head(plane) for plane in coarse[1]]
-    small = np.stack([_inside_of_skull(w, v, head, hu) for w, v, head in zip(*coarse, heads, strict=True)])
-    if max(room.sum() / max(1, head.sum()) for room, head in zip(small, heads, strict=True)) >= BRAIN:
-        small = _components(small, ROOMS)  # planes above and below the brain are left empty, not guessed at
+    small = np.stack(
+        [_inside_of_skull(w, v, head, hu) for w, v, head in zip(*coarse, heads, strict=True)]
+    )
+    if (
+        max(room.sum() / max(1, head.sum()) for room, head in zip(small, heads, strict=True))
+        >= BRAIN
+    ):
+        # Planes above and below the brain are left empty, not guessed at.
+        small = _components(small, ROOMS)
     else:  # a plane or a few of which none has a closed skull
-        small = np.stack([
-            room if room.sum() >= max(1, LEAST * head.sum()) else _grown(head, -MARGIN * np.sqrt(head.sum()))
-            for room, head in zip(small, heads, strict=True)
-        ])  # fmt: skip
+        small = np.stack(
+            [
+                (
+                    room
+                    if room.sum() >= max(1, LEAST * head.sum())
+                    else _grown(head, -MARGIN * np.sqrt(head.sum()))
+                )
+                for room, head in zip(small, heads, strict=True)
+            ]
+        )
     for out, plane in zip(found, small, strict=True):
         large = np.repeat(np.repeat(plane, step, axis=0), step, axis=1)
         out[:] = large[: out.shape[0], : out.shape[1]]
@@ -120,18 +138,24 @@ def _brain_mr(voxels: np.ndarray) -> np.ndarray:
     return _filled(large[:, : head.shape[1], : head.shape[2]] & head)
 
 
-def _inside_of_skull(bone: np.ndarray, visible: np.ndarray, head: np.ndarray, hu: bool) -> np.ndarray:
+def _inside_of_skull(
+    bone: np.ndarray, visible: np.ndarray, head: np.ndarray, hu: bool
+) -> np.ndarray:
     from scipy import ndimage
 
     area = int(head.sum())
     breadth, best = np.sqrt(area), np.zeros_like(head)
     for gap in GAPS:
         ring = _grown(_grown(bone & head, gap * breadth), -gap * breadth)
-        rooms = ndimage.binary_fill_holes(ring) & ~ring & (visible | (not hu))  # in pictures, fluid is black like air
+        # In pictures, fluid is black like air.
+        rooms = ndimage.binary_fill_holes(ring) & ~ring & (visible | (not hu))
         labels, _ = ndimage.label(ndimage.binary_opening(rooms, iterations=2))
         pixels, seen = (np.bincount(labels.ravel(), weights=w) for w in (None, visible.ravel()))
-        pixels[0], pixels[seen < pixels / 2] = 0, 0  # sinuses and air cells are enclosed as well, but black
-        inside = ndimage.binary_fill_holes(((pixels > 0) & (pixels >= ROOMS * pixels.max()))[labels])
+        # Sinuses and air cells are enclosed as well, but black.
+        pixels[0], pixels[seen < pixels / 2] = (0, 0)
+        inside = ndimage.binary_fill_holes(
+            ((pixels > 0) & (pixels >= ROOMS * pixels.max()))[labels]
+        )
         if inside.sum() > best.sum():
             best = inside
         if best.sum() >= BRAIN * area:
@@ -156,7 +180,8 @@ def _bright(values: np.ndarray) -> np.ndarray:
     border = np.concatenate([edge.ravel() for edge in (values[:, [0, -1]], values[:, :, [0, -1]])])
     ground, lowest, highest = float(np.median(border)), float(values.min()), float(values.max())
     if ground - lowest > LEVEL * (highest - lowest) and (border == ground).mean() > 0.95:
-        apart = np.abs(smooth - ground)  # z-scored inside the head, or a white frame: the background is not the darkest
+        # z-scored inside the head, or a white frame: the background is not the darkest.
+        apart = np.abs(smooth - ground)
         return apart > LEVEL / 5 * float(np.percentile(apart, 99))
     floor = float(smooth.min())
     above = smooth[smooth > floor]

@@ -40,7 +40,12 @@ class Placement:
         column."""
         _, _, height, width = self.shape
         rows, columns = self.sides
-        return max(0, self.top), min(height, self.top + rows), max(0, self.left), min(width, self.left + columns)
+        return (
+            max(0, self.top),
+            min(height, self.top + rows),
+            max(0, self.left),
+            min(width, self.left + columns),
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -11,7 +11,9 @@ from pseudohealthy.errors import USAGE, Fault
 SLICES_IN = ("planes", "share", "mm")
 
 
-def chosen(slices: tuple[float, ...], unit: str, inside: np.ndarray, spacing: float | None) -> np.ndarray:
+def chosen(
+    slices: tuple[float, ...], unit: str, inside: np.ndarray, spacing: float | None
+) -> np.ndarray:
     """Bool (D,): the planes whose centre lies in ``slices`` (first, last), both included; all where
     it is empty.
 
@@ -35,6 +37,10 @@ def chosen(slices: tuple[float, ...], unit: str, inside: np.ndarray, spacing: fl
     if not keep.any() and unit == "share":
         keep[np.abs(at - (first + last) / 2).argmin()] = True
     if not keep.any():
-        raise Fault("SLICES", f"none of {many(count, 'plane')} lies in canvas.slices {first:g} to {last:g} ({unit})",
-                    "set canvas.slices for such volumes, or leave this one out", exit=USAGE)  # fmt: skip
+        raise Fault(
+            "SLICES",
+            f"none of {many(count, 'plane')} lies in canvas.slices {first:g} to {last:g} ({unit})",
+            "set canvas.slices for such volumes, or leave this one out",
+            exit=USAGE,
+        )
     return keep

@@ -18,34 +18,58 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     # voxels: 96 x 96 x 50. There B-splines, without antialiasing, in all three directions and in
     # evaluation too; here antialiased linear, across planes in training only.
     "behrendt": {
-        "size": 96, "spacing": 2.0, "crop": True, "strip": True, "foreground": "brain-mr",
-        "normalise": "percentile", "percentiles": (1.0, 99.0),
-        "slices": (-50.0, 50.0), "slices_in": "mm", "step": 2.0, "judge": "slices",
+        "size": 96,
+        "spacing": 2.0,
+        "crop": True,
+        "strip": True,
+        "foreground": "brain-mr",
+        "normalise": "percentile",
+        "percentiles": (1.0, 99.0),
+        "slices": (-50.0, 50.0),
+        "slices_in": "mm",
+        "step": 2.0,
+        "judge": "slices",
     },
     # Bercea et al., MICCAI 2024 (THOR): one mid-axial plane (95 of 189 in MNI space at 1 mm, 197 x
     # 233), padded to its longer side of 233 mm, 128 px, divided by the 98th percentile (which the
     # released brain loader leaves out).
     "thor": {
-        "size": 128, "spacing": 233 / 128, "normalise": "upper", "percentiles": (0.0, 98.0),
-        "slices": (95 / 189, 96 / 189), "slices_in": "share", "judge": "slices",
+        "size": 128,
+        "spacing": 233 / 128,
+        "normalise": "upper",
+        "percentiles": (0.0, 98.0),
+        "slices": (95 / 189, 96 / 189),
+        "slices_in": "share",
+        "judge": "slices",
     },
     # Wolleb et al., MICCAI 2022: BraTS2020 planes of 240 x 240 at 1 mm padded to 256; of 155 the
     # lowest 80 and the uppermost 26 left out; 0..1. The released slices are divided by an upper
     # percentile of each volume and sequence; which one was never said: 99 is assumed, inside the
     # brain (not 0).
     "wolleb": {
-        "size": 256, "spacing": 1.0, "normalise": "upper", "percentiles": (0.0, 99.0), "foreground": "nonzero",
-        "slices": (80.0, 128.0), "slices_in": "planes", "judge": "slices",
+        "size": 256,
+        "spacing": 1.0,
+        "normalise": "upper",
+        "percentiles": (0.0, 99.0),
+        "foreground": "nonzero",
+        "slices": (80.0, 128.0),
+        "slices_in": "planes",
+        "judge": "slices",
     },
     # Wyatt et al., CVPR Workshops 2022 (AnoDDPM), released loader: coronal planes 40 to 100 of NFBS
     # (256 planes of 1 mm; from which end is not said: here the front), clipped at mean - 1 and + 2
     # standard deviations of the volume, the middle 235 pixels brought to 256. The published test
     # planes were picked by hand, so every plane is judged.
     "anoddpm": {
-        "size": 256, "plane": "coronal", "spacing": 235 / 256, "normalise": "deviations", "deviations": (-1.0, 2.0),
-        "slices": (40 / 256, 101 / 256), "slices_in": "share",
+        "size": 256,
+        "plane": "coronal",
+        "spacing": 235 / 256,
+        "normalise": "deviations",
+        "deviations": (-1.0, 2.0),
+        "slices": (40 / 256, 101 / 256),
+        "slices_in": "share",
     },
-}  # fmt: skip
+}
 
 
 def expanded(settings: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,11 @@ def linear(side: int, size: int) -> np.ndarray:
 def inverse(side: int, size: int) -> np.ndarray:
     """Exact when the image was enlarged (least squares) at least twice, from where it is well
     conditioned, else linear."""
-    return np.linalg.pinv(triangle(side, size)).astype(np.float32) if size >= 2 * side else linear(side, size)
+    return (
+        np.linalg.pinv(triangle(side, size)).astype(np.float32)
+        if size >= 2 * side
+        else linear(side, size)
+    )
 
 
 @lru_cache(maxsize=64)

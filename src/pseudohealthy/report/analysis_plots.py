@@ -39,7 +39,9 @@ def intensities(path: Path | str, by_data: Mapping[str, Histograms]) -> Path:
             axes.set_ylim(0, max(other.get_ylim()[1] for other in line))
         line[0].set_ylabel(f"{short(run, 22)}\n{short(data, 22)}, planes\n{kind}", fontsize=8)
     for axes, factor in zip(grid[0], FIGURE_4, strict=True):
-        axes.set_title("contrast as it is" if factor == 1 else f"contrast $x^{{{factor:g}}}$", fontsize=10)
+        axes.set_title(
+            "contrast as it is" if factor == 1 else f"contrast $x^{{{factor:g}}}$", fontsize=10
+        )
     for axes in grid[-1]:
         axes.set_xlabel("intensity, -1 to 1", fontsize=8)
     handles, names = grid[0][0].get_legend_handles_labels()
@@ -54,7 +56,9 @@ def histograms(axes: Axes, images: np.ndarray, twins: np.ndarray) -> None:
     axes.stairs(share, edges, fill=True, color=SKY, alpha=0.5, label="image")
     axes.stairs(other, edges, color=VERMILION, linewidth=1.4, label="healthy twin")
     axes.set_ylim(0, 1.3 * max(float(share.max()), float(other.max()), 1e-6))  # room for the text
-    axes.text(0.03, 0.97, f"KL {kl(images, twins):.3f}", transform=axes.transAxes, va="top", fontsize=8)
+    axes.text(
+        0.03, 0.97, f"KL {kl(images, twins):.3f}", transform=axes.transAxes, va="top", fontsize=8
+    )
     axes.set(yticks=[])
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -74,7 +78,9 @@ def conditioning(path: Path | str, swapped: Sequence[Swapped]) -> Path:
         axes.set_title(name, fontsize=9)
     for line, one in zip(grid[1:], swapped, strict=True):
         what = (
-            f"follows {one.row['follows']:.2f}" if one.noised is not None else "not conditioned:\ntwins of these images"
+            f"follows {one.row['follows']:.2f}"
+            if one.noised is not None
+            else "not conditioned:\ntwins of these images"
         )
         line[0].set_ylabel(f"{short(one.run, 22)}\n{100 * one.noise:g} % noise\n{what}", fontsize=8)
         show(line[0], one.noised)
@@ -94,7 +100,10 @@ def examples(path: Path | str, cases: Sequence[Sequence[Example]]) -> Path:
     grid = figure.subplots(runs + 1, 4 * len(cases), squeeze=False)
     for axes in grid.ravel():
         axes.set(xticks=[], yticks=[], frame_on=False)
-    tops = [max(float(np.quantile(np.stack([c[r].map.numpy() for c in cases]), 0.998)), 1e-6) for r in range(runs)]
+    tops = [
+        max(float(np.quantile(np.stack([c[r].map.numpy() for c in cases]), 0.998)), 1e-6)
+        for r in range(runs)
+    ]
     for column, case in enumerate(cases):
         left = 4 * column
         show(grid[0][left], case[0].image)
@@ -118,7 +127,9 @@ def examples(path: Path | str, cases: Sequence[Sequence[Example]]) -> Path:
             if not column:
                 line[0].set_ylabel(short(one.row["run"], 20), fontsize=9)
     figure.supxlabel(
-        f"{RESEARCH}. Masks: the threshold with the best Dice of that case, an oracle.", fontsize=8, color="#666666"
+        f"{RESEARCH}. Masks: the threshold with the best Dice of that case, an oracle.",
+        fontsize=8,
+        color="#666666",
     )
     return save(figure, path)
 

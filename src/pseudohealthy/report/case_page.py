@@ -40,9 +40,14 @@ def save(finding: Finding, to: Target) -> dict[str, Path]:
     """case.html of a case, with links to what was written before; see `detection.outputs`."""
     case = to.place.case
     files = {name: path.name for name, path in to.paths.items() if path.is_file()}
-    report = relative(to.folder / "report.html", case) if finding.hashes else ""  # a command writes one
+    # A command writes one.
+    report = relative(to.folder / "report.html", case) if finding.hashes else ""
     drawn = to.paths.get("panel")
-    return {"html": case_page(finding, case / "case.html", truth=to.truth, picture=drawn, files=files, report=report)}
+    return {
+        "html": case_page(
+            finding, case / "case.html", truth=to.truth, picture=drawn, files=files, report=report
+        )
+    }
 
 
 def case_page(
@@ -69,7 +74,11 @@ def case_page(
     volume = finding.map.shape[0] > 1
     style, script = (_template(f"case.{kind}") for kind in ("css", "js"))
     packed, library_hash = _library() if volume else ("", "")
-    mosaic = base64.b64encode(picture.read_bytes()).decode() if picture is not None and picture.is_file() else ""
+    mosaic = (
+        base64.b64encode(picture.read_bytes()).decode()
+        if picture is not None and picture.is_file()
+        else ""
+    )
     window = starting_window(finding)
     room = MEGABYTES - (len(packed) + len(mosaic) + len(script) + len(style)) / 1e6 - 0.1
     copy = display(finding, truth, window, room)
@@ -98,18 +107,23 @@ def case_page(
         "grey": scan.units,
         "plane_scores": [round(float(score), 6) for score in finding.plane_scores],
         "first": [int(v) for v in np.unravel_index(int(finding.map.argmax()), finding.map.shape)],
-        "regions": [{"text": _region(region, volume), **_index(region)} for region in finding.regions],
+        "regions": [
+            {"text": _region(region, volume), **_index(region)} for region in finding.regions
+        ],
         "policy": library_hash,
     }
     page = (
-        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        Environment(
+            autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
         .from_string(_template("case.html.j2"))
         .render(
             title=finding.case_id,
             csp=_policy(style, script, library_hash),
             style=Markup(style),
             script=Markup(script),
-            facts=_facts(finding) | ({} if truth is None else {"beside the reference": finding.beside(truth).text()}),
+            facts=_facts(finding)
+            | ({} if truth is None else {"beside the reference": finding.beside(truth).text()}),
             warnings=list(finding.warnings),
             source=finding.threshold_source or ("given" if own is not None else "none stored"),
             own=own,
@@ -156,7 +170,9 @@ def _policy(style: str, script: str, library_hash: str) -> str:
 
 def _view(affine: np.ndarray) -> str:
     """The view that shows the planes as they were taken."""
-    return ("sagittal", "coronal", "axial")[int(np.argmax(np.abs(affine[:3, 0]) / np.linalg.norm(affine[:3, 0])))]
+    return ("sagittal", "coronal", "axial")[
+        int(np.argmax(np.abs(affine[:3, 0]) / np.linalg.norm(affine[:3, 0])))
+    ]
 
 
 def _facts(finding: Finding) -> dict[str, str]:
@@ -166,7 +182,9 @@ def _facts(finding: Finding) -> dict[str, str]:
         facts["among healthy scans"] = finding.rank
     facts["size"] = " x ".join(str(n) for n in scan.shape[1:] if n > 1)
     if scan.spacing is not None:
-        facts["spacing"] = " x ".join(f"{n:.3g}" for n in scan.spacing[-len(facts["size"].split(" x ")) :]) + " mm"
+        facts["spacing"] = (
+            " x ".join(f"{n:.3g}" for n in scan.spacing[-len(facts["size"].split(" x ")) :]) + " mm"
+        )
     facts["type"] = scan.kind + (f", {scan.units}" if scan.units else "")
     if made.get("run"):
         facts["run"] = str(made["run"]) + (f", {made['restorer']}" if made.get("restorer") else "")
@@ -177,8 +195,15 @@ def _facts(finding: Finding) -> dict[str, str]:
 
 def _region(region: Mapping[str, Any], volume: bool) -> str:
     if not volume:
-        return f"row {region['row'] + 1}, column {region['column'] + 1}: {many(region['voxels'], 'pixel')}, peak {region['peak']:.3g}"
-    size = f"{region['volume_ml']:.3g} ml" if "volume_ml" in region else f"{many(region['voxels'], 'voxel')}"
+        return (
+            f"row {region['row'] + 1}, column {region['column'] + 1}:"
+            f" {many(region['voxels'], 'pixel')}, peak {region['peak']:.3g}"
+        )
+    size = (
+        f"{region['volume_ml']:.3g} ml"
+        if "volume_ml" in region
+        else f"{many(region['voxels'], 'voxel')}"
+    )
     return f"plane {region['plane'] + 1}: {size}, peak {region['peak']:.3g}"
 
 

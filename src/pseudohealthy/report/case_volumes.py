@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from pseudohealthy.detection.finding import Finding
 
 LEVELS = 255
-LEAST_STEPS = 20  # slider positions below the threshold; maps that reach beyond 12.75 times it end there
+LEAST_STEPS = (
+    20  # slider positions below the threshold; maps that reach beyond 12.75 times it end there
+)
 HU_RANGE = (-1024, 3071)  # of a 12-bit scanner
 MARGIN = 8  # voxels kept around the foreground
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -46,7 +48,9 @@ class Display:
         return sum(map(len, self.volumes.values())) / 1e6
 
 
-def display(finding: Finding, truth: np.ndarray | None, window: tuple[float, float], room: float) -> Display:
+def display(
+    finding: Finding, truth: np.ndarray | None, window: tuple[float, float], room: float
+) -> Display:
     """Copies of input, twin, map (codes) and reference (D, H, W), as fine as ``room`` megabytes of
     base64 allow."""
     notes = []
@@ -59,11 +63,16 @@ def display(finding: Finding, truth: np.ndarray | None, window: tuple[float, flo
     place = (slice(None), rows, columns)
     image, healthy, encode = _encoder(finding, window, notes)
     codes = np.searchsorted(thresholds(finding), finding.map[place], side="left").astype(np.uint8)
-    reference = None if truth is None else (np.asarray(truth).reshape(finding.map.shape)[place] > 0).astype(np.uint8)
+    reference = (
+        None
+        if truth is None
+        else (np.asarray(truth).reshape(finding.map.shape)[place] > 0).astype(np.uint8)
+    )
     bytes_each = 3 + 2 * (scan.units == "HU")
     for factor in FACTORS:
         last = factor == FACTORS[-1]
-        if not last and codes.size * bytes_each / factor**2 > 8e6 * room:  # hopeless: gzip saves a factor of 2 to 5
+        # hopeless: gzip saves a factor of 2 to 5.
+        if not last and codes.size * bytes_each / factor**2 > 8e6 * room:
             continue
         affine = _affine(scan.affine, (0, rows.start, columns.start), factor)
         volumes = {
@@ -76,9 +85,14 @@ def display(finding: Finding, truth: np.ndarray | None, window: tuple[float, flo
         if last or sum(map(len, volumes.values())) <= 1e6 * room:
             break
     if factor > 1:
-        notes.append(f"pictures at 1/{factor} of the resolution in the plane; volumes are counted in the full map")
+        notes.append(
+            f"pictures at 1/{factor} of the resolution in the plane; volumes are counted in the"
+            " full map"
+        )
     depth, height, width = _most(codes, factor).shape
-    return Display(volumes, (depth, height, width), (0, rows.start, columns.start), factor, affine, notes)
+    return Display(
+        volumes, (depth, height, width), (0, rows.start, columns.start), factor, affine, notes
+    )
 
 
 def thresholds(finding: Finding) -> np.ndarray:
@@ -105,7 +119,10 @@ def presets(finding: Finding, start: tuple[float, float]) -> list[dict[str, Any]
     image = finding.scan.voxels[0]
     if finding.scan.units == "HU":
         more = {name: window_range(name) for name in PRESETS}
-        more |= {f"{name} ({WINDOWS[name][0]:g}/{WINDOWS[name][1]:g})": more.pop(name) for name in PRESETS}
+        more |= {
+            f"{name} ({WINDOWS[name][0]:g}/{WINDOWS[name][1]:g})": more.pop(name)
+            for name in PRESETS
+        }
     else:
         inside = image[finding.foreground] if finding.foreground.any() else image
         more = {
@@ -116,10 +133,16 @@ def presets(finding: Finding, start: tuple[float, float]) -> list[dict[str, Any]
     if stored is not None and stored != start:
         more["as the file says"] = stored
     found = {"as the picture": start, **more}
-    return [{"name": name, "low": low, "high": high} for name, (low, high) in found.items() if high > low]
+    return [
+        {"name": name, "low": low, "high": high}
+        for name, (low, high) in found.items()
+        if high > low
+    ]
 
 
-def nifti64(volume: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> str:
+def nifti64(
+    volume: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercept: float = 0.0
+) -> str:
     """(D, H, W) uint8 or int16 -> base64 of NIfTI-1, columns first; ``affine`` index (d, h, w, 1)
     -> RAS+ mm. The header holds geometry and scaling, no text."""
     from nibabel.nifti1 import Nifti1Header
@@ -133,11 +156,17 @@ def nifti64(volume: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercep
     header.set_slope_inter(slope, intercept)
     header.set_xyzt_units("mm")
     header["vox_offset"] = 352
-    raw = header.binaryblock + bytes(4) + np.ascontiguousarray(volume, volume.dtype.newbyteorder("<")).tobytes()
+    raw = (
+        header.binaryblock
+        + bytes(4)
+        + np.ascontiguousarray(volume, volume.dtype.newbyteorder("<")).tobytes()
+    )
     return base64.b64encode(gzip.compress(raw, 4, mtime=0)).decode()
 
 
-def _encoder(finding: Finding, window: tuple[float, float], notes: list[str]) -> tuple[np.ndarray, np.ndarray, Any]:
+def _encoder(
+    finding: Finding, window: tuple[float, float], notes: list[str]
+) -> tuple[np.ndarray, np.ndarray, Any]:
     """Input, twin and the function that encodes them: whole HU, or 256 steps over what the windows
     can show."""
     image, healthy = finding.scan.voxels[0], np.asarray(finding.healthy)[0]
@@ -157,7 +186,9 @@ def _encoder(finding: Finding, window: tuple[float, float], notes: list[str]) ->
     step = (high - low) / 255 or 1.0
 
     def scaled(volume: np.ndarray, affine: np.ndarray) -> str:
-        return nifti64(np.clip(np.rint((volume - low) / step), 0, 255).astype(np.uint8), affine, step, low)
+        return nifti64(
+            np.clip(np.rint((volume - low) / step), 0, 255).astype(np.uint8), affine, step, low
+        )
 
     return image, healthy, scaled
 

@@ -20,9 +20,19 @@ if TYPE_CHECKING:
     from pseudohealthy.evaluation.compare import Comparison
 
 COSTS = (
-    "restorer", "network_calls", "seconds_per_case", "peak_mb", "parameters", "input_channels", "training_steps",
-    "training_planes", "planes_seen", "training_seconds", "best_validation_auroc", "best_validation_loss",
-)  # fmt: skip
+    "restorer",
+    "network_calls",
+    "seconds_per_case",
+    "peak_mb",
+    "parameters",
+    "input_channels",
+    "training_steps",
+    "training_planes",
+    "planes_seen",
+    "training_seconds",
+    "best_validation_auroc",
+    "best_validation_loss",
+)
 
 
 def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path]:
@@ -32,23 +42,45 @@ def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path
     table = rows(result)
     shown = {data: one for data, one in result.examples.items() if one.pictures}
     written = [write_table(folder / "comparison.csv", table)]
-    written.append(write_json(folder / "comparison.json", {
-        "made": {**provenance(), **made},
-        "methods": result.facts,
-        "costs": [{"data": data, "method": method, **cost} for (data, method), cost in result.costs.items()],
-        "records": [{"data": data, **r.as_dict()} for data, group in by_data.items() for r in group],
-        "against_best": [{"data": data, **r.as_dict()} for data, group in result.against_best.items() for r in group],
-        "panels": [{"data": data, "case": e.case_id, "plane": e.plane, "why": e.why} for data, e in shown.items()],
-        "notes": notes(result),
-    }))  # fmt: skip
+    written.append(
+        write_json(
+            folder / "comparison.json",
+            {
+                "made": {**provenance(), **made},
+                "methods": result.facts,
+                "costs": [
+                    {"data": data, "method": method, **cost}
+                    for (data, method), cost in result.costs.items()
+                ],
+                "records": [
+                    {"data": data, **r.as_dict()} for data, group in by_data.items() for r in group
+                ],
+                "against_best": [
+                    {"data": data, **r.as_dict()}
+                    for data, group in result.against_best.items()
+                    for r in group
+                ],
+                "panels": [
+                    {"data": data, "case": e.case_id, "plane": e.plane, "why": e.why}
+                    for data, e in shown.items()
+                ],
+                "notes": notes(result),
+            },
+        )
+    )
     written.append(write_text(folder / "comparison.tex", latex(result)))
     written.append(write_text(folder / "comparison.md", markdown(result)))
     if any(summarise(group).headings for group in by_data.values()):
         written.append(plots.forest(folder / "comparison.png", by_data))
-    panels = [folder / ("panel.png" if number == 1 else f"panel_{number}.png") for number in range(1, len(shown) + 1)]
+    panels = [
+        folder / ("panel.png" if number == 1 else f"panel_{number}.png")
+        for number in range(1, len(shown) + 1)
+    ]
     for path, (data, one) in zip(panels, shown.items(), strict=True):
         written.append(example.draw(one, path, f"{data}, " if len(by_data) > 1 else ""))
-    if any("validation_auroc" in entry for history in result.histories.values() for entry in history):
+    if any(
+        "validation_auroc" in entry for history in result.histories.values() for entry in history
+    ):
         written.append(plots.training(folder / "curves.png", result.histories))
     facts = {
         "runs": sum(not name.startswith(CONTROL) for name in result.facts),
@@ -80,14 +112,41 @@ def printed(result: Comparison) -> Any:
     parts: list[Any] = []
     for data, evaluation in result.evaluations.items():
         rivals = {record.against for record in evaluation.records if record.against}
-        shown = [r for r in evaluation.records if not r.is_control or r.method in rivals or not rivals]
-        parts += [Text(data, style="bold"), evaluation_tables.table(replace(evaluation, records=shown, notes=[]))]
-    costs = Table("method", "calls", "s/case", "peak MB", "parameters", "channels", "steps", "planes seen", "training s",
-                  "best val. ROC-AUC", "best val. loss", box=None)  # fmt: skip
+        shown = [
+            r for r in evaluation.records if not r.is_control or r.method in rivals or not rivals
+        ]
+        parts += [
+            Text(data, style="bold"),
+            evaluation_tables.table(replace(evaluation, records=shown, notes=[])),
+        ]
+    costs = Table(
+        "method",
+        "calls",
+        "s/case",
+        "peak MB",
+        "parameters",
+        "channels",
+        "steps",
+        "planes seen",
+        "training s",
+        "best val. ROC-AUC",
+        "best val. loss",
+        box=None,
+    )
     for row in rows(result):
         if not row["method"].startswith(CONTROL):
-            keys = ("network_calls", "seconds_per_case", "peak_mb", "parameters", "input_channels", "training_steps",
-                    "planes_seen", "training_seconds", "best_validation_auroc", "best_validation_loss")  # fmt: skip
+            keys = (
+                "network_calls",
+                "seconds_per_case",
+                "peak_mb",
+                "parameters",
+                "input_channels",
+                "training_steps",
+                "planes_seen",
+                "training_seconds",
+                "best_validation_auroc",
+                "best_validation_loss",
+            )
             values = [_short(value) for value in map(row.get, keys)]
             costs.add_row(Text(row["method"]), *values)
     return Group(*parts, costs, *(Text(line, style="dim") for line in notes(result)))
@@ -111,7 +170,8 @@ def notes(result: Comparison) -> list[str]:
             chance = "" if record.p_holm is None else f", p {record.p_holm:.3f} (Holm)"
             at = f"{data}: " if many else ""
             found.append(
-                f"{at}{record.method} minus {record.against}, {heading_of(record)}: {record.value:+.3f}{ends}{chance}"
+                f"{at}{record.method} minus {record.against}, {heading_of(record)}:"
+                f" {record.value:+.3f}{ends}{chance}"
             )
     return found
 
@@ -125,7 +185,8 @@ def rows(result: Comparison) -> list[dict[str, Any]]:
         table = summarise(evaluation.records)
         ahead = {(r.method, r.metric): r for r in result.against_best.get(data, [])}
         caveats = {record.method: record.caveat for record in evaluation.records if record.caveat}
-        costly = [method for where, method in result.costs if where == data]  # also where no figure is defined
+        # Also where no figure is defined.
+        costly = [method for where, method in result.costs if where == data]
         for method in dict.fromkeys([*table.methods, *costly]):
             row: dict[str, Any] = {"data": data, "method": method}
             if caveats:
@@ -134,12 +195,18 @@ def rows(result: Comparison) -> list[dict[str, Any]]:
                 record = table.cells.get((method, heading))
                 if record is None:
                     continue
-                key = record.metric + (f"@{record.threshold_source}" if record.threshold_source else "")
+                key = record.metric + (
+                    f"@{record.threshold_source}" if record.threshold_source else ""
+                )
                 row |= _figure(key, record)
                 if against := table.differences.get((method, heading)):
-                    row |= _figure(f"{key}_minus_control", against) | {f"{key}_control": against.against}
+                    row |= _figure(f"{key}_minus_control", against) | {
+                        f"{key}_control": against.against
+                    }
                 if against := ahead.get((method, f"{record.metric}_difference")):
-                    row |= _figure(f"{key}_minus_best_run", against) | {f"{key}_best_run": against.against}
+                    row |= _figure(f"{key}_minus_best_run", against) | {
+                        f"{key}_best_run": against.against
+                    }
             known = result.facts.get(method, {}) | result.costs.get((data, method), {})
             row |= {key: known.get(key) for key in COSTS}
             found.append(row | {"postprocessing": known.get("postprocessing")})
@@ -172,10 +239,16 @@ def latex(result: Comparison) -> str:
             if method.startswith(CONTROL) and not ruled:
                 lines.append(r"\midrule")
                 ruled = True
-            cells = [_cell(table.cells.get((method, h)), (method, h) in table.best) for h in table.headings]
+            cells = [
+                _cell(table.cells.get((method, h)), (method, h) in table.best)
+                for h in table.headings
+            ]
             known = result.facts.get(method, {}) | result.costs.get((data, method), {})
             seconds = known.get("seconds_per_case")
-            cells += [str(known.get("network_calls", "")), "" if seconds is None else f"{seconds:.2f}"]
+            cells += [
+                str(known.get("network_calls", "")),
+                "" if seconds is None else f"{seconds:.2f}",
+            ]
             lines.append(" & ".join([escaped(method), *cells]) + r" \\")
         parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""]))
     return "\n".join(parts)
@@ -193,10 +266,15 @@ def markdown(result: Comparison) -> str:
         if not shown:
             continue
         head = min(shown, key=lambda h: by.index(metric[h]) if metric[h] in by else len(by))
-        order = sorted(table.methods, key=lambda m: (m.startswith(CONTROL), -_merit(table.cells.get((m, head)))))
+        order = sorted(
+            table.methods,
+            key=lambda m: (m.startswith(CONTROL), -_merit(table.cells.get((m, head)))),
+        )
         rivals = {record.against for record in table.differences.values()}
         lines = [
-            " | ".join([f"| {data}", "calls", "s/case", "steps", *shown, f"{head}, less best control |"]),
+            " | ".join(
+                [f"| {data}", "calls", "s/case", "steps", *shown, f"{head}, less best control |"]
+            ),
             "|---" * (5 + len(shown)) + "|",
         ]
         for method in order:
@@ -204,9 +282,14 @@ def markdown(result: Comparison) -> str:
                 continue
             known = result.facts.get(method, {}) | result.costs.get((data, method), {})
             seconds = known.get("seconds_per_case")
-            cells = [str(known.get("network_calls", "")), "" if seconds is None else f"{seconds:.1f}"]
+            cells = [
+                str(known.get("network_calls", "")),
+                "" if seconds is None else f"{seconds:.1f}",
+            ]
             cells += [str(known.get("training_steps") or "")]
-            cells += [_plain_cell(table.cells.get((method, h)), (method, h) in table.best) for h in shown]
+            cells += [
+                _plain_cell(table.cells.get((method, h)), (method, h) in table.best) for h in shown
+            ]
             cells += [_plain_cell(table.differences.get((method, head)), False, sign="+")]
             lines.append(" | ".join([f"| {method}", *cells]) + " |")
         parts.append("\n".join([*lines, ""]))
@@ -232,13 +315,21 @@ def _cell(record: Record | None, best: bool) -> str:
     if record is None:
         return ""
     value = rf"\textbf{{{record.value:.3f}}}" if best else f"{record.value:.3f}"
-    return value + ("" if record.ci95 is None else rf" {{\scriptsize [{record.ci95[0]:.2f}, {record.ci95[1]:.2f}]}}")
+    return value + (
+        ""
+        if record.ci95 is None
+        else rf" {{\scriptsize [{record.ci95[0]:.2f}, {record.ci95[1]:.2f}]}}"
+    )
 
 
 def escaped(text: str) -> str:
     """Text in which nothing is a LaTeX command; one line."""
     special = {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-        ">": r"\textgreater{}", **{one: "\\" + one for one in "&%$#_{}"},
-    }  # fmt: skip
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        **{one: "\\" + one for one in "&%$#_{}"},
+    }
     return "".join(special.get(one, one) for one in " ".join(text.split()))

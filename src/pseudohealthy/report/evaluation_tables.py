@@ -9,7 +9,16 @@ from rich.text import Text
 
 from pseudohealthy.evaluation import classes
 from pseudohealthy.evaluation.evaluation import Evaluation
-from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, family_of, number, summarise
+from pseudohealthy.evaluation.records import (
+    CONTROL,
+    Record,
+    Summary,
+    class_of,
+    context,
+    family_of,
+    number,
+    summarise,
+)
 from pseudohealthy.io.atomic import atomic, write_json
 from pseudohealthy.io.table import harmless_cell
 from pseudohealthy.metrics.table import families
@@ -29,10 +38,14 @@ def table(evaluation: Evaluation) -> Table:
         pooled = ((key, cell) for key, cell in found.cells.items() if not class_of(cell.metric)[1])
         headings = dict.fromkeys(key[1] for key, cell in pooled if family_of(cell) == family)
         if headings:
-            stacked.add_row(_part(found, [heading for heading in found.headings if heading in headings]))
+            stacked.add_row(
+                _part(found, [heading for heading in found.headings if heading in headings])
+            )
     if (of_classes := classes.table(evaluation.records)) is not None:
         stacked.add_row(of_classes)
-    for line in filter(None, [context(evaluation.records), evaluation.unmarked(), *evaluation.notes]):
+    for line in filter(
+        None, [context(evaluation.records), evaluation.unmarked(), *evaluation.notes]
+    ):
         stacked.add_row(Text(line, style="dim"))
     return stacked
 
@@ -43,7 +56,9 @@ def save(evaluation: Evaluation, folder: Path | str) -> list[Path]:
     import pandas as pd
 
     folder = Path(folder)
-    written = [write_json(folder / "metrics.json", [record.as_dict() for record in evaluation.records])]
+    written = [
+        write_json(folder / "metrics.json", [record.as_dict() for record in evaluation.records])
+    ]
     with atomic(folder / "cases.csv") as tmp:
         table = evaluation.cases
         for column in ("case_id", "patient_id", "method"):
@@ -53,16 +68,26 @@ def save(evaluation: Evaluation, folder: Path | str) -> list[Path]:
     written.append(folder / "cases.csv")
     if of_classes := classes.rows(evaluation.records):
         with atomic(folder / "classes.csv") as tmp:
-            pd.DataFrame([{k: harmless_cell(v) if isinstance(v, str) else v for k, v in row.items()}
-                          for row in of_classes]).to_csv(tmp, index=False)  # fmt: skip
+            pd.DataFrame(
+                [
+                    {k: harmless_cell(v) if isinstance(v, str) else v for k, v in row.items()}
+                    for row in of_classes
+                ]
+            ).to_csv(tmp, index=False)
         written.append(folder / "classes.csv")
     if evaluation.image_curves or evaluation.voxel_curves:
-        written.append(plots.roc(folder / "roc.png", evaluation.image_curves, evaluation.voxel_curves))
         written.append(
-            plots.precision_recall(folder / "precision_recall.png", evaluation.image_curves, evaluation.voxel_curves)
+            plots.roc(folder / "roc.png", evaluation.image_curves, evaluation.voxel_curves)
+        )
+        written.append(
+            plots.precision_recall(
+                folder / "precision_recall.png", evaluation.image_curves, evaluation.voxel_curves
+            )
         )
     if any(len(scores) for scores, _ in evaluation.scores.values()):
-        written.append(plots.scores(folder / "scores.png", evaluation.scores, evaluation.score_thresholds))
+        written.append(
+            plots.scores(folder / "scores.png", evaluation.scores, evaluation.score_thresholds)
+        )
     return written
 
 
@@ -75,21 +100,34 @@ def _part(found: Summary, headings: list[str]) -> Table:
             record = of.get((method, heading))
             best = not signed and (method, heading) in found.best
             value, _, ci = (number(record, signed=signed) if record else "").partition(" [")
-            texts.append(Text(f"{value}{'*' if best else ''}\n[{ci}" if ci else value, style="bold" if best else ""))
+            texts.append(
+                Text(
+                    f"{value}{'*' if best else ''}\n[{ci}" if ci else value,
+                    style="bold" if best else "",
+                )
+            )
         return texts
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("method", overflow="fold")
     for heading in headings:
-        table.add_column(Text(heading), justify="right", min_width=max(14, *map(len, heading.split())))
-    present = [method for method in found.methods if any((method, heading) in found.cells for heading in headings)]
+        table.add_column(
+            Text(heading), justify="right", min_width=max(14, *map(len, heading.split()))
+        )
+    present = [
+        method
+        for method in found.methods
+        if any((method, heading) in found.cells for heading in headings)
+    ]
     methods = [method for method in present if not method.startswith(CONTROL)]
     for method in methods:
         table.add_row(Text(method), *cells(found.cells, method, signed=False))
     for method in methods:
         if any((method, heading) in found.differences for heading in headings):
             table.add_row(
-                Text(f"{method} minus best control"), *cells(found.differences, method, signed=True), style="dim"
+                Text(f"{method} minus best control"),
+                *cells(found.differences, method, signed=True),
+                style="dim",
             )
     for method in present[len(methods) :]:
         table.add_row(Text(method), *cells(found.cells, method, signed=False))

@@ -40,7 +40,13 @@ def draw(example: Example, path: Path, title: str = "") -> Path:
             grid[row][column].imshow(plane, **grey)
     if first.reference is None:
         grid[-1][0].text(
-            0.5, 0.5, "no reference", ha="center", va="center", fontsize=8, transform=grid[-1][0].transAxes
+            0.5,
+            0.5,
+            "no reference",
+            ha="center",
+            va="center",
+            fontsize=8,
+            transform=grid[-1][0].transAxes,
         )
     else:
         grid[-1][0].imshow(first.reference, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -53,9 +59,11 @@ def draw(example: Example, path: Path, title: str = "") -> Path:
     where = f", plane {example.plane + 1} of {example.planes}" if example.planes > 1 else ""
     figure.suptitle(_short(f"{title}{example.case_id}{where}: {example.why}", 110), fontsize=10)
     figure.supxlabel(
-        "each run on its own canvas, maps to twice its threshold\nResearch use only - not for diagnosis",
-        fontsize=7.5, color="#666666",
-    )  # fmt: skip
+        "each run on its own canvas, maps to twice its threshold\nResearch use only - not for"
+        " diagnosis",
+        fontsize=7.5,
+        color="#666666",
+    )
     with atomic(path) as tmp:
         figure.savefig(tmp, dpi=130, format="png", bbox_inches="tight", pad_inches=0.1)
     return path

@@ -48,7 +48,9 @@ class Group:
     @property
     def false_alarms(self) -> list[Row]:
         """Inputs without anything drawn, in which something is marked."""
-        return [row for row in self.rows if not row["truth"]["lesions"] and row["truth"]["elsewhere"]]
+        return [
+            row for row in self.rows if not row["truth"]["lesions"] and row["truth"]["elsewhere"]
+        ]
 
     @property
     def still_ill(self) -> list[Row]:
@@ -57,24 +59,39 @@ class Group:
 
     def headline(self) -> str:
         """ "the lesion in 3 of 4 slices"."""
-        return f"the {self.drawn} in {_many(len(self.found_in), len(self.ill))} {self._whats} that have one"
+        return (
+            f"the {self.drawn} in {_many(len(self.found_in), len(self.ill))} {self._whats} that"
+            " have one"
+        )
 
     def sentences(self) -> list[str]:
         """What was drawn, found, missed and marked in health, and which twins still show it."""
         ill, found, well = self.ill, self.found_in, len(self.rows) - len(self.ill)
         missed = [row for row in ill if row not in found]
         said = [
-            f"A {self.drawn} was drawn into {_many(len(ill), len(self.rows))} {self._whats}: {_names(ill)}.",
+            (
+                f"A {self.drawn} was drawn into {_many(len(ill), len(self.rows))} {self._whats}:"
+                f" {_names(ill)}."
+            ),
             f"It is marked, in part or whole, in {_many(len(found), len(ill))}"
             + (f"; missed in {_names(missed)}." if missed else "; none was missed."),
             *self._unremarkable(),
         ]
         if well:
             where = f": {_names(self.false_alarms, _regions)}" if self.false_alarms else ""
-            said.append(f"Something is marked in {_many(len(self.false_alarms), well)} without a {self.drawn}{where}.")
+            said.append(
+                f"Something is marked in {_many(len(self.false_alarms), well)} without a"
+                f" {self.drawn}{where}."
+            )
         still = self.still_ill
         shares = f"; share of its contrast removed: {_names(still, _removed)}" if still else ""
-        return [*said, f"The healthy twin still shows the {self.drawn} in {_many(len(still), len(ill))}{shares}."]
+        return [
+            *said,
+            (
+                f"The healthy twin still shows the {self.drawn} in"
+                f" {_many(len(still), len(ill))}{shares}."
+            ),
+        ]
 
     def _unremarkable(self) -> list[str]:
         """The sentence about scores that do not stand out."""
@@ -82,8 +99,15 @@ class Group:
         if not quiet:
             return []
         least = 1 / (quiet[0]["healthy_cases"] + 1)
-        few = f"; with {quiet[0]['healthy_cases']} healthy ones p is never below {least:.2g}" if least > UNUSUAL else ""
-        return [f"By score alone these do not stand out: {_names(quiet, lambda row: f'p = {_p(row):.2g}')}{few}."]
+        few = (
+            f"; with {quiet[0]['healthy_cases']} healthy ones p is never below {least:.2g}"
+            if least > UNUSUAL
+            else ""
+        )
+        return [
+            "By score alone these do not stand out:"
+            f" {_names(quiet, lambda row: f'p = {_p(row):.2g}')}{few}."
+        ]
 
     @property
     def _whats(self) -> str:
@@ -91,7 +115,9 @@ class Group:
 
     def lines(self) -> list[Row]:
         """Rows for the page: what was found first, then what was missed, then what is healthy."""
-        ordered = sorted(self.rows, key=lambda row: (not row["truth"]["lesions"], not row["truth"]["found"]))
+        ordered = sorted(
+            self.rows, key=lambda row: (not row["truth"]["lesions"], not row["truth"]["found"])
+        )
         return [
             {
                 "case_id": row["case_id"],
@@ -115,7 +141,9 @@ def known(found: Detections, what: str, drawn: str) -> Group:
     rows = []
     for row in found.rows:
         if row["status"] in ("ok", "warn"):
-            said = json.loads((found.folder / row["case_id"] / "case.json").read_text(encoding="utf-8"))
+            said = json.loads(
+                (found.folder / row["case_id"] / "case.json").read_text(encoding="utf-8")
+            )
             rows.append({**row, "truth": said["truth"], "run": said["made"].get("run")})
     return Group(found, rows, what, drawn)
 
@@ -125,7 +153,11 @@ def first_page(out: Path, groups: Sequence[Group], evaluated: Evaluation) -> lis
     lines = [line for group in groups for line in group.lines()]
     page = out / "report.html"
     others = sorted(path for path in out.rglob("report.html") if path != page)
-    own = [r for r in evaluated.records if r.metric == "image_auroc" and not r.is_control and not r.against]
+    own = [
+        r
+        for r in evaluated.records
+        if r.metric == "image_auroc" and not r.is_control and not r.against
+    ]
     write_report(
         out,
         title="Demo: what was drawn, found and missed",
@@ -137,7 +169,8 @@ def first_page(out: Path, groups: Sequence[Group], evaluated: Evaluation) -> lis
         }
         | {
             "Digits, evaluated": [
-                f"On {r.n_cases} that were not trained on, the image AUROC is {number(r)}." for r in own
+                f"On {r.n_cases} that were not trained on, the image AUROC is {number(r)}."
+                for r in own
             ]
         },
         links={_title(path, out): path for path in others},
@@ -145,14 +178,26 @@ def first_page(out: Path, groups: Sequence[Group], evaluated: Evaluation) -> lis
         rows_title="Inputs",
         panels={case: path for group in groups for case, path in group.found.panels.items()},
         pages={case: path for group in groups for case, path in group.found.pages.items()},
-        captions={line["case_id"]: "; ".join(filter(None, (line["outcome"], line["healthy twin"]))) for line in lines},
+        captions={
+            line["case_id"]: "; ".join(filter(None, (line["outcome"], line["healthy twin"])))
+            for line in lines
+        },
         notes=[
-            "Found: at least one marked pixel lies in what was drawn. Regions are listed from the most conspicuous on: by what "
-            "the map exceeds the threshold by, summed over the region.",
-            f"A healthy twin still shows what was drawn where it removed less than {percent(STILL[0])} of the step across its "
-            "outline. Anatomy has steps too: this is said, wrongly, of one in 16 slices of heads as they were before, and of "
-            "one in 6 digits.",
-            "p = (1 + healthy cases that score as high or higher) / (healthy cases + 1): with few of them it cannot be small.",
+            (
+                "Found: at least one marked pixel lies in what was drawn. Regions are listed from"
+                " the most conspicuous on: by what the map exceeds the threshold by, summed over"
+                " the region."
+            ),
+            (
+                "A healthy twin still shows what was drawn where it removed less than"
+                f" {percent(STILL[0])} of the step across its outline. Anatomy has steps too: this"
+                " is said, wrongly, of one in 16 slices of heads as they were before, and of one"
+                " in 6 digits."
+            ),
+            (
+                "p = (1 + healthy cases that score as high or higher) / (healthy cases + 1): with"
+                " few of them it cannot be small."
+            ),
         ],
     )
     return [page, *others]
@@ -166,7 +211,8 @@ def _faults(groups: Sequence[Group]) -> str:
         if (well := len(group.rows) - len(group.ill))
     ]
     still, ill = (
-        sum(len(part) for part in parts) for parts in ([g.still_ill for g in groups], [g.ill for g in groups])
+        sum(len(part) for part in parts)
+        for parts in ([g.still_ill for g in groups], [g.ill for g in groups])
     )
     twins = f"The healthy twin still shows what was drawn in {_many(still, ill)}."
     return f"Something is marked in {' and '.join(alarms)} too. {twins}" if alarms else twins
@@ -182,7 +228,11 @@ def _known(row: Row) -> Known:
 
 def _p(row: Row) -> float | None:
     percentile, count = row["healthy_percentile"], row["healthy_cases"]
-    return None if percentile is None or not count else p_value(round(percentile * (count + 1) / 100), count)
+    return (
+        None
+        if percentile is None or not count
+        else p_value(round(percentile * (count + 1) / 100), count)
+    )
 
 
 def _many(some: int, all_: int) -> str:
@@ -193,7 +243,9 @@ def _many(some: int, all_: int) -> str:
 
 
 def _names(rows: Sequence[Row], about: Callable[[Row], str] | None = None) -> str:
-    return ", ".join(row["case_id"] + (f" ({about(row)})" if about else "") for row in rows) or "none"
+    return (
+        ", ".join(row["case_id"] + (f" ({about(row)})" if about else "") for row in rows) or "none"
+    )
 
 
 def _regions(row: Row) -> str:

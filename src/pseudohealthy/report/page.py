@@ -23,33 +23,61 @@ import numpy as np
 from pseudohealthy.counts import many
 from pseudohealthy.detection.ranks import rank_of
 from pseudohealthy.evaluation.evaluation import Evaluation
-from pseudohealthy.evaluation.records import CONTROL, Record, Summary, class_of, context, covered, number, summarise
+from pseudohealthy.evaluation.records import (
+    CONTROL,
+    Record,
+    Summary,
+    class_of,
+    context,
+    covered,
+    number,
+    summarise,
+)
 from pseudohealthy.io.atomic import write_text
 
 EMBED_MEGABYTES = 20.0  # pictures beyond this total are linked, so that a large cohort still opens
 VALIDATION = "healthy validation"
 GROUPS = (
-    (VALIDATION, VALIDATION, "#7F7F7F"), (0, "healthy", "#0072B2"), (1, "anomalous", "#D55E00"), (None, "cases", "#0072B2"),
-)  # fmt: skip
+    (VALIDATION, VALIDATION, "#7F7F7F"),
+    (0, "healthy", "#0072B2"),
+    (1, "anomalous", "#D55E00"),
+    (None, "cases", "#0072B2"),
+)
 OUTSIDE = "out of the run's domain"
 CAPTIONS = {
     "roc": "ROC curves; grey dashes are the controls",
     "precision_recall": "Precision and recall; the grey line is chance, the prevalence",
     "scores": "Scores of the cases by method",
-    "comparison": "Metrics with 95 % intervals over patients; controls in grey, the dotted line is the best of them",
-    "panel": "One test case by all runs: input and reference, then each run's healthy twin and anomaly map",
+    "comparison": (
+        "Metrics with 95 % intervals over patients; controls in grey, the dotted line is the best"
+        " of them"
+    ),
+    "panel": (
+        "One test case by all runs: input and reference, then each run's healthy twin and"
+        " anomaly map"
+    ),
     "curves": "Validation ROC-AUC while the runs trained; stars are the best epochs",
-    "healthy_in": "Mean anomaly of healthy cases, and of diseased ones outside and inside the reference",
+    "healthy_in": (
+        "Mean anomaly of healthy cases, and of diseased ones outside and inside the reference"
+    ),
     "histograms": "Intensities of images and of their healthy twins, healthy tissue only",
     "contrast": "Mean anomaly as the contrast of the marked tissue is changed",
-    "intensities": "Intensities of healthy tissue in images and twins, at original and changed contrast",
+    "intensities": (
+        "Intensities of healthy tissue in images and twins, at original and changed contrast"
+    ),
     "conditioning": "Twins of one noised image, conditioned on other images: what the vector does",
-    "examples_oracle": "Cases: twin, map, mask at the case's best Dice (an oracle), intensities of healthy tissue",
+    "examples_oracle": (
+        "Cases: twin, map, mask at the case's best Dice (an oracle), intensities of healthy tissue"
+    ),
 }
 RANK = "healthy_percentile"
+# Of columns.
 HINTS = {
-    RANK: "healthy validation cases that score lower; p = (1 + those that score as high or higher) / (their number + 1)",
-}  # of columns
+    RANK: (
+        "healthy validation cases that score lower; p = (1 + those that score as high or higher) /"
+        " (their number + 1)"
+    )
+}
 Records = Sequence[Record | Mapping[str, Any]]
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
@@ -94,7 +122,9 @@ def write_report(
     folder = Path(folder)
     files = resources.files("pseudohealthy.report") / "templates"
     style, script = ((files / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"cell": _cell, "raw": _raw, "kind": _kind, "rank": rank_of}
     by_title = records if isinstance(records, Mapping) else {"": records or ()}
     tables = {
@@ -113,7 +143,10 @@ def write_report(
     shown = [str(row["case_id"]) for row in ordered if str(row.get("case_id")) in (panels or {})]
     shown.sort(key=outside.__contains__)  # the first picture is of a scan that the run is meant for
     shown = list(dict.fromkeys([*shown, *(panels or {})]))
-    plots = [{"name": _caption(path.stem), "source": pictures.source(path)} for path in map(Path, figures)]
+    plots = [
+        {"name": _caption(path.stem), "source": pictures.source(path)}
+        for path in map(Path, figures)
+    ]
     sources = [(case, pictures.source(Path((panels or {})[case]))) for case in shown]
     anchors = {case: f"picture-{index}" for index, (case, source) in enumerate(sources) if source}
     page = environment.from_string((files / "report.html.j2").read_text("utf-8")).render(
@@ -176,7 +209,9 @@ def evaluation_report(
     rows = [row for row in evaluation.rows if not str(row["method"]).startswith(CONTROL)]
     notes = [line for line in (evaluation.unmarked(), *evaluation.notes) if line]
     if len(rows) > most:
-        notes.append(f"the first {most:,} of {many(len(rows), 'row')} are shown here; cases.csv has all")
+        notes.append(
+            f"the first {most:,} of {many(len(rows), 'row')} are shown here; cases.csv has all"
+        )
     facts: dict[str, Any] = {
         "cases": len({row["case_id"] for row in evaluation.rows}),
         "patients": len({row["patient_id"] for row in evaluation.rows}),
@@ -222,7 +257,9 @@ class _Pictures:
 def _caption(stem: str) -> str:
     """What a picture shows; of ``contrast_lgg`` what ``contrast`` shows, and of which data."""
     known = next((name for name in CAPTIONS if stem.startswith(f"{name}_")), "")
-    return CAPTIONS.get(stem) or (f"{CAPTIONS[known]}: {stem.removeprefix(known)[1:]}" if known else stem)
+    return CAPTIONS.get(stem) or (
+        f"{CAPTIONS[known]}: {stem.removeprefix(known)[1:]}" if known else stem
+    )
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -233,7 +270,8 @@ def _policy(style: str, script: str) -> str:
     """Nothing may load but embedded pictures and pictures beside the page; only our own style and
     script apply."""
     style_hash, script_hash = (
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (style, script)
     )
     return (
         f"default-src 'none'; img-src 'self' data:; style-src 'sha256-{style_hash}'; "
@@ -256,11 +294,13 @@ def _kind(row: Mapping[str, Any]) -> str:
 def _urgency(row: Mapping[str, Any]) -> tuple[int, float]:
     score = row.get("score")
     usable = isinstance(score, (int, float)) and math.isfinite(score)
-    return ("failed", "warn", "ok").index(_kind(row)), -float(score) if usable else math.inf  # type: ignore[arg-type]
+    least = -float(score) if usable else math.inf  # type: ignore[arg-type]
+    return ("failed", "warn", "ok").index(_kind(row)), least
 
 
 def _is_foreign(row: Mapping[str, Any]) -> bool:
-    return any(code in str(row.get("warnings", "")) for code in ("OUT_OF_DOMAIN", "OOD_"))  # the latter of older runs
+    # The latter of older runs.
+    return any(code in str(row.get("warnings", "")) for code in ("OUT_OF_DOMAIN", "OOD_"))
 
 
 def foreign(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -287,13 +327,24 @@ def _about(*said: str | None) -> str:
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every column that has a value somewhere, in the order of the rows' keys; the number of
     healthy cases stands in the words of the percentile."""
-    names = dict.fromkeys(name for row in rows for name in row if name != "healthy_cases" or RANK not in row)
+    names = dict.fromkeys(
+        name for row in rows for name in row if name != "healthy_cases" or RANK not in row
+    )
     found = []
     for name in names:
         values = [row[name] for row in rows if row.get(name) is not None and row.get(name) != ""]
         if values:
-            numeric = name != RANK and all(isinstance(value, (int, float, np.number)) for value in values)
-            found.append({"name": name, "numeric": numeric, "rank": name == RANK, "hint": HINTS.get(name, "")})
+            numeric = name != RANK and all(
+                isinstance(value, (int, float, np.number)) for value in values
+            )
+            found.append(
+                {
+                    "name": name,
+                    "numeric": numeric,
+                    "rank": name == RANK,
+                    "hint": HINTS.get(name, ""),
+                }
+            )
     return found
 
 
@@ -335,13 +386,23 @@ def _metric_rows(metrics: Summary) -> list[tuple[str, str]]:
     ]
 
 
-def _histogram(rows: Sequence[Mapping[str, Any]], validation: Sequence[float] = ()) -> dict[str, Any] | None:
+def _histogram(
+    rows: Sequence[Mapping[str, Any]], validation: Sequence[float] = ()
+) -> dict[str, Any] | None:
     """Geometry of a small SVG histogram of the scores of one method, with those of healthy
     validation cases where given; None for fewer than two scores, no case, or several methods."""
-    scored = [r for r in rows if isinstance(r.get("score"), (int, float)) and math.isfinite(r["score"])]
-    if not scored or len(scored) + len(validation) < 2 or len({row.get("method") for row in scored}) > 1:
+    scored = [
+        r for r in rows if isinstance(r.get("score"), (int, float)) and math.isfinite(r["score"])
+    ]
+    if (
+        not scored
+        or len(scored) + len(validation) < 2
+        or len({row.get("method") for row in scored}) > 1
+    ):
         return None
-    scored += [{"score": float(score), "label": VALIDATION} for score in validation if math.isfinite(score)]
+    scored += [
+        {"score": float(score), "label": VALIDATION} for score in validation if math.isfinite(score)
+    ]
     bins = int(np.clip(2 * math.sqrt(len(scored)), 8, 30))
     values = np.asarray([row["score"] for row in scored], dtype=np.float64)
     edges = (
@@ -350,7 +411,8 @@ def _histogram(rows: Sequence[Mapping[str, Any]], validation: Sequence[float] = 
         else values[0] + np.linspace(-1, 1, bins + 1)
     )
     counts = {
-        label: np.histogram([r["score"] for r in scored if r.get("label") == label], edges)[0] for label, _, _ in GROUPS
+        label: np.histogram([r["score"] for r in scored if r.get("label") == label], edges)[0]
+        for label, _, _ in GROUPS
     }
     most = max(int(count.max()) for count in counts.values())
     left, right, top, base = 40.0, 600.0, 10.0, 190.0
@@ -363,18 +425,35 @@ def _histogram(rows: Sequence[Mapping[str, Any]], validation: Sequence[float] = 
         for index in np.flatnonzero(counts[label]):
             height = (base - top) * counts[label][index] / most
             span = f"{edges[index]:.4g} to {edges[index + 1]:.4g}"
-            rectangles.append({
-                "x": round(left + step * index, 1), "y": round(base - height, 1), "width": round(step, 1),
-                "height": round(height, 1), "colour": colour, "title": f"{counts[label][index]} {name}, {span}",
-            })  # fmt: skip
+            rectangles.append(
+                {
+                    "x": round(left + step * index, 1),
+                    "y": round(base - height, 1),
+                    "width": round(step, 1),
+                    "height": round(height, 1),
+                    "colour": colour,
+                    "title": f"{counts[label][index]} {name}, {span}",
+                }
+            )
     ticks = [
-        {"x": left + (right - left) * i / 4, "text": f"{edges[0] + (edges[-1] - edges[0]) * i / 4:.3g}"}
+        {
+            "x": left + (right - left) * i / 4,
+            "text": f"{edges[0] + (edges[-1] - edges[0]) * i / 4:.3g}",
+        }
         for i in range(5)
     ]
     return {
-        "width": 840, "height": 230, "left": left, "right": right, "top": top, "base": base, "most": most,
-        "rectangles": rectangles, "legend": legend, "ticks": ticks,
-    }  # fmt: skip
+        "width": 840,
+        "height": 230,
+        "left": left,
+        "right": right,
+        "top": top,
+        "base": base,
+        "most": most,
+        "rectangles": rectangles,
+        "legend": legend,
+        "ticks": ticks,
+    }
 
 
 def _version() -> str:

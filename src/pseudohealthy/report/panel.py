@@ -25,14 +25,18 @@ if TYPE_CHECKING:
     from pseudohealthy.detection.finding import Finding
     from pseudohealthy.detection.outputs import Target
 
-MASK_COLOUR, TRUTH_COLOUR = "#E69F00", "#56B4E9"  # Okabe-Ito orange and sky blue: apart for every colour vision
-FILLED = 0.4  # of a stored window's greys by the foreground; a window that cuts both ends is filled entirely
+# Okabe-Ito orange and sky blue: apart for every colour vision.
+MASK_COLOUR, TRUTH_COLOUR = ("#E69F00", "#56B4E9")
+# Of a stored window's greys by the foreground; a window that cuts both ends is filled entirely.
+FILLED = 0.4
 Letters = tuple[str, str, str, str]
 
 
 def save(finding: Finding, to: Target) -> dict[str, Path]:
     """panel.png of a case; see `detection.outputs`."""
-    return {"panel": panel(finding, to.place.case / "panel.png", window=finding.window, truth=to.truth)}
+    return {
+        "panel": panel(finding, to.place.case / "panel.png", window=finding.window, truth=to.truth)
+    }
 
 
 def panel(
@@ -81,7 +85,9 @@ def starting_window(finding: Finding) -> tuple[float, float]:
     return finding.window or _showing(finding.scan.display, own) or own
 
 
-def _showing(stored: tuple[float, float] | None, own: tuple[float, float]) -> tuple[float, float] | None:
+def _showing(
+    stored: tuple[float, float] | None, own: tuple[float, float]
+) -> tuple[float, float] | None:
     """The stored window if the foreground's range fills at least FILLED of its greys."""
     if stored is None:
         return None
@@ -125,12 +131,17 @@ def mosaic(
     map, mask = _volume(map), _volume(mask)
     if plane is None:
         plane = int(np.argmax(map.reshape(len(map), -1).sum(1)))
-    windows = [window if window and number == channel else _window(one) for number, one in enumerate(image)]
+    windows = [
+        window if window and number == channel else _window(one) for number, one in enumerate(image)
+    ]
     # Never the map's own maximum. Without a positive threshold: half the model's range [-1, 1].
     top = 2 * threshold if threshold is not None and threshold > 0 else 1.0
     height, width = image.shape[2] * aspect, image.shape[3]
     side = 3.0
-    figure = Figure(figsize=(4 * side + 0.9, side * min(max(height / width, 0.4), 2.0) + 1.15), layout="constrained")
+    figure = Figure(
+        figsize=(4 * side + 0.9, side * min(max(height / width, 0.4), 2.0) + 1.15),
+        layout="constrained",
+    )
     figure.set_facecolor("white")
     axes = figure.subplots(1, 4)
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": aspect, "interpolation": "nearest"}
@@ -139,7 +150,9 @@ def mosaic(
         place.imshow(tiled(_scaled(volume[:, plane], windows)), **grey)
         place.set_title(name, fontsize=10)
     axes[3].imshow(_scaled(image[:, plane], windows)[channel], **grey)
-    shown = axes[2].imshow(map[plane], cmap="inferno", vmin=0, vmax=top, aspect=aspect, interpolation="nearest")
+    shown = axes[2].imshow(
+        map[plane], cmap="inferno", vmin=0, vmax=top, aspect=aspect, interpolation="nearest"
+    )
     axes[2].set_title("anomaly map", fontsize=10)
     bar = figure.colorbar(shown, ax=axes[2], fraction=0.046, pad=0.02, extend="max")
     bar.set_label("anomaly score", fontsize=8)
@@ -154,8 +167,17 @@ def mosaic(
     if truth is not None:
         _outline(axes[3], _volume(truth)[plane] > 0)
         legend.append(Line2D([], [], color=TRUTH_COLOUR, linewidth=2, label="reference"))
-    axes[3].legend(handles=legend, fontsize=8, ncols=2, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 0.99),
-                   borderaxespad=0.2, handlelength=1.2, columnspacing=1)  # fmt: skip
+    axes[3].legend(
+        handles=legend,
+        fontsize=8,
+        ncols=2,
+        frameon=False,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.99),
+        borderaxespad=0.2,
+        handlelength=1.2,
+        columnspacing=1,
+    )
     for place in axes:
         place.set_axis_off()
         if letters:
@@ -166,7 +188,10 @@ def mosaic(
     if score is not None:
         facts.append(f"score {score:.4g}")
     if threshold is not None:
-        facts.append(f"threshold {threshold:.4g}" + (f" ({_plain(threshold_source)})" if threshold_source else ""))
+        facts.append(
+            f"threshold {threshold:.4g}"
+            + (f" ({_plain(threshold_source)})" if threshold_source else "")
+        )
     figure.suptitle("   |   ".join(facts), fontsize=10)
     figure.supxlabel("Research use only - not for diagnosis", fontsize=8, color="#666666")
     with atomic(path) as tmp:
@@ -208,7 +233,11 @@ def _window(image: np.ndarray) -> tuple[float, float]:
     if not image.size:
         return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(image, (1, 99)))
-    return (low, high) if high > low else (float(image.min()), max(float(image.max()), float(image.min()) + 1))
+    return (
+        (low, high)
+        if high > low
+        else (float(image.min()), max(float(image.max()), float(image.min()) + 1))
+    )
 
 
 def _outline(axes: Axes, truth: np.ndarray) -> None:
@@ -228,10 +257,25 @@ def _outline(axes: Axes, truth: np.ndarray) -> None:
 
 
 def _letter(axes: Axes, letters: Letters) -> None:
-    places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"), (0.5, 0.98, "center", "top"))
-    for (x, y, ha, va), letter in zip((*places, (0.5, 0.02, "center", "bottom")), letters, strict=True):
-        axes.text(x, y, letter, ha=ha, va=va, transform=axes.transAxes, fontsize=8, color="white",
-                  bbox={"facecolor": "black", "alpha": 0.5, "pad": 1, "linewidth": 0})  # fmt: skip
+    places = (
+        (0.02, 0.5, "left", "center"),
+        (0.98, 0.5, "right", "center"),
+        (0.5, 0.98, "center", "top"),
+    )
+    for (x, y, ha, va), letter in zip(
+        (*places, (0.5, 0.02, "center", "bottom")), letters, strict=True
+    ):
+        axes.text(
+            x,
+            y,
+            letter,
+            ha=ha,
+            va=va,
+            transform=axes.transAxes,
+            fontsize=8,
+            color="white",
+            bbox={"facecolor": "black", "alpha": 0.5, "pad": 1, "linewidth": 0},
+        )
 
 
 def _plain(text: str, most: int = 60) -> str:

@@ -26,14 +26,29 @@ if TYPE_CHECKING:
 
 Styles = dict[str, dict[str, Any]]
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
+BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+)
 HEALTHY_COLOUR, ANOMALOUS_COLOUR = BLUE, VERMILION
 METHOD_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-CONTROL_DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 3)))
+CONTROL_DASHES = (
+    (0, (5, 2)),
+    (0, (1, 1.5)),
+    (0, (5, 2, 1, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (8, 3)),
+)
 CONTROL_GREYS = ("#555555", "#888888", "#333333", "#777777", "#999999")
 
 
-def roc(path: Path | str, image: Mapping[str, Curve], voxel: Mapping[str, Curve] | None = None) -> Path:
+def roc(
+    path: Path | str, image: Mapping[str, Curve], voxel: Mapping[str, Curve] | None = None
+) -> Path:
     """Image-level and, beside it where given, pooled voxel-level ROC curves with their areas."""
 
     def draw(axes: Axes, curves: Mapping[str, Curve], styles: Styles) -> None:
@@ -47,7 +62,9 @@ def roc(path: Path | str, image: Mapping[str, Curve], voxel: Mapping[str, Curve]
     return _side_by_side(path, draw, image, voxel)
 
 
-def precision_recall(path: Path | str, image: Mapping[str, Curve], voxel: Mapping[str, Curve] | None = None) -> Path:
+def precision_recall(
+    path: Path | str, image: Mapping[str, Curve], voxel: Mapping[str, Curve] | None = None
+) -> Path:
     """Precision-recall steps (no interpolation); the chance level, which is the prevalence, is
     drawn."""
 
@@ -83,7 +100,9 @@ def scores(
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, (values, anomalous)) in zip(grid, shown.items(), strict=False):
         threshold = (thresholds or {}).get(name)
-        _histogram(axes, np.asarray(values, dtype=np.float64), np.asarray(anomalous, dtype=bool), threshold)
+        _histogram(
+            axes, np.asarray(values, dtype=np.float64), np.asarray(anomalous, dtype=bool), threshold
+        )
         axes.set_title(_short(name), fontsize=10)
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
@@ -105,7 +124,9 @@ def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
         pooled = [heading for heading in table.headings if heading not in by_class]
         shown = [heading for heading in pooled if shown_in(metric[heading], "forest")] or pooled[:6]
         for heading in (*shown, *by_class):
-            panels.append((data, heading, [c for (_, at), c in table.cells.items() if at == heading]))
+            panels.append(
+                (data, heading, [c for (_, at), c in table.cells.items() if at == heading])
+            )
     if not panels:
         raise ValueError("no figure to draw")
     rows = list(dict.fromkeys(_kind(r.method) for _, _, cells in panels for r in cells))
@@ -123,11 +144,25 @@ def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
             place, colour = rows.index(name), styles[name]["color"]
             if record.ci95:
                 axes.plot(record.ci95, (place, place), color=colour, linewidth=1.6)
-            axes.plot(record.value, place, "D" if name.startswith(CONTROL) else "o", color=colour, markersize=5.5)
+            axes.plot(
+                record.value,
+                place,
+                "D" if name.startswith(CONTROL) else "o",
+                color=colour,
+                markersize=5.5,
+            )
         controls = [record for name, record in best.items() if name.startswith(CONTROL)]
         if controls:
-            axes.axvline(max(controls, key=merit).value, color="#999999", linewidth=1, linestyle=":", zorder=1)
-        axes.set_title(_short(heading if len(by_data) == 1 else f"{data}: {heading}", 46), fontsize=9)
+            axes.axvline(
+                max(controls, key=merit).value,
+                color="#999999",
+                linewidth=1,
+                linestyle=":",
+                zorder=1,
+            )
+        axes.set_title(
+            _short(heading if len(by_data) == 1 else f"{data}: {heading}", 46), fontsize=9
+        )
         axes.set_yticks(range(len(rows)), [_short(name) for name in rows], fontsize=8)
         axes.tick_params(axis="x", labelsize=8)
         axes.grid(axis="x", color="#eeeeee", zorder=0)
@@ -136,7 +171,9 @@ def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
         axes.set_ylim(len(rows) - 0.5, -0.5)
     for axes in grid.ravel()[len(panels) :]:
         axes.set_axis_off()
-    figure.supxlabel("95 % intervals over patients; controls in grey, dotted line: the best of them", fontsize=8)
+    figure.supxlabel(
+        "95 % intervals over patients; controls in grey, dotted line: the best of them", fontsize=8
+    )
     return _save(figure, path)
 
 
@@ -149,7 +186,9 @@ def training(path: Path | str, histories: Mapping[str, Sequence[Mapping[str, Any
     """
     curves = {
         name: [
-            (float(e["epoch"]), float(e["validation_auroc"])) for e in history if e.get("validation_auroc") is not None
+            (float(e["epoch"]), float(e["validation_auroc"]))
+            for e in history
+            if e.get("validation_auroc") is not None
         ]
         for name, history in histories.items()
     }
@@ -159,11 +198,27 @@ def training(path: Path | str, histories: Mapping[str, Sequence[Mapping[str, Any
     figure = _figure(6.4, 4.2)
     axes = figure.subplots()
     axes.axhline(0.5, color="#bbbbbb", linewidth=1, zorder=1, label="chance")
-    for (name, points), colour, marker in zip(curves.items(), cycle(METHOD_COLOURS), cycle("osD^vP"), strict=False):
+    for (name, points), colour, marker in zip(
+        curves.items(), cycle(METHOD_COLOURS), cycle("osD^vP"), strict=False
+    ):
         top = max(points, key=lambda point: point[1])
         label = f"{_short(name)}: best {top[1]:.3f} at epoch {top[0]:g}"
-        axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, linewidth=1.8, label=label)
-        axes.plot(*top, marker="*", markersize=13, color=colour, markeredgecolor="black", markeredgewidth=0.6)
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            marker=marker,
+            markersize=4,
+            linewidth=1.8,
+            label=label,
+        )
+        axes.plot(
+            *top,
+            marker="*",
+            markersize=13,
+            color=colour,
+            markeredgecolor="black",
+            markeredgewidth=0.6,
+        )
     axes.set(xlabel="epoch", ylabel="validation ROC-AUC")
     axes.grid(color="#eeeeee", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -199,14 +254,18 @@ def sweep(
     figure = _figure(3.9 * columns + 0.5, 3.2 * deep + 0.4)
     grid = figure.subplots(deep, columns, squeeze=False).ravel()
     for axes, (name, values, at) in zip(grid, panels, strict=False):
-        fixed = ", ".join(f"{key} = {texts[i]}" for (key, texts), i in zip(axes_of[2:], at, strict=False))
+        fixed = ", ".join(
+            f"{key} = {texts[i]}" for (key, texts), i in zip(axes_of[2:], at, strict=False)
+        )
         axes.set_title(_short(f"{name}, {fixed}" if fixed else name, 60), fontsize=9)
         if lined:
             _lines(axes, axes_of, values)
         else:
             # Axes three and up are fixed by moving them first and indexing.
             flat = np.moveaxis(values[0], (0, 1), (-2, -1))[at]
-            _heat(axes, axes_of[:2], flat, (float(np.nanmin(values[0])), float(np.nanmax(values[0]))))
+            _heat(
+                axes, axes_of[:2], flat, (float(np.nanmin(values[0])), float(np.nanmax(values[0])))
+            )
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     if title:
@@ -214,7 +273,11 @@ def sweep(
     return _save(figure, path)
 
 
-def strip(path: Path | str, columns: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], title: str = "") -> Path:
+def strip(
+    path: Path | str,
+    columns: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+    title: str = "",
+) -> Path:
     """One case under several settings (Wolleb 2022, Figs 5 and 6): rows input, healthy twin and
     map, one colour scale.
 
@@ -225,36 +288,51 @@ def strip(path: Path | str, columns: Sequence[tuple[str, np.ndarray, np.ndarray,
     grid = figure.subplots(3, len(columns), squeeze=False)
     for column, (name, *pictures) in enumerate(columns):
         for row, picture in enumerate(pictures):
-            scale = {"cmap": "gray", "vmin": -1, "vmax": 1} if row < 2 else {"cmap": "inferno", "vmin": 0, "vmax": top}
+            scale = (
+                {"cmap": "gray", "vmin": -1, "vmax": 1}
+                if row < 2
+                else {"cmap": "inferno", "vmin": 0, "vmax": top}
+            )
             shown = grid[row][column].imshow(picture, interpolation="nearest", **scale)
             grid[row][column].set(xticks=[], yticks=[])
         grid[0][column].set_title(_short(name.replace(", ", "\n"), 90), fontsize=7.5)
     for row, text in enumerate(("input", "healthy twin", "anomaly map")):
         grid[row][0].set_ylabel(text, fontsize=9)
-    figure.colorbar(shown, ax=list(grid.ravel()), fraction=0.03, pad=0.01, shrink=0.32, anchor=(0, 0)).ax.tick_params(
-        labelsize=7
-    )
+    figure.colorbar(
+        shown, ax=list(grid.ravel()), fraction=0.03, pad=0.01, shrink=0.32, anchor=(0, 0)
+    ).ax.tick_params(labelsize=7)
     if title:
         figure.suptitle(_short(title, 90), fontsize=10)
     figure.supxlabel("Research use only - not for diagnosis", fontsize=8, color="#666666")
     return _save(figure, path)
 
 
-def overlaid(path: Path | str, groups: Mapping[str, np.ndarray], x: str, y: str, title: str = "") -> Path:
+def overlaid(
+    path: Path | str, groups: Mapping[str, np.ndarray], x: str, y: str, title: str = ""
+) -> Path:
     """Histograms of several samples (N,) over one range, as shares of each, outlined so that they
     read on each other."""
     figure = _figure(6.2, 3.6)
     axes = figure.subplots()
     low, high = min(v.min() for v in groups.values()), max(v.max() for v in groups.values())
     most = max(map(len, groups.values()))
-    edges = np.linspace(low, high if high > low else low + 1, int(np.clip(2 * np.sqrt(most), 10, 80)) + 1).tolist()
+    edges = np.linspace(
+        low, high if high > low else low + 1, int(np.clip(2 * np.sqrt(most), 10, 80)) + 1
+    ).tolist()
     for (name, values), colour, dashes in zip(
         groups.items(), cycle(METHOD_COLOURS), cycle(("-", "--", ":")), strict=False
     ):
         share = np.full(len(values), 1 / len(values))
         axes.hist(values, edges, weights=share, color=colour, alpha=0.2)
         axes.hist(
-            values, edges, weights=share, histtype="step", color=colour, linestyle=dashes, linewidth=1.6, label=name
+            values,
+            edges,
+            weights=share,
+            histtype="step",
+            color=colour,
+            linestyle=dashes,
+            linewidth=1.6,
+            label=name,
         )
     axes.set(xlabel=x, ylabel=f"share of {y}")
     axes.set_title(title, fontsize=9)
@@ -263,11 +341,15 @@ def overlaid(path: Path | str, groups: Mapping[str, np.ndarray], x: str, y: str,
     return _save(figure, path)
 
 
-def series(path: Path | str, x: Sequence[float], lines: Mapping[str, Sequence[float]], across: str, up: str) -> Path:
+def series(
+    path: Path | str, x: Sequence[float], lines: Mapping[str, Sequence[float]], across: str, up: str
+) -> Path:
     """Lines over common x values."""
     figure = _figure(5.6, 3.6)
     axes = figure.subplots()
-    for (name, values), colour, marker in zip(lines.items(), cycle(METHOD_COLOURS), cycle("osD"), strict=False):
+    for (name, values), colour, marker in zip(
+        lines.items(), cycle(METHOD_COLOURS), cycle("osD"), strict=False
+    ):
         axes.plot(x, values, color=colour, marker=marker, label=name)
     axes.set(xlabel=across, ylabel=up)
     axes.grid(color="#eeeeee", zorder=0)
@@ -299,17 +381,30 @@ def _lines(axes: Axes, axes_of: Sequence[Axis], values: np.ndarray) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if others:
         axes.legend(
-            fontsize=7.5, framealpha=0.8, title=_short(", ".join(key for key, _ in others), 60), title_fontsize=7.5
+            fontsize=7.5,
+            framealpha=0.8,
+            title=_short(", ".join(key for key, _ in others), 60),
+            title_fontsize=7.5,
         )
 
 
 def _heat(axes: Axes, pair: Sequence[Axis], values: np.ndarray, ends: tuple[float, float]) -> None:
     (down, rows), (across, columns) = pair
-    axes.imshow(values, cmap="viridis", vmin=ends[0], vmax=max(ends[1], ends[0] + 1e-9), aspect="auto")
+    axes.imshow(
+        values, cmap="viridis", vmin=ends[0], vmax=max(ends[1], ends[0] + 1e-9), aspect="auto"
+    )
     for (row, column), value in np.ndenumerate(values):
         dark = np.isnan(value) or value < (ends[0] + ends[1]) / 2
         text = "" if np.isnan(value) else f"{value:.3f}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        axes.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if dark else "black",
+        )
     axes.set_xticks(range(len(columns)), columns, fontsize=8)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set(xlabel=across, ylabel=down)
@@ -320,7 +415,9 @@ def _kind(method: str) -> str:
     return method.split(" (")[0] if method.startswith(CONTROL) else method
 
 
-def _histogram(axes: Axes, values: np.ndarray, anomalous: np.ndarray, threshold: Threshold | None) -> None:
+def _histogram(
+    axes: Axes, values: np.ndarray, anomalous: np.ndarray, threshold: Threshold | None
+) -> None:
     low, high = float(values.min()), float(values.max())
     if threshold is not None:
         low, high = min(low, threshold.value), max(high, threshold.value)
@@ -328,31 +425,50 @@ def _histogram(axes: Axes, values: np.ndarray, anomalous: np.ndarray, threshold:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, min(40, max(10, int(np.sqrt(len(values)) * 2))) + 1).tolist()
     # The second histogram is hatched so that the overlap reads without colour.
-    groups = (("healthy", ~anomalous, HEALTHY_COLOUR, ""), ("anomalous", anomalous, ANOMALOUS_COLOUR, "////"))
+    groups = (
+        ("healthy", ~anomalous, HEALTHY_COLOUR, ""),
+        ("anomalous", anomalous, ANOMALOUS_COLOUR, "////"),
+    )
     for name, chosen, colour, hatch in groups:
         if chosen.any():
             label = f"{name} (n = {np.count_nonzero(chosen)})"
             axes.hist(values[chosen], edges, label=label, color=colour, alpha=0.35)
-            axes.hist(values[chosen], edges, histtype="step", color=colour, linewidth=1.4, hatch=hatch)
+            axes.hist(
+                values[chosen], edges, histtype="step", color=colour, linewidth=1.4, hatch=hatch
+            )
     if threshold is not None:
         axes.axvline(
-            threshold.value, ymax=0.72, color="black", linewidth=1.2, linestyle="--", label=f"threshold {threshold}"
+            threshold.value,
+            ymax=0.72,
+            color="black",
+            linewidth=1.2,
+            linestyle="--",
+            label=f"threshold {threshold}",
         )
     axes.set(xlabel="anomaly score", ylabel="cases")
     axes.locator_params(axis="y", integer=True)
     top = axes.get_ylim()[1]
-    axes.set_ylim(0, top * (1.28 if threshold is None else 1.42))  # room for the legend above the bars
+    # Room for the legend above the bars.
+    axes.set_ylim(0, top * (1.28 if threshold is None else 1.42))
     axes.legend(fontsize=7.5, loc="upper right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _side_by_side(path: Path | str, draw: Any, image: Mapping[str, Curve], voxel: Mapping[str, Curve] | None) -> Path:
-    panels = [(title, curves) for title, curves in (("cases", image), ("voxels, pooled", voxel or {})) if curves]
+def _side_by_side(
+    path: Path | str, draw: Any, image: Mapping[str, Curve], voxel: Mapping[str, Curve] | None
+) -> Path:
+    panels = [
+        (title, curves)
+        for title, curves in (("cases", image), ("voxels, pooled", voxel or {}))
+        if curves
+    ]
     if not panels:
         raise ValueError("no curve to draw")
     styles = _styles(dict.fromkeys([*image, *(voxel or {})]))  # a method looks the same in both
     figure = _figure(5.2 * len(panels), 5.2)
-    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False).ravel(), panels, strict=True):
+    for axes, (title, curves) in zip(
+        figure.subplots(1, len(panels), squeeze=False).ravel(), panels, strict=True
+    ):
         draw(axes, curves, styles)
         axes.set_title(title, fontsize=11)
     return _save(figure, path)
@@ -383,7 +499,8 @@ def _square(axes: Axes, legend: Any, title: str) -> None:
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # without pyplot: no global state, no display, safe in threads
+    # Without pyplot: no global state, no display, safe in threads.
+    from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 

@@ -28,18 +28,33 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
     """sweep.csv, sweep.json, sweep.png, strip.png and report.html; plots without anything to draw
     are left out."""
     table = rows(result)
-    where = f"{result.run}, {result.split} split" + (" (an oracle choice)" if result.split == "test" else "")
+    where = f"{result.run}, {result.split} split" + (
+        " (an oracle choice)" if result.split == "test" else ""
+    )
     where += "" if result.protocol == "strict" else f", protocol {result.protocol}"
     written = [write_table(folder / "sweep.csv", table)]
-    written.append(write_json(folder / "sweep.json", {
-        "made": {**provenance(), "run": result.run, "split": result.split, "protocol": result.protocol, **made},
-        "axes": [{"key": key, "values": values} for key, values in result.axes],
-        "best": {"metric": result.metric, "settings": result.settings(result.best)},
-        "records": [
-            {"settings": result.settings(place), **r.as_dict()} for place, group in result.records.items() for r in group
-        ],
-        "notes": result.notes,
-    }))  # fmt: skip
+    written.append(
+        write_json(
+            folder / "sweep.json",
+            {
+                "made": {
+                    **provenance(),
+                    "run": result.run,
+                    "split": result.split,
+                    "protocol": result.protocol,
+                    **made,
+                },
+                "axes": [{"key": key, "values": values} for key, values in result.axes],
+                "best": {"metric": result.metric, "settings": result.settings(result.best)},
+                "records": [
+                    {"settings": result.settings(place), **r.as_dict()}
+                    for place, group in result.records.items()
+                    for r in group
+                ],
+                "notes": result.notes,
+            },
+        )
+    )
     shown = metrics(result)
     if result.protocol != "strict":  # its own figures, where it has any, as in the paper
         shown = [name for name in shown if shown_in(name, "table")] or shown
@@ -76,7 +91,9 @@ def metrics(result: Sweep) -> list[str]:
     """The figures of the table, what the best setting is best in first, under the name it has
     there."""
     names = result.metrics()
-    first = next((name for name in names if result.metric in (name, name.split("@")[0])), result.metric)
+    first = next(
+        (name for name in names if result.metric in (name, name.split("@")[0])), result.metric
+    )
     return list(dict.fromkeys([first, *names]))
 
 
@@ -84,13 +101,21 @@ def rows(result: Sweep) -> list[dict[str, Any]]:
     """One dict per setting: its values, figures with the ends of their intervals, costs."""
     found = []
     for place, records in result.records.items():
-        row: dict[str, Any] = {key: values[i] for (key, values), i in zip(result.axes, place, strict=True)}
+        row: dict[str, Any] = {
+            key: values[i] for (key, values), i in zip(result.axes, place, strict=True)
+        }
         row |= {"split": result.split, "best": place == result.best}
         for record in records:
             low, high = record.ci95 or (None, None)
             name = name_of(record)
             row |= {name: record.value, f"{name}_low": low, f"{name}_high": high}
-        found.append(row | {"network_calls": result.network_calls[place], "seconds_per_case": result.seconds[place]})
+        found.append(
+            row
+            | {
+                "network_calls": result.network_calls[place],
+                "seconds_per_case": result.seconds[place],
+            }
+        )
     return found
 
 
@@ -117,13 +142,20 @@ def text(result: Sweep) -> str:
     lines = [[*(key for key, _ in result.axes), *names, "calls", "s/case", ""]]
     for place in result.records:
         found = [result.value(place, name) for name in names]
-        lines.append([
-            *(values[i] for (_, values), i in zip(result.axes, place, strict=True)),
-            *("" if record is None else f"{record.value:.4g}" for record in found),
-            str(result.network_calls[place]), f"{result.seconds[place]:.3g}", "best" if place == result.best else "",
-        ])  # fmt: skip
+        lines.append(
+            [
+                *(values[i] for (_, values), i in zip(result.axes, place, strict=True)),
+                *("" if record is None else f"{record.value:.4g}" for record in found),
+                str(result.network_calls[place]),
+                f"{result.seconds[place]:.3g}",
+                "best" if place == result.best else "",
+            ]
+        )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    shown = [
+        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
     return "\n".join([*shown, *result.notes, keep_it(result, result.going_on)])
 
 
@@ -131,7 +163,9 @@ def keep_it(result: Sweep, going_on: str = "") -> str:
     """The best setting as the words that make it the run's own; files do not tell the path of the
     run."""
     best = result.settings(result.best)
-    quoted = " ".join(f"'{setting}'" if set(setting) & set('[]"* ') else setting for setting in best)
+    quoted = " ".join(
+        f"'{setting}'" if set(setting) & set('[]"* ') else setting for setting in best
+    )
     line = f"{going_on or f'pseudohealthy train --resume PATH/{result.run}'} --set {quoted}"
     if models.find(result.run):  # it stays as it is
         line = f"pseudohealthy detect {result.run} INPUT... --out DIR --set {quoted}"

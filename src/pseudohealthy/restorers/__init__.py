@@ -42,7 +42,9 @@ def restorer_class(name: str | None):
     if not isinstance(name, str) or name not in WHERE:
         near = difflib.get_close_matches(str(name), WHERE, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(WHERE)}"
-        raise Fault("RECIPE", f"there is no restorer '{name}'", f"set restorer.name; {hint}", exit=USAGE)
+        raise Fault(
+            "RECIPE", f"there is no restorer '{name}'", f"set restorer.name; {hint}", exit=USAGE
+        )
     module = importlib.import_module(f"pseudohealthy.restorers.{WHERE[name]}")
     from pseudohealthy.restorers.base import REGISTRY
 

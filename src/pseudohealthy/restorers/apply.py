@@ -24,7 +24,8 @@ from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.restorers.base import Restoration, Restorer
 
 COPIES = 1024  # noised planes of one network call
-NOISE_KEY = "plane"  # what keys noise beside the run's seed and the number of the draw; runs and results record it
+# What keys noise beside the run's seed and the number of the draw; runs and results record it.
+NOISE_KEY = "plane"
 Own = Tensor | None  # a method's own score of each plane
 
 
@@ -49,7 +50,10 @@ class Stack:
     def of(cls, canvas: Canvas, fitted: Fitted) -> Stack:
         """A whole case, as `detect` sees it."""
         return cls(
-            fitted.planes, fitted.foreground, range(len(fitted.planes)), torch.from_numpy(canvas.counted(fitted))
+            fitted.planes,
+            fitted.foreground,
+            range(len(fitted.planes)),
+            torch.from_numpy(canvas.counted(fitted)),
         )
 
     @classmethod
@@ -136,7 +140,8 @@ def restorations(restorer: Restorer, cases: Sequence[Stack], how: How) -> Iterat
     planes, foreground = _together(cases)
     places = [place for case in cases for place in case.places]
     shown = foreground.flatten(1).any(1).nonzero()[:, 0]
-    for rows in shown.split(at_once(restorer, how.batch)) if len(shown) else ():  # split gives one part of nothing
+    # Split gives one part of nothing.
+    for rows in shown.split(at_once(restorer, how.batch)) if len(shown) else ():
         images = planes[rows].to(how.device, memory_format=torch.channels_last)
         draw = Draw(how.seed, keys([places[i] for i in rows.tolist()]))
         restoration = restore_planes(restorer, images, draw, how.precision)
@@ -145,7 +150,11 @@ def restorations(restorer: Restorer, cases: Sequence[Stack], how: How) -> Iterat
 
 @torch.no_grad()
 def read(
-    restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], parts: Iterable[Part], spread: bool = False
+    restorer: Restorer,
+    amap: AnomalyMap,
+    cases: Sequence[Stack],
+    parts: Iterable[Part],
+    spread: bool = False,
 ) -> list[Applied]:
     """The second step: twins to maps and scores, under any map settings.
 
@@ -166,9 +175,13 @@ def read(
         several = [one, *(other() for other in one.without if spread)]
         found = [mapped(restorer, amap, each, images, inside) for each in several]
         # Outside the foreground nothing is judged, so nothing is changed: air stays air.
-        healthy[part.rows] = torch.where(inside[:, None], one.healthy.float(), images).cpu().contiguous()
-        readings = readings or [(torch.zeros(foreground.shape), None if own is None else torch.zeros(len(healthy)))
-                                for _, own in found]  # fmt: skip
+        healthy[part.rows] = (
+            torch.where(inside[:, None], one.healthy.float(), images).cpu().contiguous()
+        )
+        readings = readings or [
+            (torch.zeros(foreground.shape), None if own is None else torch.zeros(len(healthy)))
+            for _, own in found
+        ]
         for (maps, scores), (mine, own) in zip(readings, found, strict=True):
             maps[part.rows] = mine.cpu()
             if own is not None and scores is not None:
@@ -176,21 +189,34 @@ def read(
     readings = readings or [(torch.zeros(foreground.shape), None)]
     if not (torch.isfinite(readings[0][0]).all() and torch.isfinite(healthy).all()):
         raise Fault(
-            "NONFINITE_MAP", "the restoration is not finite", "use another run, or --precision fp32", exit=BAD_MODEL
+            "NONFINITE_MAP",
+            "the restoration is not finite",
+            "use another run, or --precision fp32",
+            exit=BAD_MODEL,
         )
     ends = np.cumsum([len(case.planes) for case in cases]).tolist()
     return [
-        scored(amap, case, healthy[end - len(case.planes) : end], [
-            (maps[end - len(case.planes) : end], None if own is None else own[end - len(case.planes) : end])
-            for maps, own in readings
-        ])
+        scored(
+            amap,
+            case,
+            healthy[end - len(case.planes) : end],
+            [
+                (
+                    maps[end - len(case.planes) : end],
+                    None if own is None else own[end - len(case.planes) : end],
+                )
+                for maps, own in readings
+            ],
+        )
         for case, end in zip(cases, ends, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _together(cases: Sequence[Stack]) -> tuple[Tensor, Tensor]:
     """Planes and foregrounds of all cases, copied."""
-    return torch.cat([case.planes for case in cases]), torch.cat([case.foreground for case in cases])
+    return torch.cat([case.planes for case in cases]), torch.cat(
+        [case.foreground for case in cases]
+    )
 
 
 def at_once(restorer: Restorer, batch: int) -> int:
@@ -200,14 +226,23 @@ def at_once(restorer: Restorer, batch: int) -> int:
     return max(1, min(batch, COPIES // (walk.draws if walk else 1)))
 
 
-def scored(amap: AnomalyMap, case: Stack, healthy: Tensor, readings: Sequence[tuple[Tensor, Own]]) -> Applied:
+def scored(
+    amap: AnomalyMap, case: Stack, healthy: Tensor, readings: Sequence[tuple[Tensor, Own]]
+) -> Applied:
     """The scores of one case from its maps (D, S, S), or the method's own (D,); of the first
     reading, and their spread."""
     inside = amap.inside(case.foreground).bool()
     along = [amap.along(maps, case.foreground, case.places, case.counted) for maps, _ in readings]
-    scores = [score_of(amap, case, inside, maps, own) for maps, (_, own) in zip(along, readings, strict=True)]
+    scores = [
+        score_of(amap, case, inside, maps, own)
+        for maps, (_, own) in zip(along, readings, strict=True)
+    ]
     own = readings[0][1]
-    each = [amap.score_of(m, f) for m, f in zip(along[0], inside, strict=True)] if own is None else own.tolist()
+    each = (
+        [amap.score_of(m, f) for m, f in zip(along[0], inside, strict=True)]
+        if own is None
+        else own.tolist()
+    )
     judged = inside.flatten(1).any(1).numpy()
     return Applied(healthy, along[0], judged, np.array(each), scores[0], jackknife(scores[1:]))
 
@@ -230,19 +265,28 @@ def jackknife(scores: Sequence[float]) -> float | None:
 
 
 @torch.no_grad()
-def restore_planes(restorer: Restorer, images: Tensor, draw: Draw, precision: torch.dtype) -> Restoration:
+def restore_planes(
+    restorer: Restorer, images: Tensor, draw: Draw, precision: torch.dtype
+) -> Restoration:
     """The restoration of a batch of planes (B, C, S, S)."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
         return restorer.restore(images, draw)
 
 
 def mapped(
-    restorer: Restorer, amap: AnomalyMap, restoration: Restoration, images: Tensor, foreground: Tensor
+    restorer: Restorer,
+    amap: AnomalyMap,
+    restoration: Restoration,
+    images: Tensor,
+    foreground: Tensor,
 ) -> tuple[Tensor, Own]:
     """The finished map of a restoration, and the method's own scores."""
     if restoration.map is None:
         mean, spread = restorer.residual_mean, restorer.residual_spread
-        return amap.residual_map(images, restoration.healthy.float(), foreground, mean, spread), restoration.score
+        return (
+            amap.residual_map(images, restoration.healthy.float(), foreground, mean, spread),
+            restoration.score,
+        )
     own = restoration.map.float()
     if restorer.unfiltered:  # a control is as smooth as the method it stands beside
         own = smooth(own[:, None], amap.smooth)[:, 0]

@@ -67,9 +67,13 @@ class Autoencoder(Restorer):
         """Noise (B, C, S, S) of unit spread on the coarse grid, bilinear in between, each item's
         moved round about."""
         grid = x[..., :: self.coarse, :: self.coarse]
-        noise = F.interpolate(draw.noise(grid), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        noise = F.interpolate(
+            draw.noise(grid), size=x.shape[-2:], mode="bilinear", align_corners=False
+        )
         moves = (torch.stack([draw.uniform(), draw.uniform()], 1) * self.size).long().tolist()
-        return torch.stack([field.roll(move, (-2, -1)) for field, move in zip(noise, moves, strict=True)])
+        return torch.stack(
+            [field.roll(move, (-2, -1)) for field, move in zip(noise, moves, strict=True)]
+        )
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         return Restoration(healthy=self.network(images, None)[0].float())

@@ -17,8 +17,11 @@ from pseudohealthy.networks.ranges import Channels, Size
 from pseudohealthy.settings import checked
 
 GROUPS = 8  # of draws, for the spread of a score: as many maps are in memory once more
-PRIOR = 8  # healthy planes that the spread of all pixels together counts for in the spread of one pixel
-FLOOR = 0.5  # of that common spread, below which no pixel is trusted: background never varies in healthy images
+PRIOR = (
+    8  # healthy planes that the spread of all pixels together counts for in the spread of one pixel
+)
+# Of that common spread, below which no pixel is trusted: background never varies in healthy images.
+FLOOR = 0.5
 
 REGISTRY: dict[str, type[Restorer]] = {}
 
@@ -58,7 +61,10 @@ def averaged(estimates: Sequence[Tensor], clip: bool = False) -> Restoration:
     """
 
     def mean(kept: Tensor) -> Restoration:
-        trail = [estimate[:, kept].mean(1) if len(kept) < count else estimate.mean(1) for estimate in estimates]
+        trail = [
+            estimate[:, kept].mean(1) if len(kept) < count else estimate.mean(1)
+            for estimate in estimates
+        ]
         trail = [part.clamp(-1, 1) if clip else part for part in trail]
         return Restoration(healthy=torch.stack(trail).mean(0), trail=trail)
 
@@ -77,10 +83,14 @@ class Restorer(nn.Module):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     uses_labels: ClassVar[bool] = False  # trains on diseased images, too (image-level labels)
-    unfiltered: ClassVar[bool] = False  # its own map gets the recipe's smoothing, as a residual would
+    unfiltered: ClassVar[bool] = (
+        False  # its own map gets the recipe's smoothing, as a residual would
+    )
     adversarial: ClassVar[tuple[str, ...]] = ()  # parts whose loss is a game's and need not fall
     dictated: ClassVar[tuple[str, ...]] = ("size", "channels")  # the canvas decides these
-    nested: ClassVar[dict[str, Any]] = {}  # settings that are themselves a signature: {"network": UNet}
+    nested: ClassVar[
+        dict[str, Any]
+    ] = {}  # settings that are themselves a signature: {"network": UNet}
 
     @checked
     def __init__(self, *, size: Size, channels: Channels):
@@ -157,9 +167,12 @@ class HealthyResiduals:
 
     def __init__(self) -> None:
         self.count = 0
-        nothing = torch.zeros((), dtype=torch.float64)  # without dimensions, it adds to a tensor on any device
+        # Without dimensions, it adds to a tensor on any device.
+        nothing = torch.zeros((), dtype=torch.float64)
         self.total = self.square = nothing
-        self.pooled = self.inside = nothing  # over the foreground, per level: sum of squares, number of pixels
+        self.pooled = self.inside = (
+            nothing  # over the foreground, per level: sum of squares, number of pixels
+        )
 
     def add(self, residuals: Tensor, foreground: Tensor) -> None:
         """Residuals (B, C, S, S), or (B, levels, C, S, S) of a method that measures each level by
@@ -185,12 +198,16 @@ class HealthyResiduals:
         restorer.calibration_planes.fill_(self.count)
         if by == "level":
             restorer.residual_mean.zero_()
-            restorer.residual_spread.copy_(common.sqrt().clamp(min=1e-6).expand_as(restorer.residual_spread))
+            restorer.residual_spread.copy_(
+                common.sqrt().clamp(min=1e-6).expand_as(restorer.residual_spread)
+            )
             return True
         mean = self.total / (self.count + PRIOR)
         variance = (self.square + PRIOR * common) / (self.count + PRIOR) - mean.square()
         restorer.residual_mean.copy_(mean)
-        restorer.residual_spread.copy_((variance.clamp(min=0) + floor**2 * common).sqrt().clamp(min=1e-6))
+        restorer.residual_spread.copy_(
+            (variance.clamp(min=0) + floor**2 * common).sqrt().clamp(min=1e-6)
+        )
         return True
 
 

@@ -52,7 +52,10 @@ class Conditioned(Restorer):
         quirks: "published" has one float16 simplex field for all slices of a call.
     """
 
-    paper = "Behrendt et al., Guided Reconstruction with Conditioned Diffusion Models, Comput. Biol. Med. 2025"
+    paper = (
+        "Behrendt et al., Guided Reconstruction with Conditioned Diffusion Models, Comput. Biol."
+        " Med. 2025"
+    )
     nested = {"network": UNet, "encoder": ResNet}
 
     def __init__(
@@ -123,7 +126,9 @@ class Conditioned(Restorer):
     def fields(self, images: Tensor, level: int, draw: Draw) -> Tensor:
         """The noise of each image and draw at one level, (B draws, C, S, S)."""
         if self.shared:
-            return shared_fields(draw, images, f"depth {level}", self.walk.draws).repeat(len(images), 1, 1, 1)
+            return shared_fields(draw, images, f"depth {level}", self.walk.draws).repeat(
+                len(images), 1, 1, 1
+            )
         noise = self.diffusion.noisy(draw.fork(f"depth {level}")).repeat(self.walk.draws)
         return noise.noise(images.repeat_interleave(self.walk.draws, 0))
 

@@ -58,11 +58,22 @@ class Consensus(Ddpm):
         floor: Annotated[float, Range(0, 10, open="low")] = FLOOR,
     ):
         once = Walk(walk.start_levels, walk.draws, walk.clip, calls=1, eta=0.0)
-        super().__init__(size=size, channels=channels, network=network, weights=weights, diffusion=diffusion, walk=once)
+        super().__init__(
+            size=size,
+            channels=channels,
+            network=network,
+            weights=weights,
+            diffusion=diffusion,
+            walk=once,
+        )
         self.sigma, self.side, self.calibration, self.floor = sigma, side, calibration, floor
         # One for each level, in place of the residual's
-        self.register_buffer("residual_mean", torch.zeros(len(walk.start_levels), channels, size, size))
-        self.register_buffer("residual_spread", torch.ones(len(walk.start_levels), channels, size, size))
+        self.register_buffer(
+            "residual_mean", torch.zeros(len(walk.start_levels), channels, size, size)
+        )
+        self.register_buffer(
+            "residual_spread", torch.ones(len(walk.start_levels), channels, size, size)
+        )
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         restored = super().restore(images, draw)
@@ -79,12 +90,18 @@ class Consensus(Ddpm):
         if self.calibration != "none":
             residuals = (residuals - self.residual_mean) / self.residual_spread
         signed = residuals.mean(1)
-        signed = {"both": signed.abs(), "brighter": signed, "darker": -signed}[self.side].clamp(min=0)
-        return Restoration(healthy=restored.healthy.float(), trail=restored.trail, map=signed.amax(1))
+        signed = {"both": signed.abs(), "brighter": signed, "darker": -signed}[self.side].clamp(
+            min=0
+        )
+        return Restoration(
+            healthy=restored.healthy.float(), trail=restored.trail, map=signed.amax(1)
+        )
 
     def residuals(self, images: Tensor, estimates: list[Tensor]) -> Tensor:
         """Smoothed signed residuals (B, levels, C, S, S), image less estimate."""
-        return torch.stack([smooth(images.float() - estimate.float(), self.sigma) for estimate in estimates], dim=1)
+        return torch.stack(
+            [smooth(images.float() - estimate.float(), self.sigma) for estimate in estimates], dim=1
+        )
 
     def calibrate(self, batches: Iterable[Batch], amap: AnomalyMap) -> bool:
         """Mean and spread of healthy residuals of each level, whatever the map is: this one is the
@@ -99,8 +116,10 @@ class Consensus(Ddpm):
 
     def describe(self) -> str:
         starts = self.walk.start_levels
-        words = (f"signed residual of the mean of {self.walk.draws * len(starts)} one-step estimates from levels "
-                 f"{', '.join(map(str, starts))}, smoothed by sigma {self.sigma:g} px")  # fmt: skip
+        words = (
+            f"signed residual of the mean of {self.walk.draws * len(starts)} one-step estimates"
+            f" from levels {', '.join(map(str, starts))}, smoothed by sigma {self.sigma:g} px"
+        )
         planes = int(self.calibration_planes)
         if planes:
             words += f", in spreads (by {self.calibration}) of {planes} healthy validation planes"

@@ -75,7 +75,8 @@ class ContextEncodingVAE(Restorer):
         variational = _error(rebuilt, x) + self.beta * divergence.float()
         if not self.context:
             return variational
-        filled, _ = self.network(self.painted(x, batch.draw.fork("context")), None)  # the mean; no divergence
+        # The mean; no divergence.
+        filled, _ = self.network(self.painted(x, batch.draw.fork("context")), None)
         return (1 - self.context) * variational + self.context * _error(filled, x)
 
     def painted(self, x: Tensor, draw: Draw) -> Tensor:
@@ -86,7 +87,9 @@ class ContextEncodingVAE(Restorer):
         rows = torch.arange(self.size, device=x.device)
         hidden = torch.zeros(len(x), self.size, self.size, dtype=torch.bool, device=x.device)
         for number in range(self.squares):
-            side = (self.size * self.side * (0.25 + 0.75 * draw.uniform())).round().clamp(1, self.size)
+            side = (
+                (self.size * self.side * (0.25 + 0.75 * draw.uniform())).round().clamp(1, self.size)
+            )
             inside = []
             for _ in ("down", "across"):
                 start = (draw.uniform() * (self.size - side + 1)).floor().to(x.device)[:, None]
@@ -104,7 +107,9 @@ class ContextEncodingVAE(Restorer):
             (gradient,) = torch.autograd.grad(divergence.float().sum(), x)
         healthy = healthy.detach().float()
         residual = (images.float() - healthy).abs().sum(1)
-        return Restoration(healthy=healthy, map=residual * smooth(gradient.float().abs(), self.blur).sum(1))
+        return Restoration(
+            healthy=healthy, map=residual * smooth(gradient.float().abs(), self.blur).sum(1)
+        )
 
     def describe(self) -> str:
         return "" if self.score == "residual" else "residual times gradient of the KL divergence"

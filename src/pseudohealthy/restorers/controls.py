@@ -50,7 +50,9 @@ class BrightArea(Restorer):
 
     unfiltered = True
 
-    def __init__(self, *, size: Size, channels: Channels, level: Annotated[float, Range(0, 1)] = 0.98):
+    def __init__(
+        self, *, size: Size, channels: Channels, level: Annotated[float, Range(0, 1)] = 0.98
+    ):
         super().__init__(size=size, channels=channels)
         self.level = level
 
@@ -80,7 +82,8 @@ class HistogramIntensity(Restorer):
     """
 
     paper = (
-        "Meissen, Kaissis, Rueckert, Challenging Current Semi-Supervised Anomaly Segmentation Methods, BrainLes 2021"
+        "Meissen, Kaissis, Rueckert, Challenging Current Semi-Supervised Anomaly Segmentation"
+        " Methods, BrainLes 2021"
     )
     unfiltered = True
 
@@ -111,16 +114,32 @@ class ZScore(Restorer):
 
     unfiltered = True
 
-    def __init__(self, *, size: Size, channels: Channels, floor: Annotated[float, Range(0, 10, open="low")] = 0.05):
+    def __init__(
+        self,
+        *,
+        size: Size,
+        channels: Channels,
+        floor: Annotated[float, Range(0, 10, open="low")] = 0.05,
+    ):
         super().__init__(size=size, channels=channels)
         self.floor = floor
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         z = (images - self.healthy_mean).abs() / (self.healthy_spread + self.floor)
-        return Restoration(healthy=self.healthy_mean.expand_as(images).clone(), map=torch.amax(z, 1))
+        return Restoration(
+            healthy=self.healthy_mean.expand_as(images).clone(), map=torch.amax(z, 1)
+        )
 
 
-CONTROLS = ("identity", "mean-intensity", "bright-area", "intensity", "histogram-intensity", "healthy-mean", "z-score")
+CONTROLS = (
+    "identity",
+    "mean-intensity",
+    "bright-area",
+    "intensity",
+    "histogram-intensity",
+    "healthy-mean",
+    "z-score",
+)
 
 
 def control_restorers(model: Restorer) -> dict[str, Restorer]:

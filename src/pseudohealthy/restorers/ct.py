@@ -76,7 +76,8 @@ class Reading:
         check_fields(self, "Reading.{}".format)
         if self.symmetry and self.score == "published":
             raise ValueError(
-                "symmetry = true changes the residual, which score = published does not use: choose one of them"
+                "symmetry = true changes the residual, which score = published does not use: choose"
+                " one of them"
             )
 
 
@@ -127,12 +128,22 @@ class CtPatched(Restorer):
             range 1 with zero padding, and works on empty windows.
     """
 
-    paper = "Loevlie et al., CT hemorrhage detection with patched diffusion models, 2025; Behrendt et al., MIDL 2023"
+    paper = (
+        "Loevlie et al., CT hemorrhage detection with patched diffusion models, 2025; Behrendt et"
+        " al., MIDL 2023"
+    )
     nested = {"network": CtNetwork}
     dictated = (
-        "size", "channels", "diffusion.schedule", "diffusion.betas", "diffusion.target",
-        "diffusion.noise", "diffusion.standardise", "diffusion.octaves", "diffusion.frequency",
-    )  # fmt: skip
+        "size",
+        "channels",
+        "diffusion.schedule",
+        "diffusion.betas",
+        "diffusion.target",
+        "diffusion.noise",
+        "diffusion.standardise",
+        "diffusion.octaves",
+        "diffusion.frequency",
+    )
 
     def __init__(
         self,
@@ -154,8 +165,13 @@ class CtPatched(Restorer):
         net = kind.made(channels, quirks)
         self.denoiser = diffusion.denoiser(net, floor=1e-4 if self.published else 0.0)
         side_fits(net, min(windows.context or size, size), kind.where)
-        self.weights, self.diffusion, self.walk, self.windows = kind.weights, diffusion, walk, windows
-        self.ssim_weight, self.symmetry, self.own_map = ssim_weight, reading.symmetry, reading.score == "published"
+        self.weights = kind.weights
+        self.diffusion = diffusion
+        self.walk = walk
+        self.windows = windows
+        self.ssim_weight = ssim_weight
+        self.symmetry = reading.symmetry
+        self.own_map = reading.score == "published"
 
     def parts(self) -> tuple[str, ...]:
         return ("denoiser",)
@@ -186,7 +202,9 @@ class CtPatched(Restorer):
         t = self.diffusion.drawn_levels(draw, images)
         boxes = self.training_boxes(draw, *images.shape[-2:])
         side = boxes[0].bottom - boxes[0].top
-        return self.patch_loss(images, draw.noise(images.new_empty(()).expand(*images.shape[:2], side, side)), t, boxes)
+        return self.patch_loss(
+            images, draw.noise(images.new_empty(()).expand(*images.shape[:2], side, side)), t, boxes
+        )
 
     def patch_loss(self, images: Tensor, noise: Tensor, t: Tensor, boxes: Sequence[Box]) -> Tensor:
         """Loss (B,) of images (B, C, H, W), a window of each noised to levels t (B,) by noise (B,
@@ -195,18 +213,29 @@ class CtPatched(Restorer):
         estimate = self.estimate(images, boxes, self.denoiser.noised(truth, noise, t), t)
         if self.published:
             estimate = estimate.clamp(-1, 1)
-        likeness = ssim(estimate, truth, **({"data_range": 1.0, "border": "zeros"} if self.published else {}))
+        likeness = ssim(
+            estimate, truth, **({"data_range": 1.0, "border": "zeros"} if self.published else {})
+        )
         errors = (estimate - truth).square().flatten(1).mean(1) + self.ssim_weight * (1 - likeness)
         return self.diffusion.weighted(errors, self.denoiser.schedule, t)
 
-    def estimate(self, images: Iterable[Tensor], boxes: Sequence[Box], patches: Tensor, t: int | Tensor) -> Tensor:
+    def estimate(
+        self, images: Iterable[Tensor], boxes: Sequence[Box], patches: Tensor, t: int | Tensor
+    ) -> Tensor:
         """Clean estimates (N, C, patch, patch) of noised patches that stand in boxes of otherwise
         clean images."""
         seen, places = [], []
         for image, box, patch in zip(images, boxes, patches, strict=True):
             view = surroundings(box, self.windows.context, *image.shape[-2:])
             seen.append(view.cut(image).clone())
-            places.append(Box(box.top - view.top, box.bottom - view.top, box.left - view.left, box.right - view.left))
+            places.append(
+                Box(
+                    box.top - view.top,
+                    box.bottom - view.top,
+                    box.left - view.left,
+                    box.right - view.left,
+                )
+            )
             places[-1].cut(seen[-1]).copy_(patch)
         clean = self.denoiser(torch.stack(seen), t).clean.float()
         return torch.stack([place.cut(part) for place, part in zip(places, clean, strict=True)])
@@ -239,18 +268,29 @@ class CtPatched(Restorer):
         """Twins (B, draws, C, H, W) and absolute errors (B, draws, 1, H, W) from one-step estimates
         of all windows."""
         boxes, draws = self.grid(*images.shape[-2:]), self.walk.draws
-        truth = torch.stack([box.cut(images) for box in boxes], 1)[:, None].expand(-1, draws, *[-1] * 4)
+        truth = torch.stack([box.cut(images) for box in boxes], 1)[:, None].expand(
+            -1, draws, *[-1] * 4
+        )
         copies, one = truth.shape[:3], truth.shape[3:]
-        noise = draw.repeat(draws * len(boxes)).noise(images.new_empty(()).expand(copies.numel(), *one))
+        noise = draw.repeat(draws * len(boxes)).noise(
+            images.new_empty(()).expand(copies.numel(), *one)
+        )
         noised = self.denoiser.noised(truth, noise.reshape(truth.shape), start)
         estimates = truth.clone()
-        busy = torch.ones(copies, dtype=torch.bool) if self.published else truth.amax((3, 4, 5)).cpu() > EMPTY
+        busy = (
+            torch.ones(copies, dtype=torch.bool)
+            if self.published
+            else truth.amax((3, 4, 5)).cpu() > EMPTY
+        )
         for part in busy.nonzero().split(self.windows.at_once):
             item, copy, window = part.unbind(1)
             at = [boxes[i] for i in window.tolist()]
-            clean = self.estimate([images[i] for i in item.tolist()], at, noised[item, copy, window], start)
+            clean = self.estimate(
+                [images[i] for i in item.tolist()], at, noised[item, copy, window], start
+            )
             estimates[item, copy, window] = clean.clamp(-1, 1) if self.walk.clip else clean
-        errors = (truth - estimates).abs().mean(3, keepdim=True)  # (B, draws, windows, 1, patch, patch)
+        # (B, draws, windows, 1, patch, patch).
+        errors = (truth - estimates).abs().mean(3, keepdim=True)
         nothing = torch.zeros_like(images[:, :1])
         return stitched(estimates, boxes, images), stitched(errors, boxes, nothing)
 

@@ -41,7 +41,14 @@ class Ddim(Ddpm):
         diffusion: Diffusion = Diffusion(),
         walk: Walk = Walk(eta=0.0),
     ):
-        super().__init__(size=size, channels=channels, network=network, weights=weights, diffusion=diffusion, walk=walk)
+        super().__init__(
+            size=size,
+            channels=channels,
+            network=network,
+            weights=weights,
+            diffusion=diffusion,
+            walk=walk,
+        )
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         trail, step = [], self.walk.step

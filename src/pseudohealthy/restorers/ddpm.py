@@ -103,4 +103,6 @@ class Ddpm(Restorer):
         return lambda like: draw.noise(like)[:1].expand_as(like)
 
     def network_calls(self) -> int:
-        return self.walk.draws * sum(len(self.levels(start)) - 1 for start in self.walk.start_levels)
+        return self.walk.draws * sum(
+            len(self.levels(start)) - 1 for start in self.walk.start_levels
+        )

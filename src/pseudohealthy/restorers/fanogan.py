@@ -40,7 +40,8 @@ class FAnoGAN(Restorer):
 
     paper = "Schlegl et al., MedIA 2019"
     nested = {"generator": Generator, "critic": Critic, "encoder": Critic}
-    adversarial: ClassVar[tuple[str, ...]] = ("critic", "generator")  # their losses are a game's and need not fall
+    # Their losses are a game's and need not fall.
+    adversarial: ClassVar[tuple[str, ...]] = ("critic", "generator")
 
     def __init__(
         self,
@@ -60,7 +61,10 @@ class FAnoGAN(Restorer):
         self.generator = build(Generator, generator, "restorer.generator", **shape, latent=latent)
         self.critic = build(Critic, critic, "restorer.critic", **shape, outputs=1)
         self.encoder = build(Critic, encoder, "restorer.encoder", **shape, outputs=latent)
-        self.latent, self.kappa, self.penalty_weight, self.score = latent, kappa, penalty_weight, score
+        self.latent = latent
+        self.kappa = kappa
+        self.penalty_weight = penalty_weight
+        self.score = score
 
     def parts(self) -> tuple[str, ...]:
         return "critic", "generator", "encoder"
@@ -84,7 +88,9 @@ class FAnoGAN(Restorer):
             return -frozen(self.critic)(self.generator(z))[0][:, 0].float()
         with torch.no_grad():
             fake = self.generator(z).float()
-        penalty = gradient_penalty(lambda mixed: self.critic(mixed)[0][:, 0], x, fake, draw.uniform())
+        penalty = gradient_penalty(
+            lambda mixed: self.critic(mixed)[0][:, 0], x, fake, draw.uniform()
+        )
         game = (self.critic(fake)[0] - self.critic(x)[0])[:, 0].float()
         return game + self.penalty_weight * penalty
 

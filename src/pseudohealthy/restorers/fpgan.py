@@ -53,7 +53,10 @@ class FixedPointGAN(Restorer):
         super().__init__(size=size, channels=channels)
         if size % 4 or size < 8:  # one pixel in the middle has no instance norm
             raise Fault(
-                "RECIPE", f"canvas.size = {size} for this method", "give one that 4 divides, at least 8", exit=USAGE
+                "RECIPE",
+                f"canvas.size = {size} for this method",
+                "give one that 4 divides, at least 8",
+                exit=USAGE,
             )
         self.critic = build(PatchCritic, critic, "restorer.critic", channels=channels, size=size)
         self.generator = build(Translator, generator, "restorer.generator", channels=channels)
@@ -73,10 +76,19 @@ class FixedPointGAN(Restorer):
         """
         labels = batch.labels
         if labels is None or (labels < 0).any():
-            raise Fault("NO_LABELS", "a training plane has no label", "label every training case 0 or 1", exit=NO_INPUT)
+            raise Fault(
+                "NO_LABELS",
+                "a training plane has no label",
+                "label every training case 0 or 1",
+                exit=NO_INPUT,
+            )
         if part == "generator":
             return self.generator_loss(batch.images, labels)
-        return self.critic_loss(batch, labels) if self.training else batch.images.new_zeros(len(labels))
+        return (
+            self.critic_loss(batch, labels)
+            if self.training
+            else batch.images.new_zeros(len(labels))
+        )
 
     def critic_loss(self, batch: Batch, labels: Tensor) -> Tensor:
         """How much more real translations look than images, the images' labels, and the gradient

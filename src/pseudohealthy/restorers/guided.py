@@ -35,7 +35,9 @@ from pseudohealthy.restorers.noising import Diffusion, Walk
 from pseudohealthy.restorers.ranges import Weights, levels_fit
 from pseudohealthy.settings import build, check_fields
 
-ABLATION_START = 500  # the published ablation always noises to its step 499, wherever its loop then begins
+ABLATION_START = (
+    500  # the published ablation always noises to its step 499, wherever its loop then begins
+)
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,24 @@ class Guided(Restorer):
     uses_labels = True
     nested = {"network": UNet, "classifier": Classifier}
     dictated = (
-        "size", "channels", "walk.draws", "walk.eta", "walk.variance",
-        *(f"diffusion.{key}" for key in ("target", "weighting", "max_level", "noise", "standardise", "octaves", "frequency")),
-    )  # fmt: skip
+        "size",
+        "channels",
+        "walk.draws",
+        "walk.eta",
+        "walk.variance",
+        *(
+            f"diffusion.{key}"
+            for key in (
+                "target",
+                "weighting",
+                "max_level",
+                "noise",
+                "standardise",
+                "octaves",
+                "frequency",
+            )
+        ),
+    )
 
     def __init__(
         self,
@@ -108,7 +125,10 @@ class Guided(Restorer):
             "diffusion.levels" + (", as published" if highest > self.start else ""),
         )
         if walk.order == 2 and guidance.sampler == "ddpm":
-            found = f"restorer.walk.order is {walk.order} with restorer.guidance.sampler {guidance.sampler}"
+            found = (
+                f"restorer.walk.order is {walk.order} with restorer.guidance.sampler"
+                f" {guidance.sampler}"
+            )
             raise Fault("RECIPE", found, "choose 1, or 2 with ddim", exit=USAGE)
         given = {"channels": channels, "learned_variance": True}
         classes = 2 if guidance.conditional else 0
@@ -137,19 +157,28 @@ class Guided(Restorer):
         """
         labels = batch.labels
         if labels is None or (labels < 0).any():
-            raise Fault("NO_LABELS", "a training plane has no label", "label every training case 0 or 1", exit=NO_INPUT)
+            raise Fault(
+                "NO_LABELS",
+                "a training plane has no label",
+                "label every training case 0 or 1",
+                exit=NO_INPUT,
+            )
         x, draw = self.inwards(batch.images), batch.draw.fork(part)
         t = self.diffusion.drawn_levels(draw, x)
         noise = draw.noise(x)
         if part == "denoiser":
-            error, bound = hybrid(self.denoiser, x, noise, t, low=self.low, **self.condition(labels))
+            error, bound = hybrid(
+                self.denoiser, x, noise, t, low=self.low, **self.condition(labels)
+            )
             return error + bound
         logits = self.classifier(self.denoiser.noised(x, noise, t), t - 1)
         return F.cross_entropy(logits.float(), labels, reduction="none")
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         x = self.inwards(images)
-        healthy = self.translate(x, draw) if self.guidance.sampler == "ddim" else self.resample(x, draw)
+        healthy = (
+            self.translate(x, draw) if self.guidance.sampler == "ddim" else self.resample(x, draw)
+        )
         return Restoration(healthy=(healthy * 2 - 1 if self.unit else healthy).float())
 
     def translate(self, x: Tensor, draw: Draw) -> Tensor:
@@ -158,20 +187,36 @@ class Guided(Restorer):
         up, down = self.walks()
         if self.published:
             x = self.denoiser.noised(x, draw.noise(x), 1)
-        how = self.published, self.clip, self.low, self.walk.order, torch.is_autocast_enabled(x.device.type)
+        how = (
+            self.published,
+            self.clip,
+            self.low,
+            self.walk.order,
+            torch.is_autocast_enabled(x.device.type),
+        )
         if self.encodings is None:
             x = self.encode(x, up)
         else:
             x = self.encodings.encode(x, up, self.encode, how=how, remembers=self.walk.order > 1)
         edit = guide(log_probability(self.classifier, HEALTHY), self.scale, self.denoiser.schedule)
-        settings: dict[str, Any] = {"step": self.walk.step(), "clip": False, **self.condition(HEALTHY)}
-        return sample(self.estimate, x, down, edit=edit, schedule=self.denoiser.schedule, **settings)
+        settings: dict[str, Any] = {
+            "step": self.walk.step(),
+            "clip": False,
+            **self.condition(HEALTHY),
+        }
+        return sample(
+            self.estimate, x, down, edit=edit, schedule=self.denoiser.schedule, **settings
+        )
 
     def encode(self, x: Tensor, up: Sequence[int]) -> Tensor:
         """The latent of an image; without clipping, which would break the inversion (the published
         code clips)."""
         denoise = self.estimate if self.published else self.denoiser
-        settings: dict[str, Any] = {"step": self.walk.step(), "clip": False, **self.condition(HEALTHY)}
+        settings: dict[str, Any] = {
+            "step": self.walk.step(),
+            "clip": False,
+            **self.condition(HEALTHY),
+        }
         return sample(denoise, x, up, schedule=self.denoiser.schedule, **settings)
 
     def resample(self, x: Tensor, draw: Draw) -> Tensor:
@@ -185,12 +230,15 @@ class Guided(Restorer):
             if self.scale:
                 variance = learned_variance(schedule, now, then[now], estimate.spread)
                 shift = self.scale * variance * input_gradient(log_p, x, now)
-                estimate.clean = estimate.clean + shift / float(schedule.signal[then[now]])  # moves the mean by `shift`
+                # Moves the mean by `shift`.
+                estimate.clean = estimate.clean + shift / float(schedule.signal[then[now]])
             return estimate
 
         x = self.denoiser.noised(x, draw.noise(x), ABLATION_START if self.published else self.start)
         step = ancestral(draw, variance="learned")
-        return sample(guided, x, levels, step=step, clip=False, schedule=schedule, **self.condition(HEALTHY))
+        return sample(
+            guided, x, levels, step=step, clip=False, schedule=schedule, **self.condition(HEALTHY)
+        )
 
     def estimate(self, x: Tensor, now: int, **condition: Any) -> Estimate:
         """The denoiser's estimate with the clean image in the data's range."""
@@ -203,7 +251,9 @@ class Guided(Restorer):
 
     def walks(self) -> tuple[list[int], list[int]]:
         """Levels of the way up and of the way back."""
-        bottom, top, back = (2, self.start + 1, self.start - 1) if self.published else (0, self.start, self.start)
+        bottom, top, back = (
+            (2, self.start + 1, self.start - 1) if self.published else (0, self.start, self.start)
+        )
         back = self.start if self.guidance.sampler == "ddpm" else back
         calls = self.walk.calls or self.start
         return walk(bottom, top, calls), walk(back, 0, calls)
@@ -226,7 +276,9 @@ def learned_variance(schedule: Schedule, now: int, then: int, v: Tensor | None) 
     """Variance of x_then given x_now as the network learned it; at the last step that of the step
     before bounds it."""
     assert v is not None, "the denoiser has learned variance"
-    a, s, b, r = (float(table[level]) for level in (now, then) for table in (schedule.signal, schedule.sigma))
+    a, s, b, r = (
+        float(table[level]) for level in (now, then) for table in (schedule.signal, schedule.sigma)
+    )
     large = 1 - (a / b) ** 2
     small = math.log(large * (r / s) ** 2) if then else float(schedule.posterior_log_variance[1])
     return log_variance(v, small, math.log(large)).exp()

@@ -22,7 +22,8 @@ from pseudohealthy.restorers.noising import Diffusion, Walk
 from pseudohealthy.restorers.ranges import Weight
 from pseudohealthy.settings import build
 
-SLOWEST = 0.01  # weight of one batch in the running statistics of the code, once the first hundred have been seen
+# Weight of one batch in the running statistics of the code, once the first hundred have been seen.
+SLOWEST = 0.01
 
 
 @register("latent")
@@ -47,9 +48,14 @@ class Latent(Restorer):
     paper = "Rombach et al., Latent Diffusion Models, CVPR 2022"
     nested = {"network": UNet, "autoencoder": ConvAutoencoder}
     dictated = (
-        "size", "channels", "walk.clip",
-        "diffusion.noise", "diffusion.standardise", "diffusion.octaves", "diffusion.frequency",
-    )  # fmt: skip
+        "size",
+        "channels",
+        "walk.clip",
+        "diffusion.noise",
+        "diffusion.standardise",
+        "diffusion.octaves",
+        "diffusion.frequency",
+    )
 
     def __init__(
         self,
@@ -99,7 +105,9 @@ class Latent(Restorer):
         code = self.standard(code)
         t = self.diffusion.drawn_levels(batch.draw, code)
         noise = batch.draw.noise(code)
-        error = self.denoiser.raw(self.denoiser.noised(code, noise, t), t) - self.denoiser.target_of(code, noise, t)
+        error = self.denoiser.raw(
+            self.denoiser.noised(code, noise, t), t
+        ) - self.denoiser.target_of(code, noise, t)
         errors = error.float().square().flatten(1).mean(1)
         return self.diffusion.weighted(errors, self.denoiser.schedule, t)
 

@@ -65,7 +65,9 @@ class Diffusion:
     def __post_init__(self) -> None:
         check_fields(self, "Diffusion.{}".format)
         if self.schedule == "cosine" and self.betas != BETAS:
-            raise ValueError(f"betas = {list(self.betas)} are of the linear schedule: leave them out with cosine")
+            raise ValueError(
+                f"betas = {list(self.betas)} are of the linear schedule: leave them out with cosine"
+            )
         if self.betas[0] > self.betas[1]:
             raise ValueError(f"betas = {list(self.betas)} fall: give the smaller one first")
         levels_fit("diffusion.max_level", [self.max_level], self.levels, "diffusion.levels")
@@ -80,7 +82,9 @@ class Diffusion:
         """The setting that says how high levels can be."""
         return "diffusion.max_level" if self.max_level else "diffusion.levels"
 
-    def denoiser(self, network: nn.Module, floor: float = 0.0, learned_variance: bool = False) -> Denoiser:
+    def denoiser(
+        self, network: nn.Module, floor: float = 0.0, learned_variance: bool = False
+    ) -> Denoiser:
         """The network, wrapped to mean an estimate of image and noise; `floor` of the cosine
         betas."""
         table = Schedule(self.schedule, self.levels, betas=self.betas, floor=floor)
@@ -95,12 +99,21 @@ class Diffusion:
         noise, None for 2-D."""
         if self.noise == "gaussian":
             return draw.of_kind("gaussian")
-        how = {"standardise": self.standardise, "octaves": self.octaves, "frequency": self.frequency, "z": z}
+        how = {
+            "standardise": self.standardise,
+            "octaves": self.octaves,
+            "frequency": self.frequency,
+            "z": z,
+        }
         return draw.of_kind("simplex", **how)
 
     def weighted(self, errors: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
         """Errors (B,) of the target at levels t (B,), weighted."""
-        return errors if self.weighting == "none" else errors * weight(schedule, t, self.target, self.weighting, errors)
+        return (
+            errors
+            if self.weighting == "none"
+            else errors * weight(schedule, t, self.target, self.weighting, errors)
+        )
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,9 @@ class Walk(OneStep):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.order == 2 and self.eta > 0:
-            raise ValueError(f"order = {self.order} with eta {self.eta:g}: choose 1, or 2 with eta 0")
+            raise ValueError(
+                f"order = {self.order} with eta {self.eta:g}: choose 1, or 2 with eta 0"
+            )
 
     def levels(self, start: int) -> list[int]:
         """The levels from `start` to 0 that are visited."""

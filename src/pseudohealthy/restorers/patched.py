@@ -25,7 +25,8 @@ from pseudohealthy.restorers.noising import Diffusion, OneStep
 from pseudohealthy.restorers.ranges import Square, Weight, Weights, patch_fits
 from pseudohealthy.settings import build, check_fields
 
-PIXELS = 2**18  # of the images in one network call: 28 of 96 x 96, about 1 GB of activations at width 128
+# Of the images in one network call: 28 of 96 x 96, about 1 GB of activations at width 128.
+PIXELS = 2**18
 
 
 class Box(NamedTuple):
@@ -104,7 +105,10 @@ class Patched(Restorer):
             side. (The published "average" is wrong and not reproduced.)
     """
 
-    paper = "Behrendt et al., Patched Diffusion Models for Unsupervised Anomaly Detection in Brain MRI, MIDL 2023"
+    paper = (
+        "Behrendt et al., Patched Diffusion Models for Unsupervised Anomaly Detection in Brain MRI,"
+        " MIDL 2023"
+    )
     nested = {"network": UNet}
 
     def __init__(
@@ -146,11 +150,17 @@ class Patched(Restorer):
         count = max(1, math.ceil((length - self.patch) / self.stride) + 1)
         found: list[tuple[int, int, int, int]] = []
         for i in range(count):
-            start = i * (length - self.patch) // (count - 1) if self.overlap != "none" and count > 1 else i * self.patch
+            start = (
+                i * (length - self.patch) // (count - 1)
+                if self.overlap != "none" and count > 1
+                else i * self.patch
+            )
             box, cell = (start, start + self.patch), (start, start + self.patch)
             if self.overlap == "cut":
                 before = found[-1][1] if i else 0
-                cell = (i * self.patch, (i + 1) * self.patch) if self.published else (before, box[1])
+                cell = (
+                    (i * self.patch, (i + 1) * self.patch) if self.published else (before, box[1])
+                )
             found.append((*box, *cell))
         return found
 
@@ -176,7 +186,11 @@ class Patched(Restorer):
         t = self.diffusion.drawn_levels(draw, images)
         boxes = self.training_boxes(draw, *images.shape[-2:])
         key = ("training", draw.keys[0])
-        noise = shared_fields(draw, images, key) if self.shared else self.diffusion.noisy(draw).noise(images)
+        noise = (
+            shared_fields(draw, images, key)
+            if self.shared
+            else self.diffusion.noisy(draw).noise(images)
+        )
         return self.patch_loss(images, noise, t, boxes)
 
     def patch_loss(self, images: Tensor, noise: Tensor, t: Tensor, boxes: Sequence[Box]) -> Tensor:
@@ -184,7 +198,10 @@ class Patched(Restorer):
         inside = masks(boxes, *images.shape[-2:]).to(images.device)
         noised = torch.where(inside, self.denoiser.noised(images, noise, t), images)
         clean = self.denoiser(noised, t).clean.float()
-        patches = ((box.cut(a)[None], box.cut(b)[None]) for box, a, b in zip(boxes, clean, images, strict=True))
+        patches = (
+            (box.cut(a)[None], box.cut(b)[None])
+            for box, a, b in zip(boxes, clean, images, strict=True)
+        )
         losses = torch.cat([self.distance(a, b) for a, b in patches])
         losses = self.diffusion.weighted(losses, self.denoiser.schedule, t)
         # Over the whole image as published, what lies outside the patch adds zeros.
@@ -193,7 +210,9 @@ class Patched(Restorer):
     def distance(self, clean: Tensor, images: Tensor) -> Tensor:
         if self.objective == "l1":
             return (clean - images).abs().flatten(1).mean(1)
-        return (clean - images).square().flatten(1).mean(1) + self.ssim_weight * (1 - ssim(clean, images))
+        return (clean - images).square().flatten(1).mean(1) + self.ssim_weight * (
+            1 - ssim(clean, images)
+        )
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         starts = self.walk.start_levels
@@ -208,16 +227,24 @@ class Patched(Restorer):
         copies = (len(images), draws, len(boxes))
         clean = images[:, None, None].expand(*copies, *images.shape[1:])
         if self.shared:
-            noise = shared_fields(draw, images, f"depth {start}", draws)[None, :, None].expand_as(clean)
+            noise = shared_fields(draw, images, f"depth {start}", draws)[None, :, None].expand_as(
+                clean
+            )
         else:
             noise = (
-                self.diffusion.noisy(draw).repeat(draws * len(boxes)).noise(clean.flatten(0, 2)).reshape(clean.shape)
+                self.diffusion.noisy(draw)
+                .repeat(draws * len(boxes))
+                .noise(clean.flatten(0, 2))
+                .reshape(clean.shape)
             )
         inside = masks(boxes, *images.shape[-2:]).to(images.device).expand(*copies, -1, -1, -1)
         mixed = torch.where(inside, self.denoiser.noised(clean, noise, start), clean).flatten(0, 2)
         at_once = max(1, PIXELS // (images.shape[-2] * images.shape[-1]))
-        estimate = torch.cat([self.denoiser(part, start).clean for part in mixed.split(at_once)]).float()
-        patches = torch.where(inside, estimate.reshape(clean.shape), clean)  # (B, draws, boxes, C, H, W)
+        estimate = torch.cat(
+            [self.denoiser(part, start).clean for part in mixed.split(at_once)]
+        ).float()
+        # (B, draws, boxes, C, H, W).
+        patches = torch.where(inside, estimate.reshape(clean.shape), clean)
         total, count = torch.zeros_like(patches[:, :, 0]), torch.zeros_like(images[:1, None])
         for index, cell in enumerate(cells):
             cell.cut(total).add_(cell.cut(patches[:, :, index]))

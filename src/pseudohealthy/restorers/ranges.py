@@ -14,7 +14,9 @@ Levels = Annotated[int, Range(2, HIGHEST)]
 MaxLevel = Annotated[int, Range(0, HIGHEST)]  # 0: all
 Level = Annotated[int, Range(1, HIGHEST)]
 StartLevels = Annotated[tuple[Annotated[int, Range(1, HIGHEST)], ...], Length(1, 32)]
-Harmonised = Annotated[StartLevels, Aside("those not below the start are left out, at least one must remain")]
+Harmonised = Annotated[
+    StartLevels, Aside("those not below the start are left out, at least one must remain")
+]
 Beta = Annotated[float, Range(0, 1, open="both")]
 Betas = tuple[Beta, Beta]
 Calls = Annotated[int, Range(0, HIGHEST)]  # of a walk; 0: every level

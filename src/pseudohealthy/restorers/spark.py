@@ -50,11 +50,16 @@ class MaskedPretraining(Restorer):
         self.model = Spark(channels=channels, encoder=settings, width=decoder_width)
         cell = self.model.factor
         if size % cell or size == cell:
-            raise Fault("RECIPE", f"canvas.size = {size} for restorer.encoder's cells of {cell} pixels",
-                        f"give a multiple of {cell}, at least {2 * cell}, or fewer layers", exit=USAGE)  # fmt: skip
+            raise Fault(
+                "RECIPE",
+                f"canvas.size = {size} for restorer.encoder's cells of {cell} pixels",
+                f"give a multiple of {cell}, at least {2 * cell}, or fewer layers",
+                exit=USAGE,
+            )
         self.side = size // cell
         self.cells = self.side**2
-        self.seen = min(max(1, round(self.cells * (1 - hidden))), self.cells - 1)  # of 3 x 3 cells: 3
+        # Of 3 x 3 cells: 3.
+        self.seen = min(max(1, round(self.cells * (1 - hidden))), self.cells - 1)
 
     def fits(self, batch: int) -> None:
         norms_fit(batch * self.seen, "restorer.encoder")
@@ -85,7 +90,9 @@ class MaskedPretraining(Restorer):
         total, count = torch.zeros_like(x), torch.zeros_like(x)
         for first in self.maskings():
             visible = self.visible(order, first)
-            hidden = ~visible.repeat_interleave(self.model.factor, 2).repeat_interleave(self.model.factor, 3)
+            hidden = ~visible.repeat_interleave(self.model.factor, 2).repeat_interleave(
+                self.model.factor, 3
+            )
             total, count = total + self.model(x, visible).float() * hidden, count + hidden
         return Restoration(healthy=(2 * total / count - 1).clamp(-1, 1))
 

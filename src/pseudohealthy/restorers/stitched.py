@@ -79,7 +79,14 @@ class Stitched(Ddpm):
         repaint: Repaint = Repaint(),
         perceptual: dict = {},  # noqa: B006 (read only)
     ):
-        super().__init__(size=size, channels=channels, network=network, weights=weights, diffusion=diffusion, walk=walk)
+        super().__init__(
+            size=size,
+            channels=channels,
+            network=network,
+            weights=weights,
+            diffusion=diffusion,
+            walk=walk,
+        )
         walk.start()  # refuses several
         levels_fit("repaint.level", [repaint.level], diffusion.levels - 1, "diffusion.levels - 1")
         self.threshold, self.side, self.repeats = threshold, side, repaint.repeats
@@ -118,7 +125,8 @@ class Stitched(Ddpm):
                 inside = self.walk.down(self.denoiser, x, [now, then], draw)
                 outside = self.denoiser.noised(images, draw.noise(images), then) if then else images
                 x = mask * inside.float() + (1 - mask) * outside
-                if repeat + 1 < self.repeats:  # back up, so that the next pass sees both parts of this one
+                # Back up, so that the next pass sees both parts of this one.
+                if repeat + 1 < self.repeats:
                     keep = float(signal[now] / signal[then])
                     x = keep * x + (1 - keep**2) ** 0.5 * draw.noise(images)
         return x

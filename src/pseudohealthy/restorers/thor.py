@@ -100,14 +100,28 @@ class Thor(Ddpm):
         perceptual: dict = {},  # noqa: B006 (read only)
         quirks: Literal["none", "published"] = "none",
     ):
-        super().__init__(size=size, channels=channels, network=network, weights=weights, diffusion=diffusion, walk=walk)
+        super().__init__(
+            size=size,
+            channels=channels,
+            network=network,
+            weights=weights,
+            diffusion=diffusion,
+            walk=walk,
+        )
         self.start = walk.start()
         self.harmonised = harmonise.below(self.start)
         self.left_out = tuple(sorted({*harmonise.levels} - {*self.harmonised}, reverse=True))
         kind = (diffusion.target, diffusion.schedule, diffusion.levels, diffusion.betas, walk.calls)
-        if quirks == "published" and (kind != ("noise", "linear", 1000, BETAS, 0) or self.start > 999):
-            raise Fault("RECIPE", "restorer.quirks = published is another loop",
-                        "leave target, schedule, levels, betas and calls at their defaults, and start below 1000", exit=USAGE)  # fmt: skip
+        if quirks == "published" and (
+            kind != ("noise", "linear", 1000, BETAS, 0) or self.start > 999
+        ):
+            raise Fault(
+                "RECIPE",
+                "restorer.quirks = published is another loop",
+                "leave target, schedule, levels, betas and calls at their defaults, and start below"
+                " 1000",
+                exit=USAGE,
+            )
         self.perceptual = build(Perceptual, perceptual, "restorer.perceptual")
         self.sigma, self.side, self.quirks = harmonise.sigma, harmonise.side, quirks
 
@@ -129,7 +143,9 @@ class Thor(Ddpm):
             x = self.denoiser.noised(self.blend(images, clean, maps[-1]), first, level)
             levels = levels[here:]
         x = self.walk.down(self.denoiser, x, levels, copies)
-        return Restoration(healthy=x.float(), trail=trail, map=harmonic_mean(torch.stack(maps))[:, 0])
+        return Restoration(
+            healthy=x.float(), trail=trail, map=harmonic_mean(torch.stack(maps))[:, 0]
+        )
 
     def difference(self, images: Tensor, clean: Tensor) -> Tensor:
         """The paper's m (B, 1, H, W): |x - x0|, images taken in [0, 1], times their perceptual

@@ -38,7 +38,8 @@ def restore(thor: Thor, images: Tensor, draw: Draw, every: int = EVERY) -> Resto
     """The published loop for images (B, C, S, S) in [-1, 1]; `draw` gives thor's kind of noise."""
     beta = torch.linspace(1e-4, 0.02, 1000, device=images.device)
     product = torch.cumprod(1 - beta, 0)
-    start, blended = thor.start, (*thor.left_out, *thor.harmonised)  # unlike the paper's walk also at `start` itself
+    # Unlike the paper's walk also at `start` itself.
+    start, blended = (thor.start, (*thor.left_out, *thor.harmonised))
 
     def noise() -> Tensor:
         field = draw.noise(images)
@@ -53,7 +54,9 @@ def restore(thor: Thor, images: Tensor, draw: Draw, every: int = EVERY) -> Resto
         estimate = thor.denoiser.raw(x, t + 1).float()
         clean = ((x - (1 - product[t]).sqrt() * estimate) / product[t].sqrt()).clamp(-1, 1)
         before = product[t - 1] if t else torch.ones_like(product[0])
-        x = (before.sqrt() * beta[t] * clean + (1 - beta[t]).sqrt() * (1 - before) * x) / (1 - product[t])
+        x = (before.sqrt() * beta[t] * clean + (1 - beta[t]).sqrt() * (1 - before) * x) / (
+            1 - product[t]
+        )
         if t:
             x = x + (beta[t] * (1 - before) / (1 - product[t])).clamp(min=1e-20).sqrt() * noise()
         if t in blended or t % every == 0:
@@ -63,7 +66,9 @@ def restore(thor: Thor, images: Tensor, draw: Draw, every: int = EVERY) -> Resto
             weight = ((region(maps[-1], thor.side) + maps[-1]) / 2).clamp(0, 1)
             x = noised((weight * clean + (1 - weight) * images).clamp(0, 1), t)
     final = harmonic_mean(torch.stack(maps)).clamp(0, 0.999)[:, 0]
-    return Restoration(healthy=x.clamp(-1, 1), trail=trail, map=final, score=final.flatten(1).mean(1))
+    return Restoration(
+        healthy=x.clamp(-1, 1), trail=trail, map=final, score=final.flatten(1).mean(1)
+    )
 
 
 def difference(thor: Thor, images: Tensor, clean: Tensor) -> Tensor:

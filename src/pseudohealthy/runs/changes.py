@@ -41,8 +41,12 @@ def walked(recipe: Recipe, calls: int) -> str:
     message = f"--calls does not apply to '{name}', which does not walk"
     if "restorer.walk.draws" not in known:
         raise Fault("USAGE", message, "leave it out", exit=USAGE)
-    why = f"its calls follow from the noise draws, now {recipe.resolved().restorer['walk']['draws']}"
-    raise Fault("USAGE", message, f"{why}: use --set restorer.walk.draws=N, or leave it out", exit=USAGE)
+    why = (
+        f"its calls follow from the noise draws, now {recipe.resolved().restorer['walk']['draws']}"
+    )
+    raise Fault(
+        "USAGE", message, f"{why}: use --set restorer.walk.draws=N, or leave it out", exit=USAGE
+    )
 
 
 def same_network(recipe: Recipe, settings: Sequence[str]) -> None:

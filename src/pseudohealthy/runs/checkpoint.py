@@ -31,7 +31,9 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        total.update(
+            tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        )
     return total.hexdigest()
 
 
@@ -44,7 +46,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> st
             save_file(flat, temporary, metadata={"sha256": sha256, "state": json.dumps(state)})
         except SafetensorError as error:  # how it says that the disk is full
             raise OSError(errno.EIO, str(error).splitlines()[0][:200]) from None
-        os.chmod(temporary, 0o666 & ~UMASK)  # safetensors makes it private whatever the user's umask says
+        # Safetensors makes it private whatever the user's umask says.
+        os.chmod(temporary, 0o666 & ~UMASK)
     return sha256
 
 
@@ -60,18 +63,28 @@ def keep(path: Path, as_: Path) -> None:
             temporary.unlink(missing_ok=True)  # replacing a name of the same file leaves both
 
 
-def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+def load(
+    path: Path, *, expected: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """Tensors, state and digest. Fault CHECKPOINT_* (exit 5) for a damaged file, other architecture
     or non-finite weights."""
     if not path.is_file():
-        raise Fault("CHECKPOINT_MISSING", f"no weights at {path.name}", "train the run first", exit=BAD_MODEL)
+        raise Fault(
+            "CHECKPOINT_MISSING",
+            f"no weights at {path.name}",
+            "train the run first",
+            exit=BAD_MODEL,
+        )
     opened = _identity(path)
     try:
         with safe_open(path, framework="pt") as file:
             names, meta = list(file.keys()), file.metadata() or {}
             if len(names) > MOST_TENSORS:
                 raise Fault(
-                    "CHECKPOINT_CORRUPT", f"{path.name} lists {len(names)} tensors", "use another file", exit=BAD_MODEL
+                    "CHECKPOINT_CORRUPT",
+                    f"{path.name} lists {len(names)} tensors",
+                    "use another file",
+                    exit=BAD_MODEL,
                 )
             if expected is not None:
                 compare(path, {n: tuple(file.get_slice(n).get_shape()) for n in names}, expected)
@@ -81,23 +94,33 @@ def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[d
             return load(path, expected=expected)
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Fault(
-            "CHECKPOINT_CORRUPT", f"{path.name} cannot be read ({text})", "restore it from a copy", exit=BAD_MODEL
+            "CHECKPOINT_CORRUPT",
+            f"{path.name} cannot be read ({text})",
+            "restore it from a copy",
+            exit=BAD_MODEL,
         ) from None
     sha256 = digest(tensors)
     if "sha256" in meta and meta["sha256"] != sha256:
         if _identity(path) not in (opened, None):
             return load(path, expected=expected)
         raise Fault(
-            "CHECKPOINT_CORRUPT", f"{path.name} does not match its own sha256", "restore it from a copy", exit=BAD_MODEL
+            "CHECKPOINT_CORRUPT",
+            f"{path.name} does not match its own sha256",
+            "restore it from a copy",
+            exit=BAD_MODEL,
         )
     floats = {n: t for n, t in tensors.items() if t.is_floating_point()}
-    if odd := [n for n, t in floats.items() if t.element_size() < 2]:  # nor can they be searched for NaN
+    # One-byte floats are refused as well: they cannot be searched for NaN.
+    if odd := [n for n, t in floats.items() if t.element_size() < 2]:
         found = f"{path.name} holds {odd[0]} as {floats[odd[0]].dtype}"
         raise Fault("CHECKPOINT_MISMATCH", found, "convert it to float32", exit=BAD_MODEL)
     bad = [n for n, t in floats.items() if not torch.isfinite(t).all()]
     if bad:
         raise Fault(
-            "CHECKPOINT_NONFINITE", f"{path.name} holds NaN or Inf in {bad[0]}", "use an earlier one", exit=BAD_MODEL
+            "CHECKPOINT_NONFINITE",
+            f"{path.name} holds NaN or Inf in {bad[0]}",
+            "use an earlier one",
+            exit=BAD_MODEL,
         )
     try:
         state = json.loads(meta.get("state", "{}"))
@@ -105,7 +128,10 @@ def load(path: Path, *, expected: Mapping[str, Tensor] | None = None) -> tuple[d
         state = None
     if not isinstance(state, dict):
         raise Fault(
-            "CHECKPOINT_CORRUPT", f"{path.name} has an unreadable state", "restore it from a copy", exit=BAD_MODEL
+            "CHECKPOINT_CORRUPT",
+            f"{path.name} has an unreadable state",
+            "restore it from a copy",
+            exit=BAD_MODEL,
         )
     return tensors, state, sha256
 
@@ -126,9 +152,15 @@ def compare(path: Path, found: Mapping[str, tuple], expected: Mapping[str, Tenso
     differences = [f"missing {n}" for n in wanted if n not in found] + [
         f"unknown {n}" for n in found if n not in wanted
     ]
-    differences += [f"{n} is {found[n]}, wanted {wanted[n]}" for n in wanted if n in found and found[n] != wanted[n]]
+    differences += [
+        f"{n} is {found[n]}, wanted {wanted[n]}"
+        for n in wanted
+        if n in found and found[n] != wanted[n]
+    ]
     if differences:
-        shown = ", ".join(differences[:5]) + (f" and {len(differences) - 5} more" if len(differences) > 5 else "")
+        shown = ", ".join(differences[:5]) + (
+            f" and {len(differences) - 5} more" if len(differences) > 5 else ""
+        )
         raise Fault(
             "CHECKPOINT_MISMATCH",
             f"{path.name} is of another model: {shown}",

@@ -17,16 +17,30 @@ from pseudohealthy.settings import refusal
 Path = tuple[str, ...]
 Names = Mapping[str, Path]
 
-DIFFUSION = ("schedule", "levels", "target", "max_level", "noise", "standardise", "octaves", "frequency")
+DIFFUSION = (
+    "schedule",
+    "levels",
+    "target",
+    "max_level",
+    "noise",
+    "standardise",
+    "octaves",
+    "frequency",
+)
 WALK = {"depths": "start_levels", "depth": "start_levels", "steps": "calls"} | {
     key: key for key in ("eta", "order", "draws", "clip", "variance")
 }
 SHARED: Names = {
-    **{key: ("diffusion", key) for key in DIFFUSION}, **{old: ("walk", new) for old, new in WALK.items()},
-}  # fmt: skip
-ONE_STEP = ("patched", "conditioned", "consensus", "ct-patched")  # methods that never walked level by level
+    **{key: ("diffusion", key) for key in DIFFUSION},
+    **{old: ("walk", new) for old, new in WALK.items()},
+}
+# Methods that never walked level by level.
+ONE_STEP = ("patched", "conditioned", "consensus", "ct-patched")
 STEPS = ("steps", "eta", "order", "variance")
-PERCEPTUAL: Names = {"perceptual": ("perceptual", "trunk"), "perceptual_weights": ("perceptual", "weights")}
+PERCEPTUAL: Names = {
+    "perceptual": ("perceptual", "trunk"),
+    "perceptual_weights": ("perceptual", "weights"),
+}
 
 # Of each method: where a setting of its own went. What stands in no table here kept its name.
 OWN: dict[str, Names] = {
@@ -35,33 +49,57 @@ OWN: dict[str, Names] = {
     "consensus": {},
     "conditioned": {},
     "latent": {},
-    "thor": {**PERCEPTUAL,
-        "harmonise": ("harmonise", "levels"), "sigma": ("harmonise", "sigma"), "side": ("harmonise", "side"),
+    "thor": {
+        **PERCEPTUAL,
+        "harmonise": ("harmonise", "levels"),
+        "sigma": ("harmonise", "sigma"),
+        "side": ("harmonise", "side"),
     },
-    "stitched": {**PERCEPTUAL,
-        "repaint": ("repaint", "level"), "repaint_steps": ("repaint", "calls"), "repeats": ("repaint", "repeats"),
+    "stitched": {
+        **PERCEPTUAL,
+        "repaint": ("repaint", "level"),
+        "repaint_steps": ("repaint", "calls"),
+        "repeats": ("repaint", "repeats"),
     },
-    "patched": {"patch": ("patches", "side")} | {key: ("patches", key) for key in ("stride", "overlap", "sampling")},
+    "patched": {"patch": ("patches", "side")}
+    | {key: ("patches", key) for key in ("stride", "overlap", "sampling")},
     "guided": {key: ("guidance", key) for key in ("scale", "sampler", "conditional", "data_range")},
     "ct-patched": {
-        "patch": ("windows", "side"), "stride": ("windows", "stride"), "context": ("windows", "context"),
-        "windows": ("windows", "at_once"), "symmetry": ("reading", "symmetry"), "score": ("reading", "score"),
-        "architecture": ("network", "architecture"), "weights": ("network", "weights"),
+        "patch": ("windows", "side"),
+        "stride": ("windows", "stride"),
+        "context": ("windows", "context"),
+        "windows": ("windows", "at_once"),
+        "symmetry": ("reading", "symmetry"),
+        "score": ("reading", "score"),
+        "architecture": ("network", "architecture"),
+        "weights": ("network", "weights"),
     },
-}  # fmt: skip
+}
 
 
 KINDS = ("architecture", "ct", "weights")  # of what stands in [restorer.network] of "ct-patched"
 
 # Of every U-Net
 UNET: Names = {
-    "attention": ("attention", "at"), "middle_attention": ("attention", "middle"), "heads": ("attention", "heads"),
-    "head_channels": ("attention", "head_channels"), "attention_order": ("attention", "order"),
-    "embedding_order": ("time", "order"), "frequency_shift": ("time", "frequency_shift"),
+    "attention": ("attention", "at"),
+    "middle_attention": ("attention", "middle"),
+    "heads": ("attention", "heads"),
+    "head_channels": ("attention", "head_channels"),
+    "attention_order": ("attention", "order"),
+    "embedding_order": ("time", "order"),
+    "frequency_shift": ("time", "frequency_shift"),
 } | {
     key: ("block", key)
-    for key in ("scale_shift", "residual_sampling", "pad_end", "groups", "eps", "dropout", "checkpointing")
-}  # fmt: skip
+    for key in (
+        "scale_shift",
+        "residual_sampling",
+        "pad_end",
+        "groups",
+        "eps",
+        "dropout",
+        "checkpointing",
+    )
+}
 
 
 def renamed(method: str, path: Path) -> Path:
@@ -99,8 +137,13 @@ def migrated(restorer: dict[str, Any]) -> dict[str, Any]:
                 where = f"restorer.{'.'.join(tables[: depth + 1])}"
                 raise refusal(where, table, f"a table [{where}]")
         if last in table and (value != {} or not isinstance(table[last], dict)):
-            raise Fault("RECIPE", f"restorer.{'.'.join((*tables, last))} is given twice, as {shown(table[last])} and "
-                        f"as {shown(value)}", "leave its former name out", exit=USAGE)  # fmt: skip
+            raise Fault(
+                "RECIPE",
+                f"restorer.{'.'.join((*tables, last))} is given twice, as {shown(table[last])} and "
+                f"as {shown(value)}",
+                "leave its former name out",
+                exit=USAGE,
+            )
         table.setdefault(last, value)
     return found
 

@@ -62,7 +62,10 @@ def namer(run: Run) -> Callable[[str, str], str]:
         salt = b""
     if fingerprint(salt) != recorded:
         found = (
-            f"the ids of run '{run.name}' are pseudonyms, and {path.name} beside it is {'another' if salt else 'gone'}"
+            f"the ids of run '{run.name}' are pseudonyms, and {path.name} beside it is"
+            f" {'another' if salt else 'gone'}"
         )
         raise Fault("SALT", found, "put the salt of this run back beside it", exit=NO_INPUT)
-    return lambda kind, name: f"{kind}-{hmac.new(salt, f'{kind}|{name}'.encode(), 'sha256').hexdigest()[:DIGITS]}"
+    return lambda kind, name: (
+        f"{kind}-{hmac.new(salt, f'{kind}|{name}'.encode(), 'sha256').hexdigest()[:DIGITS]}"
+    )

@@ -20,7 +20,16 @@ from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.marks import File, shown
 from pseudohealthy.runs.migration import Path as Names
 from pseudohealthy.runs.migration import leaves, migrated, named
-from pseudohealthy.settings import build, complete, hints, literal, ranges, refusal, tables, unknown_key
+from pseudohealthy.settings import (
+    build,
+    complete,
+    hints,
+    literal,
+    ranges,
+    refusal,
+    tables,
+    unknown_key,
+)
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 SECTIONS = ("canvas", "restorer", "training", "map")
@@ -58,7 +67,10 @@ class Recipe:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise Fault(
-                "RECIPE", f"{path.name} cannot be read as text: {error}", "save it in UTF-8", exit=USAGE
+                "RECIPE",
+                f"{path.name} cannot be read as text: {error}",
+                "save it in UTF-8",
+                exit=USAGE,
             ) from None
         return cls.parse(text, path.stem if path.parent == FOLDER else None)
 
@@ -69,14 +81,23 @@ class Recipe:
             content = tomllib.loads(text)
         except (ValueError, RecursionError) as error:  # also of numbers beyond all measure
             said = "".join(c if c.isprintable() else "?" for c in str(error))[:200]
-            raise Fault("RECIPE", f"the recipe is not valid TOML: {said}", "correct that line", exit=USAGE) from None
+            raise Fault(
+                "RECIPE", f"the recipe is not valid TOML: {said}", "correct that line", exit=USAGE
+            ) from None
         known = ("name", "summary", "source", *SECTIONS)
         for key in content:
             if key not in known:
-                raise unknown_key(key, [*known, "restorer.network", "restorer.diffusion", "restorer.walk"], "")
+                raise unknown_key(
+                    key, [*known, "restorer.network", "restorer.diffusion", "restorer.walk"], ""
+                )
         for section in SECTIONS:
             if not isinstance(content.get(section, {}), dict):
-                raise Fault("RECIPE", f"'{section}' is not a table", f"write [{section}] above its keys", exit=USAGE)
+                raise Fault(
+                    "RECIPE",
+                    f"'{section}' is not a table",
+                    f"write [{section}] above its keys",
+                    exit=USAGE,
+                )
         for key in ("name", "summary", "source"):
             if not isinstance(content.get(key, ""), str):
                 raise refusal(key, content[key], "text in quotes")
@@ -86,7 +107,9 @@ class Recipe:
     def set(self, assignments: typing.Iterable[str]) -> Recipe:
         """Apply ``section.key=value`` texts (TOML values; bare words are strings); returns self."""
         assignments, given = list(assignments), dict[Names, Any]()
-        if (method := method_of(assignments)) and "name" not in self.restorer:  # whose names nothing said before
+        if (
+            method := method_of(assignments)
+        ) and "name" not in self.restorer:  # whose names nothing said before
             self.restorer = migrated(self.restorer | {"name": method})
         for _text, path, value in assigned(assignments, method or str(self.restorer.get("name"))):
             name = ".".join(path)
@@ -99,7 +122,8 @@ class Recipe:
                 if not isinstance(table, dict):
                     cure = f"write {'.'.join(path[:depth])}=VALUE: that setting has none below it"
                     raise Fault("RECIPE", f"the recipe key '{name}' is unknown", cure, exit=USAGE)
-            if value != {} or not isinstance(table.get(path[-1]), dict):  # a table that says nothing takes nothing away
+            # A table that says nothing takes nothing away.
+            if value != {} or not isinstance(table.get(path[-1]), dict):
                 table[path[-1]] = value
         return self
 
@@ -154,7 +178,9 @@ class Recipe:
 
     def resolved(self) -> Recipe:
         """The same recipe with every default written out, checked against the signatures."""
-        sections = {name: complete(cls, self.own(name), name) for name, cls in self.classes().items()}
+        sections = {
+            name: complete(cls, self.own(name), name) for name, cls in self.classes().items()
+        }
         sections["restorer"] = {"name": self.restorer["name"], **sections["restorer"]}
         return Recipe(name=self.name, summary=self.summary, source=self.source, **sections)
 
@@ -189,12 +215,18 @@ class Recipe:
 
     def takes(self) -> dict[str, str]:
         """What every setting takes, in words, by its name as in ``--set``."""
-        return {key: text for name, cls in self.classes().items() for key, text in ranges(cls, name).items()}
+        return {
+            key: text
+            for name, cls in self.classes().items()
+            for key, text in ranges(cls, name).items()
+        }
 
     def toml(self, notes: bool = False) -> str:
         """The recipe as TOML text that `parse` reads back to an equal recipe; notes: what each
         setting takes, beside it."""
-        lines = [f"{key} = {toml_value(getattr(self, key))}" for key in ("name", "summary", "source")]
+        lines = [
+            f"{key} = {toml_value(getattr(self, key))}" for key in ("name", "summary", "source")
+        ]
         said = self.takes() if notes else {}
         for section in SECTIONS:
             lines += toml_table(section, getattr(self, section), said)
@@ -204,7 +236,9 @@ class Recipe:
 def method_of(assignments: typing.Iterable[str]) -> str:
     """The method that ``section.key=value`` texts name, "" for none."""
     pairs = (text.partition("=") for text in assignments)
-    named = [str(literal(value.strip())) for key, _, value in pairs if key.strip() == "restorer.name"]
+    named = [
+        str(literal(value.strip())) for key, _, value in pairs if key.strip() == "restorer.name"
+    ]
     return named[-1] if named else ""
 
 
@@ -219,11 +253,20 @@ def assigned(assignments: typing.Iterable[str], method: str) -> Iterator[tuple[s
         section, *path = key.strip().split(".")
         if not equals or section not in SECTIONS or not path:
             known = f"SECTION one of {', '.join(SECTIONS)}"
-            raise Fault("RECIPE", f"'{text}' is not a setting", f"write SECTION.KEY=VALUE with {known}", exit=USAGE)
+            raise Fault(
+                "RECIPE",
+                f"'{text}' is not a setting",
+                f"write SECTION.KEY=VALUE with {known}",
+                exit=USAGE,
+            )
         found = literal(value.strip())
         for below, setting in leaves(found) if isinstance(found, dict) and found else [((), found)]:
             whole = (*path, *below)
-            yield text, (section, *(named(method, whole, setting) if section == "restorer" else whole)), setting
+            yield (
+                text,
+                (section, *(named(method, whole, setting) if section == "restorer" else whole)),
+                setting,
+            )
 
 
 def names() -> list[str]:
@@ -235,14 +278,16 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's basic strings, but for DEL
+        # TOML's basic strings, but for DEL.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
     return repr(value)
 
 
 def toml_table(name: str, table: dict[str, Any], notes: dict[str, str] | None = None) -> list[str]:
-    plain = {k: v for k, v in table.items() if not isinstance(v, dict) and v is not None}  # TOML has no null: absent
+    # TOML has no null: absent.
+    plain = {k: v for k, v in table.items() if not isinstance(v, dict) and v is not None}
     lines = ["", f"[{name}]"]
     for key, value in plain.items():
         note = (notes or {}).get(f"{name}.{key}")
@@ -257,10 +302,17 @@ def limited(restorer: Any) -> None:
     """Fault RECIPE (exit 2) for a restorer that would cost more than any machine has."""
     parameters, calls = sum(p.numel() for p in restorer.parameters()), restorer.network_calls()
     for wrong, found, cure in (
-        (parameters > MOST_PARAMETERS, f"{parameters} parameters, at most {MOST_PARAMETERS}", "give smaller networks"),
-        (calls > MOST_CALLS, f"{calls} network calls an image, at most {MOST_CALLS}",
-         "give fewer draws, levels to start from or steps"),
-    ):  # fmt: skip
+        (
+            parameters > MOST_PARAMETERS,
+            f"{parameters} parameters, at most {MOST_PARAMETERS}",
+            "give smaller networks",
+        ),
+        (
+            calls > MOST_CALLS,
+            f"{calls} network calls an image, at most {MOST_CALLS}",
+            "give fewer draws, levels to start from or steps",
+        ),
+    ):
         if wrong:
             raise Fault("RECIPE", f"[restorer] would have {found}", cure, exit=USAGE)
 

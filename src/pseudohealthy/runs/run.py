@@ -25,10 +25,22 @@ from pseudohealthy.version import __version__
 
 # What training leaves in a run folder
 WRITTEN = (
-    "resume.safetensors", "resume-previous.safetensors", "last.safetensors", "best_model.safetensors", "best_model_loss.safetensors", "run.json",
-    "threshold.json", "fingerprint.json", "training_history.json", "split.csv", "MODEL_CARD.md", "training_curves.png",
-    "diagnostics_epoch_*.png", "eval_scores_epoch_*.png", "classifier.safetensors",
-)  # fmt: skip
+    "resume.safetensors",
+    "resume-previous.safetensors",
+    "last.safetensors",
+    "best_model.safetensors",
+    "best_model_loss.safetensors",
+    "run.json",
+    "threshold.json",
+    "fingerprint.json",
+    "training_history.json",
+    "split.csv",
+    "MODEL_CARD.md",
+    "training_curves.png",
+    "diagnostics_epoch_*.png",
+    "eval_scores_epoch_*.png",
+    "classifier.safetensors",
+)
 WEIGHTS = ("best_model", "best_model_loss", "last")  # of a run, by the names of their files
 
 
@@ -40,18 +52,30 @@ class Run:
     folder: Path
     recipe: Recipe
     record: dict[str, Any] = field(default_factory=dict)  # run.json
-    which: str = ""  # of its weights: one of WEIGHTS, or a file; "": best_model, of a run that has none last
+    which: str = (
+        ""  # of its weights: one of WEIGHTS, or a file; "": best_model, of a run that has none last
+    )
 
     @classmethod
-    def create(cls, folder: Path | str, recipe: Recipe, *, overwrite: bool = False, **record: Any) -> Run:
+    def create(
+        cls, folder: Path | str, recipe: Recipe, *, overwrite: bool = False, **record: Any
+    ) -> Run:
         """Start a run in an empty folder. Fault OUTPUT_NOT_EMPTY (exit 6) where something lies
         already."""
         folder = prepare_folder(folder, overwrite=overwrite)
         for stale in (path for pattern in WRITTEN for path in folder.glob(pattern)):
-            stale.unlink()  # above all the resume state: an overwritten run must not go on where the old one stopped
+            # Above all the resume state: an overwritten run must not go on where the old one
+            # stopped.
+            stale.unlink()
         run = cls(folder, recipe.resolved())
         write_text(folder / "recipe.toml", run.recipe.toml())
-        run.note(status="running", **provenance(), recipe=recipe.name, recipe_sha256=run.recipe_sha256, **record)
+        run.note(
+            status="running",
+            **provenance(),
+            recipe=recipe.name,
+            recipe_sha256=run.recipe_sha256,
+            **record,
+        )
         return run
 
     @classmethod
@@ -63,14 +87,20 @@ class Run:
             raise Fault(
                 "RUN_MISSING",
                 f"'{folder.name}' is not a run (no recipe.toml)",
-                f"name a folder that `train` wrote, or a model that comes along: {', '.join(models.names())}",
+                "name a folder that `train` wrote, or a model that comes along:"
+                f" {', '.join(models.names())}",
                 exit=BAD_MODEL,
             )
         with of_run(folder):
             run = cls(folder, Recipe.load(folder / "recipe.toml"))
         run.record = run.read_json("run.json")
         if not isinstance(run.record, dict):
-            raise Fault("RUN_CORRUPT", f"'{folder.name}' has no run.json", "restore it from a copy", exit=BAD_MODEL)
+            raise Fault(
+                "RUN_CORRUPT",
+                f"'{folder.name}' has no run.json",
+                "restore it from a copy",
+                exit=BAD_MODEL,
+            )
         with of_run(folder):
             run.recipe.resolved()  # somebody may have edited it
         return run
@@ -79,8 +109,16 @@ class Run:
         """This run, to be written into. Fault USAGE (exit 2) for a model that comes with the
         program."""
         if self.folder.parent == models.FOLDER:
-            cure = "use detect --set for other settings, or start a training from it with restorer.weights"
-            raise Fault("USAGE", f"'{self.name}' comes with the program and stays as it is", cure, exit=USAGE)
+            cure = (
+                "use detect --set for other settings, or start a training from it with"
+                " restorer.weights"
+            )
+            raise Fault(
+                "USAGE",
+                f"'{self.name}' comes with the program and stays as it is",
+                cure,
+                exit=USAGE,
+            )
         return self
 
     @property
@@ -106,7 +144,9 @@ class Run:
     def changed(self) -> bool:
         """Whether recipe.toml is another than the one run.json records: edited by hand, or written
         by another version."""
-        text = (self.folder / "recipe.toml").read_bytes()  # as it stands, where settings have other names by now
+        text = (
+            self.folder / "recipe.toml"
+        ).read_bytes()  # as it stands, where settings have other names by now
         return self.record.get("recipe_sha256", self.recipe_sha256) not in (
             self.recipe_sha256,
             hashlib.sha256(text).hexdigest(),
@@ -129,7 +169,10 @@ class Run:
             return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         except (OSError, ValueError, RecursionError):
             raise Fault(
-                "RUN_CORRUPT", f"{name} of '{self.name}' cannot be read", "restore it from a copy", exit=BAD_MODEL
+                "RUN_CORRUPT",
+                f"{name} of '{self.name}' cannot be read",
+                "restore it from a copy",
+                exit=BAD_MODEL,
             ) from None
 
     def weights(self) -> Path:
@@ -145,19 +188,29 @@ class Run:
                 return path
         found, cure = f"run '{self.name}' has no weights yet", "train it first"
         if self.which:
-            found = f"run '{self.name}' has no {paths[0].name}" if names else f"no file named {self.which}"
+            found = (
+                f"run '{self.name}' has no {paths[0].name}"
+                if names
+                else f"no file named {self.which}"
+            )
             cure = f"give {', '.join(WEIGHTS)}, or a .safetensors file with weights of this recipe"
         raise Fault("CHECKPOINT_MISSING", found, cure, exit=BAD_MODEL)
 
     def restorer(self, weights: Path | None = None):
         """(restorer with its weights, sha256 of the weights); eval mode, no gradients."""
         restorer = self.recipe.make_restorer()
-        tensors, _, sha256 = checkpoint.load(weights or self.weights(), expected=restorer.state_dict())
+        tensors, _, sha256 = checkpoint.load(
+            weights or self.weights(), expected=restorer.state_dict()
+        )
         recorded = self.record.get("weights_sha256")
         own = weights is None and self.usual
         if own and self.record.get("status") == "finished" and recorded not in (None, sha256):
-            raise Fault("CHECKPOINT_CORRUPT", f"the weights of '{self.name}' are not those of its run.json (sha256)",
-                        "restore them from a copy", exit=BAD_MODEL)  # fmt: skip
+            raise Fault(
+                "CHECKPOINT_CORRUPT",
+                f"the weights of '{self.name}' are not those of its run.json (sha256)",
+                "restore them from a copy",
+                exit=BAD_MODEL,
+            )
         restorer.load_state_dict(tensors)
         return restorer.eval().requires_grad_(False), sha256
 
@@ -195,7 +248,9 @@ def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
 def _shown(word: str, hidden: Mapping[Path, str]) -> str:
     """A word of the command line, of a path its last part alone."""
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    return option + equals + (hidden.get(Path(value)) or (Path(value).name if "/" in value else value))
+    return (
+        option + equals + (hidden.get(Path(value)) or (Path(value).name if "/" in value else value))
+    )
 
 
 def commit() -> str | None:

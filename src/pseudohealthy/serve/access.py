@@ -72,7 +72,9 @@ class Guard:
         if method == "POST" and not self.ours(headers):
             return said(403, "the request comes from another page")
         if not (self.knows(given) or self.knows(self.carried(headers))):
-            return said(403, "open the address that `pseudohealthy serve` printed: it holds the token")
+            return said(
+                403, "open the address that `pseudohealthy serve` printed: it holds the token"
+            )
         if headers.get("content-encoding", "identity") != "identity":
             return said(415, "compressed requests are not taken")
         length = headers.get("content-length", "0")
@@ -93,7 +95,8 @@ class Guard:
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if site is not None and site not in ("same-origin", "none"):
             return False
-        if origin is None or (origin == "null" and site == "same-origin"):  # no-referrer makes a form's origin null
+        # no-referrer makes a form's origin null.
+        if origin is None or (origin == "null" and site == "same-origin"):
             return site is not None
         parts = urlsplit(origin)
         return parts.scheme in ("http", "https") and parts.netloc.lower() == headers["host"].lower()

@@ -21,7 +21,13 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+)
 from starlette.routing import Route
 
 from pseudohealthy.counts import many
@@ -43,9 +49,12 @@ class App:
     def __init__(self, runs: Mapping[str, Run], jobs: Jobs, *, most: int):
         self.runs, self.jobs, self.most = dict(runs), jobs, most
         environment = Environment(
-            loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+            loader=FunctionLoader(_template),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
             lstrip_blocks=True,
-        )  # fmt: skip
+        )
         environment.filters |= {
             "size": _size,
             "quoted": lambda text: quote(str(text)),
@@ -58,8 +67,9 @@ class App:
         style, script = _template("app.css"), _template("app.js")
         self.common = {"style": Markup(style), "script": Markup(script), "version": __version__}
         self.policy = (
-            f"default-src 'none'; script-src '{_sha256(script)}'; style-src '{_sha256(style)}'; img-src 'self' data:; "
-            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            f"default-src 'none'; script-src '{_sha256(script)}'; style-src '{_sha256(style)}';"
+            " img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none';"
+            " frame-ancestors 'none'"
         )
 
     def starlette(self) -> Starlette:
@@ -69,29 +79,39 @@ class App:
             yield
             self.jobs.close()
 
-        return Starlette(lifespan=lifespan, exception_handlers={Exception: _broken}, routes=[
-            Route("/", self.home),
-            Route("/queue", self.queue),
-            Route("/runs", self.compare),
-            Route("/runs.json", self.compare_json),
-            Route("/runs/{number:int}/{name}", self.picture),
-            Route("/jobs", self.send, methods=["POST"]),
-            Route("/jobs/{id}/cancel", self.cancel, methods=["POST"]),
-            Route("/jobs/{id}/remove", self.remove, methods=["POST"]),
-            Route("/jobs/{id}/{name:path}", self.file),
-            Route("/zip/{id}", self.outputs),
-            Route("/log/{id}", self.log),
-            Route("/favicon.ico", lambda _: Response(status_code=204)),
-        ])  # fmt: skip
+        return Starlette(
+            lifespan=lifespan,
+            exception_handlers={Exception: _broken},
+            routes=[
+                Route("/", self.home),
+                Route("/queue", self.queue),
+                Route("/runs", self.compare),
+                Route("/runs.json", self.compare_json),
+                Route("/runs/{number:int}/{name}", self.picture),
+                Route("/jobs", self.send, methods=["POST"]),
+                Route("/jobs/{id}/cancel", self.cancel, methods=["POST"]),
+                Route("/jobs/{id}/remove", self.remove, methods=["POST"]),
+                Route("/jobs/{id}/{name:path}", self.file),
+                Route("/zip/{id}", self.outputs),
+                Route("/log/{id}", self.log),
+                Route("/favicon.ico", lambda _: Response(status_code=204)),
+            ],
+        )
 
-    # -- pages ----------------------------------------------------------------------------------------------------
+    # -- pages -------------------------------------------------------------------------------------
     def page(self, name: str, **values: Any) -> Response:
         text = self.pages.get_template(name).render(**self.common, **values)
         return HTMLResponse(text, headers={"Content-Security-Policy": self.policy})
 
     async def home(self, _: Request) -> Response:
-        return self.page("home.html.j2", here="home", runs=[served_files.described(*item) for item in self.runs.items()],
-                         most=self.most, formats=told("zip"), **self.listed())  # fmt: skip
+        return self.page(
+            "home.html.j2",
+            here="home",
+            runs=[served_files.described(*item) for item in self.runs.items()],
+            most=self.most,
+            formats=told("zip"),
+            **self.listed(),
+        )
 
     async def queue(self, _: Request) -> Response:
         """The list of jobs alone, which the page asks for again and again."""
@@ -100,9 +120,16 @@ class App:
     def listed(self) -> dict[str, Any]:
         jobs = self.jobs.all()
         order = list(self.jobs.waiting)
-        active = sorted((j for j in jobs if not j.ended), key=lambda j: (j.status != RUNNING, *_place(order, j)))
-        return {"active": active, "ended": [job for job in jobs if job.ended], "waiting": len(order),
-                "room": self.jobs.most, "runs_served": list(self.runs)}  # fmt: skip
+        active = sorted(
+            (j for j in jobs if not j.ended), key=lambda j: (j.status != RUNNING, *_place(order, j))
+        )
+        return {
+            "active": active,
+            "ended": [job for job in jobs if job.ended],
+            "waiting": len(order),
+            "room": self.jobs.most,
+            "runs_served": list(self.runs),
+        }
 
     async def compare(self, _: Request) -> Response:
         return self.page("runs.html.j2", here="runs", runs=self.rows())
@@ -113,7 +140,7 @@ class App:
     def rows(self) -> list[dict[str, Any]]:
         return [served_files.described(*item) for item in self.runs.items()]
 
-    # -- files ----------------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
     async def picture(self, request: Request) -> Response:
         number = request.path_params["number"]
         if number >= len(self.runs):
@@ -136,8 +163,12 @@ class App:
         except OSError as error:
             path.unlink(missing_ok=True)
             return said(507, f"cannot pack the outputs: {error.strerror}")
-        return FileResponse(path, media_type="application/zip", filename=f"{name}.zip",
-                            background=BackgroundTask(path.unlink, missing_ok=True))  # fmt: skip
+        return FileResponse(
+            path,
+            media_type="application/zip",
+            filename=f"{name}.zip",
+            background=BackgroundTask(path.unlink, missing_ok=True),
+        )
 
     async def log(self, request: Request) -> Response:
         return PlainTextResponse(served_files.log(self.jobs.place(self.job(request)) / "log.txt"))
@@ -150,7 +181,7 @@ class App:
             raise HTTPException(404)
         return job
 
-    # -- what changes something -----------------------------------------------------------------------------------
+    # -- what changes something --------------------------------------------------------------------
     async def send(self, request: Request) -> Response:
         """Take files in and queue them: 201 with the job's id."""
         try:
@@ -184,12 +215,23 @@ class App:
 
 
 def build(
-    runs: Mapping[str, Run], out: Path, *, token: str, cookie: str = "pseudohealthy", listen: str = "127.0.0.1",
-    most: int = 2 * 2**30, queue: int = 20, device: str = "auto",
-) -> Guard:  # fmt: skip
+    runs: Mapping[str, Run],
+    out: Path,
+    *,
+    token: str,
+    cookie: str = "pseudohealthy",
+    listen: str = "127.0.0.1",
+    most: int = 2 * 2**30,
+    queue: int = 20,
+    device: str = "auto",
+) -> Guard:
     """The whole application. most: bytes of one upload; queue: jobs that may wait."""
-    jobs = Jobs(out / "jobs", {name: run.folder for name, run in runs.items()}, most=queue, device=device)
-    return Guard(App(runs, jobs, most=most).starlette(), token=token, cookie=cookie, listen=listen, most=most)
+    jobs = Jobs(
+        out / "jobs", {name: run.folder for name, run in runs.items()}, most=queue, device=device
+    )
+    return Guard(
+        App(runs, jobs, most=most).starlette(), token=token, cookie=cookie, listen=listen, most=most
+    )
 
 
 def _file(path: Path | None) -> Response:

@@ -36,7 +36,12 @@ ID = re.compile(r"[0-9a-f]{32}")
 BESIDE = re.compile(r"^beside the inputs: (.+)")
 LEFT = re.compile(r"^detecting: (\d+)/(\d+), about (.+?) left")
 ERROR = re.compile(r"^error\[\w+\].*")
-WAITING, RUNNING, DONE, PARTLY, FAILED, CANCELLED = "waiting", "running", "done", "partly", "failed", "cancelled"
+WAITING = "waiting"
+RUNNING = "running"
+DONE = "done"
+PARTLY = "partly"
+FAILED = "failed"
+CANCELLED = "cancelled"
 ENDED = (DONE, PARTLY, FAILED, CANCELLED)
 SHOWN = 200  # findings listed with a job; its report has all
 NAMED = 20  # files that were not looked at, named with a job
@@ -81,7 +86,9 @@ class Jobs:
     """The queue and the history, both in `folder`. runs: folder by name; most: jobs that may
     wait."""
 
-    def __init__(self, folder: Path, runs: dict[str, Path], *, most: int = 20, device: str = "auto"):
+    def __init__(
+        self, folder: Path, runs: dict[str, Path], *, most: int = 20, device: str = "auto"
+    ):
         self.folder, self.runs, self.most, self.device = folder, runs, most, device
         self.lock = threading.RLock()
         self.news = threading.Condition(self.lock)
@@ -94,7 +101,7 @@ class Jobs:
         self.thread: threading.Thread | None = None
         self._remember()
 
-    # -- what others ask -------------------------------------------------------------------------------------------
+    # -- what others ask ---------------------------------------------------------------------------
     def all(self) -> list[Job]:
         """The newest first."""
         with self.lock:
@@ -126,7 +133,8 @@ class Jobs:
 
     def add(self, job: Job) -> None:
         """Queue a job whose files lie in its folder."""
-        job.created = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")  # keeps their order
+        # Keeps their order.
+        job.created = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         with self.lock:
             self._note(job)
             self.known[job.id] = job
@@ -154,7 +162,7 @@ class Jobs:
                 del self.known[job.id]
                 shutil.rmtree(self.place(job), ignore_errors=True)
 
-    # -- the thread that works ------------------------------------------------------------------------------------
+    # -- the thread that works ---------------------------------------------------------------------
     def start(self) -> None:
         self.thread = threading.Thread(target=self._work, name="jobs", daemon=True)
         self.thread.start()
@@ -186,13 +194,15 @@ class Jobs:
                 self._end(
                     job,
                     FAILED,
-                    f"error[OUTPUT]: {error.strerror or type(error).__name__}; free some space and send it again",
+                    f"error[OUTPUT]: {error.strerror or type(error).__name__}; free some space and"
+                    " send it again",
                 )
             except Exception as error:  # the queue outlives whatever one job brings out
                 self._end(job, FAILED, f"error[INTERNAL]: {type(error).__name__}; a bug: report it")
             finally:
                 with self.lock:
-                    if self.child is not None and self.child.poll() is None:  # left behind by an error of ours
+                    # Left behind by an error of ours.
+                    if self.child is not None and self.child.poll() is None:
                         self.child.kill()
                         self.child.wait()
                     self.current, self.child = "", None
@@ -228,10 +238,16 @@ class Jobs:
             self._end(job, FAILED, STOPPED)
         elif code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else -code
-            self._end(job, FAILED, f"error[WORKER]: the worker was ended by {name}; often too little memory: "
-                      "send less at once, or use a machine with more")  # fmt: skip
+            self._end(
+                job,
+                FAILED,
+                f"error[WORKER]: the worker was ended by {name}; often too little memory: "
+                "send less at once, or use a machine with more",
+            )
         else:
-            self._end(job, FAILED, said or f"error[WORKER]: the worker ended with {code}; see the log")
+            self._end(
+                job, FAILED, said or f"error[WORKER]: the worker ended with {code}; see the log"
+            )
         say(f"job {job.id[:8]}: {job.status}")
 
     def _worker(self, job: Job) -> subprocess.Popen[str]:
@@ -240,13 +256,27 @@ class Jobs:
         place = self.place(job).resolve()
         (place / "tmp").mkdir(exist_ok=True)
         sent = sorted((place / "upload").iterdir())
-        words = ["detect", self.runs[job.run].resolve(), sent[0] if len(sent) == 1 else place / "upload",
-                 "--out", place / "found", "--device", self.device, "--key", place / "tmp" / "key.csv"]  # fmt: skip
+        words = [
+            "detect",
+            self.runs[job.run].resolve(),
+            sent[0] if len(sent) == 1 else place / "upload",
+            "--out",
+            place / "found",
+            "--device",
+            self.device,
+            "--key",
+            place / "tmp" / "key.csv",
+        ]
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "pseudohealthy.serve.worker", *map(str, words)],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
-            start_new_session=True, env={**os.environ, "TMPDIR": str(place / "tmp"), "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(place / "tmp"), "PYTHONUNBUFFERED": "1"},
+        )
 
     def _end(self, job: Job, status: str, reason: str) -> None:
         with self.lock:
@@ -261,7 +291,8 @@ class Jobs:
         try:
             rows = json.loads((found / "findings.json").read_text("utf-8"))["findings"]
         except (OSError, ValueError, KeyError):
-            job.status, job.reason = FAILED, "error[WORKER]: the worker left no findings.json; see the log"
+            job.status = FAILED
+            job.reason = "error[WORKER]: the worker left no findings.json; see the log"
             return
         keys = (
             "case_id",
@@ -274,10 +305,13 @@ class Jobs:
             "warnings",
         )
         poor = [row for row in rows if row.get("status") in ("skipped", "failed")]
-        job.refused = [f"{row['case_id']}: {row.get('warnings') or 'failed'}" for row in poor[:NAMED]]
+        job.refused = [
+            f"{row['case_id']}: {row.get('warnings') or 'failed'}" for row in poor[:NAMED]
+        ]
         if len(poor) > NAMED:
             job.refused.append(f"and {len(poor) - NAMED} more, see the report")
-        rows = [row for row in rows if row.get("status") != "skipped"]  # files that are no scans are no cases
+        # Files that are no scans are no cases.
+        rows = [row for row in rows if row.get("status") != "skipped"]
         job.count, job.foreign = len(rows), foreign(rows)
         job.findings = [{key: row.get(key) for key in keys} for row in rows[:SHOWN]]
         for row in job.findings:
@@ -289,7 +323,7 @@ class Jobs:
             shutil.rmtree(self.place(job) / name, ignore_errors=True)
         self._note(job)
 
-    # -- the record -----------------------------------------------------------------------------------------------
+    # -- the record --------------------------------------------------------------------------------
     def _note(self, job: Job) -> None:
         kept = {k: v for k, v in asdict(job).items() if k not in ("done", "total", "left", "begun")}
         with contextlib.suppress(Fault):  # a full disk must not end the queue
@@ -315,7 +349,8 @@ class Jobs:
             for packed in place.glob("outputs-*.zip"):  # a download that was cut off
                 packed.unlink(missing_ok=True)
             if job.status == WAITING and job.run not in self.runs:
-                job.status, job.reason = FAILED, f"error[RUN]: run '{job.run}' is not served any more; send it again"
+                job.status = FAILED
+                job.reason = f"error[RUN]: run '{job.run}' is not served any more; send it again"
             elif job.status == RUNNING:
                 job.status, job.reason = FAILED, STOPPED
             else:

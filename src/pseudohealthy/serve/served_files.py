@@ -24,7 +24,8 @@ PLAIN = (".csv", ".json", ".txt")
 # As the reports write it: our scripts and styles by hash, pictures inside or beside the page,
 # nothing else
 POLICY = re.compile(
-    r"default-src 'none'; img-src [a-z': ]+; style-src 'sha256-[\w+/=]+'; script-src( 'sha256-[\w+/=]+')+; "
+    r"default-src 'none'; img-src [a-z': ]+; style-src 'sha256-[\w+/=]+'; script-src("
+    r" 'sha256-[\w+/=]+')+; "
     r"base-uri 'none'; form-action 'none'"
 )
 # Up to the next point of the list, over lines that go on; the list of what a folder holds has one
@@ -66,7 +67,9 @@ def described(name: str, run: Run) -> dict[str, Any]:
     they do not."""
     record, threshold = run.record, run.read_json("threshold.json") or {}
     history = run.read_json("training_history.json") or []
-    scores = [(e["validation_auroc"], e["step"]) for e in history if e.get("validation_auroc") is not None]
+    scores = [
+        (e["validation_auroc"], e["step"]) for e in history if e.get("validation_auroc") is not None
+    ]
     best = max(scores, default=None)
     return {
         "name": name,
@@ -100,7 +103,9 @@ def card(run: Run) -> str:
 
 def card_line(run: Run) -> str:
     """The line of MODEL_CARD.md that says what the model may be used for."""
-    return next((line.strip("* ") for line in card(run).splitlines() if "research use" in line.lower()), "")
+    return next(
+        (line.strip("* ") for line in card(run).splitlines() if "research use" in line.lower()), ""
+    )
 
 
 def knows(run: Run, record: dict[str, Any]) -> str:
@@ -111,7 +116,11 @@ def knows(run: Run, record: dict[str, Any]) -> str:
     data = Path(str(record["data"])).name if record.get("data") else ""
     if not data:
         return "images like those it was trained on, which are not recorded"
-    planes = f", {many(record['planes'], 'healthy plane')}" if isinstance(record.get("planes"), int) else ""
+    planes = (
+        f", {many(record['planes'], 'healthy plane')}"
+        if isinstance(record.get("planes"), int)
+        else ""
+    )
     return f"images like those of {data}{planes}"
 
 
@@ -136,7 +145,10 @@ def headers(path: Path) -> dict[str, str]:
     kind = TYPES.get(suffix)
     if kind is None:
         return {"Content-Type": "application/octet-stream", "Content-Disposition": "attachment"}
-    return {"Content-Type": kind, **({"Content-Security-Policy": policy(path)} if suffix == ".html" else {})}
+    return {
+        "Content-Type": kind,
+        **({"Content-Security-Policy": policy(path)} if suffix == ".html" else {}),
+    }
 
 
 def policy(page: Path) -> str:

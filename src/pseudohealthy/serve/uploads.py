@@ -22,7 +22,8 @@ DEEP = 8  # folders kept of a name, those nearest to the file
 FIELD = 300  # bytes of a value that is no file
 SYSTEM = ("thumbs.db", "desktop.ini")
 NOWHERE = re.compile(r"\.{0,2}|[A-Za-z]:")  # parts of a path that are no folder below another
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)  # names that Windows keeps for itself
+# Names that Windows keeps for itself.
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)
 
 
 class Refused(Exception):
@@ -47,7 +48,9 @@ def base_name(name: str) -> str:
 def parts(name: str) -> tuple[str, ...]:
     """Of a name with its folders those and the file, each as `base_name` keeps it; empty for files
     that are hidden, or lie in a hidden folder."""
-    *folders, last = [part for part in re.split(r"[/\\]", name) if not NOWHERE.fullmatch(part)] or [name]
+    *folders, last = [part for part in re.split(r"[/\\]", name) if not NOWHERE.fullmatch(part)] or [
+        name
+    ]
     kept = [base_name(part) for part in (*folders[-DEEP:], last)]
     return tuple(kept) if all(kept) and "__MACOSX" not in kept else ()
 
@@ -73,7 +76,8 @@ class Receiver:
         self.names: list[str] = []
         self.ignored = 0
         self.finished = False
-        self._files: set[str] = set()  # names as a file system sees them that does not know upper case
+        # Names as a file system sees them that does not know upper case.
+        self._files: set[str] = set()
         self._folders: set[str] = set()
         self._headers: dict[bytes, bytes] = {}
         self._name, self._value = b"", b""
@@ -82,11 +86,19 @@ class Receiver:
         self._text = b""
 
     def parser(self, boundary: bytes) -> MultipartParser:
-        return MultipartParser(boundary, {
-            "on_part_begin": self._begin, "on_header_field": self._add_name, "on_header_value": self._add_value,
-            "on_header_end": self._header, "on_headers_finished": self._open, "on_part_data": self._data,
-            "on_part_end": self._close, "on_end": self._end,
-        })  # type: ignore[typeddict-unknown-key]  # fmt: skip
+        return MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._add_name,
+                "on_header_value": self._add_value,
+                "on_header_end": self._header,
+                "on_headers_finished": self._open,
+                "on_part_data": self._data,
+                "on_part_end": self._close,
+                "on_end": self._end,
+            },
+        )  # type: ignore[typeddict-unknown-key]
 
     def _begin(self) -> None:
         self._headers, self._name, self._value = {}, b"", b""

@@ -13,7 +13,10 @@ from pseudohealthy.diffusion.noise import Draw
 
 
 def augment(
-    images: Tensor, foreground: Tensor, kind: Literal["none", "flip", "affine", "strong"], draw: Draw
+    images: Tensor,
+    foreground: Tensor,
+    kind: Literal["none", "flip", "affine", "strong"],
+    draw: Draw,
 ) -> tuple[Tensor, Tensor]:
     """Images (B, C, S, S) in [-1, 1] and foreground (B, S, S), moved alike; what comes in from
     outside is -1.
@@ -28,7 +31,9 @@ def augment(
     flip = draw.uniform() < 0.5
     if kind == "flip":
         at = flip.view(-1, 1, 1)
-        return torch.where(at[:, None], images.flip(-1), images), torch.where(at, foreground.flip(-1), foreground)
+        return torch.where(at[:, None], images.flip(-1), images), torch.where(
+            at, foreground.flip(-1), foreground
+        )
 
     def signed(most: float) -> Tensor:
         return (2 * draw.uniform() - 1) * most
@@ -36,7 +41,9 @@ def augment(
     angle, scale = signed(math.radians(10)), 1 + signed(0.08)
     mirror = 1 - 2 * flip.float()
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    rows = torch.stack([cos * mirror, -sin, signed(0.16), sin * mirror, cos, signed(0.16)], 1).view(-1, 2, 3)
+    rows = torch.stack([cos * mirror, -sin, signed(0.16), sin * mirror, cos, signed(0.16)], 1).view(
+        -1, 2, 3
+    )
     grid = F.affine_grid(rows, list(images.shape), align_corners=False)
     if kind == "strong":
         bend = draw.of_kind("gaussian").fork("bend").noise(images.new_zeros(len(images), 2, 8, 8))
@@ -44,6 +51,11 @@ def augment(
         grid = grid + 0.02 * bend.permute(0, 2, 3, 1)  # of a grid from -1 to 1
         power = torch.exp(signed(0.3)).view(-1, 1, 1, 1)
         images = 2 * ((images + 1) / 2).clamp(0, 1) ** power - 1
-    moved = F.grid_sample(images + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1
-    inside = F.grid_sample(foreground[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    moved = (
+        F.grid_sample(images + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        - 1
+    )
+    inside = F.grid_sample(
+        foreground[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False
+    )
     return moved, inside[:, 0] > 0.5

@@ -9,7 +9,8 @@ from pseudohealthy.detection.domain import Domain
 from pseudohealthy.training.plane_store import PlaneStore, chunks, spread_out
 from pseudohealthy.training.threshold import whole_cases
 
-DOMAIN_PLANES = 4_000  # healthy planes, at most, that the domain check learns from, and as many that set its limit
+# Healthy planes, at most, that the domain check learns from, and as many that set its limit.
+DOMAIN_PLANES = 4_000
 
 
 def fingerprint(store: PlaneStore) -> dict:

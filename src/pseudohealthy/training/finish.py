@@ -23,7 +23,12 @@ from pseudohealthy.runs.run import Run, now
 from pseudohealthy.training.fingerprint import fingerprint
 from pseudohealthy.training.model_card import model_card
 from pseudohealthy.training.plane_store import PlaneStore
-from pseudohealthy.training.threshold import calibrated, healthy_threshold, scoring, validation_cases
+from pseudohealthy.training.threshold import (
+    calibrated,
+    healthy_threshold,
+    scoring,
+    validation_cases,
+)
 
 if TYPE_CHECKING:
     from pseudohealthy.training.trainer import Trainer
@@ -75,14 +80,30 @@ def finish(trainer: Trainer) -> None:
         kept["case_id"] = namer(run)("case", kept["case_id"])
     write_json(run.folder / "threshold.json", threshold)
     write_json(run.folder / "fingerprint.json", fingerprint(trainer.store))
-    run.note(status="finished", step=trainer.step, finished=now(), weights=run.weights().name, weights_sha256=sha256,
-             network_calls=model.network_calls(), kept_case=kept, **scoring(run), files_sha256=file_hashes(run))  # fmt: skip
+    run.note(
+        status="finished",
+        step=trainer.step,
+        finished=now(),
+        weights=run.weights().name,
+        weights_sha256=sha256,
+        network_calls=model.network_calls(),
+        kept_case=kept,
+        **scoring(run),
+        files_sha256=file_hashes(run),
+    )
     write_text(run.folder / "MODEL_CARD.md", model_card(trainer, threshold))
     if threshold["value"] is not None:
-        say(f"threshold {threshold['value']:.4g}: {threshold['quantile']:.4g} quantile of "
-            f"{many(threshold['detail']['n_planes'], 'healthy validation plane')} of {many(threshold['n_patients'], 'patient')}")  # fmt: skip
+        say(
+            f"threshold {threshold['value']:.4g}: {threshold['quantile']:.4g} quantile of"
+            f" {many(threshold['detail']['n_planes'], 'healthy validation plane')} of"
+            f" {many(threshold['n_patients'], 'patient')}"
+        )
 
 
 def file_hashes(run: Run) -> dict[str, str]:
     """sha256 of the files that belong to the weights, by name: what `verify` recomputes."""
-    return {name: hashing.sha256([run.folder / name]) for name in HASHED if (run.folder / name).is_file()}
+    return {
+        name: hashing.sha256([run.folder / name])
+        for name in HASHED
+        if (run.folder / name).is_file()
+    }

@@ -26,7 +26,12 @@ from pseudohealthy.training.trainer import Trainer
 
 
 def fit(
-    run: Run, store: plane_store.PlaneStore, world: World, *, sink: str = "none", begun: float | None = None
+    run: Run,
+    store: plane_store.PlaneStore,
+    world: World,
+    *,
+    sink: str = "none",
+    begun: float | None = None,
 ) -> Run:
     """Train to the end of the budget, validating and saving on the way; then threshold, fingerprint
     and model card."""
@@ -37,7 +42,9 @@ def fit(
     if trainer.restorer.parts():
         memory.require(trainer)
         steps(
-            trainer, begun or time.monotonic(), trackers.open_sink(sink, run.folder) if world.first else trackers.Sink()
+            trainer,
+            begun or time.monotonic(),
+            trackers.open_sink(sink, run.folder) if world.first else trackers.Sink(),
         )
     if world.first:
         if not trainer.restorer.parts():
@@ -57,18 +64,27 @@ def ending(run: Run) -> Iterator[None]:
     except KeyboardInterrupt:
         run.note(status="interrupted", stopped=now())
         found = "stopped while the threshold was set; the weights are saved"
-        raise Fault("INTERRUPTED", found, f"go on with: {run.going_on}",
-                    exit=INTERRUPTED) from None  # fmt: skip
+        raise Fault("INTERRUPTED", found, f"go on with: {run.going_on}", exit=INTERRUPTED) from None
 
 
 def announce(trainer: Trainer, total: int) -> None:
     """What is trained, in run.json and on the screen."""
     run, world = trainer.run, trainer.world
     parameters = sum(p.numel() for p in trainer.restorer.parameters())
-    run.note(status="running", steps=total, planes=len(trainer.rows), parameters=parameters,
-             precision=str(trainer.precision).removeprefix("torch."), device=world.device.type, processes=world.size)  # fmt: skip
+    run.note(
+        status="running",
+        steps=total,
+        planes=len(trainer.rows),
+        parameters=parameters,
+        precision=str(trainer.precision).removeprefix("torch."),
+        device=world.device.type,
+        processes=world.size,
+    )
     amount = f"{many(total, 'step')} of {trainer.budget.batch}"
-    say(f"{run.recipe.name}: {parameters:,} parameters, {many(len(trainer.rows), 'plane')}, {amount}")
+    say(
+        f"{run.recipe.name}: {parameters:,} parameters, {many(len(trainer.rows), 'plane')},"
+        f" {amount}"
+    )
 
 
 def steps(trainer: Trainer, begun: float, tracker: trackers.Sink) -> None:
@@ -101,8 +117,12 @@ def steps(trainer: Trainer, begun: float, tracker: trackers.Sink) -> None:
             if interrupted:
                 if world.first:
                     trainer.run.note(status="interrupted", step=trainer.step, stopped=now())
-                raise Fault("INTERRUPTED", f"stopped at step {trainer.step}, state saved",
-                            f"go on with: {trainer.run.going_on}", exit=INTERRUPTED)  # fmt: skip
+                raise Fault(
+                    "INTERRUPTED",
+                    f"stopped at step {trainer.step}, state saved",
+                    f"go on with: {trainer.run.going_on}",
+                    exit=INTERRUPTED,
+                )
     tracker.close()
 
 
@@ -115,14 +135,22 @@ def early(trainer: Trainer, total: int) -> int:
 
 
 def look(
-    trainer: Trainer, running: list[dict[str, float]], tracker: trackers.Sink, begun: float, interrupted: bool
+    trainer: Trainer,
+    running: list[dict[str, float]],
+    tracker: trackers.Sink,
+    begun: float,
+    interrupted: bool,
 ) -> None:
     """Validate, unless interrupted, and save."""
     budget, world = trainer.budget, trainer.world
-    entry = {"step": trainer.step, "epoch": round(trainer.step * budget.batch / len(trainer.rows), 3),
-             "rate": budget.rate_at(trainer.step - 1, trainer.total), "seconds": round(time.monotonic() - begun, 2),
-             "step_seconds": round(float(np.median([r["step_seconds"] for r in running])), 4),
-             **{f"loss_{part}": float(np.mean([r[part] for r in running])) for part in trainer.losses}}  # fmt: skip
+    entry = {
+        "step": trainer.step,
+        "epoch": round(trainer.step * budget.batch / len(trainer.rows), 3),
+        "rate": budget.rate_at(trainer.step - 1, trainer.total),
+        "seconds": round(time.monotonic() - begun, 2),
+        "step_seconds": round(float(np.median([r["step_seconds"] for r in running])), 4),
+        **{f"loss_{part}": float(np.mean([r[part] for r in running])) for part in trainer.losses},
+    }
     if world.first and not interrupted:
         entry |= validation.validate(trainer, entry)
         validation.keep_best(trainer, entry)

@@ -44,7 +44,9 @@ class Need:
     optimiser: int  # two numbers a weight
     step: float  # gradients and whatever else does not grow with the batch
     image: float  # that an image adds to a step
-    restoring: float  # the planes that the threshold restores at once, with another copy of the weights
+    restoring: (
+        float  # the planes that the threshold restores at once, with another copy of the weights
+    )
     cache: int  # planes on disk that are mapped: the system may take them back
 
     def peak(self, batch: int) -> int:
@@ -68,7 +70,8 @@ class Live(TorchDispatchMode):
         self.room, self.known = room, weakref.WeakSet[Any]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for tensor in tree_leaves((args, kwargs)):  # weights and images: what is made of them may be a view
+        # Weights and images: what is made of them may be a view.
+        for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):
                 self.known.add(tensor.untyped_storage())
         made = func(*args, **(kwargs or {}))
@@ -86,7 +89,9 @@ class Live(TorchDispatchMode):
         self.most = max(self.most, self.now)
         weakref.finalize(storage, self.gone, size)
         if self.room is not None and self.most > self.room:
-            raise Fault("OUT_OF_MEMORY", "one image alone needs more memory than is free", exit=RESOURCE)
+            raise Fault(
+                "OUT_OF_MEMORY", "one image alone needs more memory than is free", exit=RESOURCE
+            )
 
     def gone(self, size: int) -> None:
         self.now -= size
@@ -105,8 +110,13 @@ def require(trainer: Trainer) -> None:
         raise
     if need is not None and (peak := need.peak(size)) > room:
         fits = need.batch(room) * trainer.world.size
-        raise Fault("OUT_OF_MEMORY", f"this training needs about {gigabytes(peak)} more memory, "
-                    f"and {gigabytes(room)} are free", cure(trainer, fits), exit=RESOURCE)  # fmt: skip
+        raise Fault(
+            "OUT_OF_MEMORY",
+            f"this training needs about {gigabytes(peak)} more memory, "
+            f"and {gigabytes(room)} are free",
+            cure(trainer, fits),
+            exit=RESOURCE,
+        )
 
 
 @contextmanager
@@ -115,10 +125,15 @@ def told(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not isinstance(
+            error, MemoryError | torch.OutOfMemoryError
+        ) and "can't allocate memory" not in str(error):
             raise
         raise Fault(
-            "OUT_OF_MEMORY", f"not enough memory at step {trainer.step}", cure(trainer, 0), exit=RESOURCE
+            "OUT_OF_MEMORY",
+            f"not enough memory at step {trainer.step}",
+            cure(trainer, 0),
+            exit=RESOURCE,
         ) from None
 
 
@@ -127,17 +142,28 @@ def require_weights(parameters: int, device: torch.device) -> None:
     made."""
     room, need = available(device), COPIES * 4 * parameters
     if room is not None and need > room:
-        raise Fault("OUT_OF_MEMORY", f"{parameters} parameters need {gigabytes(need)} to train, and {gigabytes(room)} "
-                    "are free", "lower the width, multipliers or blocks of the networks", exit=RESOURCE)  # fmt: skip
+        raise Fault(
+            "OUT_OF_MEMORY",
+            f"{parameters} parameters need {gigabytes(need)} to train, and {gigabytes(room)} "
+            "are free",
+            "lower the width, multipliers or blocks of the networks",
+            exit=RESOURCE,
+        )
 
 
 def cure(trainer: Trainer, fits: int) -> str:
     """What to lower, and the batch that would fit."""
     batch = (
-        f"--batch (now {trainer.budget.batch}; {fits} would fit)" if fits else f"--batch (now {trainer.budget.batch})"
+        f"--batch (now {trainer.budget.batch}; {fits} would fit)"
+        if fits
+        else f"--batch (now {trainer.budget.batch})"
     )
     block = trainer.run.recipe.restorer.get("network", {}).get("block", {})
-    spare = ", or set restorer.network.block.checkpointing=true" if block.get("checkpointing") is False else ""
+    spare = (
+        ", or set restorer.network.block.checkpointing=true"
+        if block.get("checkpointing") is False
+        else ""
+    )
     return f"lower {batch} or canvas.size (now {trainer.restorer.size}){spare}"
 
 
@@ -151,15 +177,20 @@ def needed(trainer: Trainer, room: int | None = None) -> Need | None:
     except Fault as fault:
         if fault.code != "RECIPE":
             raise
-        return None  # some networks cannot train on one image; the first step says what is wrong, if anything is
+        # Some networks cannot train on one image; the first step says what is wrong, if anything
+        # is.
+        return None
     finally:
         trainer.restorer.zero_grad(set_to_none=True)
         for name, value in trainer.restorer.named_buffers():
             value.copy_(buffers[name])
     weights = sum(p.numel() * p.element_size() for p in trainer.restorer.parameters())
-    image, planes = SCRATCH * max(0, two - one), min(RESTORED, len(trainer.store.select("val", HEALTHY)))
+    image = SCRATCH * max(0, two - one)
+    planes = min(RESTORED, len(trainer.store.select("val", HEALTHY)))
     restoring = weights + SCRATCH * (shown + max(0, more - shown) * max(0, planes - 1))
-    return Need(2 * trainable(trainer), weights + max(0.0, one - image), image, restoring, on_disk(trainer))
+    return Need(
+        2 * trainable(trainer), weights + max(0.0, one - image), image, restoring, on_disk(trainer)
+    )
 
 
 def passed(trainer: Trainer, count: int, room: int | None) -> int:
@@ -167,7 +198,11 @@ def passed(trainer: Trainer, count: int, room: int | None) -> int:
     batch, and beside those of a large network what one image adds could not be seen."""
     trainer.restorer.train()
     batch = trainer.batch(0, count)
-    hooks = [p.register_post_accumulate_grad_hook(forget) for p in trainer.restorer.parameters() if p.requires_grad]
+    hooks = [
+        p.register_post_accumulate_grad_hook(forget)
+        for p in trainer.restorer.parameters()
+        if p.requires_grad
+    ]
     try:
         with Live(room) as live:
             for part in trainer.losses:
@@ -205,7 +240,7 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
-# -- what there is ---------------------------------------------------------------------------------------------------
+# -- what there is ---------------------------------------------------------------------------------
 def available(device: torch.device) -> int | None:
     """Bytes that a process may still take on this device; None where the system does not tell."""
     if device.type == "cuda":
@@ -229,9 +264,10 @@ def free() -> int | None:
 
 def group() -> int | None:
     """Of the container: its limit less what is in use and cannot be taken back."""
-    for limit, used, stat in (("memory.max", "memory.current", "memory.stat"),
-                              ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes",
-                               "memory/memory.stat")):  # fmt: skip
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
         try:
             most, taken = (int((GROUPS / name).read_text()) for name in (limit, used))
             words = (GROUPS / stat).read_text().split()

@@ -25,7 +25,9 @@ from pseudohealthy.training.threshold import validation_cases
 if TYPE_CHECKING:
     from pseudohealthy.training.trainer import Trainer
 
-FIRST = 4  # steps that are timed before the training says how long it takes; the first of all warms up
+FIRST = (
+    4  # steps that are timed before the training says how long it takes; the first of all warms up
+)
 ROUND = (1, 2, 5, 10, 20, 30, 60, 120, 240, 480, 720, 1440)  # minutes that people would give
 PICTURES = 1.5  # seconds that a validation spends on its plots
 CONTROLS = 0.03  # seconds a plane of 128 px that the thresholds of all trivial controls take
@@ -56,7 +58,9 @@ class Pace:
         healthy, sick = (len(store.select("val", label)) for label in (HEALTHY, ANOMALOUS))
         most = validation.most_restored(budget, model, every) if healthy and sick else 0
         restored = min(most, healthy) + min(most, sick) + min(3, healthy) + min(3, sick)
-        return PICTURES + self.call * (min(healthy, budget.validation_planes) + restored * model.network_calls())
+        return PICTURES + self.call * (
+            min(healthy, budget.validation_planes) + restored * model.network_calls()
+        )
 
     def finishing(self, every: int) -> float:
         """Of the threshold, of the method and of the trivial controls."""
@@ -128,11 +132,15 @@ def settle(trainer: Trainer, pace: Pace) -> None:
     seconds = (1 - KEPT) * (deadline - time.monotonic())
     steps, every = (int(world.same(value)) for value in pace.fits(seconds))
     needed = steps * pace.step + pace.pause(every) + pace.finishing(every)
-    trainer.budget = replace(budget, steps=first + steps, minutes=0.0, validate=budget.validate or every)
+    trainer.budget = replace(
+        budget, steps=first + steps, minutes=0.0, validate=budget.validate or every
+    )
     trainer.total = first + steps
     trainer.run.recipe.training |= {
-        "steps": trainer.total, "minutes": 0.0, "validate": trainer.budget.validate,
-    }  # fmt: skip
+        "steps": trainer.total,
+        "minutes": 0.0,
+        "validate": trainer.budget.validate,
+    }
     if world.first:
         write_text(trainer.run.folder / "recipe.toml", trainer.run.recipe.toml())
         trainer.run.note(recipe_sha256=trainer.run.recipe_sha256, minutes=budget.minutes)
@@ -143,11 +151,15 @@ def told(steps: int, seconds: float, over: float) -> str:
     """What a training of some minutes does. over: seconds that its one step takes from here where
     they are too few."""
     if over and steps == 1:
-        return (f"not one step fits into {duration(seconds)} on this machine, validation and threshold included; "
-                f"one is taken, about {duration(over)} from here")  # fmt: skip
+        return (
+            f"not one step fits into {duration(seconds)} on this machine, validation and threshold"
+            f" included; one is taken, about {duration(over)} from here"
+        )
     verb = "fits" if steps == 1 else "fit"
-    return (f"{many(steps, 'step')} {verb} into {duration(seconds)} on this machine, "
-            "validation and threshold included")  # fmt: skip
+    return (
+        f"{many(steps, 'step')} {verb} into {duration(seconds)} on this machine, "
+        "validation and threshold included"
+    )
 
 
 def rehearse(trainer: Trainer, pace: Pace, seconds: float) -> None:

@@ -44,11 +44,18 @@ class Entry:
 def home() -> Path:
     """$XDG_CACHE_HOME/pseudohealthy/planes, or ~/.cache/pseudohealthy/planes."""
     named = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(named) if os.path.isabs(named) else Path.home() / ".cache") / "pseudohealthy" / "planes"
+    return (
+        (Path(named) if os.path.isabs(named) else Path.home() / ".cache")
+        / "pseudohealthy"
+        / "planes"
+    )
 
 
 def opened(
-    manifest: Manifest, canvas: Canvas, cache: Path | None = None, progress: Callable[[int, int], None] | None = None
+    manifest: Manifest,
+    canvas: Canvas,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PlaneStore:
     """The planes to train and validate on, cut now unless they lie there.
 
@@ -59,7 +66,12 @@ def opened(
     """
     used = Manifest([case for case in manifest if case.split in SPLITS], manifest.root)
     if not len(used.split("train")):
-        raise Fault("NO_HEALTHY", "the training split holds no case", "give some cases the split train", exit=NO_INPUT)
+        raise Fault(
+            "NO_HEALTHY",
+            "the training split holds no case",
+            "give some cases the split train",
+            exit=NO_INPUT,
+        )
     folder = place(used, canvas, cache)
     if (store := usable(folder)) is not None:
         return store
@@ -81,7 +93,10 @@ def usable(folder: Path) -> PlaneStore | None:
 
 
 def built(
-    manifest: Manifest, canvas: Canvas, folder: Path, progress: Callable[[int, int], None] | None = None
+    manifest: Manifest,
+    canvas: Canvas,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PlaneStore:
     """Cut the planes into a folder of another name, which takes the place of `folder` when it is
     complete."""
@@ -101,8 +116,16 @@ def built(
 
 
 def unwritable(error: OSError) -> Fault:
-    cure = "name a folder for the planes with --cache, or free some space (pseudohealthy cache --clear)"
-    return Fault("OUTPUT", f"cannot keep the planes: {error.strerror or type(error).__name__}", cure, exit=BAD_OUTPUT)
+    cure = (
+        "name a folder for the planes with --cache, or free some space (pseudohealthy cache"
+        " --clear)"
+    )
+    return Fault(
+        "OUTPUT",
+        f"cannot keep the planes: {error.strerror or type(error).__name__}",
+        cure,
+        exit=BAD_OUTPUT,
+    )
 
 
 def replace(made: Path, folder: Path) -> None:
@@ -134,19 +157,25 @@ def content_key(manifest: Manifest, canvas: Canvas, where: str = "") -> str:
     """16 hex digits that stand for everything the planes depend on; where: the folder, if it
     counts."""
     files = dict.fromkeys(path for case in manifest for path in case.files())
-    facts = [(path.name, info.st_size, info.st_mtime_ns) for path in files if path.exists() and (info := path.stat())]
+    facts = [
+        (path.name, info.st_size, info.st_mtime_ns)
+        for path in files
+        if path.exists() and (info := path.stat())
+    ]
     cells = [[case.extra.get(column, "") for column in COLUMNS] for case in manifest]
     said = json.dumps([VERSION, manifest.sha256, asdict(canvas), facts, cells, where], default=str)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-# -- looking after it ------------------------------------------------------------------------------------------------
+# -- looking after it ------------------------------------------------------------------------------
 def entries(folder: Path) -> list[Entry]:
     """The caches in a folder, the one that was used last first. Folders of others are not looked
     at."""
     if not folder.is_dir():
         return []
-    found = [entry(path) for path in folder.iterdir() if OURS.fullmatch(path.name) and path.is_dir()]
+    found = [
+        entry(path) for path in folder.iterdir() if OURS.fullmatch(path.name) and path.is_dir()
+    ]
     return sorted(found, key=lambda one: -one.used)
 
 
@@ -174,4 +203,8 @@ def clear(folder: Path) -> list[Entry]:
 
 def described(folder: Path, found: list[Entry]) -> dict[str, Any]:
     """What `cache --json` prints."""
-    return {"folder": str(folder), "bytes": sum(one.bytes for one in found), "entries": [asdict(one) for one in found]}
+    return {
+        "folder": str(folder),
+        "bytes": sum(one.bytes for one in found),
+        "entries": [asdict(one) for one in found],
+    }

@@ -65,7 +65,8 @@ class PlaneStore:
         val = (self.index["split"] == EXACT).to_numpy()
         if val.any() != (self._exact is not None):
             raise ValueError("exact.npy does not belong to this index")
-        self._in = np.where(val, np.cumsum(val), np.cumsum(~val)) - 1  # the place of each row in its file
+        # The place of each row in its file.
+        self._in = np.where(val, np.cumsum(val), np.cumsum(~val)) - 1
         self._val = val
         self._foreground = np.load(folder / "foreground.npy", mmap_mode="r")
         masks = folder / "masks.npy"
@@ -77,12 +78,16 @@ class PlaneStore:
         one."""
         folder = Path(folder)
         if not (folder / "key.json").is_file():
-            raise Fault("NO_CACHE", f"{folder.name} holds no planes", "run prepare or train", exit=NO_INPUT)
+            raise Fault(
+                "NO_CACHE", f"{folder.name} holds no planes", "run prepare or train", exit=NO_INPUT
+            )
         try:
             return cls(folder)
         except (OSError, ValueError, LookupError, TypeError, EOFError, RecursionError):
             found = f"the planes in {folder.name} are incomplete or damaged"
-            raise Fault("NO_CACHE", found, "remove that folder; it is made again", exit=NO_INPUT) from None
+            raise Fault(
+                "NO_CACHE", found, "remove that folder; it is made again", exit=NO_INPUT
+            ) from None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -109,7 +114,11 @@ class PlaneStore:
         """(B, S, S) bool, empty for planes without a mask; None when no case has one."""
         import torch
 
-        return None if self._masks is None else torch.from_numpy(self._masks[np.asarray(rows)].astype(bool))
+        return (
+            None
+            if self._masks is None
+            else torch.from_numpy(self._masks[np.asarray(rows)].astype(bool))
+        )
 
     def select(self, split: str | None = None, label: int | None = None) -> np.ndarray:
         """Rows (int64) of a split and of a plane label; None takes all."""
@@ -174,23 +183,40 @@ def build_cache(
                 (exact if case.split == EXACT else planes)(fitted.planes.numpy()[kept])
                 any_exact |= case.split == EXACT and len(kept) > 0
                 foregrounds(fitted.foreground.numpy()[kept])
-                masks(np.zeros((len(kept), *side)) if fitted.mask is None else fitted.mask.numpy()[kept])
+                masks(
+                    np.zeros((len(kept), *side))
+                    if fitted.mask is None
+                    else fitted.mask.numpy()[kept]
+                )
                 any_mask |= fitted.mask is not None
                 for index in kept.tolist():
                     label = "" if labels[index] is None else labels[index]
-                    table.writerow([row, case.case_id, case.patient_id, case.split, numbers[index], label])
+                    table.writerow(
+                        [row, case.case_id, case.patient_id, case.split, numbers[index], label]
+                    )
                     row += 1
     except OSError as error:
-        raise Fault("OUTPUT", f"cannot write the planes: {error.strerror or type(error).__name__}",
-                    "free some space or choose another folder", exit=BAD_OUTPUT) from error  # fmt: skip
+        raise Fault(
+            "OUTPUT",
+            f"cannot write the planes: {error.strerror or type(error).__name__}",
+            "free some space or choose another folder",
+            exit=BAD_OUTPUT,
+        ) from error
     if row == 0:
-        raise Fault("NO_INPUT", f"none of {many(len(manifest), 'case')} gave a plane" + (f": {faults[0]}" if faults else ""),
-                    "see the messages above", exit=USAGE if exits == {USAGE} else NO_INPUT)  # fmt: skip
+        raise Fault(
+            "NO_INPUT",
+            f"none of {many(len(manifest), 'case')} gave a plane"
+            + (f": {faults[0]}" if faults else ""),
+            "see the messages above",
+            exit=USAGE if exits == {USAGE} else NO_INPUT,
+        )
     for name, used in (("masks.npy", any_mask), ("exact.npy", any_exact)):
         if not used:
             (folder / name).unlink()
     write_text(folder / "index.csv", rows.getvalue())
-    write_json(known, {"key": key, "manifest": manifest.sha256, "canvas": asdict(canvas), "faults": faults})
+    write_json(
+        known, {"key": key, "manifest": manifest.sha256, "canvas": asdict(canvas), "faults": faults}
+    )
     if progress:
         progress(len(manifest), len(manifest))
     return PlaneStore(folder)
@@ -223,15 +249,23 @@ def plane_labels(case: Case, count: int) -> list[int | None] | None:
         return None
     words = text.split("|")
     if len(words) != count or not set(words) <= {"", "0", "1"}:
-        raise Fault("PLANE_LABELS", f"{many(len(words), 'plane label')} for {many(count, 'plane')}",
-                    "one of 0, 1 or blank for each plane, joined by |", exit=USAGE)  # fmt: skip
+        raise Fault(
+            "PLANE_LABELS",
+            f"{many(len(words), 'plane label')} for {many(count, 'plane')}",
+            "one of 0, 1 or blank for each plane, joined by |",
+            exit=USAGE,
+        )
     return [int(word) if word else None for word in words]
 
 
 def _key(manifest: Manifest, canvas: Canvas) -> str:
     """Hash of everything the planes depend on, the files' sizes and times included."""
     files = dict.fromkeys(path for case in manifest for path in case.files())
-    facts = [(path.name, info.st_size, info.st_mtime_ns) for path in files if path.is_file() and (info := path.stat())]
+    facts = [
+        (path.name, info.st_size, info.st_mtime_ns)
+        for path in files
+        if path.is_file() and (info := path.stat())
+    ]
     parts = [VERSION, manifest.sha256, asdict(canvas), facts]
     for column in ("plane_labels", "mask_ignore", "mask_background"):
         if any(cells := [case.extra.get(column, "") for case in manifest]):
@@ -240,7 +274,9 @@ def _key(manifest: Manifest, canvas: Canvas) -> str:
 
 
 @contextmanager
-def _growing(path: Path, shape: tuple[int, ...], dtype: type) -> Iterator[Callable[[np.ndarray], None]]:
+def _growing(
+    path: Path, shape: tuple[int, ...], dtype: type
+) -> Iterator[Callable[[np.ndarray], None]]:
     """An .npy file that grows along its first axis and gets its final name when complete."""
     count, tmp = 0, path.with_name(f".tmp-{os.getpid()}-{path.name}")
 
@@ -285,7 +321,9 @@ def merged(
     rows = np.arange(len(fitted.planes)) if fitted.chosen is None else np.flatnonzero(fitted.chosen)
     count = round(len(rows) * spacing / step) if step and spacing else len(rows)
     mask = None if fitted.mask is None else fitted.mask[rows]
-    planes, foreground, labels = fitted.planes[rows], fitted.foreground[rows], [labels[row] for row in rows]
+    planes = fitted.planes[rows]
+    foreground = fitted.foreground[rows]
+    labels = [labels[row] for row in rows]
     if not 0 < count < len(rows):
         return Fitted(planes, foreground, fitted.placement, mask), labels, rows
     weights = triangle(len(rows), count).astype(np.float32)
@@ -308,7 +346,9 @@ def merged(
 
 def spread_out(rows: np.ndarray, most: int) -> np.ndarray:
     """At most `most` rows, evenly spread, always the same."""
-    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+    return (
+        rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+    )
 
 
 def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:

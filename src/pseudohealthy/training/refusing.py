@@ -11,9 +11,9 @@ from pseudohealthy.io.output_folder import prepare_folder, remove_empty
 from pseudohealthy.runs.run import WRITTEN
 
 SAVED = "resume.safetensors"  # from here on there is something to go on with
-ASIDE = (
-    ".tmp-old-"  # files of the run that is written over; a killed training's are cleared with its other .tmp-* files
-)
+# Files of the run that is written over; a killed training's are cleared with its other .tmp-*
+# files.
+ASIDE = ".tmp-old-"
 
 
 @contextmanager
@@ -41,7 +41,8 @@ def refusable(folder: Path, *, overwrite: bool = False, first: bool = True) -> I
         except Fault as fault:
             if fault.exit != INTERRUPTED and not (folder / SAVED).is_file():
                 put_back(folder, aside)
-                for path in sorted(set(folder.rglob("*")) - before, reverse=True):  # what lies in a folder before it
+                # What lies in a folder before it.
+                for path in sorted(set(folder.rglob("*")) - before, reverse=True):
                     remove(path)
             raise
     except Fault:
@@ -54,7 +55,9 @@ def refusable(folder: Path, *, overwrite: bool = False, first: bool = True) -> I
 
 def put_aside(folder: Path) -> list[str]:
     """Rename what an earlier training wrote; the names."""
-    found = sorted({path.name for pattern in (*WRITTEN, "recipe.toml") for path in folder.glob(pattern)})
+    found = sorted(
+        {path.name for pattern in (*WRITTEN, "recipe.toml") for path in folder.glob(pattern)}
+    )
     for name in found:
         (folder / name).replace(folder / f"{ASIDE}{name}")
     return found

@@ -39,7 +39,9 @@ def validation_cases(store: PlaneStore, model: Restorer) -> list[np.ndarray]:
     return whole_cases(store, rows, budget) if len(rows) else []
 
 
-def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> tuple[list[np.ndarray], str | None]:
+def calibrated(
+    trainer: Trainer, model: Restorer, chosen: list[np.ndarray]
+) -> tuple[list[np.ndarray], str | None]:
     """Let the method learn from the healthy cases of every other patient, and save its weights
     again.
 
@@ -53,10 +55,15 @@ def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> t
     half = set(sorted({patients[rows[0]] for rows in chosen})[::2])
     mine = [rows for rows in chosen if patients[rows[0]] in half]
     left = [rows for rows in chosen if patients[rows[0]] not in half]
-    batches = (validation.detected_batch(trainer, part) for part in chunks(np.concatenate(mine), at_once(model, 64)))
+    batches = (
+        validation.detected_batch(trainer, part)
+        for part in chunks(np.concatenate(mine), at_once(model, 64))
+    )
     with (
         torch.no_grad(),
-        torch.autocast(trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16),
+        torch.autocast(
+            trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16
+        ),
     ):
         if not model.calibrate(batches, trainer.run.recipe.make_map()):
             return chosen, None
@@ -65,7 +72,9 @@ def calibrated(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> t
     return left or chosen, checkpoint.save(path, model.state_dict(), state)
 
 
-def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray]) -> dict[str, Any]:
+def healthy_threshold(
+    trainer: Trainer, model: Restorer, chosen: list[np.ndarray]
+) -> dict[str, Any]:
     """threshold.json: a quantile of map values inside the foreground of healthy validation planes,
     for the method and, on the same planes, for every trivial control; and the healthy case scores
     that give a new case its percentile."""
@@ -88,12 +97,21 @@ def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray
     with Progress("healthy validation", len(used)) as bar:
         values, scores = healthy_values(trainer, model, chosen, bar)
     whole = whole_scores(store, chosen, scores)
-    stored = {"value": quantile_of(values, quantile), "source": "healthy-quantile", "quantile": quantile,
-              "n_patients": facts["n_patients"], "detail": facts, "case_scores": sorted(whole), **scoring(run)}  # fmt: skip
+    stored = {
+        "value": quantile_of(values, quantile),
+        "source": "healthy-quantile",
+        "quantile": quantile,
+        "n_patients": facts["n_patients"],
+        "detail": facts,
+        "case_scores": sorted(whole),
+        **scoring(run),
+    }
     stored["kept"] = kept_case(store, chosen[0], scores[0])
     stored["controls"] = {}
     for name, control in control_restorers(model.cpu()).items():
-        value = quantile_of(healthy_values(trainer, control.to(trainer.world.device), chosen)[0], quantile)
+        value = quantile_of(
+            healthy_values(trainer, control.to(trainer.world.device), chosen)[0], quantile
+        )
         stored["controls"][name] = {"value": value, "source": "healthy-quantile", "detail": facts}
     return stored
 
@@ -101,7 +119,13 @@ def healthy_threshold(trainer: Trainer, model: Restorer, chosen: list[np.ndarray
 def population(patients: set[str], sick: set[str]) -> str:
     """Whose planes a threshold is of; `sick`: patients with anomalous planes."""
     ill = "lesion-free planes of patients with disease"
-    return "healthy" if not patients & sick else ill if patients <= sick else f"healthy patients and {ill}"
+    return (
+        "healthy"
+        if not patients & sick
+        else ill
+        if patients <= sick
+        else f"healthy patients and {ill}"
+    )
 
 
 def whole_scores(store: PlaneStore, chosen: list[np.ndarray], scores: list[float]) -> list[float]:
@@ -139,7 +163,11 @@ def healthy_values(
         found = validation.applied(trainer, group, model)
         scores += [one.score for one in found]
         maps = torch.cat([one.maps for one in found])
-        values.append(maps[amap.inside(trainer.store.foreground(np.concatenate(group))).bool()].numpy()[::share])
+        values.append(
+            maps[amap.inside(trainer.store.foreground(np.concatenate(group))).bool()].numpy()[
+                ::share
+            ]
+        )
         if bar:
             bar.advance(sum(map(len, group)))
     return np.concatenate(values), scores

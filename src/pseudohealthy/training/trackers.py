@@ -41,14 +41,15 @@ class MLflow(Sink):
         import mlflow
 
         self.mlflow = mlflow
-        mlflow.set_tracking_uri(
-            f"sqlite:///{folder.resolve() / 'mlflow.db'}"
-        )  # beside the run, never a server by default
+        # Beside the run, never a server by default.
+        mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
         mlflow.set_experiment("pseudohealthy")
         mlflow.start_run(run_name=folder.name)
 
     def write(self, entry: dict[str, Any]) -> None:
-        numbers = {k: float(v) for k, v in entry.items() if isinstance(v, (int, float)) and k != "step"}
+        numbers = {
+            k: float(v) for k, v in entry.items() if isinstance(v, (int, float)) and k != "step"
+        }
         self.mlflow.log_metrics(numbers, step=entry["step"])
 
     def close(self) -> None:
@@ -63,8 +64,12 @@ def open_sink(kind: str, folder: Path) -> Sink:
         "mlflow": MLflow,
     }
     if kind not in kinds:
-        raise Fault("TRACK", f"there is no sink '{kind}'", f"one of: {', '.join(kinds)}", exit=USAGE)
+        raise Fault(
+            "TRACK", f"there is no sink '{kind}'", f"one of: {', '.join(kinds)}", exit=USAGE
+        )
     try:
         return kinds[kind](folder)
     except ImportError:
-        raise Fault("TRACK", f"{kind} is not installed", "pip install 'pseudohealthy[track]'", exit=USAGE) from None
+        raise Fault(
+            "TRACK", f"{kind} is not installed", "pip install 'pseudohealthy[track]'", exit=USAGE
+        ) from None

@@ -44,7 +44,8 @@ class PartLoss(nn.Module):
         super().__init__()
         self.module = restorer.get_submodule(part)
         self.part = part
-        self.hidden = (restorer,)  # in a tuple: not registered, so DDP sees this part's parameters only
+        # In a tuple: not registered, so DDP sees this part's parameters only.
+        self.hidden = (restorer,)
 
     def forward(self, batch: Batch) -> Tensor:
         return self.hidden[0].loss(batch, self.part).mean()
@@ -64,8 +65,13 @@ class Trainer:
         label = None if self.restorer.uses_labels else HEALTHY
         self.rows = store.select("train", label)
         if self.restorer.uses_labels and len(store.select("train", ANOMALOUS)) == 0:
-            raise Fault("ONE_CLASS", f"'{self.restorer.name}' learns from healthy and diseased planes, the training split has only healthy ones",
-                        "add cases of label 1 to the training split", exit=NO_INPUT)  # fmt: skip
+            raise Fault(
+                "ONE_CLASS",
+                f"'{self.restorer.name}' learns from healthy and diseased planes, the training"
+                " split has only healthy ones",
+                "add cases of label 1 to the training split",
+                exit=NO_INPUT,
+            )
         self.total = self.budget.total(len(self.rows))
         self.precision = precision_of(self.budget.precision, world.device)
         if self.budget.batch % world.size:
@@ -97,7 +103,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, float] = {}
 
-    # -- one step ------------------------------------------------------------------------------------------------
+    # -- one step ----------------------------------------------------------------------------------
     def batch(self, step: int, most: int | None = None) -> Batch:
         """This process's share of the global batch of 0-based `step`; its first `most` images."""
         size = self.budget.batch // self.world.size
@@ -105,7 +111,9 @@ class Trainer:
         positions = range(first, first + min(size, most or size))
         rows = np.array(
             [
-                self.rows[order(self.budget.seed, p // len(self.rows), len(self.rows))[p % len(self.rows)]]
+                self.rows[
+                    order(self.budget.seed, p // len(self.rows), len(self.rows))[p % len(self.rows)]
+                ]
                 for p in positions
             ]
         )
@@ -114,16 +122,26 @@ class Trainer:
         images, foreground = augment(images, foreground, self.budget.augment, draw.fork("augment"))
         labels = self.labels(rows) if self.restorer.uses_labels else None
         device = self.world.device
-        return Batch(images.to(device), foreground.to(device), None if labels is None else labels.to(device), draw)
+        return Batch(
+            images.to(device),
+            foreground.to(device),
+            None if labels is None else labels.to(device),
+            draw,
+        )
 
     def labels(self, rows: np.ndarray) -> Tensor:
         """Plane labels (B,) long; -1 where unknown."""
-        return torch.as_tensor(self.store.index["label"].to_numpy(dtype=np.int64, na_value=-1)[rows])
+        return torch.as_tensor(
+            self.store.index["label"].to_numpy(dtype=np.int64, na_value=-1)[rows]
+        )
 
     def advance(self) -> dict[str, float]:
         """One optimiser step of every part; the losses by part."""
         self.restorer.train()
-        torch.manual_seed((self.budget.seed * 1_000_003 + self.step * 4_099 + self.world.rank) % 2**63)  # dropout only
+        # Dropout only.
+        torch.manual_seed(
+            (self.budget.seed * 1_000_003 + self.step * 4_099 + self.world.rank) % 2**63
+        )
         batch, values = self.batch(self.step), {}
         for part, module in self.losses.items():
             optimiser = self.optimisers[part]
@@ -134,7 +152,9 @@ class Trainer:
             if not math.isfinite(values[part]):
                 raise self.diverged(f"the loss of '{part}' is {values[part]}")
             loss.backward()
-            parameters = [p for p in self.restorer.get_submodule(part).parameters() if p.grad is not None]
+            parameters = [
+                p for p in self.restorer.get_submodule(part).parameters() if p.grad is not None
+            ]
             norm = nn.utils.clip_grad_norm_(parameters, self.budget.clip or math.inf)
             if not torch.isfinite(norm):  # else the next state saved would hold NaN weights
                 raise self.diverged(f"the gradient of '{part}' is not finite")
@@ -151,10 +171,14 @@ class Trainer:
         """In the precision of the training; Fault RECIPE where a network refuses its images, such
         as those of this size."""
         try:
-            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+            with torch.autocast(
+                self.world.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16
+            ):
                 yield
         except ValueError as error:
-            raise Fault("RECIPE", f"[restorer] {error}", "correct the recipe", exit=USAGE) from error
+            raise Fault(
+                "RECIPE", f"[restorer] {error}", "correct the recipe", exit=USAGE
+            ) from error
 
     def loss(self, model: Restorer, batch: Batch, part: str) -> Tensor:
         """Loss of one part on a batch, outside of a step."""
@@ -174,11 +198,13 @@ class Trainer:
     def follow(self) -> None:
         """Move the averaged weights towards the current ones; buffers are copied."""
         weight = 1 - self.budget.ema_at(self.step) if self.budget.ema else 1.0
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.restorer.parameters()), weight)
+        torch._foreach_lerp_(
+            list(self.average.parameters()), list(self.restorer.parameters()), weight
+        )
         for mine, theirs in zip(self.average.buffers(), self.restorer.buffers(), strict=True):
             mine.copy_(theirs)
 
-    # -- state ---------------------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------
     def save(self) -> None:
         """The resume state, in one atomic file; and the weights that restore."""
         if not self.world.first:
@@ -187,7 +213,9 @@ class Trainer:
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for part, optimiser in self.optimisers.items():
             for index, entry in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{part}.{index}.{k}": torch.as_tensor(v) for k, v in entry.items()}
+                tensors |= {
+                    f"optimiser.{part}.{index}.{k}": torch.as_tensor(v) for k, v in entry.items()
+                }
         state = {"step": self.step, "history": self.history, "best": self.best}
         checkpoint.keep(self.run.folder / "resume.safetensors", self.run.folder / PREVIOUS)
         checkpoint.save(self.run.folder / "resume.safetensors", tensors, state)
@@ -195,7 +223,11 @@ class Trainer:
         write_json(self.run.folder / "training_history.json", self.history)
 
     def save_weights(self, name: str) -> None:
-        meta = {"step": self.step, "recipe": self.run.recipe.name, "recipe_sha256": self.run.recipe_sha256}
+        meta = {
+            "step": self.step,
+            "recipe": self.run.recipe.name,
+            "recipe_sha256": self.run.recipe_sha256,
+        }
         checkpoint.save(self.run.folder / name, self.average.state_dict(), meta)
 
     def rewind(self, weights: dict[str, Tensor]) -> None:
@@ -223,7 +255,11 @@ class Trainer:
         def section(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        checkpoint.compare(path, {k: tuple(v.shape) for k, v in section("model.").items()}, self.restorer.state_dict())
+        checkpoint.compare(
+            path,
+            {k: tuple(v.shape) for k, v in section("model.").items()},
+            self.restorer.state_dict(),
+        )
         self.restorer.load_state_dict(section("model."))
         self.average.load_state_dict(section("average."))
         for part, optimiser in self.optimisers.items():
@@ -231,7 +267,9 @@ class Trainer:
             for key, value in section(f"optimiser.{part}.").items():
                 index, name = key.split(".", 1)
                 entries.setdefault(int(index), {})[name] = value
-            optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+            optimiser.load_state_dict(
+                {"state": entries, "param_groups": optimiser.state_dict()["param_groups"]}
+            )
         self.step, self.history, self.best = state["step"], state["history"], state["best"]
 
 

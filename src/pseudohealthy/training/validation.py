@@ -49,20 +49,28 @@ def validate(trainer: Trainer, entry: dict[str, Any]) -> dict[str, float]:
             for rows in chunks(healthy, budget.batch):
                 batch = validation_batch(trainer, rows)
                 with torch.autocast(
-                    trainer.world.device.type, torch.bfloat16, enabled=trainer.precision == torch.bfloat16
+                    trainer.world.device.type,
+                    torch.bfloat16,
+                    enabled=trainer.precision == torch.bfloat16,
                 ):
                     for part in losses:
                         losses[part] += model.loss(batch, part).float().sum().item()
-            result |= {f"validation_loss_{part}": value / len(healthy) for part, value in losses.items()}
+            result |= {
+                f"validation_loss_{part}": value / len(healthy) for part, value in losses.items()
+            }
             result["validation_loss"] = sum(losses.values()) / len(healthy)
         else:
-            result["validation_loss"] = float("nan") if not trainer.history else trainer.history[-1]["validation_loss"]
+            result["validation_loss"] = (
+                float("nan") if not trainer.history else trainer.history[-1]["validation_loss"]
+            )
         anomalous = store.select("val", ANOMALOUS)
         if len(anomalous) and len(healthy):
             most = most_restored(budget, model, budget.every(trainer.total))
             pool = store.select("val", HEALTHY) if budget.eval_samples else healthy
             pairs = [(HEALTHY, spread_out(pool, most)), (ANOMALOUS, spread_out(anomalous, most))]
-            if not trainer.history and (fewer := fewer_ranked(budget, model, most, len(pool), len(anomalous))):
+            if not trainer.history and (
+                fewer := fewer_ranked(budget, model, most, len(pool), len(anomalous))
+            ):
                 say(fewer)
             scores = {label: plane_scores(trainer, rows) for label, rows in pairs}
             result["validation_auroc"] = auroc(scores[HEALTHY], scores[ANOMALOUS])
@@ -77,7 +85,9 @@ def most_restored(budget: Budget, model: Restorer, every: int) -> int:
     if budget.eval_samples:
         return budget.eval_samples
     calls = min(CALLS, SHARE * budget.batch * every)
-    return max(FEWEST, min(budget.validation_planes, int(calls / max(1, model.network_calls()))) // 2)
+    return max(
+        FEWEST, min(budget.validation_planes, int(calls / max(1, model.network_calls()))) // 2
+    )
 
 
 def fewer_ranked(budget: Budget, model: Restorer, most: int, healthy: int, anomalous: int) -> str:
@@ -89,17 +99,25 @@ def fewer_ranked(budget: Budget, model: Restorer, most: int, healthy: int, anoma
         healthy, anomalous: Validation planes that there are.
     """
     wanted = budget.eval_samples or budget.validation_planes // 2
-    taken = (f"validation ROC-AUC: {min(most, healthy)} healthy and {min(most, anomalous)} anomalous planes instead of "
-             f"{wanted} of each: ")  # fmt: skip
+    taken = (
+        f"validation ROC-AUC: {min(most, healthy)} healthy and {min(most, anomalous)} anomalous"
+        f" planes instead of {wanted} of each: "
+    )
     if budget.eval_samples:
-        return f"{taken}the validation split has no more" if min(healthy, anomalous) < wanted else ""
+        return (
+            f"{taken}the validation split has no more" if min(healthy, anomalous) < wanted else ""
+        )
     if most >= min(wanted, max(healthy, anomalous)):
         return ""
     calls = model.network_calls()
-    scarce = " or ".join(name for name, count in (("healthy", healthy), ("anomalous", anomalous)) if count <= most)
+    scarce = " or ".join(
+        name for name, count in (("healthy", healthy), ("anomalous", anomalous)) if count <= most
+    )
     scarce = f"the validation split has no more {scarce} ones; " if scarce else ""
-    return (f"{taken}{scarce}a plane takes {many(calls, 'network call')}, and a validation may take about a "
-            "fifth of the training; --set training.eval_samples=N takes N of each")  # fmt: skip
+    return (
+        f"{taken}{scarce}a plane takes {many(calls, 'network call')}, and a validation may take"
+        " about a fifth of the training; --set training.eval_samples=N takes N of each"
+    )
 
 
 def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
@@ -150,11 +168,16 @@ def places(trainer: Trainer, rows: np.ndarray) -> list[int]:
     return trainer.store.index["plane"].to_numpy()[rows].tolist()
 
 
-def applied(trainer: Trainer, cases: Sequence[np.ndarray], model: Restorer | None = None) -> list[Applied]:
+def applied(
+    trainer: Trainer, cases: Sequence[np.ndarray], model: Restorer | None = None
+) -> list[Applied]:
     """What a model (default: the averaged one) makes of cases, each the rows of its planes; as
     `detect` would."""
     store = trainer.store
-    stacks = [Stack.whole(store.images(rows), store.foreground(rows), places(trainer, rows)) for rows in cases]
+    stacks = [
+        Stack.whole(store.images(rows), store.foreground(rows), places(trainer, rows))
+        for rows in cases
+    ]
     how = How(seed=trainer.budget.seed, device=trainer.world.device, precision=trainer.precision)
     return apply(model or trainer.average, trainer.run.recipe.make_map(), stacks, how)
 
@@ -168,7 +191,9 @@ def plane_scores(trainer: Trainer, rows: np.ndarray) -> np.ndarray:
 def auroc(healthy: np.ndarray, anomalous: np.ndarray) -> float:
     """Area under the ROC curve."""
     scores = np.concatenate([healthy, anomalous])
-    return float(curves.auroc(scores, np.repeat([HEALTHY, ANOMALOUS], [len(healthy), len(anomalous)])))
+    return float(
+        curves.auroc(scores, np.repeat([HEALTHY, ANOMALOUS], [len(healthy), len(anomalous)]))
+    )
 
 
 def epoch_of(trainer: Trainer) -> int:
@@ -194,11 +219,19 @@ def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarra
     images, found = trainer.store.images(rows), applied(trainer, chunks(rows, 1))
     twins, maps = torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
     labels = ["healthy"] * min(3, len(healthy)) + ["anomalous"] * min(3, len(anomalous))
-    top = max(1e-6, float(maps.flatten().float().quantile(0.999))) if maps.numel() < 1e7 else float(maps.max())
+    top = (
+        max(1e-6, float(maps.flatten().float().quantile(0.999)))
+        if maps.numel() < 1e7
+        else float(maps.max())
+    )
     fig = figure(figsize=(1.7 * len(rows), 5.4), layout="constrained")
     axes = fig.subplots(3, len(rows), squeeze=False)
     for column, label in enumerate(labels):
-        pictures = ((images, "gray", -1, 1), (twins, "gray", -1, 1), (maps[:, None], "inferno", 0, top))
+        pictures = (
+            (images, "gray", -1, 1),
+            (twins, "gray", -1, 1),
+            (maps[:, None], "inferno", 0, top),
+        )
         for row, (picture, colours, low, high) in enumerate(pictures):
             pixels = tiled(picture[column].float().cpu().numpy())
             shown = axes[row][column].imshow(pixels, cmap=colours, vmin=low, vmax=high)
@@ -218,8 +251,17 @@ def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -
     fig = figure(figsize=(8, 3.4), layout="constrained")
     left, right = fig.subplots(1, 2, width_ratios=(3, 2))
     edges = np.histogram_bin_edges(np.concatenate(list(scores.values())), bins=30)
-    for label, colour, text in ((HEALTHY, "#0072B2", "healthy"), (ANOMALOUS, "#D55E00", "anomalous")):
-        left.hist(scores[label], bins=edges, alpha=0.6, color=colour, label=f"{text} (n = {len(scores[label])})")
+    for label, colour, text in (
+        (HEALTHY, "#0072B2", "healthy"),
+        (ANOMALOUS, "#D55E00", "anomalous"),
+    ):
+        left.hist(
+            scores[label],
+            bins=edges,
+            alpha=0.6,
+            color=colour,
+            label=f"{text} (n = {len(scores[label])})",
+        )
     left.set(xlabel="anomaly score", ylabel="validation planes")
     left.locator_params(axis="y", integer=True)
     left.legend()
@@ -227,10 +269,18 @@ def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -
     found = curves.curve(np.concatenate([scores[HEALTHY], scores[ANOMALOUS]]), labels)
     right.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, label="chance")
     right.plot(*found.roc_points(), color="#0072B2", linewidth=2, label=f"area {value:.3f}")
-    right.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+    right.set(
+        xlabel="false positive rate",
+        ylabel="true positive rate",
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.02),
+    )
     right.set_aspect("equal")
     right.legend(loc="lower right")
-    fig.suptitle(f"{trainer.run.recipe.name}, step {trainer.step}: ROC-AUC {value:.3f} (validation)", fontsize=10)
+    fig.suptitle(
+        f"{trainer.run.recipe.name}, step {trainer.step}: ROC-AUC {value:.3f} (validation)",
+        fontsize=10,
+    )
     with atomic(trainer.run.folder / f"eval_scores_epoch_{epoch_of(trainer)}.png") as path:
         fig.savefig(path, dpi=110)
 
@@ -241,7 +291,9 @@ def draw_curves(trainer: Trainer, history: list[dict[str, Any]]) -> None:
     ranked = [(e["step"], e["validation_auroc"]) for e in history if "validation_auroc" in e]
     fig = figure(figsize=(9.6, 3.6) if ranked else (6, 3.6), layout="constrained")
     axes = fig.subplots(1, 2 if ranked else 1, squeeze=False)[0]
-    for key in sorted({k for entry in history for k in entry if k.startswith(("loss_", "validation_loss_"))}):
+    for key in sorted(
+        {k for entry in history for k in entry if k.startswith(("loss_", "validation_loss_"))}
+    ):
         points = [(e["step"], e[key]) for e in history if key in e]
         axes[0].plot(*zip(*points, strict=True), marker="o", ms=3, label=key.replace("_", " "))
     axes[0].set(xlabel="step", ylabel="loss", yscale="log")
@@ -249,7 +301,13 @@ def draw_curves(trainer: Trainer, history: list[dict[str, Any]]) -> None:
         axes[0].legend(fontsize=8)
     if ranked:
         axes[1].axhline(0.5, color="#bbbbbb", linewidth=1, label="chance")
-        axes[1].plot(*zip(*ranked, strict=True), color="#009E73", marker="s", ms=4, label="validation ROC-AUC")
+        axes[1].plot(
+            *zip(*ranked, strict=True),
+            color="#009E73",
+            marker="s",
+            ms=4,
+            label="validation ROC-AUC",
+        )
         axes[1].set(xlabel="step", ylabel="ROC-AUC of planes", ylim=(0, 1.02))
         axes[1].legend(fontsize=8)
     fig.suptitle(trainer.run.recipe.name, fontsize=10)

@@ -72,9 +72,13 @@ def analyse(
                 inside = fitted.foreground & ~lesion
                 tissue[0].append(fitted.planes.mean(1)[inside])
                 tissue[1].append(one.healthy.mean(1)[inside])
-                pictures = torch.stack([fitted.planes.mean(1), one.healthy.mean(1), one.maps * inside], dim=1)
+                pictures = torch.stack(
+                    [fitted.planes.mean(1), one.healthy.mean(1), one.maps * inside], dim=1
+                )
                 add_up(sums, pictures.double().cpu(), lesion.flatten(1).any(1).cpu())
-                for row in lesion.flatten(1).any(1).nonzero()[:, 0].tolist()[: PLANES - len(marked)]:
+                for row in (
+                    lesion.flatten(1).any(1).nonzero()[:, 0].tolist()[: PLANES - len(marked)]
+                ):
                     marked.append((fitted.planes[row], fitted.foreground[row], lesion[row], row))
             bar.advance(len(group))
     if not found:
@@ -92,11 +96,19 @@ def analyse(
     }
     result["histograms"] = asdict(divergence(images, restored))
     if marked:
-        planes, foreground, where = (torch.stack(parts) for parts in list(zip(*marked, strict=True))[:3])
-        result["contrast"] = contrast(detector, planes, foreground, where, [row for *_, row in marked])
+        planes, foreground, where = (
+            torch.stack(parts) for parts in list(zip(*marked, strict=True))[:3]
+        )
+        result["contrast"] = contrast(
+            detector, planes, foreground, where, [row for *_, row in marked]
+        )
     result["strata"] = strata(found, {case.case_id: case.site for case in chosen})
-    plots.strip(Path(out) / "mean.png", mean_pictures(sums), "mean over planes, lesions left out of the map")
-    beside, drawn = side_by_side({run.name: detector}, {manifest.root.resolve().name: manifest}, Path(out), limit)
+    plots.strip(
+        Path(out) / "mean.png", mean_pictures(sums), "mean over planes, lesions left out of the map"
+    )
+    beside, drawn = side_by_side(
+        {run.name: detector}, {manifest.root.resolve().name: manifest}, Path(out), limit
+    )
     result |= beside
     _write(Path(out), result, means, images, restored, notes, detector, drawn)
     return result
@@ -124,9 +136,20 @@ def analyse_runs(
     result, pictures = side_by_side(named, sets, Path(out), limit)
     made = {**provenance(), "runs": {name: detector.made() for name, detector in named.items()}}
     write_json(Path(out) / "analyses.json", {"made": made, **result})
-    rows = [{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in result["intensities"]]
-    page = write_report(Path(out), title="Analyses side by side", rows=rows, rows_title="Intensities of healthy tissue",
-                        figures=pictures, notes=NOTES, provenance=made, name="analyses.html")  # fmt: skip
+    rows = [
+        {k: v for k, v in row.items() if not k.endswith(("_low", "_high"))}
+        for row in result["intensities"]
+    ]
+    page = write_report(
+        Path(out),
+        title="Analyses side by side",
+        rows=rows,
+        rows_title="Intensities of healthy tissue",
+        figures=pictures,
+        notes=NOTES,
+        provenance=made,
+        name="analyses.html",
+    )
     say(f"analyses: {page}")
     return result
 
@@ -158,10 +181,14 @@ def side_by_side(
         result["intensities"] += [{"data": data, **row} for row in rows]
         if swapped := conditioning(runs, found):
             drawn.append(analysis_plots.conditioning(folder / f"conditioning{ending}", swapped))
-            result["conditioning"] += [{"data": data, **one.row, "conditions": one.rows} for one in swapped]
+            result["conditioning"] += [
+                {"data": data, **one.row, "conditions": one.rows} for one in swapped
+            ]
         if shown := examples(runs, found.examples):
             drawn.append(analysis_plots.examples(folder / f"examples_oracle{ending}", shown))
-            result["examples_oracle"] += [{"data": data, **one.row} for case in shown for one in case]
+            result["examples_oracle"] += [
+                {"data": data, **one.row} for case in shown for one in case
+            ]
     if kept:
         drawn.insert(0, analysis_plots.intensities(folder / "intensities.png", kept))
         write_table(folder / "intensities.csv", result["intensities"])
@@ -171,9 +198,15 @@ def side_by_side(
 
 
 def _write(
-    folder: Path, result: dict[str, Any], means: dict[str, np.ndarray], images: np.ndarray, restored: np.ndarray,
-    notes: list[str], detector: Detector, pictures: list[Path],
-) -> None:  # fmt: skip
+    folder: Path,
+    result: dict[str, Any],
+    means: dict[str, np.ndarray],
+    images: np.ndarray,
+    restored: np.ndarray,
+    notes: list[str],
+    detector: Detector,
+    pictures: list[Path],
+) -> None:
     from pseudohealthy.io.table import write_table
     from pseudohealthy.report.page import write_report
 
@@ -181,20 +214,49 @@ def _write(
     write_json(folder / "analyses.json", {"made": made, **result})
     if result["strata"]:
         write_table(folder / "strata.csv", result["strata"])
-    kinds = {"healthy": "healthy cases", "outside": "diseased, outside reference", "inside": "diseased, inside"}
+    kinds = {
+        "healthy": "healthy cases",
+        "outside": "diseased, outside reference",
+        "inside": "diseased, inside",
+    }
     groups = {f"{kinds[k]} (n = {len(v)})": v for k, v in means.items() if len(v)}
     if groups:
         plots.overlaid(folder / "healthy_in.png", groups, "mean of the anomaly map", "cases")
     apart = result["histograms"]
-    title = f"KL divergence {apart['kl']:.4f}; entropy difference {apart['entropy_difference']:+.4f} nats"
+    title = (
+        f"KL divergence {apart['kl']:.4f}; entropy difference {apart['entropy_difference']:+.4f}"
+        " nats"
+    )
     pair = {"images": images, "healthy twins": restored}
-    plots.overlaid(folder / "histograms.png", pair, "intensity, -1 to 1", "healthy-tissue pixels", title)
+    plots.overlaid(
+        folder / "histograms.png", pair, "intensity, -1 to 1", "healthy-tissue pixels", title
+    )
     if rows := result.get("contrast"):
         lines = {name: [row[name] for row in rows] for name in ("inside", "outside")}
-        plots.series(folder / "contrast.png", [row["contrast"] for row in rows], lines, "exponent of the marked tissue's "
-                     "intensity (1: as it is)", "mean anomaly")  # fmt: skip
-    figures = [*(folder / f"{name}.png" for name in ("healthy_in", "mean", "histograms", "contrast")), *pictures]
-    facts = {"cases": result["cases"], **{f"mean map, {kinds[k]}": v for k, v in result["healthy_in"].items()}}
-    page = write_report(folder, title=f"Analyses of {made['run']}", rows=result["strata"], rows_title="Sites and sizes",
-                        summary=facts, figures=figures, notes=[*notes, *NOTES], provenance=made, name="analyses.html")  # fmt: skip
+        plots.series(
+            folder / "contrast.png",
+            [row["contrast"] for row in rows],
+            lines,
+            "exponent of the marked tissue's intensity (1: as it is)",
+            "mean anomaly",
+        )
+    figures = [
+        *(folder / f"{name}.png" for name in ("healthy_in", "mean", "histograms", "contrast")),
+        *pictures,
+    ]
+    facts = {
+        "cases": result["cases"],
+        **{f"mean map, {kinds[k]}": v for k, v in result["healthy_in"].items()},
+    }
+    page = write_report(
+        folder,
+        title=f"Analyses of {made['run']}",
+        rows=result["strata"],
+        rows_title="Sites and sizes",
+        summary=facts,
+        figures=figures,
+        notes=[*notes, *NOTES],
+        provenance=made,
+        name="analyses.html",
+    )
     say(f"analyses: {page}")

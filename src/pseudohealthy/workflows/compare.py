@@ -77,20 +77,31 @@ class Compare:
         one_protocol(self.protocol)
         opened = [run if isinstance(run, Run) else Run.open(run) for run in self.runs]
         if not opened:
-            raise Fault("USAGE", "compare needs a RUN", "name run folders before --data", exit=USAGE)
+            raise Fault(
+                "USAGE", "compare needs a RUN", "name run folders before --data", exit=USAGE
+            )
         several = [self.data] if isinstance(self.data, (str, Path, Manifest)) else self.data
         manifests = [one if isinstance(one, Manifest) else load(Path(one)) for one in several]
-        sets = dict(zip(distinct([m.root.resolve().name for m in manifests]), manifests, strict=True))
+        sets = dict(
+            zip(distinct([m.root.resolve().name for m in manifests]), manifests, strict=True)
+        )
         runs = dict(zip(method_names(opened), opened, strict=True))
         result = Comparison()
-        caveats = {name: self.leaks(result, runs, name, manifest) for name, manifest in sets.items()}
-        check_named(self.case, [one for m in sets.values() for one in evenly(list(m.split("test")), self.limit)])
+        caveats = {
+            name: self.leaks(result, runs, name, manifest) for name, manifest in sets.items()
+        }
+        check_named(
+            self.case,
+            [one for m in sets.values() for one in evenly(list(m.split("test")), self.limit)],
+        )
         refuse_unlike(runs)
         with output_folder(self.out, overwrite=self.overwrite) as folder:
             methods, thresholds = methods_of(runs, self.device, self.batch)
             for label, detector in methods.items():
                 result.facts[label] = facts(detector, training=label in runs)
-            result.notes += [f"{label}: {note}" for label in runs for note in methods[label].outdated()]
+            result.notes += [
+                f"{label}: {note}" for label in runs for note in methods[label].outdated()
+            ]
             for label, run in runs.items():
                 result.histories[label] = run.read_json("training_history.json") or []
             for name, manifest in sets.items():
@@ -101,12 +112,16 @@ class Compare:
                 say(f"report: {folder / 'report.html'}")
             return result
 
-    def leaks(self, result: Comparison, runs: dict[str, Run], name: str, manifest: Manifest) -> dict[str, str]:
+    def leaks(
+        self, result: Comparison, runs: dict[str, Run], name: str, manifest: Manifest
+    ) -> dict[str, str]:
         """The caveat of each run on one data set, noted as well; "" where no patient is known to
         it."""
         test = list(manifest.split("test"))
         if not test:
-            raise Fault("NO_TEST", f"{name} has no test case", "give some cases split = test", exit=NO_INPUT)
+            raise Fault(
+                "NO_TEST", f"{name} has no test case", "give some cases split = test", exit=NO_INPUT
+            )
         caveats = {}
         for label, run in runs.items():
             found = refuse_leaks(run, test, self.allow_leak)
@@ -128,15 +143,28 @@ class Compare:
         example = result.examples[name] = Example(self.case)
         test = evenly(list(manifest.split("test")), self.limit)
         results, twins, costs = measured(methods, test, self.batch, notes, name, example)
-        validation = wanted(list(manifest.split("val")), one_protocol(self.protocol).validation, self.limit)
-        tuning = measured(methods, validation, self.batch, notes, f"{name}, validation")[0] if validation else []
+        validation = wanted(
+            list(manifest.split("val")), one_protocol(self.protocol).validation, self.limit
+        )
+        tuning = (
+            measured(methods, validation, self.batch, notes, f"{name}, validation")[0]
+            if validation
+            else []
+        )
         setting = protocols.Setting(
-            thresholds=thresholds, validation=tuning, mask=MASK, postprocessing=OWN, resamples=self.resamples
+            thresholds=thresholds,
+            validation=tuning,
+            mask=MASK,
+            postprocessing=OWN,
+            resamples=self.resamples,
         )
         evaluation = result.evaluations[name] = protocols.measure(self.protocol, results, setting)
         restored = twins.records(OWN)
         sets_of_planes = {scored_by(methods[label])["plane_set"] for label in caveats}
-        stated = {**scored_by(methods[next(iter(caveats))]), "plane_set": "; ".join(sorted(sets_of_planes))}
+        stated = {
+            **scored_by(methods[next(iter(caveats))]),
+            "plane_set": "; ".join(sorted(sets_of_planes)),
+        }
         evaluation.records = [
             replace(record, caveat=caveats.get(record.method, ""), **stated)
             for record in [*evaluation.records, *restored]

@@ -42,22 +42,43 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
 
     begun, out = time.monotonic(), Path(out)
     clear(out)
-    console = Console(stderr=True, width=None if Console().is_terminal else 160, quiet=progress.quiet)
+    console = Console(
+        stderr=True, width=None if Console().is_terminal else 160, quiet=progress.quiet
+    )
 
     say(
-        "1/5 brain-t1, a model that comes along, on slices of subjects it has not seen: half of them with a lesion drawn in"
+        "1/5 brain-t1, a model that comes along, on slices of subjects it has not seen: half of"
+        " them with a lesion drawn in"
     )
     slices = brain_slices()
     folder = out / "findings-brains"
-    brains = known(detect("brain-t1", list(slices), folder, device=device, truths=by_name(slices)), "slice", "lesion")
-    say("2/5 splotched digits: 1,797 handwritten digits of scikit-learn, a white splotch on 200 of them")
+    brains = known(
+        detect("brain-t1", list(slices), folder, device=device, truths=by_name(slices)),
+        "slice",
+        "lesion",
+    )
+    say(
+        "2/5 splotched digits: 1,797 handwritten digits of scikit-learn, a white splotch on 200 of"
+        " them"
+    )
     datasets.prepare("digits", ".", out / "digits")
     timed_training("digits-splotch", out / "digits", out / "run-digits", 60 * minutes / 2, device)
-    say("3/5 evaluation on 200 clean and 200 splotched digits that were not trained on, beside the trivial controls")
-    result = evaluate(out / "run-digits", load(out / "digits"), out / "evaluation", device=device, batch=64)
+    say(
+        "3/5 evaluation on 200 clean and 200 splotched digits that were not trained on, beside the"
+        " trivial controls"
+    )
+    result = evaluate(
+        out / "run-digits", load(out / "digits"), out / "evaluation", device=device, batch=64
+    )
     console.print(evaluation_tables.table(result))
-    cells = {case.root / case.image: case.mask for case in load(out / "digits").split("test") if case.label}
-    drawn = {path: io.read_mask(cells[path], out / "digits", io.read(path)) for path in list(cells)[:6]}
+    cells = {
+        case.root / case.image: case.mask
+        for case in load(out / "digits").split("test")
+        if case.label
+    }
+    drawn = {
+        path: io.read_mask(cells[path], out / "digits", io.read(path)) for path in list(cells)[:6]
+    }
     folder = out / "findings-digits"
     shown = detect(out / "run-digits", list(drawn), folder, device=device, truths=by_name(drawn))
     digits = known(shown, "digit", "splotch")
@@ -67,9 +88,15 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
     timed_training("heads-quick", out / "heads", out / "run-heads", 60 * minutes / 2, device)
     say("5/5 a head with a bleed as NIfTI, another as a DICOM series in shuffled order")
     inputs = head_scans(out)
+    # nobody's names.
     found = detect(
-        out / "run-heads", list(inputs), out / "findings", device=device, names="path", truths=by_name(inputs)
-    )  # nobody's names
+        out / "run-heads",
+        list(inputs),
+        out / "findings",
+        device=device,
+        names="path",
+        truths=by_name(inputs),
+    )
     heads = known(found, "head", "bleed")
     reports = first_page(out, [brains, heads, digits], result)
     summary: dict[str, Any] = {
@@ -93,10 +120,16 @@ def brain_slices() -> dict[Path, np.ndarray]:
 
     folder = models.examples("brain-t1")
     found = {}
-    for path in sorted((folder / "test").rglob("*.png"), key=lambda path: (path.parent.name, path.name)):
+    for path in sorted(
+        (folder / "test").rglob("*.png"), key=lambda path: (path.parent.name, path.name)
+    ):
         scan = io.read(path)
         mask = folder / "masks" / path.parent.name / path.name
-        found[path] = io.read_mask(mask.name, mask.parent, scan) if mask.is_file() else np.zeros(scan.shape[1:], bool)
+        found[path] = (
+            io.read_mask(mask.name, mask.parent, scan)
+            if mask.is_file()
+            else np.zeros(scan.shape[1:], bool)
+        )
     return found
 
 
@@ -107,7 +140,17 @@ def by_name(truths: Mapping[Path, np.ndarray]) -> dict[str, np.ndarray]:
 
 def picked(row: dict[str, Any]) -> dict[str, Any]:
     """What demo.json says of a case."""
-    return {k: row[k] for k in ("case_id", "score", "healthy_percentile", "healthy_cases", "volume_ml_above", "truth")}
+    return {
+        k: row[k]
+        for k in (
+            "case_id",
+            "score",
+            "healthy_percentile",
+            "healthy_cases",
+            "volume_ml_above",
+            "truth",
+        )
+    }
 
 
 def clear(out: Path) -> None:
@@ -128,7 +171,10 @@ def clear(out: Path) -> None:
         (out / MARK).write_text(json.dumps({"status": "running"}), encoding="utf-8")
     except OSError as error:
         raise Fault(
-            "OUTPUT", f"cannot write '{out.name}': {error.strerror}", "name another folder with --out", exit=BAD_OUTPUT
+            "OUTPUT",
+            f"cannot write '{out.name}': {error.strerror}",
+            "name another folder with --out",
+            exit=BAD_OUTPUT,
         ) from None
 
 
@@ -143,7 +189,9 @@ def timed_training(recipe: str, data: Path, run: Path, seconds: float, device: s
     train(recipe, data, run, steps=trial, device=device, settings=settings)
     history = json.loads((run / "training_history.json").read_text(encoding="utf-8"))
     least = max(2 * trial, round(2 * seconds))
-    resume(run, steps=int(np.clip(seconds / history[-1]["step_seconds"], least, 2000)), device=device)
+    resume(
+        run, steps=int(np.clip(seconds / history[-1]["step_seconds"], least, 2000)), device=device
+    )
 
 
 def head_scans(out: Path) -> dict[Path, np.ndarray]:

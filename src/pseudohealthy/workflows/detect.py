@@ -172,28 +172,52 @@ class Detect:
             what = f"engine {self.engine} under torchrun"
             raise Fault("USAGE", what, "take one of them", exit=USAGE)
         detector = Detector(
-            run, device=str(world.device), batch=self.batch, precision=self.precision,
-            threshold=self.threshold, settings=settings, strict_domain=self.strict_domain,
-        )  # fmt: skip
+            run,
+            device=str(world.device),
+            batch=self.batch,
+            precision=self.precision,
+            threshold=self.threshold,
+            settings=settings,
+            strict_domain=self.strict_domain,
+        )
         if settings and self.threshold == "stored":
             say(f"note: threshold and healthy percentile were set without {', '.join(settings)}")
         return detector, world
 
     def job(self, detector: Detector, sources: Sequence[Source]) -> Job:
         """What every worker is told; its hash is what `resume_finished` compares."""
-        more: dict[str, Any] = {} if self.assume_spacing is None else {"assume_spacing": self.assume_spacing}
+        more: dict[str, Any] = (
+            {} if self.assume_spacing is None else {"assume_spacing": self.assume_spacing}
+        )
         more |= {"strict_domain": True} if self.strict_domain else {}
         more |= {"truths": finished.digests(self.truths)} if self.truths else {}
         request = finished.request_sha256(
-            detector.made(), threshold=detector.choice, kinds=sorted(self.kinds), layout=self.layout, **more
+            detector.made(),
+            threshold=detector.choice,
+            kinds=sorted(self.kinds),
+            layout=self.layout,
+            **more,
         )
         layout = bids.read(sources) if self.layout == "bids" else self.layout
         if isinstance(layout, Bids) and self.resume_finished:
             bids.require_same(Path(self.out), layout)
-        return Job(Path(self.out), request, tuple(self.kinds), layout, self.assume_spacing, self.truths or {})
+        return Job(
+            Path(self.out),
+            request,
+            tuple(self.kinds),
+            layout,
+            self.assume_spacing,
+            self.truths or {},
+        )
 
     def work(
-        self, detector: Detector, world: World, job: Job, sources: Sequence[Source], result: Detections, key: Path
+        self,
+        detector: Detector,
+        world: World,
+        job: Job,
+        sources: Sequence[Source],
+        result: Detections,
+        key: Path,
     ) -> BaseException | None:
         """Do this process's share of the sources; what stopped it, when every finished case has its
         row."""
@@ -232,20 +256,31 @@ detect = STOP(verb(Detect))
 MOST_SHOWN = 5000  # rows of report.html; a browser opens them in seconds, and findings.csv has all
 
 
-def write_results(result: Detections, made: dict[str, Any], validation_scores: Sequence[float], left: int = 0) -> None:
+def write_results(
+    result: Detections, made: dict[str, Any], validation_scores: Sequence[float], left: int = 0
+) -> None:
     """findings.csv, findings.json and report.html. left: inputs that an interruption left
     undone."""
-    with atomic(result.folder / "findings.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+    with (
+        atomic(result.folder / "findings.csv") as path,
+        open(path, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         for row in result.rows:
             writer.writerow(
-                {k: harmless_cell(v) if isinstance(v, str) else ("" if v is None else v) for k, v in row.items()}
+                {
+                    k: harmless_cell(v) if isinstance(v, str) else ("" if v is None else v)
+                    for k, v in row.items()
+                }
             )
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     said = {"made": made, "findings": result.rows, "finished": when}
     write_json(result.folder / "findings.json", said | ({"not_done": left} if left else {}))
-    counts = {s: sum(row["status"] == s for row in result.rows) for s in ("ok", "warn", "failed", "skipped")}
+    counts = {
+        s: sum(row["status"] == s for row in result.rows)
+        for s in ("ok", "warn", "failed", "skipped")
+    }
     summary = {k: v for k, v in (counts | {"interrupted, not done": left}).items() if v}
     write_report(
         result.folder,

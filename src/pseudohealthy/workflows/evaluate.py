@@ -17,7 +17,14 @@ from pseudohealthy.errors import NO_INPUT, Fault
 from pseudohealthy.evaluation import protocols
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.leaks import refuse_leaks
-from pseudohealthy.evaluation.measure import evenly, has_threshold, measured, scored_by, stored_thresholds, wanted
+from pseudohealthy.evaluation.measure import (
+    evenly,
+    has_threshold,
+    measured,
+    scored_by,
+    stored_thresholds,
+    wanted,
+)
 from pseudohealthy.evaluation.records import CONTROL, Record
 from pseudohealthy.evaluation.restoration import TwinErrors, sentences
 from pseudohealthy.io.output_folder import output_folder
@@ -79,10 +86,18 @@ class Evaluate:
         manifest = self.data if isinstance(self.data, Manifest) else load(Path(self.data))
         test = list(manifest.split("test"))
         if not test:
-            raise Fault("NO_TEST", "the manifest has no test case", "give some cases split = test", exit=NO_INPUT)
+            raise Fault(
+                "NO_TEST",
+                "the manifest has no test case",
+                "give some cases split = test",
+                exit=NO_INPUT,
+            )
         leak = refuse_leaks(run, test, self.allow_leak)
         if self.resample_mask:
-            manifest = Manifest([replace(c, extra={**c.extra, "mask_resample": "1"}) for c in manifest], manifest.root)
+            manifest = Manifest(
+                [replace(c, extra={**c.extra, "mask_resample": "1"}) for c in manifest],
+                manifest.root,
+            )
             test = list(manifest.split("test"))
         test = evenly(test, self.limit)
         with output_folder(self.out, overwrite=self.overwrite) as folder:
@@ -90,23 +105,32 @@ class Evaluate:
             methods, thresholds = self.methods(run, notes)
             detector = next(iter(methods.values()))
             begun = time.perf_counter()
-            result, restored = self.figures(methods, thresholds, test, list(manifest.split("val")), notes)
+            result, restored = self.figures(
+                methods, thresholds, test, list(manifest.split("val")), notes
+            )
             stated: dict[str, Any] = {"caveat": " ".join(leak), **scored_by(detector)}
             stated["weights_sha256"] = detector.weights_sha256 or ""
             result.records = [replace(record, **stated) for record in [*result.records, *restored]]
             result.notes += notes + sentences(restored)
             calls = many(detector.restorer.network_calls(), "network call")
             took = duration(time.perf_counter() - begun)
-            result.notes.append(f"{many(len(test), 'test case')}, {calls} an image, {took} with all controls")
+            result.notes.append(
+                f"{many(len(test), 'test case')}, {calls} an image, {took} with all controls"
+            )
             result.notes += detector.canvas.limits()
             if folder is not None:
                 evaluation_tables.save(result, folder)
-                made = detector.made() | {"data": manifest.root.name, "manifest_sha256": manifest.sha256}
+                made = detector.made() | {
+                    "data": manifest.root.name,
+                    "manifest_sha256": manifest.sha256,
+                }
                 evaluation_report(folder, result, made)
                 say(f"report: {folder / 'report.html'}")
             return result
 
-    def methods(self, run: Run, notes: list[str]) -> tuple[dict[str, Detector], dict[str, Threshold]]:
+    def methods(
+        self, run: Run, notes: list[str]
+    ) -> tuple[dict[str, Detector], dict[str, Threshold]]:
         """The run, first, and the controls, and the stored threshold of each, by name."""
         own = run.usual
         chosen = "stored" if own and has_threshold(run) else "otsu"
@@ -114,7 +138,9 @@ class Evaluate:
         notes += detector.outdated()
         thresholds = stored_thresholds(run)
         if not own:
-            notes.append(f"weights: {run.weights().name}, sha256 {str(detector.weights_sha256)[:12]}")
+            notes.append(
+                f"weights: {run.weights().name}, sha256 {str(detector.weights_sha256)[:12]}"
+            )
             if not detector.stored and detector.restorer.name in thresholds:
                 del thresholds[detector.restorer.name]
                 notes[-1] += "; the stored threshold is of other weights and not used"
@@ -145,7 +171,9 @@ class Evaluate:
         words = detector.amap.describe(detector.restorer.describe())
         setting = protocols.Setting(
             thresholds=thresholds,
-            validation=measured(methods, tuning, self.batch, notes, TwinErrors(), "validating") if tuning else (),
+            validation=measured(methods, tuning, self.batch, notes, TwinErrors(), "validating")
+            if tuning
+            else (),
             mask="foreground and reference",
             postprocessing=words,
         )

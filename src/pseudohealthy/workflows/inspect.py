@@ -50,10 +50,15 @@ class Inspection:
                 lines.append(f"  {row['case_id']}: {row['warnings']}")
                 continue
             grid = " x ".join(map(str, row["shape"]))
-            spacing = " x ".join(f"{v:g}" for v in row["spacing_mm"]) + " mm" if row["spacing_mm"] else "no geometry"
+            spacing = (
+                " x ".join(f"{v:g}" for v in row["spacing_mm"]) + " mm"
+                if row["spacing_mm"]
+                else "no geometry"
+            )
             low, high = row["range"]
             line = (
-                f"  {row['case_id']}: {row['kind']}, {grid} (C, D, H, W), {spacing}, {low:g}..{high:g} {row['units']}"
+                f"  {row['case_id']}: {row['kind']}, {grid} (C, D, H, W), {spacing},"
+                f" {low:g}..{high:g} {row['units']}"
             )
             lines.append(line.rstrip() + (f"; {row['warnings']}" if row["warnings"] else ""))
         if len(self.rows) > 40:
@@ -62,7 +67,11 @@ class Inspection:
 
 
 def inspect(
-    path: Path | str, out: Path | str | None = None, *, names: str = "series", key: Path | str | None = None
+    path: Path | str,
+    out: Path | str | None = None,
+    *,
+    names: str = "series",
+    key: Path | str | None = None,
 ) -> Inspection:
     """Read everything at `path` once; with `out`, write contact_sheet.png and inspect.json there.
 
@@ -78,39 +87,62 @@ def inspect(
     manifest = as_manifest(path) if path.exists() else None  # FILE#k names an item
     if manifest is not None:
         counts = Counter(
-            (case.split or "no split", {0: "healthy", 1: "anomalous", None: "unknown"}[case.label]) for case in manifest
+            (case.split or "no split", {0: "healthy", 1: "anomalous", None: "unknown"}[case.label])
+            for case in manifest
         )
         found.notes.append(
-            f"{path.name}: a data set of {many(len(manifest), 'case')} of {many(len(manifest.patients), 'patient')}"
+            f"{path.name}: a data set of {many(len(manifest), 'case')} of"
+            f" {many(len(manifest.patients), 'patient')}"
         )
-        found.notes += [f"  {split}, {label}: {count}" for (split, label), count in sorted(counts.items())]
+        found.notes += [
+            f"  {split}, {label}: {count}" for (split, label), count in sorted(counts.items())
+        ]
         found.notes += [f"warning: {problem}" for problem in check(manifest)]
         sample = list(manifest)
-        sample = [sample[i] for i in np.linspace(0, len(sample) - 1, min(len(sample), MOST_TILES)).round().astype(int)]
+        sample = [
+            sample[i]
+            for i in (
+                np.linspace(0, len(sample) - 1, min(len(sample), MOST_TILES)).round().astype(int)
+            )
+        ]
         found.notes.append(f"  read here: {len(sample)} of them, evenly spread")
-        readers = [(case.case_id, lambda case=case: io.read_image(case.image, case.root)) for case in sample]
+        readers = [
+            (case.case_id, lambda case=case: io.read_image(case.image, case.root))
+            for case in sample
+        ]
     else:
         under = io.survey([path], names)
         reasons = Counter(item.reason for item in under.skipped)
-        if any(source.origin for source in under.sources):  # an archive may have named it after a patient
+        # An archive may have named it after a patient.
+        if any(source.origin for source in under.sources):
             found.path = "INPUT"
-        found.notes.append(f"{found.path}: {many(len(under.sources), 'input')}, {len(under.skipped)} skipped")
+        found.notes.append(
+            f"{found.path}: {many(len(under.sources), 'input')}, {len(under.skipped)} skipped"
+        )
         found.notes += [f"  skipped {count}: {reason}" for reason, count in reasons.most_common()]
         found.notes += [f"  beside them: {under.aside()}"] if under.beside else []
         if key_file and extend_key(key_file, under.sources):
             say(f"key: {key_file} says which series is which file")
-        readers = [(source.case_id, lambda source=source: io.read(source)) for source in under.sources]
+        readers = [
+            (source.case_id, lambda source=source: io.read(source)) for source in under.sources
+        ]
     for case_id, reader in track(readers, "reading", len(readers)):
         try:
             scan = reader()
         except Fault as fault:
             found.rows.append(
-                {"case_id": case_id, "status": "failed", "warnings": f"{fault.code}: {fault.message}; {fault.cure}"}
+                {
+                    "case_id": case_id,
+                    "status": "failed",
+                    "warnings": f"{fault.code}: {fault.message}; {fault.cure}",
+                }
             )
             continue
         found.rows.append(describe(case_id, scan))
         if len(tiles) < MOST_TILES:
-            middle = scan.voxels[:1, scan.shape[1] // 2 : scan.shape[1] // 2 + 1].copy()  # one plane, not the volume
+            middle = scan.voxels[
+                :1, scan.shape[1] // 2 : scan.shape[1] // 2 + 1
+            ].copy()  # one plane, not the volume
             tiles.append((case_id, Scan(middle, None, scan.name, scan.kind, display=scan.display)))
     if out is not None:
         write_json(Path(out) / "inspect.json", found.as_dict())

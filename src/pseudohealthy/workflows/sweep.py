@@ -86,27 +86,36 @@ class Sweep:
         )
         places = list(itertools.product(*(range(len(values)) for _, values in result.axes)))
         if len(places) > MOST:
-            raise Fault("USAGE", f"{len(places)} settings", f"sweep at most {MOST} at a time", exit=USAGE)
+            raise Fault(
+                "USAGE", f"{len(places)} settings", f"sweep at most {MOST} at a time", exit=USAGE
+            )
         for place in places:
             same_network(run.recipe, result.settings(place))
         manifest = self.data if isinstance(self.data, Manifest) else load(Path(self.data))
         chosen = self.chosen(run, manifest, result)
         with output_folder(self.out, overwrite=self.overwrite) as folder:
             groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
-            (trained, _), encodings, cases = run.restorer(), Encodings(), Readings(chosen, self.batch)
+            (trained, _) = run.restorer()
+            encodings = Encodings()
+            cases = Readings(chosen, self.batch)
             for place in places:
-                restoring = (text for text in result.settings(place) if text.startswith("restorer."))
+                restoring = (
+                    text for text in result.settings(place) if text.startswith("restorer.")
+                )
                 groups.setdefault(tuple(restoring), []).append(place)
             shown = exemplar(chosen)
             with Progress("sweeping", len(groups) * len(chosen)) as bar:
                 for group in groups.values():
                     restorer = under(run, trained, result.settings(group[0]), encodings)
                     measured(result, run, restorer, group, cases, shown, self.device, bar)
-                    result.metric = chosen_by(result, self.metric)  # refused after the first settings, not the last
+                    # Refused after the first settings, not the last.
+                    result.metric = chosen_by(result, self.metric)
             result.records = {place: result.records[place] for place in places}
             result.notes = list(dict.fromkeys(result.notes))
             if folder is not None:
-                sweep_tables.save(result, folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256})
+                sweep_tables.save(
+                    result, folder, {"data": manifest.root.name, "manifest_sha256": manifest.sha256}
+                )
                 say(f"report: {folder / 'report.html'}")
             return result
 
@@ -115,7 +124,8 @@ class Sweep:
         flatters, is noted."""
         cases = list(manifest.split(self.split))
         if not cases:
-            what, cure = f"the manifest has no {self.split} case", f"give some cases split = {self.split}"
+            what = f"the manifest has no {self.split} case"
+            cure = f"give some cases split = {self.split}"
             raise Fault("NO_CASES", what, cure, exit=NO_INPUT)
         refuse = refuse_trained if self.split == "val" else refuse_leaks
         result.notes += refuse(run, cases, self.allow_leak)

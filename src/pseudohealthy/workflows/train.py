@@ -129,9 +129,18 @@ def length(steps: int | None, epochs: float | None, minutes: float | None) -> di
     return {"minutes": 0.0, "steps": 0} | given if given else {}
 
 
-def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None = None, epochs: float | None = None,
-           minutes: float | None = None, settings: Iterable[str] = (), device: str = "auto", sink: str = "none",
-           cache: Path | None = None) -> Run:  # fmt: skip
+def resume(
+    run: Path | str,
+    *,
+    data: Path | str | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    settings: Iterable[str] = (),
+    device: str = "auto",
+    sink: str = "none",
+    cache: Path | None = None,
+) -> Run:
     """Go on with an interrupted run, or extend a finished one to `steps` (or `epochs`) in all, or
     by `minutes`.
 
@@ -155,7 +164,8 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     pseudonyms.namer(opened)  # a salt that is gone is said now, not when everything is done
     world = join(device)
     chosen = length(steps, epochs, minutes)
-    if not chosen and opened.record.get("steps"):  # an extension that was interrupted keeps its own goal
+    # An extension that was interrupted keeps its own goal.
+    if not chosen and opened.record.get("steps"):
         chosen = {"steps": opened.record["steps"], "minutes": 0.0}
     opened.recipe.training |= chosen
     opened.recipe = opened.recipe.checked()
@@ -163,7 +173,9 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     if not data and not where.exists():
         message = f"the data of '{opened.name}' are not where they were in training"
         raise Fault("NOT_FOUND", message, "name them with --data", exit=NO_INPUT)
-    manifest = load(where, dedupe=bool(opened.record.get("dedupe")), names=opened.record.get("names", "path"))
+    manifest = load(
+        where, dedupe=bool(opened.record.get("dedupe")), names=opened.record.get("names", "path")
+    )
     if manifest.sha256 != opened.record.get("manifest_sha256"):
         raise Fault(
             "DATA_CHANGED",
@@ -172,7 +184,8 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
             exit=USAGE,
         )
     if settings:
-        opened.restorer()  # a setting that changes the network is refused before the recipe is written over
+        # A setting that changes the network is refused before the recipe is written over.
+        opened.restorer()
     if world.first:
         claim(opened.folder)
         write_text(opened.folder / "recipe.toml", opened.recipe.toml())
@@ -180,7 +193,9 @@ def resume(run: Path | str, *, data: Path | str | None = None, steps: int | None
     return fit(opened, open_planes(opened, manifest, world, cache), world, sink=sink, begun=begun)
 
 
-def open_planes(run: Run, manifest: Manifest, world: World, cache: Path | None = None) -> plane_store.PlaneStore:
+def open_planes(
+    run: Run, manifest: Manifest, world: World, cache: Path | None = None
+) -> plane_store.PlaneStore:
     """The planes to train on, cut by the first process, and by others where its folders are not
     theirs.
 
@@ -206,6 +221,11 @@ def open_planes(run: Run, manifest: Manifest, world: World, cache: Path | None =
     masks = store.masks(rows)
     if masks is not None and len(marked := rows[masks.flatten(1).any(1).numpy()]):
         named = list(dict.fromkeys(store.index["case_id"].iloc[marked].astype(str)))
-        raise Fault("UNHEALTHY_IN_TRAIN", f"{many(len(named), 'training case')} of label 0 {'has' if len(named) == 1 else 'have'} marked voxels: {', '.join(named[:10])}",
-                    "label them 1, or empty their masks", exit=USAGE)  # fmt: skip
+        raise Fault(
+            "UNHEALTHY_IN_TRAIN",
+            f"{many(len(named), 'training case')} of label 0 {'has' if len(named) == 1 else 'have'}"
+            f" marked voxels: {', '.join(named[:10])}",
+            "label them 1, or empty their masks",
+            exit=USAGE,
+        )
     return store

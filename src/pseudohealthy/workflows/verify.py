@@ -65,7 +65,9 @@ class Verification:
     damaged: int = BAD_MODEL
 
     def add(self, what: str, same: bool | None, detail: str = "") -> bool:
-        self.checks.append(Check(what, UNCHECKED if same is None else AGREES if same else DIFFERS, detail))
+        self.checks.append(
+            Check(what, UNCHECKED if same is None else AGREES if same else DIFFERS, detail)
+        )
         return bool(same)
 
     def count(self, result: str) -> int:
@@ -77,17 +79,27 @@ class Verification:
 
     def as_dict(self) -> dict[str, Any]:
         counts = {result: self.count(result) for result in (AGREES, DIFFERS, UNCHECKED)}
-        return {"checks": [asdict(check) for check in self.checks], "counts": counts, "exit": self.exit}
+        return {
+            "checks": [asdict(check) for check in self.checks],
+            "counts": counts,
+            "exit": self.exit,
+        }
 
     def text(self) -> str:
         """A table, and the three counts."""
         width = max(len(check.what) for check in self.checks)
         lines = [f"{c.what:{width}}  {c.result:11}  {c.detail}".rstrip() for c in self.checks]
-        return "\n".join([*lines, ", ".join(f"{self.count(r)} {r}" for r in (AGREES, DIFFERS, UNCHECKED))])
+        return "\n".join(
+            [*lines, ", ".join(f"{self.count(r)} {r}" for r in (AGREES, DIFFERS, UNCHECKED))]
+        )
 
 
 def verify(
-    folder: Path | str, *, data: Path | str | None = None, run: Path | str | None = None, device: str = "auto"
+    folder: Path | str,
+    *,
+    data: Path | str | None = None,
+    run: Path | str | None = None,
+    device: str = "auto",
 ) -> Verification:
     """Check a run, or an output folder of `detect`; the command ``verify``. Nothing in either is
     written.
@@ -101,26 +113,39 @@ def verify(
         return verify_run(Run.open(folder), data, device)
     if (folder / "findings.json").is_file():
         return verify_outputs(folder, data, run, device)
-    raise Fault("NOT_VERIFIABLE", f"'{folder.name}' is neither a run nor an output folder of detect",
-                "name a folder with recipe.toml or findings.json", exit=NO_INPUT)  # fmt: skip
+    raise Fault(
+        "NOT_VERIFIABLE",
+        f"'{folder.name}' is neither a run nor an output folder of detect",
+        "name a folder with recipe.toml or findings.json",
+        exit=NO_INPUT,
+    )
 
 
-# -- a run -----------------------------------------------------------------------------------------------------------
+# -- a run -----------------------------------------------------------------------------------------
 def verify_run(run: Run, data: Path | str | None, device: str) -> Verification:
     """Recipe, weights, split list, threshold, fingerprint against run.json; then one validation
     case, restored again."""
     found = Verification()
     status = run.record.get("status")
-    found.add("run.json", None if status not in ("finished", "imported") else True, f"status: {status}")
+    found.add(
+        "run.json", None if status not in ("finished", "imported") else True, f"status: {status}"
+    )
     recorded = run.record.get("recipe_sha256")
-    found.add("recipe.toml", None if recorded is None else not run.changed,
-              "run.json records no hash" if recorded is None else f"sha256 {run.recipe_sha256[:12]}")  # fmt: skip
+    found.add(
+        "recipe.toml",
+        None if recorded is None else not run.changed,
+        "run.json records no hash" if recorded is None else f"sha256 {run.recipe_sha256[:12]}",
+    )
     restorer = _weights(run, found)
     hashes = run.record.get("files_sha256") or {}
     for name in HASHED:
         path = run.folder / name
         if name not in hashes:
-            found.add(name, None, "run.json records no hash of it" if path.is_file() else "the run has none")
+            found.add(
+                name,
+                None,
+                "run.json records no hash of it" if path.is_file() else "the run has none",
+            )
         elif not path.is_file():
             found.add(name, False, "it is gone")
         else:
@@ -143,7 +168,11 @@ def _weights(run: Run, found: Verification) -> Restorer | None:
     if recorded is None:
         found.add("weights", None, f"{path.name} loads, but run.json records no hash of it yet")
     else:
-        found.add("weights", recorded == sha256, f"{path.name}, sha256 {sha256[:12]}, loads into the recipe's network")
+        found.add(
+            "weights",
+            recorded == sha256,
+            f"{path.name}, sha256 {sha256[:12]}, loads into the recipe's network",
+        )
     return restorer if recorded in (None, sha256) else None
 
 
@@ -158,10 +187,16 @@ def _manifest(run: Run, data: Path | str | None, found: Verification) -> Manifes
         how = {"dedupe": bool(run.record.get("dedupe")), "names": run.record.get("names", "path")}
         manifest = load(place, **how)
     except Fault as fault:
-        found.add("list of cases", None, f"{fault.code}: the data are not where they were; name them with --data")
+        found.add(
+            "list of cases",
+            None,
+            f"{fault.code}: the data are not where they were; name them with --data",
+        )
         return None
     same = manifest.sha256 == recorded
-    found.add("list of cases", same, f"{many(len(manifest), 'case')}, sha256 {manifest.sha256[:12]}")
+    found.add(
+        "list of cases", same, f"{many(len(manifest), 'case')}, sha256 {manifest.sha256[:12]}"
+    )
     return manifest if same else None
 
 
@@ -171,13 +206,22 @@ def _validation_case(
     """The score of the case that training kept, computed again from its file."""
     what, kept = "validation case", run.record.get("kept_case")
     if restorer is None or manifest is None:
-        found.add(what, None, "needs weights that agree" if restorer is None else "needs the data of the run")
+        found.add(
+            what,
+            None,
+            "needs weights that agree" if restorer is None else "needs the data of the run",
+        )
         return
     if not kept:
         found.add(what, None, "run.json keeps no validation score")
         return
     if run.record.get("noise_key") != NOISE_KEY:
-        found.add(what, None, "its score was made by an older version, under other noise; train --resume makes it anew")
+        found.add(
+            what,
+            None,
+            "its score was made by an older version, under other noise; train --resume makes it"
+            " anew",
+        )
         return
     try:
         called = namer(run)
@@ -192,13 +236,19 @@ def _validation_case(
     precision = PRECISIONS[run.record["precision"]]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            store = build_cache(Manifest(chosen, manifest.root), run.recipe.make_canvas(), Path(folder))
+            store = build_cache(
+                Manifest(chosen, manifest.root), run.recipe.make_canvas(), Path(folder)
+            )
         except Fault as fault:
             found.add(what, False, f"it cannot be read: {fault.code}")
             return
         rows = store.select("val", HEALTHY)
         if len(rows) != kept["planes"]:
-            found.add(what, False, f"{many(len(rows), 'plane')} instead of {kept['planes']}: its file has changed")
+            found.add(
+                what,
+                False,
+                f"{many(len(rows), 'plane')} instead of {kept['planes']}: its file has changed",
+            )
             return
         places = store.index["plane"].to_numpy()[rows].tolist()
         stack = Stack.whole(store.images(rows), store.foreground(rows), places)
@@ -213,14 +263,22 @@ def unlike(made: str | None, place: torch.device) -> str:
     if made not in PRECISIONS:
         return "it does not say in which precision it was made"
     if made == "bfloat16" and not computes_bf16(place):
-        return f"made in bfloat16, which this {place.type} does not compute in; precisions are not compared with each other"
+        return (
+            f"made in bfloat16, which this {place.type} does not compute in; precisions are not"
+            " compared with each other"
+        )
     return ""
 
 
-def compared(value: float, kept: float, place: torch.device, precision: torch.dtype) -> tuple[bool, str]:
+def compared(
+    value: float, kept: float, place: torch.device, precision: torch.dtype
+) -> tuple[bool, str]:
     """(whether two scores are the same, the sentence that says by how much they may differ)."""
     tolerance = tolerance_of(precision, abs(kept))
-    words = f"score {value:.6g}, kept {kept:.6g}, tolerance {tolerance:.2g} ({place.type}, {str(precision)[6:]})"
+    words = (
+        f"score {value:.6g}, kept {kept:.6g}, tolerance {tolerance:.2g} ({place.type},"
+        f" {str(precision)[6:]})"
+    )
     return abs(value - kept) <= tolerance, words
 
 
@@ -228,8 +286,10 @@ def tolerance_of(precision: torch.dtype, size: float) -> float:
     return (BFLOAT16 if precision == torch.bfloat16 else FLOAT32) * max(1.0, size)
 
 
-# -- what detect wrote -----------------------------------------------------------------------------------------------
-def verify_outputs(folder: Path, data: Path | str | None, run: Path | str | None, device: str) -> Verification:
+# -- what detect wrote -----------------------------------------------------------------------------
+def verify_outputs(
+    folder: Path, data: Path | str | None, run: Path | str | None, device: str
+) -> Verification:
     """Every case's files against the hashes of its case.json; then one case, restored again from
     its input."""
     found = Verification(damaged=SOME_FAILED)
@@ -237,15 +297,25 @@ def verify_outputs(folder: Path, data: Path | str | None, run: Path | str | None
     for row in _rows(folder):
         name = row.get("case_id")
         if row.get("status") not in ("ok", "warn"):
-            found.add(f"case {name}", None, f"status: {row.get('status')}; nothing was written for it")
+            found.add(
+                f"case {name}", None, f"status: {row.get('status')}; nothing was written for it"
+            )
         elif name not in said:
             found.add(f"case {name}", None, "no case.json (kind json): no hash was kept")
         else:
             wrong = _changed(folder, *said[name])
             files = said[name][1].get("outputs_sha256") or {}
             score = row.get("score") == said[name][1].get("score")
-            found.add(f"case {name}", not wrong and score, wrong or (f"{many(len(files), 'file')}" if score else
-                      "findings.json and case.json give different scores"))  # fmt: skip
+            found.add(
+                f"case {name}",
+                not wrong and score,
+                wrong
+                or (
+                    f"{many(len(files), 'file')}"
+                    if score
+                    else "findings.json and case.json give different scores"
+                ),
+            )
             sound += [] if wrong else [said[name]]
     _restored_case(folder, sound, data, run, device, found)
     return found
@@ -255,7 +325,9 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     try:
         return list(json.loads((folder / "findings.json").read_text(encoding="utf-8"))["findings"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise Fault("NOT_VERIFIABLE", "findings.json cannot be read", "run detect again", exit=SOME_FAILED) from None
+        raise Fault(
+            "NOT_VERIFIABLE", "findings.json cannot be read", "run detect again", exit=SOME_FAILED
+        ) from None
 
 
 def _cases(folder: Path) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
@@ -309,7 +381,11 @@ def _restored_case(
         return
     precision = "bf16" if made["precision"] == "bfloat16" else "fp32"
     detector = Detector(
-        opened, device=device, precision=precision, threshold="otsu", settings=made.get("settings") or []
+        opened,
+        device=device,
+        precision=precision,
+        threshold="otsu",
+        settings=made.get("settings") or [],
     )
     if detector.weights_sha256 != made.get("weights_sha256"):
         found.add(what, None, f"'{opened.name}' has other weights than the run that made it")
@@ -326,4 +402,8 @@ def _restored_case(
         return
     apart = float(np.abs(kept - finding.map).max())
     tolerance = tolerance_of(detector.precision, float(np.ptp(kept)))
-    found.add(f"{what}: map", apart <= tolerance, f"largest difference {apart:.2g}, tolerance {tolerance:.2g}")
+    found.add(
+        f"{what}: map",
+        apart <= tolerance,
+        f"largest difference {apart:.2g}, tolerance {tolerance:.2g}",
+    )

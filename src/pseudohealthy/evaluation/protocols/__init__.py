@@ -19,7 +19,17 @@ from pseudohealthy.evaluation.metric_frame import Setting
 from pseudohealthy.evaluation.protocols.strict import strict
 from pseudohealthy.evaluation.records import CaseResult, Record
 
-__all__ = ["PROTOCOLS", "CaseResult", "Evaluation", "Protocol", "Record", "Setting", "find", "measure", "strict"]
+__all__ = [
+    "PROTOCOLS",
+    "CaseResult",
+    "Evaluation",
+    "Protocol",
+    "Record",
+    "Setting",
+    "find",
+    "measure",
+    "strict",
+]
 
 
 @dataclass(frozen=True)
@@ -49,30 +59,35 @@ class Protocol:
 PROTOCOLS = {
     "strict": Protocol(
         "strict:by_setting",
-        "pooled voxel figures are ruled by large lesions; read the lesion and per-case figures beside them",
+        "pooled voxel figures are ruled by large lesions; read the lesion and per-case figures"
+        " beside them",
         "labelled",
         chooses=("voxel_average_precision_pooled", "plane_auroc", "image_auroc"),
     ),
     "wolleb": Protocol(
         "wolleb:wolleb",
-        "only diseased slices count and each gets its own Otsu threshold, so false alarms in health are not seen",
+        "only diseased slices count and each gets its own Otsu threshold, so false alarms in health"
+        " are not seen",
         published=True,
         chooses=("dice_otsu_per_slice_mean", "voxel_auroc_per_slice_mean"),
     ),
     "behrendt": Protocol(
         "behrendt:behrendt",
-        "the threshold is tuned on labelled diseased cases of the same data set, and healthy cases are not in the Dice",
+        "the threshold is tuned on labelled diseased cases of the same data set, and healthy cases"
+        " are not in the Dice",
         "labelled",
         published=True,
     ),
     "thor": Protocol(
         "thor:thor",
-        "the threshold is the best one for the test labels (an oracle: an upper bound), and healthy slices are left out",
+        "the threshold is the best one for the test labels (an oracle: an upper bound), and healthy"
+        " slices are left out",
         published=True,
     ),
     "thor-wrist": Protocol(
         "boxes:wrist",
-        "a box is found when 10 % of it is covered, no box is predicted, and false positives are a ratio of map mass",
+        "a box is found when 10 % of it is covered, no box is predicted, and false positives are a"
+        " ratio of map mass",
         "healthy",
         published=True,
     ),
@@ -83,7 +98,8 @@ PROTOCOLS = {
     ),
     "ct": Protocol(
         "ct:ct",
-        "slices are ranked without a threshold, and where in the slice something was seen does not count",
+        "slices are ranked without a threshold, and where in the slice something was seen does not"
+        " count",
     ),
 }
 
@@ -93,7 +109,9 @@ def find(name: str) -> tuple[Protocol, bool]:
     one."""
     base, _, variant = name.partition(":")
     offered = [
-        one for key, found in PROTOCOLS.items() for one in (key, *([f"{key}:published"] if found.published else []))
+        one
+        for key, found in PROTOCOLS.items()
+        for one in (key, *([f"{key}:published"] if found.published else []))
     ]
     if name not in offered:
         near = difflib.get_close_matches(name, offered, n=1)
@@ -107,6 +125,8 @@ def measure(name: str, cases: Iterable[CaseResult], setting: Setting | None = No
     hides."""
     protocol, published = find(name)
     words = name if name == "strict" else f"{name} ({protocol.hides})"
-    result = protocol.function()(cases, replace(setting or Setting(), protocol=words, published=published))
+    result = protocol.function()(
+        cases, replace(setting or Setting(), protocol=words, published=published)
+    )
     result.notes.insert(0, f"protocol {name}: {protocol.hides}")
     return result

@@ -30,7 +30,10 @@ MEDIAN = 5
 
 def behrendt(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
     """Per-volume figures after the published clean-up; the Dice needs labelled validation cases."""
-    words = f"{setting.postprocessing}, median {MEDIAN} voxels in 3-D, rim of 1/{SHARE} of the width eroded, small regions removed"
+    words = (
+        f"{setting.postprocessing}, median {MEDIAN} voxels in 3-D, rim of 1/{SHARE} of the width"
+        " eroded, small regions removed"
+    )
     return run(cases, replace(setting, postprocessing=words), _measure)
 
 
@@ -65,7 +68,11 @@ def bisection(scores: np.ndarray, labels: np.ndarray, *, steps: int = 10) -> Thr
         if reached[upper] >= best:
             best, value = reached[upper], middles[upper]
         low, high = ((low + high) / 2, high) if upper else (low, (low + high) / 2)
-    return Threshold(float(value), "validation", {"dice": best, "search": "bisection", "n_values": int(scores.size)})
+    return Threshold(
+        float(value),
+        "validation",
+        {"dice": best, "search": "bisection", "n_values": int(scores.size)},
+    )
 
 
 def dice_per_slice(found: np.ndarray, truth: np.ndarray, *, axis: int = 0) -> np.ndarray:
@@ -78,17 +85,24 @@ def dice_per_slice(found: np.ndarray, truth: np.ndarray, *, axis: int = 0) -> np
 
 def _measure(frame: Frame, group: list[CaseResult]) -> None:
     published = frame.setting.published
-    known = [_cleaned(case, published) for case in group if case.map is not None and case.truth is not None]
+    known = [
+        _cleaned(case, published)
+        for case in group
+        if case.map is not None and case.truth is not None
+    ]
     if len(known) < len(group):
         left = len(group) - len(known)
         frame.note(
-            f"{many(left, 'case')} without a map or a reference mask {'is' if left == 1 else 'are'} not measured"
+            f"{many(left, 'case')} without a map or a reference mask {'is' if left == 1 else 'are'}"
+            " not measured"
         )
     if not known:
         return
     reference = np.asarray([np.count_nonzero(case.pair[1]) for case in known])
     prevalence = float(reference.sum() / sum(len(case.pair[1]) for case in known))
-    frame.put("n_empty_ref", float((reference == 0).sum()), None, known, float((reference > 0).mean()))
+    frame.put(
+        "n_empty_ref", float((reference == 0).sum()), None, known, float((reference > 0).mean())
+    )
     ranked = np.full((3, len(known)), np.nan)
     for number, case in enumerate(known):
         found = curve(*case.pair)
@@ -109,10 +123,17 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
             by_slice = dice_per_slice(kept, truth, axis=2 if published else 0)
             slices[number] = by_slice.sum(), len(by_slice)
         elif published and kept.any():
-            values[number] = 0.0  # the published mean drops a volume only where reference and finding are both empty
-        frame.rows.append(row(case, threshold) | {"found_voxels": int(kept.sum()), "dice": _cell(values[number])})
+            values[number] = (
+                # The published mean drops a volume only where reference and finding are both empty.
+                0.0
+            )
+        frame.rows.append(
+            row(case, threshold) | {"found_voxels": int(kept.sum()), "dice": _cell(values[number])}
+        )
     frame.mean("dice_validation_per_case_mean", known, values, prevalence, threshold)
-    frame.ratio("dice_validation_per_slice_mean", known, slices[:, 0], slices[:, 1], prevalence, threshold)
+    frame.ratio(
+        "dice_validation_per_slice_mean", known, slices[:, 0], slices[:, 1], prevalence, threshold
+    )
 
 
 def _cleaned(case: CaseResult, published: bool) -> CaseResult:
@@ -126,15 +147,21 @@ def _cleaned(case: CaseResult, published: bool) -> CaseResult:
 
 def _threshold(frame: Frame, published: bool) -> Threshold | None:
     """From the labelled validation cases, processed alike; None with a note where there is none."""
-    labelled = [case for case in frame.validation if case.map is not None and case.truth is not None]
+    labelled = [
+        case for case in frame.validation if case.map is not None and case.truth is not None
+    ]
     if not any(np.any(case.truth) for case in labelled):
-        frame.note("no validation case has a lesion in its reference, so there is no threshold and no Dice")
+        frame.note(
+            "no validation case has a lesion in its reference, so there is no threshold and no Dice"
+        )
         return None
     cleaned = [_cleaned(case, published) for case in labelled]
     scores, labels = map(pooled, zip(*(case.pair for case in cleaned), strict=True))
     if published:
         return bisection(scores, labels)
-    return thresholds.validation(scores, labels, n_patients=len({case.patient_id for case in labelled}))
+    return thresholds.validation(
+        scores, labels, n_patients=len({case.patient_id for case in labelled})
+    )
 
 
 def _cell(value: float) -> float | None:

@@ -25,7 +25,8 @@ from pseudohealthy.metrics import bootstrap, table
 from pseudohealthy.metrics.thresholds import Threshold
 
 HEALTHY_RATE = 0.05  # of healthy pixels, THOR
-OVERLAPS = (0.1, 0.5)  # intersection over union; an anomaly map's region is rarely as tight as a drawn box
+# Intersection over union; an anomaly map's region is rarely as tight as a drawn box.
+OVERLAPS = (0.1, 0.5)
 FROC_RATES = (0.125, 0.25, 0.5, 1, 2, 4, 8)  # false boxes per image (LUNA16, Setio et al. 2017)
 
 
@@ -64,7 +65,9 @@ def box_mask(box: Box, shape: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def wrist_rule(values: np.ndarray, box: np.ndarray, negative: np.ndarray, threshold: float) -> WristRule:
+def wrist_rule(
+    values: np.ndarray, box: np.ndarray, negative: np.ndarray, threshold: float
+) -> WristRule:
     """Map (H, W) in [0, 1], annotated box and what is certainly healthy (H, W) bool. Found: more
     than 10 % of the box is above the threshold. FP: map mass outside over mass inside, whole, at
     most 10; it counts no detections."""
@@ -81,20 +84,28 @@ def healthy_rate_threshold(maps: Sequence[np.ndarray], rate: float = HEALTHY_RAT
     values = np.concatenate([np.ravel(one) for one in maps])
     weights = np.concatenate([np.full(np.size(one), 1 / np.size(one) / len(maps)) for one in maps])
     order = np.argsort(values)
-    above = 1 - np.cumsum(weights[order])  # above values[order][i], where that is the last of its ties
+    # Above values[order][i], where that is the last of its ties.
+    above = 1 - np.cumsum(weights[order])
     first = int(np.argmax(above <= rate + 1e-9))
     detail = {"quantile": 1 - rate, "n_values": int(values.size), "n_maps": len(maps)}
     return Threshold(float(values[order][first]), "healthy-quantile", detail)
 
 
-def published_rate_threshold(maps: Sequence[np.ndarray], rate: float = HEALTHY_RATE) -> tuple[Threshold, np.ndarray]:
+def published_rate_threshold(
+    maps: Sequence[np.ndarray], rate: float = HEALTHY_RATE
+) -> tuple[Threshold, np.ndarray]:
     """(the first of 1,000 thresholds in [0, 1) whose mean healthy rate is at most ``rate``, all
     rates in percent)."""
     tried = np.linspace(0, 1, 1000, endpoint=False)
     rates = np.mean([_rates(np.ravel(one), tried) for one in maps], axis=0)
     allowed = np.flatnonzero(rates <= 100 * rate)
     value = tried[allowed[0]] if len(allowed) else tried[-1]
-    return Threshold(float(value), "healthy-quantile", {"search": "1,000 thresholds", "n_maps": len(maps)}), rates
+    return (
+        Threshold(
+            float(value), "healthy-quantile", {"search": "1,000 thresholds", "n_maps": len(maps)}
+        ),
+        rates,
+    )
 
 
 def iou(one: Box, other: Box) -> float:
@@ -118,7 +129,9 @@ def predicted(values: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
     return sorted(found, key=lambda pair: -pair[1])
 
 
-def matched(found: Sequence[tuple[Box, float]], annotated: Sequence[Box], overlap: float) -> np.ndarray:
+def matched(
+    found: Sequence[tuple[Box, float]], annotated: Sequence[Box], overlap: float
+) -> np.ndarray:
     """Which predicted boxes (best first) hit: each takes the free annotated box it overlaps most,
     if at all enough."""
     free, hits = list(annotated), np.zeros(len(found), dtype=bool)
@@ -149,7 +162,9 @@ def froc(
     for start in range(0, len(weight), bootstrap.CHUNK):
         here = slice(start, start + bootstrap.CHUNK)
         drawn = weight[here][:, patient[order]].astype(np.float64)
-        true = np.concatenate([np.zeros((len(drawn), 1)), np.cumsum(drawn * hits[order], axis=1)], axis=1)
+        true = np.concatenate(
+            [np.zeros((len(drawn), 1)), np.cumsum(drawn * hits[order], axis=1)], axis=1
+        )
         false = np.cumsum(drawn * ~hits[order], axis=1)
         reached = [
             np.take_along_axis(true, (false <= rate * frames[here, None]).sum(1)[:, None], 1)[:, 0]
@@ -176,16 +191,22 @@ def _measure_boxes(frame: Frame, group: list[CaseResult]) -> None:
     share = float((annotated > 0).mean())
     calls = np.asarray([len(one) for one in found])
     for overlap in OVERLAPS:
-        hits = [matched(one, case.boxes or (), overlap) for one, case in zip(found, known, strict=True)]
+        hits = [
+            matched(one, case.boxes or (), overlap) for one, case in zip(found, known, strict=True)
+        ]
         tp = np.asarray([hit.sum() for hit in hits])
         end = f"iou{round(100 * overlap)}"
         frame.ratio(f"box_recall_{end}", known, tp, annotated, share, threshold)
         frame.ratio(f"box_precision_{end}", known, tp, calls, share, threshold)
         frame.ratio(f"box_f1_{end}", known, 2 * tp, calls + annotated, share, threshold)
         scores = np.asarray([score for one in found for _, score in one], dtype=np.float64)
-        boxes_of, images_of = (np.bincount(patient, part, number) for part in (annotated, np.ones(len(known))))
+        boxes_of, images_of = (
+            np.bincount(patient, part, number) for part in (annotated, np.ones(len(known)))
+        )
         # The first row draws every patient once: the value itself.
-        drawn = froc(scores, np.concatenate(hits), np.repeat(patient, calls), boxes_of, images_of, with_all)
+        drawn = froc(
+            scores, np.concatenate(hits), np.repeat(patient, calls), boxes_of, images_of, with_all
+        )
         frame.put(f"box_froc_{end}", float(drawn[0]), drawn[1:], known, share, threshold)
     frame.ratio("false_boxes_per_image", known, calls - tp, np.ones(len(known)), share, threshold)
 
@@ -219,11 +240,16 @@ def _measure_wrist(frame: Frame, group: list[CaseResult]) -> None:
 
 
 def _annotated(frame: Frame, group: list[CaseResult]) -> list[CaseResult]:
-    known = [case for case in group if case.boxes is not None and case.map is not None and len(case.on_grid()[0]) == 1]
+    known = [
+        case
+        for case in group
+        if case.boxes is not None and case.map is not None and len(case.on_grid()[0]) == 1
+    ]
     if len(known) < len(group):
         left = len(group) - len(known)
         frame.note(
-            f"{many(left, 'case')} without boxes, or with more than one plane, {'is' if left == 1 else 'are'} not measured"
+            f"{many(left, 'case')} without boxes, or with more than one plane,"
+            f" {'is' if left == 1 else 'are'} not measured"
         )
     return known
 
@@ -234,7 +260,9 @@ def _healthy_threshold(frame: Frame, known: list[CaseResult]) -> Threshold | Non
     healthy = [case for case in source if case.label == HEALTHY and case.map is not None]
     if not healthy and not frame.setting.published:
         healthy = [case for case in known if case.label == HEALTHY]
-        frame.note("no healthy validation case: the 5 % threshold is taken from the healthy test cases")
+        frame.note(
+            "no healthy validation case: the 5 % threshold is taken from the healthy test cases"
+        )
     if not healthy:
         frame.note("no healthy case to take the 5 % threshold from")
         return None
@@ -245,7 +273,9 @@ def _healthy_threshold(frame: Frame, known: list[CaseResult]) -> Threshold | Non
 
 def _rates(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     ordered = np.sort(values)
-    return 100 * (1 - np.searchsorted(ordered, thresholds.astype(ordered.dtype), side="right") / values.size)
+    return 100 * (
+        1 - np.searchsorted(ordered, thresholds.astype(ordered.dtype), side="right") / values.size
+    )
 
 
 def _area(box: Box) -> float:

@@ -43,7 +43,11 @@ def plane_facts(scan: Scan, foreground: np.ndarray, hu: bool) -> dict[str, np.nd
     if not hu:
         return {"tissue-area": count * pixel, "tissue-mean": mean}
     blood = foreground & (values >= BLOOD[0]) & (values <= BLOOD[1])
-    return {"tissue-area": count * pixel, "tissue-mean-HU": mean, "blood-area": blood.sum((1, 2)) * pixel}
+    return {
+        "tissue-area": count * pixel,
+        "tissue-mean-HU": mean,
+        "blood-area": blood.sum((1, 2)) * pixel,
+    }
 
 
 def _measure(frame: Frame, group: list[CaseResult]) -> None:
@@ -56,7 +60,9 @@ def _one_slice(case: CaseResult) -> CaseResult:
     single = case.place is None or len(case.place.evaluated) == 1
     if case.plane_labels is not None or case.label is None or not single:
         return case
-    return replace(case, plane_scores=np.asarray([case.score]), plane_labels=np.asarray([case.label]))
+    return replace(
+        case, plane_scores=np.asarray([case.score]), plane_labels=np.asarray([case.label])
+    )
 
 
 def _rulers(group: list[CaseResult]) -> list[CaseResult]:

@@ -44,9 +44,15 @@ def strict(
     Arguments as in `figures.Setting`. Raises `Fault` for a case given twice.
     """
     setting = Setting(
-        thresholds=thresholds, score_thresholds=score_thresholds, validation=tuple(validation), mask=mask, grid=grid,
-        postprocessing=postprocessing, resamples=resamples, seed=seed,
-    )  # fmt: skip
+        thresholds=thresholds,
+        score_thresholds=score_thresholds,
+        validation=tuple(validation),
+        mask=mask,
+        grid=grid,
+        postprocessing=postprocessing,
+        resamples=resamples,
+        seed=seed,
+    )
     return run(cases, setting, measure)
 
 
@@ -70,13 +76,16 @@ def own_figures(frame: Frame, group: list[CaseResult]) -> None:
     without = sum(case.map is not None and case.truth is None for case in group)
     if without:
         frame.note(
-            f"{many(without, 'case has', 'cases have')} a map but no reference mask and no part in the voxel figures"
+            f"{many(without, 'case has', 'cases have')} a map but no reference mask and no part in"
+            " the voxel figures"
         )
     if not known:
         return
     voxel_scores(frame, known)
     per_case_thresholds(frame, known)
-    labelled = [case for case in frame.validation if case.map is not None and case.truth is not None]
+    labelled = [
+        case for case in frame.validation if case.map is not None and case.truth is not None
+    ]
     if any(np.any(case.truth) for case in labelled):
         maps, truths = zip(*(case.pair for case in labelled), strict=True)
         chosen = thresholds.validation(
@@ -113,10 +122,14 @@ def image_scores(frame: Frame, group: list[CaseResult]) -> None:
 
 
 def plane_scores(frame: Frame, group: list[CaseResult]) -> None:
-    known = [case for case in group if case.plane_scores is not None and case.plane_labels is not None]
+    known = [
+        case for case in group if case.plane_scores is not None and case.plane_labels is not None
+    ]
     keep = [np.isin(np.asarray(case.plane_labels), (HEALTHY, ANOMALOUS)) for case in known]
     scores = [np.asarray(case.plane_scores)[k] for case, k in zip(known, keep, strict=True)]
-    labels = [np.asarray(case.plane_labels)[k] == ANOMALOUS for case, k in zip(known, keep, strict=True)]
+    labels = [
+        np.asarray(case.plane_labels)[k] == ANOMALOUS for case, k in zip(known, keep, strict=True)
+    ]
     if known:
         frame.rank(known, scores, labels, {key: f"plane_{key}" for key in RANKING[:2]})
         empty = sum(case.empty_planes for case in known)
@@ -145,12 +158,16 @@ def voxel_scores(frame: Frame, known: list[CaseResult]) -> None:
 def at_threshold(frame: Frame, known: list[CaseResult], threshold: Threshold, name: str) -> None:
     """Dice at one threshold, pooled and per case; cases without a lesion count in the pooled figure
     alone."""
-    both, found, reference = np.asarray([counts(case, threshold.value) for case in known], dtype=np.float64).T
+    both, found, reference = np.asarray(
+        [counts(case, threshold.value) for case in known], dtype=np.float64
+    ).T
     if not reference.sum():
         return
     prevalence = _prevalence(known)
     frame.ratio(f"{name}_pooled", known, 2 * both, found + reference, prevalence, threshold)
-    dice = np.divide(2 * both, found + reference, out=np.full_like(both, np.nan), where=reference > 0)
+    dice = np.divide(
+        2 * both, found + reference, out=np.full_like(both, np.nan), where=reference > 0
+    )
     frame.mean(f"{name}_per_case_mean", known, dice, prevalence, threshold)
     frame.median(f"{name}_per_case_median", known, dice, prevalence, threshold)
 
@@ -161,7 +178,9 @@ def per_case_thresholds(frame: Frame, known: list[CaseResult]) -> None:
     cells = []
     for case in known:
         values, truth = case.pair
-        both, found, reference = counts(case, thresholds.otsu(values).value) if len(values) else (0, 0, 0)
+        both, found, reference = (
+            counts(case, thresholds.otsu(values).value) if len(values) else (0, 0, 0)
+        )
         best = curve(values, truth).best_dice()[0] if reference else np.nan
         cells.append((both, found, reference, best))
     both, found, reference, best = np.asarray(cells, dtype=np.float64).T
@@ -180,7 +199,9 @@ def false_volume(frame: Frame, known: list[CaseResult], threshold: Threshold) ->
     healthy = np.asarray([case.label == HEALTHY for case in known])
     found = np.asarray([np.count_nonzero(np.asarray(case.map) > threshold.value) for case in known])
     ml = [case.voxel_ml for case in known]
-    unit, size = ("voxels", np.ones(len(known))) if None in ml else ("ml", np.asarray(ml, dtype=np.float64))
+    unit, size = (
+        ("voxels", np.ones(len(known))) if None in ml else ("ml", np.asarray(ml, dtype=np.float64))
+    )
     name = f"false_positive_volume_healthy_mean_{unit}"
     frame.ratio(name, known, found * size * healthy, healthy, 0.0, threshold)
 
@@ -196,16 +217,37 @@ def lesions(frame: Frame, known: list[CaseResult], threshold: Threshold) -> None
         compared.append(compare_regions(values > threshold.value, truth, case.voxel_ml))
     prevalence, number = _prevalence(known), np.ones(len(known))
     for index, size in ((None, ""), *enumerate(f"_{size}" for size in SIZES)):
-        of_size = [one.sizes == index if index is not None else np.ones(len(one.sizes), bool) for one in compared]
+        of_size = [
+            one.sizes == index if index is not None else np.ones(len(one.sizes), bool)
+            for one in compared
+        ]
         total = np.asarray([part.sum() for part in of_size])
         for metric, got in (
-            ("lesion_detection_rate", [one.detected[part].sum() for one, part in zip(compared, of_size, strict=True)]),
-            ("lesion_detection_rate_iou10",
-             [(one.overlap[part] >= 0.1).sum() for one, part in zip(compared, of_size, strict=True)]),
-        ):  # fmt: skip
+            (
+                "lesion_detection_rate",
+                [one.detected[part].sum() for one, part in zip(compared, of_size, strict=True)],
+            ),
+            (
+                "lesion_detection_rate_iou10",
+                [
+                    (one.overlap[part] >= 0.1).sum()
+                    for one, part in zip(compared, of_size, strict=True)
+                ],
+            ),
+        ):
             frame.ratio(f"{metric}{size}", known, np.asarray(got), total, prevalence, threshold)
-        false = [(one.false_sizes == index).sum() if index is not None else len(one.false_sizes) for one in compared]
-        frame.ratio(f"false_positive_regions_per_case{size}", known, np.asarray(false), number, prevalence, threshold)
+        false = [
+            (one.false_sizes == index).sum() if index is not None else len(one.false_sizes)
+            for one in compared
+        ]
+        frame.ratio(
+            f"false_positive_regions_per_case{size}",
+            known,
+            np.asarray(false),
+            number,
+            prevalence,
+            threshold,
+        )
 
 
 def _share(labels: list[np.ndarray]) -> float | None:

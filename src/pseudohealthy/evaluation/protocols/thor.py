@@ -39,17 +39,26 @@ def dice_curve(found: Curve) -> np.ndarray:
 def best_per_image(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> np.ndarray:
     """The highest Dice of each image at its own threshold: the oracle of oracles, not a published
     figure."""
-    return np.asarray([curve(values, truth).best_dice()[0] for values, truth in zip(maps, truths, strict=True)])
+    return np.asarray(
+        [curve(values, truth).best_dice()[0] for values, truth in zip(maps, truths, strict=True)]
+    )
 
 
 def _measure(frame: Frame, group: list[CaseResult]) -> None:
-    known = [case for case in group if case.map is not None and case.truth is not None and np.any(case.truth)]
+    known = [
+        case
+        for case in group
+        if case.map is not None and case.truth is not None and np.any(case.truth)
+    ]
     if len(known) < len(group):
         left = len(group) - len(known)
         frame.note(
-            f"{many(left, 'case')} without a lesion in the reference {'is' if left == 1 else 'are'} not measured"
+            f"{many(left, 'case')} without a lesion in the reference {'is' if left == 1 else 'are'}"
+            " not measured"
         )
-    chosen: dict[str, list[tuple[CaseResult, np.ndarray, np.ndarray]]] = {band: [] for band in BANDS}
+    chosen: dict[str, list[tuple[CaseResult, np.ndarray, np.ndarray]]] = {
+        band: [] for band in BANDS
+    }
     for case in known:
         values, truth, place = case.on_grid()
         pixels = truth.sum((1, 2))
@@ -57,7 +66,11 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
         for band, (low, high) in BANDS.items():
             planes = (pixels > 0) & (size > low) & (size <= high)
             if planes.any():
-                inside = np.ones_like(truth[planes]) if frame.setting.published else place.evaluated[planes]
+                inside = (
+                    np.ones_like(truth[planes])
+                    if frame.setting.published
+                    else place.evaluated[planes]
+                )
                 chosen[band].append((case, values[planes][inside], truth[planes][inside]))
     for band, parts in chosen.items():
         if not parts:
@@ -69,7 +82,9 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
         if found is not None and frame.setting.published:
             tried = dice_curve(found)
             figure = frame.figures[name]
-            record = replace(figure.record, value=float(tried.max()), threshold=float(TRIED[tried.argmax()]))
+            record = replace(
+                figure.record, value=float(tried.max()), threshold=float(TRIED[tried.argmax()])
+            )
             assert figure.drawn is not None
             frame.figures[name] = replace(
                 figure, record=record, drawn=figure.drawn + record.value - figure.record.value

@@ -34,11 +34,16 @@ def slice_figures(values: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
 
 def _measure(frame: Frame, group: list[CaseResult]) -> None:
-    known = [case for case in group if case.map is not None and case.truth is not None and np.any(case.truth)]
+    known = [
+        case
+        for case in group
+        if case.map is not None and case.truth is not None and np.any(case.truth)
+    ]
     left = len(group) - len(known)
     if left:
         frame.note(
-            f"{many(left, 'case')} without a map or without a lesion in the reference {'is' if left == 1 else 'are'} not measured"
+            f"{many(left, 'case')} without a map or without a lesion in the reference"
+            f" {'is' if left == 1 else 'are'} not measured"
         )
     if not known:
         return
@@ -46,10 +51,14 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
     for row, case in zip(sums, known, strict=True):
         values, truth, place = case.on_grid()
         for plane in np.flatnonzero(truth.any((1, 2))):
-            inside = np.ones_like(truth[plane]) if frame.setting.published else place.evaluated[plane]
+            inside = (
+                np.ones_like(truth[plane]) if frame.setting.published else place.evaluated[plane]
+            )
             found, area = slice_figures(values[plane][inside], truth[plane][inside])
             row += [found, 1, 0 if np.isnan(area) else area, not np.isnan(area)]
             voxels, lesion = voxels + inside.sum(), lesion + truth[plane].sum()
     prevalence = float(lesion / voxels)
-    frame.ratio("dice_otsu_per_slice_mean", known, sums[:, 0], sums[:, 1], prevalence, source="otsu")
+    frame.ratio(
+        "dice_otsu_per_slice_mean", known, sums[:, 0], sums[:, 1], prevalence, source="otsu"
+    )
     frame.ratio("voxel_auroc_per_slice_mean", known, sums[:, 2], sums[:, 3], prevalence)
