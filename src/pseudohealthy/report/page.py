@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pseudohealthy import design
 from pseudohealthy.counts import many
 from pseudohealthy.detection.ranks import rank_of
 from pseudohealthy.evaluation.evaluation import Evaluation
@@ -38,10 +39,10 @@ from pseudohealthy.io.atomic import write_text
 EMBED_MEGABYTES = 20.0  # pictures beyond this total are linked, so that a large cohort still opens
 VALIDATION = "healthy validation"
 GROUPS = (
-    (VALIDATION, VALIDATION, "#7F7F7F"),
-    (0, "healthy", "#0072B2"),
-    (1, "anomalous", "#D55E00"),
-    (None, "cases", "#0072B2"),
+    (VALIDATION, VALIDATION, design.tokens("light")["quiet"]),
+    (0, "healthy", design.tokens("light")["healthy"]),
+    (1, "anomalous", design.tokens("light")["anomalous"]),
+    (None, "cases", design.tokens("light")["healthy"]),
 )
 OUTSIDE = "out of the run's domain"
 CAPTIONS = {
@@ -122,6 +123,7 @@ def write_report(
     folder = Path(folder)
     files = resources.files("pseudohealthy.report") / "templates"
     style, script = ((files / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    style = design.css() + style
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -14,7 +14,7 @@ from pseudohealthy.evaluation.sweep import name_of
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.io.table import write_table
 from pseudohealthy.metrics.table import find, shown_in
-from pseudohealthy.report import plots
+from pseudohealthy.report import sweep_plots
 from pseudohealthy.report.page import write_report
 from pseudohealthy.runs.run import provenance
 
@@ -61,14 +61,16 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
     figures = {heading(name): grid_of(result, name) for name in shown}
     figures = {name: values for name, values in figures.items() if np.isfinite(values[0]).any()}
     drawn = dict(list(figures.items())[:PANELS])
-    written.append(plots.sweep(folder / "sweep.png", result.axes, drawn, where, lines=result.lines))
+    written.append(
+        sweep_plots.sweep(folder / "sweep.png", result.axes, drawn, where, lines=result.lines)
+    )
     if result.columns:
         keep = np.unique(np.linspace(0, len(result.columns) - 1, COLUMNS).round().astype(int))
         columns = [
             (", ".join(t.partition(".")[2] for t in result.settings(place)), *pictures)
             for place, *pictures in (result.columns[i] for i in keep)
         ]
-        written.append(plots.strip(folder / "strip.png", columns, where))
+        written.append(sweep_plots.strip(folder / "strip.png", columns, where))
     page = write_report(
         folder,
         title=f"Sweep of {result.run}",

@@ -36,7 +36,7 @@ from pseudohealthy.evaluation.measure import batches, case_results, evenly, read
 from pseudohealthy.evaluation.records import CaseResult
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.report import analysis_plots, plots
+from pseudohealthy.report import analysis_plots, plots, sweep_plots
 from pseudohealthy.runs.run import Run, provenance
 
 
@@ -103,7 +103,7 @@ def analyse(
             detector, planes, foreground, where, [row for *_, row in marked]
         )
     result["strata"] = strata(found, {case.case_id: case.site for case in chosen})
-    plots.strip(
+    sweep_plots.strip(
         Path(out) / "mean.png", mean_pictures(sums), "mean over planes, lesions left out of the map"
     )
     beside, drawn = side_by_side(
