@@ -15,7 +15,7 @@ from pseudohealthy.io.atomic import write_json
 from pseudohealthy.io.table import write_table
 from pseudohealthy.metrics.table import find, shown_in
 from pseudohealthy.report import sweep_plots
-from pseudohealthy.report.page import write_report
+from pseudohealthy.report.page import Cases, Report, write_report
 from pseudohealthy.runs.run import provenance
 
 if TYPE_CHECKING:
@@ -71,11 +71,9 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
             for place, *pictures in (result.columns[i] for i in keep)
         ]
         written.append(sweep_plots.strip(folder / "strip.png", columns, where))
-    page = write_report(
-        folder,
+    report = Report(
         title=f"Sweep of {result.run}",
-        rows=table,
-        rows_title="Settings",
+        cases=Cases(table, "Settings"),
         summary={
             "settings": len(table),
             "split": result.split,
@@ -86,7 +84,7 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
         notes=[*result.notes, keep_it(result)],
         provenance={**provenance(), **made},
     )
-    return [*written, page]
+    return [*written, write_report(folder, report)]
 
 
 def metrics(result: Sweep) -> list[str]:
