@@ -45,9 +45,10 @@ def page() -> str:
 
 def gather(cls: Any, found: dict[str, Any]) -> None:
     """All classes whose signature is a table, by their names."""
-    for inner in tables(cls).values():
-        found[inner.__name__] = inner
-        gather(inner, found)
+    for key, inner in tables(cls).items():
+        if key in settable(cls):
+            found[inner.__name__] = inner
+            gather(inner, found)
 
 
 def table(cls: Any) -> str:

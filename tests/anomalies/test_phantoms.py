@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from pseudohealthy.anomalies.phantoms import dicom_series, digits, head, nifti, splotch
+from pseudohealthy.anomalies.phantoms import Stored, dicom_series, digits, head, nifti, splotch
 
 
 def draws(count: int = 4000) -> np.ndarray:
@@ -113,7 +113,7 @@ def test_a_nifti_keeps_every_voxel_where_it_was(tmp_path):
 )
 def test_a_series_reads_back_in_its_units(tmp_path, options):
     volume = np.random.default_rng(0).integers(-900, 1500, (4, 12, 16)).astype(np.float32)
-    paths = dicom_series(tmp_path, volume, spacing=(5, 0.5, 0.75), **options)
+    paths = dicom_series(tmp_path, volume, spacing=(5, 0.5, 0.75), stored=Stored(**options))
     sets = [pydicom.dcmread(path) for path in paths]
     assert [data.ImagePositionPatient[2] for data in sets] == [0, 5, 10, 15]
     for data, plane in zip(sets, volume, strict=True):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from blobs import picture
-from pseudohealthy.anomalies.phantoms import dicom_series, head
+from pseudohealthy.anomalies.phantoms import Stored, dicom_series, head
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import dicom_write
 from pseudohealthy.io.atomic import together, write_text
@@ -171,7 +171,7 @@ def test_kinds_that_a_radiograph_cannot_have_are_left_out_and_the_rest_is_writte
     from pydicom.uid import DigitalXRayImageStorageForPresentation
 
     values = np.asarray(picture(np.random.default_rng(0))[0], float)[None]
-    (path,) = dicom_series(tmp_path / "in", values, modality="CT", intercept=0.0)
+    (path,) = dicom_series(tmp_path / "in", values, modality="CT", stored=Stored(intercept=0.0))
     ds = pydicom.dcmread(path)
     ds.Modality, ds.SOPClassUID = "DX", DigitalXRayImageStorageForPresentation
     ds.save_as(path)

@@ -208,7 +208,7 @@ def d12(stage: Stage) -> Iterator[Trial]:
 
 @row("D13", "a RescaleSlope per slice", "each applied")
 def d13(stage: Stage) -> Iterator[Trial]:
-    done = stage.inspect(series_of(stage, slope=[0.5 + 0.25 * k for k in range(10)]))
+    done = stage.inspect(series_of(stage, stored=Stored(slope=[0.5 + 0.25 * k for k in range(10)])))
     right = only(stage.inspect(series_of(stage)))["range"]
     yield works(
         done, **{"same HU": bool(np.allclose(only(done).get("range", [0, 0]), right, atol=3))}
@@ -267,7 +267,7 @@ def d16(stage: Stage) -> Iterator[Trial]:
 def d17(stage: Stage) -> Iterator[Trial]:
     from highdicom.legacy import LegacyConvertedEnhancedCTImage
 
-    folder = series_of(stage, slope=[0.5 + 0.25 * k for k in range(10)])
+    folder = series_of(stage, stored=Stored(slope=[0.5 + 0.25 * k for k in range(10)]))
     sets = [pydicom.dcmread(path) for path in folder.iterdir()]
     for data in sets:
         put(

@@ -141,7 +141,9 @@ def test_no_path_is_no_start():
 
 def test_other_shapes_are_refused_in_one_line(folder, tmp_path):
     assert "wanted" in refused(UNet(channels=3, **DDPM | {"width": 16}), folder)
-    assert "missing label_emb" in refused(UNet(channels=3, classes=2, **DDPM), folder)
+    assert "missing label_emb" in refused(
+        UNet(channels=3, condition={"classes": 2}, **DDPM), folder
+    )
     assert "stem" in refused(UNet(channels=3, stem=2, **DDPM), folder)
     assert "neither a run nor" in refused(UNet(**DDPM), tmp_path / "nothing", "RUN_MISSING")
     assert "neither a run nor" in refused(

@@ -41,7 +41,7 @@ def filled(network):
 
 @pytest.fixture(scope="module")
 def unet():
-    shape = {"channels": 2, "learned_variance": True, "classes": 2}
+    shape = {"channels": 2, "learned_variance": True, "condition": {"classes": 2}}
     return filled(UNet(width=32, multipliers=(1, 1, 2), blocks=1, attention={"at": (4,)}, **shape))
 
 
@@ -177,7 +177,7 @@ def test_pddpm(saved, tmp_path):
 
 
 def test_cddpm_with_its_encoder(saved, tmp_path):
-    network = filled(UNet(**PATCHED, vector=12))
+    network = filled(UNet(**PATCHED, condition={"vector": 12}))
     eye = filled(ResNet(layers=(1, 2), width=8, outputs=12))
     file = saved(lightning(Schedule("linear", 200), network, eye))
     run = import_weights(
@@ -246,7 +246,7 @@ def test_a_thor_network_that_learned_twice_the_noise_less_one_is_mended(shared, 
             "multipliers": [1, 1, 2, 2, 4, 4],
             "blocks": 2,
             "attention": {"at": [16]},
-            "classes": 2,
+            "condition": {"classes": 2},
             "learned_variance": True,
         },
         {
@@ -255,7 +255,7 @@ def test_a_thor_network_that_learned_twice_the_noise_less_one_is_mended(shared, 
             "blocks": 3,
             "attention": {"at": []},
             "block": {"scale_shift": True, "residual_sampling": True},
-            "vector": 512,
+            "condition": {"vector": 512},
         },
         {"width": 32, "multipliers": [1], "blocks": 1, "attention": {"at": [1], "middle": False}},
     ],

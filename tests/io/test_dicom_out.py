@@ -12,7 +12,7 @@ from pydicom.uid import UID, generate_uid
 
 from outside import dciodvfy, needs
 from pseudohealthy import io
-from pseudohealthy.anomalies.phantoms import dicom_series
+from pseudohealthy.anomalies.phantoms import Stored, dicom_series
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import dicom_write
 
@@ -206,7 +206,10 @@ def uids(word: str, **more: str) -> dict[str, str]:
 def test_dciodvfy_finds_no_error(tmp_path, modality):
     values = np.random.default_rng(0).random((6, 24, 32)) * 900
     dicom_series(
-        tmp_path / "in", values, modality=modality, intercept=-1024.0 if modality == "CT" else 0.0
+        tmp_path / "in",
+        values,
+        modality=modality,
+        stored=Stored(intercept=-1024.0 if modality == "CT" else 0.0),
     )
     for path in written(io.read(tmp_path / "in"), tmp_path):
         assert dciodvfy(path) == [], path.name

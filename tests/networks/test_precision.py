@@ -41,7 +41,7 @@ def packed(network) -> bool:
 @pytest.mark.parametrize(
     "network",
     [
-        UNet(attention={"at": (2,)}, classes=2, **SMALL),
+        UNet(attention={"at": (2,)}, condition={"classes": 2}, **SMALL),
         CtUNet(**SMALL, dropout=0.0),
         Classifier(**SMALL, size=16),
     ],
@@ -135,7 +135,11 @@ def test_where_torch_lacks_the_functions_nothing_changes(monkeypatch):
 
 def test_only_the_layers_that_autocast_would_cast_change():
     model = nn.ModuleDict(
-        {"unet": UNet(**SMALL, classes=2), "other": nn.Conv2d(1, 1, 3), "p": Perceptual("none")}
+        {
+            "unet": UNet(**SMALL, condition={"classes": 2}),
+            "other": nn.Conv2d(1, 1, 3),
+            "p": Perceptual("none"),
+        }
     )
     keep_bfloat16(model)
     kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}

@@ -15,7 +15,7 @@ from pseudohealthy.networks.unet import UNet
 from small import on_gpu
 
 WOLLEB = {"width": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": {"at": (16,)}}
-WOLLEB |= {"classes": 2, "learned_variance": True}
+WOLLEB |= {"condition": {"classes": 2}, "learned_variance": True}
 PDDPM = {
     "width": 128,
     "multipliers": (1, 2, 2),
@@ -55,7 +55,7 @@ def on_meta(network, **settings):
         (Classifier, {"in_channels": 4, **CLASSIFIER}, 5_452_962),
         (Classifier, CLASSIFIER, 5_452_098),
         (UNet, PDDPM, 37_513_857),
-        (UNet, {**PDDPM, "vector": 512}, 44_068_481),
+        (UNet, {**PDDPM, "condition": {"vector": 512}}, 44_068_481),
         (UNet, {**PDDPM, "block": {"residual_sampling": True}}, 34_493_313),
         (UNet, {"channels": 3, **DDPM}, 113_673_219),
     ],
@@ -128,7 +128,7 @@ def test_output_has_the_image_s_shape_and_items_do_not_mix(options):
 
 
 def test_a_fresh_network_puts_out_zero_and_trains_everywhere():
-    network = UNet(classes=2, block={"dropout": 0.1}, **SMALL)
+    network = UNet(condition={"classes": 2}, block={"dropout": 0.1}, **SMALL)
     x = torch.randn(2, 1, 16, 16)
     assert network(x, 5, label=0).abs().max() == 0
     loss = (
@@ -143,7 +143,10 @@ def test_a_fresh_network_puts_out_zero_and_trains_everywhere():
 
 def test_the_condition_matters_and_must_be_given_exactly_where_there_is_one():
     x = torch.randn(2, 1, 16, 16)
-    labelled, conditioned = trained(UNet(**SMALL, classes=2)), trained(UNet(**SMALL, vector=5))
+    labelled, conditioned = (
+        trained(UNet(**SMALL, condition={"classes": 2})),
+        trained(UNet(**SMALL, condition={"vector": 5})),
+    )
     assert not torch.allclose(labelled(x, 1, label=0), labelled(x, 1, label=1))
     assert torch.allclose(labelled(x, 1, label=1), labelled(x, 1, label=torch.tensor([1, 1])))
     assert not torch.allclose(
@@ -227,7 +230,7 @@ def test_the_classifier_is_built_for_one_image_size(size):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: UNet(**SMALL, classes=2, vector=3), "not on both"),
+        (lambda: UNet(**SMALL, condition={"classes": 2, "vector": 3}), "not on both"),
         (lambda: UNet(**SMALL | {"attention": {"head_channels": 5}}), "head_channels = 5"),
         (lambda: UNet(time={"frequency_shift": 2}, **SMALL), "give 0 or 1"),
         (lambda: UNet(**SMALL | {"block": {"groups": 7}}), "groups = 7"),

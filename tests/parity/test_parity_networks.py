@@ -36,7 +36,7 @@ def wolleb_unet(c):
             "at": factors(c["image_size"], c["attention_resolutions"]),
             "heads": c["num_heads"],
         },
-        classes=2 if c["class_cond"] else 0,
+        condition={"classes": 2 if c["class_cond"] else 0},
     )
 
 
@@ -61,7 +61,7 @@ def patched_unet(c):
         blocks=c["res_blocks"],
         attention={"head_channels": c["head_channels"], "order": "new"},
         block={"scale_shift": True, "residual_sampling": True},
-        vector=c.get("cond_dim", 0),
+        condition={"vector": c.get("cond_dim", 0)},
     )
 
 

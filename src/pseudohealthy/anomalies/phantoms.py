@@ -8,7 +8,9 @@ Brockett).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -162,6 +164,42 @@ def nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
     return Path(path)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """How real values become the 16 bits of a DICOM file: round((value - intercept) / slope).
+
+    Args:
+        slope: One number, or one per plane; None leaves the tag out (1 is assumed).
+        intercept: None leaves the tag out (0 is assumed).
+        signed: int16, else uint16.
+        monochrome1: The lowest value is white.
+    """
+
+    slope: float | Sequence[float] | None = 1.0
+    intercept: float | None = -1024.0
+    signed: bool = True
+    monochrome1: bool = False
+
+    def put(self, data: Any, values: np.ndarray, plane: int) -> None:
+        """Rescaling and pixels (H, W) of one plane into a data set."""
+        one = self.slope is None or isinstance(self.slope, (int, float))
+        step = self.slope if one else self.slope[plane]  # type: ignore[index]
+        if step is not None:
+            data.RescaleSlope = step
+        if self.intercept is not None:
+            data.RescaleIntercept = self.intercept
+            data.RescaleType = "HU"
+        kind = np.dtype("int16" if self.signed else "uint16")
+        stored = np.rint((values - (self.intercept or 0.0)) / (step or 1.0))  # type: ignore[operator]
+        stored = np.clip(stored, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
+        data.Rows, data.Columns = stored.shape
+        data.SamplesPerPixel = 1
+        data.BitsAllocated = data.BitsStored = 16
+        data.HighBit, data.PixelRepresentation = 15, int(self.signed)
+        data.PhotometricInterpretation = "MONOCHROME1" if self.monochrome1 else "MONOCHROME2"
+        data.PixelData = stored.astype(kind.newbyteorder("<")).tobytes()
+
+
 def dicom_series(
     folder: Path,
     volume: np.ndarray,
@@ -169,10 +207,7 @@ def dicom_series(
     spacing: tuple[float, float, float] = (5.0, 1.0, 1.0),
     origin: tuple[float, float, float] = (-48.0, -48.0, 0.0),
     tilt: float = 0.0,
-    monochrome1: bool = False,
-    signed: bool = True,
-    slope: float | Sequence[float] | None = 1.0,
-    intercept: float | None = -1024.0,
+    stored: Stored = Stored(),
     shuffle: bool = True,
     modality: str = "CT",
     seed: int = 0,
@@ -180,23 +215,28 @@ def dicom_series(
     """Write (D, H, W) in real units (HU) as one axial series; returns the files in order of
     position.
 
-    Stored value = round((value - intercept) / slope), int16 or uint16; ``slope`` may differ per
-    plane; None leaves the tag out (1 or 0 is assumed). tilt: gantry tilt in degrees about the
-    patient's x axis: planes turn, the table still moves along z. shuffle: file names and instance
-    numbers do not follow position. origin: mm, LPS, of the first pixel.
+    Args:
+        folder: Made where it is missing.
+        volume: (D, H, W).
+        spacing: Between planes, rows and columns, mm.
+        origin: mm, LPS, of the first pixel.
+        tilt: Gantry tilt in degrees about the patient's x axis: planes turn, the table still moves
+            along z.
+        stored: How values become bits.
+        shuffle: File names and instance numbers do not follow position.
+        modality: CT or MR.
+        seed: Of UIDs and of the shuffling.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    depth, rows, columns = volume.shape
+    depth = len(volume)
     names = np.random.default_rng(seed).permutation(depth) if shuffle else np.arange(depth)
     study, series, frame = (
         generate_uid(entropy_srcs=[f"{seed}", word]) for word in ("study", "series", "frame")
     )
-    same = slope is None or np.isscalar(slope)
-    slopes = [slope] * depth if same else list(slope)  # type: ignore[arg-type]
     angle = np.deg2rad(tilt)
     paths = []
     for plane in range(depth):
@@ -214,33 +254,14 @@ def dicom_series(
         data.Manufacturer, data.SeriesDescription, data.SeriesNumber = "pseudohealthy", "phantom", 1
         data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         data.InstanceNumber = int(names[plane]) + 1
-        data.ImageOrientationPatient = [
-            1.0,
-            0.0,
-            0.0,
-            0.0,
-            float(np.cos(angle)),
-            float(np.sin(angle)),
-        ]
+        turned = [0.0, float(np.cos(angle)), float(np.sin(angle))]
+        data.ImageOrientationPatient = [1.0, 0.0, 0.0, *turned]
         data.ImagePositionPatient = [origin[0], origin[1], origin[2] + plane * spacing[0]]
         data.PixelSpacing = [spacing[1], spacing[2]]
         data.SliceThickness = spacing[0]
         if modality == "CT":
             data.KVP, data.GantryDetectorTilt = 120, tilt
-        step, shift = slopes[plane], intercept
-        if step is not None:
-            data.RescaleSlope = step
-        if shift is not None:
-            data.RescaleIntercept = shift
-            data.RescaleType = "HU"
-        kind = np.dtype("int16" if signed else "uint16")
-        stored = np.rint((volume[plane] - (shift or 0.0)) / (step or 1.0))
-        stored = np.clip(stored, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
-        data.Rows, data.Columns, data.SamplesPerPixel = rows, columns, 1
-        data.BitsAllocated = data.BitsStored = 16
-        data.HighBit, data.PixelRepresentation = 15, int(signed)
-        data.PhotometricInterpretation = "MONOCHROME1" if monochrome1 else "MONOCHROME2"
-        data.PixelData = stored.astype(kind.newbyteorder("<")).tobytes()
+        stored.put(data, volume[plane], plane)
         data.file_meta = FileMetaDataset()
         data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID

@@ -15,8 +15,8 @@ Splits by patient: healthy patients are divided, patients with an anomaly are te
 of valid.csv, which radiologists labelled. ``weak`` divides the anomalous patients of train.csv too,
 for methods that learn from image labels; the counts of Wolleb et al. 2022, whose choice of patients
 was never published, are then printed beside. Traps: frontal and lateral views are mixed; AP means
-bedside and goes with disease, so choose ``projection`` or report by it (column ``view``); 8-bit and
-histogram-equalised; ages end at 90; the training labels are noisy.
+bedside and goes with disease, so choose ``view`` (frontal, AP, PA or all) or report by the column
+of that name; 8-bit and histogram-equalised; ages end at 90; the training labels are noisy.
 """
 
 from __future__ import annotations
@@ -76,8 +76,7 @@ def prepare(
     healthy: str = "no-finding",
     anomaly: str = "Pleural Effusion",
     uncertain: str = "drop",
-    frontal: bool = True,
-    projection: str = "",
+    view: str = "frontal",
     weak: bool = False,
     partial: bool = False,
 ) -> Manifest:
@@ -89,7 +88,7 @@ def prepare(
     choose("healthy", healthy, ("no-finding", "no-devices"))
     choose("anomaly", anomaly, ("any", *PATHOLOGIES, "Support Devices"))
     choose("uncertain", uncertain, ("drop", "positive", "negative"))
-    choose("projection", projection, ("", "AP", "PA"))
+    choose("view", view, ("frontal", "AP", "PA", "all"))
     roots = [
         folder
         for folder in (source, *sorted(Path(source).glob("CheXpert-v1.0*")))
@@ -100,17 +99,17 @@ def prepare(
     root, cases, left = roots[0], [], Counter[str]()
     for name in ("train.csv", "valid.csv"):
         for number, row in read_table(root / name, COLUMNS) if (root / name).is_file() else ():
-            path, patient, study, view = _place(name, number, row["Path"])
+            path, patient, study, view_name = _place(name, number, row["Path"])
             state = {column: _state(name, number, row[column]) for column in COLUMNS[5:]}
-            if view.endswith("lateral") != (row["Frontal/Lateral"] == "Lateral"):
+            if view_name.endswith("lateral") != (row["Frontal/Lateral"] == "Lateral"):
                 raise Fault(
                     "LAYOUT",
                     f"{name} row {number}: path and Frontal/Lateral disagree",
                     "fetch the table again",
                 )
-            if (frontal and view.endswith("lateral")) or (
-                projection and row["AP/PA"] != projection
-            ):
+            lateral = view_name.endswith("lateral")
+            other = view in ("AP", "PA") and row["AP/PA"] != view
+            if (view != "all" and lateral) or other:
                 left["another view"] += 1
             elif isinstance(label := _label(state, healthy, anomaly, uncertain), str):
                 left[label] += 1
@@ -123,7 +122,7 @@ def prepare(
                 }
                 cases.append(
                     Case(
-                        f"{patient}-{study}-{view}",
+                        f"{patient}-{study}-{view_name}",
                         patient,
                         "",
                         label,

@@ -17,7 +17,7 @@ State = Mapping[str, Tensor]
 
 
 def unet_settings(state: State) -> dict[str, Any]:
-    """Settings of our `UNet`, channels, classes and vector included, but heads and their order.
+    """Settings of our `UNet`, channels and condition included, but heads and their order.
 
     Raises KeyError where a layer that every such network has is missing, ValueError where the
     levels are uneven.
@@ -32,17 +32,17 @@ def unet_settings(state: State) -> dict[str, Any]:
     if rest:
         raise ValueError(f"{stages(state)} stages do not make {levels} levels")
     firsts = range(1, 1 + levels * per_level, per_level)
-    conditions: dict[str, Any] = {}
+    condition: dict[str, int] = {}
     if "label_emb.weight" in state:
-        conditions["classes"] = state["label_emb.weight"].shape[0]
+        condition["classes"] = state["label_emb.weight"].shape[0]
     elif "label_emb.0.weight" in state:
-        conditions["vector"] = state["label_emb.0.weight"].shape[1]
+        condition["vector"] = state["label_emb.0.weight"].shape[1]
     out = state["out.2.weight"].shape[0]
     multipliers, attended = levels_of(state, firsts, width)
     return {
         "channels": channels,
         "learned_variance": out == 2 * channels,
-        **conditions,
+        "condition": condition,
         "width": width,
         "multipliers": multipliers,
         "blocks": per_level - 1,

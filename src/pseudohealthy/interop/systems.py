@@ -66,7 +66,7 @@ def wolleb(state: State) -> Imported:
         raise ValueError("its output has no variance channels")
     restorer = {
         "name": "guided",
-        "guidance": {"data_range": "unit", "conditional": "classes" in settings},
+        "guidance": {"data_range": "unit", "conditional": "classes" in settings["condition"]},
         "network": network(settings),
     }
     return Imported(

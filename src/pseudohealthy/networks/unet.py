@@ -5,12 +5,12 @@ the names and shapes are those of guided-diffusion, so their state dicts load st
 sizes:
 
     Wolleb  UNet(channels=4, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention={"at":
-                 (16,)}, classes=2, learned_variance=True)
+                 (16,)}, condition={"classes": 2}, learned_variance=True)
                  113,681,160
     pDDPM   UNet(width=128, multipliers=(1, 2, 2), blocks=3, attention={"head_channels": 64,
                  "order": "new"}, block={"scale_shift": True, "residual_sampling": True})
                  37,513,857
-    cDDPM   the same with vector=512
+    cDDPM   the same with condition={"vector": 512}
     44,068,481
 
 `UNet2DModel` of Hugging Face diffusers is the same network under other names (`interop.diffusers`),
@@ -67,15 +67,34 @@ class TimeSettings:
         check_fields(self, "TimeSettings.{}".format)
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What a network is told beside the time: a class or a vector, not both.
+
+    Args:
+        classes: number of labels; their embedding is added to that of the time. 0 for none.
+        vector: length of a vector that passes two layers and is concatenated to the embedding of
+            the time (cDDPM). 0 for none.
+
+    Raises:
+        ValueError: for both.
+    """
+
+    classes: int = 0
+    vector: int = 0
+
+    def __post_init__(self) -> None:
+        if self.classes and self.vector:
+            raise ValueError("condition on classes or on a vector, not on both")
+
+
 class UNet(nn.Module):
     """Predicts noise, image or velocity of a noisy image.
 
     Args:
         channels: of the image, in and out.
         learned_variance: doubles the channels that come out ([estimate, v]).
-        classes: embedding of a label added to that of the time.
-        vector: length of a conditioning vector that goes through a two-layer network and is
-            concatenated (cDDPM); not with classes.
+        condition: what the network is told beside the time.
         width, multipliers, blocks: channels of level i are width * multipliers[i], with `blocks`
             residual blocks each.
         time: how the network is told the time.
@@ -86,7 +105,7 @@ class UNet(nn.Module):
         ValueError: for contradictory settings.
     """
 
-    dictated: ClassVar = ("channels", "learned_variance", "classes", "vector")  # by the method
+    dictated: ClassVar = ("channels", "learned_variance", "condition")  # by the method
 
     @checked
     def __init__(
@@ -94,8 +113,7 @@ class UNet(nn.Module):
         *,
         channels: Channels = 1,
         learned_variance: bool = False,
-        classes: int = 0,
-        vector: int = 0,
+        condition: Condition = Condition(),
         width: Width = 128,
         multipliers: Multipliers = (1, 2, 2),
         blocks: Blocks = 2,
@@ -105,8 +123,6 @@ class UNet(nn.Module):
         stem: Stem = 1,
     ):
         super().__init__()
-        if classes and vector:
-            raise ValueError("condition on classes or on a vector, not on both")
         if time.frequency_shift and width < 4:
             raise ValueError(
                 f"width = {width} has one frequency, which time.frequency_shift = 1 leaves no room"
@@ -120,18 +136,18 @@ class UNet(nn.Module):
         self.learned_variance = learned_variance
         self.factor = stem * 2 ** (self.levels - 1)  # must divide the sides of the image
         self.time, self.pad_end, self.checkpointing = time, block.pad_end, block.checkpointing
-        self.classes, self.vector = classes, vector
-        style = Style(hidden * (2 if vector else 1), attention, block)
+        self.condition = condition
+        style = Style(hidden * (2 if condition.vector else 1), attention, block)
         widths = [width * m for m in multipliers]
 
         self.time_embed = nn.Sequential(
             nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
         )
-        if classes:
-            self.label_emb: nn.Module = nn.Embedding(classes, hidden)
-        elif vector:
+        if condition.classes:
+            self.label_emb: nn.Module = nn.Embedding(condition.classes, hidden)
+        elif condition.vector:
             self.label_emb = nn.Sequential(
-                nn.Linear(vector, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
+                nn.Linear(condition.vector, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
             )
         self.input_blocks, skips = encoder(channels * stem**2, widths, blocks, style)
         self.middle_block = middle(widths[-1], style)
@@ -163,14 +179,14 @@ class UNet(nn.Module):
         """Output (B, channels [* 2], H, W) for x (B, channels, H, W) at 0-based steps t, an int or
         (B,).
 
-        label: int or (B,) long in 0..classes-1; vector: (B, vector). Required exactly when the
+        label: int or (B,) long in 0..classes - 1; vector: (B, length). Required exactly when the
         network has them. Raises ValueError for a missing or unexpected condition, or sides that the
         levels do not divide.
         """
-        if (label is not None) != bool(self.classes) or (vector is not None) != bool(self.vector):
+        told, length = self.condition.classes, self.condition.vector
+        if (label is not None) != bool(told) or (vector is not None) != bool(length):
             raise ValueError(
-                f"this network has {self.classes} classes and a vector of {self.vector}: condition"
-                " on that"
+                f"this network has {told} classes and a vector of {length}: condition on that"
             )
         t = torch.as_tensor(t, device=x.device).expand(len(x))
         emb = self.time_embed(

@@ -73,7 +73,7 @@ class Conditioned(Restorer):
         super().__init__(size=size, channels=channels)
         walk.fits(diffusion)
         eye = build(ResNet, encoder, "restorer.encoder", in_channels=channels)
-        shape = {"channels": channels, "vector": eye.outputs}
+        shape = {"channels": channels, "condition": {"vector": eye.outputs}}
         net = build(UNet, network, "restorer.network", **shape)
         self.model = EncodedDenoiser(eye, diffusion.denoiser(net))
         side_fits(net, size, "restorer.network")

@@ -131,8 +131,8 @@ class Guided(Restorer):
             )
             raise Fault("RECIPE", found, "choose 1, or 2 with ddim", exit=USAGE)
         given = {"channels": channels, "learned_variance": True}
-        classes = 2 if guidance.conditional else 0
-        net = build(UNet, network, "restorer.network", **given, classes=classes)
+        condition = {"classes": 2 if guidance.conditional else 0}
+        net = build(UNet, network, "restorer.network", **given, condition=condition)
         self.denoiser = diffusion.denoiser(net, learned_variance=True)
         shape = {"in_channels": channels, "size": size, "classes": 2}
         self.classifier = build(Classifier, classifier, "restorer.classifier", **shape)
