@@ -214,8 +214,8 @@ def test_classes_are_in_table_json_csv_and_page(by_class, tmp_path):
 
 
 def test_the_forest_plot_has_panels_for_every_class(by_class, tmp_path, monkeypatch):
-    drawn, make = [], plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: drawn.append(make(*size)) or drawn[-1])
+    drawn, make = [], plots.blank
+    monkeypatch.setattr(plots, "blank", lambda *size: drawn.append(make(*size)) or drawn[-1])
     plots.forest(tmp_path / "forest.png", {"wrist": by_class.records})
     titles = [title for axes in drawn[0].axes if (title := axes.get_title())]
     assert (

@@ -29,7 +29,7 @@ from pseudohealthy.evaluation.intensity import (
 from pseudohealthy.evaluation.measure import Reading
 from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.preprocessing.placement import Fitted
-from pseudohealthy.report.page import write_report
+from pseudohealthy.report.page import Report, write_report
 from pseudohealthy.restorers.apply import Applied
 from pseudohealthy.restorers.conditioned import Conditioned
 from pseudohealthy.runs.recipe import Recipe
@@ -325,5 +325,5 @@ def test_runs_side_by_side_are_written(tiny_run, pictures, tmp_path):
 
 def test_a_picture_of_one_data_set_of_several_names_it(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "conditioning_lgg.png")
-    page = write_report(tmp_path, title="x", figures=[tmp_path / "conditioning_lgg.png"])
+    page = write_report(tmp_path, Report("x", figures=[tmp_path / "conditioning_lgg.png"]))
     assert "what the vector does: lgg" in page.read_text()

@@ -231,13 +231,13 @@ def test_another_protocol_measures_what_evaluate_measures_under_it(
 def test_wolleb_is_drawn_as_lines_of_its_two_figures_unless_asked_otherwise(
     as_wolleb, tmp_path, monkeypatch
 ):
-    from pseudohealthy.report import plots
+    from pseudohealthy.report import sweep_plots
 
     result, _ = as_wolleb
     drawn: list[tuple] = []
-    real = plots.sweep
+    real = sweep_plots.sweep
     monkeypatch.setattr(
-        plots,
+        sweep_plots,
         "sweep",
         lambda p, a, f, t, **k: drawn.append((list(f), k["lines"])) or real(p, a, f, t, **k),
     )

@@ -80,7 +80,7 @@ def w1(stage: Stage) -> Iterator[Trial]:
 
 @row("W2", "</script> inside embedded JSON", "escaped")
 def w2(stage: Stage) -> Iterator[Trial]:
-    from pseudohealthy.report.page import write_report
+    from pseudohealthy.report.page import Cases, Report, write_report
 
     rows = [
         {"case_id": f"</script><script>alert({k})</script>", "score": float(k), "status": "ok"}
@@ -89,12 +89,8 @@ def w2(stage: Stage) -> Iterator[Trial]:
     plain = [{"case_id": f"case {k}", "score": float(k), "status": "ok"} for k in range(3)]
     counts = []
     for name, given in (("plain", plain), ("hostile", rows)):
-        write_report(
-            stage.folder / name,
-            title="</script><script>x",
-            rows=given,
-            provenance={"run": "</script>"},
-        )
+        report = Report("</script><script>x", cases=Cases(given), provenance={"run": "</script>"})
+        write_report(stage.folder / name, report)
         counts.append(next(iter(pages(stage.folder / name).values())).scripts)
     yield Trial(
         Done(0),

@@ -76,15 +76,15 @@ def test_no_cell_of_a_table_runs_in_a_spreadsheet_and_none_spills_into_another(
 @settings(max_examples=25, deadline=None)
 @given(TEXT, TEXT)
 def test_no_text_of_a_row_becomes_part_of_the_page(tmp_path_factory, one, other):
-    from pseudohealthy.report.page import write_report
+    from pseudohealthy.report.page import Cases, Report, write_report
 
     folder = tmp_path_factory.mktemp("page")
 
     def seen(name: str, warning: str) -> Seen:
         row = {"case_id": name, "score": 0.5, "status": "warn", "warnings": warning}
-        path = write_report(
-            folder, title=name, rows=[row], summary={"run": warning}, provenance={"run": warning}
-        )
+        said = {"run": warning}
+        report = Report(name, cases=Cases([row]), summary=said, provenance=said)
+        path = write_report(folder, report)
         parser = Seen()
         parser.feed(path.read_text(encoding="utf-8"))
         return parser

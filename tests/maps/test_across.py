@@ -18,7 +18,8 @@ from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
 from pseudohealthy.workflows.train import train
-from pseudohealthy.workflows.verify import AGREES, verify
+from pseudohealthy.workflows.verification import AGREES
+from pseudohealthy.workflows.verify import verify
 
 FULL = torch.ones(9, 8, 8, dtype=torch.bool)
 

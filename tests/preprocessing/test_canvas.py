@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.preprocessing.canvas import WINDOWS, Canvas, window_range
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.preprocessing.foreground import foreground
+from pseudohealthy.preprocessing.levels import WINDOWS, window_range
 from pseudohealthy.preprocessing.placement import Placement
 
 SIDES = st.integers(10, 70)

@@ -7,8 +7,9 @@ import pytest
 
 from pseudohealthy.io import read
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.preprocessing.canvas import WINDOWS, Canvas
+from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.preprocessing.foreground import foreground
+from pseudohealthy.preprocessing.levels import WINDOWS
 
 SIDE = 192
 

@@ -188,7 +188,7 @@ MUTANTS = {
     ),
     "hash-unchecked": Mutant(
         "a changed output passes its hash",
-        "workflows/verify.py",
+        "workflows/verify_outputs.py",
         "if hashing.sha256([path]) != digest:",
         "if not digest:",
         "tests/workflows/test_verify.py",

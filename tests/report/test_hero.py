@@ -7,7 +7,7 @@ import re
 import pytest
 from PIL import Image
 
-from pseudohealthy.report.page import write_report
+from pseudohealthy.report.page import Cases, Report, write_report
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,9 @@ def test_the_hero_is_in_the_domain_or_says_that_it_is_not(tmp_path, code):
 
     def hero(*rows: dict) -> str:
         panels = {row["case_id"]: tmp_path / f"{row['case_id']}.png" for row in rows}
-        page = write_report(tmp_path, title="x", rows=rows, panels=panels).read_text("utf-8")
+        page = write_report(tmp_path, Report("x", cases=Cases(rows, panels=panels))).read_text(
+            "utf-8"
+        )
         return re.findall("<figcaption>(.*?)</figcaption>", page)[0]
 
     assert hero(other, ours).startswith("ours") and "domain" not in hero(other, ours)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import fields
 from html.parser import HTMLParser
 
 import numpy as np
@@ -58,12 +59,14 @@ def report(tmp_path, **settings):
         {"case_id": "odd", "score": 0.5, "status": "warn", "warnings": "NONFINITE n=3"},
         {"case_id": "broken", "score": None, "status": "TRUNCATED", "warnings": "file ends early"},
     ]
-    settings = {
+    settings = {"rows": rows} | settings
+    cases = {f.name for f in fields(page.Cases)} & settings.keys()
+    told = {
         "title": "Detection",
-        "rows": rows,
         "provenance": {"run": "demo", "weights": {"sha256": "ab"}},
+        "cases": page.Cases(**{name: settings.pop(name) for name in cases}),
     } | settings
-    return page.write_report(tmp_path / "out", **settings).read_text("utf-8")
+    return page.write_report(tmp_path / "out", page.Report(**told)).read_text("utf-8")
 
 
 def picture(path, size=8):
@@ -204,14 +207,13 @@ def test_the_metrics_stand_with_their_intervals_and_controls_below(tmp_path):
         < table.index(">control: mean intensity<")
     )
     assert html.count("data:image/png;base64,") == 3
-    stored = page.write_report(
-        tmp_path / "again", title="t", records=[r.as_dict() for r in result.records]
-    )
+    again = page.Report("t", records=[r.as_dict() for r in result.records])
+    stored = page.write_report(tmp_path / "again", again)
     assert f"{auroc.value:.3f}*" in stored.read_text("utf-8")
 
 
 def test_an_empty_report_is_still_a_page(tmp_path):
-    html = page.write_report(tmp_path, title="Nothing").read_text("utf-8")
+    html = page.write_report(tmp_path, page.Report("Nothing")).read_text("utf-8")
     assert "Nothing" in html and "<table" not in html
 
 

@@ -8,7 +8,16 @@ from PIL import Image
 
 from pseudohealthy.detection.finding import Finding
 from pseudohealthy.io.scan import Scan
-from pseudohealthy.report.panel import MASK_COLOUR, TRUTH_COLOUR, mosaic, orientation, panel
+from pseudohealthy.report.panel import (
+    MASK_COLOUR,
+    TRUTH_COLOUR,
+    Facts,
+    Pictures,
+    View,
+    mosaic,
+    orientation,
+    panel,
+)
 
 BRIGHTEST = (252, 255, 164)  # the upper end of inferno
 
@@ -35,15 +44,9 @@ def count(path, colour) -> int:
 
 def draw(path, peak, **settings):
     image, healthy, found, lesion = case(peak)
-    settings = {
-        "threshold": 1.0,
-        "threshold_source": "healthy-quantile",
-        "truth": lesion,
-        "title": "case-1",
-    } | settings
-    return mosaic(
-        path, image=image, healthy=healthy, map=found, mask=found > 1.0, score=peak, **settings
-    )
+    pictures = Pictures(image, healthy, found, found > 1.0, settings.get("truth", lesion))
+    facts = Facts("case-1", peak, settings.get("threshold", 1.0), "healthy-quantile")
+    return mosaic(path, pictures, View(plane=settings.get("plane")), facts)
 
 
 def test_of_a_volume_the_plane_with_the_most_anomaly_is_shown(tmp_path):
@@ -73,14 +76,8 @@ def test_one_window_serves_input_and_twin(tmp_path):
     """A twin brighter than the window is white, as the input would be there; it is not rescaled."""
     image = np.tile(np.linspace(0, 100, 64), (64, 1))
     flat = np.full_like(image, 300.0)
-    mosaic(
-        tmp_path / "a.png",
-        image=image,
-        healthy=flat,
-        map=image * 0,
-        mask=image > 200,
-        window=(0, 100),
-    )
+    pictures = Pictures(image, flat, map=image * 0, mask=image > 200)
+    mosaic(tmp_path / "a.png", pictures, View(window=(0, 100)))
     picture = pixels(tmp_path / "a.png")
     middle = picture[picture.shape[0] // 2]
     left, right = middle[: len(middle) // 4], middle[len(middle) * 3 // 10 : len(middle) * 4 // 10]
@@ -97,15 +94,8 @@ def test_without_a_positive_threshold_the_scale_is_still_fixed(tmp_path, thresho
 def test_images_stacks_and_channels_of_any_shape_are_drawn(tmp_path, shape):
     image = np.random.default_rng(0).random(shape)
     spatial = image if image.ndim < 4 else image[0]
-    mosaic(
-        tmp_path / "a.png",
-        image=image,
-        healthy=image,
-        map=spatial,
-        mask=spatial > 0.5,
-        title="$x_{",
-        channel=0,
-    )
+    pictures = Pictures(image, image, spatial, spatial > 0.5)
+    mosaic(tmp_path / "a.png", pictures, facts=Facts(title="$x_{"))
     assert pixels(tmp_path / "a.png").std() > 10
 
 
@@ -117,14 +107,8 @@ def test_every_channel_is_shown_in_its_own_window(tmp_path):
     marked[3, 0, 4:12, 2:10] = 1000
     spatial = flat[0] * 0
     for name, image in (("plain", flat), ("marked", marked)):
-        mosaic(
-            tmp_path / f"{name}.png",
-            image=image,
-            healthy=flat,
-            map=spatial,
-            mask=spatial,
-            window=(0, 1),
-        )
+        pictures = Pictures(image, flat, spatial, spatial)
+        mosaic(tmp_path / f"{name}.png", pictures, View(window=(0, 1)))
     plain, found = pixels(tmp_path / "plain.png"), pixels(tmp_path / "marked.png")
     rows, columns = np.nonzero(np.abs(plain - found).max(-1) > 200)
     assert len(rows) > 100 and columns.max() < plain.shape[1] // 4, (
@@ -166,7 +150,9 @@ def test_beside_a_reference_the_twin_is_named_as_what_it_is(tmp_path, monkeypatc
 
     image, healthy, found, lesion = case(2.0)
     shown: dict = {}
-    monkeypatch.setattr(module, "mosaic", lambda path, **given: shown.update(given))
+    monkeypatch.setattr(
+        module, "mosaic", lambda path, pictures, *_: shown.update(twin=pictures.twin)
+    )
     scan = Scan.from_array(image)
     finding = Finding(
         scan,

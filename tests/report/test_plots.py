@@ -9,7 +9,7 @@ from PIL import Image
 from pseudohealthy.evaluation.records import Record
 from pseudohealthy.metrics.curves import curve
 from pseudohealthy.metrics.thresholds import healthy_quantile
-from pseudohealthy.report import plots
+from pseudohealthy.report import plots, sweep_plots
 
 
 def sample(gain, n=80, seed=0):
@@ -62,7 +62,7 @@ def test_scores_are_drawn_for_each_method_and_for_odd_samples(tmp_path):
     }
     threshold = healthy_quantile(METHODS["ddpm"][0][::2], 0.95, n_patients=40)
     found = colours(plots.scores(tmp_path / "scores.png", odd, {"ddpm": threshold}))
-    assert {rgb(plots.HEALTHY_COLOUR), rgb(plots.ANOMALOUS_COLOUR)} <= found
+    assert {rgb(plots.LIGHT["healthy"]), rgb(plots.LIGHT["anomalous"])} <= found
 
 
 def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):
@@ -138,7 +138,9 @@ def test_a_sweep_is_drawn_over_any_number_of_axes(tmp_path, sizes):
     values[:, -1] = np.nan  # a figure that one setting does not have
     if len(sizes) > 1 and sizes[0] == 1:
         values = np.nan_to_num(values)
-    path = plots.sweep(tmp_path / "sweep.png", axes, {"one": values, "other": values}, "run $x_{")
+    path = sweep_plots.sweep(
+        tmp_path / "sweep.png", axes, {"one": values, "other": values}, "run $x_{"
+    )
     assert len(colours(path)) > 20
 
 
@@ -149,7 +151,9 @@ def test_a_sweep_of_two_axes_as_lines_has_a_line_for_each_value_of_the_second(tm
     ]
     values = np.stack([np.linspace(0, 0.5, 6).reshape(3, 2) + d for d in (0, -0.02, 0.02)])
     found = colours(
-        plots.sweep(tmp_path / "lines.png", axes, {"Dice": values, "AUROC": values}, lines=True)
+        sweep_plots.sweep(
+            tmp_path / "lines.png", axes, {"Dice": values, "AUROC": values}, lines=True
+        )
     )
     first, second, third = (
         tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in plots.METHOD_COLOURS[:3]
@@ -160,7 +164,7 @@ def test_a_sweep_of_two_axes_as_lines_has_a_line_for_each_value_of_the_second(tm
 def test_a_strip_has_one_scale_for_all_maps(tmp_path):
     """The brightest colour belongs to the loudest map; a quiet one stays dark beside it."""
     flat = np.zeros((16, 16))
-    loud = plots.strip(
+    loud = sweep_plots.strip(
         tmp_path / "a.png", [("quiet", flat, flat, flat + 0.1), ("loud", flat, flat, flat + 1.0)]
     )
     pixels = np.asarray(Image.open(loud).convert("RGB")).astype(int)

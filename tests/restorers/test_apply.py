@@ -22,7 +22,8 @@ from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.workflows.compare import compare
 from pseudohealthy.workflows.evaluate import evaluate
 from pseudohealthy.workflows.train import train
-from pseudohealthy.workflows.verify import AGREES, UNCHECKED, verify
+from pseudohealthy.workflows.verification import AGREES, UNCHECKED
+from pseudohealthy.workflows.verify import verify
 from small import small_recipe
 
 pytestmark = pytest.mark.usefixtures("unpainted")

@@ -170,10 +170,12 @@ def test_the_viewers_of_several_cases_stand_in_their_row(finished):
 
 
 def test_the_policy_of_a_real_report_is_known(tmp_path):
-    from pseudohealthy.report.page import write_report
+    from pseudohealthy.report.page import Cases, Report, write_report
 
     policy = served_files.policy(
-        write_report(tmp_path, title="x", rows=[{"case_id": "a", "score": 1.0, "status": "ok"}])
+        write_report(
+            tmp_path, Report("x", cases=Cases([{"case_id": "a", "score": 1.0, "status": "ok"}]))
+        )
     )
     assert (
         "sandbox" not in policy

@@ -74,9 +74,9 @@ def labelled(pictures, tmp_path) -> Path:
 def test_anomalous_validation_planes_give_a_roc_auc_and_pictures_of_it(
     labelled, tiny, tmp_path, monkeypatch
 ):
-    drawn, figure = [], validation.figure
+    drawn, figure = [], validation.blank
     monkeypatch.setattr(
-        validation, "figure", lambda *a, **k: drawn.append(figure(*a, **k)) or drawn[-1]
+        validation, "blank", lambda *a, **k: drawn.append(figure(*a, **k)) or drawn[-1]
     )
     run = train(
         tiny("training.steps=2", "training.validate=1"), labelled, tmp_path / "run", device="cpu"

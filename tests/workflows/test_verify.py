@@ -17,7 +17,8 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.run import Run
 from pseudohealthy.workflows.detect import detect
-from pseudohealthy.workflows.verify import AGREES, DIFFERS, UNCHECKED, Verification, verify
+from pseudohealthy.workflows.verification import AGREES, DIFFERS, UNCHECKED, Verification
+from pseudohealthy.workflows.verify import verify
 
 pytestmark = pytest.mark.usefixtures("unpainted", "few_resamples")
 

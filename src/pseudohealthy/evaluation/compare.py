@@ -26,6 +26,7 @@ from pseudohealthy.data.manifest import Case
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import protocols
+from pseudohealthy.evaluation.differences import corrected, difference
 from pseudohealthy.evaluation.evaluation import Evaluation, Figure
 from pseudohealthy.evaluation.example import Example
 from pseudohealthy.evaluation.map_store import Spool
@@ -38,7 +39,6 @@ from pseudohealthy.evaluation.measure import (
     stacks_of,
     stored_thresholds,
 )
-from pseudohealthy.evaluation.metric_frame import corrected, difference
 from pseudohealthy.evaluation.peak import Peak
 from pseudohealthy.evaluation.records import CONTROL, CaseResult, Place, Record, merit
 from pseudohealthy.evaluation.restoration import TwinErrors

@@ -9,14 +9,15 @@ corrected for being many.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.evaluation.differences import corrected, differences
 from pseudohealthy.evaluation.evaluation import Evaluation, Figure
-from pseudohealthy.evaluation.records import CONTROL, CaseResult, Record, class_of, merit
+from pseudohealthy.evaluation.records import CONTROL, CaseResult, Record, class_of
 from pseudohealthy.metrics import bootstrap, table
 from pseudohealthy.metrics.curves import Curve, curve, region_curve
 from pseudohealthy.metrics.thresholds import Threshold
@@ -299,7 +300,7 @@ def run(
         difference
         for method in by_method
         if not method.startswith(CONTROL)
-        for difference in _differences(method, evaluation)
+        for difference in differences(method, evaluation)
     ]
     evaluation.notes = told_once(evaluation.notes, list(by_method))
     evaluation.records += corrected(found)
@@ -380,56 +381,3 @@ def _of(thresholds: Thresholds, method: str) -> Threshold | None:
     if isinstance(thresholds, Threshold):
         return None if method.startswith(CONTROL) else thresholds
     return (thresholds or {}).get(method)
-
-
-def _differences(method: str, evaluation: Evaluation) -> list[Record]:
-    """Of a method to the best control in each metric.
-
-    The best control is picked on these very cases, which favours the control, never the method.
-    """
-    records = []
-    for metric, figure in evaluation.figures[method].items():
-        controls = [
-            figures for name, figures in evaluation.figures.items() if name.startswith(CONTROL)
-        ]
-        rivals = [figures[metric] for figures in controls if metric in figures]
-        if not table.shown_in(metric, "table") or not rivals:
-            continue
-        best = max(rivals, key=lambda rival: merit(rival.record))
-        if best.cases != figure.cases:
-            rival = best.record.method
-            evaluation.notes.append(
-                f"{method}: {metric} is not compared with {rival}: measured on other cases"
-            )
-            continue
-        records.append(difference(figure, best))
-    return records
-
-
-def difference(figure: Figure, rival: Figure) -> Record:
-    """``<metric>_difference``: a figure minus a rival's, on the same cases, from the same
-    resamples."""
-    ci95, p_value = None, float("nan")
-    if figure.record.n_patients > 1 and figure.drawn is not None and rival.drawn is not None:
-        ci95, _ = bootstrap.paired_difference(figure.drawn, rival.drawn)
-        p_value = bootstrap.two_sided(figure.drawn, rival.drawn)
-    return replace(
-        figure.record,
-        metric=f"{figure.record.metric}_difference",
-        value=figure.record.value - rival.record.value,
-        ci95=ci95,
-        threshold=None,
-        against=rival.record.method,
-        p_value=p_value if np.isfinite(p_value) else None,
-    )
-
-
-def corrected(differences: Sequence[Record]) -> list[Record]:
-    """The same with p-values corrected for all of them being looked at (Holm 1979)."""
-    adjusted = bootstrap.holm(
-        [np.nan if one.p_value is None else one.p_value for one in differences]
-    )
-    return [
-        replace(one, p_holm=None if one.p_value is None else p)
-        for one, p in zip(differences, adjusted, strict=True)
-    ]

@@ -19,6 +19,7 @@ from pseudohealthy.counts import many
 from pseudohealthy.errors import RESOURCE, USAGE, Fault
 from pseudohealthy.io.dicom_frames import frame_heads, is_enhanced
 from pseudohealthy.io.dicom_grid import REGULAR, Slice, located, regular_step, without_copies
+from pseudohealthy.io.dicom_head import PROJECTIONS
 from pseudohealthy.io.dicom_header import Head, is_mosaic
 from pseudohealthy.io.dicom_parts import labels, volumes
 from pseudohealthy.io.dicom_pixels import (
@@ -34,7 +35,6 @@ from pseudohealthy.io.dicom_pixels import (
     window,
     wrapped,
 )
-from pseudohealthy.io.dicom_series import PROJECTIONS
 from pseudohealthy.io.scan import Scan, finite
 from pseudohealthy.io.source import Source
 from pseudohealthy.io.turn import Turn, turned

@@ -302,7 +302,8 @@ def _idx(path: Path, item: int | None) -> Survey:
 
 
 def _dicom(paths: list[Path], root: Path, named: str, given: str) -> Survey:
-    from pseudohealthy.io.dicom_series import group, looks_dicom
+    from pseudohealthy.io.dicom_head import looks_dicom
+    from pseudohealthy.io.dicom_series import group
 
     real = [p for p in paths if looks_dicom(p) or blank(p)]
     known = set(real)

@@ -60,7 +60,7 @@ def _series(file: IO[bytes]) -> str | None:
     """SeriesInstanceUID of an image's header, or what stands for it; None for anything else."""
     import pydicom
 
-    from pseudohealthy.io.dicom_series import NO_IMAGE, series_uid
+    from pseudohealthy.io.dicom_head import NO_IMAGE, series_uid
 
     if file.read(132)[128:] != b"DICM":
         return None

@@ -8,10 +8,7 @@ header or a gzip bomb has to be noticed before memory is taken.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
-import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,19 +18,23 @@ import numpy as np
 
 from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.atomic import atomic
-from pseudohealthy.io.bounded import looks_like
-from pseudohealthy.io.scan import Scan, as_float, finite, invertible, of_a_patient, same_grid
+from pseudohealthy.io.nifti_header import (
+    NO_ORIENTATION,
+    affine_of,
+    dtype_of,
+    read_header,
+    scaling_of,
+    shape_of,
+    sheared,
+)
+from pseudohealthy.io.nifti_stream import fill, is_gzip, opened, take
+from pseudohealthy.io.scan import Scan, as_float, finite
 from pseudohealthy.io.source import Source
 from pseudohealthy.io.turn import PLANES, Turn, acquired, turn_to
 
 # A volume above this size that shrank more than this is refused.
 GZIP_RATIO, GZIP_FREE = (200, 256 * 2**20)
-UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}  # of xyzt_units; else mm
 BLOCK = 2**24  # bytes that are reserved for voxels before any has been seen
-NO_ORIENTATION = "ORIENTATION_UNKNOWN: no sform and no qform; left and right cannot be told apart"
-TOOL = re.compile(
-    rb"FSL|SPM|ANTs|ITK|nibabel|nilearn|FreeSurf|MATLAB|MRtrix|AFNI|NiftyReg|c3d|\bT[RE][:=]", re.I
-)
 
 
 @dataclass
@@ -64,13 +65,13 @@ def read(
             "PLANE", f"unknown plane '{plane}'", f"choose {', '.join(PLANES)} or native", exit=2
         )
     warnings: list[str] = []
-    with _open(path) as stream:
-        header, text = _header(stream)
+    with opened(path) as stream:
+        header, text = read_header(stream)
         if text:
             warnings.append(
                 "HEADER_TEXT: descriptive header text is present; it is not copied to outputs"
             )
-        shape = _shape(header)
+        shape = shape_of(header)
         if np.prod(shape, dtype=object) > max_voxels:
             size = " x ".join(map(str, shape))
             raise Fault(
@@ -94,14 +95,14 @@ def read(
                 else "split it into volumes"
             )
             raise Fault("IS_4D", f"a series of volumes {' x '.join(map(str, shape))}", cure)
-        dtype = _dtype(header)
-        affine = _affine(header, shape, warnings)
+        dtype = dtype_of(header)
+        affine = affine_of(header, shape, warnings)
         data = _data(path, stream, header, shape, dtype)
     if item is not None:
         data, shape = data[..., item], shape[:3]
-    if _is_gzip(path) != (path.suffix.lower() == ".gz"):
+    if is_gzip(path) != (path.suffix.lower() == ".gz"):
         warnings.append("SUFFIX: compression does not match the file name; read by content")
-    slope, inter = _scaling(header, warnings)
+    slope, inter = scaling_of(header, warnings)
     voxels = data.astype(np.float64) * slope + inter if (slope, inter) != (1, 0) else data
     voxels = as_float(voxels, warnings).reshape((*shape, 1)[:3])
     voxels = finite(voxels, warnings)
@@ -197,7 +198,7 @@ def header_of(image: Any, warnings: list[str]) -> Any:
 def _new_header(affine: np.ndarray) -> Any:
     header = nib.Nifti1Header()
     header.set_sform(affine, code=1)
-    header.set_qform(affine, code=0 if _sheared(affine) else 1)
+    header.set_qform(affine, code=0 if sheared(affine) else 1)
     header.set_xyzt_units("mm")
     return header
 
@@ -210,180 +211,6 @@ def _save(stored: np.ndarray, affine: np.ndarray, header: Any, path: Path, dtype
     with atomic(path) as tmp:
         nib.save(image, tmp)
     return path
-
-
-def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
-def _open(path: Path) -> BinaryIO:
-    if path.stat().st_size == 0:
-        raise Fault("EMPTY_FILE", f"{path.name} has 0 bytes", "copy or download it again")
-    return gzip.open(path) if _is_gzip(path) else open(path, "rb")  # type: ignore[return-value]
-
-
-def _header(stream: BinaryIO) -> tuple[Any, bool]:
-    """The header, unchecked, and whether it carries text that might identify someone."""
-    raw = _take(stream, 544)
-    sizes = [int.from_bytes(raw[:4], order) for order in ("little", "big")]
-    if 348 in sizes and raw[344:348] in (b"n+1\0", b"ni1\0") and len(raw) >= 348:
-        kind, length = nib.Nifti1Header, 348
-    elif 540 in sizes and raw[4:7] in (b"n+2", b"ni2") and len(raw) >= 540:
-        kind, length = nib.Nifti2Header, 540
-    elif 348 in sizes or 540 in sizes:
-        if len(raw) < 348:
-            raise Fault("TRUNCATED", "the file ends inside its header", "copy or download it again")
-        raise Fault(
-            "NOT_NIFTI",
-            "an Analyze file without a NIfTI magic",
-            "convert it: its left and right are unknown",
-        )
-    else:
-        raise Fault(
-            "NOT_NIFTI", f"this is not a NIfTI file{looks_like(raw)}", "give a .nii or .nii.gz"
-        )
-    header = kind(raw[:length], check=False)
-    offset = float(header["vox_offset"])
-    extended = not offset < length + 4 and raw[length : length + 1] not in (b"", b"\0")
-    text = [
-        bytes(header[key].tobytes()).strip(b"\0 ")
-        for key in ("descrip", "aux_file", "db_name")
-        if key in header
-    ]
-    return header, extended or any(t and not TOOL.search(t) for t in text)
-
-
-def _shape(header: Any) -> tuple[int, ...]:
-    dim = [int(n) for n in header["dim"]]
-    shape = tuple(dim[1 : dim[0] + 1]) if 1 <= dim[0] <= 7 else ()
-    if len(shape) < 2 or min(shape) < 1:
-        raise Fault(
-            "BAD_DIMS",
-            f"the header declares dimensions {dim[: 1 + max(0, min(dim[0], 7))]}",
-            "repair the header",
-        )
-    return shape
-
-
-def _dtype(header: Any) -> np.dtype:
-    try:
-        dtype = header.get_data_dtype()
-    except (KeyError, nib.spatialimages.HeaderDataError):
-        dtype = None
-    if dtype is None or dtype.kind not in "iuf" or dtype.itemsize == 0:
-        raise Fault(
-            "DTYPE",
-            f"voxel type {dtype or int(header['datatype'])} is not a real number",
-            "convert it",
-        )
-    return dtype
-
-
-def _affine(header: Any, shape: tuple[int, ...], warnings: list[str]) -> np.ndarray:
-    """Index (i, j, k) -> RAS+ mm: sform first, then qform, then nibabel's fallback with a
-    warning."""
-    zooms = np.array(header["pixdim"][1:4], np.float64)[: len(shape)]
-    if not np.isfinite(zooms).all() or (zooms == 0).any():
-        raise Fault("BAD_SPACING", f"voxel sizes {zooms.tolist()} in the header", "repair pixdim")
-    sform = header.get_sform(coded=True)[0]
-    qform = _qform(header, warnings) if int(header["qform_code"]) > 0 else None
-    affine = sform if sform is not None else qform
-    if affine is None:
-        warnings.append(NO_ORIENTATION)
-        affine = header.get_base_affine()
-    if not invertible(affine):
-        raise Fault("BAD_AFFINE", "the affine is not finite or not invertible", "repair the header")
-    grid = (*shape, 1)[:3]
-    steps = np.linalg.norm(affine[:3, :3], axis=0)[: len(zooms)]
-    disagree = not np.allclose(steps, np.abs(zooms), rtol=0.01)
-    if sform is not None and qform is not None:
-        disagree |= not np.isfinite(qform).all() or not same_grid(grid, sform, qform)
-    if disagree:
-        warnings.append(
-            "FORMS_DISAGREE: sform, qform and pixdim do not describe one grid; the sform is used"
-        )
-    if _sheared(affine):
-        warnings.append(
-            "NOT_ORTHONORMAL: the axes are not at right angles; ITK viewers will refuse the outputs"
-        )
-    return in_mm(header, affine, grid, warnings)
-
-
-def _qform(header: Any, warnings: list[str]) -> np.ndarray:
-    """The quaternion's affine as the standard's reference code makes it (nifti1_io.c,
-    nifti_quatern_to_mat44). What it repairs is repaired in the header, too, which outputs copy.
-    """
-    b, c, d = (float(header[key]) for key in ("quatern_b", "quatern_c", "quatern_d"))
-    longer = b * b + c * c + d * d
-    if longer > 1 - 1e-7:  # half a turn: the real part is 0 but for rounding
-        if longer > 1.01:
-            warnings.append(f"QUATERNION: of length {np.sqrt(longer):.3g} instead of 1; shortened")
-        b, c, d = (n / np.sqrt(longer) for n in (b, c, d))
-        header["quatern_b"], header["quatern_c"], header["quatern_d"] = b, c, d
-    turn = nib.quaternions.quat2mat([np.sqrt(max(0.0, 1 - b * b - c * c - d * d)), b, c, d])
-    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
-    steps = np.array(header["pixdim"][1:4], np.float64)
-    steps[2] *= -1 if header["pixdim"][0] < 0 else 1
-    where = [float(header[f"qoffset_{axis}"]) for axis in "xyz"]
-    return nib.affines.from_matvec(turn * steps, where)
-
-
-def in_mm(
-    header: Any, affine: np.ndarray, grid: tuple[int, ...], warnings: list[str]
-) -> np.ndarray:
-    """The affine in mm. Headers say metres or micrometres, and many that do hold mm: what makes a
-    patient of the image is believed."""
-    name, unit = UNITS.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
-    stated = np.diag([unit, unit, unit, 1]) @ affine
-    if unit == 1 or of_a_patient(grid, stated) or not of_a_patient(grid, affine):
-        return stated
-    size = " x ".join(f"{n:.3g}" for n in np.linalg.norm(stated[:3, :3], axis=0))
-    warnings.append(f"UNITS: the header says {name}, which makes voxels of {size} mm; taken as mm")
-    return affine
-
-
-def _sheared(affine: np.ndarray, tolerance: float = 1e-3) -> bool:
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > tolerance)
-
-
-def _scaling(header: Any, warnings: list[str]) -> tuple[float, float]:
-    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0 or not np.isfinite(slope):
-        if slope != 0 or inter != 0:
-            warnings.append(
-                f"SCALING: scl_slope {slope:g}, scl_inter {inter:g}; values are taken unscaled"
-            )
-        return 1.0, 0.0
-    if not np.isfinite(inter):
-        warnings.append(f"SCALING: scl_inter {inter:g} is ignored")
-        inter = 0.0
-    return slope, inter
-
-
-def _take(stream: BinaryIO, count: int) -> bytes:
-    buffer = np.empty(count, np.uint8)
-    return buffer[: _fill(stream, buffer)].tobytes()
-
-
-def _fill(stream: BinaryIO, buffer: np.ndarray) -> int:
-    """Fill in chunks, so that memory is touched only for bytes that exist; the number of bytes
-    found."""
-    done = 0
-    try:
-        while done < len(buffer):
-            got = stream.readinto(buffer[done : done + 2**22].data)  # type: ignore[attr-defined]
-            if not got:
-                break
-            done += got
-        if done == len(buffer):
-            stream.read(0)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise Fault(
-            "TRUNCATED", f"the compressed data is damaged or cut short ({error})", "copy it again"
-        ) from None
-    return done
 
 
 def _data(
@@ -408,9 +235,9 @@ def _data(
                     f"a header without its image file {path.name}",
                     "put both files side by side",
                 )
-            stream = stack.enter_context(_open(path))
+            stream = stack.enter_context(opened(path))
         wanted, on_disk = int(np.prod(shape)) * dtype.itemsize, path.stat().st_size
-        if not _is_gzip(path):
+        if not is_gzip(path):
             if on_disk < start + wanted:
                 raise Fault(
                     "TRUNCATED",
@@ -428,7 +255,7 @@ def _data(
             stream.seek(start, io.SEEK_SET)
         data = np.empty(min(wanted, BLOCK), np.uint8)
         # Grows with what is really there.
-        while (got := got + _fill(stream, data[got:])) == len(data) < wanted:
+        while (got := got + fill(stream, data[got:])) == len(data) < wanted:
             data.resize(min(wanted, 2 * got), refcheck=False)
         if got < wanted:
             raise Fault(
@@ -436,5 +263,5 @@ def _data(
                 f"{got} bytes of voxels where the header needs {wanted}",
                 "copy it again",
             )
-        _take(stream, 1)  # reaching the end checks the gzip checksum
+        take(stream, 1)  # reaching the end checks the gzip checksum
     return data.view(dtype).reshape(shape, order="F")

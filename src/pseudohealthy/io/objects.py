@@ -45,7 +45,7 @@ def scan_of(value: Any, *, plane: str = "axial") -> Scan:
 
 def _nibabel(image: Any, plane: str) -> Scan:
     """An image of nibabel: its scaled values, its affine, and its header for outputs."""
-    from pseudohealthy.io import nifti
+    from pseudohealthy.io import nifti, nifti_header
 
     if not hasattr(image, "affine"):
         raise Fault("INPUT", f"a {type(image).__name__} of nibabel, which is no volume", CURE)
@@ -58,7 +58,7 @@ def _nibabel(image: Any, plane: str) -> Scan:
     voxels = finite(as_float(stored, warnings), warnings)
     header = nifti.header_of(image, warnings)
     affine = matrix(header.get_best_affine() if image.affine is None else image.affine)
-    affine = nifti.in_mm(header, affine, voxels.shape, warnings)
+    affine = nifti_header.in_mm(header, affine, voxels.shape, warnings)
     scan = nifti.arranged(voxels[None], affine, plane, warnings)
     scan.origin.header, scan.origin.stored_shape = header, shape
     return scan

@@ -12,16 +12,17 @@ follow from mm per model pixel instead, rows and columns apart, to the nearest w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
 from pseudohealthy.counts import many
-from pseudohealthy.errors import NO_INPUT, USAGE, Fault
+from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.marks import Choice, Length, Range, Text, either
 from pseudohealthy.preprocessing import resampling
 from pseudohealthy.preprocessing.foreground import METHODS, foreground
-from pseudohealthy.preprocessing.placement import Fitted, Placement
+from pseudohealthy.preprocessing.levels import SMALLEST, WINDOWS, levels, window_range, wrong
+from pseudohealthy.preprocessing.placement import Fitted, Placement, back, onto
 from pseudohealthy.preprocessing.plane_range import SLICES_IN, chosen
 from pseudohealthy.settings import check_fields
 
@@ -30,19 +31,9 @@ if TYPE_CHECKING:
 
     from pseudohealthy.io.scan import Scan
 
-# centre, width in HU
-WINDOWS: dict[str, tuple[float, float]] = {
-    "brain": (40, 80),
-    "subdural": (80, 200),
-    "bone": (600, 2800),
-    "stroke": (40, 40),
-}
 NORMALISATIONS = ("window", "percentile", "upper", "deviations", "range", "unit")
 PLANES = ("axial", "coronal", "sagittal", "native")
 JUDGED = ("all", "slices")
-HIGHEST_HU = 100_000  # of a window's centre and width
-# Range of grey levels; beyond, float32 arithmetic gives 0 and infinity.
-SMALLEST, LARGEST = (1e-30, 1e30)
 BLANK = 64  # times as large as the image: a square that would leave the image a pixel or two
 Window = Annotated[str, Text(f"{either(WINDOWS)}, or centre/width in HU")]
 Percent = Annotated[float, Range(0, 100)]
@@ -145,7 +136,7 @@ class Canvas:
             if brain_mask is None
             else np.asarray(brain_mask, dtype=bool)
         )
-        low, high = self._levels(scan, voxels, inside)
+        low, high = levels(self, scan, voxels, inside)
         top, left, side, across = self._square(inside, scan)
         placement = Placement(
             _shape(voxels), top, left, side, self.size, low, high, across if across != side else 0
@@ -154,7 +145,7 @@ class Canvas:
         planes = np.empty((voxels.shape[1], len(low), self.size, self.size), dtype=np.float32)
         for channel, (values, a, b) in enumerate(zip(channels, low, high, strict=True)):
             unit = np.clip((values - np.float32(a)) * np.float32(2 / (b - a)), 0, 2)
-            planes[:, channel] = _onto(unit * inside if self.strip else unit, placement) - 1
+            planes[:, channel] = onto(unit * inside if self.strip else unit, placement) - 1
         keep = self._chosen(scan, inside)
         judged = (keep | (self.judge == "all"))[:, None, None]
         return Fitted(
@@ -179,7 +170,7 @@ class Canvas:
             for level in (placement.low, placement.high)
         )
         stacked = np.moveaxis(np.asarray(planes, dtype=np.float32), 1, 0)
-        return _back(stacked + 1, placement, resampling.inverse, 0) * ((high - low) / 2) + low
+        return back(stacked + 1, placement, resampling.inverse, 0) * ((high - low) / 2) + low
 
     def undo_map(
         self,
@@ -190,7 +181,7 @@ class Canvas:
     ) -> np.ndarray:
         """Maps (D, S, S) -> (D, H, W): geometry only, never outside the map's range; ``fill``
         outside the square."""
-        return _back(
+        return back(
             np.asarray(maps, dtype=np.float32),
             placement,
             resampling.nearest if nearest else resampling.linear,
@@ -207,7 +198,7 @@ class Canvas:
         decides for it (the widest where none does)."""
         place = fitted.placement
         change = np.asarray(restored, dtype=np.float32) - np.asarray(fitted.planes)
-        change = _back(np.moveaxis(change, 1, 0), place, resampling.inverse, 0)
+        change = back(np.moveaxis(change, 1, 0), place, resampling.inverse, 0)
         voxels = np.asarray(scan.voxels, dtype=np.float32)
         low, high = (
             np.array(level, dtype=np.float32)[:, None, None, None]
@@ -273,7 +264,7 @@ class Canvas:
     def fit_mask(self, mask: np.ndarray, placement: Placement) -> np.ndarray:
         """Native mask (D, H, W) -> (D, S, S) bool: on where at least half covered; a plane's mask
         that would vanish keeps its most covered pixel."""
-        covered = _onto(np.asarray(mask, dtype=np.float32), placement, coverage=True)
+        covered = onto(np.asarray(mask, dtype=np.float32), placement, coverage=True)
         on = covered >= 0.5 - 1e-6
         for plane in np.flatnonzero(covered.any(axis=(1, 2)) & ~on.any(axis=(1, 2))):
             on[plane].flat[covered[plane].argmax()] = True
@@ -307,57 +298,6 @@ class Canvas:
             fault.case = fault.case or scan.name
             raise
 
-    def _levels(
-        self, scan: Scan, voxels: np.ndarray, inside: np.ndarray
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Lowest and highest value of each channel, in the scan's units."""
-        if self.windows_a_picture(scan):
-            if len(self.windows) > 1:
-                found = f"a picture has no HU, so it has no {len(self.windows)} windows"
-                raise Fault(
-                    "WINDOW", found, "give the DICOM series, or a run of one window", case=scan.name
-                )
-            pairs = [(0.0, float(np.iinfo(scan.origin.dtype).max))]
-        elif self.normalise == "window":
-            pairs = [window_range(window) for window in self.windows]
-        elif self.normalise in ("range", "unit"):
-            pairs = [(0.0, 1.0) if self.normalise == "unit" else self.value_range] * len(voxels)
-        else:
-            pairs = []
-            for values in voxels:
-                known = values[inside] if inside.sum() >= 16 else values.ravel()
-                if self.normalise == "deviations":
-                    mean = float(values.mean(dtype=np.float64))
-                    spread = float(values.std(dtype=np.float64))
-                    low, high = (mean + times * spread for times in self.deviations)
-                else:
-                    low, high = (float(level) for level in np.percentile(known, self.percentiles))
-                if self.normalise == "upper":
-                    low = min(0.0, float(values.min()))
-                    high = max(low, high)
-                if low == high:  # nearly two-valued images: their own range
-                    low, high = float(values.min()), float(values.max())
-                if low == high:
-                    raise Fault(
-                        "CONSTANT_IMAGE",
-                        f"every value is {low:g}",
-                        "leave this image out",
-                        exit=NO_INPUT,
-                        case=scan.name,
-                    )
-                pairs.append((low, high))
-        for low, high in pairs:
-            if not SMALLEST < high - low < LARGEST:
-                found = f"grey levels from {low:.3g} to {high:.3g}"
-                raise Fault(
-                    "RANGE",
-                    found,
-                    "bring the image to usual units first",
-                    exit=NO_INPUT,
-                    case=scan.name,
-                )
-        return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
-
     def _square(self, inside: np.ndarray, scan: Scan) -> tuple[int, int, int, int]:
         """Top, left, rows and columns of the native square."""
         _, height, width = inside.shape
@@ -366,10 +306,8 @@ class Canvas:
         side = max(height, width)
         if self.spacing and scan.spacing is not None:
             if self.crop and rows.size:
-                first_row = rows[0]
-                end_row = rows[-1] + 1
-                first_column = columns[0]
-                end_column = columns[-1] + 1
+                first_row, end_row = rows[0], rows[-1] + 1
+                first_column, end_column = columns[0], columns[-1] + 1
             side, across = (
                 max(1, round(self.size * self.spacing / native)) for native in scan.spacing[1:]
             )
@@ -392,10 +330,8 @@ class Canvas:
                 across,
             )
         if self.crop and rows.size:
-            first_row = rows[0]
-            end_row = rows[-1] + 1
-            first_column = columns[0]
-            end_column = columns[-1] + 1
+            first_row, end_row = rows[0], rows[-1] + 1
+            first_column, end_column = columns[0], columns[-1] + 1
             longer = max(end_row - first_row, end_column - first_column)
             side = min(side, int(np.ceil(longer * (1 + 2 * self.margin))))
         if side <= self.size < 2 * side:
@@ -408,51 +344,6 @@ class Canvas:
         )
 
 
-def wrong(key: str, value: Any, cure: str) -> Fault:
-    """The fault of a setting that contradicts another one or itself."""
-    return Fault("RECIPE", f"canvas.{key} = {value}", cure, exit=USAGE)
-
-
-def window_range(window: str) -> tuple[float, float]:
-    """Lowest and highest HU of a window, by name or as "centre/width"."""
-    try:
-        centre, width = WINDOWS[window] if window in WINDOWS else map(float, window.split("/"))
-    except ValueError:
-        centre, width = 0.0, 0.0
-    if not (abs(centre) <= HIGHEST_HU and 0 < width <= HIGHEST_HU):
-        raise wrong("windows", [window], f"use centre/width in HU, or one of {', '.join(WINDOWS)}")
-    return centre - width / 2, centre + width / 2
-
-
 def _shape(voxels: np.ndarray) -> tuple[int, int, int, int]:
     channels, depth, height, width = voxels.shape
     return channels, depth, height, width
-
-
-def _onto(planes: np.ndarray, place: Placement, coverage: bool = False) -> np.ndarray:
-    """(D, H, W) -> (D, S, S); the padding counts as 0."""
-    r0, r1, c0, c1 = place.box
-    inner = planes[:, r0:r1, c0:c1]
-    rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
-    if place.sides == (place.size, place.size):
-        out = np.zeros((len(planes), place.size, place.size), dtype=np.float32)
-        out[:, rows, columns] = inner
-        return out
-    down, along = (
-        (resampling.coverage if coverage else resampling.forward)(side, place.size)
-        for side in place.sides
-    )
-    return down[:, rows] @ inner @ along[:, columns].T
-
-
-def _back(planes: np.ndarray, place: Placement, matrix_of: Any, fill: float) -> np.ndarray:
-    """(..., S, S) -> (..., H, W)."""
-    r0, r1, c0, c1 = place.box
-    rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
-    out = np.full((*planes.shape[:-2], *place.shape[2:]), fill, dtype=np.float32)
-    if place.sides == (place.size, place.size):
-        out[..., r0:r1, c0:c1] = planes[..., rows, columns]
-    else:
-        down, along = (matrix_of(side, place.size) for side in place.sides)
-        out[..., r0:r1, c0:c1] = down[rows] @ planes @ along[columns].T
-    return out

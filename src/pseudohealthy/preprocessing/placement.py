@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pseudohealthy.preprocessing import resampling
+
 if TYPE_CHECKING:
     import torch
 
@@ -68,3 +70,32 @@ class Fitted:
     placement: Placement
     mask: torch.Tensor | None = None
     chosen: np.ndarray | None = None
+
+
+def onto(planes: np.ndarray, place: Placement, coverage: bool = False) -> np.ndarray:
+    """(D, H, W) -> (D, S, S); the padding counts as 0."""
+    r0, r1, c0, c1 = place.box
+    inner = planes[:, r0:r1, c0:c1]
+    rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
+    if place.sides == (place.size, place.size):
+        out = np.zeros((len(planes), place.size, place.size), dtype=np.float32)
+        out[:, rows, columns] = inner
+        return out
+    down, along = (
+        (resampling.coverage if coverage else resampling.forward)(side, place.size)
+        for side in place.sides
+    )
+    return down[:, rows] @ inner @ along[:, columns].T
+
+
+def back(planes: np.ndarray, place: Placement, matrix_of: Any, fill: float) -> np.ndarray:
+    """(..., S, S) -> (..., H, W)."""
+    r0, r1, c0, c1 = place.box
+    rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
+    out = np.full((*planes.shape[:-2], *place.shape[2:]), fill, dtype=np.float32)
+    if place.sides == (place.size, place.size):
+        out[..., r0:r1, c0:c1] = planes[..., rows, columns]
+    else:
+        down, along = (matrix_of(side, place.size) for side in place.sides)
+        out[..., r0:r1, c0:c1] = down[rows] @ planes @ along[columns].T
+    return out

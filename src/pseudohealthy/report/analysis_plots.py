@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pseudohealthy.design import tokens
+from pseudohealthy.design.figures import blank, research_use, save, short
 from pseudohealthy.evaluation.conditioning import Swapped
 from pseudohealthy.evaluation.examples import Example
 from pseudohealthy.evaluation.intensity import FIGURE_4, KINDS, Histograms, kl
-from pseudohealthy.report.plots import SKY, VERMILION, blank, save, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TOGETHER = 10  # of the measured bins in one drawn bin
-RESEARCH = "Research use only - not for diagnosis"
 
 
 def intensities(path: Path | str, by_data: Mapping[str, Histograms]) -> Path:
@@ -53,8 +53,10 @@ def histograms(axes: Axes, images: np.ndarray, twins: np.ndarray) -> None:
     """Counts of intensities of images and of their twins, as shares, with their divergence."""
     edges = np.linspace(-1, 1, len(images) // TOGETHER + 1)
     share, other = (c.reshape(-1, TOGETHER).sum(1) / max(c.sum(), 1) for c in (images, twins))
-    axes.stairs(share, edges, fill=True, color=SKY, alpha=0.5, label="image")
-    axes.stairs(other, edges, color=VERMILION, linewidth=1.4, label="healthy twin")
+    axes.stairs(share, edges, fill=True, color=tokens("methods")["sky"], alpha=0.5, label="image")
+    axes.stairs(
+        other, edges, color=tokens("methods")["vermilion"], linewidth=1.4, label="healthy twin"
+    )
     axes.set_ylim(0, 1.3 * max(float(share.max()), float(other.max()), 1e-6))  # room for the text
     axes.text(
         0.03, 0.97, f"KL {kl(images, twins):.3f}", transform=axes.transAxes, va="top", fontsize=8
@@ -87,7 +89,7 @@ def conditioning(path: Path | str, swapped: Sequence[Swapped]) -> Path:
         for axes, twin in zip(line[1:], one.twins, strict=True):
             show(axes, twin)
     grid[1][0].set_title("what is noised", fontsize=9)
-    figure.supxlabel(RESEARCH, fontsize=8, color="#666666")
+    research_use(figure)
     return save(figure, path)
 
 
@@ -126,11 +128,7 @@ def examples(path: Path | str, cases: Sequence[Sequence[Example]]) -> Path:
                 line[3].set_title("image (blue), twin (red),\nhealthy tissue", fontsize=8)
             if not column:
                 line[0].set_ylabel(short(one.row["run"], 20), fontsize=9)
-    figure.supxlabel(
-        f"{RESEARCH}. Masks: the threshold with the best Dice of that case, an oracle.",
-        fontsize=8,
-        color="#666666",
-    )
+    research_use(figure, "Masks: the threshold with the best Dice of that case, an oracle.")
     return save(figure, path)
 
 

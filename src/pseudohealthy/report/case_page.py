@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pseudohealthy import design
 from pseudohealthy.counts import many
 from pseudohealthy.detection.output_layout import relative
 from pseudohealthy.io.atomic import write_text
@@ -72,7 +73,7 @@ def case_page(
 
     scan = finding.scan
     volume = finding.map.shape[0] > 1
-    style, script = (_template(f"case.{kind}") for kind in ("css", "js"))
+    style, script = design.css() + _template("case.css"), _script()
     packed, library_hash = _library() if volume else ("", "")
     mosaic = (
         base64.b64encode(picture.read_bytes()).decode()
@@ -140,6 +141,11 @@ def case_page(
         )
     )
     return write_text(path, page)
+
+
+def _script() -> str:
+    parts = ("case", "case_regions", "case_plane", "case_volume", "case_controls")
+    return "".join(_template(f"{part}.js") for part in parts)
 
 
 def _template(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pseudohealthy.preprocessing.canvas import WINDOWS, window_range
+from pseudohealthy.preprocessing.levels import WINDOWS, window_range
 
 if TYPE_CHECKING:
     from pseudohealthy.detection.finding import Finding

@@ -13,7 +13,7 @@ from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.table import write_table
 from pseudohealthy.metrics.table import shown_in, sorting
 from pseudohealthy.report import evaluation_tables, example, plots
-from pseudohealthy.report.page import write_report
+from pseudohealthy.report.page import Cases, Report, write_report
 from pseudohealthy.runs.run import provenance
 
 if TYPE_CHECKING:
@@ -88,18 +88,17 @@ def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path
         "data sets": len(by_data),
         "cases": sum(len({row["case_id"] for row in e.rows}) for e in result.evaluations.values()),
     }
-    page = write_report(
-        folder,
+    plain = [{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in table]
+    report = Report(
         title="Comparison",
-        rows=[{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in table],
-        rows_title="Methods: figures and costs",
+        cases=Cases(plain, "Methods: figures and costs"),
         summary=facts,
         records=by_data if len(by_data) > 1 else next(iter(by_data.values())),
         figures=[folder / "comparison.png", *panels, folder / "curves.png"],
         notes=notes(result),
         provenance={**provenance(), **made},
     )
-    return [*written, page]
+    return [*written, write_report(folder, report)]
 
 
 def printed(result: Comparison) -> Any:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pseudohealthy.design import tokens
+from pseudohealthy.design.figures import blank, research_use, save, short
 from pseudohealthy.evaluation.example import Example, Pictures
-from pseudohealthy.io.atomic import atomic
-
-REFERENCE = "#56B4E9"  # Okabe-Ito sky blue, as in every other panel
 
 
 def draw(example: Example, path: Path, title: str = "") -> Path:
@@ -20,14 +19,12 @@ def draw(example: Example, path: Path, title: str = "") -> Path:
     or to their own 99.8 % where it has none. Each method is shown on its own canvas, the input on
     that of the method with most channels.
     """
-    from matplotlib.figure import Figure
-
     first = max(example.pictures.values(), key=lambda one: len(one.image))  # of equals the first
     columns, rows = 1 + len(example.pictures), 1 + len(first.image)
     channels = example.channels
     if len(channels) != len(first.image):  # the first run has fewer
         channels = [f"channel {n + 1}" for n in range(len(first.image))]
-    figure = Figure(figsize=(1.75 * columns + 0.4, 1.75 * rows + 0.9), layout="constrained")
+    figure = blank(1.75 * columns + 0.4, 1.75 * rows + 0.9)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.set(xticks=[], yticks=[])
@@ -35,7 +32,7 @@ def draw(example: Example, path: Path, title: str = "") -> Path:
     grey = {"cmap": "gray", "vmin": -1, "vmax": 1, "interpolation": "nearest"}
     shown = {"input": first.image} | {name: one.healthy for name, one in example.pictures.items()}
     for column, (name, planes) in enumerate(shown.items()):
-        grid[0][column].set_title(_short(name), fontsize=9)
+        grid[0][column].set_title(short(name, 24), fontsize=9)
         for row, plane in enumerate(planes):
             grid[row][column].imshow(plane, **grey)
     if first.reference is None:
@@ -53,30 +50,16 @@ def draw(example: Example, path: Path, title: str = "") -> Path:
     for axes, one in zip(grid[-1][1:], example.pictures.values(), strict=True):
         axes.imshow(one.map, cmap="inferno", vmin=0, vmax=top(one), interpolation="nearest")
         if one.reference is not None and one.reference.any():
-            axes.contour(one.reference, [0.5], colors=REFERENCE, linewidths=0.9)
+            axes.contour(one.reference, [0.5], colors=tokens("dark")["healthy"], linewidths=0.9)
     for axes, name in zip(grid[:, 0], [*channels, "reference | map"], strict=True):
-        axes.set_ylabel(_short(name), fontsize=9)
+        axes.set_ylabel(short(name, 24), fontsize=9)
     where = f", plane {example.plane + 1} of {example.planes}" if example.planes > 1 else ""
-    figure.suptitle(_short(f"{title}{example.case_id}{where}: {example.why}", 110), fontsize=10)
-    figure.supxlabel(
-        "each run on its own canvas, maps to twice its threshold\nResearch use only - not for"
-        " diagnosis",
-        fontsize=7.5,
-        color="#666666",
-    )
-    with atomic(path) as tmp:
-        figure.savefig(tmp, dpi=130, format="png", bbox_inches="tight", pad_inches=0.1)
-    return path
+    figure.suptitle(short(f"{title}{example.case_id}{where}: {example.why}", 110), fontsize=10)
+    research_use(figure, "each run on its own canvas, maps to twice its threshold")
+    return save(figure, path)
 
 
 def top(pictures: Pictures) -> float:
     """The map value of the brightest colour."""
     usual = 2 * pictures.threshold
     return usual if usual > 0 else max(1e-6, float(np.quantile(pictures.map, 0.998)))
-
-
-def _short(name: str, most: int = 24) -> str:
-    """Names come from outside: one line, cut, and without the mathtext that a dollar sign would
-    start."""
-    name = " ".join(name.split())
-    return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")

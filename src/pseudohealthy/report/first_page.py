@@ -18,7 +18,7 @@ from pseudohealthy.detection.rows import Detections
 from pseudohealthy.detection.truth import STILL, Known, percent, removed_text, twin_text
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.records import number
-from pseudohealthy.report.page import write_report
+from pseudohealthy.report.page import Cases, Report, write_report
 
 UNUSUAL = 0.05  # a score stands out where fewer healthy ones are as high
 Row = dict[str, Any]
@@ -148,6 +148,25 @@ def known(found: Detections, what: str, drawn: str) -> Group:
     return Group(found, rows, what, drawn)
 
 
+NOTES = (
+    (
+        "Found: at least one marked pixel lies in what was drawn. Regions are listed from"
+        " the most conspicuous on: by what the map exceeds the threshold by, summed over"
+        " the region."
+    ),
+    (
+        "A healthy twin still shows what was drawn where it removed less than"
+        f" {percent(STILL[0])} of the step across its outline. Anatomy has steps too: this"
+        " is said, wrongly, of one in 16 slices of heads as they were before, and of one"
+        " in 6 digits."
+    ),
+    (
+        "p = (1 + healthy cases that score as high or higher) / (healthy cases + 1): with"
+        " few of them it cannot be small."
+    ),
+)
+
+
 def first_page(out: Path, groups: Sequence[Group], evaluated: Evaluation) -> list[Path]:
     """Write out/report.html over all groups; returns every report in `out`, this one first."""
     lines = [line for group in groups for line in group.lines()]
@@ -158,48 +177,33 @@ def first_page(out: Path, groups: Sequence[Group], evaluated: Evaluation) -> lis
         for r in evaluated.records
         if r.metric == "image_auroc" and not r.is_control and not r.against
     ]
-    write_report(
-        out,
-        title="Demo: what was drawn, found and missed",
-        lead=[f"Marked: {'; '.join(group.headline() for group in groups)}. {_faults(groups)}"],
-        sections={
-            f"{group.what.capitalize()}s, by {group.rows[0]['run']}": group.sentences()
-            for group in groups
-            if group.rows
-        }
-        | {
-            "Digits, evaluated": [
-                f"On {r.n_cases} that were not trained on, the image AUROC is {number(r)}."
-                for r in own
-            ]
-        },
-        links={_title(path, out): path for path in others},
-        rows=lines,
-        rows_title="Inputs",
+    cases = Cases(
+        lines,
+        "Inputs",
         panels={case: path for group in groups for case, path in group.found.panels.items()},
         pages={case: path for group in groups for case, path in group.found.pages.items()},
         captions={
             line["case_id"]: "; ".join(filter(None, (line["outcome"], line["healthy twin"])))
             for line in lines
         },
-        notes=[
-            (
-                "Found: at least one marked pixel lies in what was drawn. Regions are listed from"
-                " the most conspicuous on: by what the map exceeds the threshold by, summed over"
-                " the region."
-            ),
-            (
-                "A healthy twin still shows what was drawn where it removed less than"
-                f" {percent(STILL[0])} of the step across its outline. Anatomy has steps too: this"
-                " is said, wrongly, of one in 16 slices of heads as they were before, and of one"
-                " in 6 digits."
-            ),
-            (
-                "p = (1 + healthy cases that score as high or higher) / (healthy cases + 1): with"
-                " few of them it cannot be small."
-            ),
-        ],
     )
+    sections = {
+        f"{group.what.capitalize()}s, by {group.rows[0]['run']}": group.sentences()
+        for group in groups
+        if group.rows
+    }
+    sections["Digits, evaluated"] = [
+        f"On {r.n_cases} that were not trained on, the image AUROC is {number(r)}." for r in own
+    ]
+    report = Report(
+        title="Demo: what was drawn, found and missed",
+        lead=[f"Marked: {'; '.join(group.headline() for group in groups)}. {_faults(groups)}"],
+        links={_title(path, out): path for path in others},
+        sections=sections,
+        notes=NOTES,
+        cases=cases,
+    )
+    write_report(out, report)
     return [page, *others]
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
+from pseudohealthy import design
 from pseudohealthy.counts import many
 from pseudohealthy.detection.ranks import rank_of
 from pseudohealthy.evaluation.evaluation import Evaluation
@@ -34,15 +32,12 @@ from pseudohealthy.evaluation.records import (
     summarise,
 )
 from pseudohealthy.io.atomic import write_text
+from pseudohealthy.report.histogram import histogram
+from pseudohealthy.report.rows import cell, columns, flat, foreign, is_foreign, raw, urgency
+from pseudohealthy.report.rows import kind as kind_of
+from pseudohealthy.version import __version__
 
 EMBED_MEGABYTES = 20.0  # pictures beyond this total are linked, so that a large cohort still opens
-VALIDATION = "healthy validation"
-GROUPS = (
-    (VALIDATION, VALIDATION, "#7F7F7F"),
-    (0, "healthy", "#0072B2"),
-    (1, "anomalous", "#D55E00"),
-    (None, "cases", "#0072B2"),
-)
 OUTSIDE = "out of the run's domain"
 CAPTIONS = {
     "roc": "ROC curves; grey dashes are the controls",
@@ -70,128 +65,152 @@ CAPTIONS = {
         "Cases: twin, map, mask at the case's best Dice (an oracle), intensities of healthy tissue"
     ),
 }
-RANK = "healthy_percentile"
-# Of columns.
-HINTS = {
-    RANK: (
-        "healthy validation cases that score lower; p = (1 + those that score as high or higher) /"
-        " (their number + 1)"
-    )
-}
 Records = Sequence[Record | Mapping[str, Any]]
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
-def write_report(
-    folder: Path | str,
-    *,
-    title: str,
-    rows: Sequence[Mapping[str, Any]] = (),
-    summary: Mapping[str, Any] | None = None,
-    panels: Mapping[str, Path] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    records: Records | Mapping[str, Records] | None = None,
-    figures: Sequence[Path] = (),
-    notes: Sequence[str] = (),
-    rows_title: str = "Cases",
-    name: str = "report.html",
-    pages: Mapping[str, Path] | None = None,
-    validation_scores: Sequence[float] = (),
-    most: int | None = None,
-    lead: Sequence[str] = (),
-    links: Mapping[str, Path] | None = None,
-    captions: Mapping[str, str] | None = None,
-    sections: Mapping[str, Sequence[str]] | None = None,
-) -> Path:
-    """Write ``folder/name``.
+@dataclass(frozen=True)
+class Cases:
+    """The table of a report and the pictures beneath it.
 
-    rows: one dict per case, as in findings.csv or cases.csv; cases whose ``status`` is neither ok
-    nor warn come first, then warnings, then by falling ``score``; rows_title: what the rows are.
-    summary: facts at the top. panels: case id -> picture. records: metrics, as `Record` or as
-    stored in metrics.json, or several tables of them by title. figures: plots.
-    provenance: how it was made. pages: case id -> its own page, linked from the table.
-    validation_scores: of healthy cases, drawn behind the scores of the rows. lead: sentences that
-    say what was found, above everything. links: text -> further page, beneath them. sections:
-    heading -> sentences, behind the first picture. captions: case id -> what its picture shows. A
-    percentile is told in words, with the number of healthy cases (`ranks`). most: rows shown, and
-    their pictures, first in that order. Pictures are embedded up to 20 MB together and linked
-    relative to the page beyond; one that is missing is left out.
+    Args:
+        rows: One dictionary per case, as in findings.csv or cases.csv. Failed ones come first, then
+            warnings, then by falling `score`.
+        title: What the rows are.
+        panels: Case id -> picture; one that is missing is left out.
+        captions: Case id -> what its picture shows.
+        pages: Case id -> its own page, linked from the table.
+        validation_scores: Of healthy cases, drawn behind the scores of the rows.
+        most: Rows shown, and their pictures, first in that order; None for all.
+    """
+
+    rows: Sequence[Mapping[str, Any]] = ()
+    title: str = "Cases"
+    panels: Mapping[str, Path] = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
+    pages: Mapping[str, Path] = field(default_factory=dict)
+    validation_scores: Sequence[float] = ()
+    most: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says, from top to bottom.
+
+    Args:
+        title: Of the page.
+        lead: Sentences that say what was found, above everything.
+        links: Text -> further page, beneath them.
+        summary: Facts by name.
+        sections: Heading -> sentences, behind the first picture.
+        records: Metrics, as `Record` or as stored in metrics.json, or several tables by title.
+        notes: What has to be known beside the metrics.
+        figures: Plots.
+        cases: Table and pictures.
+        provenance: How it was made.
+    """
+
+    title: str
+    lead: Sequence[str] = ()
+    links: Mapping[str, Path] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    sections: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    records: Records | Mapping[str, Records] = ()
+    notes: Sequence[str] = ()
+    figures: Sequence[Path] = ()
+    cases: Cases = Cases()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_report(folder: Path | str, report: Report, name: str = "report.html") -> Path:
+    """Write `folder`/`name`: one file that loads nothing.
+
+    Pictures are embedded up to 20 MB together, and linked relative to the page beyond.
     """
     from jinja2 import Environment, StrictUndefined
 
     folder = Path(folder)
     files = resources.files("pseudohealthy.report") / "templates"
     style, script = ((files / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    style = design.css() + style
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"cell": _cell, "raw": _raw, "kind": _kind, "rank": rank_of}
-    by_title = records if isinstance(records, Mapping) else {"": records or ()}
-    tables = {
-        name: summarise([r if isinstance(r, Record) else Record.from_dict(dict(r)) for r in group])
-        for name, group in by_title.items()
-    }
-    ordered = sorted(rows, key=_urgency)
-    if most is not None and len(ordered) > most:
-        told = "failed ones, warnings, then by score; the table beside this page has all"
-        notes = [*notes, f"the first {most:,} of {many(len(ordered), 'row')} are shown: {told}"]
-        ordered = ordered[:most]
-        here = {str(row["case_id"]) for row in ordered}
-        panels = {case: path for case, path in (panels or {}).items() if case in here}
+    environment.filters |= {"cell": cell, "raw": raw, "kind": kind_of, "rank": rank_of}
     pictures = _Pictures(folder)
-    outside = {str(row.get("case_id")) for row in rows if _is_foreign(row)}
-    shown = [str(row["case_id"]) for row in ordered if str(row.get("case_id")) in (panels or {})]
-    shown.sort(key=outside.__contains__)  # the first picture is of a scan that the run is meant for
-    shown = list(dict.fromkeys([*shown, *(panels or {})]))
     plots = [
         {"name": _caption(path.stem), "source": pictures.source(path)}
-        for path in map(Path, figures)
+        for path in map(Path, report.figures)
     ]
-    sources = [(case, pictures.source(Path((panels or {})[case]))) for case in shown]
-    anchors = {case: f"picture-{index}" for index, (case, source) in enumerate(sources) if source}
     page = environment.from_string((files / "report.html.j2").read_text("utf-8")).render(
-        title=title,
-        foreign=foreign(ordered),
         csp=_policy(style, script),
         style=_ours(style),
         script=_ours(script),
-        summary=dict(summary or {}),
-        tables=[
-            {
-                "name": name,
-                "metrics": table,
-                "rows": _metric_rows(table),
-                "context": context(list(table.cells.values())),
-            }
-            for name, table in tables.items()
-            if table.methods
-        ],
+        title=report.title,
+        lead=list(report.lead),
+        links={text: _relative(Path(path), folder) for text, path in report.links.items()},
+        summary=dict(report.summary),
+        sections=dict(report.sections),
+        tables=_tables(report.records),
         number=number,
-        notes=list(notes),
-        lead=list(lead),
-        sections=dict(sections or {}),
-        links={text: _relative(Path(path), folder) for text, path in (links or {}).items()},
-        bars=_histogram(rows, validation_scores),
         figures=[plot for plot in plots if plot["source"]],
-        rows=ordered,
-        rows_title=rows_title,
-        columns=_columns(ordered),
-        anchors=anchors,
-        pages={case: _relative(Path(page), folder) for case, page in (pages or {}).items()},
-        pictures=[
-            {
-                "name": c,
-                "source": s,
-                "anchor": anchors[c],
-                "about": _about(OUTSIDE * (c in outside), (captions or {}).get(c)),
-            }
-            for c, s in sources
-            if s
-        ],
-        provenance=_flat(provenance or {}),
-        version=_version(),
+        provenance=flat(report.provenance),
+        version=__version__,
+        **_cases(report.cases, report.notes, pictures),
     )
     return write_text(folder / name, page)
+
+
+def _tables(records: Records | Mapping[str, Records]) -> list[dict[str, Any]]:
+    """What the template needs of each table of metrics that has a method."""
+    by_title = records if isinstance(records, Mapping) else {"": records}
+    found = []
+    for name, group in by_title.items():
+        table = summarise(
+            [r if isinstance(r, Record) else Record.from_dict(dict(r)) for r in group]
+        )
+        if table.methods:
+            said = context(list(table.cells.values()))
+            rows = _metric_rows(table)
+            found.append({"name": name, "metrics": table, "rows": rows, "context": said})
+    return found
+
+
+def _cases(cases: Cases, notes: Sequence[str], pictures: _Pictures) -> dict[str, Any]:
+    """What the template needs of the rows and their pictures."""
+    ordered, panels, notes = sorted(cases.rows, key=urgency), dict(cases.panels), list(notes)
+    if cases.most is not None and len(ordered) > cases.most:
+        told = "failed ones, warnings, then by score; the table beside this page has all"
+        notes.append(f"the first {cases.most:,} of {many(len(ordered), 'row')} are shown: {told}")
+        ordered = ordered[: cases.most]
+        here = {str(row["case_id"]) for row in ordered}
+        panels = {case: path for case, path in panels.items() if case in here}
+    outside = {str(row.get("case_id")) for row in cases.rows if is_foreign(row)}
+    shown = [str(row["case_id"]) for row in ordered if str(row.get("case_id")) in panels]
+    shown.sort(key=outside.__contains__)  # the first picture is of a scan that the run is meant for
+    shown = list(dict.fromkeys([*shown, *panels]))
+    sources = {case: pictures.source(Path(panels[case])) for case in shown}
+    anchors = {case: f"picture-{n}" for n, (case, source) in enumerate(sources.items()) if source}
+    return {
+        "foreign": foreign(ordered),
+        "notes": notes,
+        "bars": histogram(cases.rows, cases.validation_scores),
+        "rows": ordered,
+        "rows_title": cases.title,
+        "columns": columns(ordered),
+        "anchors": anchors,
+        "pages": {c: _relative(Path(page), pictures.folder) for c, page in cases.pages.items()},
+        "pictures": [
+            {
+                "name": case,
+                "source": source,
+                "anchor": anchors[case],
+                "about": _about(OUTSIDE * (case in outside), cases.captions.get(case)),
+            }
+            for case, source in sources.items()
+            if source
+        ],
+    }
 
 
 def evaluation_report(
@@ -225,16 +244,16 @@ def evaluation_report(
     tables: dict[str, list[Record]] = {"": [], by_class: []}
     for record in evaluation.records:
         tables[by_class if class_of(record.metric)[1] else ""].append(record)
-    return write_report(
-        folder,
+    report = Report(
         title=title,
-        rows=rows[:most],
+        cases=Cases(rows[:most]),
         summary=facts,
         provenance=provenance,
         records=tables,
         figures=figures,
         notes=notes,
     )
+    return write_report(folder, report)
 
 
 class _Pictures:
@@ -286,93 +305,10 @@ def _ours(text: str) -> Any:
     return Markup(text)
 
 
-def _kind(row: Mapping[str, Any]) -> str:
-    status = str(row.get("status") or "ok").lower()
-    return status if status in ("ok", "warn") else "failed"
-
-
-def _urgency(row: Mapping[str, Any]) -> tuple[int, float]:
-    score = row.get("score")
-    usable = isinstance(score, (int, float)) and math.isfinite(score)
-    least = -float(score) if usable else math.inf  # type: ignore[arg-type]
-    return ("failed", "warn", "ok").index(_kind(row)), least
-
-
-def _is_foreign(row: Mapping[str, Any]) -> bool:
-    # The latter of older runs.
-    return any(code in str(row.get("warnings", "")) for code in ("OUT_OF_DOMAIN", "OOD_"))
-
-
-def foreign(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first line of a report with scans that its run is not meant for; empty where there is
-    none."""
-    found = [row for row in rows if _is_foreign(row)]
-    names = [str(row.get("case_id")) for row in found]
-    if not names:
-        return ""
-    said = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    which = f"{len(names)} of {many(len(rows), 'scan')} {'are' if len(names) > 1 else 'is'}"
-    advice = f"; do not trust {'their maps and scores' if len(names) > 1 else 'its map and score'}"
-    if all(_kind(row) == "failed" for row in found):  # --strict-domain: there are none
-        advice = f" and {'were' if len(names) > 1 else 'was'} refused"
-    return f"OUT_OF_DOMAIN: {which} unlike what the run was trained on{advice} ({said})"
-
-
 def _about(*said: str | None) -> str:
     """What stands behind the name of a picture."""
     words = "; ".join(filter(None, said))
     return f": {words}" if words else ""
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every column that has a value somewhere, in the order of the rows' keys; the number of
-    healthy cases stands in the words of the percentile."""
-    names = dict.fromkeys(
-        name for row in rows for name in row if name != "healthy_cases" or RANK not in row
-    )
-    found = []
-    for name in names:
-        values = [row[name] for row in rows if row.get(name) is not None and row.get(name) != ""]
-        if values:
-            numeric = name != RANK and all(
-                isinstance(value, (int, float, np.number)) for value in values
-            )
-            found.append(
-                {
-                    "name": name,
-                    "numeric": numeric,
-                    "rank": name == RANK,
-                    "hint": HINTS.get(name, ""),
-                }
-            )
-    return found
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, (bool, np.bool_)):
-        return "yes" if value else "no"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}"
-    if isinstance(value, (list, tuple, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
-
-
-def _raw(value: Any) -> str:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested provenance as dotted lines."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
 
 
 def _metric_rows(metrics: Summary) -> list[tuple[str, str]]:
@@ -384,82 +320,3 @@ def _metric_rows(metrics: Summary) -> list[tuple[str, str]]:
         *(("difference", method) for method in paired),
         *(("control", method) for method in controls),
     ]
-
-
-def _histogram(
-    rows: Sequence[Mapping[str, Any]], validation: Sequence[float] = ()
-) -> dict[str, Any] | None:
-    """Geometry of a small SVG histogram of the scores of one method, with those of healthy
-    validation cases where given; None for fewer than two scores, no case, or several methods."""
-    scored = [
-        r for r in rows if isinstance(r.get("score"), (int, float)) and math.isfinite(r["score"])
-    ]
-    if (
-        not scored
-        or len(scored) + len(validation) < 2
-        or len({row.get("method") for row in scored}) > 1
-    ):
-        return None
-    scored += [
-        {"score": float(score), "label": VALIDATION} for score in validation if math.isfinite(score)
-    ]
-    bins = int(np.clip(2 * math.sqrt(len(scored)), 8, 30))
-    values = np.asarray([row["score"] for row in scored], dtype=np.float64)
-    edges = (
-        np.linspace(values.min(), values.max() or 1.0, bins + 1)
-        if np.ptp(values)
-        else values[0] + np.linspace(-1, 1, bins + 1)
-    )
-    counts = {
-        label: np.histogram([r["score"] for r in scored if r.get("label") == label], edges)[0]
-        for label, _, _ in GROUPS
-    }
-    most = max(int(count.max()) for count in counts.values())
-    left, right, top, base = 40.0, 600.0, 10.0, 190.0
-    step = (right - left) / bins
-    rectangles, legend = [], []
-    for label, name, colour in GROUPS:
-        if not counts[label].any():
-            continue
-        legend.append({"name": name, "colour": colour, "count": int(counts[label].sum())})
-        for index in np.flatnonzero(counts[label]):
-            height = (base - top) * counts[label][index] / most
-            span = f"{edges[index]:.4g} to {edges[index + 1]:.4g}"
-            rectangles.append(
-                {
-                    "x": round(left + step * index, 1),
-                    "y": round(base - height, 1),
-                    "width": round(step, 1),
-                    "height": round(height, 1),
-                    "colour": colour,
-                    "title": f"{counts[label][index]} {name}, {span}",
-                }
-            )
-    ticks = [
-        {
-            "x": left + (right - left) * i / 4,
-            "text": f"{edges[0] + (edges[-1] - edges[0]) * i / 4:.3g}",
-        }
-        for i in range(5)
-    ]
-    return {
-        "width": 840,
-        "height": 230,
-        "left": left,
-        "right": right,
-        "top": top,
-        "base": base,
-        "most": most,
-        "rectangles": rectangles,
-        "legend": legend,
-        "ticks": ticks,
-    }
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("pseudohealthy")
-    except PackageNotFoundError:
-        return ""

@@ -9,14 +9,17 @@ stretched until it glows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pseudohealthy.counts import many
+from pseudohealthy.design import tokens
+from pseudohealthy.design.figures import blank, research_use, short
+from pseudohealthy.design.figures import save as save_figure
 from pseudohealthy.detection.truth import removed, twin_text
-from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.tiles import tiled
 
 if TYPE_CHECKING:
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
     from pseudohealthy.detection.finding import Finding
     from pseudohealthy.detection.outputs import Target
 
-# Okabe-Ito orange and sky blue: apart for every colour vision.
-MASK_COLOUR, TRUTH_COLOUR = ("#E69F00", "#56B4E9")
+# Of the dark theme, since they are drawn over scans.
+MASK_COLOUR, TRUTH_COLOUR = tokens("dark")["anomalous"], tokens("dark")["healthy"]
 # Of a stored window's greys by the foreground; a window that cuts both ends is filled entirely.
 FILLED = 0.4
 Letters = tuple[str, str, str, str]
@@ -55,23 +58,22 @@ def panel(
     letters = orientation(scan.affine) if scan.affine is not None else None
     spacing = scan.spacing
     left = None if truth is None else removed(scan.voxels[0], finding.healthy[0], truth)
-    mosaic(
-        path,
+    pictures = Pictures(
         image=scan.voxels,
         healthy=finding.healthy,
         map=finding.map,
         mask=finding.mask,
         truth=truth,
+        twin="\n".join(filter(None, ["healthy twin", twin_text(left)])),
+    )
+    view = View(
         window=window or starting_window(finding),
-        threshold=finding.threshold,
-        threshold_source=finding.threshold_source,
-        title=finding.case_id,
-        score=finding.score,
         aspect=1.0 if spacing is None else spacing[1] / spacing[2],
         letters=letters,
         plane=plane,
-        twin="\n".join(filter(None, ["healthy twin", twin_text(left)])),
     )
+    facts = Facts(finding.case_id, finding.score, finding.threshold, finding.threshold_source)
+    mosaic(path, pictures, view, facts)
     return Path(path)
 
 
@@ -95,61 +97,86 @@ def _showing(
     return stored if shared >= FILLED * (stored[1] - stored[0]) else None
 
 
-def mosaic(
-    path: Path | str,
-    *,
-    image: np.ndarray,
-    healthy: np.ndarray,
-    map: np.ndarray,
-    mask: np.ndarray,
-    truth: np.ndarray | None = None,
-    window: tuple[float, float] | None = None,
-    threshold: float | None = None,
-    threshold_source: str = "",
-    title: str = "",
-    score: float | None = None,
-    aspect: float = 1.0,
-    letters: Letters | None = None,
-    plane: int | None = None,
-    channel: int = 0,
-    twin: str = "healthy twin",
-) -> int:
-    """Draw the four pictures and return the plane shown: of a volume, the one with the largest sum
-    of the map.
+@dataclass(frozen=True)
+class Pictures:
+    """What a panel shows.
 
-    image, healthy: (H, W), (D, H, W) or (C, D, H, W) in the same units, channels side by side; map,
-    mask, truth: (H, W) or (D, H, W); window: (low, high) of `channel`, which the mask is shown on;
-    by default, and of other channels always, the 1 to 99 % range of the input; aspect: height of a
-    pixel over its width; letters: (left, right, top, bottom) of the patient; twin: what stands
-    above the twin, one or two lines.
+    Args:
+        image: (H, W), (D, H, W) or (C, D, H, W), any units; channels side by side.
+        healthy: The healthy twin, of the image's shape and units.
+        map: (H, W) or (D, H, W), the anomaly map.
+        mask: Of the map's shape, above the threshold.
+        truth: Of the map's shape, the reference.
+        twin: What stands above the twin, one or two lines.
     """
+
+    image: np.ndarray
+    healthy: np.ndarray
+    map: np.ndarray
+    mask: np.ndarray
+    truth: np.ndarray | None = None
+    twin: str = "healthy twin"
+
+
+@dataclass(frozen=True)
+class View:
+    """How a panel shows it.
+
+    Args:
+        window: (low, high) of the first channel, which the mask is drawn on; by default, and of
+            other channels always, the 1 to 99 % range of the input.
+        aspect: Height of a pixel over its width.
+        letters: (left, right, top, bottom) of the patient.
+        plane: Counted from 0; by default the one with the largest sum of the map.
+    """
+
+    window: tuple[float, float] | None = None
+    aspect: float = 1.0
+    letters: Letters | None = None
+    plane: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What stands above a panel; a positive threshold also sets the scale of the map."""
+
+    title: str = ""
+    score: float | None = None
+    threshold: float | None = None
+    threshold_source: str = ""
+
+
+def mosaic(
+    path: Path | str, pictures: Pictures, view: View | None = None, facts: Facts | None = None
+) -> int:
+    """Draw input, healthy twin, anomaly map and mask; returns the plane shown."""
     from matplotlib.colors import to_rgba
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    image, healthy = _channels(image), _channels(healthy)
-    map, mask = _volume(map), _volume(mask)
+    view, facts = view or View(), facts or Facts()
+    threshold, aspect = facts.threshold, view.aspect
+    image, healthy = _channels(pictures.image), _channels(pictures.healthy)
+    map, mask = _volume(pictures.map), _volume(pictures.mask)
+    plane = view.plane
     if plane is None:
         plane = int(np.argmax(map.reshape(len(map), -1).sum(1)))
-    windows = [
-        window if window and number == channel else _window(one) for number, one in enumerate(image)
-    ]
+    windows = [_window(one) for one in image]
+    windows[0] = view.window or windows[0]
     # Never the map's own maximum. Without a positive threshold: half the model's range [-1, 1].
     top = 2 * threshold if threshold is not None and threshold > 0 else 1.0
     height, width = image.shape[2] * aspect, image.shape[3]
     side = 3.0
-    figure = Figure(
-        figsize=(4 * side + 0.9, side * min(max(height / width, 0.4), 2.0) + 1.15),
-        layout="constrained",
-    )
-    figure.set_facecolor("white")
+    figure = blank(4 * side + 0.9, side * min(max(height / width, 0.4), 2.0) + 1.15)
     axes = figure.subplots(1, 4)
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": aspect, "interpolation": "nearest"}
     several = f", {many(len(image), 'channel')}" if len(image) > 1 else ""
-    for place, volume, name in ((axes[0], image, f"input{several}"), (axes[1], healthy, twin)):
+    for place, volume, name in (
+        (axes[0], image, f"input{several}"),
+        (axes[1], healthy, pictures.twin),
+    ):
         place.imshow(tiled(_scaled(volume[:, plane], windows)), **grey)
         place.set_title(name, fontsize=10)
-    axes[3].imshow(_scaled(image[:, plane], windows)[channel], **grey)
+    axes[3].imshow(_scaled(image[:, plane], windows)[0], **grey)
     shown = axes[2].imshow(
         map[plane], cmap="inferno", vmin=0, vmax=top, aspect=aspect, interpolation="nearest"
     )
@@ -164,8 +191,8 @@ def mosaic(
     overlay[mask[plane] > 0] = to_rgba(MASK_COLOUR, 0.45)
     axes[3].imshow(overlay, aspect=aspect, interpolation="nearest")
     legend = [Line2D([], [], color=MASK_COLOUR, linewidth=3, label="above threshold")]
-    if truth is not None:
-        _outline(axes[3], _volume(truth)[plane] > 0)
+    if pictures.truth is not None:
+        _outline(axes[3], _volume(pictures.truth)[plane] > 0)
         legend.append(Line2D([], [], color=TRUTH_COLOUR, linewidth=2, label="reference"))
     axes[3].legend(
         handles=legend,
@@ -180,22 +207,21 @@ def mosaic(
     )
     for place in axes:
         place.set_axis_off()
-        if letters:
-            _letter(place, letters)
-    facts = [_plain(title)]
+        if view.letters:
+            _letter(place, view.letters)
+    said = [short(facts.title, 60)]
     if len(map) > 1:
-        facts.append(f"plane {plane + 1} of {len(map)}")
-    if score is not None:
-        facts.append(f"score {score:.4g}")
+        said.append(f"plane {plane + 1} of {len(map)}")
+    if facts.score is not None:
+        said.append(f"score {facts.score:.4g}")
     if threshold is not None:
-        facts.append(
+        said.append(
             f"threshold {threshold:.4g}"
-            + (f" ({_plain(threshold_source)})" if threshold_source else "")
+            + (f" ({short(facts.threshold_source, 60)})" if facts.threshold_source else "")
         )
-    figure.suptitle("   |   ".join(facts), fontsize=10)
-    figure.supxlabel("Research use only - not for diagnosis", fontsize=8, color="#666666")
-    with atomic(path) as tmp:
-        figure.savefig(tmp, dpi=110, format="png")
+    figure.suptitle("   |   ".join(said), fontsize=10)
+    research_use(figure)
+    save_figure(figure, path, dpi=110, cut=False)
     return plane
 
 
@@ -276,9 +302,3 @@ def _letter(axes: Axes, letters: Letters) -> None:
             color="white",
             bbox={"facecolor": "black", "alpha": 0.5, "pad": 1, "linewidth": 0},
         )
-
-
-def _plain(text: str, most: int = 60) -> str:
-    """Text from outside: one line, cut, and without the mathtext that a dollar sign would start."""
-    text = " ".join(text.split())
-    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")

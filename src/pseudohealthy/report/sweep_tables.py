@@ -14,8 +14,8 @@ from pseudohealthy.evaluation.sweep import name_of
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.io.table import write_table
 from pseudohealthy.metrics.table import find, shown_in
-from pseudohealthy.report import plots
-from pseudohealthy.report.page import write_report
+from pseudohealthy.report import sweep_plots
+from pseudohealthy.report.page import Cases, Report, write_report
 from pseudohealthy.runs.run import provenance
 
 if TYPE_CHECKING:
@@ -61,19 +61,19 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
     figures = {heading(name): grid_of(result, name) for name in shown}
     figures = {name: values for name, values in figures.items() if np.isfinite(values[0]).any()}
     drawn = dict(list(figures.items())[:PANELS])
-    written.append(plots.sweep(folder / "sweep.png", result.axes, drawn, where, lines=result.lines))
+    written.append(
+        sweep_plots.sweep(folder / "sweep.png", result.axes, drawn, where, lines=result.lines)
+    )
     if result.columns:
         keep = np.unique(np.linspace(0, len(result.columns) - 1, COLUMNS).round().astype(int))
         columns = [
             (", ".join(t.partition(".")[2] for t in result.settings(place)), *pictures)
             for place, *pictures in (result.columns[i] for i in keep)
         ]
-        written.append(plots.strip(folder / "strip.png", columns, where))
-    page = write_report(
-        folder,
+        written.append(sweep_plots.strip(folder / "strip.png", columns, where))
+    report = Report(
         title=f"Sweep of {result.run}",
-        rows=table,
-        rows_title="Settings",
+        cases=Cases(table, "Settings"),
         summary={
             "settings": len(table),
             "split": result.split,
@@ -84,7 +84,7 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
         notes=[*result.notes, keep_it(result)],
         provenance={**provenance(), **made},
     )
-    return [*written, page]
+    return [*written, write_report(folder, report)]
 
 
 def metrics(result: Sweep) -> list[str]:

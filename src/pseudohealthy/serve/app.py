@@ -30,6 +30,7 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 
+from pseudohealthy import design
 from pseudohealthy.counts import many
 from pseudohealthy.detection.ranks import rank_of
 from pseudohealthy.errors import Fault
@@ -64,7 +65,7 @@ class App:
             "rank": rank_of,
         }
         self.pages = environment
-        style, script = _template("app.css"), _template("app.js")
+        style, script = design.css() + _template("app.css"), _template("app.js")
         self.common = {"style": Markup(style), "script": Markup(script), "version": __version__}
         self.policy = (
             f"default-src 'none'; script-src '{_sha256(script)}'; style-src '{_sha256(style)}';"

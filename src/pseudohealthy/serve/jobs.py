@@ -29,7 +29,7 @@ from typing import Any
 from pseudohealthy.errors import SOME_FAILED, Fault
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.progress import say
-from pseudohealthy.report.page import foreign
+from pseudohealthy.report.rows import foreign
 from pseudohealthy.runs.run import now
 
 ID = re.compile(r"[0-9a-f]{32}")

@@ -12,8 +12,9 @@ import torch
 
 from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
+from pseudohealthy.design import tokens
+from pseudohealthy.design.figures import blank, save
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.tiles import tiled
 from pseudohealthy.metrics import curves
 from pseudohealthy.progress import say
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # so that .6 is a fifth of the training.
 CALLS, SHARE = 6_000, 0.6
 FEWEST = 16  # planes of each label, whatever they cost: fewer give no ROC-AUC worth the name
+LIGHT = tokens("light")
 LEARNED = 0.25  # share by which the loss of what is chosen by ROC-AUC may exceed the lowest
 
 
@@ -200,16 +202,6 @@ def epoch_of(trainer: Trainer) -> int:
     return max(1, round(trainer.step * trainer.budget.batch / len(trainer.rows)))
 
 
-def figure(*args: Any, **kwargs: Any):
-    """A matplotlib figure that needs no screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    drawn = Figure(*args, **kwargs)
-    FigureCanvasAgg(drawn)
-    return drawn
-
-
 def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarray) -> None:
     """diagnostics_epoch_N.png: input, healthy twin and map of a few validation planes, their
     channels side by side, one scale for all maps."""
@@ -224,7 +216,7 @@ def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarra
         if maps.numel() < 1e7
         else float(maps.max())
     )
-    fig = figure(figsize=(1.7 * len(rows), 5.4), layout="constrained")
+    fig = blank(1.7 * len(rows), 5.4)
     axes = fig.subplots(3, len(rows), squeeze=False)
     for column, label in enumerate(labels):
         pictures = (
@@ -242,18 +234,17 @@ def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarra
         axes[row][0].set_ylabel(text, fontsize=9)
     fig.colorbar(shown, ax=list(axes[2]), fraction=0.03, label="residual")
     fig.suptitle(f"{trainer.run.recipe.name}, step {trainer.step} (validation)", fontsize=10)
-    with atomic(trainer.run.folder / f"diagnostics_epoch_{epoch_of(trainer)}.png") as path:
-        fig.savefig(path, dpi=110)
+    save(fig, trainer.run.folder / f"diagnostics_epoch_{epoch_of(trainer)}.png", dpi=110, cut=False)
 
 
 def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -> None:
     """eval_scores_epoch_N.png: histogram of validation scores by label, and their ROC curve."""
-    fig = figure(figsize=(8, 3.4), layout="constrained")
+    fig = blank(8, 3.4)
     left, right = fig.subplots(1, 2, width_ratios=(3, 2))
     edges = np.histogram_bin_edges(np.concatenate(list(scores.values())), bins=30)
     for label, colour, text in (
-        (HEALTHY, "#0072B2", "healthy"),
-        (ANOMALOUS, "#D55E00", "anomalous"),
+        (HEALTHY, LIGHT["healthy"], "healthy"),
+        (ANOMALOUS, LIGHT["anomalous"], "anomalous"),
     ):
         left.hist(
             scores[label],
@@ -267,8 +258,8 @@ def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -
     left.legend()
     labels = np.repeat([HEALTHY, ANOMALOUS], [len(scores[HEALTHY]), len(scores[ANOMALOUS])])
     found = curves.curve(np.concatenate([scores[HEALTHY], scores[ANOMALOUS]]), labels)
-    right.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, label="chance")
-    right.plot(*found.roc_points(), color="#0072B2", linewidth=2, label=f"area {value:.3f}")
+    right.plot([0, 1], [0, 1], color=LIGHT["quiet"], alpha=0.5, linewidth=1, label="chance")
+    right.plot(*found.roc_points(), color=LIGHT["healthy"], linewidth=2, label=f"area {value:.3f}")
     right.set(
         xlabel="false positive rate",
         ylabel="true positive rate",
@@ -281,15 +272,14 @@ def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -
         f"{trainer.run.recipe.name}, step {trainer.step}: ROC-AUC {value:.3f} (validation)",
         fontsize=10,
     )
-    with atomic(trainer.run.folder / f"eval_scores_epoch_{epoch_of(trainer)}.png") as path:
-        fig.savefig(path, dpi=110)
+    save(fig, trainer.run.folder / f"eval_scores_epoch_{epoch_of(trainer)}.png", dpi=110, cut=False)
 
 
 def draw_curves(trainer: Trainer, history: list[dict[str, Any]]) -> None:
     """training_curves.png: training and validation loss over steps; beside them ROC-AUC where there
     is one."""
     ranked = [(e["step"], e["validation_auroc"]) for e in history if "validation_auroc" in e]
-    fig = figure(figsize=(9.6, 3.6) if ranked else (6, 3.6), layout="constrained")
+    fig = blank(9.6 if ranked else 6, 3.6)
     axes = fig.subplots(1, 2 if ranked else 1, squeeze=False)[0]
     for key in sorted(
         {k for entry in history for k in entry if k.startswith(("loss_", "validation_loss_"))}
@@ -300,10 +290,10 @@ def draw_curves(trainer: Trainer, history: list[dict[str, Any]]) -> None:
     if axes[0].get_lines():
         axes[0].legend(fontsize=8)
     if ranked:
-        axes[1].axhline(0.5, color="#bbbbbb", linewidth=1, label="chance")
+        axes[1].axhline(0.5, color=LIGHT["quiet"], alpha=0.5, linewidth=1, label="chance")
         axes[1].plot(
             *zip(*ranked, strict=True),
-            color="#009E73",
+            color=tokens("methods")["green"],
             marker="s",
             ms=4,
             label="validation ROC-AUC",
@@ -311,5 +301,4 @@ def draw_curves(trainer: Trainer, history: list[dict[str, Any]]) -> None:
         axes[1].set(xlabel="step", ylabel="ROC-AUC of planes", ylim=(0, 1.02))
         axes[1].legend(fontsize=8)
     fig.suptitle(trainer.run.recipe.name, fontsize=10)
-    with atomic(trainer.run.folder / "training_curves.png") as path:
-        fig.savefig(path, dpi=110)
+    save(fig, trainer.run.folder / "training_curves.png", dpi=110, cut=False)

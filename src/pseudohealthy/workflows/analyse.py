@@ -36,7 +36,7 @@ from pseudohealthy.evaluation.measure import batches, case_results, evenly, read
 from pseudohealthy.evaluation.records import CaseResult
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.report import analysis_plots, plots
+from pseudohealthy.report import analysis_plots, plots, sweep_plots
 from pseudohealthy.runs.run import Run, provenance
 
 
@@ -103,7 +103,7 @@ def analyse(
             detector, planes, foreground, where, [row for *_, row in marked]
         )
     result["strata"] = strata(found, {case.case_id: case.site for case in chosen})
-    plots.strip(
+    sweep_plots.strip(
         Path(out) / "mean.png", mean_pictures(sums), "mean over planes, lesions left out of the map"
     )
     beside, drawn = side_by_side(
@@ -126,7 +126,7 @@ def analyse_runs(
     """`side_by_side` of several runs on the test cases of several data sets, with analyses.json and
     analyses.html; ``compare --analyses``. limit: at most so many cases of a data set (0:
     `CASES`)."""
-    from pseudohealthy.report.page import write_report
+    from pseudohealthy.report.page import Cases, Report, write_report
 
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     manifests = [one if isinstance(one, Manifest) else load(Path(one)) for one in data]
@@ -140,16 +140,14 @@ def analyse_runs(
         {k: v for k, v in row.items() if not k.endswith(("_low", "_high"))}
         for row in result["intensities"]
     ]
-    page = write_report(
-        Path(out),
+    report = Report(
         title="Analyses side by side",
-        rows=rows,
-        rows_title="Intensities of healthy tissue",
+        cases=Cases(rows, "Intensities of healthy tissue"),
         figures=pictures,
         notes=NOTES,
         provenance=made,
-        name="analyses.html",
     )
+    page = write_report(Path(out), report, "analyses.html")
     say(f"analyses: {page}")
     return result
 
@@ -208,7 +206,7 @@ def _write(
     pictures: list[Path],
 ) -> None:
     from pseudohealthy.io.table import write_table
-    from pseudohealthy.report.page import write_report
+    from pseudohealthy.report.page import Cases, Report, write_report
 
     made = {**detector.made(), **provenance()}
     write_json(folder / "analyses.json", {"made": made, **result})
@@ -248,15 +246,13 @@ def _write(
         "cases": result["cases"],
         **{f"mean map, {kinds[k]}": v for k, v in result["healthy_in"].items()},
     }
-    page = write_report(
-        folder,
+    report = Report(
         title=f"Analyses of {made['run']}",
-        rows=result["strata"],
-        rows_title="Sites and sizes",
+        cases=Cases(result["strata"], "Sites and sizes"),
         summary=facts,
         figures=figures,
         notes=[*notes, *NOTES],
         provenance=made,
-        name="analyses.html",
     )
+    page = write_report(folder, report, "analyses.html")
     say(f"analyses: {page}")

@@ -29,7 +29,7 @@ from pseudohealthy.io.source import Source
 from pseudohealthy.io.table import harmless_cell
 from pseudohealthy.processes import World
 from pseudohealthy.progress import Progress, say
-from pseudohealthy.report.page import write_report
+from pseudohealthy.report.page import Cases, Report, write_report
 from pseudohealthy.runs.changes import changes
 from pseudohealthy.runs.run import Run, provenance
 from pseudohealthy.signals import STOP
@@ -282,14 +282,12 @@ def write_results(
         for s in ("ok", "warn", "failed", "skipped")
     }
     summary = {k: v for k, v in (counts | {"interrupted, not done": left}).items() if v}
-    write_report(
-        result.folder,
-        title=f"Findings of {made['run']}",
-        rows=result.rows,
-        summary=summary,
+    cases = Cases(
+        result.rows,
         panels=result.panels,
         pages=result.pages,
         most=MOST_SHOWN,
         validation_scores=validation_scores,
-        provenance=made,
     )
+    title = f"Findings of {made['run']}"
+    write_report(result.folder, Report(title, summary=summary, cases=cases, provenance=made))

@@ -15,10 +15,11 @@ from pseudohealthy.counts import many
 from pseudohealthy.data.checks import check
 from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Manifest
+from pseudohealthy.design.figures import blank, save
 from pseudohealthy.detection.key import extend as extend_key
 from pseudohealthy.detection.key import place as place_of_key
 from pseudohealthy.errors import NO_INPUT, SOME_FAILED, Fault
-from pseudohealthy.io.atomic import atomic, write_json
+from pseudohealthy.io.atomic import write_json
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.progress import say, track
 
@@ -182,13 +183,9 @@ def describe(case_id: str, scan: Scan) -> dict[str, Any]:
 def contact_sheet(tiles: list[tuple[str, Scan]], path: Path) -> None:
     """The middle plane of every scan, each in its own window (stored, else 1st to 99th percentile),
     with its name."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(8, len(tiles))
     rows = -(-len(tiles) // columns)
-    figure = Figure(figsize=(1.8 * columns, 2.0 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(1.8 * columns, 2.0 * rows)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -196,5 +193,4 @@ def contact_sheet(tiles: list[tuple[str, Scan]], path: Path) -> None:
         low, high = scan.display or np.percentile(scan.voxels, (1, 99))
         axis.imshow(scan.voxels[0, 0], cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
         axis.set_title(name if len(name) <= 22 else f"{name[:10]}…{name[-11:]}", fontsize=6)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save(figure, path, dpi=110, cut=False)
