@@ -254,3 +254,17 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+@pytest.fixture
+def said(capsys):
+    """Run the command in this process: (exit code, standard output, standard error)."""
+    from pseudohealthy.__main__ import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        return code, captured.out, captured.err
+
+    return run

@@ -234,7 +234,7 @@ def ixi(folder: Path) -> None:
 
 def brats(folder: Path) -> None:
     """The slices of Wolleb's preprocessing."""
-    make = maker("datasets/test_public_radiographs.py").slices
+    make = maker("datasets/test_wolleb_slices.py").slices
     for patient in range(1, 11):
         make(folder / "brats", "training", patient, 2, 10 * patient)
     make(folder / "brats", "testing", 20, 2, 300)

@@ -3,25 +3,20 @@ evaluation has stored."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import result_tables
+import rows
+import studies
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.evaluation.records import Record
 
 ROOT = Path(__file__).resolve().parents[1]
-spec = importlib.util.spec_from_file_location(
-    "result_rows", ROOT / "benchmarks" / "real_data" / "rows.py"
-)
-assert spec is not None and spec.loader is not None
-rows = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(rows)
-
 PAGE = ROOT / "docs" / "results.md"
 FILES = sorted((ROOT / "docs" / "rows").glob("*.json"))
 AP = Record(
@@ -169,7 +164,7 @@ def test_of_many_controls_those_that_lead_are_kept(compared):
 
 
 def test_a_table_ranks_runs_bolds_the_best_and_shows_the_paired_difference(compared):
-    table = rows.table(
+    table = result_tables.table(
         collected(compared), [AP.metric, "dice_pooled", "less", AP.metric]
     ).splitlines()
     assert (
@@ -206,7 +201,9 @@ def test_an_evaluation_takes_its_budget_from_the_run_and_keeps_every_control(tmp
     (tmp_path / "run.json").write_text(json.dumps(run))
     with pytest.raises(SystemExit, match="--run"):
         collected(tmp_path)
-    table = rows.table(collected(tmp_path, "--run", str(tmp_path)), [AP.metric]).splitlines()
+    table = result_tables.table(
+        collected(tmp_path, "--run", str(tmp_path)), [AP.metric]
+    ).splitlines()
     assert [line.split(" | ")[0] for line in table[2:6]] == [
         "| guided (`wolleb-brats-small`)",
         "| control: z-score",
@@ -241,7 +238,7 @@ def test_slices_of_ct_stand_beside_the_ruler(tmp_path):
     (tmp_path / "run.json").write_text(
         json.dumps({"recipe": "ct-pddpm-small", "step": 1500, "data": "../data/ct0"})
     )
-    table = rows.table(collected(tmp_path, "--run", str(tmp_path)), []).splitlines()
+    table = result_tables.table(collected(tmp_path, "--run", str(tmp_path)), []).splitlines()
     assert (
         table[0] == "| | plane AUROC |"
         and table[3] == "| control: tissue-area | **.745 [.28, .49]** |"
@@ -253,7 +250,7 @@ def test_slices_of_ct_stand_beside_the_ruler(tmp_path):
 def test_what_the_rows_do_not_have_is_refused(compared):
     found = collected(compared)
     with pytest.raises(Fault, match="image_auroc"):
-        rows.table(found, ["image_auroc"])
+        result_tables.table(found, ["image_auroc"])
     with pytest.raises(Fault, match="nothing"):
         rows.page("<!-- rows: nothing -->\n<!-- end -->")
     with pytest.raises(SystemExit, match="the comparison is of lgg"):
@@ -292,6 +289,6 @@ def test_a_study_shows_the_rows_that_its_frame_names(tmp_path):
     assert lines[5] == "| the ruler | 0 | .250 [.20, .30] | |"
     assert "python x.py" in lines[7]
     with pytest.raises(Fault, match="'d'"):
-        rows.studied({**FRAME, "rows": [{"label": "?", "is": "d"}]}, ENTRIES)
+        studies.studied({**FRAME, "rows": [{"label": "?", "is": "d"}]}, ENTRIES)
     with pytest.raises(Fault, match="two"):
         rows.page("<!-- study: two -->\n<!-- end -->", tmp_path)

@@ -4,14 +4,15 @@ the lower one."""
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import shutil
 from pathlib import Path
 
+import collecting
 import numpy as np
 import pytest
+import result_tables
 from rich.console import Console
 
 from pseudohealthy.errors import Fault
@@ -179,12 +180,8 @@ def test_a_sweep_shows_it_and_chooses_the_smallest(unrest, tiny_run, labelled, t
 
 def test_a_table_of_the_results_page_is_bold_at_the_lower_end(compared, tiny_run):
     _, out = compared
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "real_data" / "rows.py"
-    spec = importlib.util.spec_from_file_location("rows_of_a_new_metric", path)
-    rows = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(rows)
-    found = rows.collect(out, "new", None, "", "")
-    table = rows.table(json.loads(json.dumps(found)), [NAME, "less", NAME])
+    found = collecting.collect(out, "new", None, "", "")
+    table = result_tables.table(json.loads(json.dumps(found)), [NAME, "less", NAME])
     bold = [line for line in table.splitlines() if "**" in line]
     assert bold and all("control: identity" in line for line in bold)
     assert WORDS in table

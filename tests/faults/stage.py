@@ -270,13 +270,18 @@ def table() -> dict[str, Row]:
     """All rows, in the order of the table."""
     from faults import (  # noqa: F401
         checkpoints,
+        dicom_folders,
         dicoms,
         lists,
+        machines,
+        masks,
         niftis,
         pictures,
         privacy,
+        reports,
         runtime,
         saving,
+        settings,
         usage,
         volumes,
         web,

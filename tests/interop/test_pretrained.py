@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_diffusers import LINEAR, vector, written
+from diffusers_folder import LINEAR, vector, written
 from torch import nn
 
 from pseudohealthy.errors import BAD_MODEL, Fault

@@ -10,33 +10,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from pseudohealthy.__main__ import main
 from pseudohealthy.detection.detector import load
-from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.schedule import Schedule
 from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.interop import adm
-from pseudohealthy.interop.probe import head, probe
 from pseudohealthy.interop.weights import import_weights
 from pseudohealthy.networks.classifier import Classifier
 from pseudohealthy.networks.resnet import ResNet
 from pseudohealthy.networks.unet import UNet
 from pseudohealthy.runs.run import Run
-from small import merged
+from small import filled, merged
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
 SMALL = ["canvas.size=32", "restorer.walk.start_levels=4"]
-
-
-def filled(network):
-    """With weights everywhere: published files have no layer of zeros."""
-    torch.manual_seed(3)
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    return network.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -371,42 +360,3 @@ def test_the_command(unet, saved, tmp_path, capsys):
     assert main(command) == 6  # not empty
     assert main(["import-weights", "thor", file, "--out", str(tmp_path / "other")]) == BAD_MODEL
     assert "CHECKPOINT_MISMATCH" in capsys.readouterr().err
-
-
-# -- the self-check --------------------------------------------------------------------------------
-LINEAR = Schedule("linear", 1000)
-
-
-class Knowing(nn.Module):
-    """A network that has learned one image by heart, in one range, and noise of at least one
-    strength."""
-
-    def __init__(self, unit=False, weakest=0.0, twice=False):
-        super().__init__()
-        image = head(1, 32)
-        self.image, self.weakest, self.twice = image if unit else image * 2 - 1, weakest, twice
-
-    def forward(self, x, t):
-        a, s = LINEAR.at(t + 1, x)
-        noise = (x - a * self.image) / s
-        noise = noise if noise.std() > self.weakest else torch.zeros_like(x)
-        return 2 * noise - 1 if self.twice else noise
-
-
-@pytest.mark.parametrize(
-    ("network", "answer", "data_range", "noise"),
-    [
-        (Knowing(), "noise", "signed", "undecided"),
-        (Knowing(unit=True), "noise", "unit", "undecided"),
-        (Knowing(weakest=0.9), "noise", "signed", "gaussian"),
-        (Knowing(twice=True), "2 noise - 1", "undecided", "undecided"),
-    ],
-)
-def test_the_probe_tells_what_a_network_was_trained_for(network, answer, data_range, noise):
-    found = probe(Denoiser(network, LINEAR), 1, 32)
-    assert (found.answer, found.data_range, found.noise) == (answer, data_range, noise)
-
-
-def test_the_probe_is_undecided_about_untrained_weights():
-    found = probe(Denoiser(filled(UNet(width=32, multipliers=(1, 2), blocks=1)), LINEAR), 1, 32)
-    assert (found.data_range, found.noise) == ("undecided", "undecided")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import each
+from nifti_files import SHAPE
 
 CT, MR, DX = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.1.1"
 
@@ -89,5 +91,30 @@ def write_series():
             pydicom.dcmwrite(path, ds, enforce_file_format=True)
             paths.append(path)
         return paths
+
+    return write
+
+
+@pytest.fixture
+def data() -> np.ndarray:
+    """Voxels of a NIfTI file."""
+    return np.random.default_rng(0).normal(100, 20, SHAPE).astype(np.float32)
+
+
+@pytest.fixture
+def both(tmp_path, write_series, volume):
+    """Two volumes written under one series UID: the keywords are those of the first and of the
+    second."""
+
+    def write(one: dict, other: dict, *, shift=(0.0, 0.0, 0.0), count=10, **how):
+        base, few = np.array((-10.0, -20.0, -30.0)), volume[:count]
+        write_series(
+            tmp_path / "s", few, names=[f"a{k}" for k in range(count)], **how, **each(one, count)
+        )
+        names = [f"b{k}" for k in range(count)]
+        write_series(
+            tmp_path / "s", few + 1, names=names, first=base + shift, **how, **each(other, count)
+        )
+        return tmp_path / "s"
 
     return write

@@ -1,37 +1,16 @@
-"""DICOM: slices lie where their headers say, in the units their headers say; irregular series are
-refused by name."""
+"""DICOM: slices lie where their headers say; irregular series are refused by name."""
 
 from __future__ import annotations
 
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_files import change
+from told import fault, warned
 
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.names import series_id
-
-
-def fault(path) -> Fault:
-    with pytest.raises(Fault) as caught:
-        io.read(path)
-    return caught.value
-
-
-def warned(scan, word: str) -> bool:
-    return any(w.startswith(word) for w in scan.warnings)
-
-
-def change(path, **values) -> None:
-    import pydicom
-
-    ds = pydicom.dcmread(path)
-    for key, value in values.items():
-        if value is None:
-            delattr(ds, key)
-        else:
-            setattr(ds, key, value)
-    ds.save_as(path)
 
 
 def test_d1_order_comes_from_positions_not_from_names_or_instance_numbers(
@@ -216,111 +195,6 @@ def test_a_series_spread_over_folders_is_one_and_the_same_series_twice_is_two(
     assert sorted(s.case_id for s in io.discover([tmp_path / "two"])[0]) == [
         f"{series_id('1.2.3.4')}-{k}" for k in (1, 2)
     ]
-
-
-def said(path):
-    """What a message calls a file of a series: by its place, as its name may be a patient's."""
-    return f"file {sorted(path.parent.iterdir()).index(path) + 1} "
-
-
-# bytes: inside the file header, the data set, the pixels.
-@pytest.mark.parametrize("kept", [150, 700, -100])
-@pytest.mark.parametrize("which", [0, 6, 9])
-def test_d9_a_truncated_slice_is_named_and_nothing_is_dropped(
-    tmp_path, write_series, volume, kept, which
-):
-    path = write_series(tmp_path, volume)[which]
-    path.write_bytes(path.read_bytes()[:kept])
-    assert fault(tmp_path).code == "TRUNCATED_SLICE" and said(path) in str(fault(tmp_path))
-
-
-def test_d10_a_matrix_that_lies_allocates_nothing(tmp_path, write_series, volume):
-    path = write_series(tmp_path, volume)[2]
-    change(path, Rows=60000, Columns=60000)
-    assert fault(tmp_path).code == "BAD_DIMS" and said(path) in str(fault(tmp_path))
-    assert fault(path).code == "BAD_DIMS"
-
-
-@pytest.mark.parametrize("key", ["PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"])
-def test_d11_without_geometry_a_slice_is_refused(tmp_path, write_series, volume, key):
-    change(write_series(tmp_path, volume[:1])[0], **{key: None})
-    assert fault(tmp_path).code == "NO_GEOMETRY" and key in str(fault(tmp_path))
-
-
-def test_d11_on_request_a_missing_pixel_spacing_is_assumed_and_said(tmp_path, write_series, volume):
-    whole = io.read(write_series(tmp_path / "whole", volume)[0].parent, assume_spacing=9.0)
-    assert not warned(whole, "ASSUMED") and 9.0 not in whole.spacing, "what the file says wins"
-    for path in write_series(tmp_path / "bare", volume):
-        change(path, PixelSpacing=None)
-    bare = io.read(tmp_path / "bare", assume_spacing=0.5)
-    assert (
-        warned(bare, "ASSUMED")
-        and bare.spacing[1:] == (0.5, 0.5)
-        and bare.spacing[0] == whole.spacing[0]
-    )
-    np.testing.assert_array_equal(bare.voxels, whole.voxels)
-
-
-def test_d12_monochrome1_changes_no_ct_value_and_inverts_a_radiograph_once(
-    tmp_path, write_series, volume
-):
-    write_series(tmp_path / "ct", volume, photometric="MONOCHROME1")
-    np.testing.assert_array_equal(io.read(tmp_path / "ct").voxels[0], volume - 1024.0)
-    path = write_series(
-        tmp_path / "dx",
-        volume[:1],
-        modality="DX",
-        photometric="MONOCHROME1",
-        step=None,
-        signed=False,
-        intercept=None,
-        BitsStored=12,
-        HighBit=11,
-    )[0]
-    scan = io.read(path)
-    np.testing.assert_array_equal(scan.voxels[0], 4095.0 - volume[:1])
-    assert warned(scan, "INVERTED") and scan.affine is None and scan.origin.inverted
-    out = io.write_volume(scan.voxels[0], scan, tmp_path, "healthy")
-    np.testing.assert_array_equal(io.read(out).voxels, scan.voxels)
-
-
-def test_d13_every_slice_has_its_own_slope(tmp_path, write_series, volume):
-    slopes = [1 + 0.25 * k for k in range(10)]
-    write_series(tmp_path, volume, slope=slopes, intercept=3, modality="MR")
-    expected = volume * np.array(slopes)[:, None, None] + 3
-    np.testing.assert_allclose(io.read(tmp_path).voxels[0], expected, rtol=1e-6)
-
-
-def test_missing_slope_and_intercept_are_1_and_0(tmp_path, write_series, volume):
-    write_series(tmp_path / "mr", volume, slope=None, intercept=None, modality="MR")
-    scan = io.read(tmp_path / "mr")
-    np.testing.assert_array_equal(scan.voxels[0], volume)
-    assert scan.units == "" and not scan.warnings
-    write_series(tmp_path / "ct", volume, slope=None, intercept=None)
-    assert warned(io.read(tmp_path / "ct"), "NO_RESCALE")
-    write_series(tmp_path / "zero", volume, slope=0)
-    assert fault(tmp_path / "zero").code == "RESCALE"
-
-
-def test_signed_and_unsigned_values(tmp_path, write_series):
-    high = np.random.default_rng(0).integers(0, 65536, (3, 16, 16))
-    write_series(tmp_path / "u", high.astype(np.uint16), signed=False, intercept=0, modality="MR")
-    write_series(tmp_path / "s", (high - 32768).astype(np.int16), intercept=0, modality="MR")
-    np.testing.assert_array_equal(io.read(tmp_path / "u").voxels[0], high)
-    np.testing.assert_array_equal(io.read(tmp_path / "s").voxels[0], high - 32768)
-
-
-@pytest.mark.parametrize("signed, value", [(True, -2000), (False, 63536)])
-def test_padding_takes_the_lowest_real_value(tmp_path, write_series, volume, signed, value):
-    padded = volume.astype(np.int32)
-    padded[:, :3] = value
-    stored = padded.astype(np.int16 if signed else np.uint16)
-    write_series(tmp_path, stored, signed=signed, PixelPaddingValue=value)
-    scan = io.read(tmp_path)
-    assert (scan.voxels[0, :, :3] == volume[:, 3:].min() - 1024).all() and warned(
-        scan, "PADDING n=600"
-    )
-    np.testing.assert_array_equal(scan.voxels[0, :, 3:], volume[:, 3:] - 1024.0)
 
 
 def test_d14_other_files_in_the_folder_are_counted(tmp_path, write_series, volume):

@@ -3,38 +3,20 @@ reason."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
 import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import ids, make_zip, picture, series
 from PIL import Image
 
 from pseudohealthy import io
 from pseudohealthy.errors import Fault
-from pseudohealthy.io.names import natural, safe, unnamed
-
-
-def picture(path: Path, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16)).astype(np.uint8)).save(
-        path
-    )
-    return path
-
-
-def ids(*inputs, named: str = "series") -> list[str]:
-    return [s.case_id for s in io.discover(inputs, named)[0]]
-
-
-def series(uid: str) -> str:
-    return f"series-{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
+from pseudohealthy.io.names import natural, safe
 
 
 def test_folders_are_searched_in_natural_order_and_everything_is_accounted_for(tmp_path):
@@ -231,80 +213,6 @@ def test_files_without_a_known_name_are_known_by_content(tmp_path, write_series,
     assert sorted(ids(tmp_path, named="path")) == ["head", "scan"]
 
 
-HOSTILE = "ID1_SURNAME_FORENAME-Head-CT"
-
-
-def test_a_dicom_case_is_called_by_its_series(tmp_path, write_series, volume):
-    names = [f"SURNAME_{k}.dcm" for k in range(10)]
-    write_series(tmp_path / HOSTILE, volume, series="1.2.3", names=names)
-    write_series(tmp_path / "SURNAME2", volume, series="1.2.9", names=names)
-    make_zip(
-        tmp_path / "SURNAME.zip", {p.name: p.read_bytes() for p in (tmp_path / HOSTILE).iterdir()}
-    )
-    assert ids(tmp_path / HOSTILE, tmp_path / "SURNAME2") == [series("1.2.3"), series("1.2.9")]
-    assert (
-        ids(tmp_path / HOSTILE / "SURNAME_3.dcm")
-        == ids(tmp_path / "SURNAME.zip")
-        == [series("1.2.3")]
-    )
-    assert ids(tmp_path / HOSTILE, named="path") == [HOSTILE]
-    copies = ids(tmp_path / HOSTILE, tmp_path / "SURNAME.zip")
-    assert copies == [f"{series('1.2.3')}-1", f"{series('1.2.3')}-2"]
-
-
-def test_series_whose_first_digits_agree_get_more_of_them(
-    tmp_path, write_series, volume, monkeypatch
-):
-    monkeypatch.setattr("pseudohealthy.io.names.DIGITS", 1)
-    uids = [f"1.2.{k}" for k in range(7)]
-    for uid in uids:
-        write_series(tmp_path / uid, volume[:1], series=uid)
-    made = {s.origin.series: s.case_id for s in io.discover([tmp_path])[0]}
-    assert {len(name) for name in made.values()} == {8, 9} and len(set(made.values())) == 7
-    assert all(
-        hashlib.sha256(uid.encode()).hexdigest().startswith(name[7:]) for uid, name in made.items()
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("0.dcm has no Rows", "file 1 has no Rows"),
-        ("file=IM-0001-0112.dcm ends before its pixels", "file 2 ends before its pixels"),
-        (
-            "FRAMES: 3 counts 3 frames and describes 4",
-            "FRAMES: file 3 counts 3 frames and describes 4",
-        ),
-        ("3 has another PixelSpacing than slice", "file 3 has another PixelSpacing than file 4"),
-        ("3 slices missing; 3 x 4 voxels", "3 slices missing; 3 x 4 voxels"),
-        ("1 slice missing (slices are 3 mm apart)", "1 slice missing (slices are 3 mm apart)"),
-        ("name one as 3#0 to #2", "name one as file 3#0 to #2"),
-        ("SURNAME lies beside, and slice", "file 5 lies beside, and file 4"),
-    ],
-)
-def test_no_name_of_a_dicom_file_is_said_however_short(text, said):
-    paths = [Path(name) for name in ("0.dcm", "IM-0001-0112.dcm", "3", "slice", "SURNAME")]
-    assert unnamed(text, paths) == said
-
-
-def test_what_lies_among_dicom_files_is_not_named(tmp_path, write_series, volume):
-    write_series(tmp_path / "one", volume, names=[f"SURNAME_{k}.dcm" for k in range(10)])
-    for name in ("SURNAME.dcm", "SURNAME2.dcm", "SURNAME.scan", "SURNAME_mask.png"):
-        (tmp_path / name).write_bytes(b"x" * 400)
-    found = io.survey([tmp_path])
-    assert not any("SURNAME" in name + reason for name, reason in found.left_out())
-    assert [reason for _, reason in found.left_out()].count(
-        "2 files: not a DICOM file (no DICM magic)"
-    ) == 1
-    assert {name for name, _ in io.survey([tmp_path], "path").left_out()} >= {
-        "SURNAME.dcm",
-        "SURNAME.scan",
-    }
-    with pytest.raises(Fault) as caught:
-        io.read(tmp_path / "SURNAME.dcm")
-    assert "SURNAME" not in str(caught.value)
-
-
 def test_archives_in_a_folder_are_counted(tmp_path):
     picture(tmp_path / "a.png")
     for name in ("SURNAME.zip", "SURNAME2.zip"):
@@ -312,93 +220,6 @@ def test_archives_in_a_folder_are_counted(tmp_path):
     assert [(name, text[:18]) for name, text in io.survey([tmp_path]).left_out()] == [
         ("left-out-1", "2 files: an archiv")
     ]
-
-
-def test_what_is_wrong_with_a_series_is_said_without_its_names(tmp_path, write_series, volume):
-    paths = write_series(
-        tmp_path / "SURNAME", volume, names=[f"SURNAME {k}.dcm" for k in range(10)]
-    )
-    whole = paths[4].read_bytes()
-    paths[4].write_bytes(whole[:-100])
-    for named, told in (("series", "file 5"), ("path", "SURNAME 4.dcm")):
-        (source,), _ = io.discover([tmp_path], named)
-        with pytest.raises(Fault) as caught:
-            io.read(source)
-        assert told in str(caught.value) and (named == "path" or "SURNAME" not in str(caught.value))
-    (tmp_path / "SURNAME.zip").write_bytes(b"PK\3\4 damaged")
-    with pytest.raises(Fault, match="input 1") as caught:
-        io.discover([tmp_path / "SURNAME.zip"])
-    assert "SURNAME" not in str(caught.value)
-
-
-def make_zip(path: Path, members: dict[str, bytes], **kw) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
-def test_a_zip_of_dicom_is_read_and_leaves_nothing_behind(tmp_path, write_series, volume):
-    write_series(tmp_path / "head", volume)
-    make_zip(
-        tmp_path / "case7.zip", {p.name: p.read_bytes() for p in (tmp_path / "head").iterdir()}
-    )
-    script = (
-        "import sys; from pseudohealthy import io; scan = io.read(sys.argv[1]);"
-        "print(scan.name, scan.shape, scan.origin.paths[0])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "case7.zip"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(io.__file__).parents[2])},
-    )
-    assert done.stdout.startswith(f"{series('1.2.3.4')} (1, 10, 16, 20)")
-    assert not Path(done.stdout.split()[-1]).exists()
-
-
-@pytest.mark.parametrize(
-    "name", ["../evil.png", "/tmp/evil.png", "a/../../evil.png", "C:\\evil.png", "..\\evil.png"]
-)
-def test_zips_that_leave_their_folder_are_refused(tmp_path, name):
-    assert refused(make_zip(tmp_path / "x.zip", {name: b"x"}))
-
-
-def test_zips_with_links_bombs_repeats_or_passwords_are_refused(tmp_path, monkeypatch):
-    link = zipfile.ZipInfo("link.png")
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
-        archive.writestr(link, "/etc/passwd")
-    assert refused(tmp_path / "link.zip")
-    assert refused(make_zip(tmp_path / "bomb.zip", {"x.png": bytes(50_000_000)}))
-    assert refused(make_zip(tmp_path / "case.zip", {"a.png": b"1", "A.png": b"2"}))
-    raw = bytearray(make_zip(tmp_path / "locked.zip", {"a.png": b"1"}).read_bytes())
-    raw[raw.index(b"PK\1\2") + 8] |= 1
-    (tmp_path / "locked.zip").write_bytes(raw)
-    assert refused(tmp_path / "locked.zip")
-    monkeypatch.setattr("pseudohealthy.io.unzip.MAX_MEMBERS", 5)
-    assert refused(make_zip(tmp_path / "many.zip", {f"{k}.png": b"" for k in range(6)}))
-
-
-def test_a_zip_that_understates_its_size_is_refused_while_inflating(tmp_path, monkeypatch):
-    monkeypatch.setattr("pseudohealthy.io.unzip.FREE", 1000)
-    path = make_zip(tmp_path / "liar.zip", {"x.png": bytes(1_000_000)})
-    raw = bytearray(path.read_bytes())
-    at = raw.index(b"PK\1\2") + 24
-    raw[at : at + 4] = (100).to_bytes(4, "little")
-    path.write_bytes(raw)
-    with pytest.raises(Fault) as caught:
-        io.discover([path])
-    assert caught.value.code in ("ARCHIVE", "TRUNCATED")
-
-
-def refused(path: Path) -> bool:
-    before = set(Path(tempfile.gettempdir()).glob("pseudohealthy-*"))
-    with pytest.raises(Fault) as caught:
-        io.discover([path])
-    left = set(Path(tempfile.gettempdir()).glob("pseudohealthy-*")) - before
-    return (caught.value.code, caught.value.exit) == ("ARCHIVE", 8) and not left
 
 
 def test_importing_the_package_opens_no_format_library():

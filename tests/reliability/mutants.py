@@ -65,7 +65,7 @@ MUTANTS = {
         "data/checks.py",
         "where[case.patient_id].add(case.split)",
         "where[case.case_id].add(case.split)",
-        "tests/data/test_manifest.py",
+        "tests/data/test_checks.py",
     ),
     "map-sign": Mutant(
         "twin less image instead of image less twin",
@@ -142,7 +142,7 @@ MUTANTS = {
         "restorers/apply.py",
         "return float(own[case.counted].mean())",
         "return float(own[case.counted].max())",
-        "tests/restorers/test_apply.py",
+        "tests/restorers/test_readings.py",
     ),
     "empty-case": Mutant(
         "a method is given the no planes of a case that shows nothing",
@@ -156,7 +156,7 @@ MUTANTS = {
         "restorers/base.py",
         "self.inside + within.sum() * found.shape[-3]",
         "self.inside + within.sum()",
-        "tests/restorers/test_apply.py",
+        "tests/restorers/test_readings.py",
     ),
     "thinning": Mutant(
         "only the first values of a map reach the threshold",

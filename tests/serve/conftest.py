@@ -1,14 +1,18 @@
-"""A run that looks finished, for an app that shows it and starts no worker."""
+"""A run that looks finished, and an app that shows it and starts no worker."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.runs.recipe import Recipe
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
 
 
 @pytest.fixture
@@ -49,3 +53,11 @@ def run_folder(tmp_path: Path, tiny: Callable[..., Recipe]) -> Path:
     ):
         (folder / name).write_bytes(b"x")
     return folder
+
+
+@pytest.fixture
+def idle(run_folder: Path, tmp_path: Path) -> TestClient:
+    """An app whose queue does not move, so that what is sent waits."""
+    from app_client import HOME, TestClient, known, started
+
+    return known(TestClient(started(run_folder, tmp_path / "out", queue=3), base_url=HOME))
