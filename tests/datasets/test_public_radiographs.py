@@ -109,7 +109,7 @@ def test_chexpert_takes_blank_for_unknown_and_says_what_it_left_out(stanford, tm
         ({"healthy": "no-devices"}, 21, 2),
         ({"uncertain": "positive"}, 22, 3),
         ({"anomaly": "any"}, 22, 3),
-        ({"frontal": False}, 23, 2),
+        ({"view": "all"}, 23, 2),
         ({"anomaly": "Edema"}, 22, 1),
     ],
 )

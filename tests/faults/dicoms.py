@@ -14,6 +14,7 @@ from faults.material import cut, slices
 from faults.niftis import alone
 from faults.scoring import Trial, fails, row, works
 from faults.stage import Stage, only, rows_of
+from pseudohealthy.anomalies.phantoms import Stored
 
 
 def change(path: Path, edit: Callable[[Any], object]) -> Path:

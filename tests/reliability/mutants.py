@@ -76,9 +76,9 @@ MUTANTS = {
     ),
     "axis-order": Mutant(
         "rows are resampled with the matrix of the columns",
-        "preprocessing/canvas.py",
-        "down, along = ((resampling.coverage if coverage",
-        "along, down = ((resampling.coverage if coverage",
+        "preprocessing/placement.py",
+        "return down[:, rows] @ inner @ along[:, columns].T",
+        "return along[:, rows] @ inner @ down[:, columns].T",
         "tests/preprocessing/test_canvas.py",
     ),
     "dice-empty": Mutant(
@@ -119,8 +119,8 @@ MUTANTS = {
     "score-above": Mutant(
         "a voxel at the threshold counts as anomalous",
         "detection/finding.py",
-        "return self.map > self.threshold if",
-        "return self.map >= self.threshold if",
+        "return self.map > self.threshold",
+        "return self.map >= self.threshold",
         "tests/detection/test_finding.py",
     ),
     "domain-limit": Mutant(
@@ -161,8 +161,8 @@ MUTANTS = {
     "thinning": Mutant(
         "only the first values of a map reach the threshold",
         "training/threshold.py",
-        ".numpy()[::share])",
-        ".numpy()[: len(maps)])",
+        "maps[inside].numpy()[::share]",
+        "maps[inside].numpy()[: len(maps)]",
         "tests/training/test_thinning.py",
     ),
     "latent-processes": Mutant(

@@ -72,11 +72,9 @@ class Finding:
     @cached_property
     def mask(self) -> np.ndarray:
         """What lies above the threshold; empty without one."""
-        return (
-            self.map > self.threshold
-            if self.threshold is not None
-            else np.zeros(self.map.shape, bool)
-        )
+        if self.threshold is None:
+            return np.zeros(self.map.shape, bool)
+        return self.map > self.threshold
 
     @property
     def volume_ml_above(self) -> float | None:

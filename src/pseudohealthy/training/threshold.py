@@ -163,11 +163,8 @@ def healthy_values(
         found = validation.applied(trainer, group, model)
         scores += [one.score for one in found]
         maps = torch.cat([one.maps for one in found])
-        values.append(
-            maps[amap.inside(trainer.store.foreground(np.concatenate(group))).bool()].numpy()[
-                ::share
-            ]
-        )
+        inside = amap.inside(trainer.store.foreground(np.concatenate(group))).bool()
+        values.append(maps[inside].numpy()[::share])
         if bar:
             bar.advance(sum(map(len, group)))
     return np.concatenate(values), scores
