@@ -8,7 +8,7 @@ from typing import Any
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.marks import words
 from pseudohealthy.preprocessing.canvas import Canvas
-from pseudohealthy.restorers import WHERE, restorer_class
+from pseudohealthy.restorers import REGISTRY, restorer_class
 from pseudohealthy.runs.budget import Budget
 from pseudohealthy.runs.recipe import toml_value
 from pseudohealthy.settings import default_of, hidden_in, hints, is_table, settable, tables
@@ -33,7 +33,7 @@ def page() -> str:
     for section, cls in (("canvas", Canvas), ("training", Budget), ("map", AnomalyMap)):
         text += f"\n## [{section}]: {cls.__name__}\n\n{table(cls)}"
     text += "\n## [restorer]: name, and the settings of that method\n"
-    for name in WHERE:
+    for name in REGISTRY:
         cls = restorer_class(name)
         text += f"\n### {name}\n\n" + (table(cls) or "No settings.\n")
         gather(cls, found)

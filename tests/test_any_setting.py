@@ -27,7 +27,7 @@ from pseudohealthy.interop import pretrained
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.marks import Choice, Range
 from pseudohealthy.preprocessing.canvas import Canvas
-from pseudohealthy.restorers import WHERE
+from pseudohealthy.restorers import REGISTRY
 from pseudohealthy.restorers.base import Batch
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.workflows.train import train
@@ -114,7 +114,7 @@ def all_settings(method: str) -> dict[str, Any]:
 @st.composite
 def changed(draw) -> Recipe:
     """A small recipe with one to three settings changed, mostly to values of their type."""
-    method = draw(st.sampled_from(sorted(WHERE)))
+    method = draw(st.sampled_from(sorted(REGISTRY)))
     made, known = small_recipe(method), all_settings(method)
     for key in draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=3, unique=True)):
         section, *path, last = key.split(".")

@@ -141,8 +141,8 @@ def test_training_and_restoring_need_no_image_format_and_no_command_line():
 import sys, importlib
 for blocked in ("nibabel", "pydicom", "highdicom"):
     sys.modules[blocked] = None
-from pseudohealthy.restorers import WHERE, restorer_class
-for name in WHERE:
+from pseudohealthy.restorers import REGISTRY, restorer_class
+for name in REGISTRY:
     restorer_class(name)
 parts = "training.loop training.finish training.validation diffusion networks detection.detector"
 for module in parts.split():

@@ -109,7 +109,7 @@ def known(text: str) -> None:
 
     section, _, key = text.partition("=")[0].partition(".")
     classes: dict[str, list[Any]] = {"canvas": [Canvas], "map": [AnomalyMap], "training": [Budget]}
-    classes["restorer"] = [restorers.restorer_class(name) for name in restorers.WHERE]
+    classes["restorer"] = [restorers.restorer_class(name) for name in restorers.REGISTRY]
     keys = set().union(*(settings.settable(one) for one in classes[section]))
     keys |= {"preprocess"} if section == "canvas" else set()
     assert key.split(".")[0] in keys | {"sharpened", "blur"}, text
@@ -120,7 +120,7 @@ def test_every_method_has_a_row_and_every_recipe_its_figures():
     import torch
 
     text = (DOCS / "methods" / "index.md").read_text(encoding="utf-8")
-    assert [name for name in restorers.WHERE if f"`{name}`" not in text] == []
+    assert [name for name in restorers.REGISTRY if f"`{name}`" not in text] == []
     rows = re.findall(
         r"^\| `([\w-]+)` \| `([\w-]+)` \| ([\d,]+) \| ([\d,]+) \|$", text, flags=re.MULTILINE
     )
@@ -141,13 +141,13 @@ def test_every_method_has_a_row_and_every_recipe_its_figures():
 @pytest.fixture
 def added(tmp_path, monkeypatch) -> Iterator[Path]:
     """The page's method, registered as the page says, and the path of its recipe."""
-    from pseudohealthy.restorers.base import REGISTRY
+    from pseudohealthy.restorers import REGISTRY
 
     page = DOCS / "how-to" / "add-a-method.md"
     (tmp_path / "sharpened.py").write_text(blocks(page, "python")[0], encoding="utf-8")
     (tmp_path / "sharpened.toml").write_text(blocks(page, "toml")[0], encoding="utf-8")
     monkeypatch.setattr(restorers, "__path__", [*restorers.__path__, str(tmp_path)])
-    monkeypatch.setitem(restorers.WHERE, "sharpened", "sharpened")
+    monkeypatch.setitem(restorers.REGISTRY, "sharpened", "sharpened")
     yield tmp_path / "sharpened.toml"
     REGISTRY.pop("sharpened", None)
     sys.modules.pop("pseudohealthy.restorers.sharpened", None)

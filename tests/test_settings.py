@@ -15,7 +15,7 @@ from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.marks import Choice, Length, Range, words
 from pseudohealthy.preprocessing.canvas import Canvas
-from pseudohealthy.restorers import WHERE, restorer_class
+from pseudohealthy.restorers import REGISTRY, restorer_class
 from pseudohealthy.runs.budget import Budget
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.settings import coerce
@@ -37,7 +37,7 @@ def refused(action, *said: str) -> Fault:
 
 
 # -- declarations ----------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", sorted(WHERE))
+@pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_setting_of_every_method_has_a_range_or_a_type_that_needs_none(name):
     assert list(module.undeclared(restorer_class(name), f"restorer[{name}]")) == []
 
@@ -47,7 +47,7 @@ def test_every_setting_of_canvas_map_and_budget_has_a_range_or_a_type_that_needs
     assert list(module.undeclared(cls, cls.__name__)) == []
 
 
-@pytest.mark.parametrize("name", sorted(WHERE))
+@pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_default_lies_in_its_range(name):
     for key, cls in Recipe("x", restorer={"name": name}).classes().items():
         module.check(cls, plain(module.complete(cls, {}, key)), key)

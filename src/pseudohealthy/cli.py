@@ -13,6 +13,7 @@ from pseudohealthy.commands.serving import Serve
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
 from pseudohealthy.commands.verifying import Verify
 from pseudohealthy.commands.words import flags_of
+from pseudohealthy.registry import load_file
 from pseudohealthy.version import __version__
 
 COMMANDS |= {
@@ -50,9 +51,23 @@ def parse(arguments: list[str]) -> Command:
     if name not in COMMANDS:
         raise mistakes.unknown_command(name, COMMANDS, flags_of(Command))
     before = rest[: rest.index("--")] if "--" in rest else rest
+    load_plugins(before)
     if any(word in HELP for word in before):
         answer(helping.of(name, COMMANDS[name]))
     return reading.read(name, rest, COMMANDS)
+
+
+def load_plugins(words: list[str]) -> None:
+    """Run the files behind --plugin before anything is read: what they add may be a value of
+    another flag."""
+    files = [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
+    after = False
+    for word in words:
+        after = word == "--plugin" or (after and not word.startswith("-"))
+        if after and word != "--plugin":
+            files.append(word)
+    for file in files:
+        load_file(file)
 
 
 def answer(text: str) -> None:

@@ -1,7 +1,7 @@
 """What a file format is: one row each.
 
-Help lists the formats at once, so this file stands at the root and imports nothing of ours;
-readers and writers are named, and imported when a file of their format is opened.
+Help lists the formats at once, so this file stands at the root; readers and writers of the package
+are named, and imported when a file of their format is opened.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pseudohealthy.registry import Registry
+
 ARCHIVE = ".zip"  # holds files of any format and is none itself
 MAGIC_BYTES = 352  # of a file, by which its format is known
+
+
+Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -23,12 +28,13 @@ class Format:
     Args:
         said: what messages, help and the app call it.
         suffixes: endings of its files, in small letters; they are no part of a case's name.
-        reader: "module:function". The function takes an `io.source.Source` and by name `plane`,
-            `max_voxels`, `mask` and `assume_spacing` (see `io.read`); it returns an `io.scan.Scan`.
-        writer: "module:function". The function takes results (D, H, W) or (C, D, H, W) in the type
-            that they are written in, their scan, a folder and a name without ending, and returns
-            the path. Without one, scans with a place in the patient go back as NIfTI, others as
-            pictures.
+        reader: a function, or "module:function" of this package. It takes an `io.source.Source`,
+            and by name `plane`, `max_voxels`, `mask` and `assume_spacing` (see `io.read`); it
+            returns an `io.scan.Scan`.
+        writer: a function, or "module:function" of this package. It takes results (D, H, W) or
+            (C, D, H, W) in the type that they are written in, their scan, a folder and a name
+            without ending, and returns the path. Without one, scans with a place in the patient go
+            back as NIfTI, others as pictures.
         written: endings of the files that the writer leaves.
         pattern: what names of its files match where no ending tells them.
         magic: (offset, bytes) in the first 352 bytes, any of which tells a file of an unknown name.
@@ -39,8 +45,8 @@ class Format:
 
     said: str
     suffixes: tuple[str, ...]
-    reader: str
-    writer: str = ""
+    reader: str | Function
+    writer: str | Function = ""
     written: tuple[str, ...] = ()
     pattern: str = ""
     magic: tuple[tuple[int, bytes], ...] = ()
@@ -58,42 +64,53 @@ class Format:
 
 
 # By `Source.kind` and `Scan.kind`, in the order in which they are told
-FORMATS = {
-    "nifti": Format(
-        "NIfTI",
-        (".nii", ".nii.gz", ".hdr"),
-        "io.nifti:load",
-        "io.nifti:save",
-        (".nii.gz",),
-        magic=((344, b"n+1\0"), (344, b"ni1\0")),
-        volume=True,
-    ),
-    "dicom": Format(
-        "DICOM",
-        (".dcm", ".dicom", ".ima"),
-        "io.dicom:load",
-        magic=((128, b"DICM"),),
-        volume=True,
-        single=False,
-    ),
-    "raster": Format(
-        "PNG, JPEG, TIFF",
-        (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
-        "io.raster:load_picture",
-        "io.raster:save_picture",
-        (".png", ".tiff"),
-        magic=((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff")),
-        files="pictures",
-    ),
-    "array": Format(".npy", (".npy",), "io.raster:load_npy", "io.raster:save_npy", (".npy",)),
-    "idx": Format(
-        "idx", (), "io.idx:load", pattern=r"idx[1-4]-u?\w+(\.gz)?$|idx\.gz$", single=False
-    ),
-}
+FORMATS: Registry[Format] = Registry(
+    "format",
+    "formats",
+    {
+        "nifti": Format(
+            "NIfTI",
+            (".nii", ".nii.gz", ".hdr"),
+            "io.nifti:load",
+            "io.nifti:save",
+            (".nii.gz",),
+            magic=((344, b"n+1\0"), (344, b"ni1\0")),
+            volume=True,
+        ),
+        "dicom": Format(
+            "DICOM",
+            (".dcm", ".dicom", ".ima"),
+            "io.dicom:load",
+            magic=((128, b"DICM"),),
+            volume=True,
+            single=False,
+        ),
+        "raster": Format(
+            "PNG, JPEG, TIFF",
+            (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
+            "io.raster:load_picture",
+            "io.raster:save_picture",
+            (".png", ".tiff"),
+            magic=((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff")),
+            files="pictures",
+        ),
+        "array": Format(".npy", (".npy",), "io.raster:load_npy", "io.raster:save_npy", (".npy",)),
+        "idx": Format(
+            "idx", (), "io.idx:load", pattern=r"idx[1-4]-u?\w+(\.gz)?$|idx\.gz$", single=False
+        ),
+    },
+)
 
 
-def function(named: str) -> Callable[..., Any]:
-    """The reader or writer that a row names."""
+def register(name: str, row: Format) -> Format:
+    """Make a format known. Raises ValueError for a name that another one has."""
+    return FORMATS.add(name, row)
+
+
+def function(named: str | Function) -> Function:
+    """The reader or writer of a row."""
+    if not isinstance(named, str):
+        return named
     module, name = named.split(":")
     return getattr(importlib.import_module(f"pseudohealthy.{module}"), name)
 

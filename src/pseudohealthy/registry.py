@@ -80,6 +80,11 @@ class Registry(Mapping[str, T], Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys([*self.built_in, *self.added, *self.installed]))
 
+    def remove(self, name: str) -> None:
+        """Forget what was added under that name."""
+        del self.added[name]
+        self.origins.pop(name, None)
+
     def __len__(self) -> int:
         return len(list(iter(self)))
 
@@ -92,10 +97,11 @@ class Registry(Mapping[str, T], Generic[T]):
         return {point.name: point for point in entry_points(group=self.group)}
 
     def _taken(self, name: str, thing: T) -> bool:
-        """Whether the name is that of something built in and this is not it."""
-        own = self.built_in.get(name)
-        module = getattr(thing, "__module__", "") or ""
-        return own is not None and own is not thing and not module.startswith("pseudohealthy.")
+        """Whether the name is that of something built in, and this is not it."""
+        own = self.built_in.get(name, thing)
+        if isinstance(own, str) and not isinstance(thing, str):
+            return getattr(thing, "__module__", "") != f"pseudohealthy.{own.partition(':')[0]}"
+        return own is not thing
 
     def _import(self, name: str, where: str | T) -> None:
         if not isinstance(where, str):
@@ -108,13 +114,15 @@ class Registry(Mapping[str, T], Generic[T]):
         assert name in self.added, f"{module} does not register '{name}'"
 
     def _load(self, name: str, point: EntryPoint) -> None:
-        with loading(of_installed(point)):
+        origin = of_installed(point)
+        with loading(origin):
             try:
                 thing = point.load()
             except Exception as error:
                 raise broken(f"the plugin {point.value} of {self.group}", error) from error
             if name not in self.added:  # the entry point names the thing, which has no decorator
                 self.add(name, thing)
+        LOADED.append(origin)
 
 
 @contextmanager
@@ -152,6 +160,7 @@ def load_file(path: Path | str) -> Origin:
                 del sys.modules[name]
                 raise broken(path.name, error) from error
         FILES[key] = origin
+        LOADED.append(origin)
     return FILES[key]
 
 
@@ -176,3 +185,4 @@ def broken(what: str, error: Exception) -> Fault:
 
 ORIGINS: list[Origin] = []  # of what is being loaded, innermost last
 FILES: dict[Path, Origin] = {}  # that were loaded
+LOADED: list[Origin] = []  # files and installed packages

@@ -18,7 +18,7 @@ from pseudohealthy import io, models
 from pseudohealthy.__main__ import main
 from pseudohealthy.data.load import load
 from pseudohealthy.errors import Fault
-from pseudohealthy.restorers import WHERE, restorer_class
+from pseudohealthy.restorers import REGISTRY, restorer_class
 from pseudohealthy.runs import recipe as recipes
 from pseudohealthy.runs.changes import walked
 from pseudohealthy.runs.recipe import Recipe
@@ -188,7 +188,7 @@ def test_info_says_what_is_there(said):
         and found["models"] == [NAME]
         and found["recipes"] == recipes.names()
     )
-    assert found["device"]["kind"] == "cpu" and set(found["restorers"]) == set(WHERE)
+    assert found["device"]["kind"] == "cpu" and set(found["restorers"]) == set(REGISTRY)
     code, out, _ = said("info", "--quiet")
     assert code == 0 and max(map(len, out.splitlines())) <= 80
     assert all(word in out for word in ("models", NAME, "restorers", "protocols", "extra serve"))

@@ -15,7 +15,7 @@ from pseudohealthy.cli import COMMANDS
 from pseudohealthy.commands.words import flags_of
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.preprocessing.canvas import Canvas
-from pseudohealthy.restorers import WHERE, restorer_class
+from pseudohealthy.restorers import REGISTRY, restorer_class
 from pseudohealthy.runs.budget import Budget
 from pseudohealthy.settings import settable, tables
 
@@ -63,7 +63,7 @@ def texts() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def settings() -> set[str]:
-    found = {"restorer.name"}.union(*(keys(restorer_class(name), "restorer") for name in WHERE))
+    found = {"restorer.name"}.union(*(keys(restorer_class(name), "restorer") for name in REGISTRY))
     named = (Canvas, "canvas"), (Budget, "training"), (AnomalyMap, "map")
     return found.union({"canvas.preprocess"}, *(keys(cls, section) for cls, section in named))
 

@@ -43,7 +43,7 @@ def unrest():
         frame.mean(NAME, cases, values, prevalence=None)
 
     yield METRICS[NAME]
-    del METRICS[NAME]
+    METRICS.remove(NAME)
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +201,8 @@ def test_a_count_in_tables_gets_a_difference_without_an_interval(monkeypatch):
             "marked", sum(c.score > 1 for c in cases), None, cases, None
         ),
     )
-    monkeypatch.setitem(METRICS, "marked", counted)
-    monkeypatch.delitem(METRICS, NAME)
+    monkeypatch.setitem(METRICS.added, "marked", counted)
+    monkeypatch.delitem(METRICS.added, NAME)
     scores = {"mine": 0, "control: loud": 9, "control: quiet": 3}
     cases = [
         CaseResult(f"c{i}", f"p{i}", i % 2, 2.0 if i < count else 0.0, method=method)

@@ -1,4 +1,4 @@
-"""What every method must do, whichever it is. A new line in `restorers.WHERE` joins by itself."""
+"""What every method must do, whichever it is. A new name in `REGISTRY` joins by itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pseudohealthy.networks.perceptual import Perceptual
-from pseudohealthy.restorers import WHERE
+from pseudohealthy.restorers import REGISTRY
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.recipe import Recipe
 from small import NETWORKS, SIZE, batch_of, build, images, recipe_of, restored
@@ -18,7 +18,7 @@ from small import NETWORKS, SIZE, batch_of, build, images, recipe_of, restored
 LINEAR = ("autoencoder", "cevae", "guided")  # nothing clips the last layer
 
 
-@pytest.fixture(params=sorted(WHERE))
+@pytest.fixture(params=sorted(REGISTRY))
 def name(request) -> str:
     return request.param
 
@@ -98,7 +98,7 @@ def test_network_calls_is_the_number_of_network_calls(name):
     assert calls == 3 * restorer.network_calls()
 
 
-@pytest.mark.parametrize("name", sorted(WHERE))
+@pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_part_learns_one_batch_by_heart(name):
     restorer = build(name)
     if not restorer.parts():

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.networks import unet
-from pseudohealthy.restorers import WHERE
+from pseudohealthy.restorers import REGISTRY
 from pseudohealthy.restorers.apply import Applied, How, Stack, apply
 from pseudohealthy.restorers.base import Batch, Restorer
 from pseudohealthy.training.trainer import PartLoss
 from small import SIZE, batch_of, build, images, on_gpu, restored
 
-METHODS = sorted(WHERE)
+METHODS = sorted(REGISTRY)
 EMPTY = (0, 2, 5)  # of six planes
 
 

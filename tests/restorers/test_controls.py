@@ -9,7 +9,8 @@ from scipy import stats
 from torch import Tensor
 
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.restorers.base import REGISTRY, Restorer
+from pseudohealthy.restorers import REGISTRY
+from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.restorers.controls import CONTROLS, HistogramIntensity, control_restorers
 
 SIZE = 16

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from blobs import picture
 from pseudohealthy.diffusion.noise import Draw
-from pseudohealthy.restorers import WHERE
+from pseudohealthy.restorers import REGISTRY
 from pseudohealthy.restorers.base import Batch, Restorer
 from small import SIZE, merged, recipe_of
 
@@ -86,7 +86,7 @@ def change(restorer: Restorer, x: Tensor) -> float:
 @pytest.fixture(
     params=[
         pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-        for name in sorted(WHERE)
+        for name in sorted(REGISTRY)
     ]
 )
 def restorer(request) -> Restorer:

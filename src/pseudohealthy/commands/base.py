@@ -34,6 +34,8 @@ class Command:
     """show the traceback of an error"""
     json: bool = False
     """print the result as JSON on standard output"""
+    plugin: Annotated[tuple[str, ...], Arg(metavar="FILE.py")] = ()
+    """Python files that add methods, data sets, protocols, metrics or formats; they are run"""
 
     @classmethod
     def lacks(cls, given: Collection[str]) -> list[str]:

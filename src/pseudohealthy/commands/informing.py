@@ -29,14 +29,14 @@ class Info(Command):
 def gathered(device: str) -> dict[str, Any]:
     """Everything `info` tells."""
     from pseudohealthy.evaluation.protocols import PROTOCOLS
-    from pseudohealthy.restorers import WHERE
+    from pseudohealthy.restorers import REGISTRY
 
     return {
         "version": __version__,
         "device": computes_on(device),
         "models": kinds.names("run"),
         "recipes": kinds.names("recipe"),
-        "restorers": sorted(WHERE),
+        "restorers": sorted(REGISTRY),
         "data_sets": kinds.names("dataset"),
         "protocols": sorted(PROTOCOLS),
         "extras": extras(),

@@ -5,43 +5,48 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterable
-from importlib import import_module
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.registry import Registry
 
 if TYPE_CHECKING:  # the names alone are wanted by help and completion, at once
     from pseudohealthy.data.manifest import Manifest
 
 # name -> module:function; function(source, out, *, seed, ...) -> Manifest, with manifest.csv
 # written in out
-REGISTRY = {
-    "atlas": "pseudohealthy.datasets.atlas:prepare",
-    "behrendt": "pseudohealthy.datasets.behrendt:prepare",
-    "bmad": "pseudohealthy.datasets.bmad:prepare",
-    "brats": "pseudohealthy.datasets.brats:prepare",
-    "chexpert": "pseudohealthy.datasets.chexpert:prepare",
-    "ct-ich": "pseudohealthy.datasets.ct_ich:prepare",
-    "ct-masks": "pseudohealthy.datasets.ct_masks:prepare",
-    "digits": "pseudohealthy.datasets.digits:prepare",
-    "grazpedwri": "pseudohealthy.datasets.grazpedwri:prepare",
-    "heads": "pseudohealthy.datasets.heads:prepare",
-    "ixi": "pseudohealthy.datasets.ixi:prepare",
-    "ixi-lesions": "pseudohealthy.datasets.ixi_lesions:prepare",
-    "lgg": "pseudohealthy.datasets.lgg:prepare",
-    "mnist": "pseudohealthy.datasets.mnist:prepare",
-    "mnist-splotch": "pseudohealthy.datasets.mnist:prepare_splotched",
-    "mslub": "pseudohealthy.datasets.mslub:prepare",
-    "nih-chest": "pseudohealthy.datasets.nih_chest:prepare",
-    "nnunet": "pseudohealthy.datasets.nnunet:prepare",
-    "rsna": "pseudohealthy.datasets.rsna:prepare",
-    "thor-lists": "pseudohealthy.datasets.thor_lists:prepare",
-    "wmh": "pseudohealthy.datasets.wmh:prepare",
-    "wolleb-brats": "pseudohealthy.datasets.wolleb:prepare_brats",
-    "wolleb-chexpert": "pseudohealthy.datasets.wolleb:prepare_chexpert",
-}
+REGISTRY: Registry[Callable[..., Manifest]] = Registry(
+    "data set",
+    "datasets",
+    {
+        "atlas": "datasets.atlas:prepare",
+        "behrendt": "datasets.behrendt:prepare",
+        "bmad": "datasets.bmad:prepare",
+        "brats": "datasets.brats:prepare",
+        "chexpert": "datasets.chexpert:prepare",
+        "ct-ich": "datasets.ct_ich:prepare",
+        "ct-masks": "datasets.ct_masks:prepare",
+        "digits": "datasets.digits:prepare",
+        "grazpedwri": "datasets.grazpedwri:prepare",
+        "heads": "datasets.heads:prepare",
+        "ixi": "datasets.ixi:prepare",
+        "ixi-lesions": "datasets.ixi_lesions:prepare",
+        "lgg": "datasets.lgg:prepare",
+        "mnist": "datasets.mnist:prepare",
+        "mnist-splotch": "datasets.mnist:prepare_splotched",
+        "mslub": "datasets.mslub:prepare",
+        "nih-chest": "datasets.nih_chest:prepare",
+        "nnunet": "datasets.nnunet:prepare",
+        "rsna": "datasets.rsna:prepare",
+        "thor-lists": "datasets.thor_lists:prepare",
+        "wmh": "datasets.wmh:prepare",
+        "wolleb-brats": "datasets.wolleb:prepare_brats",
+        "wolleb-chexpert": "datasets.wolleb:prepare_chexpert",
+    },
+)
+register = REGISTRY.register
 
 
 def prepare(
@@ -60,7 +65,7 @@ def prepare(
         raise Fault(
             "NOT_FOUND", f"no folder named {source}", "give the folder that holds the data set"
         )
-    return _adapter(name)(source, out, seed=seed, **options)
+    return REGISTRY[name](source, out, seed=seed, **options)
 
 
 def options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
     Fault BAD_SETTING (exit 2)."""
     from pseudohealthy.settings import coerce, literal
 
-    hints = typing.get_type_hints(_adapter(name)) if name in REGISTRY else {}
+    hints = typing.get_type_hints(REGISTRY[name]) if name in REGISTRY else {}
     known = hints.keys() - {"source", "out", "seed", "return"}
     found = {}
     for text in assignments:
@@ -83,8 +88,3 @@ def options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
                 "BAD_SETTING", f"option {key} of {name} is {value}", fault.cure, exit=USAGE
             ) from None
     return found
-
-
-def _adapter(name: str) -> Any:
-    module, function = REGISTRY[name].split(":")
-    return getattr(import_module(module), function)

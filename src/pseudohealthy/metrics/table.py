@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pseudohealthy.metrics.lesions import SIZES
+from pseudohealthy.registry import Registry
 
 Place = Literal["table", "forest", "strata", "sweep", "page", "filler"]
 Unit = Literal["case", "plane", "voxel", "lesion", "box"]
@@ -203,7 +204,7 @@ _ROWS = (
     Metric("l1_ratio", "", "voxel", "twin"),
 )
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
+METRICS: Registry[Metric] = Registry("metric", "metrics", {metric.name: metric for metric in _ROWS})
 
 
 def register(
@@ -218,9 +219,7 @@ def register(
     """
 
     def add(measure: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
-        if metric.name in METRICS:
-            raise ValueError(f"there is a metric '{metric.name}' already")
-        METRICS[metric.name] = replace(metric, measure=measure)
+        METRICS.add(metric.name, replace(metric, measure=measure))
         return measure
 
     return add

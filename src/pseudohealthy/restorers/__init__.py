@@ -1,52 +1,56 @@
-"""The methods. A new one is one file with a `@register` class and one line here."""
+"""The methods. A new one is one file with a `@register` class; one of the package also has a line
+here."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
+from typing import TYPE_CHECKING
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.registry import Registry
 
-# name -> module, so that listing the names imports nothing
-WHERE = {
-    "ddpm": "ddpm",
-    "ddim": "ddim",
-    "autoencoder": "autoencoder",
-    "cevae": "context_encoding",
-    "identity": "controls",
-    "mean-intensity": "controls",
-    "bright-area": "controls",
-    "intensity": "controls",
-    "histogram-intensity": "controls",
-    "healthy-mean": "controls",
-    "z-score": "controls",
-    "guided": "guided",
-    "patched": "patched",
-    "ct-patched": "ct",
-    "conditioned": "conditioned",
-    "spark": "spark",
-    "thor": "thor",
-    "consensus": "consensus",
-    "latent": "latent",
-    "stitched": "stitched",
-    "fpgan": "fpgan",
-    "fanogan": "fanogan",
-}
+if TYPE_CHECKING:
+    from pseudohealthy.restorers.base import Restorer
+
+REGISTRY: Registry[type[Restorer]] = Registry(
+    "restorer",
+    "restorers",
+    {
+        "ddpm": "restorers.ddpm",
+        "ddim": "restorers.ddim",
+        "autoencoder": "restorers.autoencoder",
+        "cevae": "restorers.context_encoding",
+        "identity": "restorers.controls",
+        "mean-intensity": "restorers.controls",
+        "bright-area": "restorers.controls",
+        "intensity": "restorers.controls",
+        "histogram-intensity": "restorers.controls",
+        "healthy-mean": "restorers.controls",
+        "z-score": "restorers.controls",
+        "guided": "restorers.guided",
+        "patched": "restorers.patched",
+        "ct-patched": "restorers.ct",
+        "conditioned": "restorers.conditioned",
+        "spark": "restorers.spark",
+        "thor": "restorers.thor",
+        "consensus": "restorers.consensus",
+        "latent": "restorers.latent",
+        "stitched": "restorers.stitched",
+        "fpgan": "restorers.fpgan",
+        "fanogan": "restorers.fanogan",
+    },
+)
 
 
-def restorer_class(name: str | None):
+def restorer_class(name: str | None) -> type[Restorer]:
     """The class registered under `name`. Fault RECIPE (exit 2) for an unknown one."""
     if name is None:
-        cure = f"set restorer.name to one of: {', '.join(WHERE)}"
+        cure = f"set restorer.name to one of: {', '.join(REGISTRY)}"
         raise Fault("RECIPE", "the recipe names no restorer", cure, exit=USAGE)
-    if not isinstance(name, str) or name not in WHERE:
-        near = difflib.get_close_matches(str(name), WHERE, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(WHERE)}"
+    if not isinstance(name, str) or name not in REGISTRY:
+        near = difflib.get_close_matches(str(name), REGISTRY, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(REGISTRY)}"
         raise Fault(
             "RECIPE", f"there is no restorer '{name}'", f"set restorer.name; {hint}", exit=USAGE
         )
-    module = importlib.import_module(f"pseudohealthy.restorers.{WHERE[name]}")
-    from pseudohealthy.restorers.base import REGISTRY
-
-    assert name in REGISTRY, f"{module.__name__} does not register '{name}'"
     return REGISTRY[name]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.networks.ranges import Channels, Size
+from pseudohealthy.restorers import REGISTRY
 from pseudohealthy.settings import checked
 
 GROUPS = 8  # of draws, for the spread of a score: as many maps are in memory once more
@@ -22,8 +23,6 @@ PRIOR = (
 )
 # Of that common spread, below which no pixel is trusted: background never varies in healthy images.
 FLOOR = 0.5
-
-REGISTRY: dict[str, type[Restorer]] = {}
 
 
 @dataclass
@@ -218,7 +217,6 @@ def register(name: str) -> Callable[[type[Restorer]], type[Restorer]]:
         cls.name = name
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
-        REGISTRY[name] = cls
-        return cls
+        return REGISTRY.add(name, cls)
 
     return add

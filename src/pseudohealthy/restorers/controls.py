@@ -15,7 +15,8 @@ from torch import Tensor
 from pseudohealthy.diffusion.noise import Draw
 from pseudohealthy.marks import Range
 from pseudohealthy.networks.ranges import Channels, Size
-from pseudohealthy.restorers.base import REGISTRY, Restoration, Restorer, register
+from pseudohealthy.restorers import REGISTRY
+from pseudohealthy.restorers.base import Restoration, Restorer, register
 
 
 def brightness(images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Setting
 from pseudohealthy.evaluation.protocols.strict import strict
 from pseudohealthy.evaluation.records import CaseResult, Record
+from pseudohealthy.registry import Registry
 
 __all__ = [
     "PROTOCOLS",
@@ -28,8 +29,12 @@ __all__ = [
     "Setting",
     "find",
     "measure",
+    "register",
     "strict",
 ]
+
+
+Measure = Callable[..., Evaluation]
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Protocol:
     """One protocol.
 
     Args:
-        where: "module:function" below this package.
+        where: a function of (cases, setting), or "module:function" below this package.
         hides: what its figures do not show, one sentence.
         validation: which validation cases it wants measured as well.
         published: whether "NAME:published" exists.
@@ -45,63 +50,85 @@ class Protocol:
             names none, those of the tables in their order.
     """
 
-    where: str
+    where: str | Measure
     hides: str
     validation: Literal["", "labelled", "healthy"] = ""
     published: bool = False
     chooses: tuple[str, ...] = ()
 
-    def function(self):
+    def function(self) -> Measure:
+        if not isinstance(self.where, str):
+            return self.where
         module, name = self.where.split(":")
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
-PROTOCOLS = {
-    "strict": Protocol(
-        "strict:by_setting",
-        "pooled voxel figures are ruled by large lesions; read the lesion and per-case figures"
-        " beside them",
-        "labelled",
-        chooses=("voxel_average_precision_pooled", "plane_auroc", "image_auroc"),
-    ),
-    "wolleb": Protocol(
-        "wolleb:wolleb",
-        "only diseased slices count and each gets its own Otsu threshold, so false alarms in health"
-        " are not seen",
-        published=True,
-        chooses=("dice_otsu_per_slice_mean", "voxel_auroc_per_slice_mean"),
-    ),
-    "behrendt": Protocol(
-        "behrendt:behrendt",
-        "the threshold is tuned on labelled diseased cases of the same data set, and healthy cases"
-        " are not in the Dice",
-        "labelled",
-        published=True,
-    ),
-    "thor": Protocol(
-        "thor:thor",
-        "the threshold is the best one for the test labels (an oracle: an upper bound), and healthy"
-        " slices are left out",
-        published=True,
-    ),
-    "thor-wrist": Protocol(
-        "boxes:wrist",
-        "a box is found when 10 % of it is covered, no box is predicted, and false positives are a"
-        " ratio of map mass",
-        "healthy",
-        published=True,
-    ),
-    "boxes": Protocol(
-        "boxes:boxes",
-        "a box is drawn around a lesion, not along it, so an exact map overlaps it in part only",
-        "healthy",
-    ),
-    "ct": Protocol(
-        "ct:ct",
-        "slices are ranked without a threshold, and where in the slice something was seen does not"
-        " count",
-    ),
-}
+PROTOCOLS: Registry[Protocol] = Registry(
+    "protocol",
+    "protocols",
+    {
+        "strict": Protocol(
+            "strict:by_setting",
+            "pooled voxel figures are ruled by large lesions; read the lesion and per-case figures"
+            " beside them",
+            "labelled",
+            chooses=("voxel_average_precision_pooled", "plane_auroc", "image_auroc"),
+        ),
+        "wolleb": Protocol(
+            "wolleb:wolleb",
+            "only diseased slices count and each gets its own Otsu threshold, so false alarms in"
+            " health are not seen",
+            published=True,
+            chooses=("dice_otsu_per_slice_mean", "voxel_auroc_per_slice_mean"),
+        ),
+        "behrendt": Protocol(
+            "behrendt:behrendt",
+            "the threshold is tuned on labelled diseased cases of the same data set, and healthy"
+            " cases are not in the Dice",
+            "labelled",
+            published=True,
+        ),
+        "thor": Protocol(
+            "thor:thor",
+            "the threshold is the best one for the test labels (an oracle: an upper bound), and"
+            " healthy slices are left out",
+            published=True,
+        ),
+        "thor-wrist": Protocol(
+            "boxes:wrist",
+            "a box is found when 10 % of it is covered, no box is predicted, and false positives"
+            " are a ratio of map mass",
+            "healthy",
+            published=True,
+        ),
+        "boxes": Protocol(
+            "boxes:boxes",
+            "a box is drawn around a lesion, not along it, so an exact map overlaps it in part"
+            " only",
+            "healthy",
+        ),
+        "ct": Protocol(
+            "ct:ct",
+            "slices are ranked without a threshold, and where in the slice something was seen does"
+            " not count",
+        ),
+    },
+)
+
+
+def register(
+    name: str, *, hides: str, chooses: tuple[str, ...] = (), published: bool = False
+) -> Callable[[Measure], Measure]:
+    """Decorator: make a function of (cases, setting) a protocol; see `Protocol`.
+
+    Raises ValueError for a name that another one has.
+    """
+
+    def add(measure: Measure) -> Measure:
+        PROTOCOLS.add(name, Protocol(measure, hides, published=published, chooses=chooses))
+        return measure
+
+    return add
 
 
 def find(name: str) -> tuple[Protocol, bool]:
