@@ -1,5 +1,4 @@
-"""The protocols by name. A new one is one file with a function of (cases, setting) and one entry
-here.
+"""The protocols by name.
 
 "NAME:published" is the evaluation as it was released, defects included, where that differs from
 what was meant.
@@ -52,6 +51,7 @@ class Protocol:
     chooses: tuple[str, ...] = ()
 
     def function(self):
+        """Load the function that measures."""
         module, name = self.where.split(":")
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
@@ -105,13 +105,16 @@ PROTOCOLS = {
 
 
 def find(name: str) -> tuple[Protocol, bool]:
-    """(protocol, whether its published variant is meant). Fault PROTOCOL (exit 2) for an unknown
-    one."""
+    """Return the protocol of that name, and whether its published variant is meant.
+
+    Raises:
+        Fault: PROTOCOL (exit 2) for an unknown one.
+    """
     base, _, variant = name.partition(":")
     offered = [
-        one
-        for key, found in PROTOCOLS.items()
-        for one in (key, *([f"{key}:published"] if found.published else []))
+        option
+        for key, protocol in PROTOCOLS.items()
+        for option in (key, *([f"{key}:published"] if protocol.published else []))
     ]
     if name not in offered:
         near = difflib.get_close_matches(name, offered, n=1)
