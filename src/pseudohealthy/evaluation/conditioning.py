@@ -28,9 +28,8 @@ from pseudohealthy.restorers.conditioned import Conditioned
 
 NOISE = (0.5, 1.0)  # share of the levels
 PATIENTS = 8
-MOST_CALLS = (
-    250  # network calls an image; a run that walks every level from 100 % noise is left out
-)
+# Network calls an image; a run that walks every level from 100 % noise is left out.
+MOST_CALLS = 250
 
 
 @dataclass
@@ -89,10 +88,10 @@ def swap(
     if isinstance(detector.restorer, Conditioned):
         noised, twins = told(detector, images, conditions, share, draw)
     else:
-        deepest = at_deepest(detector)
-        if deepest is None:
+        from_top = at_deepest(detector)
+        if from_top is None:
             return None
-        noised, twins = None, [restored(deepest, condition, draw) for condition in conditions]
+        noised, twins = None, [restored(from_top, condition, draw) for condition in conditions]
     rows = []
     for condition_name, condition, twin in zip(names, conditions, twins, strict=True):
         rows.append(

@@ -56,10 +56,7 @@ class Setting:
 
 @dataclass
 class Frame:
-    """Collects the figures of one method.
-
-    `rows` are its lines of cases.csv, where a protocol writes its own.
-    """
+    """Collects the figures of one method; `rows` are its own lines of cases.csv, if it has any."""
 
     method: str
     evaluation: Evaluation
@@ -74,6 +71,7 @@ class Frame:
 
     @property
     def score_threshold(self) -> Threshold | None:
+        """The threshold of case scores given for this method."""
         return _of(self.setting.score_thresholds, self.method)
 
     @property
@@ -169,8 +167,7 @@ class Frame:
         *,
         source: str | None = None,
     ) -> None:
-        """Put the sum of ``numerator`` over that of ``denominator``, both by case; nothing where it
-        is 0."""
+        """Put ``numerator`` over ``denominator``, summed over cases; nothing where that is 0."""
         if not np.sum(denominator):
             return
         patient, number = patients(cases)
@@ -221,6 +218,7 @@ class Frame:
         prevalence: float | None,
         threshold: Threshold | None,
     ) -> None:
+        """Put the median of one value a case (nan where it has none)."""
         patient, number = patients(cases)
         weight = bootstrap.weights(number, self.setting.resamples, self.setting.seed).astype(
             np.int64
@@ -283,6 +281,7 @@ class Frame:
         self.figures[metric] = Figure(record, drawn, tuple(sorted(case.case_id for case in about)))
 
     def note(self, text: str) -> None:
+        """Note what could not be computed for this method."""
         self.evaluation.notes.append(f"{self.method}: {text}")
 
 
@@ -341,6 +340,7 @@ def told_once(notes: Sequence[str], methods: Sequence[str]) -> list[str]:
 
 
 def pooled(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the values of all cases as one array."""
     return np.concatenate(parts) if len(parts) else np.zeros(0)
 
 

@@ -15,9 +15,8 @@ from pseudohealthy.metrics import table
 
 # Of a record: written where they say something.
 OPTIONAL = ("caveat", "noise_key", "plane_set", "commit", "weights_sha256")
-CONTROL = (  # methods whose name starts so are trivial controls: listed below, compared against
-    "control:"
-)
+# Methods whose name starts so are trivial controls: listed below, compared against.
+CONTROL = "control:"
 
 # Figures of one class of boxes are named "metric.class". These classes have the names and the order
 # of THOR's table; others follow under their own names.
@@ -223,9 +222,11 @@ class Record:
 
     @property
     def is_control(self) -> bool:
+        """Whether the method is a trivial control."""
         return self.method.startswith(CONTROL)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return an entry of ``metrics.json``."""
         return {key: value for key, value in asdict(self).items() if key not in OPTIONAL or value}
 
     @classmethod

@@ -28,9 +28,8 @@ RESAMPLES = 2000
 LEVEL = 0.95
 BINS = 4096
 AREA_LIMIT = 0.3  # false positive rate up to which AUPRO is taken (Bergmann et al. 2019)
-CHUNK = (
-    250  # resamples at a time: 250 x 4,096 bins of float64 stay within the cache's reach and 50 MB
-)
+# Resamples at a time: 250 x 4,096 bins of float64 stay within the cache's reach and 50 MB.
+CHUNK = 250
 
 
 @lru_cache(maxsize=8)

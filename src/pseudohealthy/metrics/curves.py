@@ -42,12 +42,11 @@ class Curve:
     negatives: float
     sorted_scores: tuple[np.ndarray, np.ndarray]  # ascending: negatives, positives
     sorted_weights: tuple[np.ndarray | None, np.ndarray | None]
-    areas: tuple[float, float] | None = (
-        None  # AUROC and average precision of the curve this one is a thinned copy of
-    )
+    areas: tuple[float, float] | None = None
 
     @property
     def prevalence(self) -> float:
+        """Share of positives."""
         return self.positives / (self.positives + self.negatives)
 
     @property

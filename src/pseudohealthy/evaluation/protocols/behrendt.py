@@ -133,10 +133,8 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
             by_plane = dice_per_slice(mask, truth, axis=2 if published else 0)
             sums[number] = by_plane.sum(), len(by_plane)
         elif published and mask.any():
-            values[number] = (
-                # The published mean drops a volume only where reference and finding are both empty.
-                0.0
-            )
+            # The published mean drops a volume only where reference and finding are both empty.
+            values[number] = 0.0
         frame.rows.append(
             row(case, threshold) | {"found_voxels": int(mask.sum()), "dice": _cell(values[number])}
         )
