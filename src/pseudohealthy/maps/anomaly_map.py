@@ -144,6 +144,7 @@ class AnomalyMap:
             return maps
         place = torch.as_tensor(planes, dtype=maps.dtype, device=maps.device)[busy]
         distance = (place[:, None] - place).abs() / self.across
+        # Truncated at 3 sigma, like `smooth`.
         weights = torch.exp(-0.5 * distance.square()) * (distance <= 3)
         if counted is not None:
             weights = weights * (counted[busy].to(maps.device) | (distance == 0))

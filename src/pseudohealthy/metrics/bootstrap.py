@@ -270,6 +270,7 @@ def _best_dice(counts: Counts) -> np.ndarray:
 
 
 def _fpr_at_95_tpr(counts: Counts) -> np.ndarray:
+    # Less a rounding error of the product, as in `Curve.fpr_at_tpr`.
     index = np.argmax(counts.tp >= 0.95 * counts.tp[:, -1:] * (1 - 1e-9), axis=1)
     return np.take_along_axis(counts.fp, index[:, None], 1)[:, 0] / counts.fp[:, -1]
 

@@ -80,6 +80,7 @@ class Curve:
         """Return the lowest false positive rate at which at least ``tpr`` of the positives are
         found."""
         self._need_both("FPR at a TPR")
+        # Less a rounding error of the product, which could ask for one positive more.
         index = int(np.searchsorted(self.tp, tpr * self.positives * (1 - 1e-12)))
         return float(self.fp[min(index, len(self.fp) - 1)] / self.negatives)
 

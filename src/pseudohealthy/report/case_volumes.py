@@ -173,7 +173,7 @@ def nifti64(
     header.set_sform(world, code=1)
     header.set_slope_inter(slope, intercept)
     header.set_xyzt_units("mm")
-    header["vox_offset"] = 352
+    header["vox_offset"] = 352  # the header's 348 bytes and 4 that say there is no extension
     raw = (
         header.binaryblock
         + bytes(4)
