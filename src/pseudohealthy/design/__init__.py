@@ -9,16 +9,19 @@ from importlib import resources
 
 
 def css() -> str:
-    """The style sheet that opens every page's own."""
+    """Return the style sheet that every page begins with."""
     return resources.files(__package__).joinpath("tokens.css").read_text(encoding="utf-8")
 
 
 @cache
 def tokens(group: str) -> dict[str, str]:
-    """Colours by name, in the order of the file.
+    """Return the colours of a group by name, in the order of the file.
 
     Args:
         group: light (pages and plots), dark (over scans), methods or controls.
+
+    Raises:
+        KeyError: for another group.
     """
     block = re.search(rf"^\.{group} {{(.*?)^}}", css(), re.DOTALL | re.MULTILINE)
     if block is None:

@@ -21,20 +21,19 @@ if TYPE_CHECKING:
 
 
 def by_class(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Record]]:
-    """(class, method) -> its records by metric, classes in the order of `CLASSES`, methods as they
-    come."""
-    found: dict[tuple[str, str], dict[str, Record]] = {}
+    """Return the records by metric of each (class, method), classes in the order of `CLASSES`."""
+    groups: dict[tuple[str, str], dict[str, Record]] = {}
     for record in records:
         metric, kind = class_of(record.metric)
         if kind:
-            found.setdefault((kind, record.method), {})[metric] = record
-    return dict(sorted(found.items(), key=lambda item: class_rank(item[0][0])))
+            groups.setdefault((kind, record.method), {})[metric] = record
+    return dict(sorted(groups.items(), key=lambda item: class_rank(item[0][0])))
 
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """One dict per class and method: boxes, images, patients, and each figure with the ends of its
-    interval."""
-    found = []
+    """Return one row per class and method: boxes, images, patients, figures with their
+    intervals."""
+    lines = []
     for (kind, method), group in by_class(records).items():
         row: dict[str, Any] = {
             "class": kind,
@@ -45,27 +44,32 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
         for metric in filter(group.get, names("table")):
             low, high = group[metric].ci95 or (None, None)
             row |= {metric: group[metric].value, f"{metric}_low": low, f"{metric}_high": high}
-        used = next(record for record in group.values() if record.threshold_source)
-        found.append(row | {"threshold": used.threshold, "threshold_source": used.threshold_source})
-    return found
+        thresholded = next(record for record in group.values() if record.threshold_source)
+        lines.append(
+            row
+            | {"threshold": thresholded.threshold, "threshold_source": thresholded.threshold_source}
+        )
+    return lines
 
 
 def table(records: Sequence[Record]) -> Table | None:
-    """A line per class and method, of the controls the one with the best F1 (the last figure) in
-    that class; None without classes."""
+    """Return a line per class and method for a terminal; None without classes.
+
+    Of the controls the one with the best F1 (the last figure) in that class is shown.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    found = by_class(records)
+    groups = by_class(records)
     metrics = [
-        metric for metric in names("table") if any(metric in group for group in found.values())
+        metric for metric in names("table") if any(metric in group for group in groups.values())
     ]
     if not metrics:
         return None
-    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("class", "method"):
-        shown.add_column(heading, overflow="fold")
+        grid.add_column(heading, overflow="fold")
     for heading in (
         "boxes",
         "images",
@@ -74,9 +78,9 @@ def table(records: Sequence[Record]) -> Table | None:
             for metric in metrics
         ),
     ):
-        shown.add_column(Text(heading), justify="right")
-    for kind in dict.fromkeys(kind for kind, _ in found):
-        methods = {method: group for (of, method), group in found.items() if of == kind}
+        grid.add_column(Text(heading), justify="right")
+    for kind in dict.fromkeys(kind for kind, _ in groups):
+        methods = {method: group for (of, method), group in groups.items() if of == kind}
         controls = [method for method in methods if method.startswith(CONTROL)]
         best = max(
             controls,
@@ -87,10 +91,10 @@ def table(records: Sequence[Record]) -> Table | None:
             group = methods[method]
             counts = map(str, list(_counts(group).values())[:2]) if not index else ("", "")
             cells = [number(group[metric]).replace(" [", "\n[") for metric in metrics]
-            shown.add_row(
+            grid.add_row(
                 Text("" if index else class_name(kind)), Text(method), *counts, *map(Text, cells)
             )
-    return shown
+    return grid
 
 
 def _counts(group: dict[str, Record]) -> dict[str, int]:

@@ -1,5 +1,4 @@
-"""`compare`: several runs on the same cases and the same voxels, beside the trivial controls, with
-paired intervals.
+"""`compare`: several runs and the trivial controls on the same cases and the same voxels.
 
 Runs differ in canvas, and a canvas decides which voxels are foreground. Here every method is judged
 on one set of voxels per case: all that any run of the comparison is judged on, its native
@@ -58,10 +57,18 @@ OWN = "each method's own"  # post-processing: it is part of a method, and stands
 
 @dataclass
 class Comparison:
-    """evaluations: by data set, all methods in one; against_best: by data set,
-    ``<metric>_difference`` of every run minus the run that is best in that metric; facts: what each
-    method is and cost, by method; costs: seconds per case and peak megabytes by (data set, method);
-    histories: training_history.json of the runs; examples: one image by all runs, by data set."""
+    """What `compare` measured.
+
+    Args:
+        evaluations: by data set, all methods in one.
+        against_best: by data set, ``<metric>_difference`` of every run minus the run that is best
+            in it.
+        facts: by method, what it is and cost.
+        costs: seconds per case and peak megabytes by (data set, method).
+        histories: training_history.json of the runs.
+        examples: one image by all runs, by data set.
+        notes: leaks, and what runs say of themselves.
+    """
 
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     against_best: dict[str, list[Record]] = field(default_factory=dict)
@@ -73,8 +80,11 @@ class Comparison:
 
 
 def one_protocol(name: str) -> protocols.Protocol:
-    """The protocol of that name. Fault PROTOCOL for several: their figures do not belong into one
-    table."""
+    """Return the protocol of that name.
+
+    Raises:
+        Fault: PROTOCOL (exit 2) for several, whose figures do not belong into one table.
+    """
     if len(set(name.replace(",", " ").split())) > 1:
         raise Fault(
             "PROTOCOL",
@@ -86,8 +96,11 @@ def one_protocol(name: str) -> protocols.Protocol:
 
 
 def refuse_unlike(runs: Mapping[str, Run]) -> None:
-    """Fault where runs cannot take the same images: CHANNELS, PLANE (exit 2), with what each
-    takes."""
+    """Refuse runs that cannot take the same images.
+
+    Raises:
+        Fault: CHANNELS or PLANE (exit 2), with what each run takes.
+    """
     canvases = {label: run.recipe.make_canvas() for label, run in runs.items()}
     for code, takes, cure in (
         (
@@ -102,20 +115,19 @@ def refuse_unlike(runs: Mapping[str, Run]) -> None:
         ),
     ):
         if len(set(takes.values())) > 1:
-            said = ", ".join(
-                f"{called(runs[label], label)} {what}" for label, what in takes.items()
+            listed = ", ".join(
+                f"{called(runs[label], label)} {need}" for label, need in takes.items()
             )
-            raise Fault(code, f"the runs take different images: {said}", cure, exit=USAGE)
+            raise Fault(code, f"the runs take different images: {listed}", cure, exit=USAGE)
 
 
 def called(run: Run, label: str) -> str:
-    """A run by its folder, and by what the table calls it where that is something else."""
+    """Name a run by its folder, and by its name in the table where that is another."""
     return f"'{run.name}'" if label == run.name else f"'{run.name}' ({label})"
 
 
 def method_names(runs: Sequence[Run]) -> list[str]:
-    """How the runs are called: by restorer where that tells them apart, else by folder, then by
-    number."""
+    """Name the runs by restorer where that tells them apart, else by folder, then by number."""
     count = Counter(run.recipe.restorer["name"] for run in runs)
     return distinct(
         [n if count[n := run.recipe.restorer["name"]] == 1 else run.name for run in runs]
@@ -123,20 +135,19 @@ def method_names(runs: Sequence[Run]) -> list[str]:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Equal names numbered: a, a (2)."""
-    seen: Counter[str] = Counter()
-    found = []
+    """Number equal names: a, a (2)."""
+    counts: Counter[str] = Counter()
+    numbered = []
     for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
+        counts[name] += 1
+        numbered.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+    return numbered
 
 
 def methods_of(
     runs: Mapping[str, Run], device: str, batch: int
 ) -> tuple[dict[str, Detector], dict[str, Threshold]]:
-    """The runs, then the controls in every distinct setting of theirs, and the stored threshold of
-    each by name.
+    """Return the runs, then the controls in each of their settings, and stored thresholds, by name.
 
     Controls that differ in their map alone have one restorer, so that they are restored once.
     """
@@ -145,35 +156,38 @@ def methods_of(
     settings: dict[tuple, str] = {}
     controls: dict[tuple, dict[str, Restorer]] = {}
     for label, run in runs.items():
-        chosen = "stored" if has_threshold(run) else "otsu"
-        detector = methods[label] = Detector(run, device=device, batch=batch, threshold=chosen)
+        choice = "stored" if has_threshold(run) else "otsu"
+        detector = methods[label] = Detector(run, device=device, batch=batch, threshold=choice)
         settings.setdefault((seen_by(detector), detector.amap), label)
-        if own := stored_thresholds(run).get(run.recipe.restorer["name"]):
-            thresholds[label] = own
+        if threshold := stored_thresholds(run).get(run.recipe.restorer["name"]):
+            thresholds[label] = threshold
     for label in settings.values():
-        stored, seen = stored_thresholds(runs[label]), seen_by(methods[label])
+        run_thresholds, key = stored_thresholds(runs[label]), seen_by(methods[label])
         model = methods[label].restorer
-        controls[seen] = controls.get(seen) or control_restorers(model.cpu())
-        for kind, restorer in controls[seen].items():
+        controls[key] = controls.get(key) or control_restorers(model.cpu())
+        for kind, restorer in controls[key].items():
             name = f"{CONTROL} {kind}" + (f" ({label})" if len(settings) > 1 else "")
             methods[name] = Detector(
                 runs[label], device=device, batch=batch, threshold=0.0, restorer=restorer
             )
-            if f"{CONTROL} {kind}" in stored:
-                thresholds[name] = stored[f"{CONTROL} {kind}"]
+            if f"{CONTROL} {kind}" in run_thresholds:
+                thresholds[name] = run_thresholds[f"{CONTROL} {kind}"]
         model.to(methods[label].device)
     return methods, thresholds
 
 
 def seen_by(detector: Detector) -> tuple:
-    """What the controls beside a run see: its canvas, and the health it was trained on."""
+    """Return what the controls beside a run depend on: its canvas and the health it was trained
+    on."""
     health = (detector.restorer.healthy_mean, detector.restorer.healthy_spread)
     return detector.canvas, *(part.cpu().numpy().tobytes() for part in health)
 
 
 class OnCanvases(NamedTuple):
-    """A case read, and its scan on the canvas of every run; `fitted`, the first, is what batches
-    are counted by."""
+    """A case read, and its scan on the canvas of every run.
+
+    Batches are counted by `fitted`, the first of them.
+    """
 
     reading: Reading
     by_canvas: dict[Canvas, Fitted]
@@ -185,81 +199,93 @@ Costs = dict[str, dict[str, float | None]]
 
 def measured(
     methods: Mapping[str, Detector],
-    chosen: list[Case],
+    cases: list[Case],
     batch: int,
     notes: list[str],
     name: str,
     example: Example | None = None,
 ) -> tuple[list[CaseResult], TwinErrors, Costs]:
-    """Every method on every case, on common voxels; errors to true twins; seconds and megabytes by
-    method.
+    """Measure every method on every case, on common voxels.
 
-    example: what it wants to show of the runs is kept there on the way.
+    Returns:
+        The results, errors to true twins, and seconds and megabytes by method. ``example`` keeps
+        what it shows of the runs on the way.
+
+    Raises:
+        Fault: NO_INPUT (exit 3) where no case can be read.
     """
     results: list[CaseResult] = []
     spool, twins = Spool(), TwinErrors()
     seconds = dict.fromkeys(methods, 0.0)
     peaks: dict[str, float | None] = {}
-    first = next(iter(methods.values()))
+    first_detector = next(iter(methods.values()))
     canvases = list(dict.fromkeys(detector.canvas for detector in methods.values()))
-    with Progress(f"comparing on {name}", len(chosen)) as bar:
+    with Progress(f"comparing on {name}", len(cases)) as bar:
         for group in batches(
-            on_canvases(readable(chosen, first, notes, bar), canvases, notes, bar), batch
+            on_canvases(readable(cases, first_detector, notes, bar), canvases, notes, bar), batch
         ):
-            found: dict[str, list[CaseResult]] = {label: [] for label in methods}
+            by_method: dict[str, list[CaseResult]] = {label: [] for label in methods}
             if example:
-                example.choose([one.reading for one in group], first.canvas)
+                example.choose([item.reading for item in group], first_detector.canvas)
             for sharing in by_restorer(methods):
-                one_of = methods[sharing[0]]
+                sharing_detector = methods[sharing[0]]
                 readings = [
-                    one.reading._replace(fitted=one.by_canvas[one_of.canvas]) for one in group
+                    item.reading._replace(fitted=item.by_canvas[sharing_detector.canvas])
+                    for item in group
                 ]
-                stacks = stacks_of(one_of, readings)
-                with Peak(one_of.device) as restoring:
+                stacks = stacks_of(sharing_detector, readings)
+                with Peak(sharing_detector.device) as restoring:
                     # Made while it is read, unless by several.
-                    parts: Iterable[Part] = one_of.restorations(stacks)
+                    parts: Iterable[Part] = sharing_detector.restorations(stacks)
                     parts = [part.kept() for part in parts] if len(sharing) > 1 else parts
                 for label in sharing:
-                    with Peak(one_of.device) as reading:
-                        said = methods[label].read(stacks, parts)
-                        found[label] = case_results(label, methods[label], readings, said, twins)
+                    with Peak(sharing_detector.device) as reading:
+                        applied = methods[label].read(stacks, parts)
+                        by_method[label] = case_results(
+                            label, methods[label], readings, applied, twins
+                        )
                     if example and not label.startswith(CONTROL):
-                        example.keep(label, methods[label], [one.fitted for one in readings], said)
+                        example.keep(
+                            label, methods[label], [item.fitted for item in readings], applied
+                        )
                     seconds[label] += restoring.seconds + reading.seconds
-                    used = [
-                        one.megabytes for one in (restoring, reading) if one.megabytes is not None
+                    megabytes = [
+                        item.megabytes
+                        for item in (restoring, reading)
+                        if item.megabytes is not None
                     ]
-                    peaks[label] = max([*used, peaks.get(label) or 0.0]) if used else None
-            for same_case in zip(*found.values(), strict=True):
+                    peaks[label] = max([*megabytes, peaks.get(label) or 0.0]) if megabytes else None
+            for same_case in zip(*by_method.values(), strict=True):
                 results += on_common_voxels(same_case, spool)
             bar.advance(len(group))
-    read = len({result.case_id for result in results})
-    if not read:
+    n_read = len({result.case_id for result in results})
+    if not n_read:
         raise Fault(
             "NO_INPUT",
-            f"none of {many(len(chosen), 'case')} of {name} could be read",
+            f"none of {many(len(cases), 'case')} of {name} could be read",
             notes[0] if notes else "",
             exit=NO_INPUT,
         )
     return (
         results,
         twins,
-        {k: {"seconds_per_case": seconds[k] / read, "peak_mb": peaks[k]} for k in methods},
+        {k: {"seconds_per_case": seconds[k] / n_read, "peak_mb": peaks[k]} for k in methods},
     )
 
 
 def by_restorer(methods: Mapping[str, Detector]) -> list[list[str]]:
-    """Names of methods, those together that restore alike: one restorer, one seed of its noise."""
-    found: dict[tuple, list[str]] = {}
+    """Group the names of methods that restore alike: one restorer, one seed of its noise."""
+    groups: dict[tuple, list[str]] = {}
     for label, detector in methods.items():
-        found.setdefault((id(detector.restorer), detector.run.seed), []).append(label)
-    return list(found.values())
+        groups.setdefault((id(detector.restorer), detector.run.seed), []).append(label)
+    return list(groups.values())
 
 
 def on_canvases(
     items: Iterator[Reading], canvases: list[Canvas], notes: list[str], bar: Progress
 ) -> Iterator[OnCanvases]:
-    """Readings with their scan on every canvas; a case that one canvas refuses is left out."""
+    """Yield readings with their scan on every canvas; a case that one canvas refuses is left
+    out."""
     for item in items:
         case, scan = item.case, item.scan
         try:
@@ -278,8 +304,10 @@ def on_canvases(
 
 
 def on_common_voxels(results: Sequence[CaseResult], spool: Spool) -> list[CaseResult]:
-    """One case by all methods, brought to the voxels that any of them was judged on; 0 where a
-    method did not look."""
+    """Bring one case by all methods to the voxels that any of them was judged on.
+
+    A map is 0 where its method did not look.
+    """
     if any(result.place is None or result.map is None for result in results):
         return list(results)
     evaluated, foreground = (
@@ -300,8 +328,8 @@ def on_common_voxels(results: Sequence[CaseResult], spool: Spool) -> list[CaseRe
 
 
 def against_best(evaluation: Evaluation, runs: Sequence[str]) -> list[Record]:
-    """``<metric>_difference`` of every run minus the run with the best value of that metric, paired
-    by patient.
+    """Return ``<metric>_difference`` of every run minus the run with the best value, paired by
+    patient.
 
     p-values are corrected for all differences returned (Holm 1979). The best is picked on these
     very cases, which favours it, never the others.
@@ -327,9 +355,9 @@ def against_best(evaluation: Evaluation, runs: Sequence[str]) -> list[Record]:
 
 
 def facts(detector: Detector, *, training: bool) -> dict[str, Any]:
-    """What a method is and, where it was trained, what that took."""
+    """Return what a method is and, where it was trained, what that took."""
     run, restorer = detector.run, detector.restorer
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "restorer": restorer.name,
         "network_calls": restorer.network_calls(),
         "postprocessing": detector.amap.describe(restorer.describe()),
@@ -337,10 +365,10 @@ def facts(detector: Detector, *, training: bool) -> dict[str, Any]:
         "input_channels": detector.canvas.channels,
     }
     if not training:
-        return found
+        return record
     history = run.read_json("training_history.json") or []
     steps, batch = int(run.record.get("step") or 0), int(run.recipe.make_budget().batch)
-    return found | {
+    return record | {
         "run": run.name,
         "recipe": run.recipe.name,
         "weights_sha256": detector.weights_sha256,
@@ -354,17 +382,18 @@ def facts(detector: Detector, *, training: bool) -> dict[str, Any]:
 
 
 def known(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    """The finite values of one key of a training's history; none of a training that only restores
-    or never validated."""
+    """Return the finite values of one key of a training's history.
+
+    There are none of a training that only restores or never validated.
+    """
     values = (entry.get(key) for entry in history)
     return [value for value in values if value is not None and np.isfinite(value)]
 
 
 def training_seconds(history: Sequence[Mapping[str, Any]]) -> float:
-    """Wall-clock seconds of all sessions of a training: an entry's ``seconds`` begin anew with
-    every resume."""
-    total = last = 0.0
+    """Return the seconds of all sessions of a training; each resume begins ``seconds`` anew."""
+    total = previous = 0.0
     for entry in history:
-        now = float(entry.get("seconds", 0.0))
-        total, last = total + (last if now < last else 0.0), now
-    return round(total + last, 2)
+        seconds = float(entry.get("seconds", 0.0))
+        total, previous = total + (previous if seconds < previous else 0.0), seconds
+    return round(total + previous, 2)

@@ -1,5 +1,4 @@
-"""What the vector of a conditioned run does: the noised image and the conditioning image are not
-the same one.
+"""Twins of one image conditioned on others: what the vector of a conditioned run does.
 
 Behrendt et al., cDDPM (2025), figure 3: images noised to 50 % and to 100 % of the levels, and
 restored given the vector of the same image at five contrasts, and of another patient's. A run
@@ -29,9 +28,8 @@ from pseudohealthy.restorers.conditioned import Conditioned
 
 NOISE = (0.5, 1.0)  # share of the levels
 PATIENTS = 8
-MOST_CALLS = (
-    250  # network calls an image; a run that walks every level from 100 % noise is left out
-)
+# Network calls an image; a run that walks every level from 100 % noise is left out.
+MOST_CALLS = 250
 
 
 @dataclass
@@ -60,37 +58,40 @@ class Swapped:
     row: dict[str, Any]
 
 
-def conditioning(runs: Mapping[str, Detector], found: Gathered) -> list[Swapped]:
-    """Every conditioned run at each of `NOISE`, then the others at 100 %; empty where no run is
-    conditioned."""
-    told = {name: d for name, d in runs.items() if isinstance(d.restorer, Conditioned)}
-    kind = next((kind for kind in KINDS if kind in found.planes), None)
-    if not told or kind is None:
+def conditioning(runs: Mapping[str, Detector], collected: Gathered) -> list[Swapped]:
+    """Swap the condition of every conditioned run at each of `NOISE`, then of the others at 100 %.
+
+    Empty where no run is conditioned.
+    """
+    conditioned = {name: d for name, d in runs.items() if isinstance(d.restorer, Conditioned)}
+    kind = next((kind for kind in KINDS if kind in collected.planes), None)
+    if not conditioned or kind is None:
         return []
-    pairs = [(name, share) for name in told for share in NOISE] + [
-        (name, 1.0) for name in runs if name not in told
+    pairs = [(name, share) for name in conditioned for share in NOISE] + [
+        (name, 1.0) for name in runs if name not in conditioned
     ]
     swapped = []
     with Progress("conditioning", len(pairs)) as bar:
         for name, share in pairs:
-            swapped.append(swap(name, runs[name], found.planes[kind], share))
+            swapped.append(swap(name, runs[name], collected.planes[kind], share))
             bar.advance()
-    return [one for one in swapped if one is not None]
+    return [result for result in swapped if result is not None]
 
 
 def swap(
     name: str, detector: Detector, planes: Mapping[Canvas, Planes], share: float
 ) -> Swapped | None:
-    """One run at one share of its levels; None where it has no levels to noise to."""
+    """Swap the condition of one run at one share of its levels; None where it has none to noise
+    to."""
     images, inside, draw = one_each(planes[detector.canvas], detector)
     names, conditions = conditions_of(images)
     if isinstance(detector.restorer, Conditioned):
         noised, twins = told(detector, images, conditions, share, draw)
     else:
-        deepest = at_deepest(detector)
-        if deepest is None:
+        from_top = at_deepest(detector)
+        if from_top is None:
             return None
-        noised, twins = None, [restored(deepest, condition, draw) for condition in conditions]
+        noised, twins = None, [restored(from_top, condition, draw) for condition in conditions]
     rows = []
     for condition_name, condition, twin in zip(names, conditions, twins, strict=True):
         rows.append(
@@ -109,7 +110,7 @@ def swap(
     levels = np.stack([brightness(conditions[i], inside) for i in contrasts])
     answers = np.stack([brightness(twins[i], inside) for i in contrasts])
     ends = bootstrap.interval(
-        lambda chosen: slope(levels[:, chosen], answers[:, chosen]), range(len(images)), n=500
+        lambda patients: slope(levels[:, patients], answers[:, patients]), range(len(images)), n=500
     )
     low, high = ends or (None, None)
     row = {
@@ -120,11 +121,11 @@ def swap(
         "follows_high": high,
         "n_patients": len(images),
     }
-    first = None if noised is None else noised[0].mean(0)
+    noised_plane = None if noised is None else noised[0].mean(0)
     return Swapped(
         name,
         share,
-        first,
+        noised_plane,
         [c[0].mean(0) for c in conditions],
         names,
         [t[0].mean(0) for t in twins],
@@ -134,8 +135,11 @@ def swap(
 
 
 def one_each(planes: Planes, detector: Detector) -> tuple[Tensor, Tensor, Draw]:
-    """Images (N, C, S, S) and foreground (N, S, S) of each patient's plane nearest the middle, at
-    most `PATIENTS`, and their noise."""
+    """Return each patient's plane nearest the middle, of at most `PATIENTS`.
+
+    Returns:
+        Images (N, C, S, S), foreground (N, S, S) and their noise.
+    """
     nearest: dict[str, int] = {}
     for row, patient in enumerate(planes.patients):
         if patient not in nearest or planes.off_middle[row] < planes.off_middle[nearest[patient]]:
@@ -150,13 +154,14 @@ def one_each(planes: Planes, detector: Detector) -> tuple[Tensor, Tensor, Draw]:
 
 
 def conditions_of(images: Tensor) -> tuple[list[str], list[Tensor]]:
-    """The images at every contrast; and, of several, each patient's replaced by the next one's."""
+    """Return the images at every contrast and, of several, each patient's replaced by the next
+    one's."""
     names = [f"contrast {c:g}" for c in CONTRASTS]
-    found = [with_contrast(images, c) for c in CONTRASTS]
+    conditions = [with_contrast(images, c) for c in CONTRASTS]
     return (
-        (names, found)
+        (names, conditions)
         if len(images) < 2
-        else ([*names, "another patient"], [*found, images.roll(-1, 0)])
+        else ([*names, "another patient"], [*conditions, images.roll(-1, 0)])
     )
 
 
@@ -164,34 +169,36 @@ def conditions_of(images: Tensor) -> tuple[list[str], list[Tensor]]:
 def told(
     detector: Detector, images: Tensor, conditions: list[Tensor], share: float, draw: Draw
 ) -> tuple[Tensor, list[Tensor]]:
-    """Noised images and, for each condition, the twins of the same noise."""
+    """Return noised images and, for each condition, the twins of the same noise."""
     model = detector.restorer
     assert isinstance(model, Conditioned)
     denoiser, device = model.model.denoiser, detector.device
-    depth = max(1, round(share * denoiser.schedule.steps))
+    level = max(1, round(share * denoiser.schedule.steps))
     images = images.to(device)
     noised = denoiser.noised(
-        images, model.fields(images, depth, draw)[:: model.walk.draws], depth
+        images, model.fields(images, level, draw)[:: model.walk.draws], level
     ).cpu()
     twins = []
     with torch.autocast(device.type, torch.bfloat16, enabled=detector.precision == torch.bfloat16):
         for condition in conditions:
             context = model.model.context(condition.to(device))
-            estimates = model.estimates(images, context, depth, draw)
+            estimates = model.estimates(images, context, level, draw)
             twins.append(averaged([estimates], model.walk.clip).healthy.float().cpu())
     return noised, twins
 
 
 def at_deepest(detector: Detector) -> Detector | None:
-    """The run made to start from its highest level of noise; None where its method has no such
-    setting, or would take more than `MOST_CALLS`."""
+    """Return the run made to start from its highest level of noise.
+
+    None where its method has no such setting, or would take more than `MOST_CALLS`.
+    """
     diffusion = getattr(detector.restorer, "diffusion", None)
     try:
         settings = [
             *detector.settings,
             f"restorer.walk.start_levels=[{diffusion.highest if diffusion else 0}]",
         ]
-        deepest = Detector(
+        from_top = Detector(
             detector.run,
             device=str(detector.device),
             batch=detector.batch,
@@ -200,12 +207,12 @@ def at_deepest(detector: Detector) -> Detector | None:
         )
     except Fault:
         return None
-    return deepest if deepest.restorer.network_calls() <= MOST_CALLS else None
+    return from_top if from_top.restorer.network_calls() <= MOST_CALLS else None
 
 
 @torch.no_grad()
 def restored(detector: Detector, images: Tensor, draw: Draw) -> Tensor:
-    """Twins (N, C, S, S) of all of the plane, background included."""
+    """Return twins (N, C, S, S) of the whole plane, background included."""
     with torch.autocast(
         detector.device.type, torch.bfloat16, enabled=detector.precision == torch.bfloat16
     ):
@@ -213,15 +220,26 @@ def restored(detector: Detector, images: Tensor, draw: Draw) -> Tensor:
 
 
 def brightness(images: Tensor, inside: Tensor) -> np.ndarray:
-    """Mean intensity inside the foreground of each of (N, C, S, S), in shares of the range,
-    (N,)."""
+    """Return the mean intensity inside the foreground of each image, in shares of the range.
+
+    Args:
+        images: (N, C, S, S) in [-1, 1].
+        inside: (N, S, S) bool.
+    """
     total = ((images.mean(1) + 1) / 2 * inside).flatten(1).sum(1)
     return (total / inside.flatten(1).sum(1).clamp(min=1)).numpy()
 
 
 def slope(levels: np.ndarray, answers: np.ndarray) -> float:
-    """Of the twins' brightness on the conditions', both (contrasts, patients), each patient about
-    its own mean: 0 where the twin does not answer to the condition, 1 where it is as bright as the
-    condition."""
+    """Return the slope of the twins' brightness on that of the conditions.
+
+    Args:
+        levels: brightness of the conditions, (contrasts, patients); each patient about its own
+            mean.
+        answers: brightness of the twins, likewise.
+
+    Returns:
+        0 where the twin does not answer to the condition, 1 where it is as bright as the condition.
+    """
     x, y = (values - values.mean(0) for values in (levels, answers))
     return float((x * y).sum() / (x * x).sum())

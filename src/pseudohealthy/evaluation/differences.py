@@ -13,7 +13,7 @@ from pseudohealthy.metrics import bootstrap, table
 
 
 def differences(method: str, evaluation: Evaluation) -> list[Record]:
-    """Of a method to the best control in each metric.
+    """Return the differences of a method to the best control in each metric.
 
     The best control is picked on these very cases, which favours the control, never the method.
     """
@@ -37,8 +37,7 @@ def differences(method: str, evaluation: Evaluation) -> list[Record]:
 
 
 def difference(figure: Figure, rival: Figure) -> Record:
-    """``<metric>_difference``: a figure minus a rival's, on the same cases, from the same
-    resamples."""
+    """Return ``<metric>_difference``: a figure minus a rival's on the same cases and resamples."""
     ci95, p_value = None, float("nan")
     if figure.record.n_patients > 1 and figure.drawn is not None and rival.drawn is not None:
         ci95, _ = bootstrap.paired_difference(figure.drawn, rival.drawn)
@@ -55,11 +54,11 @@ def difference(figure: Figure, rival: Figure) -> Record:
 
 
 def corrected(differences: Sequence[Record]) -> list[Record]:
-    """The same with p-values corrected for all of them being looked at (Holm 1979)."""
+    """Correct the p-values for all of them being looked at (Holm 1979)."""
     adjusted = bootstrap.holm(
-        [np.nan if one.p_value is None else one.p_value for one in differences]
+        [np.nan if record.p_value is None else record.p_value for record in differences]
     )
     return [
-        replace(one, p_holm=None if one.p_value is None else p)
-        for one, p in zip(differences, adjusted, strict=True)
+        replace(record, p_holm=None if record.p_value is None else p)
+        for record, p in zip(differences, adjusted, strict=True)
     ]

@@ -32,11 +32,17 @@ class Figure:
 
 @dataclass
 class Evaluation:
-    """records: every figure; rows: one dict per case and method; notes: what could not be computed
-    and why.
+    """Everything that one evaluation measured.
 
-    scores: (score, is anomalous) of the labelled cases by method; the curves are for plots;
-    figures: by method and metric, for differences.
+    Args:
+        records: every figure.
+        rows: one dict per case and method.
+        notes: what could not be computed and why.
+        scores: (score, is anomalous) of the labelled cases by method.
+        image_curves: of case scores by method, for plots.
+        voxel_curves: of voxels by method, for plots.
+        score_thresholds: of case scores by method.
+        figures: by method and metric, for differences.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -50,14 +56,15 @@ class Evaluation:
 
     @property
     def cases(self) -> pd.DataFrame:
-        """One row per case and method: label, score, Dice (empty where the reference is), voxel
-        counts, threshold."""
+        """The rows as a table: label, score, Dice (empty where the reference is), voxel counts,
+        threshold."""
         import pandas as pd
 
         return pd.DataFrame(self.rows)
 
     def unmarked(self) -> str:
-        """Which cases have no reference, and so no voxel figures, where others have; else empty."""
+        """Name the cases without a reference, and so without voxel figures, where others have
+        one."""
         rows = {str(row["case_id"]): row.get("reference_voxels") for row in self.rows}
         without = [case for case, voxels in rows.items() if voxels is None]
         if not covered(self.records) or not without:

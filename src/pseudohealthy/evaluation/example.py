@@ -1,8 +1,7 @@
-"""One plane of one test case by every run of a comparison (Wolleb 2022, Figs 2 and 3), kept while
-the cases are measured.
+"""One plane of one test case by every run of a comparison (Wolleb 2022, Figs 2 and 3).
 
-The case is the named one, else the one with the largest reference; nothing is restored for it that
-is not restored anyway.
+The case is the named one, else the one with the largest reference. It is kept while the cases are
+measured, so nothing is restored for it that is not restored anyway.
 """
 
 from __future__ import annotations
@@ -26,8 +25,15 @@ from pseudohealthy.restorers.apply import Applied
 
 
 class Pictures(NamedTuple):
-    """What a run sees and makes, on its own canvas: image and healthy twin (C, S, S) in [-1, 1],
-    map (S, S), the reference (S, S) bool or None, and its threshold, 0 where it has none."""
+    """What a run sees and makes of a plane, on its own canvas.
+
+    Args:
+        image: (C, S, S) in [-1, 1].
+        healthy: its twin, (C, S, S) in [-1, 1].
+        map: (S, S).
+        reference: (S, S) bool, or None.
+        threshold: 0 where the run has none.
+    """
 
     image: np.ndarray
     healthy: np.ndarray
@@ -38,12 +44,17 @@ class Pictures(NamedTuple):
 
 @dataclass
 class Example:
-    """Args:
-    named: the case that is wanted; "" for the one with the largest reference, else the first
-    anomalous one.
-    case_id, plane, planes: what was found; why: how it was chosen, in words; channels: what each is
-    called;
-    pictures: by method.
+    """The case that is shown, and its pictures.
+
+    Args:
+        named: the case that is wanted; "" for the one with the largest reference, else the first
+            anomalous one.
+        case_id: of the case chosen.
+        plane: its plane, from 0.
+        planes: how many it has.
+        why: how it was chosen, in words.
+        channels: what each is called.
+        pictures: by method.
     """
 
     named: str = ""
@@ -57,45 +68,47 @@ class Example:
     found: int | None = None  # where the case is in the batch that was looked at last
 
     def choose(self, group: Sequence[Reading], canvas: Canvas) -> None:
-        """See whether a batch holds a better case than was found so far."""
+        """See whether a batch holds a better case than the batches before."""
         self.found = None
         for number, reading in enumerate(group):
-            rank, why = ranked(reading)
+            rank, reason = ranked(reading)
             if self.named:
                 rank = (1, 0.0) if reading.case.case_id == self.named else (-1, 0.0)
-                why = "as asked for"
+                reason = "as asked for"
             if rank > self.rank:
-                self.rank, self.why, self.found, self.pictures = rank, why, number, {}
+                self.rank, self.why, self.found, self.pictures = rank, reason, number, {}
                 self.case_id, self.planes = reading.case.case_id, len(reading.fitted.planes)
                 self.plane = plane_of(reading)
                 self.channels = channel_names(reading.case, canvas, reading.fitted.planes.shape[1])
 
     def keep(
-        self, method: str, detector: Detector, fitted: Sequence[Fitted], said: Sequence[Applied]
+        self, method: str, detector: Detector, fitted: Sequence[Fitted], applied: Sequence[Applied]
     ) -> None:
-        """The pictures that a method made of the case in this batch, where it holds a better
+        """Keep the pictures that a method made of the case in this batch, where it holds a better
         one."""
         if self.found is None:
             return
-        own, one = fitted[self.found], said[self.found]
-        reference = None if own.mask is None else own.mask[self.plane].numpy()
+        placed, result = fitted[self.found], applied[self.found]
+        reference = None if placed.mask is None else placed.mask[self.plane].numpy()
         threshold = (
             max(0.0, float(detector.stored.get("value") or 0.0))
             if detector.choice == "stored"
             else 0.0
         )
         self.pictures[method] = Pictures(
-            own.planes[self.plane].numpy(),
-            one.healthy[self.plane].numpy(),
-            one.maps[self.plane].numpy(),
+            placed.planes[self.plane].numpy(),
+            result.healthy[self.plane].numpy(),
+            result.maps[self.plane].numpy(),
             reference,
             threshold,
         )
 
 
 def ranked(reading: Reading) -> tuple[tuple[int, float], str]:
-    """What is shown first: the largest reference, else an anomalous case, else any; and that in
-    words."""
+    """Return how well a case is shown first, and why in words.
+
+    The largest reference comes first, then an anomalous case, then any.
+    """
     if reading.truth is not None and reading.truth.any():
         return (
             2,
@@ -110,15 +123,19 @@ def ranked(reading: Reading) -> tuple[tuple[int, float], str]:
 
 
 def plane_of(reading: Reading) -> int:
-    """The plane with most reference, else with most foreground."""
+    """Return the plane with most reference, else with most foreground."""
     marked = reading.fitted.mask
-    shown = marked if marked is not None and marked.any() else reading.fitted.foreground
-    return int(shown.flatten(1).sum(1).argmax())
+    area = marked if marked is not None and marked.any() else reading.fitted.foreground
+    return int(area.flatten(1).sum(1).argmax())
 
 
-def check_named(name: str, chosen: Sequence[Case]) -> None:
-    """Fault CASE (exit 2) where no case that is measured has this name."""
-    names = [case.case_id for case in chosen]
+def check_named(name: str, cases: Sequence[Case]) -> None:
+    """Refuse a name that no measured case has.
+
+    Raises:
+        Fault: CASE (exit 2).
+    """
+    names = [case.case_id for case in cases]
     if name and name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         cure = (
@@ -130,8 +147,8 @@ def check_named(name: str, chosen: Sequence[Case]) -> None:
 
 
 def channel_names(case: Case, canvas: Canvas, count: int) -> list[str]:
-    """The HU windows, or what tells the files of the channels apart (t1, t1ce, t2, flair), else
-    their numbers."""
+    """Name the channels by HU window, by what tells their files apart (t1, t2, flair), else by
+    number."""
     numbers = [f"channel {n + 1}" for n in range(count)] if count > 1 else ["image"]
     if canvas.normalise == "window" and len(canvas.windows) == count > 1:
         return [str(window) for window in canvas.windows]

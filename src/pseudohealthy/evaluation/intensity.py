@@ -1,5 +1,4 @@
-"""Does the healthy twin keep the intensities of healthy tissue, also when the contrast of the image
-is another?
+"""Does the healthy twin keep the intensities of healthy tissue, also under another contrast?
 
 Behrendt et al., cDDPM (2025), section 4.5 and figure 4: intensities of images and of their twins, x
 in [0, 1] as it is and as x^c, of healthy planes and of planes with a lesion, in healthy tissue only
@@ -60,6 +59,13 @@ class Planes:
     off_middle: list[float] = field(default_factory=list)
 
     def add(self, fitted: Fitted, place: int, patient: str) -> None:
+        """Add one plane of a case.
+
+        Args:
+            fitted: the case on this canvas.
+            place: of the plane.
+            patient: whose case it is.
+        """
         lesion = torch.zeros_like(fitted.foreground) if fitted.mask is None else fitted.mask
         self.images.append(fitted.planes[place])
         self.foreground.append(fitted.foreground[place])
@@ -76,8 +82,12 @@ class Planes:
 
 @dataclass
 class Gathered:
-    """planes: by kind (`KINDS`) and canvas; the same planes of the same cases on each. examples:
-    cases to draw whole."""
+    """Planes and cases of a data set on the canvases of several runs.
+
+    Args:
+        planes: by kind (`KINDS`) and canvas; the same planes of the same cases on each.
+        examples: cases to draw whole.
+    """
 
     planes: dict[str, dict[Canvas, Planes]] = field(default_factory=dict)
     examples: list[OnCanvases] = field(default_factory=list)
@@ -88,7 +98,8 @@ class Kept:
     """What one run makes of planes of one kind at one contrast, by patient.
 
     Args:
-        images, twins: counts of intensities in healthy tissue, (patients, `BINS`).
+        images: counts of intensities in healthy tissue, (patients, `BINS`).
+        twins: the same of the twins.
         distance: sum of |image - twin| there, in shares of the range, and number of its values,
             (patients, 2).
     """
@@ -98,7 +109,7 @@ class Kept:
     distance: np.ndarray
 
     def figures(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`FIGURES` under each row of weights (resamples, patients)."""
+        """Return `FIGURES` under each row of weights (resamples, patients)."""
         images, twins = weight @ self.images, weight @ self.twins
         return {
             "kl": kl(images, twins),
@@ -108,8 +119,12 @@ class Kept:
 
 
 def kl(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Kullback-Leibler divergence of the second from the first counts (..., bins), nats, smoothed
-    by `SMOOTHING`."""
+    """Return the Kullback-Leibler divergence of the second from the first counts, nats.
+
+    Args:
+        first: (..., bins), smoothed by `SMOOTHING`.
+        second: likewise.
+    """
     bins = first.shape[-1]
     p, q = (
         (c + SMOOTHING) / (c.sum(-1, keepdims=True) + SMOOTHING * bins) for c in (first, second)
@@ -118,14 +133,19 @@ def kl(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def entropy(counts: np.ndarray) -> np.ndarray:
-    """Of the shares of counts (..., bins), nats."""
+    """Return the entropy of the shares of counts (..., bins), nats."""
     shares = counts / counts.sum(-1, keepdims=True)
     return -np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=-1)
 
 
 def with_contrast(planes: Tensor, factor: float, where: Tensor | None = None) -> Tensor:
-    """Planes (N, C, S, S) in [-1, 1] with x -> x^factor, x in [0, 1], in ``where`` (N, S, S) bool,
-    everywhere by default."""
+    """Change the contrast of planes: x -> x^factor, x in [0, 1].
+
+    Args:
+        planes: (N, C, S, S) in [-1, 1].
+        factor: the exponent.
+        where: (N, S, S) bool, everywhere by default.
+    """
     changed = 2 * ((planes.clamp(-1, 1) + 1) / 2) ** factor - 1
     return changed if where is None else torch.where(where[:, None], changed, planes)
 
@@ -133,52 +153,61 @@ def with_contrast(planes: Tensor, factor: float, where: Tensor | None = None) ->
 def twins_of(
     detector: Detector, images: Tensor, foreground: Tensor, places: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Twins (N, C, S, S) and maps (N, S, S) of planes by themselves; the same place is the same
-    noise."""
+    """Return twins (N, C, S, S) and maps (N, S, S) of planes restored one by one.
+
+    The same place is the same noise.
+    """
     alone = [
         Stack.whole(images[i : i + 1], foreground[i : i + 1], [place])
         for i, place in enumerate(places)
     ]
-    found = detector.apply(alone)
-    return torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
+    applied = detector.apply(alone)
+    return torch.cat([result.healthy for result in applied]), torch.cat(
+        [result.maps for result in applied]
+    )
 
 
 def gathered(
-    chosen: list[Case], detectors: Sequence[Detector], shown: Sequence[str], notes: list[str]
+    cases: list[Case], detectors: Sequence[Detector], case_ids: Sequence[str], notes: list[str]
 ) -> Gathered:
-    """Up to `PER_CASE` planes of each kind of every case, on the canvas of every run, and the cases
-    named in ``shown``.
+    """Gather up to `PER_CASE` planes of each kind of every case, on the canvas of every run.
 
     Planes are those that count for a score on the first canvas, evenly spread. A plane is without
     lesion where its reference says so, or its case is healthy; planes without either, and those
     with voxels that do not count, belong to no kind.
+
+    Args:
+        cases: of one data set.
+        detectors: the runs.
+        case_ids: cases that are kept whole.
+        notes: what could not be read is added here.
     """
     result = Gathered()
     canvases = list(dict.fromkeys(detector.canvas for detector in detectors))
-    with Progress("choosing planes", len(chosen)) as bar:
-        for item in on_canvases(readable(chosen, detectors[0], notes, bar), canvases, notes, bar):
+    with Progress("choosing planes", len(cases)) as bar:
+        for item in on_canvases(readable(cases, detectors[0], notes, bar), canvases, notes, bar):
             case = item.reading.case
             for kind, places in of_kinds(item, canvases[0]):
                 for canvas in canvases:
                     planes = result.planes.setdefault(kind, {}).setdefault(canvas, Planes())
                     for place in places:
                         planes.add(item.by_canvas[canvas], place, case.patient_id)
-            if case.case_id in shown:
+            if case.case_id in case_ids:
                 result.examples.append(item)
             bar.advance()
     return result
 
 
 def of_kinds(item: OnCanvases, canvas: Canvas) -> Iterator[tuple[str, list[int]]]:
-    """(kind, planes) of a case."""
-    truth, fitted, apart = item.reading.truth, item.by_canvas[canvas], item.reading.ignored
+    """Yield (kind, planes) of a case."""
+    truth, fitted, ignored = item.reading.truth, item.by_canvas[canvas], item.reading.ignored
     if truth is None and item.reading.case.label != HEALTHY:
         return
     marked = np.zeros(len(fitted.planes), bool) if truth is None else truth.any((1, 2))
-    for kind, wanted in zip(KINDS, (~marked, marked), strict=True):
-        if apart is not None:
-            wanted = wanted & ~apart.any((1, 2))
-        rows = np.flatnonzero(canvas.counted(fitted) & wanted)
+    for kind, of_kind in zip(KINDS, (~marked, marked), strict=True):
+        if ignored is not None:
+            of_kind = of_kind & ~ignored.any((1, 2))
+        rows = np.flatnonzero(canvas.counted(fitted) & of_kind)
         if len(rows):
             # Not the outermost planes.
             ends = np.linspace(0, len(rows) - 1, min(PER_CASE, len(rows)) + 2)[1:-1]
@@ -186,27 +215,26 @@ def of_kinds(item: OnCanvases, canvas: Canvas) -> Iterator[tuple[str, list[int]]
 
 
 def kept_by(detector: Detector, planes: Planes, factor: float) -> Kept:
-    """Counts and distances of one run at one contrast; the contrast of the whole plane is
-    changed."""
+    """Sum up counts and distances of one run at one contrast, changed in the whole plane."""
     images = with_contrast(torch.stack(planes.images), factor)
     twins, _ = twins_of(detector, images, torch.stack(planes.foreground), planes.places)
     names, healthy = sorted(set(planes.patients)), planes.healthy
-    kept = Kept(
+    sums = Kept(
         np.zeros((len(names), BINS)), np.zeros((len(names), BINS)), np.zeros((len(names), 2))
     )
     for image, twin, inside, patient in zip(images, twins, healthy, planes.patients, strict=True):
         row = names.index(patient)
-        kept.images[row] += counts(image.mean(0)[inside])
-        kept.twins[row] += counts(twin.mean(0)[inside])
-        kept.distance[row] += [
+        sums.images[row] += counts(image.mean(0)[inside])
+        sums.twins[row] += counts(twin.mean(0)[inside])
+        sums.distance[row] += [
             float((image - twin).abs().mean(0)[inside].sum()) / 2,
             int(inside.sum()),
         ]
-    return kept
+    return sums
 
 
 def counts(values: Tensor) -> np.ndarray:
-    """Of values (N,) in `BINS` bins over [-1, 1]; what lies beyond is counted in the outermost."""
+    """Count values (N,) in `BINS` bins over [-1, 1]; what lies beyond counts in the outermost."""
     return np.histogram(values.clamp(-1, 1).numpy(), BINS, (-1, 1))[0].astype(np.float64)
 
 
@@ -214,24 +242,30 @@ Histograms = dict[tuple[str, str, float], Kept]  # by kind, run and contrast
 
 
 def intensities(
-    runs: Mapping[str, Detector], found: Gathered
+    runs: Mapping[str, Detector], collected: Gathered
 ) -> tuple[list[dict[str, Any]], Histograms]:
-    """One dict per kind of plane, contrast and run: `FIGURES` with 95 % intervals over patients,
-    and the same of the run less the first run, paired by patient; and the counts behind them."""
+    """Measure `FIGURES` by kind of plane, contrast and run, with 95 % intervals over patients.
+
+    Returns:
+        One row each, with the same figures of the run less the first run, paired by patient; and
+        the counts behind them.
+    """
     rows: list[dict[str, Any]] = []
-    kept: Histograms = {}
-    places = [(kind, factor) for kind in KINDS if kind in found.planes for factor in FIGURE_4]
-    with Progress("contrasts", len(places) * len(runs)) as bar:
-        for kind, factor in places:
+    histograms: Histograms = {}
+    conditions = [
+        (kind, factor) for kind in KINDS if kind in collected.planes for factor in FIGURE_4
+    ]
+    with Progress("contrasts", len(conditions) * len(runs)) as bar:
+        for kind, factor in conditions:
             exact: dict[str, dict[str, np.ndarray]] = {}
-            drawn: dict[str, dict[str, np.ndarray]] = {}
+            resampled: dict[str, dict[str, np.ndarray]] = {}
             for name, detector in runs.items():
-                planes = found.planes[kind][detector.canvas]
-                one = kept[kind, name, factor] = kept_by(detector, planes, factor)
-                patients = len(one.distance)
-                exact[name], drawn[name] = (
-                    one.figures(np.ones((1, patients))),
-                    one.figures(bootstrap.weights(patients)),
+                planes = collected.planes[kind][detector.canvas]
+                sums = histograms[kind, name, factor] = kept_by(detector, planes, factor)
+                patients = len(sums.distance)
+                exact[name], resampled[name] = (
+                    sums.figures(np.ones((1, patients))),
+                    sums.figures(bootstrap.weights(patients)),
                 )
                 row = {
                     "planes": kind,
@@ -241,30 +275,30 @@ def intensities(
                     "n_planes": len(planes.images),
                     "n_patients": patients,
                 }
-                first = next(iter(runs))
+                first_run = next(iter(runs))
                 for figure in FIGURES:
-                    row |= with_ends(figure, exact[name][figure], drawn[name][figure], patients)
-                for figure in FIGURES if name != first else ():
+                    row |= with_ends(figure, exact[name][figure], resampled[name][figure], patients)
+                for figure in FIGURES if name != first_run else ():
                     value, spread = (
-                        part[name][figure] - part[first][figure] for part in (exact, drawn)
+                        part[name][figure] - part[first_run][figure] for part in (exact, resampled)
                     )
-                    row |= with_ends(f"{figure}_less_{first}", value, spread, patients)
+                    row |= with_ends(f"{figure}_less_{first_run}", value, spread, patients)
                 rows.append(row)
                 bar.advance()
-    return rows, kept
+    return rows, histograms
 
 
 def with_ends(
-    name: str, value: np.ndarray, drawn: np.ndarray, patients: int
+    name: str, value: np.ndarray, resampled: np.ndarray, patients: int
 ) -> dict[str, float | None]:
-    """A figure (1,) and the ends of its interval; none of fewer than two patients."""
-    low, high = (bootstrap.percentile(drawn) if patients > 1 else None) or (None, None)
+    """Return a figure (1,) and the ends of its interval, which fewer than two patients do not
+    have."""
+    low, high = (bootstrap.percentile(resampled) if patients > 1 else None) or (None, None)
     return {name: float(value[0]), f"{name}_low": low, f"{name}_high": high}
 
 
 def entries(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, each with its data, as ``benchmarks/real_data/rows.py study`` takes them: figures
-    with their intervals."""
+    """Return the rows as ``benchmarks/real_data/rows.py study`` takes them."""
 
     def ends(row: Mapping[str, Any], figure: str) -> list[float | None]:
         return (
@@ -284,7 +318,7 @@ def entries(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], data: str) -> str:
-    """The rows as a table of Markdown, with a line that says what it is of."""
+    """Return the rows as a table of Markdown, with a line that says what it is of."""
 
     def cell(row: Mapping[str, Any], figure: str, sign: str = "") -> str:
         if row.get(figure) is None:
@@ -294,10 +328,10 @@ def markdown(rows: Sequence[Mapping[str, Any]], data: str) -> str:
             "" if None in ends else f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]"
         )
 
-    first = rows[0]["run"]
+    first_run = rows[0]["run"]
     several = len({row["run"] for row in rows}) > 1
     heads = ["planes", "contrast", "run", "KL divergence, nats", "l1, share of the range"]
-    heads += [f"KL, less {first}", f"l1, less {first}"] if several else []
+    heads += [f"KL, less {first_run}", f"l1, less {first_run}"] if several else []
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         cells = [
@@ -308,7 +342,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], data: str) -> str:
             cell(row, "l1"),
         ]
         cells += (
-            [cell(row, f"{figure}_less_{first}", "+") for figure in ("kl", "l1")] if several else []
+            [cell(row, f"{figure}_less_{first_run}", "+") for figure in ("kl", "l1")]
+            if several
+            else []
         )
         lines.append(f"| {' | '.join(text.replace('|', '/') for text in cells)} |")
     sizes = {
@@ -318,11 +354,11 @@ def markdown(rows: Sequence[Mapping[str, Any]], data: str) -> str:
         )
         for row in rows
     }
-    told = (
+    caption = (
         f"Test split of `{data}`, healthy tissue: {'; '.join(sizes.values())}. Contrast c: the"
         " image is x^c, x in [0, 1]; "
     )
     return (
         "\n".join(lines)
-        + f"\n\n{told}[95 % interval over patients]. A twin equal to its image has 0.\n"
+        + f"\n\n{caption}[95 % interval over patients]. A twin equal to its image has 0.\n"
     )

@@ -1,9 +1,8 @@
-"""The voxel maps of an evaluation: every method's map of every case is needed until the last
-figure, and there are many.
+"""The voxel maps of an evaluation, in memory up to a bound, then in temporary files.
 
-Nine methods with their controls on 369 volumes of a million foreground voxels are some 100 GB. Maps
-are kept in memory up to a bound, then in files without a name in the folder for temporary files
-(TMPDIR), which vanish with the process.
+Every method's map of every case is needed until the last figure: nine methods with their controls
+on 369 volumes of a million foreground voxels are some 100 GB. The files have no name, lie in the
+folder for temporary files (TMPDIR) and vanish with the process.
 """
 
 from __future__ import annotations
@@ -22,8 +21,12 @@ BLOCK = 1 << 28
 
 
 class Spool:
-    """Keeps arrays in memory up to ``in_memory`` bytes, then in temporary files; what comes back is
-    read-only."""
+    """Keeps arrays in memory, then in temporary files; what comes back is read-only.
+
+    Args:
+        in_memory: bytes kept in memory.
+        block: bytes of a file.
+    """
 
     def __init__(self, in_memory: int = IN_MEMORY, block: int = BLOCK):
         self.left, self.block = in_memory, block
@@ -31,19 +34,23 @@ class Spool:
         self.used = 0
 
     def keep(self, values: np.ndarray) -> np.ndarray:
-        """The same values, wherever they now are. Raises `Fault` OUTPUT (exit 6)."""
+        """Return the same values, wherever they now are.
+
+        Raises:
+            Fault: OUTPUT (exit 6) where there is no room for them.
+        """
         if values.nbytes <= self.left or not values.nbytes:
             self.left -= values.nbytes
-            kept = values
+            stored = values
         else:
             if self.open is None or self.used + values.nbytes > len(self.open):
                 self.open, self.used = self._file(max(self.block, values.nbytes)), 0
-            here = slice(self.used, self.used + values.nbytes)
+            span = slice(self.used, self.used + values.nbytes)
             self.used += -(-values.nbytes // 8) * 8  # the next array begins aligned
-            kept = np.asarray(self.open[here]).view(values.dtype).reshape(values.shape)
-            kept[...] = values
-        kept.flags.writeable = False
-        return kept
+            stored = np.asarray(self.open[span]).view(values.dtype).reshape(values.shape)
+            stored[...] = values
+        stored.flags.writeable = False
+        return stored
 
     def _file(self, size: int) -> np.memmap:
         if self.open is not None and hasattr(mmap, "MADV_DONTNEED"):

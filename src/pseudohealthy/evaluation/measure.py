@@ -27,25 +27,27 @@ from pseudohealthy.training.plane_store import plane_labels
 
 
 def scored_by(detector: Detector) -> dict[str, Any]:
-    """What every record says of the scores behind it, and of the code that made them."""
-    made = detector.made()
+    """Return what every record says of the scores behind it, and of the code that made them."""
+    record = detector.made()
     return {
-        "noise_key": made["noise_key"],
-        "plane_set": made["plane_set"],
+        "noise_key": record["noise_key"],
+        "plane_set": record["plane_set"],
         "commit": commit() or "",
     }
 
 
-def evenly(items: list[Case], most: int) -> list[Case]:
-    """At most ``most`` of them (0: all), evenly spread."""
-    if not most or len(items) <= most:
+def evenly(items: list[Case], limit: int) -> list[Case]:
+    """Return at most ``limit`` of the items (0: all), evenly spread."""
+    if not limit or len(items) <= limit:
         return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
 def wanted(validation: list[Case], kind: str, limit: int) -> list[Case]:
-    """The validation cases that a protocol chooses a threshold on; none where the labels it needs
-    are missing."""
+    """Return the validation cases that a protocol chooses a threshold on.
+
+    There are none where the labels it needs are missing.
+    """
     if kind == "healthy":
         return evenly([case for case in validation if case.label == HEALTHY], limit)
     if kind == "labelled" and any(case.mask and case.label != HEALTHY for case in validation):
@@ -59,45 +61,55 @@ def measured(
     batch: int,
     notes: list[str],
     twins: TwinErrors,
-    what: str,
+    task: str,
 ) -> list[CaseResult]:
-    """What every method says about every readable case; methods share one copy of a case's
-    reference and place."""
+    """Measure every method on every readable case.
+
+    Methods share one copy of a case's reference and place.
+    """
     results: list[CaseResult] = []
     spool = Spool()
     detector = next(iter(methods.values()))
-    with Progress(what, len(test)) as bar:
+    with Progress(task, len(test)) as bar:
         for group in batches(readable(test, detector, notes, bar), batch):
-            first: list[CaseResult] = []
+            first_results: list[CaseResult] = []
             stacks = stacks_of(detector, group)  # all methods have the canvas of one run
             for name, method in methods.items():
-                found = case_results(name, method, group, method.apply(stacks), twins)
-                for one, other in zip(found, first, strict=False):
-                    one.truth, one.place = other.truth, other.place
-                for one in found:
-                    one.map = None if one.map is None else spool.keep(one.map)
-                first, results = first or found, results + found
+                method_results = case_results(name, method, group, method.apply(stacks), twins)
+                for result, first_result in zip(method_results, first_results, strict=False):
+                    result.truth, result.place = first_result.truth, first_result.place
+                for result in method_results:
+                    result.map = None if result.map is None else spool.keep(result.map)
+                first_results, results = first_results or method_results, results + method_results
             bar.advance(len(group))
     return results
 
 
 def has_threshold(run: Run) -> bool:
+    """Return whether the run has a stored threshold."""
     return (run.read_json("threshold.json") or {}).get("value") is not None
 
 
 def stored_thresholds(run: Run) -> dict[str, Threshold]:
-    """The healthy-quantile thresholds of the run and of each control, by method name."""
-    stored = run.read_json("threshold.json") or {}
-    found = {
-        run.recipe.restorer["name"]: stored,
-        **{f"{CONTROL} {k}": v for k, v in stored.get("controls", {}).items()},
+    """Return the healthy-quantile thresholds of the run and of each control, by method name."""
+    record = run.read_json("threshold.json") or {}
+    by_method = {
+        run.recipe.restorer["name"]: record,
+        **{f"{CONTROL} {k}": v for k, v in record.get("controls", {}).items()},
     }
-    return {k: Threshold.from_dict(v) for k, v in found.items() if v.get("value") is not None}
+    return {k: Threshold.from_dict(v) for k, v in by_method.items() if v.get("value") is not None}
 
 
 class Reading(NamedTuple):
-    """A case read: its scan on the canvas, its reference (D, H, W) bool or None, and the voxels
-    that do not count."""
+    """A case read, with its scan on the canvas.
+
+    Args:
+        case: the case.
+        scan: as read.
+        fitted: on the canvas.
+        truth: its reference, (D, H, W) bool, or None.
+        ignored: voxels that do not count, (D, H, W) bool, or None.
+    """
 
     case: Case
     scan: Scan
@@ -109,8 +121,7 @@ class Reading(NamedTuple):
 def readable(
     test: list[Case], detector: Detector, notes: list[str], bar: Progress
 ) -> Iterator[Reading]:
-    """Cases on the canvas with their native reference; what cannot be read is noted and passed
-    over.
+    """Yield cases on the canvas with their native reference; what cannot be read is noted.
 
     The manifest's column ``mask_ignore`` names label values of the mask ("2") whose voxels leave
     the evaluation.
@@ -118,16 +129,18 @@ def readable(
     for case in test:
         try:
             scan = io.read_image(case.image, case.root, plane=detector.canvas.plane)
-            ignore, other = case.values("mask_ignore"), case.values("mask_background")
-            how = {"resample": bool(case.extra.get("mask_resample"))}
+            ignore, background = case.values("mask_ignore"), case.values("mask_background")
+            options = {"resample": bool(case.extra.get("mask_resample"))}
             truth = (
-                io.read_mask(case.mask, case.root, scan, ignore=ignore + other, **how)
+                io.read_mask(case.mask, case.root, scan, ignore=ignore + background, **options)
                 if case.mask
                 else None
             )
             ignored = None
             if truth is not None and ignore:
-                ignored = io.read_mask(case.mask, case.root, scan, ignore=other, **how) & ~truth
+                ignored = (
+                    io.read_mask(case.mask, case.root, scan, ignore=background, **options) & ~truth
+                )
             for text in (w for w in scan.warnings if w.startswith("MASK_")):
                 notes.append(f"{text} ({case.case_id})")
                 say(f"warning: {notes[-1]}")
@@ -148,7 +161,7 @@ def readable(
 
 
 def batches(items: Iterator, planes: int) -> Iterator[list]:
-    """Consecutive cases until they fill a batch of planes."""
+    """Yield consecutive cases until they fill a batch of planes."""
     group: list = []
     count = 0
     for item in items:
@@ -162,13 +175,12 @@ def batches(items: Iterator, planes: int) -> Iterator[list]:
 
 
 class Readings:
-    """Cases for several passes: read and fitted in the first one, and again only where they are
-    more than `most` bytes.
+    """Cases for several passes, read and fitted in the first one, and again only if they are large.
 
     Args:
         chosen: the cases.
         planes: a batch has at least so many, but for the last one.
-        most: bytes kept.
+        most: bytes kept; of more, cases are read again in every pass.
     """
 
     def __init__(self, chosen: list[Case], planes: int, most: int = 2**30):
@@ -178,22 +190,24 @@ class Readings:
     def batches(
         self, detector: Detector, notes: list[str], bar: Progress
     ) -> Iterator[list[Reading]]:
-        """One pass, on the canvas of a detector, which is the same for all passes."""
+        """Yield the batches of one pass, on the canvas of a detector, the same for all passes."""
         if self.kept is not None:
             yield from self.kept
             bar.advance(len(self.chosen) - sum(map(len, self.kept)))  # those that could not be read
             return
-        kept: list[list[Reading]] = []
-        held = 0
+        groups: list[list[Reading]] = []
+        n_bytes = 0
         for group in batches(readable(self.chosen, detector, notes, bar), self.planes):
-            held += sum(one.scan.voxels.nbytes + 2 * one.fitted.planes.nbytes for one in group)
-            kept = [*kept, group] if held <= self.most else []
+            n_bytes += sum(
+                reading.scan.voxels.nbytes + 2 * reading.fitted.planes.nbytes for reading in group
+            )
+            groups = [*groups, group] if n_bytes <= self.most else []
             yield group
-        self.kept = kept if held <= self.most else None
+        self.kept = groups if n_bytes <= self.most else None
 
 
 def stacks_of(detector: Detector, group: Sequence[Reading]) -> list[Stack]:
-    """The planes of cases read, ready to restore."""
+    """Return the planes of cases read, ready to restore."""
     return [Stack.of(detector.canvas, reading.fitted) for reading in group]
 
 
@@ -201,17 +215,19 @@ def case_results(
     name: str,
     detector: Detector,
     group: Sequence[Reading],
-    said: Sequence[Applied],
+    applied: Sequence[Applied],
     twins: TwinErrors | None = None,
 ) -> list[CaseResult]:
-    """What one method said about some cases, as the protocols want it: voxels on the native grid
-    inside foreground or reference. Labels of planes are those of the reference, else of the
-    manifest's column ``plane_labels``; a healthy plane without foreground has none, since nothing
-    is said of it (a diseased one is missed)."""
-    found = []
-    for (case, scan, fitted, truth, *rest), one in zip(group, said, strict=True):
+    """Return what one method says of some cases, as the protocols want it.
+
+    Voxels are those on the native grid inside foreground or reference. Labels of planes are those
+    of the reference, else of the manifest's column ``plane_labels``; a healthy plane without
+    foreground has none, since nothing is said of it (a diseased one is missed).
+    """
+    results = []
+    for (case, scan, fitted, truth, *ignored), result in zip(group, applied, strict=True):
         if twins is not None:
-            twins.add(name, case, detector.canvas, fitted, one.healthy)
+            twins.add(name, case, detector.canvas, fitted, result.healthy)
         if truth is None and case.label == HEALTHY:
             truth = np.zeros(scan.shape[1:], bool)
         labels = native_labels(case, truth, len(fitted.planes))
@@ -220,7 +236,7 @@ def case_results(
         empty = 0
         # Without foreground nothing was said: right by default in health, a miss in disease.
         if labels is not None:
-            silent = ~one.judged & (labels == HEALTHY)
+            silent = ~result.judged & (labels == HEALTHY)
             labels, empty = np.where(silent, -1, labels), int(silent.sum())
         # Blank on a case not known to be healthy: not annotated.
         stated = case.extra.get("boxes", "")
@@ -229,25 +245,25 @@ def case_results(
             if stated or ("boxes" in case.extra and case.label == HEALTHY)
             else None
         )
-        shown = (
+        foreground = (
             detector.canvas.undo_map(fitted.foreground.float(), fitted.placement, nearest=True)
             > 0.5
         )
         place = values = None
         if truth is not None or boxes is not None:
-            where = shown if truth is None else shown | truth
-            if rest and rest[0] is not None:
-                where = where & ~rest[0]
-            where = where & judged[:, None, None]
-            place = Place(where, shown)
-            values = detector.canvas.undo_map(one.maps, fitted.placement)[where]
-        found.append(
+            evaluated = foreground if truth is None else foreground | truth
+            if ignored and ignored[0] is not None:
+                evaluated = evaluated & ~ignored[0]
+            evaluated = evaluated & judged[:, None, None]
+            place = Place(evaluated, foreground)
+            values = detector.canvas.undo_map(result.maps, fitted.placement)[evaluated]
+        results.append(
             CaseResult(
                 case_id=case.case_id,
                 patient_id=case.patient_id,
                 label=case.label,
-                score=one.score,
-                plane_scores=one.plane_scores if labels is not None else None,
+                score=result.score,
+                plane_scores=result.plane_scores if labels is not None else None,
                 empty_planes=empty,
                 plane_labels=labels,
                 map=values,
@@ -256,14 +272,17 @@ def case_results(
                 voxel_ml=scan.voxel_ml,
                 place=place,
                 boxes=boxes,
-                facts=plane_facts(scan, shown, in_hu(scan, detector)),
+                facts=plane_facts(scan, foreground, in_hu(scan, detector)),
             )
         )
-    return found
+    return results
 
 
 def in_hu(scan: Scan, detector: Detector) -> bool:
-    """HU by the file's word, or by the run's (NIfTI names no unit); never those of a picture."""
+    """Return whether intensities are HU, by the file or, since NIfTI names no unit, by the run.
+
+    Those of a picture never are.
+    """
     canvas = detector.canvas
     return scan.units == "HU" or (
         canvas.normalise == "window" and not canvas.windows_a_picture(scan)
@@ -271,7 +290,8 @@ def in_hu(scan: Scan, detector: Detector) -> bool:
 
 
 def native_labels(case: Case, truth: np.ndarray | None, count: int) -> np.ndarray | None:
-    """HEALTHY, ANOMALOUS or -1 (unknown) for each of several planes; None where nothing says so."""
+    """Return HEALTHY, ANOMALOUS or -1 (unknown) for each of several planes, or None if none is
+    known."""
     stated = plane_labels(case, count)
     if stated is not None and not case.mask:
         return np.array([-1 if label is None else label for label in stated])

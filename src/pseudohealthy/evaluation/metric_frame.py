@@ -1,5 +1,4 @@
-"""What every protocol is made of: one method's figures, each with unit, threshold source,
-prevalence and interval.
+"""What every protocol is made of: one method's figures, each with its interval and its context.
 
 A protocol is a function that fills a `Frame` for each method; `run` does the rest: one table of
 cases, differences to the best control on the same cases from the same resamples, and their p-values
@@ -29,13 +28,18 @@ Thresholds = Mapping[str, Threshold] | Threshold | None
 class Setting:
     """What a protocol is given besides the cases.
 
-    protocol: words for the records; published: the published evaluation with its defects instead of
-    the intended one;
-    thresholds: for the voxel maps, by method (a single one is for every method that is no control);
-    score_thresholds: the same for case scores; validation: the same methods' results on validation
-    cases, for protocols that choose a threshold there; mask, grid, postprocessing: words saying
-    which voxels the maps hold, on which grid, after which clean-up; resamples, seed: of the patient
-    bootstrap.
+    Args:
+        protocol: words for the records.
+        published: the published evaluation with its defects instead of the intended one.
+        thresholds: for the voxel maps, by method (a single one is for every method that is no
+            control).
+        score_thresholds: the same for case scores.
+        validation: the same methods' results on validation cases, for a threshold chosen there.
+        mask: words for the voxels that the maps hold.
+        grid: words for the grid they are on.
+        postprocessing: words for what was done to them.
+        resamples: of the patient bootstrap.
+        seed: of the patient bootstrap.
     """
 
     protocol: str = "strict"
@@ -52,8 +56,7 @@ class Setting:
 
 @dataclass
 class Frame:
-    """Collects the figures of one method; `rows` are its lines of cases.csv, where a protocol
-    writes its own."""
+    """Collects the figures of one method; `rows` are its own lines of cases.csv, if it has any."""
 
     method: str
     evaluation: Evaluation
@@ -68,6 +71,7 @@ class Frame:
 
     @property
     def score_threshold(self) -> Threshold | None:
+        """The threshold of case scores given for this method."""
         return _of(self.setting.score_thresholds, self.method)
 
     @property
@@ -77,61 +81,68 @@ class Frame:
 
     def rank(
         self,
-        known: Sequence[CaseResult],
+        cases: Sequence[CaseResult],
         scores: Sequence[np.ndarray],
         labels: Sequence[np.ndarray],
         names: Mapping[str, str],
     ) -> Curve | None:
-        """Ranking metrics of scores and labels (N,) by case, pooled; None with a note where a class
-        is missing.
+        """Put ranking metrics of scores and labels (N,) by case, pooled.
 
-        names: metric by key of `bootstrap.RANKINGS`; "best_dice" is an oracle.
+        Args:
+            names: metric by key of `bootstrap.RANKINGS`; "best_dice" is an oracle.
+
+        Returns:
+            The pooled curve; None with a note where a class is missing.
         """
-        found = curve(pooled(scores), pooled(labels))
-        if not found.positives or not found.negatives:
-            missing = "anomalous" if not found.positives else "healthy"
+        ranking = curve(pooled(scores), pooled(labels))
+        if not ranking.positives or not ranking.negatives:
+            missing = "anomalous" if not ranking.positives else "healthy"
             unit = _metric(next(iter(names.values()))).unit
             self.note(
                 f"{' and '.join(names.values())} are undefined: no {missing} {unit} in the data"
             )
             return None
-        oracle = Threshold(found.best_dice()[1], "oracle")
-        exact = {key: bootstrap.RANKINGS[key].exact(found) for key in names}
-        drawn = self._resampled(found, known, scores, labels, None, exact)
+        oracle = Threshold(ranking.best_dice()[1], "oracle")
+        exact = {key: bootstrap.RANKINGS[key].exact(ranking) for key in names}
+        resampled = self._resampled(ranking, cases, scores, labels, None, exact)
         for key, name in names.items():
             threshold = oracle if key == "best_dice" else None
-            self.put(name, exact[key], drawn[key], known, found.prevalence, threshold)
-        return found
+            self.put(name, exact[key], resampled[key], cases, ranking.prevalence, threshold)
+        return ranking
 
     def region_area(
         self,
-        found: Curve,
-        known: Sequence[CaseResult],
+        voxel_curve: Curve,
+        cases: Sequence[CaseResult],
         weights: Sequence[np.ndarray],
         name: str = "voxel_aupro_30",
     ) -> None:
-        """AUPRO of ``known`` cases; found: their voxel curve; weights (true voxels,): of each, 1
-        per region in all."""
-        maps, truths = map(list, zip(*(case.pair for case in known), strict=True))
+        """Put the AUPRO of cases with their voxel curve.
+
+        ``weights`` (true voxels,) are of each case, 1 per region in all.
+        """
+        maps, truths = map(list, zip(*(case.pair for case in cases), strict=True))
         positives = [values[truth] for values, truth in zip(maps, truths, strict=True)]
-        by_region = region_curve(found, pooled(positives), pooled(weights))
+        by_region = region_curve(voxel_curve, pooled(positives), pooled(weights))
         exact = {"area_to_30": bootstrap.RANKINGS["area_to_30"].exact(by_region)}
-        drawn = self._resampled(by_region, known, maps, truths, weights, exact)
-        self.put(name, exact["area_to_30"], drawn["area_to_30"], known, found.prevalence)
+        resampled = self._resampled(by_region, cases, maps, truths, weights, exact)
+        self.put(name, exact["area_to_30"], resampled["area_to_30"], cases, voxel_curve.prevalence)
 
     def _resampled(
         self,
-        found: Curve,
-        known: Sequence[CaseResult],
+        ranking: Curve,
+        cases: Sequence[CaseResult],
         scores: Sequence[np.ndarray],
         labels: Sequence[np.ndarray],
         weights: Sequence[np.ndarray] | None,
         exact: Mapping[str, float],
     ) -> dict[str, np.ndarray]:
-        """Each exact value in every resample, (resamples,); weights (positives,): of each case's
-        positives, 1 if None."""
-        patient, number = patients(known)
-        histograms = bootstrap.Histograms(found, number)
+        """Return each exact value in every resample, (resamples,).
+
+        ``weights`` (positives,) are those of each case's positives, 1 if None.
+        """
+        patient, number = patients(cases)
+        histograms = bootstrap.Histograms(ranking, number)
         for index, row in enumerate(patient):
             weight = None
             if weights is not None:
@@ -139,16 +150,16 @@ class Frame:
                 weight[labels[index]] = weights[index]
             histograms.add(row, scores[index], labels[index], weight)
         draws = bootstrap.weights(number, self.setting.resamples, self.setting.seed)
-        drawn, binned = histograms.resampled(draws, exact), histograms.point(exact)
+        values, binned = histograms.resampled(draws, exact), histograms.point(exact)
         # The difference between exact and binned is what binning cost: see bootstrap.
         return {
-            key: np.clip(drawn[key] + (value - binned[key]), 0, 1) for key, value in exact.items()
+            key: np.clip(values[key] + (value - binned[key]), 0, 1) for key, value in exact.items()
         }
 
     def ratio(
         self,
         metric: str,
-        known: Sequence[CaseResult],
+        cases: Sequence[CaseResult],
         numerator: np.ndarray,
         denominator: np.ndarray,
         prevalence: float | None,
@@ -156,43 +167,42 @@ class Frame:
         *,
         source: str | None = None,
     ) -> None:
-        """The sum of ``numerator`` over the sum of ``denominator``, both by case; left out where
-        the latter is 0."""
+        """Put ``numerator`` over ``denominator``, summed over cases; nothing where that is 0."""
         if not np.sum(denominator):
             return
-        patient, number = patients(known)
+        patient, number = patients(cases)
         sums = [
             np.bincount(patient, weights=part, minlength=number)
             for part in (numerator, denominator)
         ]
-        drawn = bootstrap.ratio_of_sums(
+        resampled = bootstrap.ratio_of_sums(
             bootstrap.weights(number, self.setting.resamples, self.setting.seed), *sums
         )
         # The record counts the cases the figure is about: those with a reference, the healthy ones,
         # ...
         about = (
-            known
+            cases
             if _metric(metric).unit == "voxel"
-            else [case for case, part in zip(known, denominator, strict=True) if part]
+            else [case for case, part in zip(cases, denominator, strict=True) if part]
         )
         value = float(np.sum(numerator) / np.sum(denominator))
-        self.put(metric, value, drawn, about, prevalence, threshold, source=source)
+        self.put(metric, value, resampled, about, prevalence, threshold, source=source)
 
     def mean(
         self,
         metric: str,
-        known: Sequence[CaseResult],
+        cases: Sequence[CaseResult],
         values: np.ndarray,
         prevalence: float | None,
         threshold: Threshold | None = None,
         *,
         source: str | None = None,
     ) -> None:
-        """The mean of one value a case (nan where it has none)."""
+        """Put the mean of one value a case (nan where it has none)."""
         defined = np.isfinite(values)
         self.ratio(
             metric,
-            known,
+            cases,
             np.where(defined, values, 0),
             defined,
             prevalence,
@@ -203,17 +213,18 @@ class Frame:
     def median(
         self,
         metric: str,
-        known: Sequence[CaseResult],
+        cases: Sequence[CaseResult],
         values: np.ndarray,
         prevalence: float | None,
         threshold: Threshold | None,
     ) -> None:
-        patient, number = patients(known)
+        """Put the median of one value a case (nan where it has none)."""
+        patient, number = patients(cases)
         weight = bootstrap.weights(number, self.setting.resamples, self.setting.seed).astype(
             np.int64
         )[:, patient]
         defined = np.isfinite(values)
-        drawn = np.asarray(
+        resampled = np.asarray(
             [
                 np.median(
                     np.repeat(values[defined], row[defined]) if row[defined].any() else np.nan
@@ -221,8 +232,8 @@ class Frame:
                 for row in weight
             ]
         )
-        about = [case for case, keep in zip(known, defined, strict=True) if keep]
-        self.put(metric, float(np.median(values[defined])), drawn, about, prevalence, threshold)
+        about = [case for case, keep in zip(cases, defined, strict=True) if keep]
+        self.put(metric, float(np.median(values[defined])), resampled, about, prevalence, threshold)
 
     def put(
         self,
@@ -235,11 +246,17 @@ class Frame:
         *,
         source: str | None = None,
     ) -> None:
-        """One figure; drawn: its value in every resample, None of a count; source: of thresholds
-        that differ from case to case, so that there is no one value. Raises ValueError for a metric
-        that is not in the table, or not so."""
-        known = _metric(metric)
-        if known.resampled != (drawn is not None):
+        """Put one figure of the cases it is about.
+
+        Args:
+            drawn: its value in every resample, None of a count.
+            source: of thresholds that differ from case to case, so that there is no one value.
+
+        Raises:
+            ValueError: for a metric that is not in the table, or not so.
+        """
+        entry = _metric(metric)
+        if entry.resampled != (drawn is not None):
             raise ValueError(
                 f"{metric} has {'no ' if drawn is None else ''}resamples, and the table says"
                 " otherwise"
@@ -249,7 +266,7 @@ class Frame:
             metric=metric,
             value=value,
             ci95=bootstrap.percentile(drawn) if drawn is not None and number > 1 else None,
-            unit=known.unit,
+            unit=entry.unit,
             protocol=self.setting.protocol,
             threshold_source=threshold.source if threshold else source,
             mask=self.setting.mask,
@@ -264,6 +281,7 @@ class Frame:
         self.figures[metric] = Figure(record, drawn, tuple(sorted(case.case_id for case in about)))
 
     def note(self, text: str) -> None:
+        """Note what could not be computed for this method."""
         self.evaluation.notes.append(f"{self.method}: {text}")
 
 
@@ -272,10 +290,10 @@ def run(
     setting: Setting,
     measure: Callable[[Frame, list[CaseResult]], None],
 ) -> Evaluation:
-    """Measure every method found in ``cases`` (methods named ``control: ...`` are the trivial
-    controls).
+    """Measure every method in ``cases``; those named ``control: ...`` are the trivial controls.
 
-    Raises `Fault` NO_CASES, or DUPLICATE_CASE (exit 2) for a case given twice.
+    Raises:
+        Fault: NO_CASES, or DUPLICATE_CASE (exit 2) for a case given twice.
     """
     by_method: dict[str, list[CaseResult]] = {}
     for case in cases:
@@ -296,56 +314,55 @@ def run(
         evaluation.figures[method] = frame.figures
         evaluation.records += [figure.record for figure in frame.figures.values()]
         evaluation.rows += frame.rows or [row(case, frame.threshold) for case in group]
-    found = [
+    unadjusted = [
         difference
         for method in by_method
         if not method.startswith(CONTROL)
         for difference in differences(method, evaluation)
     ]
     evaluation.notes = told_once(evaluation.notes, list(by_method))
-    evaluation.records += corrected(found)
+    evaluation.records += corrected(unadjusted)
     return evaluation
 
 
 def told_once(notes: Sequence[str], methods: Sequence[str]) -> list[str]:
-    """Notes with equal words of several methods as one, which names them, or none where all say
-    it."""
+    """Merge equal notes of several methods into one, which names them unless all have it."""
     saying: dict[str, list[str]] = {}
     for note in notes:
         method = max((m for m in methods if note.startswith(f"{m}: ")), key=len, default="")
         saying.setdefault(note.removeprefix(f"{method}: ") if method else note, []).append(method)
-    found = []
-    for text, who in saying.items():
-        names = [name for name in dict.fromkeys(who) if name]
+    merged = []
+    for text, methods_of in saying.items():
+        names = [name for name in dict.fromkeys(methods_of) if name]
         everyone = len(names) > 1 and len(names) == len(methods)
-        found.append(f"{', '.join(names)}: {text}" if names and not everyone else text)
-    return found
+        merged.append(f"{', '.join(names)}: {text}" if names and not everyone else text)
+    return merged
 
 
 def pooled(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the values of all cases as one array."""
     return np.concatenate(parts) if len(parts) else np.zeros(0)
 
 
 def patients(cases: Sequence[CaseResult]) -> tuple[np.ndarray, int]:
-    """(row of each case's patient among the sorted patients, number of patients): the same for
-    every method."""
+    """Return the row of each case's patient among the sorted patients, and their number."""
     names, rows = np.unique([case.patient_id for case in cases], return_inverse=True)
     return rows, len(names)
 
 
 def counts(case: CaseResult, threshold: float) -> tuple[int, int, int]:
-    """(found and in the reference, found, in the reference), in voxels."""
+    """Return the voxels marked and in the reference, those marked, and those in the reference."""
     values, truth = case.pair
-    found = values > threshold
+    marked = values > threshold
     return (
-        int(np.count_nonzero(found & truth)),
-        int(np.count_nonzero(found)),
+        int(np.count_nonzero(marked & truth)),
+        int(np.count_nonzero(marked)),
         int(np.count_nonzero(truth)),
     )
 
 
 def row(case: CaseResult, threshold: Threshold | None) -> dict[str, Any]:
-    """One line of cases.csv; an undefined entry is empty."""
+    """Return one line of cases.csv; an undefined entry is empty."""
     cells: dict[str, Any] = {
         "case_id": case.case_id,
         "patient_id": case.patient_id,
@@ -363,8 +380,8 @@ def row(case: CaseResult, threshold: Threshold | None) -> dict[str, Any]:
         cells |= {"threshold": threshold.value, "threshold_source": threshold.source}
         cells["found_voxels"] = int(np.count_nonzero(np.asarray(case.map) > threshold.value))
         if case.truth is not None:
-            both, found, reference = counts(case, threshold.value)
-            cells["dice"] = 2 * both / (found + reference) if reference else None
+            overlap, marked, reference = counts(case, threshold.value)
+            cells["dice"] = 2 * overlap / (marked + reference) if reference else None
     return cells
 
 

@@ -9,11 +9,10 @@ import torch
 
 
 class Peak:
-    """``with Peak(device) as peak``: seconds it took, and megabytes it held at most beyond what was
-    held before.
+    """Measures ``with Peak(device) as peak``: seconds, and megabytes beyond those held before.
 
-    On CUDA the allocator's own count; else the process's resident memory as Linux counts it; None
-    where neither is known.
+    Memory is the allocator's own count on CUDA, else the process's resident memory as Linux counts
+    it; None where neither is known.
     """
 
     def __init__(self, device: torch.device):
@@ -37,17 +36,19 @@ class Peak:
     def __exit__(self, *_: object) -> None:
         if self.cuda:
             torch.cuda.synchronize(self.cuda)
-            most: float | None = torch.cuda.max_memory_allocated(self.cuda) / 1e6
+            highest: float | None = torch.cuda.max_memory_allocated(self.cuda) / 1e6
         else:
-            most = resident("VmHWM") if self.before is not None else None
+            highest = resident("VmHWM") if self.before is not None else None
         self.seconds = time.perf_counter() - self.begun
         self.megabytes = (
-            None if most is None or self.before is None else round(max(0.0, most - self.before), 1)
+            None
+            if highest is None or self.before is None
+            else round(max(0.0, highest - self.before), 1)
         )
 
 
 def resident(entry: str) -> float | None:
-    """Megabytes of VmRSS or VmHWM of this process; None outside Linux."""
+    """Return megabytes of VmRSS or VmHWM of this process; None outside Linux."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return next(

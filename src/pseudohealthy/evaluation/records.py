@@ -1,5 +1,4 @@
-"""What goes into an evaluation (`CaseResult`) and what comes out (`Record`, and the table made of
-records)."""
+"""What goes into an evaluation (`CaseResult`) and what comes out (`Record`, and their table)."""
 
 from __future__ import annotations
 
@@ -16,9 +15,8 @@ from pseudohealthy.metrics import table
 
 # Of a record: written where they say something.
 OPTIONAL = ("caveat", "noise_key", "plane_set", "commit", "weights_sha256")
-CONTROL = (  # methods whose name starts so are trivial controls: listed below, compared against
-    "control:"
-)
+# Methods whose name starts so are trivial controls: listed below, compared against.
+CONTROL = "control:"
 
 # Figures of one class of boxes are named "metric.class". These classes have the names and the order
 # of THOR's table; others follow under their own names.
@@ -33,8 +31,10 @@ CLASSES = {
 
 
 class Box(NamedTuple):
-    """A rectangle in native pixels: columns x0 <= x < x1, rows y0 <= y < y1; kind: the annotated
-    class."""
+    """A rectangle in native pixels: columns x0 <= x < x1, rows y0 <= y < y1.
+
+    `kind` is the annotated class.
+    """
 
     x0: float
     y0: float
@@ -44,9 +44,12 @@ class Box(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> tuple[Box, ...]:
-        """Of a manifest's column ``boxes``: "x0 y0 x1 y1 class;...". Raises Fault BOXES (exit
-        2)."""
-        found = []
+        """Read a cell of a manifest's column ``boxes``: "x0 y0 x1 y1 class;...".
+
+        Raises:
+            Fault: BOXES (exit 2).
+        """
+        boxes = []
         for item in filter(None, map(str.strip, text.split(";"))):
             *numbers, kind = [*item.split(maxsplit=4), ""][:5]
             try:
@@ -56,23 +59,26 @@ class Box(NamedTuple):
             if not (x0 < x1 and y0 < y1):
                 cure = "write x0 y0 x1 y1 class, in pixels, separated by ;"
                 raise Fault("BOXES", f"'{item[:60]}' is no box", cure, exit=USAGE)
-            found.append(cls(x0, y0, x1, y1, kind))
-        return tuple(found)
+            boxes.append(cls(x0, y0, x1, y1, kind))
+        return tuple(boxes)
 
 
 @dataclass(frozen=True)
 class Place:
     """Where the voxels of a case lie, (D, H, W) bool on its native grid.
 
-    evaluated: the voxels that map and truth hold, in C order; foreground: what shows the patient
-    (the brain, where the case has a brain mask). Outside ``evaluated`` a map is 0.
+    Outside ``evaluated`` a map is 0.
+
+    Args:
+        evaluated: the voxels that map and truth hold, in C order.
+        foreground: what shows the patient (the brain, where the case has a brain mask).
     """
 
     evaluated: np.ndarray
     foreground: np.ndarray
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """Values (N,) back on the grid (D, H, W), 0 elsewhere."""
+        """Put values (N,) back on the grid (D, H, W), 0 elsewhere."""
         volume = np.zeros(self.evaluated.shape, dtype=np.asarray(values).dtype)
         volume[self.evaluated] = values
         return volume
@@ -80,17 +86,27 @@ class Place:
 
 @dataclass
 class CaseResult:
-    """What one method said about one case.
+    """What one method said about one case; a voxel counts as found where ``map > threshold``.
 
-    label: HEALTHY, ANOMALOUS or None (unknown); score: higher = more anomalous; plane_scores (D,)
-    and plane_labels (D,) with HEALTHY, ANOMALOUS or -1 (unknown); map (N,) float32: scores of the
-    voxels inside the evaluation mask; truth (N,) bool: the reference there (None on a healthy case
-    means empty, on another one unknown); voxel_ml: volume of a voxel; place: where those voxels
-    lie, for what needs neighbours or planes; boxes: annotated boxes of a 2-D image, None where
-    unknown; facts: trivial measures of each plane (D,), by name; empty_planes: healthy planes
-    without foreground, of which nothing was said, so that they have no label. A voxel counts as
-    found where ``map > threshold``. Raises `Fault` for scores that are not finite and for a healthy
-    case with a lesion in its reference.
+    Args:
+        label: HEALTHY, ANOMALOUS or None (unknown).
+        score: higher = more anomalous.
+        plane_scores: (D,).
+        plane_labels: (D,) HEALTHY, ANOMALOUS or -1 (unknown).
+        map: (N,) float32, scores of the voxels inside the evaluation mask.
+        truth: (N,) bool, the reference there; None on a healthy case means empty, on another
+            unknown.
+        method: the name of what said it.
+        voxel_ml: volume of a voxel.
+        place: where those voxels lie, for what needs neighbours or planes.
+        boxes: annotated boxes of a 2-D image, None where unknown.
+        facts: trivial measures of each plane (D,), by name.
+        empty_planes: healthy planes without foreground, which have no label since nothing was said
+            of them.
+
+    Raises:
+        Fault: for scores that are not finite, and for a healthy case with a lesion in its
+            reference.
     """
 
     case_id: str
@@ -123,10 +139,10 @@ class CaseResult:
                 )
         if self.map is not None and self.truth is None and self.label == HEALTHY:
             self.truth = np.zeros(len(self.map), dtype=bool)
-        for one, other in ((self.map, self.truth), (self.plane_scores, self.plane_labels)):
-            if one is not None and other is not None and np.shape(one) != np.shape(other):
+        for scores, labels in ((self.map, self.truth), (self.plane_scores, self.plane_labels)):
+            if scores is not None and labels is not None and np.shape(scores) != np.shape(labels):
                 raise ValueError(
-                    f"scores of shape {np.shape(one)} but labels of shape {np.shape(other)}"
+                    f"scores of shape {np.shape(scores)} but labels of shape {np.shape(labels)}"
                 )
         if self.label == HEALTHY and self.truth is not None and self.truth.any():
             cure = "correct the label in the manifest or remove the mask"
@@ -143,7 +159,7 @@ class CaseResult:
         return np.asarray(self.map), np.asarray(self.truth, dtype=bool)
 
     def on_grid(self) -> tuple[np.ndarray, np.ndarray, Place]:
-        """(map float32, truth bool, place), all (D, H, W); a case without a place is one row of
+        """Return (map float32, truth bool, place), all (D, H, W); without a place, one row of
         voxels.
 
         Only for cases with a map; an unknown reference is empty here.
@@ -163,16 +179,22 @@ class CaseResult:
 class Record:
     """One number and everything needed to know what it is.
 
-    unit: what is counted ("case", "plane", "voxel"); ci95: patient bootstrap, None where it is
-    undefined (a count, fewer than two patients); prevalence: share of anomalous units, the chance
-    level of average precision;
-    threshold_source: as in `thresholds.SOURCES`, None for ranking metrics; protocol: its name and,
-    unless it is strict, what it hides; against: the control a ``*_difference`` is taken from;
-    p_value: of that difference, two-sided, from the resamples; p_holm: the same, corrected for all
-    differences of the evaluation (Holm 1979); caveat: why the number flatters, such as a leak that
-    was allowed; noise_key, plane_set, commit: what keyed the noise, which planes scores are over,
-    and the code that did it; weights_sha256: of the weights that `evaluate` measured. These five
-    are written only where they are known.
+    The last five are written only where they are known.
+
+    Args:
+        ci95: patient bootstrap; None where it is undefined (a count, fewer than two patients).
+        unit: what is counted ("case", "plane", "voxel").
+        protocol: its name and, unless it is strict, what it hides.
+        threshold_source: as in `thresholds.SOURCES`, None for ranking metrics.
+        prevalence: share of anomalous units, the chance level of average precision.
+        against: the control a ``*_difference`` is taken from.
+        p_value: of that difference, two-sided, from the resamples.
+        p_holm: the same, corrected for all differences of the evaluation (Holm 1979).
+        caveat: why the number flatters, such as a leak that was allowed.
+        noise_key: what keyed the noise.
+        plane_set: which planes scores are over.
+        commit: of the code that did it.
+        weights_sha256: of the weights that `evaluate` measured.
     """
 
     metric: str
@@ -200,23 +222,25 @@ class Record:
 
     @property
     def is_control(self) -> bool:
+        """Whether the method is a trivial control."""
         return self.method.startswith(CONTROL)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return an entry of ``metrics.json``."""
         return {key: value for key, value in asdict(self).items() if key not in OPTIONAL or value}
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Record:
-        """From an entry of ``metrics.json``; unknown keys are ignored."""
-        known = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
-        known["ci95"] = tuple(known["ci95"]) if known.get("ci95") else None
-        return cls(**known)
+    def from_dict(cls, entry: dict[str, Any]) -> Record:
+        """Make a record of an entry of ``metrics.json``; unknown keys are ignored."""
+        values = {f.name: entry[f.name] for f in fields(cls) if f.name in entry}
+        values["ci95"] = tuple(values["ci95"]) if values.get("ci95") else None
+        return cls(**values)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A table of records: headings, one row per method (controls last), and which cells hold the
-    best of a column."""
+    """A table of records: headings, one row per method (controls last), and the best of each
+    column."""
 
     headings: list[str]
     methods: list[str]
@@ -226,17 +250,20 @@ class Summary:
 
 
 def summarise(records: Sequence[Record]) -> Summary:
-    """Numbers share a column only where protocol, threshold source, mask, grid and post-processing
-    are the same."""
-    shown = [record for record in records if table.shown_in(class_of(record.metric)[0], "table")]
-    plain = [record for record in shown if not record.against]
+    """Arrange records as a table.
+
+    Numbers share a column only where protocol, threshold source, mask, grid and post-processing are
+    the same.
+    """
+    tabled = [record for record in records if table.shown_in(class_of(record.metric)[0], "table")]
+    absolute = [record for record in tabled if not record.against]
     paired = [
         replace(record, metric=record.metric.removesuffix("_difference"))
-        for record in shown
+        for record in tabled
         if record.against
     ]
     settings: dict[str, set[tuple]] = {}
-    for record in plain:
+    for record in absolute:
         settings.setdefault(_heading(record), set()).add(_setting(record))
 
     def key(record: Record) -> tuple[str, str]:
@@ -245,11 +272,12 @@ def summarise(records: Sequence[Record]) -> Summary:
             heading += f" [{', '.join(_setting(record))}]"
         return record.method, heading
 
-    cells = {key(record): record for record in plain}
+    cells = {key(record): record for record in absolute}
     rank = {heading: _rank(record.metric) for (_, heading), record in cells.items()}
     headings = sorted(rank, key=lambda heading: rank[heading])
     methods = sorted(
-        dict.fromkeys(record.method for record in plain), key=lambda name: name.startswith(CONTROL)
+        dict.fromkeys(record.method for record in absolute),
+        key=lambda name: name.startswith(CONTROL),
     )
     best = set()
     for heading in headings:
@@ -260,75 +288,78 @@ def summarise(records: Sequence[Record]) -> Summary:
 
 
 def merit(record: Record) -> float:
-    """Higher for the better of two values of one metric, whichever end of it is the better one."""
+    """Return a number that is higher for the better of two values of one metric."""
     metric = table.find(class_of(record.metric)[0])
     return record.value if metric is None else metric.merit(record.value)
 
 
 def class_of(metric: str) -> tuple[str, str]:
-    """("box_recall_covered", "fracture") of "box_recall_covered.fracture"; ("dice_pooled", "") of a
-    pooled one."""
+    """Split a metric's name into metric and class of boxes, which is "" of a pooled one.
+
+    ``box_recall_covered.fracture`` is ("box_recall_covered", "fracture").
+    """
     name, _, kind = metric.partition(".")
     return name, kind
 
 
 def class_name(kind: str) -> str:
-    """The name of a class of boxes in tables."""
+    """Return the name of a class of boxes in tables."""
     return CLASSES.get(kind.replace(" ", "").lower(), kind)
 
 
 def class_rank(kind: str) -> tuple[int, str]:
-    """Where a class stands in tables; sorts the pooled figures first."""
+    """Return where a class stands in tables; pooled figures sort first."""
     names = ["", *CLASSES]
-    plain = kind.replace(" ", "").lower()
-    return (names.index(plain) if plain in names else len(names)), kind
+    key = kind.replace(" ", "").lower()
+    return (names.index(key) if key in names else len(names)), kind
 
 
 def number(record: Record, *, signed: bool = False) -> str:
-    """``0.873 [0.81, 0.92]``; the interval to three places, too, where the value would lie outside
-    of what two say."""
+    """Write ``0.873 [0.81, 0.92]``.
+
+    The interval has three places, too, where the value would lie outside of what two say.
+    """
     sign = "+" if signed else ""
     if record.ci95 is None:
         return f"{record.value:{sign}.3f}"
     low, high = record.ci95
-    places = 2 if round(low, 2) <= round(record.value, 3) <= round(high, 2) else 3
-    return f"{record.value:{sign}.3f} [{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
+    digits = 2 if round(low, 2) <= round(record.value, 3) <= round(high, 2) else 3
+    return f"{record.value:{sign}.3f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 
 def context(records: Sequence[Record]) -> str:
-    """What the numbers of a table share, in one sentence; empty without records."""
+    """Say in one sentence what the numbers of a table share; empty without records."""
     if not records:
         return ""
-    first = max(records, key=lambda record: record.n_cases)
-    fewer = covered(records)
+    largest = max(records, key=lambda record: record.n_cases)
+    coverage = covered(records)
     return (
-        f"{many(first.n_cases, 'case')} of"
-        f" {many(first.n_patients, 'patient')}{'; ' + fewer if fewer else ''}; protocol"
-        f" {first.protocol}; mask: {first.mask}; grid: {first.grid}; post-processing:"
-        f" {first.postprocessing}; [95 % interval over patients]; * best of a column"
+        f"{many(largest.n_cases, 'case')} of"
+        f" {many(largest.n_patients, 'patient')}{'; ' + coverage if coverage else ''}; protocol"
+        f" {largest.protocol}; mask: {largest.mask}; grid: {largest.grid}; post-processing:"
+        f" {largest.postprocessing}; [95 % interval over patients]; * best of a column"
     )
 
 
 def covered(records: Sequence[Record]) -> str:
-    """ "4 of 6 cases have voxel figures" where figures of one kind are over fewer cases than
-    others."""
+    """Say "4 of 6 cases have voxel figures" where figures of one kind are over fewer cases."""
     total = max((record.n_cases for record in records), default=0)
-    fewer = []
+    clauses = []
     for kind, families in (("voxel", ("voxel", "dice")), ("box", ("box",))):
         of_kind = [record.n_cases for record in records if family_of(record) in families]
         if of_kind and max(of_kind) < total:
-            fewer.append(f"{max(of_kind)} of {total} cases have {kind} figures")
-    return "; ".join(fewer)
+            clauses.append(f"{max(of_kind)} of {total} cases have {kind} figures")
+    return "; ".join(clauses)
 
 
 def family_of(record: Record) -> str:
-    """The family of its metric; "" of one that this program does not know."""
+    """Return the family of the record's metric; "" of one that this program does not know."""
     metric = table.find(class_of(record.metric)[0])
     return "" if metric is None else metric.family
 
 
 def heading_of(record: Record) -> str:
-    """The words of its metric, with the source of its threshold."""
+    """Return the words of the record's metric, with the source of its threshold."""
     metric = table.find(class_of(record.metric)[0])
     return record.metric if metric is None else metric.words(record.threshold_source)
 

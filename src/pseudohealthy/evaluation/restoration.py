@@ -57,7 +57,7 @@ class TwinErrors:
     def add(
         self, method: str, case: Case, canvas: Canvas, fitted: Fitted, healthy: torch.Tensor
     ) -> None:
-        """One case: twins (D, C, S, S) in [-1, 1]. Does nothing for a case without a reference
+        """Add the twins (D, C, S, S) in [-1, 1] of one case; nothing for a case without a reference
         mask."""
         if fitted.mask is None:
             return
@@ -79,31 +79,38 @@ class TwinErrors:
         with torch.no_grad():
             similar = ssim_map(healthy, truth).mean(1)[whole].sum()
             far = self.perceptual(healthy, truth)[:, 0][whole].sum()
-        rest = [float(v) for v in (similar, whole.sum(), psnr(mse).sum(), len(mse), far)]
+        of_whole = [float(v) for v in (similar, whole.sum(), psnr(mse).sum(), len(mse), far)]
         self.sums[method][case.patient_id] += [
             *_inside_outside(healthy - truth, inside, outside),
-            *rest,
+            *of_whole,
         ]
         self.cases[method].add(case.case_id)
 
     def records(self, postprocessing: str) -> list[Record]:
-        """`TWIN` of every method, pooled, and l1_ratio."""
-        found = []
+        """Return `TWIN` of every method, pooled, and l1_ratio."""
+        records = []
         for method, patients in self.sums.items():
             table = np.stack(list(patients.values()))
             for name, (top, bottom, mask) in TWIN.items():
                 if not table[:, bottom].sum():
                     continue
-                drawn = bootstrap.ratio_of_sums(
+                resampled = bootstrap.ratio_of_sums(
                     bootstrap.weights(len(table)), table[:, top], table[:, bottom]
                 )
                 value = float(table[:, top].sum() / table[:, bottom].sum())
                 words = postprocessing
                 if name == "twin_perceptual" and self.perceptual is not None:
                     words = f"{postprocessing}; {self.perceptual.description}"
-                found.append(
+                records.append(
                     _record(
-                        name, value, drawn, mask, words, method, len(table), len(self.cases[method])
+                        name,
+                        value,
+                        resampled,
+                        mask,
+                        words,
+                        method,
+                        len(table),
+                        len(self.cases[method]),
                     )
                 )
         for method, patients in self.residuals.items():
@@ -115,25 +122,30 @@ class TwinErrors:
             above, below = (
                 bootstrap.ratio_of_sums(weight, table[:, i], table[:, i + 1]) for i in (0, 2)
             )
-            drawn = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+            resampled = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
             value = float(inside / n_inside / (outside / n_outside))
             mask = "reference over foreground outside it"
             counts = (len(table), len(self.diseased[method]))
-            found.append(_record("l1_ratio", value, drawn, mask, "none", method, *counts))
-        return found
+            records.append(_record("l1_ratio", value, resampled, mask, "none", method, *counts))
+        return records
 
 
 def psnr(mse: torch.Tensor, peak: float = 1.0) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB, at most `HIGHEST_PSNR`. peak: the highest value, 1 for
-    shares of the range (AnoDDPM takes the highest of the image at hand)."""
+    """Return the peak signal-to-noise ratio in dB, at most `HIGHEST_PSNR`.
+
+    Args:
+        mse: mean squared error.
+        peak: the highest value, 1 for shares of the range (AnoDDPM takes the highest of the image
+            at hand).
+    """
     return (10 * torch.log10(peak**2 / mse)).clamp(max=HIGHEST_PSNR)
 
 
 def _inside_outside(
     difference: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor
 ) -> np.ndarray:
-    """Sum and count of the absolute difference (D, C, S, S), in shares of the range, in two masks
-    (D, S, S)."""
+    """Return sum and count of |difference| (D, C, S, S), in shares of the range, in two masks (D,
+    S, S)."""
     error = difference.abs().mean(1) / 2
     return np.array(
         [float(v) for v in (error[inside].sum(), inside.sum(), error[outside].sum(), outside.sum())]
@@ -143,7 +155,7 @@ def _inside_outside(
 def _record(
     metric: str,
     value: float,
-    drawn: np.ndarray,
+    resampled: np.ndarray,
     mask: str,
     words: str,
     method: str,
@@ -153,7 +165,7 @@ def _record(
     return Record(
         metric=metric,
         value=value,
-        ci95=bootstrap.percentile(drawn) if patients > 1 else None,
+        ci95=bootstrap.percentile(resampled) if patients > 1 else None,
         unit=METRICS[metric].unit,
         protocol="strict",
         threshold_source=None,
@@ -168,16 +180,16 @@ def _record(
 
 
 def sentences(records: list[Record]) -> list[str]:
-    """The records in words, for the notes under a table."""
+    """Say the records in words, for the notes under a table."""
     inside = {r.method: r for r in records if r.metric == "twin_mae_inside"}
     outside = {r.method: r for r in records if r.metric == "twin_mae_outside"}
     ratios = {r.method: r for r in records if r.metric == "l1_ratio"}
-    before = inside.get("control: identity")
+    unrestored = inside.get("control: identity")
     lines = []
     for method, record in inside.items():
         if method.startswith("control:"):
             continue
-        was = f", {before.value:.3f} before restoration" if before else ""
+        was = f", {unrestored.value:.3f} before restoration" if unrestored else ""
         lines.append(
             f"{method}: mean absolute error to the true healthy image {record.value:.3f} inside the"
             f" reference{was}, {outside[method].value:.3f} in the rest of the foreground (shares of"

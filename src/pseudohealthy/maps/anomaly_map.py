@@ -1,5 +1,4 @@
-"""From an image and its healthy twin to an anomaly map and a score: the operators every restorer
-shares."""
+"""From an image and its healthy twin to an anomaly map and a score, as every restorer shares it."""
 
 from __future__ import annotations
 
@@ -22,35 +21,38 @@ from pseudohealthy.settings import check_fields
 class AnomalyMap:
     """How a residual becomes a map, and a map a score.
 
-    kind: what the signed residual x - x_healthy becomes: its magnitude ("absolute", the published
-        choice), its square, or only what is brighter ("positive") or darker ("negative") than the
-        healthy twin.
-    smooth: Gaussian sigma, model pixels, of the *signed* residual before `kind`; noise cancels,
-    lesions stay.
-    standardise: measures the smoothed signed residual in spreads of those of healthy validation
-        planes, which are learnt when training ends (until then, and in its validation, the residual
-        is plain): "level" divides it by the spread of all pixels together, so that maps of
-        different methods share a unit; "pixel" subtracts each pixel's own mean and divides by its
-        own spread (where images lie alike and lesions are not where health varies most). Concerns
-        residual maps; a method's own map, and a control's, stays as it is.
-    smooth_after: Gaussian sigma of the map itself.
-    median: side of a square median filter on the map, model pixels, odd; 0 for none.
-    gate: the map is multiplied by the image's own brightness (0..1) to this power; 0 for none. For
-        lesions that are bright themselves (bleeding on CT, FLAIR, splotches): a smoothed residual
-        spills over their rim, the gate cuts it off. 2 prefers bright tissue, 32 keeps little but
-        the brightest. Before `smooth_after` as well as after it, so that what is dark lends nothing
-        to its neighbours: a place then counts for the bright residual about it.
-    erode: model pixels taken off the rim of the foreground, where registration and partial volume
-    leave residuals.
-    across: Gaussian sigma, planes, of the finished map along the planes of a volume: a lesion shows
-        in several neighbours, an accident of one plane does not. Stored thresholds are of maps
-        smoothed alike; the validation of a training looks at single planes and goes without, and so
-        does a case of one plane.
-    score: "mean" over the foreground, "top" (mean of the highest `share` of it), "max", or
-        "region": the sum over the largest connected region of a plane above `level`.
-    share: fraction of the foreground that "top" averages. level: map value from which "region"
-    counts.
-    quantile: of healthy validation map values, that becomes the stored threshold.
+    Args:
+        kind: what the signed residual x - x_healthy becomes: its magnitude ("absolute", the
+            published choice), its square, or only what is brighter ("positive") or darker
+            ("negative") than the healthy twin.
+        smooth: Gaussian sigma, model pixels, of the *signed* residual before `kind`; noise cancels,
+            lesions stay.
+        standardise: measures the smoothed signed residual in spreads of those of healthy validation
+            planes, which are learnt when training ends (until then, and in its validation, the
+            residual is plain): "level" divides it by the spread of all pixels together, so that
+            maps of different methods share a unit; "pixel" subtracts each pixel's own mean and
+            divides by its own spread (where images lie alike and lesions are not where health
+            varies most). Concerns residual maps; a method's own map, and a control's, stays as it
+            is.
+        smooth_after: Gaussian sigma of the map itself.
+        median: side of a square median filter on the map, model pixels, odd; 0 for none.
+        gate: the map is multiplied by the image's own brightness (0..1) to this power; 0 for none.
+            For lesions that are bright themselves (bleeding on CT, FLAIR, splotches): a smoothed
+            residual spills over their rim, the gate cuts it off. 2 prefers bright tissue, 32 keeps
+            little but the brightest. Before `smooth_after` as well as after it, so that what is
+            dark lends nothing to its neighbours: a place then counts for the bright residual about
+            it.
+        erode: model pixels taken off the rim of the foreground, where registration and partial
+            volume leave residuals.
+        across: Gaussian sigma, planes, of the finished map along the planes of a volume: a lesion
+            shows in several neighbours, an accident of one plane does not. Stored thresholds are of
+            maps smoothed alike; the validation of a training looks at single planes and goes
+            without, and so does a case of one plane.
+        score: "mean" over the foreground, "top" (mean of the highest `share` of it), "max", or
+            "region": the sum over the largest connected region of a plane above `level`.
+        share: fraction of the foreground that "top" averages.
+        level: map value from which "region" counts.
+        quantile: of healthy validation map values, that becomes the stored threshold.
     """
 
     kind: Literal["absolute", "squared", "positive", "negative"] = "absolute"
@@ -70,14 +72,18 @@ class AnomalyMap:
         check_fields(self, "map.{}".format)
 
     def fits(self, size: int) -> None:
-        """Fault RECIPE (exit 2) where a filter is wider than maps of this side, model pixels."""
+        """Refuse a filter that is wider than maps of this side, model pixels.
+
+        Raises:
+            Fault: RECIPE (exit 2).
+        """
         for key, value, widest in (
             ("median", self.median, size),
             ("erode", self.erode, (size - 1) // 2),
         ):
             if value > widest:
-                found = f"map.{key} = {value} on canvas.size = {size}"
-                raise Fault("RECIPE", found, f"give at most {widest}", exit=USAGE)
+                message = f"map.{key} = {value} on canvas.size = {size}"
+                raise Fault("RECIPE", message, f"give at most {widest}", exit=USAGE)
 
     def residual_map(
         self,
@@ -87,10 +93,14 @@ class AnomalyMap:
         mean: Tensor | float = 0.0,
         spread: Tensor | float = 1.0,
     ) -> Tensor:
-        """Map (B, S, S) from images and twins (B, C, S, S) in [-1, 1]; summed over channels (Wolleb
-        2022, eq. 7).
+        """Return the map (B, S, S) of images and twins, summed over channels (Wolleb 2022, eq. 7).
 
-        mean, spread: (C, S, S) of healthy residuals, a restorer's buffers, for `standardise`.
+        Args:
+            images: (B, C, S, S) in [-1, 1].
+            healthy: their twins, likewise.
+            foreground: (B, S, S) bool.
+            mean: (C, S, S) of healthy residuals, a restorer's buffer, for `standardise`.
+            spread: (C, S, S), likewise.
         """
         residual = self.signed(images, healthy)
         if self.standardise != "none":
@@ -104,12 +114,12 @@ class AnomalyMap:
         return self.finish(residual.sum(1), images, foreground)
 
     def signed(self, images: Tensor, healthy: Tensor) -> Tensor:
-        """Smoothed signed residual (B, C, S, S) float32, image less twin."""
+        """Return the smoothed signed residual (B, C, S, S) float32, image less twin."""
         return smooth(images.float() - healthy.float(), self.smooth)
 
     def finish(self, maps: Tensor, images: Tensor, foreground: Tensor) -> Tensor:
-        """Filters, gate and foreground, for maps (B, S, S) that a method or a control computed
-        itself as well."""
+        """Apply filters, gate and foreground to maps (B, S, S), also to those a method or control
+        computed."""
         gate = ((images.mean(1) + 1) / 2).clamp(0, 1) ** self.gate if self.gate else 1.0
         if self.smooth_after:
             maps = smooth((maps * gate)[:, None], self.smooth_after)[:, 0]
@@ -118,28 +128,33 @@ class AnomalyMap:
     def along(
         self, maps: Tensor, foreground: Tensor, planes: Sequence[int], counted: Tensor | None = None
     ) -> Tensor:
-        """Finished maps (D, S, S) of one case, smoothed `across` its planes; planes: the number of
-        each in its volume.
+        """Smooth finished maps of one case `across` its planes.
 
         Where planes are missing or have no foreground, the others' weights make up for them.
-        counted: (D,) bool, the planes whose scores count (all by default); the others lend nothing,
-        so that no score hangs on them.
+
+        Args:
+            maps: (D, S, S).
+            foreground: (D, S, S) bool.
+            planes: the number of each in its volume.
+            counted: (D,) bool, the planes whose scores count (all by default); the others lend
+                nothing, so that no score hangs on them.
         """
         busy = foreground.flatten(1).any(1)
         if not self.across or busy.sum() < 2:
             return maps
         place = torch.as_tensor(planes, dtype=maps.dtype, device=maps.device)[busy]
-        apart = (place[:, None] - place).abs() / self.across
-        weights = torch.exp(-0.5 * apart.square()) * (apart <= 3)
+        distance = (place[:, None] - place).abs() / self.across
+        # Truncated at 3 sigma, like `smooth`.
+        weights = torch.exp(-0.5 * distance.square()) * (distance <= 3)
         if counted is not None:
-            weights = weights * (counted[busy].to(maps.device) | (apart == 0))
+            weights = weights * (counted[busy].to(maps.device) | (distance == 0))
         weights = weights / weights.sum(1, keepdim=True)
         smoothed = maps.clone()
         smoothed[busy] = (weights @ maps[busy].flatten(1)).view(-1, *maps.shape[1:])
         return smoothed * self.inside(foreground)
 
     def inside(self, foreground: Tensor) -> Tensor:
-        """The foreground (B, S, S) less its rim, as float."""
+        """Return the foreground (B, S, S) less its rim, as float."""
         inside = foreground.float()
         if self.erode:
             side = 2 * self.erode + 1
@@ -152,8 +167,12 @@ class AnomalyMap:
         return inside
 
     def score_of(self, maps: Tensor, foreground: Tensor) -> float:
-        """One number for a case or a plane: maps and foreground of equal shape, any number of
-        planes."""
+        """Return one number for a case or a plane.
+
+        Args:
+            maps: any number of planes.
+            foreground: of the same shape.
+        """
         values = maps[foreground.bool()]
         if values.numel() == 0:
             return 0.0
@@ -168,18 +187,21 @@ class AnomalyMap:
         count = max(1, round(self.share * values.numel()))
         return values.topk(count).values.mean().item()
 
-    def describe(self, own: str = "") -> str:
-        """Post-processing in words, for every record of an evaluation; own: how a method made its
-        map itself."""
-        steps = [own or f"{self.kind} residual"]
+    def describe(self, method_map: str = "") -> str:
+        """Describe the post-processing in words, for every record of an evaluation.
+
+        Args:
+            method_map: how a method made its map itself.
+        """
+        steps = [method_map or f"{self.kind} residual"]
         steps += (
             [f"signed residual smoothed by sigma {self.smooth:g} px"]
-            if self.smooth and not own
+            if self.smooth and not method_map
             else []
         )
         steps += (
             [f"in healthy spreads by {self.standardise}"]
-            if self.standardise != "none" and not own
+            if self.standardise != "none" and not method_map
             else []
         )
         gate = [f"times brightness to the power {self.gate:g}"] if self.gate else []

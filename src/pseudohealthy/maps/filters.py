@@ -8,10 +8,9 @@ from torch import Tensor
 
 
 def smooth(images: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian filter of (B, C, H, W), reflected at the border, truncated at 3 sigma; per
-    image and channel.
+    """Filter (B, C, H, W) by a separable Gaussian, reflected at the border, truncated at 3 sigma.
 
-    In the images' own precision, under autocast, too.
+    Per image and channel, in the images' own precision, under autocast, too.
     """
     radius = min(int(3 * sigma + 0.5), min(images.shape[-2:]) - 1)
     if radius < 1:
@@ -22,20 +21,25 @@ def smooth(images: Tensor, sigma: float) -> Tensor:
     flat = images.reshape(-1, 1, *images.shape[-2:])
     with torch.autocast(images.device.type, enabled=False):
         # On the CPU a convolution of one channel is several times slower than the sum that it is
-        along = convolved if flat.is_cuda else weighted
-        flat = along(F.pad(flat, [radius, radius, 0, 0], mode="reflect"), kernel, -1)
-        flat = along(F.pad(flat, [0, 0, radius, radius], mode="reflect"), kernel, -2)
+        convolve = convolved if flat.is_cuda else weighted
+        flat = convolve(F.pad(flat, [radius, radius, 0, 0], mode="reflect"), kernel, -1)
+        flat = convolve(F.pad(flat, [0, 0, radius, radius], mode="reflect"), kernel, -2)
     return flat.reshape(images.shape)
 
 
 def convolved(padded: Tensor, kernel: Tensor, axis: int) -> Tensor:
-    """`weighted` of (N, 1, H, W) as a convolution, which is what GPUs are fast at."""
+    """Return `weighted` of (N, 1, H, W) as a convolution, which is what GPUs are fast at."""
     return F.conv2d(padded, kernel.view(1, 1, 1, -1) if axis == -1 else kernel.view(1, 1, -1, 1))
 
 
 def weighted(padded: Tensor, kernel: Tensor, axis: int) -> Tensor:
-    """Sum of views along an axis, each shifted by one and weighted by its entry of an odd,
-    symmetric kernel (K,)."""
+    """Sum the views along an axis, each shifted by one and weighted by its entry of a kernel.
+
+    Args:
+        padded: (N, 1, H, W).
+        kernel: (K,), odd and symmetric.
+        axis: -1 or -2.
+    """
     size, middle = padded.shape[axis] - len(kernel) + 1, len(kernel) // 2
     total = kernel[middle] * padded.narrow(axis, middle, size)
     for index in range(middle):
@@ -45,7 +49,7 @@ def weighted(padded: Tensor, kernel: Tensor, axis: int) -> Tensor:
 
 
 def median(maps: Tensor, side: int) -> Tensor:
-    """Square median filter of (B, H, W), reflected at the border."""
+    """Filter (B, H, W) by a square median, reflected at the border."""
     if side <= 1:
         return maps
     pad = side // 2

@@ -1,5 +1,4 @@
-"""Map operators of THOR and its relatives, batched and per image: grey morphology, Gaussian filter,
-harmonic mean."""
+"""Map operators of THOR and its relatives, batched and per image."""
 
 from __future__ import annotations
 
@@ -9,8 +8,7 @@ from torch import Tensor
 
 
 def dilate(maps: Tensor, side: int) -> Tensor:
-    """Grey dilation of (B, C, H, W) by a square of odd `side`; the border repeats the nearest
-    pixel.
+    """Dilate (B, C, H, W) by a square of odd `side`; the border repeats the nearest pixel.
 
     A repeated border pixel is in the window whenever the pixel itself is, so leaving it out is the
     same. The maximum of a square is that of its columns' maxima: 2 `side` comparisons a pixel
@@ -21,14 +19,16 @@ def dilate(maps: Tensor, side: int) -> Tensor:
 
 
 def close(maps: Tensor, side: int) -> Tensor:
-    """Grey closing: dilation, then erosion; fills gaps narrower than `side`."""
+    """Close gaps narrower than `side`: grey dilation, then erosion."""
     return -dilate(-dilate(maps, side), side)
 
 
 def gaussian(images: Tensor, sigma: float, axes: tuple[int, ...] = (-2, -1)) -> Tensor:
-    """Gaussian filter along `axes`, truncated at 4 sigma, mirrored at the borders with the border
-    pixel repeated."""
-    kind, images = images.dtype, images.double()
+    """Filter by a Gaussian along `axes`, truncated at 4 sigma.
+
+    The borders mirror with the border pixel repeated.
+    """
+    dtype, images = images.dtype, images.double()
     for axis in axes:
         size = images.shape[axis]
         radius = int(4 * sigma + 0.5)
@@ -40,22 +40,22 @@ def gaussian(images: Tensor, sigma: float, axes: tuple[int, ...] = (-2, -1)) -> 
         blur = torch.zeros(size, size, dtype=torch.float64, device=images.device)
         blur.scatter_add_(1, source, kernel.expand(size, -1))
         images = (images.movedim(axis, -1) @ blur.T).movedim(-1, axis)
-    return images.to(kind)
+    return images.to(dtype)
 
 
 def harmonic_mean(maps: Tensor) -> Tensor:
-    """Harmonic mean over the first axis of maps >= 0; zero where any of them is zero."""
+    """Return the harmonic mean over the first axis of maps >= 0; zero where any of them is zero."""
     return len(maps) / (1 / maps).sum(0)
 
 
 def peak_normalised(maps: Tensor) -> Tensor:
-    """Maps (B, ...) >= 0 divided by the maximum of each image, in [0, 1]; an empty map stays
+    """Divide maps (B, ...) >= 0 by the maximum of each image, to [0, 1]; an empty map stays
     empty."""
     peak = maps.flatten(1).amax(1).reshape(-1, *[1] * (maps.ndim - 1))
     return (maps / (peak + 1e-8)).clamp(0, 1)
 
 
 def region(maps: Tensor, side: int) -> Tensor:
-    """Where to restore: closing, then dilation, of maps (B, 1, H, W) in [0, 1] (THOR's operator
+    """Return where to restore: maps (B, 1, H, W) in [0, 1], closed, then dilated (THOR's
     ``cd``)."""
     return dilate(close(maps, side), side)

@@ -7,11 +7,15 @@ from torch import Tensor
 
 
 def largest_region_mass(maps: Tensor, inside: Tensor, threshold: float) -> Tensor:
-    """Sum of each map over its largest region above `threshold`, (B,); 0 where nothing is above.
+    """Sum each map over its largest region above `threshold`, (B,); 0 where nothing is above.
 
-    maps: (B, S, S) non-negative. inside: (B, S, S) bool, where to look. Regions are 8-connected,
-    the largest is the one with most pixels. A bleed is one compact region; registration and sulci
-    leave many small ones of the same height.
+    Regions are 8-connected, the largest is the one with most pixels. A bleed is one compact region;
+    registration and sulci leave many small ones of the same height.
+
+    Args:
+        maps: (B, S, S), non-negative.
+        inside: (B, S, S) bool, where to look.
+        threshold: of the maps.
     """
     from scipy import ndimage
 

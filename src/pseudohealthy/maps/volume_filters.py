@@ -1,5 +1,4 @@
-"""What is done to a native map or mask before it is judged: median in 3-D, erosion of a brain mask,
-small regions.
+"""What is done to a native map or mask before it is judged: median, erosion, small regions.
 
 The three steps of pDDPM and cDDPM (Behrendt et al. 2023, 2025) and of any protocol that wants them;
 the median alone carries about a quarter of their BraTS Dice (cDDPM, Table 4), so every method,
@@ -12,8 +11,10 @@ import numpy as np
 
 
 def erode(mask: np.ndarray, steps: int) -> np.ndarray:
-    """The mask (D, H, W) bool less ``steps`` pixels of its rim, plane by plane (4-neighbours); the
-    border counts as rim."""
+    """Take ``steps`` pixels off the rim of a mask (D, H, W) bool, plane by plane (4-neighbours).
+
+    The border counts as rim.
+    """
     from scipy import ndimage
 
     mask = np.asarray(mask, dtype=bool)
@@ -24,9 +25,10 @@ def erode(mask: np.ndarray, steps: int) -> np.ndarray:
 
 
 def median(volume: np.ndarray, size: int = 5) -> np.ndarray:
-    """Median of each size^3 neighbourhood of a volume (D, H, W), reflected at the border; float32.
+    """Return the median of each size^3 neighbourhood of a volume (D, H, W), reflected at the
+    border.
 
-    Only the box around what is not 0 is filtered: elsewhere the median is 0 anyway.
+    float32. Only the box around what is not 0 is filtered: elsewhere the median is 0 anyway.
     """
     from scipy import ndimage
 
@@ -41,15 +43,18 @@ def median(volume: np.ndarray, size: int = 5) -> np.ndarray:
 
 
 def regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """(number of each voxel's region, 0 outside, (D, H, W) int32; how many): corners connect (26
-    neighbours)."""
+    """Number the regions of a mask, corners connecting (26 neighbours).
+
+    Returns:
+        The number of each voxel's region, 0 outside, (D, H, W) int32; and how many there are.
+    """
     from scipy import ndimage
 
     return ndimage.label(mask, structure=np.ones((3, 3, 3)))
 
 
 def without_small(mask: np.ndarray, smallest: int) -> np.ndarray:
-    """The mask (D, H, W) bool without its regions of fewer than ``smallest`` voxels."""
+    """Remove the regions of fewer than ``smallest`` voxels from a mask (D, H, W) bool."""
     labels, _ = regions(mask)
     keep = np.bincount(labels.ravel()) >= smallest
     keep[0] = False

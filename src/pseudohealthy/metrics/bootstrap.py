@@ -1,17 +1,15 @@
-"""Intervals that resample patients, never slices or voxels (percentile bootstrap, Efron and
-Tibshirani 1993).
+"""Intervals that resample patients, never planes or voxels.
 
-Drawing n patients with replacement is the same as giving each patient a whole-number weight. Every
-statistic here is therefore computed from per-patient summaries and a matrix of weights (resamples,
-patients), without touching a voxel again:
+The percentile bootstrap (Efron and Tibshirani 1993). Drawing n patients with replacement is the
+same as giving each patient a whole-number weight. Every statistic here is therefore computed from
+per-patient summaries and a matrix of weights (resamples, patients), without touching a voxel again:
 
 - sums and means over cases, Dice at a threshold: ratios of per-patient sums; exact;
 - AUROC, average precision, best Dice: per-patient histograms over one fixed set of bins. With at
   most `BINS` distinct scores (any image-level metric of up to 4,096 cases) each score is its own
   bin and the result is exact. Beyond that, half the bins are quantiles of the positives' scores and
-  half of the negatives', and scores within a bin count as
-  tied: the point value then agrees with the exact one to 1e-3. Intervals are shifted by that
-  remaining difference.
+  half of the negatives', and scores within a bin count as tied: the point value then agrees with
+  the exact one to 1e-3. Intervals are shifted by that remaining difference.
 """
 
 from __future__ import annotations
@@ -30,34 +28,33 @@ RESAMPLES = 2000
 LEVEL = 0.95
 BINS = 4096
 AREA_LIMIT = 0.3  # false positive rate up to which AUPRO is taken (Bergmann et al. 2019)
-CHUNK = (
-    250  # resamples at a time: 250 x 4,096 bins of float64 stay within the cache's reach and 50 MB
-)
+# Resamples at a time: 250 x 4,096 bins of float64 stay within the cache's reach and 50 MB.
+CHUNK = 250
 
 
 @lru_cache(maxsize=8)
 def weights(n_patients: int, n: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each patient is drawn in each resample: float32 (n, n_patients), rows sum to
-    n_patients.
+    """Return how often each patient is drawn in each resample, float32 (n, n_patients).
 
-    The same arguments give the same draws, so two methods measured on the same patients are paired.
+    Rows sum to n_patients. The same arguments give the same draws, so two methods measured on the
+    same patients are paired.
     """
     rng = np.random.default_rng(seed)
-    drawn = np.zeros((n, n_patients), dtype=np.float32)
-    for row in drawn:
+    counts = np.zeros((n, n_patients), dtype=np.float32)
+    for row in counts:
         row += np.bincount(rng.integers(n_patients, size=n_patients), minlength=n_patients)
-    drawn.flags.writeable = False  # shared by all callers
-    return drawn
+    counts.flags.writeable = False  # shared by all callers
+    return counts
 
 
-def percentile(drawn: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
-    """The central interval of the resampled values (n,).
+def percentile(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+    """Return the central interval of the resampled values (n,).
 
     Resamples where the statistic is undefined (nan, as when only one class was drawn) are left out;
     None where that is more than half of them.
     """
-    defined = drawn[np.isfinite(drawn)]
-    if 2 * len(defined) < len(drawn) or not len(defined):
+    defined = values[np.isfinite(values)]
+    if 2 * len(defined) < len(values) or not len(defined):
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
@@ -71,37 +68,41 @@ def interval(
     seed: int = 0,
     level: float = LEVEL,
 ) -> tuple[float, float] | None:
-    """Interval of any ``statistic`` of a list with one entry per patient; one call per resample, so
-    for small data.
+    """Return the interval of any ``statistic`` of a list with one entry per patient.
 
-    ``statistic`` returns nan where it is undefined. None for fewer than two patients: they say
-    nothing about spread.
+    It is called once per resample, so for small data, and returns nan where it is undefined. None
+    for fewer than two patients: they say nothing about spread.
     """
     if len(patients) < 2:
         return None
     counts = weights(len(patients), n, seed).astype(int)
-    drawn = [
+    values = [
         statistic([patients[i] for i in np.repeat(np.arange(len(patients)), row).tolist()])
         for row in counts
     ]
-    return percentile(np.asarray(drawn, dtype=np.float64), level)
+    return percentile(np.asarray(values, dtype=np.float64), level)
 
 
 def ratio_of_sums(weight: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """(resamples,): sum of ``numerator`` over sum of ``denominator``, both (patients,); nan where
-    the latter is 0."""
-    over = weight @ np.asarray(denominator, dtype=np.float64)
+    """Return the sum of ``numerator`` over that of ``denominator`` in every resample, (resamples,).
+
+    Both are (patients,); nan where the latter is 0.
+    """
+    total = weight @ np.asarray(denominator, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(over > 0, (weight @ np.asarray(numerator, dtype=np.float64)) / over, np.nan)
+        return np.where(
+            total > 0, (weight @ np.asarray(numerator, dtype=np.float64)) / total, np.nan
+        )
 
 
 def paired_difference(
     first: np.ndarray, second: np.ndarray, level: float = LEVEL
 ) -> tuple[tuple[float, float] | None, float]:
-    """(interval of first - second, share of resamples in which first is not higher), from the same
-    resamples (n,).
+    """Return the interval of first - second, and the share of resamples in which first is not
+    higher.
 
-    Both must come from the same `weights`, that is the same patients in the same order.
+    Both are (n,) and must come from the same `weights`, that is the same patients in the same
+    order.
     """
     difference = first - second
     defined = difference[np.isfinite(difference)]
@@ -111,42 +112,41 @@ def paired_difference(
 
 
 def two_sided(first: np.ndarray, second: np.ndarray) -> float:
-    """p-value of no difference, from paired resamples (n,): twice the smaller share of them on one
-    side of 0.
+    """Return the p-value of no difference, from paired resamples (n,).
 
-    Counted with one more resample on each side (Davison and Hinkley 1997, 4.2), so that 2,000 of
-    them never claim less than 0.001; resamples without a difference count on both sides, so that
-    equal methods give 1. nan where undefined.
+    It is twice the smaller share of them on one side of 0, counted with one more resample on each
+    side (Davison and Hinkley 1997, 4.2), so that 2,000 of them never claim less than 0.001;
+    resamples without a difference count on both sides, so that equal methods give 1. nan where
+    undefined.
     """
     difference = first - second
     defined = difference[np.isfinite(difference)]
     if not len(defined):
         return float("nan")
-    fewer = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
-    return float(min(1.0, 2 * (fewer + 1) / (len(defined) + 1)))
+    smaller = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+    return float(min(1.0, 2 * (smaller + 1) / (len(defined) + 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for all of them being looked at (Holm 1979): any below 0.05 then errs in 5
-    % of families.
+    """Correct p-values for all of them being looked at (Holm 1979), in the order given.
 
-    In the order given; nan stays nan and counts for nothing.
+    Any below 0.05 then errs in 5 % of families. nan stays nan and counts for nothing.
     """
     p = np.asarray(p_values, dtype=np.float64)
     corrected = np.full(len(p), np.nan)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
+    defined = np.flatnonzero(np.isfinite(p))
+    order = defined[np.argsort(p[defined], kind="stable")]
     factors = np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors))
     return corrected.tolist()
 
 
 class Histograms:
-    """Per-patient counts of positives and negatives over bins shared by all patients, highest
-    scores first."""
+    """Per-patient counts of positives and negatives over bins shared by all, highest scores
+    first."""
 
     def __init__(self, curve: Curve, n_patients: int, *, bins: int = BINS):
-        """The bins come from ``curve`` (of the pooled scores); then `add` each case."""
+        """Take the bins from ``curve`` (of the pooled scores); then `add` each case."""
         self.edges = _edges(curve.sorted_scores, bins)
         self.shape = (n_patients, 2 * len(self.edges))
         self._filled: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # patient, cell, count
@@ -158,8 +158,8 @@ class Histograms:
         labels: np.ndarray,
         weights: np.ndarray | None = None,
     ) -> None:
-        """Count the ``scores`` (N,) with ``labels`` (N,) and ``weights`` (N,) of one case of
-        patient number ``patient``."""
+        """Count the ``scores``, ``labels`` and ``weights``, (N,) each, of one case of a patient by
+        number."""
         # 0 is the highest bin.
         place = len(self.edges) - np.searchsorted(self.edges, scores, side="right")
         place = place + len(self.edges) * np.asarray(labels, dtype=bool)
@@ -168,8 +168,11 @@ class Histograms:
         self._filled.append((np.full(len(cells), patient), cells, counts[cells].astype(np.float32)))
 
     def resampled(self, weight: np.ndarray, names: Collection[str] = ()) -> dict[str, np.ndarray]:
-        """Those of `RANKINGS` called ``names``, or all, of every resample, (resamples,) each; nan
-        where undefined."""
+        """Return `RANKINGS` by name, or those called ``names``, of every resample, (resamples,)
+        each.
+
+        nan where undefined.
+        """
         patient, cell, count = map(np.concatenate, zip(*self._filled, strict=True))
         table = sparse.csr_array(sparse.coo_array((count, (patient, cell)), shape=self.shape))
         # One score per patient fills one cell in thousands: there the sparse product is a hundred
@@ -185,22 +188,24 @@ class Histograms:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def point(self, names: Collection[str] = ()) -> dict[str, float]:
-        """The same of the data as they are: the binned point estimate."""
-        found = self.resampled(np.ones((1, self.shape[0]), dtype=np.float32), names)
-        return {name: float(value[0]) for name, value in found.items()}
+        """Return the same of the data as they are: the binned point estimate."""
+        values = self.resampled(np.ones((1, self.shape[0]), dtype=np.float32), names)
+        return {name: float(value[0]) for name, value in values.items()}
 
 
 def _edges(sorted_scores: tuple[np.ndarray, np.ndarray], bins: int) -> np.ndarray:
-    """Ascending lower edges; bin i holds edges[i] <= score < edges[i + 1], the last one everything
-    above."""
+    """Return ascending lower edges: bin i holds edges[i] <= score < edges[i + 1].
+
+    The last one holds everything above.
+    """
     if sum(np.count_nonzero(part[1:] != part[:-1]) + 1 for part in sorted_scores) <= bins:
         return np.union1d(*sorted_scores)
-    chosen = [
+    quantiles = [
         part[np.linspace(0, len(part) - 1, bins // 2).astype(np.int64)]
         for part in sorted_scores
         if len(part)
     ]
-    return np.unique(np.concatenate(chosen))
+    return np.unique(np.concatenate(quantiles))
 
 
 class Counts(NamedTuple):
@@ -208,8 +213,10 @@ class Counts(NamedTuple):
     tie.
 
     Args:
-        negatives, positives: in the bin.
-        fp, tp: in it and all above.
+        negatives: in the bin.
+        positives: in the bin.
+        fp: negatives in it and all above.
+        tp: positives in it and all above.
     """
 
     negatives: np.ndarray
@@ -220,8 +227,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Ranking:
-    """A number made of scores and labels alone: exactly, of a curve, and of counts in every
-    resample.
+    """A number made of scores and labels alone, of a curve and of counts in every resample.
 
     Args:
         exact: of a curve.
@@ -237,51 +243,54 @@ class Ranking:
 def _ranked(counts: np.ndarray, names: Collection[str]) -> dict[str, np.ndarray]:
     """`RANKINGS` of weighted counts (resamples, class, bins); nan where undefined."""
     step = counts.astype(np.float64)
-    passed = np.cumsum(step, axis=2)
-    given = Counts(step[:, 0], step[:, 1], passed[:, 0], passed[:, 1])
-    negatives, positives = given.fp[:, -1], given.tp[:, -1]
-    found: dict[str, np.ndarray] = {}
+    sums = np.cumsum(step, axis=2)
+    binned = Counts(step[:, 0], step[:, 1], sums[:, 0], sums[:, 1])
+    negatives, positives = binned.fp[:, -1], binned.tp[:, -1]
+    values: dict[str, np.ndarray] = {}
     for name in names:
         undefined = (positives == 0) | ((negatives == 0) & (not RANKINGS[name].without_negatives))
         with np.errstate(invalid="ignore", divide="ignore"):
-            found[name] = np.where(undefined, np.nan, RANKINGS[name].binned(given))
-    return found
+            values[name] = np.where(undefined, np.nan, RANKINGS[name].binned(binned))
+    return values
 
 
-def _auroc(given: Counts) -> np.ndarray:
-    lost = (given.positives * (given.fp - given.negatives / 2)).sum(1)
-    return 1 - lost / (given.tp[:, -1] * given.fp[:, -1])
+def _auroc(counts: Counts) -> np.ndarray:
+    misplaced = (counts.positives * (counts.fp - counts.negatives / 2)).sum(1)
+    return 1 - misplaced / (counts.tp[:, -1] * counts.fp[:, -1])
 
 
-def _average_precision(given: Counts) -> np.ndarray:
-    passed = given.tp + given.fp
-    precision = np.divide(given.tp, passed, out=np.zeros_like(given.tp), where=passed > 0)
-    return (given.positives * precision).sum(1) / given.tp[:, -1]
+def _average_precision(counts: Counts) -> np.ndarray:
+    above = counts.tp + counts.fp
+    precision = np.divide(counts.tp, above, out=np.zeros_like(counts.tp), where=above > 0)
+    return (counts.positives * precision).sum(1) / counts.tp[:, -1]
 
 
-def _best_dice(given: Counts) -> np.ndarray:
-    return (2 * given.tp / (given.tp + given.fp + given.tp[:, -1:])).max(1)
+def _best_dice(counts: Counts) -> np.ndarray:
+    return (2 * counts.tp / (counts.tp + counts.fp + counts.tp[:, -1:])).max(1)
 
 
-def _fpr_at_95_tpr(given: Counts) -> np.ndarray:
-    enough = np.argmax(given.tp >= 0.95 * given.tp[:, -1:] * (1 - 1e-9), axis=1)
-    return np.take_along_axis(given.fp, enough[:, None], 1)[:, 0] / given.fp[:, -1]
+def _fpr_at_95_tpr(counts: Counts) -> np.ndarray:
+    # Less a rounding error of the product, as in `Curve.fpr_at_tpr`.
+    index = np.argmax(counts.tp >= 0.95 * counts.tp[:, -1:] * (1 - 1e-9), axis=1)
+    return np.take_along_axis(counts.fp, index[:, None], 1)[:, 0] / counts.fp[:, -1]
 
 
-def _area_to_30(given: Counts) -> np.ndarray:
-    return _area_to(given.fp / given.fp[:, -1:], given.tp / given.tp[:, -1:], AREA_LIMIT)
+def _area_to_30(counts: Counts) -> np.ndarray:
+    return _area_to(counts.fp / counts.fp[:, -1:], counts.tp / counts.tp[:, -1:], AREA_LIMIT)
 
 
 def _area_to(fpr: np.ndarray, tpr: np.ndarray, limit: float) -> np.ndarray:
-    """Area under the lines through (0, 0) and the points (resamples, bins) up to ``limit``, divided
-    by it."""
-    before = [
+    """Return the area under the lines through (0, 0) and the points up to ``limit``, divided by it.
+
+    ``fpr`` and ``tpr`` are (resamples, bins).
+    """
+    previous = [
         np.concatenate([np.zeros_like(part[:, :1]), part[:, :-1]], axis=1) for part in (fpr, tpr)
     ]
-    width = fpr - before[0]
-    used = np.clip(limit - before[0], 0, width)
-    share = np.divide(used, width, out=np.zeros_like(width), where=width > 0)
-    return (used * (before[1] + (tpr - before[1]) * share / 2)).sum(1) / limit
+    width = fpr - previous[0]
+    within = np.clip(limit - previous[0], 0, width)
+    share = np.divide(within, width, out=np.zeros_like(width), where=width > 0)
+    return (within * (previous[1] + (tpr - previous[1]) * share / 2)).sum(1) / limit
 
 
 RANKINGS = {

@@ -1,5 +1,4 @@
-"""Ranking metrics, exact and from one sort: AUROC, average precision, FPR at a given TPR, best
-Dice.
+"""Ranking metrics, exact and from one sort: AUROC, average precision, FPR at a TPR, best Dice.
 
 Every quantity here changes only where a positive is passed, so the curve keeps one point per
 distinct score of the positives and finds the negatives there by bisection. At 1 % prevalence that
@@ -23,10 +22,16 @@ from pseudohealthy.errors import BAD_MODEL, Fault
 class Curve:
     """Counts at each distinct score of the positives, from the highest to the lowest.
 
-    scores (K,): the distinct positive scores, descending; tp, fp (K,): weight of positives and
-    negatives with a score at least that high; fp_above (K,): of negatives strictly higher (it
-    differs from fp by the ties); positives,
-    negatives: total weights. Weights are 1 unless given, so these are counts.
+    Args:
+        scores: (K,), the distinct positive scores, descending.
+        tp: (K,), weight of positives with a score at least that high; weights are 1 unless given.
+        fp: (K,), of negatives with a score at least that high.
+        fp_above: (K,), of negatives strictly higher; it differs from fp by the ties.
+        positives: total weight.
+        negatives: total weight.
+        sorted_scores: of negatives and positives, ascending.
+        sorted_weights: cumulative from the highest score, see `_sorted`.
+        areas: AUROC and average precision of the curve that this one is a thinned copy of.
     """
 
     scores: np.ndarray
@@ -37,18 +42,19 @@ class Curve:
     negatives: float
     sorted_scores: tuple[np.ndarray, np.ndarray]  # ascending: negatives, positives
     sorted_weights: tuple[np.ndarray | None, np.ndarray | None]
-    areas: tuple[float, float] | None = (
-        None  # AUROC and average precision of the curve this one is a thinned copy of
-    )
+    areas: tuple[float, float] | None = None
 
     @property
     def prevalence(self) -> float:
+        """Share of positives."""
         return self.positives / (self.positives + self.negatives)
 
     @property
     def auroc(self) -> float:
-        """Area under the ROC curve: the chance that a positive scores higher than a negative, ties
-        counting half."""
+        """Area under the ROC curve: the chance that a positive scores higher than a negative.
+
+        Ties count half.
+        """
         self._need_both("AUROC")
         if self.areas:
             return self.areas[0]
@@ -71,16 +77,18 @@ class Curve:
         )
 
     def fpr_at_tpr(self, tpr: float = 0.95) -> float:
-        """The lowest false positive rate at which at least ``tpr`` of the positives are found."""
+        """Return the lowest false positive rate at which at least ``tpr`` of the positives are
+        found."""
         self._need_both("FPR at a TPR")
-        first = int(np.searchsorted(self.tp, tpr * self.positives * (1 - 1e-12)))
-        return float(self.fp[min(first, len(self.fp) - 1)] / self.negatives)
+        # Less a rounding error of the product, which could ask for one positive more.
+        index = int(np.searchsorted(self.tp, tpr * self.positives * (1 - 1e-12)))
+        return float(self.fp[min(index, len(self.fp) - 1)] / self.negatives)
 
     def area_to(self, fpr: float = 0.3) -> float:
-        """Area under the ROC curve up to this false positive rate, divided by the rate: 1 for a
-        perfect ranking.
+        """Return the area under the ROC curve up to this false positive rate, divided by the rate.
 
-        With regions as weights (`region_curve`) it is the AUPRO (Bergmann et al. 2019, limit 0.3).
+        It is 1 for a perfect ranking. With regions as weights (`region_curve`) it is the AUPRO
+        (Bergmann et al. 2019, limit 0.3).
         """
         self._need_both("the area")
         return _area(
@@ -91,8 +99,8 @@ class Curve:
         )
 
     def thinned(self, most: int = 10_000) -> Curve:
-        """For drawing: at most ``most`` points and no scores; the areas stay those of the full
-        curve."""
+        """Return at most ``most`` points without scores, for drawing; the areas stay the full
+        curve's."""
         keep = _thin(len(self.tp), most)
         empty = self.sorted_scores[0][:0]
         return replace(
@@ -107,11 +115,10 @@ class Curve:
         )
 
     def best_dice(self) -> tuple[float, float]:
-        """(highest Dice over all thresholds, that threshold): an oracle where the labels are the
-        test set's.
+        """Return the highest Dice over all thresholds, and that threshold.
 
-        ``score > threshold`` reproduces it exactly: the threshold is the next number below the
-        lowest score passed.
+        It is an oracle where the labels are the test set's. ``score > threshold`` reproduces it
+        exactly: the threshold is the next number below the lowest score passed.
         """
         if not self.positives:
             raise Fault(
@@ -125,46 +132,54 @@ class Curve:
         return float(dice[best]), float(np.nextafter(lowest, lowest.dtype.type(-np.inf)))
 
     def dice_at(self, threshold: float) -> float:
-        """Dice of ``score > threshold`` with the labels, all items pooled; 1.0 where both are
+        """Return the Dice of ``score > threshold`` with the labels, pooled; 1.0 where both are
         empty."""
         fp, tp = (
             _above(scores, weights, threshold)
             for scores, weights in zip(self.sorted_scores, self.sorted_weights, strict=True)
         )
-        found = tp + fp + self.positives
-        return float(2 * tp / found) if found else 1.0
+        total = tp + fp + self.positives
+        return float(2 * tp / total) if total else 1.0
 
     def roc_points(self, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-        """(false positive rate, true positive rate), both ascending from 0 to 1, for drawing."""
+        """Return (false positive rate, true positive rate), both ascending from 0 to 1, for
+        drawing."""
         self._need_both("ROC")
         keep = _thin(len(self.tp), most)
         # A tie is a slope: it starts at the TPR before it.
-        before = np.concatenate([[0.0], self.tp])[keep]
+        previous = np.concatenate([[0.0], self.tp])[keep]
         fpr = np.stack([self.fp_above[keep], self.fp[keep]], 1).ravel() / self.negatives
-        tpr = np.stack([before, self.tp[keep]], 1).ravel() / self.positives
+        tpr = np.stack([previous, self.tp[keep]], 1).ravel() / self.positives
         return np.concatenate([[0.0], fpr, [1.0]]), np.concatenate([[0.0], tpr, [1.0]])
 
     def precision_recall_points(self, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-        """(recall ascending, precision) for drawing as steps."""
+        """Return (recall ascending, precision) for drawing as steps."""
         keep = _thin(len(self.tp), most)
         return self.tp[keep] / self.positives, self.tp[keep] / (self.tp[keep] + self.fp[keep])
 
     def _need_both(self, metric: str) -> None:
         if not self.positives or not self.negatives:
-            found = f"{self.positives:g} positives and {self.negatives:g} negatives"
+            classes = f"{self.positives:g} positives and {self.negatives:g} negatives"
             raise Fault(
                 "ONE_CLASS",
-                f"{metric} needs both classes, found {found}",
+                f"{metric} needs both classes, found {classes}",
                 "add cases of the missing class",
             )
 
 
 def curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> Curve:
-    """The curve of ``scores`` (N,) (higher = more anomalous) against ``labels`` (N,) (truthy =
-    anomalous).
+    """Return the curve of scores against labels.
 
-    float32 and float64 keep their type, anything else becomes float64; ``weights`` (N,) are >= 0.
-    Raises `Fault` where a score is not finite. 1e8 float32 scores: about 15 s and 2 GB on one core.
+    float32 and float64 scores keep their type, anything else becomes float64. 1e8 float32 scores
+    take about 15 s and 2 GB on one core.
+
+    Args:
+        scores: (N,), higher = more anomalous.
+        labels: (N,), truthy = anomalous.
+        weights: (N,), >= 0.
+
+    Raises:
+        Fault: NONFINITE_SCORE (exit 5) where a score is not finite.
     """
     scores = np.asarray(scores).ravel()
     if scores.dtype not in (np.float32, np.float64):
@@ -186,24 +201,30 @@ def curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = N
     return _curve(_sorted(scores, labels, weights), _sorted(scores, ~labels, weights))
 
 
-def region_curve(found: Curve, scores: np.ndarray, weights: np.ndarray) -> Curve:
-    """The curve of the same negatives against positives with other weights, as 1 / voxels of their
-    region, which makes the true positive rate the mean overlap per region (PRO). scores, weights
-    (P,): of the positives."""
-    scores = np.asarray(scores, dtype=found.sorted_scores[0].dtype)
+def region_curve(voxel_curve: Curve, scores: np.ndarray, weights: np.ndarray) -> Curve:
+    """Return the curve of the same negatives against positives with other weights.
+
+    With 1 / voxels of their region the true positive rate is the mean overlap per region (PRO).
+
+    Args:
+        voxel_curve: whose negatives are taken.
+        scores: (P,) of the positives.
+        weights: (P,) of the positives.
+    """
+    scores = np.asarray(scores, dtype=voxel_curve.sorted_scores[0].dtype)
     positive = _sorted(
         scores, np.ones(len(scores), dtype=bool), np.asarray(weights, dtype=np.float64)
     )
-    return _curve(positive, (found.sorted_scores[0], found.sorted_weights[0]))
+    return _curve(positive, (voxel_curve.sorted_scores[0], voxel_curve.sorted_weights[0]))
 
 
 def _curve(
     positives: tuple[np.ndarray, np.ndarray | None], negatives: tuple[np.ndarray, np.ndarray | None]
 ) -> Curve:
     (positive, positive_weights), (negative, negative_weights) = positives, negatives
-    first = np.ones(len(positive), dtype=bool)  # of its tied scores
-    np.not_equal(positive[1:], positive[:-1], out=first[1:])
-    distinct = positive[first][::-1]
+    starts = np.ones(len(positive), dtype=bool)  # of its tied scores
+    np.not_equal(positive[1:], positive[:-1], out=starts[1:])
+    distinct = positive[starts][::-1]
     return Curve(
         scores=distinct,
         tp=_reaching(positive, positive_weights, distinct, "left"),
@@ -217,19 +238,23 @@ def _curve(
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve of ``scores`` (N,) against ``labels`` (N,)."""
+    """Return the area under the ROC curve of ``scores`` (N,) against ``labels`` (N,)."""
     return curve(scores, labels).auroc
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Average precision of ``scores`` (N,) against ``labels`` (N,); chance is the share of
-    positives."""
+    """Return the average precision of ``scores`` (N,) against ``labels`` (N,).
+
+    Chance is the share of positives.
+    """
     return curve(scores, labels).average_precision
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float | None:
-    """Dice of two boolean arrays; None where the reference is empty, since it is undefined there,
-    not 0 and not 1."""
+    """Return the Dice of two boolean arrays; None where the reference is empty.
+
+    It is undefined there, not 0 and not 1.
+    """
     reference = np.count_nonzero(truth)
     if not reference:
         return None
@@ -237,28 +262,32 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float | None:
 
 
 def _sorted(
-    scores: np.ndarray, chosen: np.ndarray, weights: np.ndarray | None
+    scores: np.ndarray, mask: np.ndarray, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The chosen scores, ascending, and the cumulative weights from the highest: entry i = weight
-    of scores[i:]."""
-    picked = scores[chosen]
+    """Return the masked scores, ascending, and their cumulative weights from the highest.
+
+    Entry i of those is the weight of scores[i:].
+    """
+    values = scores[mask]
     if weights is None:
-        picked.sort()
-        return picked, None
-    order = np.argsort(picked, kind="stable")
-    from_top = np.cumsum(weights[chosen][order][::-1])[::-1]
-    return picked[order], np.concatenate([from_top, [0.0]])
+        values.sort()
+        return values, None
+    order = np.argsort(values, kind="stable")
+    from_top = np.cumsum(weights[mask][order][::-1])[::-1]
+    return values[order], np.concatenate([from_top, [0.0]])
 
 
 def _reaching(
     scores: np.ndarray, weights: np.ndarray | None, at: np.ndarray, side: str
 ) -> np.ndarray:
-    """Weight of the ascending ``scores`` that are >= ``at`` (side left) or > ``at`` (side right),
-    as float64."""
-    first = np.searchsorted(scores, at, side=side)  # type: ignore[call-overload]
+    """Return the weight of the ascending ``scores`` that are >= ``at`` (left) or > ``at`` (right).
+
+    As float64.
+    """
+    index = np.searchsorted(scores, at, side=side)  # type: ignore[call-overload]
     if weights is not None:
-        return weights[first]
-    return np.subtract(len(scores), first, dtype=np.float64)
+        return weights[index]
+    return np.subtract(len(scores), index, dtype=np.float64)
 
 
 def _above(scores: np.ndarray, weights: np.ndarray | None, threshold: float) -> float:
@@ -272,16 +301,19 @@ def _total(scores: np.ndarray, weights: np.ndarray | None) -> float:
 
 
 def _area(end: np.ndarray, start: np.ndarray, heights: np.ndarray, limit: float) -> float:
-    """Area up to ``limit``, divided by it: flat at heights[i] from end[i] to start[i], then a slope
-    to heights[i + 1] at end[i + 1]."""
+    """Return the area up to ``limit``, divided by it.
+
+    The line is flat at heights[i] from end[i] to start[i], then slopes to heights[i + 1] at end[i +
+    1].
+    """
     flat = np.minimum(start, limit) - np.minimum(end, limit)
     begin, width = start[:-1], end[1:] - start[:-1]
-    used = np.clip(limit - begin, 0, width)
-    share = np.divide(used, width, out=np.zeros_like(width), where=width > 0)
-    slope = np.dot(used, heights[:-1] + np.diff(heights) * share / 2)
+    within = np.clip(limit - begin, 0, width)
+    share = np.divide(within, width, out=np.zeros_like(width), where=width > 0)
+    slope = np.dot(within, heights[:-1] + np.diff(heights) * share / 2)
     return float((np.dot(flat, heights) + slope) / limit)
 
 
 def _thin(count: int, most: int) -> np.ndarray:
-    """Indices of at most ``most`` points of ``count``, ends included."""
+    """Return the indices of at most ``most`` points of ``count``, ends included."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))

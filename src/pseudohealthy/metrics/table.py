@@ -1,5 +1,4 @@
-"""The one table of metrics: what each is called and counts, which end of it is better, and where it
-is shown.
+"""The one table of metrics: names and units, which end is better, and where each is shown.
 
 A metric that the package measures is a row here. One from elsewhere is a function under `register`,
 in any module: tables, CSV, LaTeX, report, differences to the best control and `sweep` show it, with
@@ -52,19 +51,19 @@ class Metric:
     measure: Callable[[Any, list[Any]], None] | None = None
 
     def merit(self, value: float) -> float:
-        """The value, or its negative where lower is better: the best of several has the highest
-        merit."""
+        """Return the value, or its negative where lower is better, so that the best one is the
+        highest."""
         return -value if self.better == "lower" else value
 
     def words(self, source: str | None = None) -> str:
-        """The heading with the source of the threshold, and the better end where it is not the
-        usual one."""
+        """Return the heading with the source of the threshold, and the better end where it is the
+        lower."""
         text = self.heading or self.name.replace("_", " ")
         return (f"{text} {source}" if text.endswith("@") else text) + self.warning
 
     @property
     def warning(self) -> str:
-        """What a heading says where the usual end, the higher one, is not the better one."""
+        """What a heading says where the lower end is the better one."""
         return " (lower is better)" if self.better == "lower" and "table" in self.shown else ""
 
 
@@ -210,12 +209,13 @@ METRICS: Registry[Metric] = Registry("metric", "metrics", {metric.name: metric f
 def register(
     metric: Metric,
 ) -> Callable[[Callable[[Any, list[Any]], None]], Callable[[Any, list[Any]], None]]:
-    """Function decorator: make a metric known, measured by the function in every evaluation under
-    the strict protocol.
+    """Make a metric known that the decorated function measures, in every evaluation under `strict`.
 
     The function is given a `metric_frame.Frame` and the results (`CaseResult`) of one method, and
-    puts the figure there with `frame.mean`, `frame.ratio`, `frame.rank` or `frame.put`. Raises
-    ValueError for a name that is taken.
+    puts the figure there with `frame.mean`, `frame.ratio`, `frame.rank` or `frame.put`.
+
+    Raises:
+        ValueError: for a name that is taken.
     """
 
     def add(measure: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
@@ -226,29 +226,31 @@ def register(
 
 
 def find(name: str) -> Metric | None:
-    """The metric of that name, also of ``dice_pooled@otsu`` and ``dice_pooled_difference``; None
-    where the table has none."""
+    """Return the metric of that name, also of ``dice_pooled@otsu`` and ``dice_pooled_difference``.
+
+    None where the table has none.
+    """
     return METRICS.get(name.partition("@")[0].removesuffix("_difference"))
 
 
 def shown_in(name: str, *places: Place) -> bool:
-    """Whether the metric of that name is shown in any of these places."""
+    """Return whether the metric of that name is shown in any of these places."""
     metric = find(name)
     return metric is not None and not set(places).isdisjoint(metric.shown)
 
 
 def names(*places: Place) -> list[str]:
-    """The metrics shown in any of these places, in the order of the table."""
+    """Return the metrics shown in any of these places, in the order of the table."""
     return [metric.name for metric in METRICS.values() if not set(places).isdisjoint(metric.shown)]
 
 
 def families() -> list[str]:
-    """In the order of the table."""
+    """Return the families of metrics in the order of the table."""
     return list(dict.fromkeys(metric.family for metric in METRICS.values()))
 
 
 def sorting() -> list[str]:
-    """What tables are sorted by: the first of these that they have."""
+    """Return what tables are sorted by: the first of these that they have."""
     return [
         metric.name
         for metric in sorted(METRICS.values(), key=lambda metric: metric.sorts)

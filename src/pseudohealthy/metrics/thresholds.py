@@ -1,5 +1,8 @@
-"""Thresholds with a source. A number without its source says nothing: Dice at an oracle threshold
-is an upper bound, Dice at a quantile of healthy validation voxels is what a user will get."""
+"""Thresholds with a source.
+
+Dice at an oracle threshold is an upper bound; Dice at a quantile of healthy validation voxels is
+what a user will get.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,10 @@ SOURCES = ("healthy-quantile", "validation", "otsu", "oracle", "given")
 class Threshold:
     """Called anomalous where ``score > value``.
 
-    source: one of `SOURCES`; detail: what it was computed from (quantile, n_patients, n_values,
-    ...), JSON-able.
+    Args:
+        value: the threshold.
+        source: one of `SOURCES`.
+        detail: what it was computed from (quantile, n_patients, n_values, ...), JSON-able.
     """
 
     value: float
@@ -52,15 +57,18 @@ class Threshold:
         return f"{self.value:.4g} ({', '.join(facts)})"
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``threshold.json`` holds."""
+        """Return what ``threshold.json`` holds."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Threshold:
+    def from_dict(cls, entry: Mapping[str, Any]) -> Threshold:
+        """Read an entry of ``threshold.json``.
+
+        Raises:
+            Fault: THRESHOLD_FILE (exit 5) where it lacks its value or source.
+        """
         try:
-            return cls(
-                float(stored["value"]), str(stored["source"]), dict(stored.get("detail", {}))
-            )
+            return cls(float(entry["value"]), str(entry["source"]), dict(entry.get("detail", {})))
         except (KeyError, TypeError, ValueError) as error:
             raise Fault(
                 "THRESHOLD_FILE",
@@ -71,18 +79,26 @@ class Threshold:
 
 
 def observed_quantile(values: np.ndarray, q: float) -> float:
-    """The observed value that at most 1 - q of the values (N,), N > 0, exceed; never an
-    interpolated one."""
+    """Return the observed value that at most 1 - q of the values (N,), N > 0, exceed.
+
+    It is never an interpolated one.
+    """
     return float(np.quantile(values, q, method="higher"))
 
 
 def healthy_quantile(values: np.ndarray, q: float, *, n_patients: int | None = None) -> Threshold:
-    """The ``q`` quantile (0..1) of scores of healthy validation voxels, planes or cases; no anomaly
-    is needed.
+    """Return the ``q`` quantile of scores of healthy validation voxels, planes or cases.
 
-    The next observed value above is taken, never an interpolated one, so at most 1 - q of the
-    healthy values lie above it. n_patients: how many patients the values come from. Raises `Fault`
-    for no values, or values that are not finite.
+    No anomaly is needed. The next observed value above is taken, never an interpolated one, so at
+    most 1 - q of the healthy values lie above it.
+
+    Args:
+        values: (N,).
+        q: 0..1.
+        n_patients: how many patients the values come from.
+
+    Raises:
+        Fault: for no values, or values that are not finite.
     """
     if not 0 <= q <= 1:
         raise Fault(
@@ -101,19 +117,21 @@ def healthy_quantile(values: np.ndarray, q: float, *, n_patients: int | None = N
 def validation(
     scores: np.ndarray, labels: np.ndarray, *, n_patients: int | None = None
 ) -> Threshold:
-    """The threshold of highest pooled Dice on labelled *validation* patients (searched exactly over
-    all scores)."""
+    """Return the threshold of highest pooled Dice on labelled *validation* patients.
+
+    It is searched exactly over all scores.
+    """
     return _best(scores, labels, "validation", n_patients)
 
 
 def oracle(scores: np.ndarray, labels: np.ndarray, *, n_patients: int | None = None) -> Threshold:
-    """The threshold of highest pooled Dice on the *test* labels themselves: an upper bound, never a
+    """Return the threshold of highest pooled Dice on the *test* labels: an upper bound, never a
     result."""
     return _best(scores, labels, "oracle", n_patients)
 
 
 def otsu(values: np.ndarray, *, bins: int = 256) -> Threshold:
-    """Otsu's threshold of one map (Otsu 1979; used per image by Wolleb et al. 2022).
+    """Return Otsu's threshold of one map (Otsu 1979; used per image by Wolleb et al. 2022).
 
     It always splits, so it finds "something" in a healthy image too. A constant map gives its
     constant: nothing above.
@@ -133,13 +151,13 @@ def otsu(values: np.ndarray, *, bins: int = 256) -> Threshold:
 
 
 def given(value: float) -> Threshold:
-    """A threshold the user typed."""
+    """Return a threshold the user typed."""
     return Threshold(float(value), "given")
 
 
 def _best(scores: np.ndarray, labels: np.ndarray, source: str, n_patients: int | None) -> Threshold:
-    reached, value = curve(scores, labels).best_dice()
-    detail: dict[str, Any] = {"dice": reached, "n_values": int(np.size(scores))}
+    dice, value = curve(scores, labels).best_dice()
+    detail: dict[str, Any] = {"dice": dice, "n_values": int(np.size(scores))}
     if n_patients is not None:
         detail["n_patients"] = int(n_patients)
     return Threshold(value, source, detail)

@@ -21,22 +21,24 @@ TOGETHER = 10  # of the measured bins in one drawn bin
 
 
 def intensities(path: Path | str, by_data: Mapping[str, Histograms]) -> Path:
-    """Figure 4: histograms of images and of their twins in healthy tissue, with their divergence; a
-    row per data set, kind of plane and run, a column per contrast."""
+    """Draw figure 4: histograms of images and of their twins in healthy tissue, with divergence.
+
+    A row per data set, kind of plane and run, a column per contrast.
+    """
     rows = [
         (data, kind, run)
-        for data, kept in by_data.items()
+        for data, counts in by_data.items()
         for kind in KINDS
-        for run in dict.fromkeys(name for of, name, _ in kept if of == kind)
+        for run in dict.fromkeys(name for of, name, _ in counts if of == kind)
     ]
     figure = blank(3.3 * len(FIGURE_4) + 1.2, 1.75 * len(rows) + 0.8)
     grid = figure.subplots(len(rows), len(FIGURE_4), squeeze=False, sharex=True)
     for line, (data, kind, run) in zip(grid, rows, strict=True):
         for axes, factor in zip(line, FIGURE_4, strict=True):
-            kept = by_data[data][kind, run, factor]
-            histograms(axes, kept.images.sum(0), kept.twins.sum(0))
+            counts = by_data[data][kind, run, factor]
+            histograms(axes, counts.images.sum(0), counts.twins.sum(0))
         for axes in line:
-            axes.set_ylim(0, max(other.get_ylim()[1] for other in line))
+            axes.set_ylim(0, max(panel.get_ylim()[1] for panel in line))
         line[0].set_ylabel(f"{short(run, 22)}\n{short(data, 22)}, planes\n{kind}", fontsize=8)
     for axes, factor in zip(grid[0], FIGURE_4, strict=True):
         axes.set_title(
@@ -50,14 +52,19 @@ def intensities(path: Path | str, by_data: Mapping[str, Histograms]) -> Path:
 
 
 def histograms(axes: Axes, images: np.ndarray, twins: np.ndarray) -> None:
-    """Counts of intensities of images and of their twins, as shares, with their divergence."""
+    """Draw counts of intensities of images and of their twins, as shares, with their divergence."""
     edges = np.linspace(-1, 1, len(images) // TOGETHER + 1)
-    share, other = (c.reshape(-1, TOGETHER).sum(1) / max(c.sum(), 1) for c in (images, twins))
-    axes.stairs(share, edges, fill=True, color=tokens("methods")["sky"], alpha=0.5, label="image")
-    axes.stairs(
-        other, edges, color=tokens("methods")["vermilion"], linewidth=1.4, label="healthy twin"
+    image_share, twin_share = (
+        c.reshape(-1, TOGETHER).sum(1) / max(c.sum(), 1) for c in (images, twins)
     )
-    axes.set_ylim(0, 1.3 * max(float(share.max()), float(other.max()), 1e-6))  # room for the text
+    axes.stairs(
+        image_share, edges, fill=True, color=tokens("methods")["sky"], alpha=0.5, label="image"
+    )
+    axes.stairs(
+        twin_share, edges, color=tokens("methods")["vermilion"], linewidth=1.4, label="healthy twin"
+    )
+    # Room for the text.
+    axes.set_ylim(0, 1.3 * max(float(image_share.max()), float(twin_share.max()), 1e-6))
     axes.text(
         0.03, 0.97, f"KL {kl(images, twins):.3f}", transform=axes.transAxes, va="top", fontsize=8
     )
@@ -67,26 +74,31 @@ def histograms(axes: Axes, images: np.ndarray, twins: np.ndarray) -> None:
 
 
 def conditioning(path: Path | str, swapped: Sequence[Swapped]) -> Path:
-    """Figure 3: rows of noise level, columns of conditioning image; above them those images."""
-    first = swapped[0]
-    figure = blank(1.5 * (len(first.names) + 1) + 1.6, 1.65 * (len(swapped) + 1) + 0.7)
-    grid = figure.subplots(len(swapped) + 1, len(first.names) + 1, squeeze=False)
+    """Draw figure 3: rows of noise level, columns of conditioning image; above them those
+    images."""
+    first_row = swapped[0]
+    figure = blank(1.5 * (len(first_row.names) + 1) + 1.6, 1.65 * (len(swapped) + 1) + 0.7)
+    grid = figure.subplots(len(swapped) + 1, len(first_row.names) + 1, squeeze=False)
     for axes in grid.ravel():
         axes.set(xticks=[], yticks=[], frame_on=False)
     grid[0][0].set_ylabel("conditioned on", fontsize=9)
     show(grid[0][0], None)
-    for axes, name, condition in zip(grid[0][1:], first.names, first.conditions, strict=True):
+    for axes, name, condition in zip(
+        grid[0][1:], first_row.names, first_row.conditions, strict=True
+    ):
         show(axes, condition)
         axes.set_title(name, fontsize=9)
-    for line, one in zip(grid[1:], swapped, strict=True):
-        what = (
-            f"follows {one.row['follows']:.2f}"
-            if one.noised is not None
+    for line, result in zip(grid[1:], swapped, strict=True):
+        answer = (
+            f"follows {result.row['follows']:.2f}"
+            if result.noised is not None
             else "not conditioned:\ntwins of these images"
         )
-        line[0].set_ylabel(f"{short(one.run, 22)}\n{100 * one.noise:g} % noise\n{what}", fontsize=8)
-        show(line[0], one.noised)
-        for axes, twin in zip(line[1:], one.twins, strict=True):
+        line[0].set_ylabel(
+            f"{short(result.run, 22)}\n{100 * result.noise:g} % noise\n{answer}", fontsize=8
+        )
+        show(line[0], result.noised)
+        for axes, twin in zip(line[1:], result.twins, strict=True):
             show(axes, twin)
     grid[1][0].set_title("what is noised", fontsize=9)
     research_use(figure)
@@ -94,9 +106,11 @@ def conditioning(path: Path | str, swapped: Sequence[Swapped]) -> Path:
 
 
 def examples(path: Path | str, cases: Sequence[Sequence[Example]]) -> Path:
-    """Figure 5: a block of four columns per case; above input and reference, then a row per run of
-    twin, map, mask at the best Dice (an oracle) and histogram of healthy tissue. Maps have a scale
-    per run, up to its 99.8 % quantile."""
+    """Draw figure 5: a block of four columns per case.
+
+    Above input and reference, then a row per run of twin, map, mask at the best Dice (an oracle)
+    and histogram of healthy tissue. Maps have a scale per run, up to its 99.8 % quantile.
+    """
     runs = len(cases[0])
     figure = blank(5.9 * len(cases) + 0.6, 1.6 * (runs + 1) + 0.7)
     grid = figure.subplots(runs + 1, 4 * len(cases), squeeze=False)
@@ -107,32 +121,32 @@ def examples(path: Path | str, cases: Sequence[Sequence[Example]]) -> Path:
         for r in range(runs)
     ]
     for column, case in enumerate(cases):
-        left = 4 * column
-        show(grid[0][left], case[0].image)
-        grid[0][left + 1].imshow(case[0].reference, "gray")
+        start = 4 * column
+        show(grid[0][start], case[0].image)
+        grid[0][start + 1].imshow(case[0].reference, "gray")
         plane = f"{short(case[0].row['case_id'], 26)}, plane {case[0].row['plane']}"
-        grid[0][left].set_title("input", fontsize=8)
-        grid[0][left + 1].set_title("reference", fontsize=8)
-        grid[0][left + 2].text(0, 0.5, plane, fontsize=8, in_layout=False)
-        for row, (one, top) in enumerate(zip(case, tops, strict=True), 1):
-            line = grid[row][left : left + 4]
-            show(line[0], one.twin)
-            line[1].imshow(one.map, "inferno", vmin=0, vmax=top)
-            line[2].imshow(one.mask, "gray", vmin=0, vmax=1)
+        grid[0][start].set_title("input", fontsize=8)
+        grid[0][start + 1].set_title("reference", fontsize=8)
+        grid[0][start + 2].text(0, 0.5, plane, fontsize=8, in_layout=False)
+        for row, (result, top) in enumerate(zip(case, tops, strict=True), 1):
+            line = grid[row][start : start + 4]
+            show(line[0], result.twin)
+            line[1].imshow(result.map, "inferno", vmin=0, vmax=top)
+            line[2].imshow(result.mask, "gray", vmin=0, vmax=1)
             line[3].set(frame_on=True)
-            histograms(line[3], one.images, one.twins)
-            line[2].set_title(f"oracle Dice {one.row['dice_oracle']:.2f}", fontsize=8)
+            histograms(line[3], result.images, result.twins)
+            line[2].set_title(f"oracle Dice {result.row['dice_oracle']:.2f}", fontsize=8)
             if row == 1:
                 for axes, text in zip(line, ("healthy twin", "anomaly map"), strict=False):
                     axes.set_title(text, fontsize=8)
                 line[3].set_title("image (blue), twin (red),\nhealthy tissue", fontsize=8)
             if not column:
-                line[0].set_ylabel(short(one.row["run"], 20), fontsize=9)
+                line[0].set_ylabel(short(result.row["run"], 20), fontsize=9)
     research_use(figure, "Masks: the threshold with the best Dice of that case, an oracle.")
     return save(figure, path)
 
 
 def show(axes: Axes, picture: Any) -> None:
-    """A picture (S, S) in [-1, 1] in grey; nothing for None."""
+    """Draw a picture (S, S) in [-1, 1] in grey; nothing for None."""
     if picture is not None:
         axes.imshow(picture, "gray", vmin=-1, vmax=1, interpolation="nearest")

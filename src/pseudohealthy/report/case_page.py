@@ -1,5 +1,4 @@
-"""case.html: input, healthy twin and anomaly map of one case, to look at in a browser; one file,
-offline.
+"""case.html: input, healthy twin and anomaly map of one case in a browser; one file, offline.
 
 Volumes are drawn by NiiVue (WebGL2, carried inside the page), single planes, and volumes where
 there is no WebGL2, on a plain canvas. The policy allows two scripts by their hash and nothing from
@@ -38,15 +37,15 @@ VIEWS = ("axial", "coronal", "sagittal")
 
 
 def save(finding: Finding, to: Target) -> dict[str, Path]:
-    """case.html of a case, with links to what was written before; see `detection.outputs`."""
+    """Write case.html of a case, with links to what was written before; see `detection.outputs`."""
     case = to.place.case
     files = {name: path.name for name, path in to.paths.items() if path.is_file()}
     # A command writes one.
     report = relative(to.folder / "report.html", case) if finding.hashes else ""
-    drawn = to.paths.get("panel")
+    panel = to.paths.get("panel")
     return {
         "html": case_page(
-            finding, case / "case.html", truth=to.truth, picture=drawn, files=files, report=report
+            finding, case / "case.html", truth=to.truth, picture=panel, files=files, report=report
         )
     }
 
@@ -62,11 +61,16 @@ def case_page(
 ) -> Path:
     """Write the page of a finding, less than 10 MB.
 
-    truth: reference (D, H, W) bool, drawn as an outline. picture: the panel, embedded for machines
-    without WebGL2 and without scripts. files: name -> file name beside the page, linked. report:
-    the page of all findings, relative to this one, linked. Volumes above a threshold are counted in
-    the full map, whatever the resolution of the pictures; regions away from the finding's own
-    threshold are found in the page.
+    Volumes above a threshold are counted in the full map, whatever the resolution of the pictures;
+    regions away from the finding's own threshold are found in the page.
+
+    Args:
+        finding: the case.
+        path: of the page.
+        truth: reference (D, H, W) bool, drawn as an outline.
+        picture: the panel, embedded for machines without WebGL2 and without scripts.
+        files: name -> file name beside the page, linked.
+        report: the page of all findings, relative to this one, linked.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -84,7 +88,7 @@ def case_page(
     room = MEGABYTES - (len(packed) + len(mosaic) + len(script) + len(style)) / 1e6 - 0.1
     copy = display(finding, truth, window, room)
     steps = thresholds(finding)
-    own = finding.threshold
+    threshold = finding.threshold
     spacing = scan.spacing
     letters = orientation(scan.affine) if scan.affine is not None else None
     data = {
@@ -100,8 +104,10 @@ def case_page(
         "letters": letters,
         "thresholds": steps.tolist(),
         "counts": counts(finding),
-        "start": len(steps) - 1 if own is None or own < 0 else int(np.abs(steps - own).argmin()),
-        "top": 2 * own if own is not None and own > 0 else 1.0,  # as in the panel
+        "start": len(steps) - 1
+        if threshold is None or threshold < 0
+        else int(np.abs(steps - threshold).argmin()),
+        "top": 2 * threshold if threshold is not None and threshold > 0 else 1.0,  # as in the panel
         "ml": scan.voxel_ml if volume else None,
         "unit": "voxels" if volume else "pixels",
         "windows": presets(finding, window),
@@ -126,8 +132,9 @@ def case_page(
             facts=_facts(finding)
             | ({} if truth is None else {"beside the reference": finding.beside(truth).text()}),
             warnings=list(finding.warnings),
-            source=finding.threshold_source or ("given" if own is not None else "none stored"),
-            own=own,
+            source=finding.threshold_source
+            or ("given" if threshold is not None else "none stored"),
+            own=threshold,
             report=quote(report),
             notes=copy.notes,
             files=[(name, quote(file)) for name, file in (files or {}).items()],
@@ -154,8 +161,8 @@ def _template(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _library() -> tuple[str, str]:
-    """(base64 of the gzipped library, sha256 of its text as a content security policy writes
-    it)."""
+    """Return the base64 of the gzipped library, and the sha256 of its text as a policy writes
+    it."""
     packed = (resources.files("pseudohealthy.report") / "vendor" / LIBRARY).read_bytes()
     return base64.b64encode(packed).decode(), _sha256(gzip.decompress(packed))
 
@@ -165,8 +172,7 @@ def _sha256(text: bytes) -> str:
 
 
 def _policy(style: str, script: str, library_hash: str) -> str:
-    """Our style, our script, the library, pictures inside the page; nothing else, and no
-    connection."""
+    """Allow our style, our script, the library and pictures inside the page, and no connection."""
     scripts = f"'{_sha256(script.encode())}'" + (f" '{library_hash}'" if library_hash else "")
     return (
         f"default-src 'none'; img-src data: blob:; style-src '{_sha256(style.encode())}'; "
@@ -175,14 +181,14 @@ def _policy(style: str, script: str, library_hash: str) -> str:
 
 
 def _view(affine: np.ndarray) -> str:
-    """The view that shows the planes as they were taken."""
+    """Return the view that shows the planes as they were taken."""
     return ("sagittal", "coronal", "axial")[
         int(np.argmax(np.abs(affine[:3, 0]) / np.linalg.norm(affine[:3, 0])))
     ]
 
 
 def _facts(finding: Finding) -> dict[str, str]:
-    scan, made = finding.scan, finding.made
+    scan, record = finding.scan, finding.made
     facts = {"score": f"{finding.score:.4g}"}
     if finding.rank:
         facts["among healthy scans"] = finding.rank
@@ -192,10 +198,12 @@ def _facts(finding: Finding) -> dict[str, str]:
             " x ".join(f"{n:.3g}" for n in scan.spacing[-len(facts["size"].split(" x ")) :]) + " mm"
         )
     facts["type"] = scan.kind + (f", {scan.units}" if scan.units else "")
-    if made.get("run"):
-        facts["run"] = str(made["run"]) + (f", {made['restorer']}" if made.get("restorer") else "")
-    if made.get("weights_sha256"):
-        facts["weights"] = str(made["weights_sha256"])[:12]
+    if record.get("run"):
+        facts["run"] = str(record["run"]) + (
+            f", {record['restorer']}" if record.get("restorer") else ""
+        )
+    if record.get("weights_sha256"):
+        facts["weights"] = str(record["weights_sha256"])[:12]
     return facts
 
 

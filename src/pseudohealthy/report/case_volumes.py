@@ -1,9 +1,8 @@
-"""Display copies for the case page: cropped, in few bits, as NIfTI inside base64; what they lose is
-said in words.
+"""Display copies for the case page: cropped, in few bits, as NIfTI inside base64.
 
-The anomaly map becomes one byte per voxel that loses nothing the page asks for: code = how many of
-255 thresholds the voxel exceeds. "Above the j-th threshold" is then exactly ``code > j``, and the
-stored threshold is one of them.
+What they lose is said in words. The anomaly map becomes one byte per voxel that loses nothing the
+page asks for: code = how many of 255 thresholds the voxel exceeds. "Above the j-th threshold" is
+then exactly ``code > j``, and the stored threshold is one of them.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
     from pseudohealthy.detection.finding import Finding
 
 LEVELS = 255
-LEAST_STEPS = (
-    20  # slider positions below the threshold; maps that reach beyond 12.75 times it end there
-)
+# Slider positions below the threshold; maps that reach beyond 12.75 times it end there.
+LEAST_STEPS = 20
 HU_RANGE = (-1024, 3071)  # of a 12-bit scanner
 MARGIN = 8  # voxels kept around the foreground
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -32,9 +30,16 @@ PRESETS = ("brain", "subdural", "bone")
 
 @dataclass
 class Display:
-    """volumes: name -> base64 of a gzipped NIfTI-1 file. origin: first (plane, row, column) kept;
-    factor: native pixels per pixel shown, in the plane; affine: (4, 4), index (d, h, w, 1) of the
-    copy -> RAS+ mm; notes: what was left out."""
+    """Copies of the volumes of one case.
+
+    Args:
+        volumes: name -> base64 of a gzipped NIfTI-1 file.
+        shape: (D, H, W) of the copies.
+        origin: first (plane, row, column) kept.
+        factor: native pixels per pixel shown, in the plane.
+        affine: (4, 4), index (d, h, w, 1) of the copy -> RAS+ mm.
+        notes: what was left out.
+    """
 
     volumes: dict[str, str]
     shape: tuple[int, int, int]
@@ -45,14 +50,21 @@ class Display:
 
     @property
     def megabytes(self) -> float:
+        """Size of all volumes in base64."""
         return sum(map(len, self.volumes.values())) / 1e6
 
 
 def display(
     finding: Finding, truth: np.ndarray | None, window: tuple[float, float], room: float
 ) -> Display:
-    """Copies of input, twin, map (codes) and reference (D, H, W), as fine as ``room`` megabytes of
-    base64 allow."""
+    """Copy input, twin, map (codes) and reference (D, H, W), as fine as the room allows.
+
+    Args:
+        finding: the case.
+        truth: its reference, or None.
+        window: (low, high) of the pictures.
+        room: megabytes of base64.
+    """
     notes = []
     scan = finding.scan
     if len(scan.voxels) > 1:
@@ -70,9 +82,9 @@ def display(
     )
     bytes_each = 3 + 2 * (scan.units == "HU")
     for factor in FACTORS:
-        last = factor == FACTORS[-1]
+        is_coarsest = factor == FACTORS[-1]
         # hopeless: gzip saves a factor of 2 to 5.
-        if not last and codes.size * bytes_each / factor**2 > 8e6 * room:
+        if not is_coarsest and codes.size * bytes_each / factor**2 > 8e6 * room:
             continue
         affine = _affine(scan.affine, (0, rows.start, columns.start), factor)
         volumes = {
@@ -82,7 +94,7 @@ def display(
         }
         if reference is not None:
             volumes["truth"] = nifti64(_most(reference, factor), affine)
-        if last or sum(map(len, volumes.values())) <= 1e6 * room:
+        if is_coarsest or sum(map(len, volumes.values())) <= 1e6 * room:
             break
     if factor > 1:
         notes.append(
@@ -96,46 +108,50 @@ def display(
 
 
 def thresholds(finding: Finding) -> np.ndarray:
-    """(255,) rising from 0, float64, evenly spaced, up to the map's maximum; the finding's own
-    threshold is one."""
-    peak, own = float(finding.map.max()), finding.threshold
-    if own is None or own <= 0:
+    """Return (255,) thresholds rising from 0, evenly spaced, up to the map's maximum, as float64.
+
+    The finding's own threshold is one of them.
+    """
+    peak, stored = float(finding.map.max()), finding.threshold
+    if stored is None or stored <= 0:
         return np.arange(LEVELS) * ((peak if peak > 0 else 1.0) / (LEVELS - 1))
-    below = int(np.clip((LEVELS - 1) * own / max(peak, own), LEAST_STEPS, LEVELS - 1))
-    steps = np.arange(LEVELS) * (own / below)
-    steps[below] = own
+    below = int(np.clip((LEVELS - 1) * stored / max(peak, stored), LEAST_STEPS, LEVELS - 1))
+    steps = np.arange(LEVELS) * (stored / below)
+    steps[below] = stored
     return steps
 
 
 def counts(finding: Finding) -> list[int]:
-    """Voxels of the full map above each of `thresholds`."""
+    """Count the voxels of the full map above each of `thresholds`."""
     ordered = np.sort(finding.map, axis=None)
     return (ordered.size - np.searchsorted(ordered, thresholds(finding), side="right")).tolist()
 
 
 def presets(finding: Finding, start: tuple[float, float]) -> list[dict[str, Any]]:
-    """Windows by name, the first one ``start``: brain, subdural and bone for HU, else percentiles
-    of the foreground."""
+    """Return windows by name, the first one ``start``.
+
+    The others are brain, subdural and bone for HU, else percentiles of the foreground.
+    """
     image = finding.scan.voxels[0]
     if finding.scan.units == "HU":
-        more = {name: window_range(name) for name in PRESETS}
-        more |= {
-            f"{name} ({WINDOWS[name][0]:g}/{WINDOWS[name][1]:g})": more.pop(name)
+        further = {name: window_range(name) for name in PRESETS}
+        further |= {
+            f"{name} ({WINDOWS[name][0]:g}/{WINDOWS[name][1]:g})": further.pop(name)
             for name in PRESETS
         }
     else:
         inside = image[finding.foreground] if finding.foreground.any() else image
-        more = {
+        further = {
             f"{low:g} to {high:g} %": tuple(np.percentile(inside, (low, high)).tolist())
             for low, high in ((1, 99), (5, 95), (0, 100))
         }
-    stored = finding.scan.display
-    if stored is not None and stored != start:
-        more["as the file says"] = stored
-    found = {"as the picture": start, **more}
+    file_window = finding.scan.display
+    if file_window is not None and file_window != start:
+        further["as the file says"] = file_window
+    windows = {"as the picture": start, **further}
     return [
         {"name": name, "low": low, "high": high}
-        for name, (low, high) in found.items()
+        for name, (low, high) in windows.items()
         if high > low
     ]
 
@@ -143,8 +159,10 @@ def presets(finding: Finding, start: tuple[float, float]) -> list[dict[str, Any]
 def nifti64(
     volume: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercept: float = 0.0
 ) -> str:
-    """(D, H, W) uint8 or int16 -> base64 of NIfTI-1, columns first; ``affine`` index (d, h, w, 1)
-    -> RAS+ mm. The header holds geometry and scaling, no text."""
+    """Encode (D, H, W) uint8 or int16 as base64 of NIfTI-1, columns first.
+
+    The header holds geometry and scaling, no text. ``affine`` is of index (d, h, w, 1) -> RAS+ mm.
+    """
     from nibabel.nifti1 import Nifti1Header
 
     world = affine[:, [2, 1, 0, 3]]
@@ -155,7 +173,7 @@ def nifti64(
     header.set_sform(world, code=1)
     header.set_slope_inter(slope, intercept)
     header.set_xyzt_units("mm")
-    header["vox_offset"] = 352
+    header["vox_offset"] = 352  # the header's 348 bytes and 4 that say there is no extension
     raw = (
         header.binaryblock
         + bytes(4)
@@ -167,8 +185,10 @@ def nifti64(
 def _encoder(
     finding: Finding, window: tuple[float, float], notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Input, twin and the function that encodes them: whole HU, or 256 steps over what the windows
-    can show."""
+    """Return input, twin and the function that encodes them.
+
+    It keeps whole HU, or 256 steps over what the windows can show.
+    """
     image, healthy = finding.scan.voxels[0], np.asarray(finding.healthy)[0]
     if finding.scan.units == "HU":
 
@@ -194,21 +214,21 @@ def _encoder(
 
 
 def _box(finding: Finding, truth: np.ndarray | None) -> tuple[slice, slice]:
-    """Rows and columns with foreground, anything above the lowest threshold, or reference, and a
-    margin."""
-    wanted = np.logical_or(finding.foreground, finding.map > 0).any(0)
+    """Return rows and columns with foreground, anything above 0, or reference, and a margin."""
+    area = np.logical_or(finding.foreground, finding.map > 0).any(0)
     if truth is not None:
-        wanted = wanted | (np.asarray(truth).reshape(finding.map.shape) > 0).any(0)
-    found = []
-    for axis, length in ((1, wanted.shape[0]), (0, wanted.shape[1])):
-        hits = np.flatnonzero(wanted.any(axis))
-        first, end = (0, length) if not hits.size else (int(hits[0]), int(hits[-1]) + 1)
-        found.append(slice(max(0, first - MARGIN), min(length, end + MARGIN)))
-    return found[0], found[1]
+        area = area | (np.asarray(truth).reshape(finding.map.shape) > 0).any(0)
+    bounds = []
+    for axis, length in ((1, area.shape[0]), (0, area.shape[1])):
+        hits = np.flatnonzero(area.any(axis))
+        start, end = (0, length) if not hits.size else (int(hits[0]), int(hits[-1]) + 1)
+        bounds.append(slice(max(0, start - MARGIN), min(length, end + MARGIN)))
+    return bounds[0], bounds[1]
 
 
 def _affine(affine: np.ndarray | None, origin: tuple[int, int, int], factor: int) -> np.ndarray:
-    """Of the cropped and shrunk copy; without geometry unit steps, rows downwards."""
+    """Return the affine of the cropped and shrunk copy; without geometry unit steps, rows
+    downwards."""
     if affine is None:
         affine = np.array([[0, 0, 1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
     shift = np.eye(4)

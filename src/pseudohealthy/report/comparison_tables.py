@@ -1,5 +1,4 @@
-"""What `compare` writes: one table as CSV, LaTeX and page, forest plot, training curves, and every
-record as JSON."""
+"""What `compare` writes: tables, forest plot, training curves, and every record as JSON."""
 
 from __future__ import annotations
 
@@ -35,18 +34,22 @@ COSTS = (
 )
 
 
-def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path]:
-    """comparison.csv, .json, .tex, .md, .png, panel.png (panel_2.png of the second data set),
-    curves.png and report.html; a plot without anything to draw is left out."""
+def save(result: Comparison, folder: Path, record: Mapping[str, Any]) -> list[Path]:
+    """Write comparison.csv, .json, .tex, .md, .png, panel.png, curves.png and report.html.
+
+    The second data set's panel is panel_2.png; a plot without anything to draw is left out.
+    """
     by_data = {data: evaluation.records for data, evaluation in result.evaluations.items()}
     table = rows(result)
-    shown = {data: one for data, one in result.examples.items() if one.pictures}
-    written = [write_table(folder / "comparison.csv", table)]
-    written.append(
+    examples = {
+        data: shown_case for data, shown_case in result.examples.items() if shown_case.pictures
+    }
+    paths = [write_table(folder / "comparison.csv", table)]
+    paths.append(
         write_json(
             folder / "comparison.json",
             {
-                "made": {**provenance(), **made},
+                "made": {**provenance(), **record},
                 "methods": result.facts,
                 "costs": [
                     {"data": data, "method": method, **cost}
@@ -62,48 +65,50 @@ def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path
                 ],
                 "panels": [
                     {"data": data, "case": e.case_id, "plane": e.plane, "why": e.why}
-                    for data, e in shown.items()
+                    for data, e in examples.items()
                 ],
                 "notes": notes(result),
             },
         )
     )
-    written.append(write_text(folder / "comparison.tex", latex(result)))
-    written.append(write_text(folder / "comparison.md", markdown(result)))
+    paths.append(write_text(folder / "comparison.tex", latex(result)))
+    paths.append(write_text(folder / "comparison.md", markdown(result)))
     if any(summarise(group).headings for group in by_data.values()):
-        written.append(plots.forest(folder / "comparison.png", by_data))
+        paths.append(plots.forest(folder / "comparison.png", by_data))
     panels = [
         folder / ("panel.png" if number == 1 else f"panel_{number}.png")
-        for number in range(1, len(shown) + 1)
+        for number in range(1, len(examples) + 1)
     ]
-    for path, (data, one) in zip(panels, shown.items(), strict=True):
-        written.append(example.draw(one, path, f"{data}, " if len(by_data) > 1 else ""))
+    for path, (data, shown_case) in zip(panels, examples.items(), strict=True):
+        paths.append(example.draw(shown_case, path, f"{data}, " if len(by_data) > 1 else ""))
     if any(
         "validation_auroc" in entry for history in result.histories.values() for entry in history
     ):
-        written.append(plots.training(folder / "curves.png", result.histories))
+        paths.append(plots.training(folder / "curves.png", result.histories))
     facts = {
         "runs": sum(not name.startswith(CONTROL) for name in result.facts),
         "controls": sum(name.startswith(CONTROL) for name in result.facts),
         "data sets": len(by_data),
         "cases": sum(len({row["case_id"] for row in e.rows}) for e in result.evaluations.values()),
     }
-    plain = [{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in table]
+    values = [{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in table]
     report = Report(
         title="Comparison",
-        cases=Cases(plain, "Methods: figures and costs"),
+        cases=Cases(values, "Methods: figures and costs"),
         summary=facts,
         records=by_data if len(by_data) > 1 else next(iter(by_data.values())),
         figures=[folder / "comparison.png", *panels, folder / "curves.png"],
         notes=notes(result),
-        provenance={**provenance(), **made},
+        provenance={**provenance(), **record},
     )
-    return [*written, write_report(folder, report)]
+    return [*paths, write_report(folder, report)]
 
 
 def printed(result: Comparison) -> Any:
-    """For a terminal: the table of each data set with the controls that are somebody's rival,
-    costs, notes."""
+    """Return the table of each data set for a terminal, with costs and notes.
+
+    Of the controls it has those that are somebody's rival.
+    """
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -111,12 +116,12 @@ def printed(result: Comparison) -> Any:
     parts: list[Any] = []
     for data, evaluation in result.evaluations.items():
         rivals = {record.against for record in evaluation.records if record.against}
-        shown = [
+        records = [
             r for r in evaluation.records if not r.is_control or r.method in rivals or not rivals
         ]
         parts += [
             Text(data, style="bold"),
-            evaluation_tables.table(replace(evaluation, records=shown, notes=[])),
+            evaluation_tables.table(replace(evaluation, records=records, notes=[])),
         ]
     costs = Table(
         "method",
@@ -156,36 +161,38 @@ def _short(value: Any) -> str:
 
 
 def notes(result: Comparison) -> list[str]:
-    """Leaks first, then what each data set's evaluation says, then what a run is ahead or behind
-    the best one."""
-    found = list(result.notes)
-    many = len(result.evaluations) > 1
+    """Return leaks, what each evaluation says, then what a run is ahead of or behind the best
+    one."""
+    lines = list(result.notes)
+    several = len(result.evaluations) > 1
     for data, evaluation in result.evaluations.items():
-        found += [f"{data}: {note}" if many else note for note in evaluation.notes]
+        lines += [f"{data}: {note}" if several else note for note in evaluation.notes]
         differences = result.against_best.get(data, [])
         headline = [record for record in differences if shown_in(record.metric, "forest")]
         for record in headline or differences:  # comparison.csv has all
             ends = "" if record.ci95 is None else f" [{record.ci95[0]:+.3f}, {record.ci95[1]:+.3f}]"
             chance = "" if record.p_holm is None else f", p {record.p_holm:.3f} (Holm)"
-            at = f"{data}: " if many else ""
-            found.append(
+            at = f"{data}: " if several else ""
+            lines.append(
                 f"{at}{record.method} minus {record.against}, {heading_of(record)}:"
                 f" {record.value:+.3f}{ends}{chance}"
             )
-    return found
+    return lines
 
 
 def rows(result: Comparison) -> list[dict[str, Any]]:
-    """One dict per data set and method: figures with the ends of their intervals, differences to
-    the best control and to the best run, costs. Keys: metric, with ``@source`` where a threshold
-    was used."""
-    found = []
+    """Return one row per data set and method: figures, differences and costs.
+
+    Figures have the ends of their intervals; differences are to the best control and to the best
+    run. Keys are the metric, with ``@source`` where a threshold was used.
+    """
+    lines = []
     for data, evaluation in result.evaluations.items():
         table = summarise(evaluation.records)
         ahead = {(r.method, r.metric): r for r in result.against_best.get(data, [])}
         caveats = {record.method: record.caveat for record in evaluation.records if record.caveat}
         # Also where no figure is defined.
-        costly = [method for where, method in result.costs if where == data]
+        costly = [method for at, method in result.costs if at == data]
         for method in dict.fromkeys([*table.methods, *costly]):
             row: dict[str, Any] = {"data": data, "method": method}
             if caveats:
@@ -206,23 +213,25 @@ def rows(result: Comparison) -> list[dict[str, Any]]:
                     row |= _figure(f"{key}_minus_best_run", against) | {
                         f"{key}_best_run": against.against
                     }
-            known = result.facts.get(method, {}) | result.costs.get((data, method), {})
-            row |= {key: known.get(key) for key in COSTS}
-            found.append(row | {"postprocessing": known.get("postprocessing")})
-    return found
+            costs = result.facts.get(method, {}) | result.costs.get((data, method), {})
+            row |= {key: costs.get(key) for key in COSTS}
+            lines.append(row | {"postprocessing": costs.get("postprocessing")})
+    return lines
 
 
 def _figure(key: str, record: Record) -> dict[str, Any]:
     low, high = record.ci95 or (None, None)
-    found: dict[str, Any] = {key: record.value, f"{key}_low": low, f"{key}_high": high}
+    cells: dict[str, Any] = {key: record.value, f"{key}_low": low, f"{key}_high": high}
     if record.against and record.p_holm is not None:
-        found[f"{key}_p_holm"] = record.p_holm
-    return found
+        cells[f"{key}_p_holm"] = record.p_holm
+    return cells
 
 
 def latex(result: Comparison) -> str:
-    """The table for a paper (package booktabs): the best of a column in bold, intervals beside the
-    values."""
+    """Return the table for a paper (package booktabs).
+
+    The best of a column is bold, intervals stand beside the values.
+    """
     parts = []
     for data, evaluation in result.evaluations.items():
         table = summarise(evaluation.records)
@@ -242,10 +251,10 @@ def latex(result: Comparison) -> str:
                 _cell(table.cells.get((method, h)), (method, h) in table.best)
                 for h in table.headings
             ]
-            known = result.facts.get(method, {}) | result.costs.get((data, method), {})
-            seconds = known.get("seconds_per_case")
+            costs = result.facts.get(method, {}) | result.costs.get((data, method), {})
+            seconds = costs.get("seconds_per_case")
             cells += [
-                str(known.get("network_calls", "")),
+                str(costs.get("network_calls", "")),
                 "" if seconds is None else f"{seconds:.2f}",
             ]
             lines.append(" & ".join([escaped(method), *cells]) + r" \\")
@@ -254,17 +263,20 @@ def latex(result: Comparison) -> str:
 
 
 def markdown(result: Comparison) -> str:
-    """The table for a page: runs, the best first, then the controls that are some run's rival; last
-    the paired difference of the headline figure to the best control."""
+    """Return the table for a page: runs, the best first, then the controls that are some run's
+    rival.
+
+    Last is the paired difference of the headline figure to the best control.
+    """
     parts = []
     by = sorting()
     for data, evaluation in result.evaluations.items():
         table = summarise(evaluation.records)
         metric = {heading: record.metric for (_, heading), record in table.cells.items()}
-        shown = [heading for heading in table.headings if shown_in(metric[heading], "forest")]
-        if not shown:
+        headings = [heading for heading in table.headings if shown_in(metric[heading], "forest")]
+        if not headings:
             continue
-        head = min(shown, key=lambda h: by.index(metric[h]) if metric[h] in by else len(by))
+        head = min(headings, key=lambda h: by.index(metric[h]) if metric[h] in by else len(by))
         order = sorted(
             table.methods,
             key=lambda m: (m.startswith(CONTROL), -_merit(table.cells.get((m, head)))),
@@ -272,22 +284,23 @@ def markdown(result: Comparison) -> str:
         rivals = {record.against for record in table.differences.values()}
         lines = [
             " | ".join(
-                [f"| {data}", "calls", "s/case", "steps", *shown, f"{head}, less best control |"]
+                [f"| {data}", "calls", "s/case", "steps", *headings, f"{head}, less best control |"]
             ),
-            "|---" * (5 + len(shown)) + "|",
+            "|---" * (5 + len(headings)) + "|",
         ]
         for method in order:
             if method.startswith(CONTROL) and method not in rivals:
                 continue
-            known = result.facts.get(method, {}) | result.costs.get((data, method), {})
-            seconds = known.get("seconds_per_case")
+            costs = result.facts.get(method, {}) | result.costs.get((data, method), {})
+            seconds = costs.get("seconds_per_case")
             cells = [
-                str(known.get("network_calls", "")),
+                str(costs.get("network_calls", "")),
                 "" if seconds is None else f"{seconds:.1f}",
             ]
-            cells += [str(known.get("training_steps") or "")]
+            cells += [str(costs.get("training_steps") or "")]
             cells += [
-                _plain_cell(table.cells.get((method, h)), (method, h) in table.best) for h in shown
+                _plain_cell(table.cells.get((method, h)), (method, h) in table.best)
+                for h in headings
             ]
             cells += [_plain_cell(table.differences.get((method, head)), False, sign="+")]
             lines.append(" | ".join([f"| {method}", *cells]) + " |")
@@ -322,13 +335,13 @@ def _cell(record: Record | None, best: bool) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text in which nothing is a LaTeX command; one line."""
+    """Return the text in one line in which nothing is a LaTeX command."""
     special = {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
-        **{one: "\\" + one for one in "&%$#_{}"},
+        **{character: "\\" + character for character in "&%$#_{}"},
     }
-    return "".join(special.get(one, one) for one in " ".join(text.split()))
+    return "".join(special.get(character, character) for character in " ".join(text.split()))

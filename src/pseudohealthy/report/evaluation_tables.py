@@ -26,20 +26,21 @@ from pseudohealthy.report import plots
 
 
 def table(evaluation: Evaluation) -> Table:
-    """One row per method, then each method minus the best control, then the controls; ``*`` marks
-    the best value.
+    """Return a row per method, then each method minus the best control, then the controls.
 
-    Tables one below the other, so that 80 columns hold them: one for each family of metrics, then
-    classes of boxes.
+    ``*`` marks the best value. Tables stand one below the other, so that 80 columns hold them: one
+    for each family of metrics, then classes of boxes.
     """
-    found = summarise(evaluation.records)
+    summary = summarise(evaluation.records)
     stacked = Table.grid()
     for family in families():
-        pooled = ((key, cell) for key, cell in found.cells.items() if not class_of(cell.metric)[1])
+        pooled = (
+            (key, cell) for key, cell in summary.cells.items() if not class_of(cell.metric)[1]
+        )
         headings = dict.fromkeys(key[1] for key, cell in pooled if family_of(cell) == family)
         if headings:
             stacked.add_row(
-                _part(found, [heading for heading in found.headings if heading in headings])
+                _part(summary, [heading for heading in summary.headings if heading in headings])
             )
     if (of_classes := classes.table(evaluation.records)) is not None:
         stacked.add_row(of_classes)
@@ -51,12 +52,15 @@ def table(evaluation: Evaluation) -> Table:
 
 
 def save(evaluation: Evaluation, folder: Path | str) -> list[Path]:
-    """Write metrics.json, cases.csv and, where both classes are there, roc, precision_recall and
-    scores (.png); where figures are by class of the boxes, classes.csv."""
+    """Write metrics.json, cases.csv and, as far as they apply, classes.csv and plots.
+
+    roc, precision_recall and scores (.png) need both classes; classes.csv needs figures by class of
+    the boxes.
+    """
     import pandas as pd
 
     folder = Path(folder)
-    written = [
+    paths = [
         write_json(folder / "metrics.json", [record.as_dict() for record in evaluation.records])
     ]
     with atomic(folder / "cases.csv") as tmp:
@@ -65,7 +69,7 @@ def save(evaluation: Evaluation, folder: Path | str) -> list[Path]:
             table[column] = table[column].map(harmless_cell)
         table["label"] = table["label"].astype("Int64")
         table.to_csv(tmp, index=False)
-    written.append(folder / "cases.csv")
+    paths.append(folder / "cases.csv")
     if of_classes := classes.rows(evaluation.records):
         with atomic(folder / "classes.csv") as tmp:
             pd.DataFrame(
@@ -74,31 +78,31 @@ def save(evaluation: Evaluation, folder: Path | str) -> list[Path]:
                     for row in of_classes
                 ]
             ).to_csv(tmp, index=False)
-        written.append(folder / "classes.csv")
+        paths.append(folder / "classes.csv")
     if evaluation.image_curves or evaluation.voxel_curves:
-        written.append(
+        paths.append(
             plots.roc(folder / "roc.png", evaluation.image_curves, evaluation.voxel_curves)
         )
-        written.append(
+        paths.append(
             plots.precision_recall(
                 folder / "precision_recall.png", evaluation.image_curves, evaluation.voxel_curves
             )
         )
     if any(len(scores) for scores, _ in evaluation.scores.values()):
-        written.append(
+        paths.append(
             plots.scores(folder / "scores.png", evaluation.scores, evaluation.score_thresholds)
         )
-    return written
+    return paths
 
 
-def _part(found: Summary, headings: list[str]) -> Table:
+def _part(summary: Summary, headings: list[str]) -> Table:
     from rich.box import SIMPLE_HEAD
 
     def cells(of: dict[tuple[str, str], Record], method: str, *, signed: bool) -> list[Text]:
         texts = []
         for heading in headings:
             record = of.get((method, heading))
-            best = not signed and (method, heading) in found.best
+            best = not signed and (method, heading) in summary.best
             value, _, ci = (number(record, signed=signed) if record else "").partition(" [")
             texts.append(
                 Text(
@@ -116,19 +120,19 @@ def _part(found: Summary, headings: list[str]) -> Table:
         )
     present = [
         method
-        for method in found.methods
-        if any((method, heading) in found.cells for heading in headings)
+        for method in summary.methods
+        if any((method, heading) in summary.cells for heading in headings)
     ]
     methods = [method for method in present if not method.startswith(CONTROL)]
     for method in methods:
-        table.add_row(Text(method), *cells(found.cells, method, signed=False))
+        table.add_row(Text(method), *cells(summary.cells, method, signed=False))
     for method in methods:
-        if any((method, heading) in found.differences for heading in headings):
+        if any((method, heading) in summary.differences for heading in headings):
             table.add_row(
                 Text(f"{method} minus best control"),
-                *cells(found.differences, method, signed=True),
+                *cells(summary.differences, method, signed=True),
                 style="dim",
             )
     for method in present[len(methods) :]:
-        table.add_row(Text(method), *cells(found.cells, method, signed=False))
+        table.add_row(Text(method), *cells(summary.cells, method, signed=False))
     return table

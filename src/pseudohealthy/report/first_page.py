@@ -1,5 +1,4 @@
-"""The demo's first page: what had been drawn into which input, what of it was found, what was
-missed, and all reports.
+"""The demo's first page: what had been drawn into which input, and what of it was found.
 
 Every sentence is computed from the references that the demo knows; none is written by hand.
 """
@@ -26,9 +25,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Group:
-    """What one detection found. rows: those of findings.csv, each with the ``truth`` of its
-    case.json; what: an input is called, such as "slice"; drawn: what was drawn into some of them,
-    such as "lesion"."""
+    """What one detection found.
+
+    Args:
+        found: the detection.
+        rows: those of findings.csv, each with the ``truth`` of its case.json.
+        what: an input is called, such as "slice".
+        drawn: what was drawn into some of them, such as "lesion".
+    """
 
     found: Detections
     rows: list[Row]
@@ -37,76 +41,78 @@ class Group:
 
     @property
     def ill(self) -> list[Row]:
-        """The rows of inputs into which something was drawn."""
+        """Rows of inputs into which something was drawn."""
         return [row for row in self.rows if row["truth"]["lesions"]]
 
     @property
     def found_in(self) -> list[Row]:
-        """Those where something of it is marked."""
+        """Rows of those where something of it is marked."""
         return [row for row in self.ill if row["truth"]["found"]]
 
     @property
     def false_alarms(self) -> list[Row]:
-        """Inputs without anything drawn, in which something is marked."""
+        """Rows of inputs without anything drawn, in which something is marked."""
         return [
             row for row in self.rows if not row["truth"]["lesions"] and row["truth"]["elsewhere"]
         ]
 
     @property
     def still_ill(self) -> list[Row]:
-        """Those whose healthy twin still shows it."""
+        """Rows of those whose healthy twin still shows it."""
         return [row for row in self.ill if row["truth"]["twin_still_shows_it"]]
 
     def headline(self) -> str:
-        """ "the lesion in 3 of 4 slices"."""
+        """Say "the lesion in 3 of 4 slices"."""
         return (
             f"the {self.drawn} in {_many(len(self.found_in), len(self.ill))} {self._whats} that"
             " have one"
         )
 
     def sentences(self) -> list[str]:
-        """What was drawn, found, missed and marked in health, and which twins still show it."""
-        ill, found, well = self.ill, self.found_in, len(self.rows) - len(self.ill)
-        missed = [row for row in ill if row not in found]
-        said = [
+        """Say what was drawn, found, missed and marked in health, and which twins still show it."""
+        ill, marked, well = self.ill, self.found_in, len(self.rows) - len(self.ill)
+        missed = [row for row in ill if row not in marked]
+        lines = [
             (
                 f"A {self.drawn} was drawn into {_many(len(ill), len(self.rows))} {self._whats}:"
                 f" {_names(ill)}."
             ),
-            f"It is marked, in part or whole, in {_many(len(found), len(ill))}"
+            f"It is marked, in part or whole, in {_many(len(marked), len(ill))}"
             + (f"; missed in {_names(missed)}." if missed else "; none was missed."),
             *self._unremarkable(),
         ]
         if well:
-            where = f": {_names(self.false_alarms, _regions)}" if self.false_alarms else ""
-            said.append(
+            detail = f": {_names(self.false_alarms, _regions)}" if self.false_alarms else ""
+            lines.append(
                 f"Something is marked in {_many(len(self.false_alarms), well)} without a"
-                f" {self.drawn}{where}."
+                f" {self.drawn}{detail}."
             )
-        still = self.still_ill
-        shares = f"; share of its contrast removed: {_names(still, _removed)}" if still else ""
+        unchanged = self.still_ill
+        shares = (
+            f"; share of its contrast removed: {_names(unchanged, _removed)}" if unchanged else ""
+        )
         return [
-            *said,
+            *lines,
             (
                 f"The healthy twin still shows the {self.drawn} in"
-                f" {_many(len(still), len(ill))}{shares}."
+                f" {_many(len(unchanged), len(ill))}{shares}."
             ),
         ]
 
     def _unremarkable(self) -> list[str]:
-        """The sentence about scores that do not stand out."""
-        quiet = [row for row in self.ill if (_p(row) or 0) > UNUSUAL]
-        if not quiet:
+        """Say which scores do not stand out."""
+        inconspicuous = [row for row in self.ill if (_p(row) or 0) > UNUSUAL]
+        if not inconspicuous:
             return []
-        least = 1 / (quiet[0]["healthy_cases"] + 1)
-        few = (
-            f"; with {quiet[0]['healthy_cases']} healthy ones p is never below {least:.2g}"
-            if least > UNUSUAL
+        lowest = 1 / (inconspicuous[0]["healthy_cases"] + 1)
+        caution = (
+            f"; with {inconspicuous[0]['healthy_cases']} healthy ones p is never below {lowest:.2g}"
+            if lowest > UNUSUAL
             else ""
         )
         return [
             "By score alone these do not stand out:"
-            f" {_names(quiet, lambda row: f'p = {_p(row):.2g}')}{few}."
+            f" {_names(inconspicuous, lambda row: f'p = {_p(row):.2g}')}{caution}."
         ]
 
     @property
@@ -114,7 +120,8 @@ class Group:
         return self.what + "s" * (len(self.rows) != 1)
 
     def lines(self) -> list[Row]:
-        """Rows for the page: what was found first, then what was missed, then what is healthy."""
+        """Return the rows of the page: what was found first, then what was missed, then what is
+        healthy."""
         ordered = sorted(
             self.rows, key=lambda row: (not row["truth"]["lesions"], not row["truth"]["found"])
         )
@@ -135,17 +142,19 @@ class Group:
         ]
 
 
-def known(found: Detections, what: str, drawn: str) -> Group:
-    """The finished cases of a detection with references, each with what its case.json says beside
-    its reference."""
+def known(detections: Detections, input_name: str, anomaly: str) -> Group:
+    """Return the finished cases of a detection that have references.
+
+    Each has what its case.json says beside its reference.
+    """
     rows = []
-    for row in found.rows:
+    for row in detections.rows:
         if row["status"] in ("ok", "warn"):
-            said = json.loads(
-                (found.folder / row["case_id"] / "case.json").read_text(encoding="utf-8")
+            record = json.loads(
+                (detections.folder / row["case_id"] / "case.json").read_text(encoding="utf-8")
             )
-            rows.append({**row, "truth": said["truth"], "run": said["made"].get("run")})
-    return Group(found, rows, what, drawn)
+            rows.append({**row, "truth": record["truth"], "run": record["made"].get("run")})
+    return Group(detections, rows, input_name, anomaly)
 
 
 NOTES = (
@@ -168,11 +177,11 @@ NOTES = (
 
 
 def first_page(out: Path, groups: Sequence[Group], evaluated: Evaluation) -> list[Path]:
-    """Write out/report.html over all groups; returns every report in `out`, this one first."""
+    """Write out/report.html over all groups; return every report in `out`, this one first."""
     lines = [line for group in groups for line in group.lines()]
     page = out / "report.html"
     others = sorted(path for path in out.rglob("report.html") if path != page)
-    own = [
+    records = [
         r
         for r in evaluated.records
         if r.metric == "image_auroc" and not r.is_control and not r.against
@@ -193,7 +202,7 @@ def first_page(out: Path, groups: Sequence[Group], evaluated: Evaluation) -> lis
         if group.rows
     }
     sections["Digits, evaluated"] = [
-        f"On {r.n_cases} that were not trained on, the image AUROC is {number(r)}." for r in own
+        f"On {r.n_cases} that were not trained on, the image AUROC is {number(r)}." for r in records
     ]
     report = Report(
         title="Demo: what was drawn, found and missed",
@@ -208,17 +217,17 @@ def first_page(out: Path, groups: Sequence[Group], evaluated: Evaluation) -> lis
 
 
 def _faults(groups: Sequence[Group]) -> str:
-    """The sentences about what is marked where nothing was drawn, and about twins that are none."""
+    """Say what is marked where nothing was drawn, and which twins are none."""
     alarms = [
         f"{_many(len(group.false_alarms), well)} healthy {group.what}s"
         for group in groups
         if (well := len(group.rows) - len(group.ill))
     ]
-    still, ill = (
+    unchanged, ill = (
         sum(len(part) for part in parts)
         for parts in ([g.still_ill for g in groups], [g.ill for g in groups])
     )
-    twins = f"The healthy twin still shows what was drawn in {_many(still, ill)}."
+    twins = f"The healthy twin still shows what was drawn in {_many(unchanged, ill)}."
     return f"Something is marked in {' and '.join(alarms)} too. {twins}" if alarms else twins
 
 
@@ -239,11 +248,11 @@ def _p(row: Row) -> float | None:
     )
 
 
-def _many(some: int, all_: int) -> str:
-    """ "none of 4", "3 of 4", "all 4"."""
-    if some == all_ > 1:
-        return f"all {all_}"
-    return f"{some or 'none'} of {all_}"
+def _many(count: int, total: int) -> str:
+    """Write "none of 4", "3 of 4", "all 4"."""
+    if count == total > 1:
+        return f"all {total}"
+    return f"{count or 'none'} of {total}"
 
 
 def _names(rows: Sequence[Row], about: Callable[[Row], str] | None = None) -> str:

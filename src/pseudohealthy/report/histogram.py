@@ -24,32 +24,38 @@ GROUPS = (
 def histogram(
     rows: Sequence[Mapping[str, Any]], validation: Sequence[float] = ()
 ) -> dict[str, Any] | None:
-    """Geometry of a small SVG histogram of the scores of one method, with those of healthy
-    validation cases where given; None for fewer than two scores, no case, or several methods."""
-    scored = [
+    """Return the geometry of a small SVG histogram of the scores of one method.
+
+    None for fewer than two scores, no case, or several methods.
+
+    Args:
+        rows: of cases.
+        validation: scores of healthy validation cases, drawn behind.
+    """
+    scored_rows = [
         r for r in rows if isinstance(r.get("score"), (int, float)) and math.isfinite(r["score"])
     ]
     if (
-        not scored
-        or len(scored) + len(validation) < 2
-        or len({row.get("method") for row in scored}) > 1
+        not scored_rows
+        or len(scored_rows) + len(validation) < 2
+        or len({row.get("method") for row in scored_rows}) > 1
     ):
         return None
-    scored += [
+    scored_rows += [
         {"score": float(score), "label": VALIDATION} for score in validation if math.isfinite(score)
     ]
-    bins = int(np.clip(2 * math.sqrt(len(scored)), 8, 30))
-    values = np.asarray([row["score"] for row in scored], dtype=np.float64)
+    bins = int(np.clip(2 * math.sqrt(len(scored_rows)), 8, 30))
+    values = np.asarray([row["score"] for row in scored_rows], dtype=np.float64)
     edges = (
         np.linspace(values.min(), values.max() or 1.0, bins + 1)
         if np.ptp(values)
         else values[0] + np.linspace(-1, 1, bins + 1)
     )
     counts = {
-        label: np.histogram([r["score"] for r in scored if r.get("label") == label], edges)[0]
+        label: np.histogram([r["score"] for r in scored_rows if r.get("label") == label], edges)[0]
         for label, _, _ in GROUPS
     }
-    most = max(int(count.max()) for count in counts.values())
+    highest = max(int(count.max()) for count in counts.values())
     left, right, top, base = 40.0, 600.0, 10.0, 190.0
     step = (right - left) / bins
     rectangles, legend = [], []
@@ -58,7 +64,7 @@ def histogram(
             continue
         legend.append({"name": name, "colour": colour, "count": int(counts[label].sum())})
         for index in np.flatnonzero(counts[label]):
-            height = (base - top) * counts[label][index] / most
+            height = (base - top) * counts[label][index] / highest
             span = f"{edges[index]:.4g} to {edges[index + 1]:.4g}"
             rectangles.append(
                 {
@@ -84,7 +90,7 @@ def histogram(
         "right": right,
         "top": top,
         "base": base,
-        "most": most,
+        "most": highest,
         "rectangles": rectangles,
         "legend": legend,
         "ticks": ticks,

@@ -1,5 +1,4 @@
-"""report.html: one page that works offline, loads nothing, and shows hostile names as the text they
-are.
+"""report.html: one page that works offline, loads nothing, and shows hostile names as text.
 
 All values are escaped by jinja2; the only script and style are ours, allowed by their hash in the
 content security policy, so nothing that slips into the page could run or call out.
@@ -162,34 +161,35 @@ def write_report(folder: Path | str, report: Report, name: str = "report.html") 
 
 
 def _tables(records: Records | Mapping[str, Records]) -> list[dict[str, Any]]:
-    """What the template needs of each table of metrics that has a method."""
+    """Return what the template needs of each table of metrics that has a method."""
     by_title = records if isinstance(records, Mapping) else {"": records}
-    found = []
+    tables = []
     for name, group in by_title.items():
         table = summarise(
             [r if isinstance(r, Record) else Record.from_dict(dict(r)) for r in group]
         )
         if table.methods:
-            said = context(list(table.cells.values()))
+            words = context(list(table.cells.values()))
             rows = _metric_rows(table)
-            found.append({"name": name, "metrics": table, "rows": rows, "context": said})
-    return found
+            tables.append({"name": name, "metrics": table, "rows": rows, "context": words})
+    return tables
 
 
 def _cases(cases: Cases, notes: Sequence[str], pictures: _Pictures) -> dict[str, Any]:
-    """What the template needs of the rows and their pictures."""
+    """Return what the template needs of the rows and their pictures."""
     ordered, panels, notes = sorted(cases.rows, key=urgency), dict(cases.panels), list(notes)
     if cases.most is not None and len(ordered) > cases.most:
-        told = "failed ones, warnings, then by score; the table beside this page has all"
-        notes.append(f"the first {cases.most:,} of {many(len(ordered), 'row')} are shown: {told}")
+        rule = "failed ones, warnings, then by score; the table beside this page has all"
+        notes.append(f"the first {cases.most:,} of {many(len(ordered), 'row')} are shown: {rule}")
         ordered = ordered[: cases.most]
-        here = {str(row["case_id"]) for row in ordered}
-        panels = {case: path for case, path in panels.items() if case in here}
+        first_ids = {str(row["case_id"]) for row in ordered}
+        panels = {case: path for case, path in panels.items() if case in first_ids}
     outside = {str(row.get("case_id")) for row in cases.rows if is_foreign(row)}
-    shown = [str(row["case_id"]) for row in ordered if str(row.get("case_id")) in panels]
-    shown.sort(key=outside.__contains__)  # the first picture is of a scan that the run is meant for
-    shown = list(dict.fromkeys([*shown, *panels]))
-    sources = {case: pictures.source(Path(panels[case])) for case in shown}
+    case_ids = [str(row["case_id"]) for row in ordered if str(row.get("case_id")) in panels]
+    # The first picture is of a scan that the run is meant for.
+    case_ids.sort(key=outside.__contains__)
+    case_ids = list(dict.fromkeys([*case_ids, *panels]))
+    sources = {case: pictures.source(Path(panels[case])) for case in case_ids}
     anchors = {case: f"picture-{n}" for n, (case, source) in enumerate(sources.items()) if source}
     return {
         "foreign": foreign(ordered),
@@ -221,8 +221,10 @@ def evaluation_report(
     title: str = "Evaluation",
     most: int = 5000,
 ) -> Path:
-    """The page of `evaluate`, in the folder the evaluation was saved to; at most ``most`` rows
-    (cases.csv has all)."""
+    """Write the page of `evaluate` into the folder that the evaluation was saved to.
+
+    It has at most ``most`` rows; cases.csv has all.
+    """
     folder = Path(folder)
     methods = summarise(evaluation.records).methods
     rows = [row for row in evaluation.rows if not str(row["method"]).startswith(CONTROL)]
@@ -237,8 +239,8 @@ def evaluation_report(
         "methods": sum(not method.startswith(CONTROL) for method in methods),
         "controls": sum(method.startswith(CONTROL) for method in methods),
     }
-    if fewer := covered(evaluation.records):
-        facts["figures"] = fewer
+    if coverage := covered(evaluation.records):
+        facts["figures"] = coverage
     figures = [folder / f"{plot}.png" for plot in ("roc", "precision_recall", "scores")]
     by_class = "by class (classes.csv has the boxes, images and patients of each)"
     tables: dict[str, list[Record]] = {"": [], by_class: []}
@@ -263,21 +265,23 @@ class _Pictures:
         self.folder, self.room = folder, EMBED_MEGABYTES * 1e6
 
     def source(self, path: Path) -> str | None:
-        kind = IMAGE_TYPES.get(path.suffix.lower())
+        """Return what an ``<img>`` names; None where there is no such picture."""
+        media_type = IMAGE_TYPES.get(path.suffix.lower())
         path = path if path.is_absolute() or path.exists() else self.folder / path
-        if kind is None or not path.is_file():
+        if media_type is None or not path.is_file():
             return None
         self.room -= path.stat().st_size
         if self.room >= 0:
-            return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+            return f"data:{media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
         return _relative(path, self.folder)
 
 
 def _caption(stem: str) -> str:
-    """What a picture shows; of ``contrast_lgg`` what ``contrast`` shows, and of which data."""
-    known = next((name for name in CAPTIONS if stem.startswith(f"{name}_")), "")
+    """Return what a picture shows; of ``contrast_lgg`` what ``contrast`` shows, and of which
+    data."""
+    prefix = next((name for name in CAPTIONS if stem.startswith(f"{name}_")), "")
     return CAPTIONS.get(stem) or (
-        f"{CAPTIONS[known]}: {stem.removeprefix(known)[1:]}" if known else stem
+        f"{CAPTIONS[prefix]}: {stem.removeprefix(prefix)[1:]}" if prefix else stem
     )
 
 
@@ -286,8 +290,8 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing may load but embedded pictures and pictures beside the page; only our own style and
-    script apply."""
+    """Allow embedded pictures, pictures beside the page, our own style and script, and nothing
+    else."""
     style_hash, script_hash = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         for text in (style, script)
@@ -305,9 +309,9 @@ def _ours(text: str) -> Any:
     return Markup(text)
 
 
-def _about(*said: str | None) -> str:
-    """What stands behind the name of a picture."""
-    words = "; ".join(filter(None, said))
+def _about(*parts: str | None) -> str:
+    """Return what stands behind the name of a picture."""
+    words = "; ".join(filter(None, parts))
     return f": {words}" if words else ""
 
 

@@ -1,9 +1,8 @@
-"""One picture per case: input | healthy twin | anomaly map | mask. Beside a reference the twin is
-named as what it is.
+"""One picture per case: input | healthy twin | anomaly map | mask.
 
-Input and twin share one window; scaling them apart would hide the difference. The map's colours run
-from 0 to twice the threshold for every case, so a healthy image looks dark instead of being
-stretched until it glows.
+Beside a reference the twin is named as what it is. Input and twin share one window; scaling them
+apart would hide the difference. The map's colours run from 0 to twice the threshold for every case,
+so a healthy image looks dark instead of being stretched until it glows.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ Letters = tuple[str, str, str, str]
 
 
 def save(finding: Finding, to: Target) -> dict[str, Path]:
-    """panel.png of a case; see `detection.outputs`."""
+    """Write panel.png of a case; see `detection.outputs`."""
     return {
         "panel": panel(finding, to.place.case / "panel.png", window=finding.window, truth=to.truth)
     }
@@ -50,21 +49,26 @@ def panel(
     window: tuple[float, float] | None = None,
     plane: int | None = None,
 ) -> Path:
-    """The picture of a finding, with the reference ``truth`` (D, H, W) bool where there is one.
+    """Draw the picture of a finding.
 
-    window: (low, high); by default as `starting_window` says.
+    Args:
+        finding: the case.
+        path: of the picture.
+        truth: its reference (D, H, W) bool, if any.
+        window: (low, high); by default as `starting_window` says.
+        plane: counted from 0; by default the one with the largest sum of the map.
     """
     scan = finding.scan
     letters = orientation(scan.affine) if scan.affine is not None else None
     spacing = scan.spacing
-    left = None if truth is None else removed(scan.voxels[0], finding.healthy[0], truth)
+    removal = None if truth is None else removed(scan.voxels[0], finding.healthy[0], truth)
     pictures = Pictures(
         image=scan.voxels,
         healthy=finding.healthy,
         map=finding.map,
         mask=finding.mask,
         truth=truth,
-        twin="\n".join(filter(None, ["healthy twin", twin_text(left)])),
+        twin="\n".join(filter(None, ["healthy twin", twin_text(removal)])),
     )
     view = View(
         window=window or starting_window(finding),
@@ -78,23 +82,25 @@ def panel(
 
 
 def starting_window(finding: Finding) -> tuple[float, float]:
-    """(low, high) in the scan's units: the run's, else the one stored in the file where it shows
-    the foreground, else 1 to 99 % of the foreground. Software writes the range of all voxels,
-    outliers included, where a window is meant: that one shows a brain in the lowest quarter of the
-    greys."""
+    """Return (low, high) in the scan's units, in which a picture begins.
+
+    The run's, else the one stored in the file where it shows the foreground, else 1 to 99 % of the
+    foreground. Software writes the range of all voxels, outliers included, where a window is meant:
+    that one shows a brain in the lowest quarter of the greys.
+    """
     image = finding.scan.voxels[0]
-    own = _window(image[finding.foreground] if finding.foreground.any() else image)
-    return finding.window or _showing(finding.scan.display, own) or own
+    percentiles = _window(image[finding.foreground] if finding.foreground.any() else image)
+    return finding.window or _showing(finding.scan.display, percentiles) or percentiles
 
 
 def _showing(
-    stored: tuple[float, float] | None, own: tuple[float, float]
+    window: tuple[float, float] | None, percentiles: tuple[float, float]
 ) -> tuple[float, float] | None:
-    """The stored window if the foreground's range fills at least FILLED of its greys."""
-    if stored is None:
+    """Return the window if the foreground's range fills at least FILLED of its greys."""
+    if window is None:
         return None
-    shared = min(stored[1], own[1]) - max(stored[0], own[0])
-    return stored if shared >= FILLED * (stored[1] - stored[0]) else None
+    overlap = min(window[1], percentiles[1]) - max(window[0], percentiles[0])
+    return window if overlap >= FILLED * (window[1] - window[0]) else None
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ class Facts:
 def mosaic(
     path: Path | str, pictures: Pictures, view: View | None = None, facts: Facts | None = None
 ) -> int:
-    """Draw input, healthy twin, anomaly map and mask; returns the plane shown."""
+    """Draw input, healthy twin, anomaly map and mask; return the plane shown."""
     from matplotlib.colors import to_rgba
     from matplotlib.lines import Line2D
 
@@ -160,7 +166,7 @@ def mosaic(
     plane = view.plane
     if plane is None:
         plane = int(np.argmax(map.reshape(len(map), -1).sum(1)))
-    windows = [_window(one) for one in image]
+    windows = [_window(channel) for channel in image]
     windows[0] = view.window or windows[0]
     # Never the map's own maximum. Without a positive threshold: half the model's range [-1, 1].
     top = 2 * threshold if threshold is not None and threshold > 0 else 1.0
@@ -177,11 +183,11 @@ def mosaic(
         place.imshow(tiled(_scaled(volume[:, plane], windows)), **grey)
         place.set_title(name, fontsize=10)
     axes[3].imshow(_scaled(image[:, plane], windows)[0], **grey)
-    shown = axes[2].imshow(
+    heat = axes[2].imshow(
         map[plane], cmap="inferno", vmin=0, vmax=top, aspect=aspect, interpolation="nearest"
     )
     axes[2].set_title("anomaly map", fontsize=10)
-    bar = figure.colorbar(shown, ax=axes[2], fraction=0.046, pad=0.02, extend="max")
+    bar = figure.colorbar(heat, ax=axes[2], fraction=0.046, pad=0.02, extend="max")
     bar.set_label("anomaly score", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     if threshold is not None and threshold > 0:
@@ -209,48 +215,51 @@ def mosaic(
         place.set_axis_off()
         if view.letters:
             _letter(place, view.letters)
-    said = [short(facts.title, 60)]
+    title = [short(facts.title, 60)]
     if len(map) > 1:
-        said.append(f"plane {plane + 1} of {len(map)}")
+        title.append(f"plane {plane + 1} of {len(map)}")
     if facts.score is not None:
-        said.append(f"score {facts.score:.4g}")
+        title.append(f"score {facts.score:.4g}")
     if threshold is not None:
-        said.append(
+        title.append(
             f"threshold {threshold:.4g}"
             + (f" ({short(facts.threshold_source, 60)})" if facts.threshold_source else "")
         )
-    figure.suptitle("   |   ".join(said), fontsize=10)
+    figure.suptitle("   |   ".join(title), fontsize=10)
     research_use(figure)
     save_figure(figure, path, dpi=110, cut=False)
     return plane
 
 
 def orientation(affine: np.ndarray) -> Letters:
-    """(left, right, top, bottom) letters of a plane's edges from the affine (4, 4), index (d, h, w,
-    1) -> RAS+ mm."""
+    """Return the letters (left, right, top, bottom) of a plane's edges.
+
+    Args:
+        affine: (4, 4), index (d, h, w, 1) -> RAS+ mm.
+    """
 
     def ends(axis: int) -> tuple[str, str]:
         direction = np.asarray(affine, dtype=np.float64)[:3, axis]
         world = int(np.argmax(np.abs(direction)))
-        pair = (("L", "R"), ("P", "A"), ("I", "S"))[world]
-        return pair if direction[world] > 0 else pair[::-1]
+        letters = (("L", "R"), ("P", "A"), ("I", "S"))[world]
+        return letters if direction[world] > 0 else letters[::-1]
 
     return (*ends(2), *ends(1))
 
 
 def _volume(array: np.ndarray) -> np.ndarray:
-    """(D, H, W) of (H, W) or (D, H, W)."""
+    """Return (D, H, W) of (H, W) or (D, H, W)."""
     array = np.asarray(array)
     return array[None] if array.ndim == 2 else array
 
 
 def _channels(array: np.ndarray) -> np.ndarray:
-    """(C, D, H, W) of (H, W), (D, H, W) or (C, D, H, W)."""
+    """Return (C, D, H, W) of (H, W), (D, H, W) or (C, D, H, W)."""
     return np.asarray(array) if np.ndim(array) == 4 else _volume(array)[None]
 
 
 def _scaled(plane: np.ndarray, windows: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Channels (C, H, W) in [0, 1], each in its own window."""
+    """Scale channels (C, H, W) to [0, 1], each in its own window."""
     low, high = np.array(windows, dtype=np.float64).T[:, :, None, None]
     return np.clip((plane - low) / np.maximum(high - low, 1e-12), 0, 1)
 
@@ -267,29 +276,35 @@ def _window(image: np.ndarray) -> tuple[float, float]:
 
 
 def _outline(axes: Axes, truth: np.ndarray) -> None:
-    """The border of the reference along pixel edges; a black line below keeps it visible on
-    white."""
+    """Draw the border of the reference along pixel edges.
+
+    A black line below keeps it visible on white.
+    """
     if not truth.any():
         return
     padded = np.pad(truth, 1)
     rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
-    across = [((c - 0.5, r - 1.5), (c - 0.5, r - 0.5)) for r, c in zip(rows, columns, strict=True)]
+    vertical = [
+        ((c - 0.5, r - 1.5), (c - 0.5, r - 0.5)) for r, c in zip(rows, columns, strict=True)
+    ]
     rows, columns = np.nonzero(padded[1:] != padded[:-1])
-    along = [((c - 1.5, r - 0.5), (c - 0.5, r - 0.5)) for r, c in zip(rows, columns, strict=True)]
+    horizontal = [
+        ((c - 1.5, r - 0.5), (c - 0.5, r - 0.5)) for r, c in zip(rows, columns, strict=True)
+    ]
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(LineCollection(across + along, colors="black", linewidths=2.4))
-    axes.add_collection(LineCollection(across + along, colors=TRUTH_COLOUR, linewidths=1.4))
+    axes.add_collection(LineCollection(vertical + horizontal, colors="black", linewidths=2.4))
+    axes.add_collection(LineCollection(vertical + horizontal, colors=TRUTH_COLOUR, linewidths=1.4))
 
 
 def _letter(axes: Axes, letters: Letters) -> None:
-    places = (
+    positions = (
         (0.02, 0.5, "left", "center"),
         (0.98, 0.5, "right", "center"),
         (0.5, 0.98, "center", "top"),
     )
     for (x, y, ha, va), letter in zip(
-        (*places, (0.5, 0.02, "center", "bottom")), letters, strict=True
+        (*positions, (0.5, 0.02, "center", "bottom")), letters, strict=True
     ):
         axes.text(
             x,

@@ -1,5 +1,4 @@
-"""ROC, precision-recall, score, forest, training and sweep plots as PNG, several methods in one
-picture.
+"""ROC, precision-recall, score, forest and training plots as PNG, several methods in one picture.
 
 Colours are those of Okabe and Ito (distinguishable with every colour vision); controls are grey and
 dashed, so methods are told apart from them without colour too.
@@ -42,7 +41,8 @@ CONTROL_DASHES = (
 def roc(
     path: Path | str, image: Mapping[str, Curve], voxel: Mapping[str, Curve] | None = None
 ) -> Path:
-    """Image-level and, beside it where given, pooled voxel-level ROC curves with their areas."""
+    """Draw image-level and, beside it where given, pooled voxel-level ROC curves with their
+    areas."""
 
     def draw(axes: Axes, curves: Mapping[str, Curve], styles: Styles) -> None:
         axes.plot([0, 1], [0, 1], color=LIGHT["quiet"], alpha=0.5, linewidth=1, zorder=1)
@@ -58,8 +58,8 @@ def roc(
 def precision_recall(
     path: Path | str, image: Mapping[str, Curve], voxel: Mapping[str, Curve] | None = None
 ) -> Path:
-    """Precision-recall steps (no interpolation); the chance level, which is the prevalence, is
-    drawn."""
+    """Draw precision-recall steps (no interpolation) and the chance level, which is the
+    prevalence."""
 
     def draw(axes: Axes, curves: Mapping[str, Curve], styles: Styles) -> None:
         chance = next(iter(curves.values())).prevalence
@@ -88,33 +88,34 @@ def scores(
     by_method: Mapping[str, tuple[np.ndarray, np.ndarray]],
     thresholds: Mapping[str, Threshold] | None = None,
 ) -> Path:
-    """One histogram per method of its case scores (N,), healthy against anomalous, with the
-    threshold and its source.
+    """Draw a histogram per method of its case scores, healthy against anomalous.
 
-    by_method: (scores (N,), is anomalous (N,) bool) by name.
+    Args:
+        path: of the picture.
+        by_method: (scores (N,), is anomalous (N,) bool) by name.
+        thresholds: drawn with their source.
     """
-    shown = {name: pair for name, pair in by_method.items() if len(pair[0])}
-    columns = 2 if len(shown) == 4 else min(len(shown), 3)
-    rows = -(-len(shown) // columns)
+    groups = {name: pair for name, pair in by_method.items() if len(pair[0])}
+    columns = 2 if len(groups) == 4 else min(len(groups), 3)
+    rows = -(-len(groups) // columns)
     figure = blank(4.6 * columns, 3.3 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, (name, (values, anomalous)) in zip(grid, shown.items(), strict=False):
+    for axes, (name, (values, anomalous)) in zip(grid, groups.items(), strict=False):
         threshold = (thresholds or {}).get(name)
         _histogram(
             axes, np.asarray(values, dtype=np.float64), np.asarray(anomalous, dtype=bool), threshold
         )
         axes.set_title(short(name), fontsize=10)
-    for axes in grid[len(shown) :]:
+    for axes in grid[len(groups) :]:
         axes.set_axis_off()
     return save(figure, path)
 
 
 def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
-    """Values and intervals of all methods, a panel per headline metric, class of boxes and data
-    set; the line is the best control.
+    """Draw values and intervals of all methods, a panel per headline metric, class and data set.
 
-    Where controls stand in several runs' settings, each kind is drawn once, in the setting it does
-    best in.
+    The line is the best control. Where controls stand in several runs' settings, each kind is drawn
+    once, in the setting it does best in.
     """
     panels = []
     for data, records in by_data.items():
@@ -122,8 +123,8 @@ def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
         metric = {heading: cell.metric for (_, heading), cell in table.cells.items()}
         by_class = [heading for heading in table.headings if class_of(metric[heading])[1]]
         pooled = [heading for heading in table.headings if heading not in by_class]
-        shown = [heading for heading in pooled if shown_in(metric[heading], "forest")] or pooled[:6]
-        for heading in (*shown, *by_class):
+        heads = [heading for heading in pooled if shown_in(metric[heading], "forest")] or pooled[:6]
+        for heading in (*heads, *by_class):
             panels.append(
                 (data, heading, [c for (_, at), c in table.cells.items() if at == heading])
             )
@@ -178,11 +179,12 @@ def forest(path: Path | str, by_data: Mapping[str, Sequence[Record]]) -> Path:
 
 
 def training(path: Path | str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Path:
-    """Validation ROC-AUC over epochs, a line per run, its best epoch marked: from scratch against
-    pretrained.
+    """Draw validation ROC-AUC over epochs, a line per run, its best epoch marked.
 
-    histories: entries of training_history.json by run; those without ``validation_auroc`` are left
-    out.
+    Args:
+        path: of the picture.
+        histories: entries of training_history.json by run; those without ``validation_auroc`` are
+            left out.
     """
     curves = {
         name: [
@@ -228,14 +230,16 @@ def training(path: Path | str, histories: Mapping[str, Sequence[Mapping[str, Any
 def overlaid(
     path: Path | str, groups: Mapping[str, np.ndarray], x: str, y: str, title: str = ""
 ) -> Path:
-    """Histograms of several samples (N,) over one range, as shares of each, outlined so that they
-    read on each other."""
+    """Draw histograms of several samples (N,) over one range, as shares of each.
+
+    They are outlined, so that they read on each other.
+    """
     figure = blank(6.2, 3.6)
     axes = figure.subplots()
     low, high = min(v.min() for v in groups.values()), max(v.max() for v in groups.values())
-    most = max(map(len, groups.values()))
+    largest = max(map(len, groups.values()))
     edges = np.linspace(
-        low, high if high > low else low + 1, int(np.clip(2 * np.sqrt(most), 10, 80)) + 1
+        low, high if high > low else low + 1, int(np.clip(2 * np.sqrt(largest), 10, 80)) + 1
     ).tolist()
     for (name, values), colour, dashes in zip(
         groups.items(), cycle(METHOD_COLOURS), cycle(("-", "--", ":")), strict=False
@@ -260,23 +264,27 @@ def overlaid(
 
 
 def series(
-    path: Path | str, x: Sequence[float], lines: Mapping[str, Sequence[float]], across: str, up: str
+    path: Path | str,
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    x_label: str,
+    y_label: str,
 ) -> Path:
-    """Lines over common x values."""
+    """Draw lines over common x values."""
     figure = blank(5.6, 3.6)
     axes = figure.subplots()
     for (name, values), colour, marker in zip(
         lines.items(), cycle(METHOD_COLOURS), cycle("osD"), strict=False
     ):
         axes.plot(x, values, color=colour, marker=marker, label=name)
-    axes.set(xlabel=across, ylabel=up)
+    axes.set(xlabel=x_label, ylabel=y_label)
     plain(axes, grid=True)
     axes.legend(fontsize=8, frameon=False)
     return save(figure, path)
 
 
 def _kind(method: str) -> str:
-    """A control without the run in whose setting it stands."""
+    """Return the name of a control without the run in whose setting it stands."""
     return method.split(" (")[0] if method.startswith(CONTROL) else method
 
 
@@ -294,12 +302,12 @@ def _histogram(
         ("healthy", ~anomalous, LIGHT["healthy"], ""),
         ("anomalous", anomalous, LIGHT["anomalous"], "////"),
     )
-    for name, chosen, colour, hatch in groups:
-        if chosen.any():
-            label = f"{name} (n = {np.count_nonzero(chosen)})"
-            axes.hist(values[chosen], edges, label=label, color=colour, alpha=0.35)
+    for name, group, colour, hatch in groups:
+        if group.any():
+            label = f"{name} (n = {np.count_nonzero(group)})"
+            axes.hist(values[group], edges, label=label, color=colour, alpha=0.35)
             axes.hist(
-                values[chosen], edges, histtype="step", color=colour, linewidth=1.4, hatch=hatch
+                values[group], edges, histtype="step", color=colour, linewidth=1.4, hatch=hatch
             )
     if threshold is not None:
         axes.axvline(
@@ -340,7 +348,8 @@ def _side_by_side(
 
 
 def _styles(names: Iterable[str]) -> Styles:
-    """Methods first, in colour and solid; then the controls, grey and dashed."""
+    """Return the style of each: methods first, in colour and solid, then controls, grey and
+    dashed."""
     colours, greys, dashes = cycle(METHOD_COLOURS), cycle(CONTROL_GREYS), cycle(CONTROL_DASHES)
     return {
         name: {"color": next(greys), "linestyle": next(dashes), "linewidth": 1.3, "zorder": 2}

@@ -1,4 +1,4 @@
-"""Rows of a report: how they are ordered, told and shown."""
+"""Rows of a report: their order, their words and their cells."""
 
 from __future__ import annotations
 
@@ -24,51 +24,56 @@ HINTS = {
 
 
 def kind(row: Mapping[str, Any]) -> str:
+    """Return the status of a row: ok, warn or failed."""
     status = str(row.get("status") or "ok").lower()
     return status if status in ("ok", "warn") else "failed"
 
 
 def urgency(row: Mapping[str, Any]) -> tuple[int, float]:
+    """Return what rows are sorted by: failed ones, warnings, then by falling score."""
     score = row.get("score")
     usable = isinstance(score, (int, float)) and math.isfinite(score)
-    least = -float(score) if usable else math.inf  # type: ignore[arg-type]
-    return ("failed", "warn", "ok").index(kind(row)), least
+    rank = -float(score) if usable else math.inf  # type: ignore[arg-type]
+    return ("failed", "warn", "ok").index(kind(row)), rank
 
 
 def is_foreign(row: Mapping[str, Any]) -> bool:
     # The latter of older runs.
+    """Return whether the row's scan is unlike those that its run is meant for."""
     return any(code in str(row.get("warnings", "")) for code in ("OUT_OF_DOMAIN", "OOD_"))
 
 
 def foreign(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first line of a report with scans that its run is not meant for; empty where there is
-    none."""
-    found = [row for row in rows if is_foreign(row)]
-    names = [str(row.get("case_id")) for row in found]
+    """Return the first line of a report with scans that its run is not meant for; empty without
+    them."""
+    outside = [row for row in rows if is_foreign(row)]
+    names = [str(row.get("case_id")) for row in outside]
     if not names:
         return ""
-    said = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    which = f"{len(names)} of {many(len(rows), 'scan')} {'are' if len(names) > 1 else 'is'}"
+    listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    subject = f"{len(names)} of {many(len(rows), 'scan')} {'are' if len(names) > 1 else 'is'}"
     advice = f"; do not trust {'their maps and scores' if len(names) > 1 else 'its map and score'}"
-    if all(kind(row) == "failed" for row in found):  # --strict-domain: there are none
+    if all(kind(row) == "failed" for row in outside):  # --strict-domain: there are none
         advice = f" and {'were' if len(names) > 1 else 'was'} refused"
-    return f"OUT_OF_DOMAIN: {which} unlike what the run was trained on{advice} ({said})"
+    return f"OUT_OF_DOMAIN: {subject} unlike what the run was trained on{advice} ({listed})"
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every column that has a value somewhere, in the order of the rows' keys; the number of
-    healthy cases stands in the words of the percentile."""
+    """Describe every column that has a value somewhere, in the order of the rows' keys.
+
+    The number of healthy cases stands in the words of the percentile.
+    """
     names = dict.fromkeys(
         name for row in rows for name in row if name != "healthy_cases" or RANK not in row
     )
-    found = []
+    described = []
     for name in names:
         values = [row[name] for row in rows if row.get(name) is not None and row.get(name) != ""]
         if values:
             numeric = name != RANK and all(
                 isinstance(value, (int, float, np.number)) for value in values
             )
-            found.append(
+            described.append(
                 {
                     "name": name,
                     "numeric": numeric,
@@ -76,10 +81,11 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "hint": HINTS.get(name, ""),
                 }
             )
-    return found
+    return described
 
 
 def cell(value: Any) -> str:
+    """Write a value as a cell shows it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, (bool, np.bool_)):
@@ -92,15 +98,16 @@ def cell(value: Any) -> str:
 
 
 def raw(value: Any) -> str:
+    """Write a value as the page sorts it."""
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested provenance as dotted lines."""
-    found: dict[str, Any] = {}
+    """Return nested provenance as dotted lines."""
+    lines: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
+            lines |= flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            lines[f"{prefix}{name}"] = value
+    return lines

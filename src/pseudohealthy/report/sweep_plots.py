@@ -27,22 +27,30 @@ def sweep(
     *,
     lines: bool = False,
 ) -> Path:
-    """Figures of a grid of settings: a line over one axis, a heat map over two, one heat map per
-    value of the others.
+    """Draw figures of a grid of settings: a line over one axis, a heat map over two.
 
-    figures: by name, (3, n1, n2, ...) value, lower and upper end of the interval, nan where there
-    is none. With three axes or more only the first figure is drawn, in at most twelve panels.
-    lines: over the first axis, one for each value of the others, at most twelve, for every figure
-    (Wolleb 2022, Fig. 4); intervals are shaded.
+    Of more axes there is one heat map for each value of the others.
+
+    Args:
+        path: of the picture.
+        axes_of: each setting with its values.
+        figures: by name, (3, n1, n2, ...) value, lower and upper end of the interval, nan where
+            there is none. With three axes or more only the first figure is drawn, in at most twelve
+            panels.
+        title: above all.
+        lines: over the first axis, one for each value of the others, at most twelve, for every
+            figure (Wolleb 2022, Fig. 4); intervals are shaded.
     """
     lined = lines or len(axes_of) == 1
-    rest = [()] if lined else list(product(*(range(len(values)) for _, values in axes_of[2:])))[:12]
-    shown = dict(figures) if lined or len(axes_of) < 3 else dict(list(figures.items())[:1])
-    panels = [(name, values, at) for name, values in shown.items() for at in rest]
+    places = (
+        [()] if lined else list(product(*(range(len(values)) for _, values in axes_of[2:])))[:12]
+    )
+    selected = dict(figures) if lined or len(axes_of) < 3 else dict(list(figures.items())[:1])
+    panels = [(name, values, at) for name, values in selected.items() for at in places]
     columns = min(len(panels), 3)
-    deep = -(-len(panels) // columns)
-    figure = blank(3.9 * columns + 0.5, 3.2 * deep + 0.4)
-    grid = figure.subplots(deep, columns, squeeze=False).ravel()
+    n_rows = -(-len(panels) // columns)
+    figure = blank(3.9 * columns + 0.5, 3.2 * n_rows + 0.4)
+    grid = figure.subplots(n_rows, columns, squeeze=False).ravel()
     for axes, (name, values, at) in zip(grid, panels, strict=False):
         fixed = ", ".join(
             f"{key} = {texts[i]}" for (key, texts), i in zip(axes_of[2:], at, strict=False)
@@ -68,10 +76,14 @@ def strip(
     columns: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
     title: str = "",
 ) -> Path:
-    """One case under several settings (Wolleb 2022, Figs 5 and 6): rows input, healthy twin and
-    map, one colour scale.
+    """Draw one case under several settings (Wolleb 2022, Figs 5 and 6): input, healthy twin and
+    map.
 
-    columns: (setting, input, twin, map), pictures of any size; input and twin in [-1, 1].
+    Args:
+        path: of the picture.
+        columns: (setting, input, twin, map), pictures of any size; input and twin in [-1, 1]; maps
+            have one colour scale.
+        title: above all.
     """
     top = max(float(np.quantile(np.stack([c[3] for c in columns]), 0.998)), 1e-6)
     figure = blank(1.75 * len(columns) + 1.0, 5.9)
@@ -83,13 +95,13 @@ def strip(
                 if row < 2
                 else {"cmap": "inferno", "vmin": 0, "vmax": top}
             )
-            shown = grid[row][column].imshow(picture, interpolation="nearest", **scale)
+            image = grid[row][column].imshow(picture, interpolation="nearest", **scale)
             grid[row][column].set(xticks=[], yticks=[])
         grid[0][column].set_title(short(name, 90).replace(", ", "\n"), fontsize=7.5)
     for row, text in enumerate(("input", "healthy twin", "anomaly map")):
         grid[row][0].set_ylabel(text, fontsize=9)
     figure.colorbar(
-        shown, ax=list(grid.ravel()), fraction=0.03, pad=0.01, shrink=0.32, anchor=(0, 0)
+        image, ax=list(grid.ravel()), fraction=0.03, pad=0.01, shrink=0.32, anchor=(0, 0)
     ).ax.tick_params(labelsize=7)
     if title:
         figure.suptitle(short(title, 90), fontsize=10)
@@ -98,7 +110,7 @@ def strip(
 
 
 def _lines(axes: Axes, axes_of: Sequence[Axis], values: np.ndarray) -> None:
-    """Values (3, n1, n2, ...) over the first axis, a line for each place on the others."""
+    """Draw values (3, n1, n2, ...) over the first axis, a line for each place on the others."""
     (key, texts), *others = axes_of
     try:
         x = np.array([float(text) for text in texts])

@@ -1,5 +1,5 @@
-"""What `sweep` writes: the table of settings, lines or heat maps over it, one case under each, and
-how to keep the best."""
+"""What `sweep` writes: the table of settings, plots over it, one case under each, the best
+setting."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
 PANELS, COLUMNS = 6, 8  # figures drawn, settings in the strip
 
 
-def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
-    """sweep.csv, sweep.json, sweep.png, strip.png and report.html; plots without anything to draw
-    are left out."""
+def save(result: Sweep, folder: Path, record: Mapping[str, Any]) -> list[Path]:
+    """Write sweep.csv, sweep.json, sweep.png, strip.png and report.html.
+
+    Plots without anything to draw are left out.
+    """
     table = rows(result)
-    where = f"{result.run}, {result.split} split" + (
+    title = f"{result.run}, {result.split} split" + (
         " (an oracle choice)" if result.split == "test" else ""
     )
-    where += "" if result.protocol == "strict" else f", protocol {result.protocol}"
-    written = [write_table(folder / "sweep.csv", table)]
-    written.append(
+    title += "" if result.protocol == "strict" else f", protocol {result.protocol}"
+    paths = [write_table(folder / "sweep.csv", table)]
+    paths.append(
         write_json(
             folder / "sweep.json",
             {
@@ -42,7 +44,7 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
                     "run": result.run,
                     "split": result.split,
                     "protocol": result.protocol,
-                    **made,
+                    **record,
                 },
                 "axes": [{"key": key, "values": values} for key, values in result.axes],
                 "best": {"metric": result.metric, "settings": result.settings(result.best)},
@@ -55,14 +57,14 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
             },
         )
     )
-    shown = metrics(result)
+    names = metrics(result)
     if result.protocol != "strict":  # its own figures, where it has any, as in the paper
-        shown = [name for name in shown if shown_in(name, "table")] or shown
-    figures = {heading(name): grid_of(result, name) for name in shown}
+        names = [name for name in names if shown_in(name, "table")] or names
+    figures = {heading(name): grid_of(result, name) for name in names}
     figures = {name: values for name, values in figures.items() if np.isfinite(values[0]).any()}
-    drawn = dict(list(figures.items())[:PANELS])
-    written.append(
-        sweep_plots.sweep(folder / "sweep.png", result.axes, drawn, where, lines=result.lines)
+    selected = dict(list(figures.items())[:PANELS])
+    paths.append(
+        sweep_plots.sweep(folder / "sweep.png", result.axes, selected, title, lines=result.lines)
     )
     if result.columns:
         keep = np.unique(np.linspace(0, len(result.columns) - 1, COLUMNS).round().astype(int))
@@ -70,7 +72,7 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
             (", ".join(t.partition(".")[2] for t in result.settings(place)), *pictures)
             for place, *pictures in (result.columns[i] for i in keep)
         ]
-        written.append(sweep_plots.strip(folder / "strip.png", columns, where))
+        paths.append(sweep_plots.strip(folder / "strip.png", columns, title))
     report = Report(
         title=f"Sweep of {result.run}",
         cases=Cases(table, "Settings"),
@@ -82,24 +84,24 @@ def save(result: Sweep, folder: Path, made: Mapping[str, Any]) -> list[Path]:
         },
         figures=[folder / "sweep.png", folder / "strip.png"],
         notes=[*result.notes, keep_it(result)],
-        provenance={**provenance(), **made},
+        provenance={**provenance(), **record},
     )
-    return [*written, write_report(folder, report)]
+    return [*paths, write_report(folder, report)]
 
 
 def metrics(result: Sweep) -> list[str]:
-    """The figures of the table, what the best setting is best in first, under the name it has
+    """Return the figures of the table, first what the best setting is best in, by its name
     there."""
     names = result.metrics()
-    first = next(
+    headline = next(
         (name for name in names if result.metric in (name, name.split("@")[0])), result.metric
     )
-    return list(dict.fromkeys([first, *names]))
+    return list(dict.fromkeys([headline, *names]))
 
 
 def rows(result: Sweep) -> list[dict[str, Any]]:
-    """One dict per setting: its values, figures with the ends of their intervals, costs."""
-    found = []
+    """Return one row per setting: its values, figures with the ends of their intervals, costs."""
+    lines = []
     for place, records in result.records.items():
         row: dict[str, Any] = {
             key: values[i] for (key, values), i in zip(result.axes, place, strict=True)
@@ -109,18 +111,18 @@ def rows(result: Sweep) -> list[dict[str, Any]]:
             low, high = record.ci95 or (None, None)
             name = name_of(record)
             row |= {name: record.value, f"{name}_low": low, f"{name}_high": high}
-        found.append(
+        lines.append(
             row
             | {
                 "network_calls": result.network_calls[place],
                 "seconds_per_case": result.seconds[place],
             }
         )
-    return found
+    return lines
 
 
 def grid_of(result: Sweep, metric: str) -> np.ndarray:
-    """(3, n1, n2, ...): value, lower and upper end of the interval; nan where a setting has no such
+    """Return (3, n1, n2, ...): value, lower and upper end of the interval; nan without such a
     figure."""
     values = np.full((3, *(len(texts) for _, texts in result.axes)), np.nan)
     for place in result.records:
@@ -131,37 +133,39 @@ def grid_of(result: Sweep, metric: str) -> np.ndarray:
 
 
 def heading(name: str) -> str:
-    """The words of a metric, with the source of its threshold."""
+    """Return the words of a metric, with the source of its threshold."""
     metric = find(name)
     return name if metric is None else metric.words(name.partition("@")[2] or "oracle")
 
 
 def text(result: Sweep) -> str:
-    """A table for the terminal, the best setting and how to keep it."""
+    """Return a table for the terminal, the best setting and how to keep it."""
     names = metrics(result)[:5]
     lines = [[*(key for key, _ in result.axes), *names, "calls", "s/case", ""]]
     for place in result.records:
-        found = [result.value(place, name) for name in names]
+        records = [result.value(place, name) for name in names]
         lines.append(
             [
                 *(values[i] for (_, values), i in zip(result.axes, place, strict=True)),
-                *("" if record is None else f"{record.value:.4g}" for record in found),
+                *("" if record is None else f"{record.value:.4g}" for record in records),
                 str(result.network_calls[place]),
                 f"{result.seconds[place]:.3g}",
                 "best" if place == result.best else "",
             ]
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = [
+    aligned = [
         "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
-    return "\n".join([*shown, *result.notes, keep_it(result, result.going_on)])
+    return "\n".join([*aligned, *result.notes, keep_it(result, result.going_on)])
 
 
 def keep_it(result: Sweep, going_on: str = "") -> str:
-    """The best setting as the words that make it the run's own; files do not tell the path of the
-    run."""
+    """Return the best setting as the command that makes it the run's own.
+
+    Files do not tell the path of the run.
+    """
     best = result.settings(result.best)
     quoted = " ".join(
         f"'{setting}'" if set(setting) & set('[]"* ') else setting for setting in best

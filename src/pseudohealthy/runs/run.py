@@ -9,16 +9,20 @@ import platform
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pseudohealthy import models
-from pseudohealthy.errors import BAD_MODEL, USAGE, Fault
+from pseudohealthy.errors import BAD_MODEL, REFUSED, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.output_folder import prepare_folder
+from pseudohealthy.progress import say
+from pseudohealthy.registry import LOADED
+from pseudohealthy.restorers import REGISTRY
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.version import __version__
@@ -83,6 +87,7 @@ class Run:
         """An existing run, or a bundled model by its name. Fault RUN_MISSING (exit 5) when the
         folder is none."""
         folder = models.folder_of(folder)
+        run = cls(folder, Recipe("unread"))
         if not (folder / "recipe.toml").is_file():
             raise Fault(
                 "RUN_MISSING",
@@ -91,8 +96,6 @@ class Run:
                 f" {', '.join(models.names())}",
                 exit=BAD_MODEL,
             )
-        with of_run(folder):
-            run = cls(folder, Recipe.load(folder / "recipe.toml"))
         run.record = run.read_json("run.json")
         if not isinstance(run.record, dict):
             raise Fault(
@@ -101,9 +104,29 @@ class Run:
                 "restore it from a copy",
                 exit=BAD_MODEL,
             )
+        run.require_plugins()
         with of_run(folder):
+            run.recipe = Recipe.load(folder / "recipe.toml")
             run.recipe.resolved()  # somebody may have edited it
         return run
+
+    def require_plugins(self) -> None:
+        """Fault PLUGIN (exit 8) for a method that nobody registered; nothing is imported for it."""
+        try:
+            content = tomllib.loads((self.folder / "recipe.toml").read_text(encoding="utf-8"))
+            name = content["restorer"]["name"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return  # what is wrong is said when the recipe is read
+        named = [one for one in self.record.get("plugins") or () if isinstance(one, dict)]
+        words = [str(one.get("name"))[:80] for one in named]
+        if not isinstance(name, str) or name not in REGISTRY:
+            cure = "install or give (--plugin FILE.py) the plugin that registers it"
+            cure += f": {', '.join(words)}" if words else ", if you trust it"
+            message = f"run '{self.folder.name}' restores with '{str(name)[:80]}', unknown here"
+            raise Fault("PLUGIN", message, cure, exit=REFUSED)
+        origin = REGISTRY.origins.get(name)
+        if origin and named and origin.sha256 not in [one.get("sha256") for one in named]:
+            say(f"'{name}' comes from {origin.name}, which is not the file the run was made with")
 
     def own(self) -> Run:
         """This run, to be written into. Fault USAGE (exit 2) for a model that comes with the
@@ -242,6 +265,7 @@ def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "started": now(),
+        **({"plugins": [asdict(origin) for origin in LOADED]} if LOADED else {}),
     }
 
 

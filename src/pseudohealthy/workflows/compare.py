@@ -81,7 +81,7 @@ class Compare:
                 "USAGE", "compare needs a RUN", "name run folders before --data", exit=USAGE
             )
         several = [self.data] if isinstance(self.data, (str, Path, Manifest)) else self.data
-        manifests = [one if isinstance(one, Manifest) else load(Path(one)) for one in several]
+        manifests = [item if isinstance(item, Manifest) else load(Path(item)) for item in several]
         sets = dict(
             zip(distinct([m.root.resolve().name for m in manifests]), manifests, strict=True)
         )
@@ -92,7 +92,7 @@ class Compare:
         }
         check_named(
             self.case,
-            [one for m in sets.values() for one in evenly(list(m.split("test")), self.limit)],
+            [item for m in sets.values() for item in evenly(list(m.split("test")), self.limit)],
         )
         refuse_unlike(runs)
         with output_folder(self.out, overwrite=self.overwrite) as folder:
@@ -107,16 +107,16 @@ class Compare:
             for name, manifest in sets.items():
                 self.one_set(result, methods, thresholds, name, manifest, caveats[name])
             if folder is not None:
-                made = {"data": {name: manifest.sha256 for name, manifest in sets.items()}}
-                comparison_tables.save(result, folder, made)
+                record = {"data": {name: manifest.sha256 for name, manifest in sets.items()}}
+                comparison_tables.save(result, folder, record)
                 say(f"report: {folder / 'report.html'}")
             return result
 
     def leaks(
         self, result: Comparison, runs: dict[str, Run], name: str, manifest: Manifest
     ) -> dict[str, str]:
-        """The caveat of each run on one data set, noted as well; "" where no patient is known to
-        it."""
+        """Return the caveat of each run on one data set, noted as well; "" where it knows no
+        patient."""
         test = list(manifest.split("test"))
         if not test:
             raise Fault(
@@ -124,9 +124,9 @@ class Compare:
             )
         caveats = {}
         for label, run in runs.items():
-            found = refuse_leaks(run, test, self.allow_leak)
-            result.notes += [f"{name}, {label}: {note}" for note in found]
-            caveats[label] = " ".join(found)
+            notes = refuse_leaks(run, test, self.allow_leak)
+            result.notes += [f"{name}, {label}: {note}" for note in notes]
+            caveats[label] = " ".join(notes)
         return caveats
 
     def one_set(
@@ -138,7 +138,7 @@ class Compare:
         manifest: Manifest,
         caveats: dict[str, str],
     ) -> None:
-        """Every method on one data set."""
+        """Measure every method on one data set."""
         notes: list[str] = []
         example = result.examples[name] = Example(self.case)
         test = evenly(list(manifest.split("test")), self.limit)
@@ -159,7 +159,7 @@ class Compare:
             resamples=self.resamples,
         )
         evaluation = result.evaluations[name] = protocols.measure(self.protocol, results, setting)
-        restored = twins.records(OWN)
+        twin_records = twins.records(OWN)
         sets_of_planes = {scored_by(methods[label])["plane_set"] for label in caveats}
         stated = {
             **scored_by(methods[next(iter(caveats))]),
@@ -167,9 +167,9 @@ class Compare:
         }
         evaluation.records = [
             replace(record, caveat=caveats.get(record.method, ""), **stated)
-            for record in [*evaluation.records, *restored]
+            for record in [*evaluation.records, *twin_records]
         ]
-        evaluation.notes += notes + sentences(restored)
+        evaluation.notes += notes + sentences(twin_records)
         result.costs |= {(name, label): cost for label, cost in costs.items()}
         result.against_best[name] = against_best(evaluation, list(caveats))
 

@@ -1,7 +1,6 @@
-"""The main job from beginning to end on input that the program brings along: no download, no data,
-a few minutes.
+"""The main job from beginning to end on input that the program brings along, in a few minutes.
 
-1. A model that comes along (`pseudohealthy.models`) reads slices of real heads, a lesion drawn into
+1. A model that comes along (`pseudohealthy.models`) reads planes of real heads, a lesion drawn into
 half of them. 2. Real handwritten digits, a white splotch drawn on some: train on clean ones, find
 the splotches, beside the controls. 3. Synthetic heads: train on healthy ones, then read one with a
 bleed as NIfTI and another as a shuffled DICOM series.
@@ -26,10 +25,17 @@ MARK = "demo.json"  # what a demo folder holds, so that only such a folder is ev
 
 
 def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict[str, Any]:
-    """Run all parts into `out` and return the figures; `out`/report.html says what was found and
-    what was missed. `minutes` of training, shared by the last two; seeds are fixed.
+    """Run all parts into `out` and return the figures.
 
-    Raises Fault OUTPUT_NOT_EMPTY (exit 6) when `out` holds something other than an earlier demo.
+    `out`/report.html says what was found and what was missed; seeds are fixed.
+
+    Args:
+        out: the folder, new or of an earlier demo.
+        minutes: of training, shared by the last two parts.
+        device: as in `detect`.
+
+    Raises:
+        Fault: OUTPUT_NOT_EMPTY (exit 6) when `out` holds something other than an earlier demo.
     """
     from rich.console import Console
 
@@ -50,10 +56,10 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
         "1/5 brain-t1, a model that comes along, on slices of subjects it has not seen: half of"
         " them with a lesion drawn in"
     )
-    slices = brain_slices()
+    planes = brain_slices()
     folder = out / "findings-brains"
     brains = known(
-        detect("brain-t1", list(slices), folder, device=device, truths=by_name(slices)),
+        detect("brain-t1", list(planes), folder, device=device, truths=by_name(planes)),
         "slice",
         "lesion",
     )
@@ -76,12 +82,14 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
         for case in load(out / "digits").split("test")
         if case.label
     }
-    drawn = {
+    splotches = {
         path: io.read_mask(cells[path], out / "digits", io.read(path)) for path in list(cells)[:6]
     }
     folder = out / "findings-digits"
-    shown = detect(out / "run-digits", list(drawn), folder, device=device, truths=by_name(drawn))
-    digits = known(shown, "digit", "splotch")
+    detections = detect(
+        out / "run-digits", list(splotches), folder, device=device, truths=by_name(splotches)
+    )
+    digits = known(detections, "digit", "splotch")
 
     say("4/5 synthetic heads: training on 24 healthy ones")
     datasets.prepare("heads", ".", out / "heads")
@@ -89,7 +97,7 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
     say("5/5 a head with a bleed as NIfTI, another as a DICOM series in shuffled order")
     inputs = head_scans(out)
     # nobody's names.
-    found = detect(
+    findings = detect(
         out / "run-heads",
         list(inputs),
         out / "findings",
@@ -97,7 +105,7 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
         names="path",
         truths=by_name(inputs),
     )
-    heads = known(found, "head", "bleed")
+    heads = known(findings, "head", "bleed")
     reports = first_page(out, [brains, heads, digits], result)
     summary: dict[str, Any] = {
         "seconds": round(time.monotonic() - begun),
@@ -114,32 +122,34 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
 
 
 def brain_slices() -> dict[Path, np.ndarray]:
-    """The example slices of brain-t1 and the lesion (1, H, W) bool drawn into each, those that have
-    one first."""
+    """Return the example planes of brain-t1 and the lesion (1, H, W) bool drawn into each.
+
+    Those that have one come first.
+    """
     from pseudohealthy import io, models
 
     folder = models.examples("brain-t1")
-    found = {}
+    lesions = {}
     for path in sorted(
         (folder / "test").rglob("*.png"), key=lambda path: (path.parent.name, path.name)
     ):
         scan = io.read(path)
         mask = folder / "masks" / path.parent.name / path.name
-        found[path] = (
+        lesions[path] = (
             io.read_mask(mask.name, mask.parent, scan)
             if mask.is_file()
             else np.zeros(scan.shape[1:], bool)
         )
-    return found
+    return lesions
 
 
 def by_name(truths: Mapping[Path, np.ndarray]) -> dict[str, np.ndarray]:
-    """References by the ids that the cases get."""
+    """Return references by the ids that the cases get."""
     return {path.name.split(".")[0]: truth for path, truth in truths.items()}
 
 
 def picked(row: dict[str, Any]) -> dict[str, Any]:
-    """What demo.json says of a case."""
+    """Return what demo.json says of a case."""
     return {
         k: row[k]
         for k in (
@@ -180,30 +190,36 @@ def clear(out: Path) -> None:
 
 def timed_training(recipe: str, data: Path, run: Path, seconds: float, device: str) -> None:
     """Train for about `seconds`: a few steps to learn this machine's speed, then the run is
-    extended. A slow or busy machine takes longer: at least two steps for each of the seconds, since
-    after half as many nothing is found."""
+    extended.
+
+    A slow or busy machine takes longer: at least two steps for each of the seconds, since after
+    half as many nothing is found.
+    """
     from pseudohealthy.workflows.train import resume, train
 
     trial = 12
     settings = ["training.validation_planes=64", "training.validate=250"]
     train(recipe, data, run, steps=trial, device=device, settings=settings)
     history = json.loads((run / "training_history.json").read_text(encoding="utf-8"))
-    least = max(2 * trial, round(2 * seconds))
+    fewest = max(2 * trial, round(2 * seconds))
     resume(
-        run, steps=int(np.clip(seconds / history[-1]["step_seconds"], least, 2000)), device=device
+        run, steps=int(np.clip(seconds / history[-1]["step_seconds"], fewest, 2000)), device=device
     )
 
 
 def head_scans(out: Path) -> dict[Path, np.ndarray]:
-    """Two heads with a bleed (D, H, W) bool that no training has seen: one NIfTI file, one DICOM
-    series."""
+    """Write two heads that no training has seen, one NIfTI file and one DICOM series.
+
+    Returns:
+        The bleed (D, H, W) bool of each, by path.
+    """
     from pseudohealthy.anomalies.phantoms import dicom_series, head, nifti
 
     folder = out / "scans"
     folder.mkdir()
     rng = np.random.default_rng(2024)
-    volume, first, affine = head(rng, shape=(24, 96, 96), lesion=0.18)
+    volume, nifti_bleed, affine = head(rng, shape=(24, 96, 96), lesion=0.18)
     path = nifti(folder / "head-nifti.nii.gz", volume, affine)
-    volume, second, _ = head(rng, shape=(24, 96, 96), lesion=0.2)
+    volume, dicom_bleed, _ = head(rng, shape=(24, 96, 96), lesion=0.2)
     dicom_series(folder / "head-dicom", volume, spacing=(160 / 24, 160 / 96, 160 / 96))
-    return {path: first, folder / "head-dicom": second}
+    return {path: nifti_bleed, folder / "head-dicom": dicom_bleed}

@@ -103,74 +103,78 @@ class Detect:
         self.check()
         key_file = place_of_key(self.out, self.key)
         detector, world = self.detector()
-        found = io.survey(list(self.inputs), self.names)
-        sources = found.sources
+        survey = io.survey(list(self.inputs), self.names)
+        sources = survey.sources
         check_some(self.kinds, {source.kind for source in sources})
         hidden = {io.split_item(path)[0]: "INPUT" for path in self.inputs}
         hidden |= {Path(path): "INPUT" for path in self.inputs} | {key_file: "KEY"}
-        made = {**detector.made(), **provenance(hidden)}
+        record = {**detector.made(), **provenance(hidden)}
         result = Detections(Path(self.out), first=world.first)
         job = self.job(detector, sources)
-        stopped = self.work(detector, world, job, sources, result, key_file)
-        done = 0
+        error = self.work(detector, world, job, sources, result, key_file)
+        n_done = 0
         with STOP.held():
-            result, stopped = interrupted.gathered(world, result, stopped)
+            result, error = interrupted.gathered(world, result, error)
             if world.first:
-                if stopped is not None:
+                if error is not None:
                     interrupted.add_finished(sources, job, result, world)
                 finished.remove_failed(result.folder, result.rows)
                 order = {source.case_id: i for i, source in enumerate(sources)}
                 result.rows.sort(key=lambda row: order.get(row["case_id"], len(order)))
-                done = len(result.rows)
-                for name, reason in found.left_out():
+                n_done = len(result.rows)
+                for name, reason in survey.left_out():
                     result.rows.append(blank(name) | {"status": "skipped", "warnings": reason})
-                left = len(sources) - done if isinstance(stopped, KeyboardInterrupt) else 0
-                write_results(result, made, detector.stored.get("case_scores") or (), left)
-            if not isinstance(stopped, KeyboardInterrupt):
-                interrupted.wait(world, stopped)
-        if isinstance(stopped, KeyboardInterrupt):
-            raise interrupted.ending(world, done, len(sources), self.kinds) from None
-        if stopped is not None:
-            raise stopped
+                n_left = len(sources) - n_done if isinstance(error, KeyboardInterrupt) else 0
+                write_results(result, record, detector.stored.get("case_scores") or (), n_left)
+            if not isinstance(error, KeyboardInterrupt):
+                interrupted.wait(world, error)
+        if isinstance(error, KeyboardInterrupt):
+            raise interrupted.ending(world, n_done, len(sources), self.kinds) from None
+        if error is not None:
+            raise error
         if world.first:
-            if found.beside:
-                say(f"beside the inputs: {found.aside()}")
+            if survey.beside:
+                say(f"beside the inputs: {survey.aside()}")
             say_left_out(result)
             say(f"report: {result.folder / 'report.html'}")
         return result
 
     def check(self) -> None:
-        """Fault (exit 2) for words that do not fit one another, before anything is read."""
+        """Refuse words that do not fit one another, before anything is read.
+
+        Raises:
+            Fault: exit 2.
+        """
         check_kinds(self.kinds)
         if self.layout not in LAYOUTS:
-            what, cure = f"there is no layout '{self.layout}'", f"one of: {', '.join(LAYOUTS)}"
-            raise Fault("LAYOUT", what, cure, exit=USAGE)
+            message, cure = f"there is no layout '{self.layout}'", f"one of: {', '.join(LAYOUTS)}"
+            raise Fault("LAYOUT", message, cure, exit=USAGE)
         if self.resume_finished and "json" not in self.kinds:
-            what = "only case.json says whether a case is finished"
-            raise Fault("RESUME", what, "add json to --kinds", exit=USAGE)
+            message = "only case.json says whether a case is finished"
+            raise Fault("RESUME", message, "add json to --kinds", exit=USAGE)
         if self.resume_finished and self.overwrite:
-            what = "--resume keeps what is finished, --overwrite removes it"
-            raise Fault("USAGE", what, "give one of them", exit=USAGE)
+            message = "--resume keeps what is finished, --overwrite removes it"
+            raise Fault("USAGE", message, "give one of them", exit=USAGE)
         if self.assume_spacing is not None and not 0.01 <= self.assume_spacing <= 10:
-            what = f"--assume-spacing {self.assume_spacing:g}"
-            raise Fault("USAGE", what, "give mm between 0.01 and 10", exit=USAGE)
+            message = f"--assume-spacing {self.assume_spacing:g}"
+            raise Fault("USAGE", message, "give mm between 0.01 and 10", exit=USAGE)
         if self.engine not in ENGINES:
-            what = f"there is no engine '{self.engine}'"
-            raise Fault("USAGE", what, f"one of: {', '.join(ENGINES)}", exit=USAGE)
+            message = f"there is no engine '{self.engine}'"
+            raise Fault("USAGE", message, f"one of: {', '.join(ENGINES)}", exit=USAGE)
         if self.workers is not None and (self.engine == "plain" or self.workers < 1):
-            what = f"--workers {self.workers} with engine {self.engine}"
-            raise Fault("USAGE", what, "give 1 or more, with --engine ray", exit=USAGE)
+            message = f"--workers {self.workers} with engine {self.engine}"
+            raise Fault("USAGE", message, "give 1 or more, with --engine ray", exit=USAGE)
 
     def detector(self) -> tuple[Detector, World]:
-        """What restores, and which of how many processes this is."""
+        """Return what restores, and which of how many processes this is."""
         run = self.run if isinstance(self.run, Run) else Run.open(self.run)
         settings = changes(run.recipe, self.calls or self.levels, self.settings)
         if self.engine == "ray":
             ray_workers.require_ray()
         world = processes.join(self.device, objects=True)
         if self.engine != "plain" and world.size > 1:
-            what = f"engine {self.engine} under torchrun"
-            raise Fault("USAGE", what, "take one of them", exit=USAGE)
+            message = f"engine {self.engine} under torchrun"
+            raise Fault("USAGE", message, "take one of them", exit=USAGE)
         detector = Detector(
             run,
             device=str(world.device),
@@ -185,18 +189,18 @@ class Detect:
         return detector, world
 
     def job(self, detector: Detector, sources: Sequence[Source]) -> Job:
-        """What every worker is told; its hash is what `resume_finished` compares."""
-        more: dict[str, Any] = (
+        """Return what every worker is told; its hash is what `resume_finished` compares."""
+        extra: dict[str, Any] = (
             {} if self.assume_spacing is None else {"assume_spacing": self.assume_spacing}
         )
-        more |= {"strict_domain": True} if self.strict_domain else {}
-        more |= {"truths": finished.digests(self.truths)} if self.truths else {}
+        extra |= {"strict_domain": True} if self.strict_domain else {}
+        extra |= {"truths": finished.digests(self.truths)} if self.truths else {}
         request = finished.request_sha256(
             detector.made(),
             threshold=detector.choice,
             kinds=sorted(self.kinds),
             layout=self.layout,
-            **more,
+            **extra,
         )
         layout = bids.read(sources) if self.layout == "bids" else self.layout
         if isinstance(layout, Bids) and self.resume_finished:
@@ -219,16 +223,19 @@ class Detect:
         result: Detections,
         key: Path,
     ) -> BaseException | None:
-        """Do this process's share of the sources; what stopped it, when every finished case has its
-        row."""
-        mine, begun = sources[world.rank :: world.size], False
+        """Do this process's share of the sources.
+
+        Returns:
+            What stopped it, when every finished case has its row.
+        """
+        share, begun = sources[world.rank :: world.size], False
         try:
             with STOP.held():
                 world.once(lambda: self.begin(sources, key))
                 begun = True
             STOP.check()
-            with Progress("detecting", len(mine)) as bar:
-                todo = unfinished(mine, job, result, bar) if self.resume_finished else mine
+            with Progress("detecting", len(share)) as bar:
+                todo = unfinished(share, job, result, bar) if self.resume_finished else share
                 if self.engine == "ray":
                     ray_workers.work(todo, detector, job, result, bar, self.workers)
                 else:
@@ -240,7 +247,7 @@ class Detect:
         return None
 
     def begin(self, sources: Sequence[Source], key: Path) -> None:
-        """The folder, without what is to go, and the key beside it."""
+        """Prepare the folder, without what is to go, and the key beside it."""
         folder = prepare_folder(self.out, overwrite=self.overwrite or self.resume_finished)
         if self.overwrite or self.resume_finished:
             finished.remove_temporary(folder)
@@ -257,10 +264,16 @@ MOST_SHOWN = 5000  # rows of report.html; a browser opens them in seconds, and f
 
 
 def write_results(
-    result: Detections, made: dict[str, Any], validation_scores: Sequence[float], left: int = 0
+    result: Detections, record: dict[str, Any], validation_scores: Sequence[float], n_left: int = 0
 ) -> None:
-    """findings.csv, findings.json and report.html. left: inputs that an interruption left
-    undone."""
+    """Write findings.csv, findings.json and report.html.
+
+    Args:
+        result: the findings.
+        record: how they were made.
+        validation_scores: of healthy cases, drawn behind those of the rows.
+        n_left: inputs that an interruption left undone.
+    """
     with (
         atomic(result.folder / "findings.csv") as path,
         open(path, "w", newline="", encoding="utf-8") as file,
@@ -274,14 +287,14 @@ def write_results(
                     for k, v in row.items()
                 }
             )
-    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    said = {"made": made, "findings": result.rows, "finished": when}
-    write_json(result.folder / "findings.json", said | ({"not_done": left} if left else {}))
+    finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    content = {"made": record, "findings": result.rows, "finished": finished_at}
+    write_json(result.folder / "findings.json", content | ({"not_done": n_left} if n_left else {}))
     counts = {
         s: sum(row["status"] == s for row in result.rows)
         for s in ("ok", "warn", "failed", "skipped")
     }
-    summary = {k: v for k, v in (counts | {"interrupted, not done": left}).items() if v}
+    summary = {k: v for k, v in (counts | {"interrupted, not done": n_left}).items() if v}
     cases = Cases(
         result.rows,
         panels=result.panels,
@@ -289,5 +302,5 @@ def write_results(
         most=MOST_SHOWN,
         validation_scores=validation_scores,
     )
-    title = f"Findings of {made['run']}"
-    write_report(result.folder, Report(title, summary=summary, cases=cases, provenance=made))
+    title = f"Findings of {record['run']}"
+    write_report(result.folder, Report(title, summary=summary, cases=cases, provenance=record))

@@ -1,5 +1,4 @@
-"""`evaluate`: a run and the trivial controls over the test split of a manifest, under a
-protocol."""
+"""`evaluate`: a run and the trivial controls on the test split of a manifest, under a protocol."""
 
 from __future__ import annotations
 
@@ -105,13 +104,15 @@ class Evaluate:
             methods, thresholds = self.methods(run, notes)
             detector = next(iter(methods.values()))
             begun = time.perf_counter()
-            result, restored = self.figures(
+            result, twin_records = self.figures(
                 methods, thresholds, test, list(manifest.split("val")), notes
             )
             stated: dict[str, Any] = {"caveat": " ".join(leak), **scored_by(detector)}
             stated["weights_sha256"] = detector.weights_sha256 or ""
-            result.records = [replace(record, **stated) for record in [*result.records, *restored]]
-            result.notes += notes + sentences(restored)
+            result.records = [
+                replace(record, **stated) for record in [*result.records, *twin_records]
+            ]
+            result.notes += notes + sentences(twin_records)
             calls = many(detector.restorer.network_calls(), "network call")
             took = duration(time.perf_counter() - begun)
             result.notes.append(
@@ -120,24 +121,24 @@ class Evaluate:
             result.notes += detector.canvas.limits()
             if folder is not None:
                 evaluation_tables.save(result, folder)
-                made = detector.made() | {
+                origin = detector.made() | {
                     "data": manifest.root.name,
                     "manifest_sha256": manifest.sha256,
                 }
-                evaluation_report(folder, result, made)
+                evaluation_report(folder, result, origin)
                 say(f"report: {folder / 'report.html'}")
             return result
 
     def methods(
         self, run: Run, notes: list[str]
     ) -> tuple[dict[str, Detector], dict[str, Threshold]]:
-        """The run, first, and the controls, and the stored threshold of each, by name."""
-        own = run.usual
-        chosen = "stored" if own and has_threshold(run) else "otsu"
-        detector = Detector(run, device=self.device, batch=self.batch, threshold=chosen)
+        """Return the run, first, and the controls, and the stored threshold of each, by name."""
+        usual = run.usual
+        choice = "stored" if usual and has_threshold(run) else "otsu"
+        detector = Detector(run, device=self.device, batch=self.batch, threshold=choice)
         notes += detector.outdated()
         thresholds = stored_thresholds(run)
-        if not own:
+        if not usual:
             notes.append(
                 f"weights: {run.weights().name}, sha256 {str(detector.weights_sha256)[:12]}"
             )
@@ -147,8 +148,12 @@ class Evaluate:
         methods = {detector.restorer.name: detector}
         if self.controls:
             for name, restorer in control_restorers(detector.restorer.cpu()).items():
-                how: dict[str, Any] = {"device": self.device, "batch": self.batch, "threshold": 0.0}
-                methods[f"{CONTROL} {name}"] = Detector(run, restorer=restorer, **how)
+                options: dict[str, Any] = {
+                    "device": self.device,
+                    "batch": self.batch,
+                    "threshold": 0.0,
+                }
+                methods[f"{CONTROL} {name}"] = Detector(run, restorer=restorer, **options)
             detector.restorer.to(detector.device)
         return methods, thresholds
 
@@ -160,12 +165,16 @@ class Evaluate:
         validation: Sequence[Case],
         notes: list[str],
     ) -> tuple[Evaluation, list[Record]]:
-        """The protocol's figures, and those of the twins."""
+        """Return the protocol's figures, and those of the twins.
+
+        Raises:
+            Fault: NO_INPUT (exit 3) where no case can be read.
+        """
         twins = TwinErrors()
         results = measured(methods, test, self.batch, notes, twins, "evaluating")
         if not results:
-            what = f"none of {many(len(test), 'test case')} could be read"
-            raise Fault("NO_INPUT", what, notes[0] if notes else "", exit=NO_INPUT)
+            message = f"none of {many(len(test), 'test case')} could be read"
+            raise Fault("NO_INPUT", message, notes[0] if notes else "", exit=NO_INPUT)
         tuning = wanted(list(validation), protocols.find(self.protocol)[0].validation, self.limit)
         detector = next(iter(methods.values()))
         words = detector.amap.describe(detector.restorer.describe())

@@ -1,5 +1,4 @@
-"""What would be read from a path, before anything is done with it: layout, counts, geometry,
-warnings, contact sheet."""
+"""What would be read from a path: layout, counts, geometry, warnings, contact sheet."""
 
 from __future__ import annotations
 
@@ -28,8 +27,15 @@ MOST_TILES = 64
 
 @dataclass
 class Inspection:
-    """rows: one per input; notes: about the whole. exit: 0, or 4 when some inputs cannot be read, 3
-    when none can."""
+    """What would be read from a path.
+
+    `exit` is 0, or 4 when some inputs cannot be read, 3 when none can.
+
+    Args:
+        path: its name.
+        rows: one per input.
+        notes: about the whole.
+    """
 
     path: str
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -37,14 +43,16 @@ class Inspection:
 
     @property
     def exit(self) -> int:
+        """The exit code of the command."""
         failed = sum(row["status"] == "failed" for row in self.rows)
         return 0 if not failed else (NO_INPUT if failed == len(self.rows) else SOME_FAILED)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return what inspect.json holds."""
         return {"path": self.path, "notes": self.notes, "inputs": self.rows}
 
     def text(self) -> str:
-        """A table for people, at most 40 inputs long."""
+        """Return a table for people, at most 40 inputs long."""
         lines = list(self.notes)
         for row in self.rows[:40]:
             if row["status"] == "failed":
@@ -77,12 +85,14 @@ def inspect(
     """Read everything at `path` once; with `out`, write contact_sheet.png and inspect.json there.
 
     Args:
-        names: What DICOM cases are called by, "series" or "path".
-        key: Where it is written which series is which file; by default OUT.key.csv beside `out`, if
+        path: a file, a folder, a manifest, or FILE#k.
+        out: the folder to write into, if any.
+        names: what DICOM cases are called by, "series" or "path".
+        key: where it is written which series is which file; by default OUT.key.csv beside `out`, if
             that is given.
     """
     path = Path(path)
-    found = Inspection(path.name)
+    inspection = Inspection(path.name)
     key_file = place_of_key(out, key) if out or key else None
     tiles: list[tuple[str, Scan]] = []
     manifest = as_manifest(path) if path.exists() else None  # FILE#k names an item
@@ -91,14 +101,14 @@ def inspect(
             (case.split or "no split", {0: "healthy", 1: "anomalous", None: "unknown"}[case.label])
             for case in manifest
         )
-        found.notes.append(
+        inspection.notes.append(
             f"{path.name}: a data set of {many(len(manifest), 'case')} of"
             f" {many(len(manifest.patients), 'patient')}"
         )
-        found.notes += [
+        inspection.notes += [
             f"  {split}, {label}: {count}" for (split, label), count in sorted(counts.items())
         ]
-        found.notes += [f"warning: {problem}" for problem in check(manifest)]
+        inspection.notes += [f"warning: {problem}" for problem in check(manifest)]
         sample = list(manifest)
         sample = [
             sample[i]
@@ -106,32 +116,35 @@ def inspect(
                 np.linspace(0, len(sample) - 1, min(len(sample), MOST_TILES)).round().astype(int)
             )
         ]
-        found.notes.append(f"  read here: {len(sample)} of them, evenly spread")
+        inspection.notes.append(f"  read here: {len(sample)} of them, evenly spread")
         readers = [
             (case.case_id, lambda case=case: io.read_image(case.image, case.root))
             for case in sample
         ]
     else:
-        under = io.survey([path], names)
-        reasons = Counter(item.reason for item in under.skipped)
+        survey = io.survey([path], names)
+        reasons = Counter(item.reason for item in survey.skipped)
         # An archive may have named it after a patient.
-        if any(source.origin for source in under.sources):
-            found.path = "INPUT"
-        found.notes.append(
-            f"{found.path}: {many(len(under.sources), 'input')}, {len(under.skipped)} skipped"
+        if any(source.origin for source in survey.sources):
+            inspection.path = "INPUT"
+        inspection.notes.append(
+            f"{inspection.path}: {many(len(survey.sources), 'input')},"
+            f" {len(survey.skipped)} skipped"
         )
-        found.notes += [f"  skipped {count}: {reason}" for reason, count in reasons.most_common()]
-        found.notes += [f"  beside them: {under.aside()}"] if under.beside else []
-        if key_file and extend_key(key_file, under.sources):
+        inspection.notes += [
+            f"  skipped {count}: {reason}" for reason, count in reasons.most_common()
+        ]
+        inspection.notes += [f"  beside them: {survey.aside()}"] if survey.beside else []
+        if key_file and extend_key(key_file, survey.sources):
             say(f"key: {key_file} says which series is which file")
         readers = [
-            (source.case_id, lambda source=source: io.read(source)) for source in under.sources
+            (source.case_id, lambda source=source: io.read(source)) for source in survey.sources
         ]
     for case_id, reader in track(readers, "reading", len(readers)):
         try:
             scan = reader()
         except Fault as fault:
-            found.rows.append(
+            inspection.rows.append(
                 {
                     "case_id": case_id,
                     "status": "failed",
@@ -139,21 +152,20 @@ def inspect(
                 }
             )
             continue
-        found.rows.append(describe(case_id, scan))
+        inspection.rows.append(describe(case_id, scan))
         if len(tiles) < MOST_TILES:
-            middle = scan.voxels[
-                :1, scan.shape[1] // 2 : scan.shape[1] // 2 + 1
-            ].copy()  # one plane, not the volume
+            # A copy of one plane, so that the volume can go.
+            middle = scan.voxels[:1, scan.shape[1] // 2 : scan.shape[1] // 2 + 1].copy()
             tiles.append((case_id, Scan(middle, None, scan.name, scan.kind, display=scan.display)))
     if out is not None:
-        write_json(Path(out) / "inspect.json", found.as_dict())
+        write_json(Path(out) / "inspect.json", inspection.as_dict())
         if tiles:
             contact_sheet(tiles, Path(out) / "contact_sheet.png")
-    return found
+    return inspection
 
 
 def as_manifest(path: Path) -> Manifest | None:
-    """The manifest or folder layout at `path`, None where it is neither (then it is plain
+    """Return the manifest or folder layout at `path`; None where it is neither (then it is plain
     input)."""
     if io.split_item(path)[1] is not None or (path.is_file() and path.suffix.lower() != ".csv"):
         return None
@@ -166,7 +178,7 @@ def as_manifest(path: Path) -> Manifest | None:
 
 
 def describe(case_id: str, scan: Scan) -> dict[str, Any]:
-    """One row."""
+    """Return one row."""
     spacing = scan.spacing
     return {
         "case_id": case_id,
@@ -181,8 +193,10 @@ def describe(case_id: str, scan: Scan) -> dict[str, Any]:
 
 
 def contact_sheet(tiles: list[tuple[str, Scan]], path: Path) -> None:
-    """The middle plane of every scan, each in its own window (stored, else 1st to 99th percentile),
-    with its name."""
+    """Draw the middle plane of every scan with its name, each in its own window.
+
+    That is the stored one, else 1st to 99th percentile.
+    """
     columns = min(8, len(tiles))
     rows = -(-len(tiles) // columns)
     figure = blank(1.8 * columns, 2.0 * rows)

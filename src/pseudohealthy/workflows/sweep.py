@@ -71,8 +71,8 @@ class Sweep:
 
     def __call__(self) -> Swept:
         if self.split not in ("val", "test"):
-            what = f"there is no split '{self.split}' to choose on"
-            raise Fault("USAGE", what, "use val or test", exit=USAGE)
+            message = f"there is no split '{self.split}' to choose on"
+            raise Fault("USAGE", message, "use val or test", exit=USAGE)
         protocols.find(self.protocol)
         run = self.run if isinstance(self.run, Run) else Run.open(self.run)
         result = Swept(
@@ -92,22 +92,22 @@ class Sweep:
         for place in places:
             same_network(run.recipe, result.settings(place))
         manifest = self.data if isinstance(self.data, Manifest) else load(Path(self.data))
-        chosen = self.chosen(run, manifest, result)
+        case_list = self.chosen(run, manifest, result)
         with output_folder(self.out, overwrite=self.overwrite) as folder:
             groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
             (trained, _) = run.restorer()
             encodings = Encodings()
-            cases = Readings(chosen, self.batch)
+            cases = Readings(case_list, self.batch)
             for place in places:
                 restoring = (
                     text for text in result.settings(place) if text.startswith("restorer.")
                 )
                 groups.setdefault(tuple(restoring), []).append(place)
-            shown = exemplar(chosen)
-            with Progress("sweeping", len(groups) * len(chosen)) as bar:
+            exemplar_id = exemplar(case_list)
+            with Progress("sweeping", len(groups) * len(case_list)) as bar:
                 for group in groups.values():
                     restorer = under(run, trained, result.settings(group[0]), encodings)
-                    measured(result, run, restorer, group, cases, shown, self.device, bar)
+                    measured(result, run, restorer, group, cases, exemplar_id, self.device, bar)
                     # Refused after the first settings, not the last.
                     result.metric = chosen_by(result, self.metric)
             result.records = {place: result.records[place] for place in places}
@@ -120,13 +120,15 @@ class Sweep:
             return result
 
     def chosen(self, run: Run, manifest: Manifest, result: Swept) -> list[Case]:
-        """The cases that are measured; what is known of them already, and that a choice on test
-        flatters, is noted."""
+        """Return the cases that are measured.
+
+        What is known of them already, and that a choice on test flatters, is noted.
+        """
         cases = list(manifest.split(self.split))
         if not cases:
-            what = f"the manifest has no {self.split} case"
+            message = f"the manifest has no {self.split} case"
             cure = f"give some cases split = {self.split}"
-            raise Fault("NO_CASES", what, cure, exit=NO_INPUT)
+            raise Fault("NO_CASES", message, cure, exit=NO_INPUT)
         refuse = refuse_trained if self.split == "val" else refuse_leaks
         result.notes += refuse(run, cases, self.allow_leak)
         if self.split == "test":

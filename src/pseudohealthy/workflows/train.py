@@ -93,40 +93,49 @@ class Train:
             return fit(run, store, world, sink=self.sink, begun=begun)
 
     def settled(self) -> Recipe:
-        """The recipe with what was asked for; refuses wrong settings before anything is read or
-        written."""
-        given = self.recipe
-        recipe = copy.deepcopy(given) if isinstance(given, Recipe) else Recipe.load(given)
+        """Return the recipe with what was asked for; wrong settings are refused before anything is
+        read."""
+        source = self.recipe
+        recipe = copy.deepcopy(source) if isinstance(source, Recipe) else Recipe.load(source)
         recipe.set(self.settings)
-        mine = {"batch": self.batch, "seed": self.seed}
-        recipe.training |= {key: value for key, value in mine.items() if value is not None}
+        overrides = {"batch": self.batch, "seed": self.seed}
+        recipe.training |= {key: value for key, value in overrides.items() if value is not None}
         recipe.training |= length(self.steps, self.epochs, self.minutes)
         recipe.checked()
         recipe.require_files()
         return recipe
 
     def create(self, recipe: Recipe, folder: Path, manifest: Manifest) -> None:
-        """The run's folder, which says where its data lie without naming the machine's folders."""
-        here = os.path.relpath(self.data, folder)
-        said: dict[str, Any] = {"data": here, "manifest_sha256": manifest.sha256, "names": "series"}
-        said |= {"dedupe": True} if self.dedupe else {}
-        Run.create(folder, recipe, overwrite=self.overwrite, **said)
+        """Create the run's folder, which says where its data lie without naming the machine's
+        folders."""
+        data_path = os.path.relpath(self.data, folder)
+        facts: dict[str, Any] = {
+            "data": data_path,
+            "manifest_sha256": manifest.sha256,
+            "names": "series",
+        }
+        facts |= {"dedupe": True} if self.dedupe else {}
+        Run.create(folder, recipe, overwrite=self.overwrite, **facts)
 
 
 train = verb(Train)
 
 
 def length(steps: int | None, epochs: float | None, minutes: float | None) -> dict[str, Any]:
-    """The settings of a budget that is given in one of three ways; Fault USAGE for two of them."""
+    """Return the settings of a budget that is given in one of three ways.
+
+    Raises:
+        Fault: USAGE (exit 2) for two of them.
+    """
     ways = {"steps": steps, "epochs": epochs, "minutes": minutes}
-    if len(named := [name for name, value in ways.items() if value is not None]) > 1:
-        raise Fault("USAGE", f"{' and '.join(named)} together", "give one of them", exit=USAGE)
+    if len(budgets := [name for name, value in ways.items() if value is not None]) > 1:
+        raise Fault("USAGE", f"{' and '.join(budgets)} together", "give one of them", exit=USAGE)
     if minutes is not None:
         if not 0 < minutes < math.inf:
             raise Fault("USAGE", f"minutes {minutes:g}", "give a positive number", exit=USAGE)
         return {"steps": 0, "minutes": float(minutes)}
-    given = {k: v for k, v in {"steps": steps, "epochs": epochs}.items() if v is not None}
-    return {"minutes": 0.0, "steps": 0} | given if given else {}
+    budget = {k: v for k, v in {"steps": steps, "epochs": epochs}.items() if v is not None}
+    return {"minutes": 0.0, "steps": 0} | budget if budget else {}
 
 
 def resume(
@@ -141,12 +150,22 @@ def resume(
     sink: str = "none",
     cache: Path | None = None,
 ) -> Run:
-    """Go on with an interrupted run, or extend a finished one to `steps` (or `epochs`) in all, or
-    by `minutes`.
+    """Go on with an interrupted run, or extend a finished one to `steps` or `epochs` in all, or by
+    `minutes`.
 
-    settings: ``map.key=value`` and ``restorer.key=value`` texts that leave the network as it is:
-    how a trained run restores and reads its maps. The threshold is set anew on healthy validation
-    data.
+    The threshold is set anew on healthy validation data.
+
+    Args:
+        run: where it lies.
+        data: where its data lie now, if elsewhere.
+        steps: optimiser steps in all.
+        epochs: passes over the training planes in all, instead of steps.
+        minutes: to go on for, instead of steps or epochs.
+        settings: ``map.key=value`` and ``restorer.key=value`` texts that leave the network as it
+            is: how a trained run restores and reads its maps.
+        device: "auto", "cpu" or "cuda".
+        sink: as in `train`.
+        cache: as in `train`.
     """
     begun = time.monotonic()
     opened = Run.open(run).own()
@@ -163,18 +182,20 @@ def resume(
     opened.recipe.set(settings)
     pseudonyms.namer(opened)  # a salt that is gone is said now, not when everything is done
     world = join(device)
-    chosen = length(steps, epochs, minutes)
+    budget = length(steps, epochs, minutes)
     # An extension that was interrupted keeps its own goal.
-    if not chosen and opened.record.get("steps"):
-        chosen = {"steps": opened.record["steps"], "minutes": 0.0}
-    opened.recipe.training |= chosen
+    if not budget and opened.record.get("steps"):
+        budget = {"steps": opened.record["steps"], "minutes": 0.0}
+    opened.recipe.training |= budget
     opened.recipe = opened.recipe.checked()
-    where = Path(data) if data else opened.folder / str(opened.record.get("data"))
-    if not data and not where.exists():
+    data_path = Path(data) if data else opened.folder / str(opened.record.get("data"))
+    if not data and not data_path.exists():
         message = f"the data of '{opened.name}' are not where they were in training"
         raise Fault("NOT_FOUND", message, "name them with --data", exit=NO_INPUT)
     manifest = load(
-        where, dedupe=bool(opened.record.get("dedupe")), names=opened.record.get("names", "path")
+        data_path,
+        dedupe=bool(opened.record.get("dedupe")),
+        names=opened.record.get("names", "path"),
     )
     if manifest.sha256 != opened.record.get("manifest_sha256"):
         raise Fault(
@@ -196,10 +217,11 @@ def resume(
 def open_planes(
     run: Run, manifest: Manifest, world: World, cache: Path | None = None
 ) -> plane_store.PlaneStore:
-    """The planes to train on, cut by the first process, and by others where its folders are not
-    theirs.
+    """Return the planes to train on, cut by the first process, by others only where folders differ.
 
-    Fault NO_HEALTHY (exit 3) without a healthy training plane.
+    Raises:
+        Fault: NO_HEALTHY (exit 3) without a healthy training plane, UNHEALTHY_IN_TRAIN (exit 2) for
+            training cases of label 0 with marked voxels.
     """
     canvas = run.recipe.make_canvas()
     if world.first:
@@ -220,11 +242,11 @@ def open_planes(
     rows = store.select("train", HEALTHY)
     masks = store.masks(rows)
     if masks is not None and len(marked := rows[masks.flatten(1).any(1).numpy()]):
-        named = list(dict.fromkeys(store.index["case_id"].iloc[marked].astype(str)))
+        case_ids = list(dict.fromkeys(store.index["case_id"].iloc[marked].astype(str)))
         raise Fault(
             "UNHEALTHY_IN_TRAIN",
-            f"{many(len(named), 'training case')} of label 0 {'has' if len(named) == 1 else 'have'}"
-            f" marked voxels: {', '.join(named[:10])}",
+            f"{many(len(case_ids), 'training case')} of label 0"
+            f" {'has' if len(case_ids) == 1 else 'have'} marked voxels: {', '.join(case_ids[:10])}",
             "label them 1, or empty their masks",
             exit=USAGE,
         )

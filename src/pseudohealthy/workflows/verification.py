@@ -28,8 +28,13 @@ LARGEST = 512_000_000  # voxels
 
 @dataclass(frozen=True)
 class Check:
-    """what: was looked at; result: `AGREES`, `DIFFERS` or `UNCHECKED`; detail: with which figure,
-    or why not."""
+    """One thing that was looked at.
+
+    Args:
+        what: its name.
+        result: `AGREES`, `DIFFERS` or `UNCHECKED`.
+        detail: with which figure, or why not.
+    """
 
     what: str
     result: str
@@ -38,26 +43,32 @@ class Check:
 
 @dataclass
 class Verification:
-    """All checks, and the exit code they mean: 0 when none differs, else `damaged` (5 for a run, 4
-    for outputs)."""
+    """All checks, and the exit code they mean: 0 when none differs, else `damaged`.
+
+    That is 5 for a run, 4 for outputs.
+    """
 
     checks: list[Check] = field(default_factory=list)
     damaged: int = BAD_MODEL
 
     def add(self, what: str, same: bool | None, detail: str = "") -> bool:
+        """Add a check; ``same`` is None where it could not be made. Return whether it agrees."""
         self.checks.append(
             Check(what, UNCHECKED if same is None else AGREES if same else DIFFERS, detail)
         )
         return bool(same)
 
     def count(self, result: str) -> int:
+        """Count the checks with this result."""
         return sum(check.result == result for check in self.checks)
 
     @property
     def exit(self) -> int:
+        """The exit code of the command."""
         return self.damaged if self.count(DIFFERS) else 0
 
     def as_dict(self) -> dict[str, Any]:
+        """Return what ``verify --json`` prints."""
         counts = {result: self.count(result) for result in (AGREES, DIFFERS, UNCHECKED)}
         return {
             "checks": [asdict(check) for check in self.checks],
@@ -66,7 +77,7 @@ class Verification:
         }
 
     def text(self) -> str:
-        """A table, and the three counts."""
+        """Return a table, and the three counts."""
         width = max(len(check.what) for check in self.checks)
         lines = [f"{c.what:{width}}  {c.result:11}  {c.detail}".rstrip() for c in self.checks]
         return "\n".join(
@@ -74,12 +85,11 @@ class Verification:
         )
 
 
-def unlike(made: str | None, place: torch.device) -> str:
-    """Why a result made in this precision cannot be compared with one of this device; empty where
-    it can."""
-    if made not in PRECISIONS:
+def unlike(precision: str | None, place: torch.device) -> str:
+    """Say why a result of this precision cannot be compared on this device; empty where it can."""
+    if precision not in PRECISIONS:
         return "it does not say in which precision it was made"
-    if made == "bfloat16" and not computes_bf16(place):
+    if precision == "bfloat16" and not computes_bf16(place):
         return (
             f"made in bfloat16, which this {place.type} does not compute in; precisions are not"
             " compared with each other"
@@ -88,16 +98,17 @@ def unlike(made: str | None, place: torch.device) -> str:
 
 
 def compared(
-    value: float, kept: float, place: torch.device, precision: torch.dtype
+    value: float, recorded: float, place: torch.device, precision: torch.dtype
 ) -> tuple[bool, str]:
-    """(whether two scores are the same, the sentence that says by how much they may differ)."""
-    tolerance = tolerance_of(precision, abs(kept))
+    """Return whether two scores are the same, and by how much they may differ, in words."""
+    tolerance = tolerance_of(precision, abs(recorded))
     words = (
-        f"score {value:.6g}, kept {kept:.6g}, tolerance {tolerance:.2g} ({place.type},"
+        f"score {value:.6g}, kept {recorded:.6g}, tolerance {tolerance:.2g} ({place.type},"
         f" {str(precision)[6:]})"
     )
-    return abs(value - kept) <= tolerance, words
+    return abs(value - recorded) <= tolerance, words
 
 
 def tolerance_of(precision: torch.dtype, size: float) -> float:
+    """Return the largest difference that counts as the same."""
     return (BFLOAT16 if precision == torch.bfloat16 else FLOAT32) * max(1.0, size)

@@ -1,9 +1,8 @@
-"""Is a run, or what `detect` wrote, still what it was when it was made? Every line says agrees,
-DIFFERS or not checked.
+"""Is a run, or what `detect` wrote, still what it was when it was made?
 
-Hashes are compared with those in run.json or case.json, and one case is restored again and compared
-with what was kept. This finds damage and mistakes; it is no signature: who can change a file can
-change the record of its hash as well.
+Every line says agrees, DIFFERS or not checked. Hashes are compared with those in run.json or
+case.json, and one case is restored again and compared with what was kept. This finds damage and
+mistakes; it is no signature: who can change a file can change the record of its hash as well.
 """
 
 from __future__ import annotations
@@ -39,9 +38,15 @@ def verify(
     """Check a run, or an output folder of `detect`; the command ``verify``. Nothing in either is
     written.
 
-    data: of a run, its data (default: where they lay in training); of outputs, the inputs they were
-    made from. run: the run that made the outputs; without it and `data` only hashes are compared.
-    Fault NOT_VERIFIABLE (exit 3) for a folder that is neither.
+    Args:
+        folder: of the run or the outputs.
+        data: of a run, its data (default: where they lay in training); of outputs, the inputs they
+            were made from.
+        run: the run that made the outputs; without it and `data` only hashes are compared.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        Fault: NOT_VERIFIABLE (exit 3) for a folder that is neither.
     """
     folder = models.folder_of(folder)
     if (folder / "recipe.toml").is_file():
@@ -58,52 +63,56 @@ def verify(
 
 # -- a run -----------------------------------------------------------------------------------------
 def verify_run(run: Run, data: Path | str | None, device: str) -> Verification:
-    """Recipe, weights, split list, threshold, fingerprint against run.json; then one validation
-    case, restored again."""
-    found = Verification()
+    """Check recipe, weights, split list, threshold and fingerprint against run.json.
+
+    Then one validation case is restored again.
+    """
+    verification = Verification()
     status = run.record.get("status")
-    found.add(
+    verification.add(
         "run.json", None if status not in ("finished", "imported") else True, f"status: {status}"
     )
     recorded = run.record.get("recipe_sha256")
-    found.add(
+    verification.add(
         "recipe.toml",
         None if recorded is None else not run.changed,
         "run.json records no hash" if recorded is None else f"sha256 {run.recipe_sha256[:12]}",
     )
-    restorer = _weights(run, found)
+    restorer = _weights(run, verification)
     hashes = run.record.get("files_sha256") or {}
     for name in HASHED:
         path = run.folder / name
         if name not in hashes:
-            found.add(
+            verification.add(
                 name,
                 None,
                 "run.json records no hash of it" if path.is_file() else "the run has none",
             )
         elif not path.is_file():
-            found.add(name, False, "it is gone")
+            verification.add(name, False, "it is gone")
         else:
             digest = hashing.sha256([path])
-            found.add(name, digest == hashes[name], f"sha256 {digest[:12]}")
-    manifest = _manifest(run, data, found)
-    _validation_case(run, restorer, manifest, device, found)
-    return found
+            verification.add(name, digest == hashes[name], f"sha256 {digest[:12]}")
+    manifest = _manifest(run, data, verification)
+    _validation_case(run, restorer, manifest, device, verification)
+    return verification
 
 
-def _weights(run: Run, found: Verification) -> Restorer | None:
-    """The model as `detect` would load it, or None where it is refused."""
+def _weights(run: Run, verification: Verification) -> Restorer | None:
+    """Return the model as `detect` would load it, or None where it is refused."""
     recorded = run.record.get("weights_sha256")
     try:
         path = run.weights()
         restorer, sha256 = run.restorer(path)
     except Fault as fault:
-        found.add("weights", False, f"{fault.code}: {fault.message}")
+        verification.add("weights", False, f"{fault.code}: {fault.message}")
         return None
     if recorded is None:
-        found.add("weights", None, f"{path.name} loads, but run.json records no hash of it yet")
+        verification.add(
+            "weights", None, f"{path.name} loads, but run.json records no hash of it yet"
+        )
     else:
-        found.add(
+        verification.add(
             "weights",
             recorded == sha256,
             f"{path.name}, sha256 {sha256[:12]}, loads into the recipe's network",
@@ -111,85 +120,92 @@ def _weights(run: Run, found: Verification) -> Restorer | None:
     return restorer if recorded in (None, sha256) else None
 
 
-def _manifest(run: Run, data: Path | str | None, found: Verification) -> Manifest | None:
-    """The list of cases the run was trained on, where it can be reached and is the same."""
-    recorded, where = run.record.get("manifest_sha256"), run.record.get("data")
-    if recorded is None or (data is None and where is None):
-        found.add("list of cases", None, "the run was not trained here on data")
+def _manifest(run: Run, data: Path | str | None, verification: Verification) -> Manifest | None:
+    """Return the list of cases the run was trained on, where it can be reached and is the same."""
+    recorded, recorded_path = run.record.get("manifest_sha256"), run.record.get("data")
+    if recorded is None or (data is None and recorded_path is None):
+        verification.add("list of cases", None, "the run was not trained here on data")
         return None
     try:
-        place = Path(data) if data is not None else run.folder / str(where)
-        how = {"dedupe": bool(run.record.get("dedupe")), "names": run.record.get("names", "path")}
-        manifest = load(place, **how)
+        place = Path(data) if data is not None else run.folder / str(recorded_path)
+        options = {
+            "dedupe": bool(run.record.get("dedupe")),
+            "names": run.record.get("names", "path"),
+        }
+        manifest = load(place, **options)
     except Fault as fault:
-        found.add(
+        verification.add(
             "list of cases",
             None,
             f"{fault.code}: the data are not where they were; name them with --data",
         )
         return None
-    same = manifest.sha256 == recorded
-    found.add(
-        "list of cases", same, f"{many(len(manifest), 'case')}, sha256 {manifest.sha256[:12]}"
+    agrees = manifest.sha256 == recorded
+    verification.add(
+        "list of cases", agrees, f"{many(len(manifest), 'case')}, sha256 {manifest.sha256[:12]}"
     )
-    return manifest if same else None
+    return manifest if agrees else None
 
 
 def _validation_case(
-    run: Run, restorer: Restorer | None, manifest: Manifest | None, device: str, found: Verification
+    run: Run,
+    restorer: Restorer | None,
+    manifest: Manifest | None,
+    device: str,
+    verification: Verification,
 ) -> None:
-    """The score of the case that training kept, computed again from its file."""
-    what, kept = "validation case", run.record.get("kept_case")
+    """Check the score of the case that training kept, computed again from its file."""
+    name, recorded = "validation case", run.record.get("kept_case")
     if restorer is None or manifest is None:
-        found.add(
-            what,
+        verification.add(
+            name,
             None,
             "needs weights that agree" if restorer is None else "needs the data of the run",
         )
         return
-    if not kept:
-        found.add(what, None, "run.json keeps no validation score")
+    if not recorded:
+        verification.add(name, None, "run.json keeps no validation score")
         return
     if run.record.get("noise_key") != NOISE_KEY:
-        found.add(
-            what,
+        verification.add(
+            name,
             None,
             "its score was made by an older version, under other noise; train --resume makes it"
             " anew",
         )
         return
     try:
-        called = namer(run)
+        pseudonym = namer(run)
     except Fault as fault:
-        found.add(what, None, fault.message)
+        verification.add(name, None, fault.message)
         return
-    chosen = [case for case in manifest if called("case", case.case_id) == kept["case_id"]]
+    cases = [case for case in manifest if pseudonym("case", case.case_id) == recorded["case_id"]]
     place = pick_device(device)
-    if why := unlike(run.record.get("precision"), place):
-        found.add(what, None, why)
+    if reason := unlike(run.record.get("precision"), place):
+        verification.add(name, None, reason)
         return
     precision = PRECISIONS[run.record["precision"]]
     with tempfile.TemporaryDirectory() as folder:
         try:
             store = build_cache(
-                Manifest(chosen, manifest.root), run.recipe.make_canvas(), Path(folder)
+                Manifest(cases, manifest.root), run.recipe.make_canvas(), Path(folder)
             )
         except Fault as fault:
-            found.add(what, False, f"it cannot be read: {fault.code}")
+            verification.add(name, False, f"it cannot be read: {fault.code}")
             return
         rows = store.select("val", HEALTHY)
-        if len(rows) != kept["planes"]:
-            found.add(
-                what,
+        if len(rows) != recorded["planes"]:
+            verification.add(
+                name,
                 False,
-                f"{many(len(rows), 'plane')} instead of {kept['planes']}: its file has changed",
+                f"{many(len(rows), 'plane')} instead of {recorded['planes']}: its file has changed",
             )
             return
         places = store.index["plane"].to_numpy()[rows].tolist()
         stack = Stack.whole(store.images(rows), store.foreground(rows), places)
-        how = How(seed=run.seed, device=place, precision=precision)
-        score = apply(restorer.to(place), run.recipe.make_map(), [stack], how)[0].score
-    found.add(what, *compared(score, kept["score"], place, precision))
+        options = How(seed=run.seed, device=place, precision=precision)
+        score = apply(restorer.to(place), run.recipe.make_map(), [stack], options)[0].score
+    verification.add(name, *compared(score, recorded["score"], place, precision))
 
 
 # -- what detect wrote -----------------------------------------------------------------------------

@@ -31,35 +31,35 @@ from pseudohealthy.workflows.verification import (
 def verify_outputs(
     folder: Path, data: Path | str | None, run: Path | str | None, device: str
 ) -> Verification:
-    """Every case's files against the hashes of its case.json; then one case, restored again from
-    its input."""
-    found = Verification(damaged=SOME_FAILED)
-    said, sound = dict(_cases(folder)), []
+    """Check every case's files against the hashes of its case.json, then one case restored
+    again."""
+    verification = Verification(damaged=SOME_FAILED)
+    records, sound = dict(_cases(folder)), []
     for row in _rows(folder):
         name = row.get("case_id")
         if row.get("status") not in ("ok", "warn"):
-            found.add(
+            verification.add(
                 f"case {name}", None, f"status: {row.get('status')}; nothing was written for it"
             )
-        elif name not in said:
-            found.add(f"case {name}", None, "no case.json (kind json): no hash was kept")
+        elif name not in records:
+            verification.add(f"case {name}", None, "no case.json (kind json): no hash was kept")
         else:
-            wrong = _changed(folder, *said[name])
-            files = said[name][1].get("outputs_sha256") or {}
-            score = row.get("score") == said[name][1].get("score")
-            found.add(
+            damage = _changed(folder, *records[name])
+            files = records[name][1].get("outputs_sha256") or {}
+            score = row.get("score") == records[name][1].get("score")
+            verification.add(
                 f"case {name}",
-                not wrong and score,
-                wrong
+                not damage and score,
+                damage
                 or (
                     f"{many(len(files), 'file')}"
                     if score
                     else "findings.json and case.json give different scores"
                 ),
             )
-            sound += [] if wrong else [said[name]]
-    _restored_case(folder, sound, data, run, device, found)
-    return found
+            sound += [] if damage else [records[name]]
+    _restored_case(folder, sound, data, run, device, verification)
+    return verification
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
@@ -72,20 +72,20 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _cases(folder: Path) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
-    """(case id, (folder, case.json)) of every readable case.json."""
+    """Yield (case id, (folder, case.json)) of every readable case.json."""
     for path in sorted(folder.rglob("case.json")):
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
-            yield said["case_id"], (path.parent, said)
+            record = json.loads(path.read_text(encoding="utf-8"))
+            yield record["case_id"], (path.parent, record)
         except (OSError, ValueError, KeyError, TypeError):
             continue
 
 
-def _changed(root: Path, case: Path, said: dict[str, Any]) -> str:
-    """What is wrong with the files of a case, in words; empty where all agree."""
-    places, home = said.get("outputs") or {}, root.resolve()
-    for name, digest in (said.get("outputs_sha256") or {}).items():
-        path = (case / str(places.get(name, ""))).resolve()
+def _changed(root: Path, case: Path, record: dict[str, Any]) -> str:
+    """Say what is wrong with the files of a case; empty where all agree."""
+    outputs, home = record.get("outputs") or {}, root.resolve()
+    for name, digest in (record.get("outputs_sha256") or {}).items():
+        path = (case / str(outputs.get(name, ""))).resolve()
         if not path.is_relative_to(home) or not path.is_file():
             return f"{name} is gone"
         if hashing.sha256([path]) != digest:
@@ -99,52 +99,60 @@ def _restored_case(
     data: Path | str | None,
     run: Path | str | None,
     device: str,
-    found: Verification,
+    verification: Verification,
 ) -> None:
-    """One case of unchanged files whose input is among `data`, detected again by `run`."""
-    what = "one case again"
+    """Detect one case of unchanged files again, whose input is among `data`, by `run`."""
+    name = "one case again"
     if data is None or run is None:
-        found.add(what, None, "needs --data INPUT and --run RUN")
+        verification.add(name, None, "needs --data INPUT and --run RUN")
         return
     inputs = {input_sha256(source): source for source in io.discover([data])[0]}
-    pair = next(((case, said) for case, said in sound if said.get("input_sha256") in inputs), None)
-    if pair is None:
-        found.add(what, None, "no input among --data has the hash of a case whose files agree")
+    match = next(
+        ((case, record) for case, record in sound if record.get("input_sha256") in inputs), None
+    )
+    if match is None:
+        verification.add(
+            name, None, "no input among --data has the hash of a case whose files agree"
+        )
         return
-    case, said = pair
-    made, what = said["made"], f"{said['case_id']} again"
+    case, record = match
+    origin, name = record["made"], f"{record['case_id']} again"
     opened = Run.open(run)
-    if made.get("noise_key") != NOISE_KEY:
-        found.add(what, None, "made by an older version, under other noise")
+    if origin.get("noise_key") != NOISE_KEY:
+        verification.add(name, None, "made by an older version, under other noise")
         return
-    if why := unlike(made.get("precision"), pick_device(device)):
-        found.add(what, None, why)
+    if reason := unlike(origin.get("precision"), pick_device(device)):
+        verification.add(name, None, reason)
         return
-    precision = "bf16" if made["precision"] == "bfloat16" else "fp32"
+    precision = "bf16" if origin["precision"] == "bfloat16" else "fp32"
     detector = Detector(
         opened,
         device=device,
         precision=precision,
         threshold="otsu",
-        settings=made.get("settings") or [],
+        settings=origin.get("settings") or [],
     )
-    if detector.weights_sha256 != made.get("weights_sha256"):
-        found.add(what, None, f"'{opened.name}' has other weights than the run that made it")
+    if detector.weights_sha256 != origin.get("weights_sha256"):
+        verification.add(name, None, f"'{opened.name}' has other weights than the run that made it")
         return
-    finding = detector(io.read(inputs[said["input_sha256"]], plane=detector.canvas.plane))
-    found.add(what, *compared(finding.score, said["score"], detector.device, detector.precision))
-    if "anomaly_map" not in said["outputs"]:
-        found.add(f"{what}: map", None, "no map was written (kind volumes)")
+    finding = detector(io.read(inputs[record["input_sha256"]], plane=detector.canvas.plane))
+    verification.add(
+        name, *compared(finding.score, record["score"], detector.device, detector.precision)
+    )
+    if "anomaly_map" not in record["outputs"]:
+        verification.add(f"{name}: map", None, "no map was written (kind volumes)")
         return
-    source = only(case / said["outputs"]["anomaly_map"])
-    kept = load_source(source, detector.canvas.plane, LARGEST).voxels[0]
-    if kept.shape != finding.map.shape:
-        found.add(f"{what}: map", None, f"the file holds {kept.shape}, the map {finding.map.shape}")
+    source = only(case / record["outputs"]["anomaly_map"])
+    stored_map = load_source(source, detector.canvas.plane, LARGEST).voxels[0]
+    if stored_map.shape != finding.map.shape:
+        verification.add(
+            f"{name}: map", None, f"the file holds {stored_map.shape}, the map {finding.map.shape}"
+        )
         return
-    apart = float(np.abs(kept - finding.map).max())
-    tolerance = tolerance_of(detector.precision, float(np.ptp(kept)))
-    found.add(
-        f"{what}: map",
-        apart <= tolerance,
-        f"largest difference {apart:.2g}, tolerance {tolerance:.2g}",
+    difference = float(np.abs(stored_map - finding.map).max())
+    tolerance = tolerance_of(detector.precision, float(np.ptp(stored_map)))
+    verification.add(
+        f"{name}: map",
+        difference <= tolerance,
+        f"largest difference {difference:.2g}, tolerance {tolerance:.2g}",
     )

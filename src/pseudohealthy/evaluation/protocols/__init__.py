@@ -57,6 +57,7 @@ class Protocol:
     chooses: tuple[str, ...] = ()
 
     def function(self) -> Measure:
+        """Load the function that measures."""
         if not isinstance(self.where, str):
             return self.where
         module, name = self.where.split(":")
@@ -132,13 +133,16 @@ def register(
 
 
 def find(name: str) -> tuple[Protocol, bool]:
-    """(protocol, whether its published variant is meant). Fault PROTOCOL (exit 2) for an unknown
-    one."""
+    """Return the protocol of that name, and whether its published variant is meant.
+
+    Raises:
+        Fault: PROTOCOL (exit 2) for an unknown one.
+    """
     base, _, variant = name.partition(":")
     offered = [
-        one
-        for key, found in PROTOCOLS.items()
-        for one in (key, *([f"{key}:published"] if found.published else []))
+        option
+        for key, protocol in PROTOCOLS.items()
+        for option in (key, *([f"{key}:published"] if protocol.published else []))
     ]
     if name not in offered:
         near = difflib.get_close_matches(name, offered, n=1)

@@ -1,11 +1,11 @@
-"""Behrendt et al. (pDDPM 2023, cDDPM 2025): eroded brain mask, median in 3-D, one threshold from
-labelled validation.
+"""The evaluation of Behrendt et al. (pDDPM 2023, cDDPM 2025): one threshold from labelled
+validation.
 
-Intended, as the papers say: median of 5 x 5 x 5, then the mask eroded by 1/25 of the plane's width;
-the threshold of highest pooled Dice on validation, found exactly; regions of fewer than 7 voxels
-removed; Dice and average precision per volume, averaged, inside the evaluation mask. Published, as
-released: erosion before the median; a search of ten halvings that takes the Dice for single-peaked;
-regions of up to 7 voxels removed; the empty background counts.
+Intended, as the papers say: median of 5 x 5 x 5, then the brain mask eroded by 1/25 of the plane's
+width; the threshold of highest pooled Dice on validation, found exactly; regions of fewer than 7
+voxels removed; Dice and average precision per volume, averaged, inside the evaluation mask.
+Published, as released: erosion before the median; a search of ten halvings that takes the Dice for
+single-peaked; regions of up to 7 voxels removed; the empty background counts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ MEDIAN = 5
 
 
 def behrendt(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
-    """Per-volume figures after the published clean-up; the Dice needs labelled validation cases."""
+    """Measure figures per volume after the published clean-up; the Dice needs labelled
+    validation."""
     words = (
         f"{setting.postprocessing}, median {MEDIAN} voxels in 3-D, rim of 1/{SHARE} of the width"
         " eroded, small regions removed"
@@ -38,35 +39,36 @@ def behrendt(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
 
 
 def process(volume: np.ndarray, brain: np.ndarray, *, published: bool = False) -> np.ndarray:
-    """A map (D, H, W) after median and erosion of its brain mask (D, H, W), in the order of the
-    papers or the code."""
+    """Return a map (D, H, W) after median and erosion of its brain mask, in the papers' or code's
+    order."""
     eroded = volume_filters.erode(brain, volume.shape[2] // SHARE)
     if published:
         return volume_filters.median(volume * eroded, MEDIAN)
     return volume_filters.median(volume, MEDIAN) * eroded
 
 
-def regions_kept(found: np.ndarray, *, published: bool = False) -> np.ndarray:
-    """The mask (D, H, W) without small regions: fewer than 7 voxels in the papers, up to 7 in the
+def regions_kept(mask: np.ndarray, *, published: bool = False) -> np.ndarray:
+    """Return the mask (D, H, W) without small regions: under 7 voxels in the papers, up to 7 in the
     code."""
-    return volume_filters.without_small(found, 8 if published else 7)
+    return volume_filters.without_small(mask, 8 if published else 7)
 
 
 def bisection(scores: np.ndarray, labels: np.ndarray, *, steps: int = 10) -> Threshold:
-    """The published search: of the interval from 0 to the highest score keep the half whose middle
-    has the higher Dice (the lower one where equal), ten times, and return the best middle met, the
-    last of equals. Misses the optimum of a Dice with two peaks.
+    """Search a threshold as published, which misses the optimum of a Dice with two peaks.
+
+    Of the interval from 0 to the highest score keep the half whose middle has the higher Dice (the
+    lower one where equal), ten times, and return the best middle met, the last of equals.
     """
-    found = curve(scores, labels)
+    ranking = curve(scores, labels)
     low, high = scores.dtype.type(0), scores.max()
     best, value = -1.0, low
     for _ in range(steps):
         quarter = (high - low) / 4
         middles = low + quarter, high - quarter
-        reached = [found.dice_at(float(middle)) for middle in middles]
-        upper = int(reached[1] > reached[0])
-        if reached[upper] >= best:
-            best, value = reached[upper], middles[upper]
+        dices = [ranking.dice_at(float(middle)) for middle in middles]
+        upper = int(dices[1] > dices[0])
+        if dices[upper] >= best:
+            best, value = dices[upper], middles[upper]
         low, high = ((low + high) / 2, high) if upper else (low, (low + high) / 2)
     return Threshold(
         float(value),
@@ -75,64 +77,70 @@ def bisection(scores: np.ndarray, labels: np.ndarray, *, steps: int = 10) -> Thr
     )
 
 
-def dice_per_slice(found: np.ndarray, truth: np.ndarray, *, axis: int = 0) -> np.ndarray:
-    """Dice of every slice along ``axis`` that holds a lesion. Axis 0 is axial here; the published
-    code, whose volumes are stored (x, y, z), walks over its own axis 0, which is sagittal: axis 2
-    here."""
-    pairs = zip(np.moveaxis(found, axis, 0), np.moveaxis(truth, axis, 0), strict=True)
-    return np.asarray([value for one, other in pairs if (value := dice(one, other)) is not None])
+def dice_per_slice(mask: np.ndarray, truth: np.ndarray, *, axis: int = 0) -> np.ndarray:
+    """Return the Dice of every plane along ``axis`` that holds a lesion.
+
+    Axis 0 is axial here; the published code, whose volumes are stored (x, y, z), walks over its own
+    axis 0, which is sagittal: axis 2 here.
+    """
+    pairs = zip(np.moveaxis(mask, axis, 0), np.moveaxis(truth, axis, 0), strict=True)
+    return np.asarray(
+        [
+            value
+            for marked_plane, true_plane in pairs
+            if (value := dice(marked_plane, true_plane)) is not None
+        ]
+    )
 
 
 def _measure(frame: Frame, group: list[CaseResult]) -> None:
     published = frame.setting.published
-    known = [
+    cases = [
         _cleaned(case, published)
         for case in group
         if case.map is not None and case.truth is not None
     ]
-    if len(known) < len(group):
-        left = len(group) - len(known)
+    if len(cases) < len(group):
+        missing = len(group) - len(cases)
         frame.note(
-            f"{many(left, 'case')} without a map or a reference mask {'is' if left == 1 else 'are'}"
-            " not measured"
+            f"{many(missing, 'case')} without a map or a reference mask"
+            f" {'is' if missing == 1 else 'are'} not measured"
         )
-    if not known:
+    if not cases:
         return
-    reference = np.asarray([np.count_nonzero(case.pair[1]) for case in known])
-    prevalence = float(reference.sum() / sum(len(case.pair[1]) for case in known))
+    reference = np.asarray([np.count_nonzero(case.pair[1]) for case in cases])
+    prevalence = float(reference.sum() / sum(len(case.pair[1]) for case in cases))
     frame.put(
-        "n_empty_ref", float((reference == 0).sum()), None, known, float((reference > 0).mean())
+        "n_empty_ref", float((reference == 0).sum()), None, cases, float((reference > 0).mean())
     )
-    ranked = np.full((3, len(known)), np.nan)
-    for number, case in enumerate(known):
-        found = curve(*case.pair)
-        if found.positives and found.negatives:
-            ranked[:, number] = found.average_precision, found.auroc, found.best_dice()[0]
-    frame.mean("voxel_average_precision_per_case_mean", known, ranked[0], prevalence)
-    frame.mean("voxel_auroc_per_case_mean", known, ranked[1], prevalence)
-    frame.mean("dice_oracle_per_case_mean", known, ranked[2], prevalence, source="oracle")
+    ranked = np.full((3, len(cases)), np.nan)
+    for number, case in enumerate(cases):
+        ranking = curve(*case.pair)
+        if ranking.positives and ranking.negatives:
+            ranked[:, number] = ranking.average_precision, ranking.auroc, ranking.best_dice()[0]
+    frame.mean("voxel_average_precision_per_case_mean", cases, ranked[0], prevalence)
+    frame.mean("voxel_auroc_per_case_mean", cases, ranked[1], prevalence)
+    frame.mean("dice_oracle_per_case_mean", cases, ranked[2], prevalence, source="oracle")
     threshold = _threshold(frame, published)
     if threshold is None:
         return
-    values, slices = np.full(len(known), np.nan), np.zeros((len(known), 2))
-    for number, case in enumerate(known):
+    values, sums = np.full(len(cases), np.nan), np.zeros((len(cases), 2))
+    for number, case in enumerate(cases):
         smoothed, truth, _ = case.on_grid()
-        kept = regions_kept(smoothed > threshold.value, published=published)
+        mask = regions_kept(smoothed > threshold.value, published=published)
         if reference[number]:
-            values[number] = dice(kept, truth)
-            by_slice = dice_per_slice(kept, truth, axis=2 if published else 0)
-            slices[number] = by_slice.sum(), len(by_slice)
-        elif published and kept.any():
-            values[number] = (
-                # The published mean drops a volume only where reference and finding are both empty.
-                0.0
-            )
+            values[number] = dice(mask, truth)
+            by_plane = dice_per_slice(mask, truth, axis=2 if published else 0)
+            sums[number] = by_plane.sum(), len(by_plane)
+        elif published and mask.any():
+            # The published mean drops a volume only where reference and finding are both empty.
+            values[number] = 0.0
         frame.rows.append(
-            row(case, threshold) | {"found_voxels": int(kept.sum()), "dice": _cell(values[number])}
+            row(case, threshold) | {"found_voxels": int(mask.sum()), "dice": _cell(values[number])}
         )
-    frame.mean("dice_validation_per_case_mean", known, values, prevalence, threshold)
+    frame.mean("dice_validation_per_case_mean", cases, values, prevalence, threshold)
     frame.ratio(
-        "dice_validation_per_slice_mean", known, slices[:, 0], slices[:, 1], prevalence, threshold
+        "dice_validation_per_slice_mean", cases, sums[:, 0], sums[:, 1], prevalence, threshold
     )
 
 
@@ -146,7 +154,8 @@ def _cleaned(case: CaseResult, published: bool) -> CaseResult:
 
 
 def _threshold(frame: Frame, published: bool) -> Threshold | None:
-    """From the labelled validation cases, processed alike; None with a note where there is none."""
+    """Choose it on the labelled validation cases, processed alike; None with a note where there are
+    none."""
     labelled = [
         case for case in frame.validation if case.map is not None and case.truth is not None
     ]

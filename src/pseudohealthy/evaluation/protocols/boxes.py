@@ -1,11 +1,10 @@
-"""Radiographs with annotated boxes: boxes found, false alarms, FROC; and THOR's wrist rule (Bercea
-et al. 2024).
+"""Radiographs with annotated boxes: boxes found, false alarms, FROC, and THOR's wrist rule.
 
 `boxes` predicts: each connected region above the threshold is a box, scored by its highest value,
-and matches an annotated one by intersection over union. `wrist` is the published rule, which
-predicts none; its intended variant takes the threshold at which 5 % of healthy validation
-foreground is called anomalous, the published one walks 1,000 thresholds over whole healthy test
-images.
+and matches an annotated one by intersection over union. `wrist` is the rule of Bercea et al.
+(2024), which predicts none; its intended variant takes the threshold at which 5 % of healthy
+validation foreground is called anomalous, the published one walks 1,000 thresholds over whole
+healthy test images.
 """
 
 from __future__ import annotations
@@ -42,14 +41,13 @@ class WristRule:
 
 
 def boxes(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
-    """box_recall, box_precision and box_f1 at the method's threshold and box_froc, at two
+    """Measure recall, precision and F1 of boxes at the method's threshold, and FROC, at two
     overlaps."""
     return run(cases, setting, _measure_boxes)
 
 
 def wrist(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
-    """Recall, precision and F1 of THOR's rule, averaged over annotated boxes; recall and F1 by
-    class of the box, too.
+    """Measure recall, precision and F1 of THOR's rule, averaged over annotated boxes and by class.
 
     A class has its number of boxes (``n_boxes.CLASS``), ``box_recall_covered.CLASS`` and
     ``box_f1_covered.CLASS``, as in THOR's table of radiographs. They get no differences to
@@ -59,7 +57,7 @@ def wrist(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
 
 
 def box_mask(box: Box, shape: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool: every pixel that the box touches."""
+    """Return (H, W) bool: every pixel that the box touches."""
     mask = np.zeros(shape, dtype=bool)
     mask[max(0, floor(box.y0)) : ceil(box.y1), max(0, floor(box.x0)) : ceil(box.x1)] = True
     return mask
@@ -68,38 +66,52 @@ def box_mask(box: Box, shape: tuple[int, int]) -> np.ndarray:
 def wrist_rule(
     values: np.ndarray, box: np.ndarray, negative: np.ndarray, threshold: float
 ) -> WristRule:
-    """Map (H, W) in [0, 1], annotated box and what is certainly healthy (H, W) bool. Found: more
-    than 10 % of the box is above the threshold. FP: map mass outside over mass inside, whole, at
-    most 10; it counts no detections."""
-    kept = np.where(values < threshold, 0, values).astype(np.float64)
-    tp = float(np.count_nonzero(kept[box]) > 0.1 * np.count_nonzero(box))
-    fp = float(min(10, int(kept[negative].sum() / max(kept[box].sum(), 1.0))))
+    """Judge one annotated box as THOR does.
+
+    It is found where more than 10 % of it is above the threshold. False positives are the map mass
+    outside over that inside, whole, at most 10; they count no detections.
+
+    Args:
+        values: map (H, W) in [0, 1].
+        box: (H, W) bool, annotated.
+        negative: (H, W) bool, certainly healthy.
+        threshold: of the map.
+    """
+    above = np.where(values < threshold, 0, values).astype(np.float64)
+    tp = float(np.count_nonzero(above[box]) > 0.1 * np.count_nonzero(box))
+    fp = float(min(10, int(above[negative].sum() / max(above[box].sum(), 1.0))))
     precision = tp / max(tp + fp, 1.0)
     return WristRule(tp, fp, precision, tp, 2 * precision * tp / (precision + tp + 1e-8))
 
 
 def healthy_rate_threshold(maps: Sequence[np.ndarray], rate: float = HEALTHY_RATE) -> Threshold:
-    """The lowest threshold above which, on average over healthy maps, at most ``rate`` of the
-    pixels lie; exact."""
-    values = np.concatenate([np.ravel(one) for one in maps])
-    weights = np.concatenate([np.full(np.size(one), 1 / np.size(one) / len(maps)) for one in maps])
+    """Return the lowest threshold that at most ``rate`` of the pixels exceed, on average over maps.
+
+    It is exact.
+    """
+    values = np.concatenate([np.ravel(amap) for amap in maps])
+    weights = np.concatenate(
+        [np.full(np.size(amap), 1 / np.size(amap) / len(maps)) for amap in maps]
+    )
     order = np.argsort(values)
     # Above values[order][i], where that is the last of its ties.
     above = 1 - np.cumsum(weights[order])
-    first = int(np.argmax(above <= rate + 1e-9))
+    index = int(np.argmax(above <= rate + 1e-9))
     detail = {"quantile": 1 - rate, "n_values": int(values.size), "n_maps": len(maps)}
-    return Threshold(float(values[order][first]), "healthy-quantile", detail)
+    return Threshold(float(values[order][index]), "healthy-quantile", detail)
 
 
 def published_rate_threshold(
     maps: Sequence[np.ndarray], rate: float = HEALTHY_RATE
 ) -> tuple[Threshold, np.ndarray]:
-    """(the first of 1,000 thresholds in [0, 1) whose mean healthy rate is at most ``rate``, all
-    rates in percent)."""
-    tried = np.linspace(0, 1, 1000, endpoint=False)
-    rates = np.mean([_rates(np.ravel(one), tried) for one in maps], axis=0)
-    allowed = np.flatnonzero(rates <= 100 * rate)
-    value = tried[allowed[0]] if len(allowed) else tried[-1]
+    """Return the first of 1,000 thresholds in [0, 1) whose mean healthy rate is at most ``rate``.
+
+    All rates, in percent, come with it.
+    """
+    candidates = np.linspace(0, 1, 1000, endpoint=False)
+    rates = np.mean([_rates(np.ravel(values), candidates) for values in maps], axis=0)
+    passing = np.flatnonzero(rates <= 100 * rate)
+    value = candidates[passing[0]] if len(passing) else candidates[-1]
     return (
         Threshold(
             float(value), "healthy-quantile", {"search": "1,000 thresholds", "n_maps": len(maps)}
@@ -109,33 +121,37 @@ def published_rate_threshold(
 
 
 def iou(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes."""
+    """Return the intersection over union of two boxes."""
     width = min(one.x1, other.x1) - max(one.x0, other.x0)
     height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    shared = max(width, 0.0) * max(height, 0.0)
-    return shared / (_area(one) + _area(other) - shared) if shared else 0.0
+    overlap = max(width, 0.0) * max(height, 0.0)
+    return overlap / (_area(one) + _area(other) - overlap) if overlap else 0.0
 
 
 def predicted(values: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
-    """A box and a score (its highest value) for each region of a map (H, W) above the threshold,
-    best first."""
+    """Return a box and its score for each region of a map (H, W) above the threshold, best first.
+
+    The score is the highest value of the region.
+    """
     from scipy import ndimage
 
     labels, count = ndimage.label(values > threshold, structure=np.ones((3, 3)))
     scores = ndimage.maximum(values, labels, np.arange(1, count + 1)) if count else []
-    found = []
+    predictions = []
     for (rows, columns), score in zip(ndimage.find_objects(labels), scores, strict=True):
-        found.append((Box(columns.start, rows.start, columns.stop, rows.stop), float(score)))
-    return sorted(found, key=lambda pair: -pair[1])
+        predictions.append((Box(columns.start, rows.start, columns.stop, rows.stop), float(score)))
+    return sorted(predictions, key=lambda pair: -pair[1])
 
 
 def matched(
-    found: Sequence[tuple[Box, float]], annotated: Sequence[Box], overlap: float
+    predictions: Sequence[tuple[Box, float]], annotated: Sequence[Box], overlap: float
 ) -> np.ndarray:
-    """Which predicted boxes (best first) hit: each takes the free annotated box it overlaps most,
-    if at all enough."""
-    free, hits = list(annotated), np.zeros(len(found), dtype=bool)
-    for number, (box, _) in enumerate(found):
+    """Return which predicted boxes (best first) hit an annotated one.
+
+    Each takes the free annotated box it overlaps most, if by at least ``overlap``.
+    """
+    free, hits = list(annotated), np.zeros(len(predictions), dtype=bool)
+    for number, (box, _) in enumerate(predictions):
         best = max(free, key=lambda other: iou(box, other), default=None)
         if best is not None and iou(box, best) >= overlap:
             free.remove(best)
@@ -151,74 +167,95 @@ def froc(
     images: np.ndarray,
     weight: np.ndarray,
 ) -> np.ndarray:
-    """Mean sensitivity at `FROC_RATES` false boxes per image, in every resample.
+    """Return the mean sensitivity at `FROC_RATES` false boxes per image, in every resample.
 
-    scores, hits, patient (N,): of the predicted boxes; annotated, images (P,): by patient; weight
-    (resamples, P). Equal scores pass together, misses first.
+    Equal scores pass together, misses first.
+
+    Args:
+        scores: (N,) of the predicted boxes.
+        hits: (N,) bool.
+        patient: (N,) row of each one's patient.
+        annotated: (P,) boxes by patient.
+        images: (P,) by patient.
+        weight: (resamples, P).
     """
     order = np.lexsort((hits, -scores))
     total, frames = weight @ annotated, weight @ images
     parts = []
     for start in range(0, len(weight), bootstrap.CHUNK):
-        here = slice(start, start + bootstrap.CHUNK)
-        drawn = weight[here][:, patient[order]].astype(np.float64)
-        true = np.concatenate(
-            [np.zeros((len(drawn), 1)), np.cumsum(drawn * hits[order], axis=1)], axis=1
+        chunk = slice(start, start + bootstrap.CHUNK)
+        counts = weight[chunk][:, patient[order]].astype(np.float64)
+        true_boxes = np.concatenate(
+            [np.zeros((len(counts), 1)), np.cumsum(counts * hits[order], axis=1)], axis=1
         )
-        false = np.cumsum(drawn * ~hits[order], axis=1)
-        reached = [
-            np.take_along_axis(true, (false <= rate * frames[here, None]).sum(1)[:, None], 1)[:, 0]
+        false_boxes = np.cumsum(counts * ~hits[order], axis=1)
+        sensitivities = [
+            np.take_along_axis(
+                true_boxes, (false_boxes <= rate * frames[chunk, None]).sum(1)[:, None], 1
+            )[:, 0]
             for rate in FROC_RATES
         ]
         with np.errstate(invalid="ignore", divide="ignore"):
-            parts.append(np.mean(reached, axis=0) / np.where(total[here] > 0, total[here], np.nan))
+            parts.append(
+                np.mean(sensitivities, axis=0) / np.where(total[chunk] > 0, total[chunk], np.nan)
+            )
     return np.concatenate(parts)
 
 
 def _measure_boxes(frame: Frame, group: list[CaseResult]) -> None:
-    known = _annotated(frame, group)
-    threshold = frame.threshold or _healthy_threshold(frame, known)
-    if not known or threshold is None:
+    cases = _annotated(frame, group)
+    threshold = frame.threshold or _healthy_threshold(frame, cases)
+    if not cases or threshold is None:
         return
-    found = [predicted(case.on_grid()[0][0], threshold.value) for case in known]
-    annotated = np.asarray([len(case.boxes or ()) for case in known])
+    predictions = [predicted(case.on_grid()[0][0], threshold.value) for case in cases]
+    annotated = np.asarray([len(case.boxes or ()) for case in cases])
     if not annotated.sum():
         frame.note("no annotated box, so nothing to find")
         return
-    patient, number = patients(known)
+    patient, number = patients(cases)
     weight = bootstrap.weights(number, frame.setting.resamples, frame.setting.seed)
     with_all = np.concatenate([np.ones((1, number)), weight])
     share = float((annotated > 0).mean())
-    calls = np.asarray([len(one) for one in found])
+    n_predicted = np.asarray([len(case_boxes) for case_boxes in predictions])
     for overlap in OVERLAPS:
         hits = [
-            matched(one, case.boxes or (), overlap) for one, case in zip(found, known, strict=True)
+            matched(case_boxes, case.boxes or (), overlap)
+            for case_boxes, case in zip(predictions, cases, strict=True)
         ]
         tp = np.asarray([hit.sum() for hit in hits])
         end = f"iou{round(100 * overlap)}"
-        frame.ratio(f"box_recall_{end}", known, tp, annotated, share, threshold)
-        frame.ratio(f"box_precision_{end}", known, tp, calls, share, threshold)
-        frame.ratio(f"box_f1_{end}", known, 2 * tp, calls + annotated, share, threshold)
-        scores = np.asarray([score for one in found for _, score in one], dtype=np.float64)
+        frame.ratio(f"box_recall_{end}", cases, tp, annotated, share, threshold)
+        frame.ratio(f"box_precision_{end}", cases, tp, n_predicted, share, threshold)
+        frame.ratio(f"box_f1_{end}", cases, 2 * tp, n_predicted + annotated, share, threshold)
+        scores = np.asarray(
+            [score for case_boxes in predictions for _, score in case_boxes], dtype=np.float64
+        )
         boxes_of, images_of = (
-            np.bincount(patient, part, number) for part in (annotated, np.ones(len(known)))
+            np.bincount(patient, part, number) for part in (annotated, np.ones(len(cases)))
         )
         # The first row draws every patient once: the value itself.
-        drawn = froc(
-            scores, np.concatenate(hits), np.repeat(patient, calls), boxes_of, images_of, with_all
+        resampled = froc(
+            scores,
+            np.concatenate(hits),
+            np.repeat(patient, n_predicted),
+            boxes_of,
+            images_of,
+            with_all,
         )
-        frame.put(f"box_froc_{end}", float(drawn[0]), drawn[1:], known, share, threshold)
-    frame.ratio("false_boxes_per_image", known, calls - tp, np.ones(len(known)), share, threshold)
+        frame.put(f"box_froc_{end}", float(resampled[0]), resampled[1:], cases, share, threshold)
+    frame.ratio(
+        "false_boxes_per_image", cases, n_predicted - tp, np.ones(len(cases)), share, threshold
+    )
 
 
 def _measure_wrist(frame: Frame, group: list[CaseResult]) -> None:
-    known = _annotated(frame, group)
-    threshold = _healthy_threshold(frame, known)
-    if not known or threshold is None:
+    cases = _annotated(frame, group)
+    threshold = _healthy_threshold(frame, cases)
+    if not cases or threshold is None:
         return
-    kinds = sorted({box.kind for case in known for box in case.boxes or () if box.kind})
-    sums = {kind: np.zeros((len(known), 4)) for kind in ("", *kinds)}  # "": of all classes
-    for index, case in enumerate(known):
+    kinds = sorted({box.kind for case in cases for box in case.boxes or () if box.kind})
+    sums = {kind: np.zeros((len(cases), 4)) for kind in ("", *kinds)}  # "": of all classes
+    for index, case in enumerate(cases):
         values = case.on_grid()[0][0]
         masks = [box_mask(box, values.shape) for box in case.boxes or ()]
         for box, mask in zip(case.boxes or (), masks, strict=True):
@@ -231,35 +268,36 @@ def _measure_wrist(frame: Frame, group: list[CaseResult]) -> None:
             ("box_recall_covered", "box_precision_covered", "box_f1_covered"), figures, strict=True
         ):
             if not kind:
-                frame.ratio(name, known, values, number, share, threshold)
+                frame.ratio(name, cases, values, number, share, threshold)
             elif table.shown_in(name, "table"):
-                frame.ratio(f"{name}.{kind}", known, values, number, share, threshold)
+                frame.ratio(f"{name}.{kind}", cases, values, number, share, threshold)
         if kind:
-            about = [case for case, boxes in zip(known, number, strict=True) if boxes]
+            about = [case for case, boxes in zip(cases, number, strict=True) if boxes]
             frame.put(f"n_boxes.{kind}", float(number.sum()), None, about, share)
 
 
 def _annotated(frame: Frame, group: list[CaseResult]) -> list[CaseResult]:
-    known = [
+    cases = [
         case
         for case in group
         if case.boxes is not None and case.map is not None and len(case.on_grid()[0]) == 1
     ]
-    if len(known) < len(group):
-        left = len(group) - len(known)
+    if len(cases) < len(group):
+        missing = len(group) - len(cases)
         frame.note(
-            f"{many(left, 'case')} without boxes, or with more than one plane,"
-            f" {'is' if left == 1 else 'are'} not measured"
+            f"{many(missing, 'case')} without boxes, or with more than one plane,"
+            f" {'is' if missing == 1 else 'are'} not measured"
         )
-    return known
+    return cases
 
 
-def _healthy_threshold(frame: Frame, known: list[CaseResult]) -> Threshold | None:
-    """Where 5 % of healthy pixels lie above; None with a note where no healthy case is known."""
-    source = known if frame.setting.published else frame.validation
+def _healthy_threshold(frame: Frame, cases: list[CaseResult]) -> Threshold | None:
+    """Return where 5 % of healthy pixels lie above; None with a note where no healthy case is
+    known."""
+    source = cases if frame.setting.published else frame.validation
     healthy = [case for case in source if case.label == HEALTHY and case.map is not None]
     if not healthy and not frame.setting.published:
-        healthy = [case for case in known if case.label == HEALTHY]
+        healthy = [case for case in cases if case.label == HEALTHY]
         frame.note(
             "no healthy validation case: the 5 % threshold is taken from the healthy test cases"
         )

@@ -1,9 +1,7 @@
-"""Head CT: which slice bleeds? AUROC and average precision of slices, and of whole studies,
-resampling patients.
+"""Head CT: AUROC and average precision of planes and of whole studies, resampling patients.
 
-Beside the usual controls stand three that a ruler and a light meter give: tissue area (alone AUROC
-.72 for haemorrhage in one published selection), mean intensity, and the area in the range of fresh
-blood.
+Beside the usual controls stand three trivial measures: tissue area (alone AUROC .72 for haemorrhage
+in one published selection), mean intensity, and the area in the range of fresh blood.
 """
 
 from __future__ import annotations
@@ -26,17 +24,23 @@ BLOOD = (60.0, 90.0)  # HU of fresh blood on CT, above grey matter and below cal
 
 
 def ct(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
-    """plane_* over slices with a known label and image_* over studies."""
-    given = list(cases)
-    if given:
-        given += _rulers([case for case in given if case.method == given[0].method])
-    return run(given, setting, _measure)
+    """Measure plane_* over planes with a known label and image_* over studies."""
+    results = list(cases)
+    if results:
+        results += _trivial_measures([case for case in results if case.method == results[0].method])
+    return run(results, setting, _measure)
 
 
 def plane_facts(scan: Scan, foreground: np.ndarray, hu: bool) -> dict[str, np.ndarray]:
-    """What a ruler and a light meter say of each plane, (D,): the area of the foreground (D, H, W),
-    the mean of the first channel in it and, where that is in HU, the area in the range of fresh
-    blood. Areas in mm² where the grid has a spacing."""
+    """Measure each plane (D,) trivially: area, mean and, in HU, area in the range of fresh blood.
+
+    Areas are in mm² where the grid has a spacing.
+
+    Args:
+        scan: its first channel is measured.
+        foreground: (D, H, W) bool.
+        hu: whether the channel is in HU.
+    """
     values, count = scan.voxels[0], foreground.sum((1, 2))
     pixel = 1.0 if scan.spacing is None else scan.spacing[1] * scan.spacing[2]
     mean = np.where(foreground, values, 0).sum((1, 2), dtype=np.float64) / np.maximum(count, 1)
@@ -56,7 +60,7 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
 
 
 def _one_slice(case: CaseResult) -> CaseResult:
-    """A study of one slice: its own score and label are the slice's."""
+    """Give a study of one plane its own score and label as the plane's."""
     single = case.place is None or len(case.place.evaluated) == 1
     if case.plane_labels is not None or case.label is None or not single:
         return case
@@ -65,16 +69,16 @@ def _one_slice(case: CaseResult) -> CaseResult:
     )
 
 
-def _rulers(group: list[CaseResult]) -> list[CaseResult]:
-    """The trivial measures of each case as methods of their own; without a map, so cheap."""
-    found = []
+def _trivial_measures(group: list[CaseResult]) -> list[CaseResult]:
+    """Return the trivial measures of each case as methods; without a map, so cheap."""
+    results = []
     for name in dict.fromkeys(name for case in group for name in case.facts):
         if not all(name in case.facts for case in group):
             continue
         for case in group:  # a study: its mean plane
             values = np.asarray(case.facts[name], dtype=np.float64)
             plane_values = values if case.plane_labels is not None else None
-            found.append(
+            results.append(
                 replace(
                     case,
                     method=f"{CONTROL} {name}",
@@ -84,4 +88,4 @@ def _rulers(group: list[CaseResult]) -> list[CaseResult]:
                     truth=None,
                 )
             )
-    return found
+    return results

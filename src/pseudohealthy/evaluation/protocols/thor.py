@@ -1,7 +1,7 @@
-"""THOR (Bercea et al. 2024), ATLAS: highest Dice and average precision over the pooled pixels of
-all lesion slices.
+"""THOR (Bercea et al. 2024), ATLAS: highest Dice and average precision over all lesion planes,
+pooled.
 
-By size of the lesion in a slice as well: small 4 to 71 pixels, medium to 570, large to 10,000, at
+By size of the lesion in a plane as well: small 4 to 71 pixels, medium to 570, large to 10,000, at
 128 x 128 pixels. The intended variant scales those bands to the grid at hand and searches all
 thresholds; the published one counts the pixels as they are and tries 101 thresholds from 0 to 1.
 Both choose on the test labels: the Dice is an oracle.
@@ -26,40 +26,40 @@ TRIED = np.linspace(0, 1, 101)
 
 
 def thor(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
-    """dice_oracle_pooled and voxel_average_precision_pooled, of all lesion slices and by lesion
+    """Measure dice_oracle_pooled and voxel_average_precision_pooled, of all lesion planes and by
     size."""
     return run(cases, setting, _measure)
 
 
-def dice_curve(found: Curve) -> np.ndarray:
-    """Pooled Dice at each of the 101 published thresholds."""
-    return np.asarray([found.dice_at(threshold) for threshold in TRIED])
+def dice_curve(ranking: Curve) -> np.ndarray:
+    """Return the pooled Dice at each of the 101 published thresholds."""
+    return np.asarray([ranking.dice_at(threshold) for threshold in TRIED])
 
 
 def best_per_image(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> np.ndarray:
-    """The highest Dice of each image at its own threshold: the oracle of oracles, not a published
-    figure."""
+    """Return the highest Dice of each image at its own threshold, an oracle that is not
+    published."""
     return np.asarray(
         [curve(values, truth).best_dice()[0] for values, truth in zip(maps, truths, strict=True)]
     )
 
 
 def _measure(frame: Frame, group: list[CaseResult]) -> None:
-    known = [
+    cases = [
         case
         for case in group
         if case.map is not None and case.truth is not None and np.any(case.truth)
     ]
-    if len(known) < len(group):
-        left = len(group) - len(known)
+    if len(cases) < len(group):
+        missing = len(group) - len(cases)
         frame.note(
-            f"{many(left, 'case')} without a lesion in the reference {'is' if left == 1 else 'are'}"
-            " not measured"
+            f"{many(missing, 'case')} without a lesion in the reference"
+            f" {'is' if missing == 1 else 'are'} not measured"
         )
-    chosen: dict[str, list[tuple[CaseResult, np.ndarray, np.ndarray]]] = {
+    by_band: dict[str, list[tuple[CaseResult, np.ndarray, np.ndarray]]] = {
         band: [] for band in BANDS
     }
-    for case in known:
+    for case in cases:
         values, truth, place = case.on_grid()
         pixels = truth.sum((1, 2))
         size = pixels if frame.setting.published else pixels * THOR_PLANE / truth[0].size
@@ -71,23 +71,23 @@ def _measure(frame: Frame, group: list[CaseResult]) -> None:
                     if frame.setting.published
                     else place.evaluated[planes]
                 )
-                chosen[band].append((case, values[planes][inside], truth[planes][inside]))
-    for band, parts in chosen.items():
+                by_band[band].append((case, values[planes][inside], truth[planes][inside]))
+    for band, parts in by_band.items():
         if not parts:
             continue
         about, maps, truths = zip(*parts, strict=True)
         name = f"dice_oracle_pooled{band}"
         names = {"average_precision": f"voxel_average_precision_pooled{band}", "best_dice": name}
-        found = frame.rank(about, maps, truths, names)
-        if found is not None and frame.setting.published:
-            tried = dice_curve(found)
+        ranking = frame.rank(about, maps, truths, names)
+        if ranking is not None and frame.setting.published:
+            dices = dice_curve(ranking)
             figure = frame.figures[name]
             record = replace(
-                figure.record, value=float(tried.max()), threshold=float(TRIED[tried.argmax()])
+                figure.record, value=float(dices.max()), threshold=float(TRIED[dices.argmax()])
             )
             assert figure.drawn is not None
             frame.figures[name] = replace(
                 figure, record=record, drawn=figure.drawn + record.value - figure.record.value
             )
-        if found is not None and not band:
-            frame.evaluation.voxel_curves[frame.method] = found.thinned()
+        if ranking is not None and not band:
+            frame.evaluation.voxel_curves[frame.method] = ranking.thinned()
