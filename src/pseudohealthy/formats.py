@@ -6,11 +6,8 @@ readers and writers are named, and imported when a file of their format is opene
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 ARCHIVE = ".zip"  # holds files of any format and is none itself
 MAGIC_BYTES = 352  # of a file, by which its format is known
@@ -35,6 +32,11 @@ class Format:
         files: what its files are called; by default `said` files.
         volume: its scans may have a place in the patient.
         single: each file is one scan, and can be a channel or a mask.
+        finder: "module:function", where several files make a case. The function takes files of this
+            format, the folder they are below, how cases are named and what was given (see
+            `io.survey`), and returns an `io.source.Survey`.
+        identity: "module:function". The id of the case that a path holds, by its first header, or
+            None; where names of files may be a patient's.
     """
 
     said: str
@@ -47,6 +49,8 @@ class Format:
     files: str = ""
     volume: bool = False
     single: bool = True
+    finder: str = ""
+    identity: str = ""
 
     def named(self, name: str) -> bool:
         """Whether a file name, in small letters, is one of this format."""
@@ -75,6 +79,8 @@ FORMATS = {
         magic=((128, b"DICM"),),
         volume=True,
         single=False,
+        finder="io.dicom_cases:survey",
+        identity="io.identify:dicom_id",
     ),
     "raster": Format(
         "PNG, JPEG, TIFF",
@@ -90,12 +96,6 @@ FORMATS = {
         "idx", (), "io.idx:load", pattern=r"idx[1-4]-u?\w+(\.gz)?$|idx\.gz$", single=False
     ),
 }
-
-
-def function(named: str) -> Callable[..., Any]:
-    """The reader or writer that a row names."""
-    module, name = named.split(":")
-    return getattr(importlib.import_module(f"pseudohealthy.{module}"), name)
 
 
 def kind_by_name(name: str) -> str:

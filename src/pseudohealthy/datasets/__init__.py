@@ -6,11 +6,12 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.lazy import lazy
+from pseudohealthy.settings import coerce, literal
 
 if TYPE_CHECKING:  # the names alone are wanted by help and completion, at once
     from pseudohealthy.data.manifest import Manifest
@@ -18,29 +19,29 @@ if TYPE_CHECKING:  # the names alone are wanted by help and completion, at once
 # name -> module:function; function(source, out, *, seed, ...) -> Manifest, with manifest.csv
 # written in out
 REGISTRY = {
-    "atlas": "pseudohealthy.datasets.atlas:prepare",
-    "behrendt": "pseudohealthy.datasets.behrendt:prepare",
-    "bmad": "pseudohealthy.datasets.bmad:prepare",
-    "brats": "pseudohealthy.datasets.brats:prepare",
-    "chexpert": "pseudohealthy.datasets.chexpert:prepare",
-    "ct-ich": "pseudohealthy.datasets.ct_ich:prepare",
-    "ct-masks": "pseudohealthy.datasets.ct_masks:prepare",
-    "digits": "pseudohealthy.datasets.digits:prepare",
-    "grazpedwri": "pseudohealthy.datasets.grazpedwri:prepare",
-    "heads": "pseudohealthy.datasets.heads:prepare",
-    "ixi": "pseudohealthy.datasets.ixi:prepare",
-    "ixi-lesions": "pseudohealthy.datasets.ixi_lesions:prepare",
-    "lgg": "pseudohealthy.datasets.lgg:prepare",
-    "mnist": "pseudohealthy.datasets.mnist:prepare",
-    "mnist-splotch": "pseudohealthy.datasets.mnist:prepare_splotched",
-    "mslub": "pseudohealthy.datasets.mslub:prepare",
-    "nih-chest": "pseudohealthy.datasets.nih_chest:prepare",
-    "nnunet": "pseudohealthy.datasets.nnunet:prepare",
-    "rsna": "pseudohealthy.datasets.rsna:prepare",
-    "thor-lists": "pseudohealthy.datasets.thor_lists:prepare",
-    "wmh": "pseudohealthy.datasets.wmh:prepare",
-    "wolleb-brats": "pseudohealthy.datasets.wolleb:prepare_brats",
-    "wolleb-chexpert": "pseudohealthy.datasets.wolleb:prepare_chexpert",
+    "atlas": "datasets.atlas:prepare",
+    "behrendt": "datasets.behrendt:prepare",
+    "bmad": "datasets.bmad:prepare",
+    "brats": "datasets.brats:prepare",
+    "chexpert": "datasets.chexpert:prepare",
+    "ct-ich": "datasets.ct_ich:prepare",
+    "ct-masks": "datasets.ct_masks:prepare",
+    "digits": "datasets.digits:prepare",
+    "grazpedwri": "datasets.grazpedwri:prepare",
+    "heads": "datasets.heads:prepare",
+    "ixi": "datasets.ixi:prepare",
+    "ixi-lesions": "datasets.ixi_lesions:prepare",
+    "lgg": "datasets.lgg:prepare",
+    "mnist": "datasets.mnist:prepare",
+    "mnist-splotch": "datasets.mnist:prepare_splotched",
+    "mslub": "datasets.mslub:prepare",
+    "nih-chest": "datasets.nih_chest:prepare",
+    "nnunet": "datasets.nnunet:prepare",
+    "rsna": "datasets.rsna:prepare",
+    "thor-lists": "datasets.thor_lists:prepare",
+    "wmh": "datasets.wmh:prepare",
+    "wolleb-brats": "datasets.wolleb:prepare_brats",
+    "wolleb-chexpert": "datasets.wolleb:prepare_chexpert",
 }
 
 
@@ -66,8 +67,6 @@ def prepare(
 def options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
     """``key=value`` texts (TOML values; bare words are strings) as options of a data set. Raises
     Fault BAD_SETTING (exit 2)."""
-    from pseudohealthy.settings import coerce, literal
-
     hints = typing.get_type_hints(_adapter(name)) if name in REGISTRY else {}
     known = hints.keys() - {"source", "out", "seed", "return"}
     found = {}
@@ -86,5 +85,4 @@ def options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def _adapter(name: str) -> Any:
-    module, function = REGISTRY[name].split(":")
-    return getattr(import_module(module), function)
+    return lazy(REGISTRY[name])

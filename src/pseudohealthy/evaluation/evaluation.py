@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pseudohealthy.evaluation.records import Record, covered
 from pseudohealthy.metrics.curves import Curve
 from pseudohealthy.metrics.thresholds import Threshold
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass
@@ -32,8 +29,8 @@ class Figure:
 
 @dataclass
 class Evaluation:
-    """records: every figure; rows: one dict per case and method; notes: what could not be computed
-    and why.
+    """records: every figure; rows: one dict per case and method (label, score, Dice, which is empty
+    where the reference is, voxel counts, threshold); notes: what could not be computed and why.
 
     scores: (score, is anomalous) of the labelled cases by method; the curves are for plots;
     figures: by method and metric, for differences.
@@ -47,14 +44,6 @@ class Evaluation:
     voxel_curves: dict[str, Curve] = field(default_factory=dict)
     score_thresholds: dict[str, Threshold] = field(default_factory=dict)
     figures: dict[str, dict[str, Figure]] = field(default_factory=dict, repr=False)
-
-    @property
-    def cases(self) -> pd.DataFrame:
-        """One row per case and method: label, score, Dice (empty where the reference is), voxel
-        counts, threshold."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows)
 
     def unmarked(self) -> str:
         """Which cases have no reference, and so no voxel figures, where others have; else empty."""

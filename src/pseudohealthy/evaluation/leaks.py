@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from pseudohealthy.counts import many
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import USAGE, Fault
@@ -20,8 +22,6 @@ def leaked(run: Run, chosen: Sequence[Case], splits: Sequence[str]) -> list[str]
     path = run.folder / "split.csv"
     if not path.is_file():
         return []
-    import pandas as pd
-
     called = namer(run)
     seen = pd.read_csv(path, dtype=str, keep_default_na=False)
     known = set(seen.loc[seen["split"].isin(splits), "patient_id"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 
@@ -13,8 +14,6 @@ def largest_region_mass(maps: Tensor, inside: Tensor, threshold: float) -> Tenso
     the largest is the one with most pixels. A bleed is one compact region; registration and sulci
     leave many small ones of the same height.
     """
-    from scipy import ndimage
-
     masses = []
     for plane, above in zip(maps, (maps > threshold) & inside.bool(), strict=True):
         labels, count = ndimage.label(above.cpu().numpy(), structure=[[1] * 3] * 3)

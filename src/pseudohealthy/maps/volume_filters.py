@@ -9,13 +9,12 @@ controls included, gets the same ones.
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 
 def erode(mask: np.ndarray, steps: int) -> np.ndarray:
     """The mask (D, H, W) bool less ``steps`` pixels of its rim, plane by plane (4-neighbours); the
     border counts as rim."""
-    from scipy import ndimage
-
     mask = np.asarray(mask, dtype=bool)
     if steps <= 0:
         return mask
@@ -28,8 +27,6 @@ def median(volume: np.ndarray, size: int = 5) -> np.ndarray:
 
     Only the box around what is not 0 is filtered: elsewhere the median is 0 anyway.
     """
-    from scipy import ndimage
-
     volume = np.asarray(volume, dtype=np.float32)
     if size <= 1 or not volume.any():
         return volume.copy()
@@ -43,8 +40,6 @@ def median(volume: np.ndarray, size: int = 5) -> np.ndarray:
 def regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """(number of each voxel's region, 0 outside, (D, H, W) int32; how many): corners connect (26
     neighbours)."""
-    from scipy import ndimage
-
     return ndimage.label(mask, structure=np.ones((3, 3, 3)))
 
 

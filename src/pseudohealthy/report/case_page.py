@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from pseudohealthy import design
 from pseudohealthy.counts import many
@@ -68,9 +70,6 @@ def case_page(
     the full map, whatever the resolution of the pictures; regions away from the finding's own
     threshold are found in the page.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     scan = finding.scan
     volume = finding.map.shape[0] > 1
     style, script = design.css() + _template("case.css"), _script()

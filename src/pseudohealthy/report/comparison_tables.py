@@ -8,6 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
 from pseudohealthy.evaluation.records import CONTROL, Record, heading_of, merit, summarise
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.table import write_table
@@ -104,10 +108,6 @@ def save(result: Comparison, folder: Path, made: Mapping[str, Any]) -> list[Path
 def printed(result: Comparison) -> Any:
     """For a terminal: the table of each data set with the controls that are somebody's rival,
     costs, notes."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     parts: list[Any] = []
     for data, evaluation in result.evaluations.items():
         rivals = {record.against for record in evaluation.records if record.against}

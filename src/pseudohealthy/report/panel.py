@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
 
 from pseudohealthy.counts import many
 from pseudohealthy.design import tokens
@@ -150,9 +153,6 @@ def mosaic(
     path: Path | str, pictures: Pictures, view: View | None = None, facts: Facts | None = None
 ) -> int:
     """Draw input, healthy twin, anomaly map and mask; returns the plane shown."""
-    from matplotlib.colors import to_rgba
-    from matplotlib.lines import Line2D
-
     view, facts = view or View(), facts or Facts()
     threshold, aspect = facts.threshold, view.aspect
     image, healthy = _channels(pictures.image), _channels(pictures.healthy)
@@ -276,8 +276,6 @@ def _outline(axes: Axes, truth: np.ndarray) -> None:
     across = [((c - 0.5, r - 1.5), (c - 0.5, r - 0.5)) for r, c in zip(rows, columns, strict=True)]
     rows, columns = np.nonzero(padded[1:] != padded[:-1])
     along = [((c - 1.5, r - 0.5), (c - 0.5, r - 0.5)) for r, c in zip(rows, columns, strict=True)]
-    from matplotlib.collections import LineCollection
-
     axes.add_collection(LineCollection(across + along, colors="black", linewidths=2.4))
     axes.add_collection(LineCollection(across + along, colors=TRUTH_COLOUR, linewidths=1.4))
 

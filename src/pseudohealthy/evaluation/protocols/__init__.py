@@ -8,7 +8,6 @@ what was meant.
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,6 +17,7 @@ from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Setting
 from pseudohealthy.evaluation.protocols.strict import strict
 from pseudohealthy.evaluation.records import CaseResult, Record
+from pseudohealthy.lazy import lazy
 
 __all__ = [
     "PROTOCOLS",
@@ -52,8 +52,7 @@ class Protocol:
     chooses: tuple[str, ...] = ()
 
     def function(self):
-        module, name = self.where.split(":")
-        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        return lazy(f"evaluation.protocols.{self.where}")
 
 
 PROTOCOLS = {

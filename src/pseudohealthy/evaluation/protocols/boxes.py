@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 import numpy as np
+from scipy import ndimage
 
 from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
@@ -119,8 +120,6 @@ def iou(one: Box, other: Box) -> float:
 def predicted(values: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
     """A box and a score (its highest value) for each region of a map (H, W) above the threshold,
     best first."""
-    from scipy import ndimage
-
     labels, count = ndimage.label(values > threshold, structure=np.ones((3, 3)))
     scores = ndimage.maximum(values, labels, np.arange(1, count + 1)) if count else []
     found = []
