@@ -61,8 +61,9 @@ TABLES = {
     "io/write.py": "FORMATS",
     "runs/recipe.py": "CLASSES",
 }
-# Others that call importlib: the helper, lazy packages, and a test for the extra serve
-DYNAMIC = {"lazy.py", "__init__.py", "restorers/__init__.py", "serve/server.py"}
+# Others that call importlib: the helper, what is added from outside, lazy packages, and a test for
+# the extra serve
+DYNAMIC = {"lazy.py", "registry.py", "__init__.py", "restorers/__init__.py", "serve/server.py"}
 # Names of a table that lie above it: writers that draw
 UPWARD = {"report.panel:save", "report.case_page:save"}
 
