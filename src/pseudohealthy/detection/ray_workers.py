@@ -27,7 +27,6 @@ from pseudohealthy import progress
 from pseudohealthy.counts import many
 from pseudohealthy.detection import worker
 from pseudohealthy.detection.detector import Detector
-from pseudohealthy.detection.worker import fail
 from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
 from pseudohealthy.progress import Progress, say
 from pseudohealthy.runs.run import Run
@@ -168,7 +167,9 @@ def work(
                         continue
                     found = f"its worker was lost {TRIES} times"
                     cure = "run it alone, with more memory"
-                    fail(result, source.case_id, Fault("WORKER_LOST", found, cure, exit=RESOURCE))
+                    worker.fail(
+                        result, source.case_id, Fault("WORKER_LOST", found, cure, exit=RESOURCE)
+                    )
                     bar.advance()
                 hire()
                 continue
