@@ -6,7 +6,6 @@ are named, and imported when a file of their format is opened.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +40,11 @@ class Format:
         files: what its files are called; by default `said` files.
         volume: its scans may have a place in the patient.
         single: each file is one scan, and can be a channel or a mask.
+        finder: "module:function", where several files make a case. The function takes files of this
+            format, the folder they are below, how cases are named and what was given (see
+            `io.survey`), and returns an `io.source.Survey`.
+        identity: "module:function". The id of the case that a path holds, by its first header, or
+            None; where names of files may be a patient's.
     """
 
     said: str
@@ -53,6 +57,8 @@ class Format:
     files: str = ""
     volume: bool = False
     single: bool = True
+    finder: str = ""
+    identity: str = ""
 
     def named(self, name: str) -> bool:
         """Whether a file name, in small letters, is one of this format."""
@@ -84,6 +90,8 @@ FORMATS: Registry[Format] = Registry(
             magic=((128, b"DICM"),),
             volume=True,
             single=False,
+            finder="io.dicom_cases:survey",
+            identity="io.identify:dicom_id",
         ),
         "raster": Format(
             "PNG, JPEG, TIFF",
@@ -105,14 +113,6 @@ FORMATS: Registry[Format] = Registry(
 def register(name: str, row: Format) -> Format:
     """Make a format known. Raises ValueError for a name that another one has."""
     return FORMATS.add(name, row)
-
-
-def function(named: str | Function) -> Function:
-    """The reader or writer of a row."""
-    if not isinstance(named, str):
-        return named
-    module, name = named.split(":")
-    return getattr(importlib.import_module(f"pseudohealthy.{module}"), name)
 
 
 def kind_by_name(name: str) -> str:

@@ -288,7 +288,9 @@ def test_the_panel_is_drawn_in_the_window_of_the_canvas(tmp_path, blank, monkeyp
     monkeypatch.setattr(
         panel,
         "mosaic",
-        lambda path, **given: windows.append(given["window"]) or draw(path, **given),
+        lambda path, pictures, view, facts: (
+            windows.append(view.window) or draw(path, pictures, view, facts)
+        ),
     )
     blank.window = (0.0, 80.0)
     blank.save(tmp_path, kinds=["panel"])

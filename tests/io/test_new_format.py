@@ -18,6 +18,7 @@ from pseudohealthy.detection.finished import remove_case
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.discover import kind_of
 from pseudohealthy.io.scan import Scan
+from pseudohealthy.lazy import lazy
 from pseudohealthy.workflows.detect import detect
 from pseudohealthy.workflows.inspect import inspect
 
@@ -154,6 +155,6 @@ def test_class_folders_take_every_ending_of_the_table(tmp_path):
 @pytest.mark.parametrize("kind", formats.FORMATS)
 def test_every_reader_and_writer_of_the_table_is_there(kind):
     row = formats.FORMATS[kind]
-    for named in filter(None, (row.reader, row.writer)):
-        assert callable(formats.function(named))
+    for named in filter(None, (row.reader, row.writer, row.finder, row.identity)):
+        assert callable(lazy(named))
     assert bool(row.writer) == bool(row.written)

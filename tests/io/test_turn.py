@@ -14,7 +14,8 @@ from pseudohealthy import io
 from pseudohealthy.anomalies.phantoms import head
 from pseudohealthy.errors import Fault
 from pseudohealthy.io import dicom_write
-from pseudohealthy.io.turn import acquired, turn_to
+from pseudohealthy.io.orientation import turn_to
+from pseudohealthy.io.turn import acquired
 from pseudohealthy.maps.anomaly_map import AnomalyMap
 from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.restorers.apply import How, Stack, apply

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
+from pydicom import config
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from scipy import ndimage
+from scipy.ndimage import gaussian_filter, zoom
+from sklearn.datasets import load_digits
 
 
 def splotch(
@@ -55,8 +62,6 @@ def lesion(
     disease: it tells how strong and how large a deviation must be to be found. The mask is where at
     least half of the change is, and lies in `inside`. Raises ValueError for an empty `inside`.
     """
-    from scipy import ndimage
-
     image, inside = np.asarray(image, dtype=np.float64), np.asarray(inside, dtype=bool)
     places = np.argwhere(inside)
     if not len(places):
@@ -79,9 +84,6 @@ def lesion(
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's 1,797 digits, 8 x 8 enlarged to (1797, 32, 32) float32 in [0, 1], and their
     classes (1797,)."""
-    from scipy.ndimage import zoom
-    from sklearn.datasets import load_digits
-
     data = load_digits()
     large = zoom(data.images / 16.0, (1, 4, 4), order=1, mode="nearest", grid_mode=True)
     return np.clip(large, 0, 1).astype(np.float32), data.target
@@ -103,8 +105,6 @@ def head(
     CT is in HU (bleeding 65), MR resembles FLAIR (lesion bright, skull dark). Planes run towards
     Superior, rows Posterior, columns Left.
     """
-    from scipy.ndimage import gaussian_filter
-
     air, scalp, bone, tissue, water, bright = {
         "CT": (-1000.0, 30.0, 1000.0, 34.0, 6.0, 65.0),
         "MR": (0.0, 520.0, 40.0, 400.0, 120.0, 680.0),
@@ -152,8 +152,6 @@ def head(
 def nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
     """Write (D, H, W) with its affine (index (d, h, w) -> RAS+ mm) as NIfTI, stored as columns,
     rows, planes."""
-    import nibabel as nib
-
     image = nib.Nifti1Image(
         np.ascontiguousarray(volume.transpose(2, 1, 0)), affine[:, [2, 1, 0, 3]]
     )
@@ -227,9 +225,6 @@ def dicom_series(
         modality: CT or MR.
         seed: Of UIDs and of the shuffling.
     """
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     depth = len(volume)
@@ -292,10 +287,6 @@ def rsna_slice(
     16 bits signed, intercept -1024.
     kept: share of PixelData in the file, below 1 for a slice cut short.
     """
-    from pydicom import config
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     data = Dataset()

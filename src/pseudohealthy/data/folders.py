@@ -30,7 +30,7 @@ from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.formats import ARCHIVE, FORMATS, ending
 from pseudohealthy.io import names as naming
-from pseudohealthy.io.identify import dicom_id
+from pseudohealthy.lazy import lazy
 from pseudohealthy.progress import say
 
 GOOD = {"good", "normal", "healthy"}
@@ -112,8 +112,10 @@ def _ids(found: list[tuple[str, str, Path]], names: str) -> dict[Path, str]:
     after patients."""
     packs = (*FORMATS["dicom"].suffixes, ARCHIVE)
     packed = [image for _, _, image in found if image.is_dir() or image.suffix.lower() in packs]
-    made = {image: dicom_id(image) for image in packed} if names == "series" else {}
-    return {image: case_id for image, case_id in made.items() if case_id}
+    if not packed or names != "series":
+        return {}
+    identity = lazy(FORMATS["dicom"].identity)
+    return {image: case_id for image in packed if (case_id := identity(image))}
 
 
 def _apart(found: list[tuple[str, str, Path]], called: dict[Path, str]) -> list[str]:

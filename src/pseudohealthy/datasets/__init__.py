@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.registry import Registry
+from pseudohealthy.settings import coerce, literal
 
 if TYPE_CHECKING:  # the names alone are wanted by help and completion, at once
     from pseudohealthy.data.manifest import Manifest
@@ -71,8 +72,6 @@ def prepare(
 def options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
     """``key=value`` texts (TOML values; bare words are strings) as options of a data set. Raises
     Fault BAD_SETTING (exit 2)."""
-    from pseudohealthy.settings import coerce, literal
-
     hints = typing.get_type_hints(REGISTRY[name]) if name in REGISTRY else {}
     known = hints.keys() - {"source", "out", "seed", "return"}
     found = {}

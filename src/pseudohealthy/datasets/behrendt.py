@@ -29,6 +29,7 @@ from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.io.atomic import write_text
 from pseudohealthy.progress import say
 
 LEAKS = "published_leaks.txt"
@@ -111,8 +112,6 @@ def overlap(
 
 def report(findings: Sequence[str], out: Path) -> None:
     """Print the leaks of published lists and keep them beside the manifest."""
-    from pseudohealthy.io.atomic import write_text
-
     Path(out).mkdir(parents=True, exist_ok=True)
     write_text(Path(out) / LEAKS, "".join(f"{line}\n" for line in findings))
     for line in findings or ["no leak in the published lists"]:

@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
@@ -177,8 +178,6 @@ def _labelled(source: Path) -> list[dict[str, str]]:
 
 
 def _one_size(source: Path, rows: list[dict[str, str]]) -> None:
-    from PIL import Image
-
     usual = (0, 0)
     for row in rows:
         with Image.open(source / "images" / row["file"]) as image:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
@@ -109,8 +110,6 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
 def _case(
     source: Path, image: Path, mask: Path, patient: str, colours: dict | None, original: str = ""
 ) -> Case:
-    from PIL import Image
-
     with Image.open(mask) as picture:
         counted: Any = picture.convert("RGB").getcolors(maxcolors=256)
         found = {colour for _, colour in counted or ()}
@@ -193,8 +192,6 @@ def _listed(table: Path, stems: set[str]) -> dict[str, str]:
 
 def _thumbnail(path: Path) -> np.ndarray:
     """64 x 64 grey levels as a vector of mean 0 and length 1."""
-    from PIL import Image
-
     with Image.open(path) as picture:
         picture.draft("L", (160, 160))  # a JPEG decoded at a quarter of its size: ten times as fast
         small = np.asarray(

@@ -12,9 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from pseudohealthy.anomalies.phantoms import digits, splotch
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
+from pseudohealthy.datasets.mnist import write_splotched
 from pseudohealthy.errors import USAGE, Fault
 
 
@@ -29,11 +32,6 @@ def prepare(
 ) -> Manifest:
     """``clean`` + ``splotched`` different digits to test, ``val`` to validate, all others to
     train."""
-    from PIL import Image
-
-    from pseudohealthy.anomalies.phantoms import digits, splotch
-    from pseudohealthy.datasets.mnist import write_splotched
-
     images, _ = digits()
     if (
         not 0 < len(images) - val - clean - splotched < len(images)

@@ -17,13 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from scipy import ndimage
 
+from pseudohealthy import io
 from pseudohealthy.anomalies.phantoms import lesion
 from pseudohealthy.data.labels import ANOMALOUS
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.datasets import ixi
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.preprocessing.foreground import foreground
 from pseudohealthy.progress import say
 
 DEPTH = 0.3  # of the head's breadth at its widest: kept clear of skull and scalp
@@ -71,12 +75,6 @@ def prepare(
 
 def with_lesion(case: Case, out: Path, seed: int) -> Case:
     """The anomalous version of a healthy case: image, mask and true twin as 8-bit PNG."""
-    from PIL import Image
-    from scipy import ndimage
-
-    from pseudohealthy import io
-    from pseudohealthy.preprocessing.foreground import foreground
-
     scan = io.read_image(case.image, case.root)
     values = scan.voxels[0, 0] / 255
     depth = ndimage.distance_transform_edt(foreground(scan.voxels)[0])

@@ -17,7 +17,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from pseudohealthy.anomalies.phantoms import splotch
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import USAGE, Fault
@@ -49,8 +51,6 @@ def prepare_splotched(
 ) -> Manifest:
     """Clean digits to train, ``clean`` untouched and ``splotched`` corrupted digits to test; the
     latter and their masks are written below ``out/splotched``."""
-    from pseudohealthy.anomalies.phantoms import splotch
-
     train, test = _find(source, "train"), _find(source, "t10k")
     cases = _training(source, train, seed, limit, val)
     images, rng = idx(test), np.random.default_rng([seed, 1])
@@ -76,8 +76,6 @@ def write_splotched(
 ) -> Case:
     """One anomalous test case: image (H, W) in [0, 1], bool mask and the true healthy image as
     8-bit PNG below ``out/splotched``; the last is named in the column ``twin``."""
-    from PIL import Image
-
     folder = Path(out) / "splotched"
     folder.mkdir(parents=True, exist_ok=True)
     pictures = (

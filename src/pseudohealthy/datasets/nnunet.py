@@ -32,6 +32,7 @@ from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.datasets.chexpert import divide, say_counts
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.io import nifti, raster
 from pseudohealthy.progress import Progress, say
 
 _ENDINGS = (".nii.gz", ".nii", ".png", ".tif", ".tiff")
@@ -111,8 +112,6 @@ def prepare(
 def label_values(path: Path, known: Collection[int], case_id: str) -> set[int]:
     """The label values of a mask file, every voxel read. Raises Fault LABELS for one that is not
     known or not whole."""
-    from pseudohealthy.io import nifti, raster
-
     volume = path.name.endswith((".nii", ".nii.gz"))
     try:
         voxels = (

@@ -38,6 +38,8 @@ from pseudohealthy.data.manifest import SPLITS, Case, Manifest
 from pseudohealthy.data.splits import assign_splits
 from pseudohealthy.datasets.ct_ich import divided
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.io.dicom import REGULAR
+from pseudohealthy.io.dicom_pixels import dataset, quiet, stored_values
 from pseudohealthy.progress import say, track
 
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
@@ -234,8 +236,6 @@ def _files(source: Path) -> dict[str, Path]:
 def _read(files: dict[str, Path], labels: dict[str, int]) -> list[_Slice]:
     """Every slice by its header; one with too few or constant pixels is named and marked
     unusable."""
-    from pseudohealthy.io.dicom_pixels import dataset, quiet, stored_values
-
     slices, refused = [], Counter[str]()
     with quiet():
         for image, path in track(files.items(), "reading slices", len(files)):
@@ -331,8 +331,6 @@ def _stacks(slices: list[_Slice]) -> list[tuple[Case, list[_Slice], bool]]:
 def _ordered(group: list[_Slice]) -> tuple[list[_Slice], bool]:
     """Slices ascending along the normal of the first, and whether the reader will find them on one
     regular grid."""
-    from pseudohealthy.io.dicom import REGULAR
-
     first = min(group, key=lambda one: one.path.name).orientation
     normal = np.cross(first[:3], first[3:])
     ordered = sorted(group, key=lambda one: (float(one.position @ normal), one.path.name))

@@ -39,6 +39,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image
 
 from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
@@ -208,8 +209,6 @@ def _united(cases: list[Case]) -> list[Case]:
 def _labelled(case: Case) -> Case:
     """A slice of the evaluation list as its mask says, where that is there: lesion, or none and
     then no mask."""
-    from PIL import Image
-
     if not case.mask or not (case.root / case.mask).is_file():
         return replace(case, mask="") if (case.root / case.image).is_file() else case
     with Image.open(case.root / case.mask) as picture:
@@ -221,8 +220,6 @@ def _with_boxes(case: Case, out: Path, kinds: Mapping[str, str], boxes_of: Boxes
     """The case with its boxes, and where it has several masks with their union as one picture,
     beside a link to its image. Blank boxes on an image of a finding: a mask or annotation is not
     there. kinds: class by mask."""
-    from PIL import Image
-
     masks = case.mask.split("|") if case.mask else []
     paths = [case.root / mask for mask in masks]
     found: list[tuple[int, int, int, int, str]] = []
@@ -263,8 +260,6 @@ def _corners(case: Case, mask: np.ndarray, name: str) -> tuple[int, int, int, in
 
 
 def _sizes_agree(case: Case, planes: list[np.ndarray]) -> None:
-    from PIL import Image
-
     with Image.open(case.root / case.image) as picture:
         sizes = {(picture.height, picture.width), *(plane.shape for plane in planes)}
     if len(sizes) > 1:
@@ -278,8 +273,6 @@ def _sizes_agree(case: Case, planes: list[np.ndarray]) -> None:
 
 def _united_picture(case: Case, out: Path, mask: np.ndarray) -> Case:
     """The case with this mask (H, W), both below ``out/united``."""
-    from PIL import Image
-
     folder, image = out / "united", case.root / case.image
     folder.mkdir(parents=True, exist_ok=True)
     link, path = folder / image.name, folder / f"{image.stem}_mask.png"

@@ -10,18 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from pseudohealthy.counts import many
 from pseudohealthy.detection.bids import Bids
 from pseudohealthy.detection.domain import Verdict
 from pseudohealthy.detection.output_layout import places
-from pseudohealthy.detection.outputs import DICOM, KINDS, OUTPUTS, Target, split, writer
+from pseudohealthy.detection.outputs import (
+    DICOM,
+    KINDS,
+    OUTPUTS,
+    Target,
+    dicom_source,
+    split,
+    writer,
+)
 from pseudohealthy.detection.ranks import rank
 from pseudohealthy.detection.truth import Known, beside
 from pseudohealthy.errors import USAGE, Fault, one_line
 from pseudohealthy.io.atomic import together
-from pseudohealthy.io.dicom import DicomOrigin
-from pseudohealthy.io.names import unnamed
+from pseudohealthy.io.origins import DicomOrigin
 from pseudohealthy.io.scan import Scan
 
 MOST_REGIONS = 20
@@ -107,8 +115,6 @@ class Finding:
     @cached_property
     def _parts(self) -> tuple[list[dict[str, Any]], int]:
         """`regions` and `n_regions`."""
-        from scipy import ndimage
-
         labels, count = ndimage.label(self.mask, structure=np.ones((3, 3, 3)))
         if not count:
             return [], 0
@@ -217,24 +223,12 @@ class Finding:
     ) -> dict[str, Path]:
         # The DICOM source comes first: what had to be repaired in it is a warning that the other
         # kinds show
-        source = (
-            self._dicom_source() if any(OUTPUTS[kind].needs == DICOM for kind in kinds) else None
-        )
+        source = dicom_source(self) if any(OUTPUTS[kind].needs == DICOM for kind in kinds) else None
         to = Target(folder, places(folder, self.case_id, layout, self.scan), truth, source)
         for kind in OUTPUTS:
             if kind in kinds:
                 to.paths |= writer(kind)(self, to)
         return to.paths
-
-    def _dicom_source(self) -> Any:
-        """The headers of the source, repaired; what was repaired is a warning of the case, once."""
-        # Pydicom and highdicom: only for inputs that need them.
-        from pseudohealthy.io import dicom_source
-
-        made = dicom_source.read(self.scan)
-        notes = [unnamed(note, self.scan.unnamed) for note in made.notes]
-        self.warnings += [note for note in notes if note not in self.warnings]
-        return made
 
     def beside(self, truth: np.ndarray) -> Known:
         """What the finding is worth beside a reference (D, H, W) bool."""

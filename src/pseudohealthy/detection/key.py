@@ -18,6 +18,11 @@ from pseudohealthy.errors import BAD_OUTPUT, USAGE, Fault
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.source import Source
 
+try:
+    import fcntl
+except ImportError:  # no such locks on this system
+    fcntl = None  # type: ignore[assignment]
+
 COLUMNS = ("case_id", "input", "path", "folder", "files", "series_instance_uid")
 # What a spreadsheet would run; such a cell gets a ' in front.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -64,8 +69,6 @@ def extend(path: Path, sources: Sequence[Source]) -> bool:
 def alone(path: Path) -> Iterator[None]:
     """Let one program at a time read and write the key, so that two that extend it lose no row of
     each other."""
-    import fcntl
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path.parent, os.O_RDONLY)
@@ -73,8 +76,9 @@ def alone(path: Path) -> Iterator[None]:
         yield
         return
     try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

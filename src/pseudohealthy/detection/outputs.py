@@ -6,7 +6,6 @@ draw live in `report`, of which detection knows nothing else.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.formats import FORMATS
+from pseudohealthy.lazy import lazy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,19 +65,24 @@ OUTPUTS = {
     "volumes": Output(IMAGES, "detection.save:volumes", usual=True),
     "nifti": Output(IMAGES, "detection.save:nifti", needs=PLACED),
     "panel": Output(("panel.png",), "report.panel:save", usual=True),
-    "dicom-seg": Output(("anomaly_mask.dcm",), "detection.save:segmentation", needs=DICOM),
-    "dicom-map": Output(("anomaly_map.dcm",), "detection.save:parametric_map", needs=DICOM),
-    "dicom-sc": Output(("panel.dcm",), "detection.save:capture", needs=DICOM),
+    "dicom-seg": Output(("anomaly_mask.dcm",), "detection.save_dicom:segmentation", needs=DICOM),
+    "dicom-map": Output(("anomaly_map.dcm",), "detection.save_dicom:parametric_map", needs=DICOM),
+    "dicom-sc": Output(("panel.dcm",), "detection.save_dicom:capture", needs=DICOM),
     "html": Output(("case.html",), "report.case_page:save", usual=True),
     "json": Output(("case.json", "slices.csv"), "detection.save:description", usual=True),
 }
+DICOM_SOURCE = "detection.save_dicom:source"
 KINDS = tuple(kind for kind, output in OUTPUTS.items() if output.usual)
 
 
 def writer(kind: str) -> Callable[[Finding, Target], dict[str, Path]]:
     """The function that writes a kind."""
-    module, name = OUTPUTS[kind].writer.split(":")
-    return getattr(importlib.import_module(f"pseudohealthy.{module}"), name)
+    return lazy(OUTPUTS[kind].writer)
+
+
+def dicom_source(finding: Finding) -> Any:
+    """The headers that every DICOM kind is written beside, repaired."""
+    return lazy(DICOM_SOURCE)(finding)
 
 
 def check_kinds(kinds: Sequence[str]) -> None:

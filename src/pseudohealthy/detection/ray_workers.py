@@ -21,14 +21,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from pseudohealthy import progress
 from pseudohealthy.counts import many
+from pseudohealthy.detection import worker
+from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
 from pseudohealthy.progress import Progress, say
+from pseudohealthy.runs.run import Run
 from pseudohealthy.signals import STOP
 
 if TYPE_CHECKING:
-    from pseudohealthy.detection.detector import Detector
     from pseudohealthy.detection.rows import Detections
     from pseudohealthy.detection.worker import Job
     from pseudohealthy.io import Source
@@ -64,11 +68,6 @@ class Worker:
     run."""
 
     def __init__(self, run: Path, job: Job, how: dict[str, Any], threads: int):
-        import torch
-
-        from pseudohealthy.detection.detector import Detector
-        from pseudohealthy.runs.run import Run
-
         progress.quiet = True  # the command says what there is to say
         torch.set_num_threads(threads)
         self.detector, self.job = Detector(Run.open(run), **how), job
@@ -76,8 +75,6 @@ class Worker:
     def do(self, sources: list[Source], again: bool) -> tuple[Detections, Fault | None]:
         """Rows and faults of the sources, and what ends the whole command; again: some may be
         finished already."""
-        from pseudohealthy.detection import worker
-
         part = worker.Detections(self.job.folder)
         bar = Progress("", len(sources))
         try:
@@ -101,8 +98,6 @@ def work(
     Fault ENGINE (exit 7) where workers cannot start, or are lost one after the other whatever they
     are given.
     """
-    from pseudohealthy.detection.worker import fail
-
     if not sources:
         return
     with cluster(workers) as ray:
@@ -172,7 +167,9 @@ def work(
                         continue
                     found = f"its worker was lost {TRIES} times"
                     cure = "run it alone, with more memory"
-                    fail(result, source.case_id, Fault("WORKER_LOST", found, cure, exit=RESOURCE))
+                    worker.fail(
+                        result, source.case_id, Fault("WORKER_LOST", found, cure, exit=RESOURCE)
+                    )
                     bar.advance()
                 hire()
                 continue

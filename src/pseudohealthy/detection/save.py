@@ -1,5 +1,4 @@
-"""Writers of a finding that draw nothing: its volumes, its DICOM objects and its description; see
-`outputs`."""
+"""Writers of a finding that draw nothing: its volumes and its description; see `outputs`."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import numpy as np
 from pseudohealthy import io
 from pseudohealthy.detection.finding import Finding
 from pseudohealthy.detection.output_layout import relative
-from pseudohealthy.detection.outputs import IMAGES, Target, writer
+from pseudohealthy.detection.outputs import IMAGES, Target
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.hashing import sha256
 
@@ -36,41 +35,6 @@ def _image(finding: Finding, to: Target, name: str, *, nifti: bool = False) -> P
     dtype = np.float32 if name == "anomaly_map" else None
     folder, stem = to.place.volumes, to.place.stems[name]
     return io.write_volume(array, finding.scan, folder, stem, dtype=dtype, nifti=nifti)
-
-
-def segmentation(finding: Finding, to: Target) -> dict[str, Path]:
-    """The mask as a DICOM segmentation."""
-    from pseudohealthy.io import dicom_write
-
-    path = to.place.case / "anomaly_mask.dcm"
-    return {
-        "dicom_seg": dicom_write.write_segmentation(finding.mask, finding.scan, path, to.source)
-    }
-
-
-def parametric_map(finding: Finding, to: Target) -> dict[str, Path]:
-    """The map as a DICOM parametric map."""
-    from pseudohealthy.io import dicom_write
-
-    path = to.place.case / "anomaly_map.dcm"
-    return {"dicom_map": dicom_write.write_map(finding.map, finding.scan, path, to.source)}
-
-
-def capture(finding: Finding, to: Target) -> dict[str, Path]:
-    """The panel as a DICOM secondary capture; where no panel is asked for it is drawn and
-    removed."""
-    from PIL import Image
-
-    from pseudohealthy.io import dicom_write
-
-    drawn = to.paths.get("panel")
-    shown = drawn or writer("panel")(finding, to)["panel"]
-    with Image.open(shown) as picture:
-        pixels = np.array(picture.convert("RGB"))
-    if drawn is None:
-        shown.unlink()
-    path = to.place.case / "panel.dcm"
-    return {"dicom_sc": dicom_write.write_capture(pixels, finding.scan, path, to.source)}
 
 
 def description(finding: Finding, to: Target) -> dict[str, Path]:

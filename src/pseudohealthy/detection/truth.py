@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from pseudohealthy.counts import many
 from pseudohealthy.metrics.lesions import compare_regions
@@ -83,8 +84,6 @@ def removed(image: np.ndarray, twin: np.ndarray, truth: np.ndarray) -> float | N
         image, twin: (D, H, W) in the same units.
         truth: (D, H, W) bool.
     """
-    from scipy import ndimage
-
     within, around = [], []
     for plane, drawn in enumerate(np.asarray(truth, dtype=bool)):
         if not drawn.any() or drawn.all():

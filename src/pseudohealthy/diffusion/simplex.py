@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 _GRADIENTS_2D = [
@@ -105,8 +106,6 @@ def _kept_reach(height: int, width: int, frequency: float, z: float | None) -> t
 def _reach(place: Tensor) -> tuple[Tensor, Any]:
     """The lattice points (2 or 3, V) in reach of places (2 or 3, P); and as a sparse matrix (P, 2
     or 3 x V) how much each component of each point's gradient adds at each place."""
-    from scipy.sparse import csr_array
-
     dims, count = place.shape
     stretch = (1 / math.sqrt(dims + 1) - 1) / dims
     squish = (math.sqrt(dims + 1) - 1) / dims

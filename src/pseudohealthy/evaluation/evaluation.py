@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pseudohealthy.evaluation.records import Record, covered
 from pseudohealthy.metrics.curves import Curve
 from pseudohealthy.metrics.thresholds import Threshold
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass
@@ -53,14 +50,6 @@ class Evaluation:
     voxel_curves: dict[str, Curve] = field(default_factory=dict)
     score_thresholds: dict[str, Threshold] = field(default_factory=dict)
     figures: dict[str, dict[str, Figure]] = field(default_factory=dict, repr=False)
-
-    @property
-    def cases(self) -> pd.DataFrame:
-        """The rows as a table: label, score, Dice (empty where the reference is), voxel counts,
-        threshold."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows)
 
     def unmarked(self) -> str:
         """Name the cases without a reference, and so without voxel figures, where others have

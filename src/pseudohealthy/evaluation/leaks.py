@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from pseudohealthy.counts import many
 from pseudohealthy.data.manifest import Case
 from pseudohealthy.errors import USAGE, Fault
@@ -22,8 +24,6 @@ def leaked(run: Run, cases: Sequence[Case], splits: Sequence[str]) -> list[str]:
     path = run.folder / "split.csv"
     if not path.is_file():
         return []
-    import pandas as pd
-
     pseudonym = namer(run)
     split_rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     used = set(split_rows.loc[split_rows["split"].isin(splits), "patient_id"])

@@ -7,6 +7,8 @@ import io
 import os
 from pathlib import Path
 
+DEFLATE = 1100  # bytes that one of a file can stand for at most; deflate makes 1032 of it
+
 
 class Bounded(io.BufferedReader):
     """``open(path, "rb")``, but a large ``read(size)`` asks for the bytes that are left, so that a

@@ -9,11 +9,11 @@ SpacingBetweenSlices. The frames of an enhanced image are slices like any others
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.errors import BytesLengthException
 
 from pseudohealthy.counts import many
 from pseudohealthy.errors import RESOURCE, USAGE, Fault
@@ -35,33 +35,16 @@ from pseudohealthy.io.dicom_pixels import (
     window,
     wrapped,
 )
+from pseudohealthy.io.orientation import turned
+from pseudohealthy.io.origins import DicomOrigin
 from pseudohealthy.io.scan import Scan, finite
 from pseudohealthy.io.source import Source
-from pseudohealthy.io.turn import Turn, turned
 
-__all__ = ["LPS_TO_RAS", "REGULAR", "DicomOrigin", "read"]
+__all__ = ["LPS_TO_RAS", "REGULAR", "read"]
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # What pydicom raises at header values of the wrong kind, which it parses when they are used.
 DAMAGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError)
-
-
-@dataclass
-class DicomOrigin:
-    """The files in the order of the acquired planes (one file for a multi-frame image) and what was
-    done on reading."""
-
-    paths: tuple[Path, ...]
-    modality: str
-    inverted: bool = False  # grey levels of a MONOCHROME1 radiograph were turned round
-    tilt: float = 0.0  # degrees between the stacking direction and the slice normal
-    frames: tuple[
-        int, ...
-    ] = ()  # of a multi-frame image: the number of every plane's frame, from 1
-    turn: Turn | None = (
-        None  # from the planes as acquired to those that are cut along the patient's axes
-    )
-    plane: str = "native"  # how they are cut
 
 
 def load(source: Source, *, mask: bool, **how: Any) -> Scan:
@@ -80,8 +63,8 @@ def read(
     """One volume, its planes cut along the patient's axes as of a NIfTI file; CT in HU.
 
     Args:
-        plane: see `io.turn.PLANES`; "native": as acquired, ascending along the normal of the first
-            slice.
+        plane: see `io.orientation.PLANES`; "native": as acquired, ascending along the normal of
+            the first slice.
         assume_spacing: mm between pixels where a slice does not say, with a warning.
         item: which volume of a multi-frame image, from 0, in the order in which `series.group`
             lists them.
@@ -90,8 +73,6 @@ def read(
     BAD_HEADER, NO_GEOMETRY, GAP, IRREGULAR, DUPLICATE_SLICE, COLOUR, CODEC, RESCALE, MOSAIC,
     TOO_LARGE (exit 7), SEVERAL (exit 2).
     """
-    from pydicom.errors import BytesLengthException
-
     paths = list(paths)
     if not paths:
         raise Fault("NO_INPUT", "an empty DICOM series", "give its files")

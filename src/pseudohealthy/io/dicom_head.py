@@ -6,6 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pydicom
+
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.bounded import Bounded, blank
 from pseudohealthy.io.dicom_frames import ENHANCED, frame_heads, is_enhanced
@@ -60,8 +62,6 @@ def looks_dicom(path: Path) -> bool:
 
 def head_of(path: Path) -> Head | str:
     """The header of an image slice, or the reason to leave the file out."""
-    import pydicom
-
     if blank(path):
         return "damaged: it ends before its header, or is filled with zeros"
     try:
@@ -117,8 +117,6 @@ def _no_image(path: Path, ds: Any) -> str:
 def _without_matrix(path: Path) -> bool:
     """Whether a file without Rows is whole and never had them, rather than cut off before: later
     elements tell."""
-    import pydicom
-
     with Bounded(path) as file:
         ds = pydicom.dcmread(file, defer_size=1024)
     last = max(ds.keys(), default=0)
@@ -129,8 +127,6 @@ def _without_matrix(path: Path) -> bool:
 def _enhanced_head(path: Path, ds: Any) -> Head:
     """One head for a multi-frame file; that of its frame where it has one only, which is a slice
     like any other."""
-    import pydicom
-
     count = int(ds.get("NumberOfFrames") or 1)
     if count == 1:
         with Bounded(path) as file:

@@ -10,12 +10,18 @@ taken more than once.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.datadict import keyword_for_tag
+
+with warnings.catch_warnings():  # nibabel calls its readers of DICOM experimental
+    warnings.simplefilter("ignore")
+    from nibabel.nicom import csareader
 
 # Directions along rows and columns that differ by less belong to one volume: scanners round them,
 # some per slice.
@@ -210,8 +216,6 @@ def b_value(ds: Any) -> float | None:
 def _csa_b_value(raw: Any) -> float | None:
     if not isinstance(raw, bytes):
         return None
-    from nibabel.nicom import csareader
-
     try:
         items = csareader.read(raw)["tags"]["B_value"]["items"]
         return float(items[0]) if items else None
@@ -345,8 +349,6 @@ class _Present:
     value does."""
 
     def __init__(self, ds: Any):
-        from pydicom.datadict import keyword_for_tag
-
         self.ds = ds
         self.keys = {keyword_for_tag(tag) or (tag.group, tag.element) for tag in list(ds.keys())}
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
+from pydicom.pixels import apply_modality_lut, pixel_array
+from pydicom.tag import Tag
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.io.bounded import Bounded
@@ -55,8 +58,6 @@ def quiet() -> Iterator[None]:
 def dataset(path: Path, *, header_only: bool = False) -> Any:
     """The data set of a file, decimal commas turned into points. Raises Fault UNREADABLE,
     TRUNCATED_SLICE."""
-    import pydicom
-
     try:
         with Bounded(path) as file:
             ds = pydicom.dcmread(file, stop_before_pixels=header_only)
@@ -79,8 +80,6 @@ def decimal_points(ds: Any) -> list[str]:
 
     Only where the value holds no point as well: it cannot then mean thousands.
     """
-    from pydicom.tag import Tag
-
     repaired = []
     for key in DECIMALS:
         raw: Any = ds.get_item(key) if key in ds else None
@@ -145,8 +144,6 @@ def stored_values(path: Path, ds: Any) -> np.ndarray:
 
 def decoded(path: Path, ds: Any, frame: int | None = None) -> np.ndarray:
     """Stored values of an image, or of one of its frames. Raises Fault CODEC, TRUNCATED_SLICE."""
-    from pydicom.pixels import pixel_array
-
     syntax = ds.file_meta.TransferSyntaxUID
     try:
         pixels = ds.pixel_array if frame is None else pixel_array(ds, index=frame)
@@ -175,7 +172,7 @@ def _in_range(ds: Any, pixels: np.ndarray) -> np.ndarray:
 
 
 def _undecoded(path: Path, syntax: str, error: Exception) -> Fault:
-    if not _has_gdcm() and any(word in str(error) for word in ("dependenc", "plugin")):
+    if not _gdcm() and any(word in str(error) for word in ("dependenc", "plugin")):
         return Fault("CODEC", f"{path.name} is stored as {syntax}", "pip install python-gdcm")
     if isinstance(error, NotImplementedError):
         return Fault(
@@ -186,18 +183,19 @@ def _undecoded(path: Path, syntax: str, error: Exception) -> Fault:
     return Fault("TRUNCATED_SLICE", f"file={path.name} cannot be decompressed", "copy it again")
 
 
-def _has_gdcm() -> bool:
+def _gdcm() -> Any:
+    """GDCM, for the files that pydicom does not decode itself; None where it is not installed."""
     try:
-        import gdcm  # noqa: F401
+        import gdcm
     except ImportError:
-        return False
-    return True
+        return None
+    return gdcm
 
 
 def _by_gdcm(path: Path, ds: Any) -> np.ndarray | None:
     """What GDCM itself makes of a file that pydicom does not hand to it (12-bit JPEG), else
     None."""
-    if not _has_gdcm():
+    if not _gdcm():
         return None
     if "by_gdcm" not in vars(ds):
         with _silent():
@@ -206,8 +204,7 @@ def _by_gdcm(path: Path, ds: Any) -> np.ndarray | None:
 
 
 def _gdcm_pixels(path: Path, size: tuple[int, int]) -> np.ndarray | None:
-    import gdcm
-
+    gdcm = _gdcm()
     reader = gdcm.ImageReader()
     reader.SetFileName(str(path))
     if not reader.Read():
@@ -298,8 +295,6 @@ def rescaled(ds: Any, stored: np.ndarray) -> np.ndarray:
     intercept -1000 (J. Howard's fastai notebook on RSNA 2019).
     """
     if ds.get("ModalityLUTSequence"):
-        from pydicom.pixels import apply_modality_lut
-
         return apply_modality_lut(stored, ds)
     slope, inter = _factor(ds, "RescaleSlope", 1.0), _factor(ds, "RescaleIntercept", 0.0)
     if wrapped(ds):

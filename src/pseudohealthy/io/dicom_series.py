@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 
 from pseudohealthy.errors import RESOURCE, Fault
 from pseudohealthy.io.bounded import Bounded
@@ -248,8 +249,6 @@ def _is_stray(stack: list[Head], largest: list[Head]) -> bool:
 def _inside(one: Head) -> list[list[Head]]:
     """The volumes of a multi-frame file; one where they cannot be told, which reading refuses with
     the reason."""
-    import pydicom
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -16,13 +16,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, generate_uid
+from pydicom.valuerep import format_number_as_ds
 
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.io.dicom import LPS_TO_RAS, DicomOrigin
+from pseudohealthy.io.dicom import LPS_TO_RAS
 from pseudohealthy.io.dicom_frames import ENHANCED
 from pseudohealthy.io.dicom_pixels import dataset, quiet
 from pseudohealthy.io.dicom_text import charset, decode, writable
 from pseudohealthy.io.dicom_values import plain, repaired
+from pseudohealthy.io.origins import DicomOrigin
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.io.turn import acquired
 
@@ -111,8 +116,6 @@ class Header:
     def raw(self, keyword: str) -> bytes:
         """The value as stored, without what pads it; empty where the attribute is absent or
         empty."""
-        from pydicom.datadict import tag_for_keyword
-
         tag = tag_for_keyword(keyword)
         assert tag is not None
         element = self.ds.get_item(tag)
@@ -151,8 +154,6 @@ class Header:
     def uid(self, keyword: str, otherwise: str) -> str:
         """The UID; one made from it where it is none, from `otherwise` where it is missing, the
         same every time."""
-        from pydicom.uid import UID, generate_uid
-
         stored = [part.decode("latin-1") for part in self.stored(keyword)]
         if len(stored) == 1 and UID(stored[0]).is_valid:
             return stored[0]
@@ -202,8 +203,6 @@ def require_one(headers: Sequence[Header]) -> None:
 
 def identified(header: Header) -> Any:
     """Patient and study, every value valid, in a character set that holds them."""
-    from pydicom.dataset import Dataset
-
     stored = {keyword: header.raw(keyword) for keyword in TAKEN}
     declared = [part.decode("latin-1") for part in header.stored("SpecificCharacterSet")] or [""]
     header.terms, wrong = charset(declared, list(stored.values()))
@@ -320,8 +319,6 @@ def cosines(header: Header, orientation: np.ndarray) -> list[str] | None:
 
 def decimal(text: str) -> str:
     """A number in at most 16 characters, unchanged where it is."""
-    from pydicom.valuerep import format_number_as_ds
-
     short = re.sub(r"^([+\-]?)0(?=\.\d)", r"\1", text)  # 0.5 is .5
     return (
         text
@@ -335,8 +332,6 @@ def decimal(text: str) -> str:
 def group(header: Header, keyword: str, frame: int) -> Header:
     """A functional group that all frames share, or else that of this frame (from 1); empty where
     there is none."""
-    from pydicom.dataset import Dataset
-
     for kind, index in (
         ("SharedFunctionalGroupsSequence", 0),
         ("PerFrameFunctionalGroupsSequence", frame - 1),

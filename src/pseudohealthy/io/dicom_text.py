@@ -12,6 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from pydicom.charset import convert_encodings, decode_bytes, encode_string, python_encoding
+from pydicom.datadict import dictionary_VR
+from pydicom.valuerep import PersonName
+
 LATIN_1, UTF_8 = ("ISO_IR 100",), ("ISO_IR 192",)
 LATIN_9 = "ISO_IR 203"  # a term of the standard that pydicom does not know
 RESETTING = {ord(c) for c in "^=\\\r\n\f\t"}  # characters after which the first set holds again
@@ -61,8 +65,6 @@ def charset(declared: Sequence[str], texts: Sequence[bytes]) -> tuple[tuple[str,
 
 def defined(given: tuple[str, ...]) -> tuple[str, ...] | None:
     """The values as defined terms, spelling repaired; None where one of them is none."""
-    from pydicom.charset import python_encoding
-
     terms = [spelled(term) for term in given] or [""]
     if len(terms) == 1 and terms[0].rpartition(" ")[2] in ONLY_EXTENSIONS:
         terms = ["", f"ISO 2022 IR {terms[0].rpartition(' ')[2]}"]
@@ -107,8 +109,6 @@ def agrees(texts: Sequence[bytes], terms: tuple[str, ...]) -> bool:
 
 def decode(text: bytes, terms: tuple[str, ...]) -> str:
     """Raises UnicodeError where the bytes are no text in these terms."""
-    from pydicom.charset import convert_encodings, decode_bytes
-
     if terms == (LATIN_9,):
         return text.decode("iso8859_15")
     encodings = convert_encodings(list(terms) or [""])
@@ -123,10 +123,6 @@ def decode(text: bytes, terms: tuple[str, ...]) -> str:
 def writable(values: Mapping[str, str], terms: tuple[str, ...]) -> tuple[str, ...]:
     """These terms where the values (by keyword) can be written in them and read again, else
     UTF-8."""
-    from pydicom.charset import convert_encodings, decode_bytes, encode_string
-    from pydicom.datadict import dictionary_VR
-    from pydicom.valuerep import PersonName
-
     encodings = convert_encodings(list(terms) or [""])
     try:
         for keyword, value in values.items():

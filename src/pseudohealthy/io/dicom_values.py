@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from pydicom.datadict import dictionary_VR
+
 # Characters that a value may have, for attributes whose text is cut there; identifiers are never
 # cut, see `text`
 LONGEST = {"LO": 64, "SH": 16, "PN": 64, "CS": 16, "ST": 1024, "LT": 10240}
@@ -34,8 +36,6 @@ def plain(value: Any) -> bytes:
 
 def repaired(keyword: str, value: str) -> tuple[Any, str]:
     """A single value as the standard has it, and what was wrong ("" if nothing); None: left out."""
-    from pydicom.datadict import dictionary_VR
-
     vr, more = dictionary_VR(keyword), ""
     if vr not in ("LT", "ST", "UT"):
         value, _, more = value.partition("\\")

@@ -13,7 +13,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import DS
 
 from pseudohealthy.io.atomic import atomic
 from pseudohealthy.io.dicom_pixels import quiet
@@ -48,10 +52,6 @@ def write_map(values: np.ndarray, scan: Scan, path: Path, source: Source | None 
     """values (D, H, W) as a float32 Parametric Map; of a radiograph, which has no frame of
     reference, as a fractional Segmentation of values / max(1, largest value) in 255 steps. Faults:
     see `dicom_source.read`."""
-    import highdicom as hd
-    from pydicom.dataset import Dataset
-    from pydicom.sr.codedict import codes
-
     source = source or read(scan)
     values = np.ascontiguousarray(acquired(values, scan)[0], np.float32)
     high = float(values.max(initial=0)) or 1.0
@@ -109,8 +109,6 @@ def write_capture(
 ) -> Path:
     """picture (rows, columns, 3) uint8 as an RGB Secondary Capture. Faults: see
     `dicom_source.read`."""
-    import highdicom as hd
-
     source = source or read(scan)
     with quiet():
         new = _new("panel")
@@ -140,9 +138,6 @@ def write_capture(
 
 
 def _segmentation(pixels: np.ndarray, source: Source, path: Path, kind: str, told: str) -> Path:
-    import highdicom as hd
-    from pydicom.sr.codedict import codes
-
     with quiet():
         segment = hd.seg.SegmentDescription(
             segment_number=1,
@@ -177,8 +172,6 @@ def _segmentation(pixels: np.ndarray, source: Source, path: Path, kind: str, tol
 
 def _new(what: str) -> dict[str, Any]:
     """What every object of this program says about itself."""
-    import highdicom as hd
-
     return {
         "series_instance_uid": hd.UID(),
         "series_number": SERIES[what],
@@ -211,8 +204,6 @@ def _images(source: Source) -> list[Any]:
 
 
 def _image(source: Source, number: int) -> Any:
-    from pydicom.dataset import Dataset
-
     ds = Dataset()
     for keyword in NEEDED:
         setattr(ds, keyword, "")
@@ -232,8 +223,6 @@ def _image(source: Source, number: int) -> Any:
 
 def _fill_frames(ds: Any, source: Source) -> None:
     """Geometry as the planes have it: shared measures and orientation, a place for each."""
-    from pydicom.dataset import Dataset
-
     assert source.positions is not None and source.orientation is not None
     measures, orientation, shared = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = ds.PixelSpacing
@@ -252,15 +241,11 @@ def _fill_frames(ds: Any, source: Source) -> None:
 
 def _numbers(values: Any) -> list[Any]:
     """Decimal strings of at most 16 characters."""
-    from pydicom.valuerep import DS
-
     return [DS(float(value) + 0.0, auto_format=True) for value in values]
 
 
 def _refer(made: Any, source: Source) -> None:
     """Name the images of the source as they are: each once, by its own class, series and frame."""
-    from pydicom.dataset import Dataset
-
     named: dict[str, dict[str, Any]] = {}
     for reference in source.references:
         item = Dataset()

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pseudohealthy.counts import many
 from pseudohealthy.errors import USAGE, Fault
@@ -22,15 +21,13 @@ from pseudohealthy.formats import (
     told,
     told_files,
 )
-from pseudohealthy.io import names
 from pseudohealthy.io.bounded import blank
 from pseudohealthy.io.distinct import distinct
 from pseudohealthy.io.idx import idx_shape
 from pseudohealthy.io.names import NAMES, natural, safe
-from pseudohealthy.io.source import Origin, Skipped, Source, Survey
-
-if TYPE_CHECKING:
-    from pseudohealthy.io.dicom_series import Group
+from pseudohealthy.io.source import Skipped, Source, Survey
+from pseudohealthy.io.unzip import unpack
+from pseudohealthy.lazy import lazy
 
 ITEM = re.compile(r"^(?P<path>.+)#(?P<item>\d+)$")
 NUMBER = re.compile(r"\d+")
@@ -169,7 +166,7 @@ def _under(path: Path, item: int | None, named: str, label: str) -> Survey:
         if kind == "zip":
             return _picked(_folder(_unpacked(path, named, label), named, str(path)), item)
         if kind == "dicom":
-            return _picked(_dicom([path], path, named, str(path)), item)
+            return _picked(_grouped([path], path, named, str(path)), item)
         return _file(path, kind, item)
     except OSError as error:
         return Survey(skipped=[Skipped(path, error.strerror or "cannot be read")])
@@ -191,8 +188,6 @@ def _picked(found: Survey, item: int | None) -> Survey:
 def _unpacked(path: Path, named: str, label: str) -> Path:
     """The files of a zip; why it is refused is said without its name, which an archive may have
     made of a patient's."""
-    from pseudohealthy.io.unzip import unpack
-
     try:
         return unpack(path)
     except Fault as fault:
@@ -237,7 +232,7 @@ def _folder(root: Path, named: str, given: str) -> Survey:
         else:
             found.add(_file(path, "", None))
     if slices:
-        found.add(_dicom(slices, root, named, given))
+        found.add(_grouped(slices, root, named, given))
         if named == "series":  # who named the slices named what lies beside them
             found.skipped = [replace(item, hidden=True) for item in found.skipped]
     return found
@@ -301,50 +296,6 @@ def _idx(path: Path, item: int | None) -> Survey:
     return Survey([Source(f"{stem}-{k:05d}", "idx", (path,), item=k) for k in items])
 
 
-def _dicom(paths: list[Path], root: Path, named: str, given: str) -> Survey:
-    from pseudohealthy.io.dicom_head import looks_dicom
-    from pseudohealthy.io.dicom_series import group
-
-    real = [p for p in paths if looks_dicom(p) or blank(p)]
-    known = set(real)
-    hidden = named == "series"
-    skipped = [
-        Skipped(p, "not a DICOM file (no DICM magic)", hidden) for p in paths if p not in known
-    ]
-    groups, left = group(real)
-    skipped += [
-        Skipped(path, names.unnamed(reason, [path]) if hidden else reason, hidden)
-        for path, reason in left
-    ]
-    sources = []
-    for g in groups:
-        files = tuple(sorted(g.paths, key=lambda path: natural(str(path))))
-        note = "; ".join(g.notes)
-        if not hidden:
-            sources.append(
-                Source(safe(_named_by_path(g, groups, root)), "dicom", files, note, g.item)
-            )
-            continue
-        origin = Origin(given, root if root.is_dir() else root.parent, g.series, g.part)
-        # It is no file of this case, so it has no number in the key.
-        for path, _ in left if note else []:
-            note = note.replace(f" ({path.name})", "")
-        note = names.unnamed(note, files)
-        sources.append(
-            Source(names.series_id(g.series, g.part), "dicom", files, note, g.item, origin)
-        )
-    return Survey(sorted(sources, key=lambda s: natural(str(s.paths[0]))), skipped)
-
-
-def _named_by_path(group: Group, groups: list[Group], root: Path) -> str:
-    """What a DICOM case is called by its path: its file, or its folder, with what tells it from
-    others there."""
-    first = group.paths[0]
-    beside = [g for g in groups if g.paths[0].parent == group.paths[0].parent]
-    if root.is_file() or (len(group.paths) == 1 and len(beside) > 1):
-        name = first.stem if first.suffix.lower() in FORMATS["dicom"].suffixes else first.name
-    else:
-        name = first.parent.resolve().name
-        if len({other.series for other in beside}) > 1:
-            name += f"-{names.digest(group.series)}"
-    return name + (f"-{group.part}" if group.part and len(beside) > 1 else "")
+def _grouped(paths: list[Path], root: Path, named: str, given: str) -> Survey:
+    """The cases of DICOM files."""
+    return lazy(FORMATS["dicom"].finder)(paths, root, named, given)

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import pydicom
+
 from pseudohealthy.io.bounded import Bounded
+from pseudohealthy.io.dicom_head import NO_IMAGE, series_uid
 from pseudohealthy.io.names import natural, series_id
 
 MOST = 200  # files looked at; a folder of so many others is no series
@@ -58,10 +61,6 @@ def _files(path: Path) -> Iterator[IO[bytes]]:
 
 def _series(file: IO[bytes]) -> str | None:
     """SeriesInstanceUID of an image's header, or what stands for it; None for anything else."""
-    import pydicom
-
-    from pseudohealthy.io.dicom_head import NO_IMAGE, series_uid
-
     if file.read(132)[128:] != b"DICM":
         return None
     file.seek(0)

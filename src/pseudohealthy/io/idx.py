@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pseudohealthy.errors import RESOURCE, Fault
-from pseudohealthy.io.bounded import Bounded
-from pseudohealthy.io.raster import DEFLATE, RasterOrigin
+from pseudohealthy.io.bounded import DEFLATE, Bounded
+from pseudohealthy.io.origins import RasterOrigin
 from pseudohealthy.io.scan import Scan, finite
 from pseudohealthy.io.source import Source
 

@@ -28,9 +28,10 @@ from pseudohealthy.io.nifti_header import (
     sheared,
 )
 from pseudohealthy.io.nifti_stream import fill, is_gzip, opened, take
+from pseudohealthy.io.orientation import PLANES, turn_to
 from pseudohealthy.io.scan import Scan, as_float, finite
 from pseudohealthy.io.source import Source
-from pseudohealthy.io.turn import PLANES, Turn, acquired, turn_to
+from pseudohealthy.io.turn import Turn, acquired
 
 # A volume above this size that shrank more than this is refused.
 GZIP_RATIO, GZIP_FREE = (200, 256 * 2**20)

@@ -10,6 +10,11 @@ from pathlib import Path
 
 from pseudohealthy.errors import BAD_OUTPUT, Fault
 
+try:
+    import fcntl
+except ImportError:  # no such locks on this system
+    fcntl = None  # type: ignore[assignment]
+
 
 def prepare_folder(folder: Path | str, *, overwrite: bool = False) -> Path:
     """An output folder, made where missing. Fault (exit 6) when it is a file, not writable, or not
@@ -54,9 +59,7 @@ def claim(folder: Path) -> None:
     The folder itself is locked: no lock file is left behind, and the lock ends with the process,
     even with kill -9.
     """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
+    if fcntl is None:
         return
     info = folder.stat()
     if (info.st_dev, info.st_ino) in _claimed:

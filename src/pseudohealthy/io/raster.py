@@ -5,25 +5,26 @@ from __future__ import annotations
 import struct
 import warnings as python_warnings
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from pseudohealthy.counts import many
 from pseudohealthy.errors import REFUSED, RESOURCE, Fault
 from pseudohealthy.io import tiff
 from pseudohealthy.io.atomic import atomic
-from pseudohealthy.io.bounded import Bounded, looks_like
+from pseudohealthy.io.bounded import DEFLATE, Bounded, looks_like
 from pseudohealthy.io.mask import drawn
+from pseudohealthy.io.origins import RasterOrigin
 from pseudohealthy.io.scan import Scan, as_float, finite, luminance
 from pseudohealthy.io.source import Source
 
 MAX_PIXELS = 100_000_000  # of one picture; a 12 kB PNG can hold this many
-# Pixels a byte of a file can stand for at most. Deflate makes 1032 bytes of one, each of 8 one-bit
-# pixels; LZW 2730.
-DEFLATE, PNG_RATIO, RATIO, FAX_RATIO = 1100, 8 * 1100, 8 * 2800, 100_000
+# Pixels a byte of a file can stand for at most: a byte holds 8 of one bit, and LZW makes 2730 bytes
+# of one.
+PNG_RATIO, RATIO, FAX_RATIO = 8 * DEFLATE, 8 * 2800, 100_000
 # What Pillow's decoders raise at damaged files.
 DAMAGE = (
     OSError,
@@ -44,17 +45,6 @@ DEEP = (2, 4, 6)  # colour types of 16-bit PNGs with more than one channel
 Layers = tuple[np.ndarray, np.ndarray | None]  # (H, W) or (H, W, channels), and alpha (H, W)
 
 
-@dataclass
-class RasterOrigin:
-    """What a picture or array was stored as: numpy type and shape ((H, W) or (pages, H, W) for
-    pictures)."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    kind: str  # "picture" | "npy" | "idx"
-    lossy: bool = False  # JPEG and its like: no value is exactly what was drawn
-
-
 def read_picture(
     path: Path, *, channel: int | None = None, max_voxels: int = 512_000_000, mask: bool = False
 ) -> Scan:
@@ -66,8 +56,6 @@ def read_picture(
 
     Raises Fault TRUNCATED, NOT_IMAGE, DTYPE, CHANNELS, TOO_LARGE (exit 7), SIZES.
     """
-    from PIL import Image, UnidentifiedImageError
-
     warnings: list[str] = []
     with open(path, "rb") as file:
         head = file.read(200)
@@ -139,8 +127,6 @@ def _pillow(
     path: Path, head: bytes, max_voxels: int, warnings: list[str]
 ) -> tuple[list[Layers], bool]:
     """Every page by Pillow, and whether its compression is lossy."""
-    from PIL import Image
-
     png = head[:8] == b"\x89PNG\r\n\x1a\n"
     deep = head[25] if png and head[24] == 16 else None  # the colour type of a 16-bit PNG
     with Image.open(path) as image:
@@ -175,8 +161,6 @@ def _require_size(
 
 def _deep(path: Path, image: Any, colour: int, warnings: list[str]) -> Layers:
     """A 16-bit PNG with colour or alpha, which Pillow cuts to 8 bits: its two bytes apart."""
-    from PIL import Image
-
     if colour == 4:  # grey and alpha, two bytes each, have the layout of four 8-bit channels
         image._mode, image.tile = "RGBA", [tile._replace(args="RGBA") for tile in image.tile]
         channels = np.ascontiguousarray(np.asarray(image)).view(">u2").astype(np.uint16)
@@ -330,8 +314,6 @@ def write(array: np.ndarray, origin: Any, folder: Path, stem: str, *, npy: bool 
     npy: an array goes back to .npy, in its own shape. One 8- or 16-bit plane is a PNG; several
     planes, and floats, which PNG cannot hold, are a TIFF with one page a plane (channels first).
     """
-    from PIL import Image
-
     if npy:
         path = folder / f"{stem}.npy"
         same = isinstance(origin, RasterOrigin) and array.size == np.prod(origin.shape)

@@ -14,13 +14,14 @@ import numpy as np
 
 from pseudohealthy.counts import many
 from pseudohealthy.errors import REFUSED, USAGE, Fault
-from pseudohealthy.formats import FORMATS, function
+from pseudohealthy.formats import FORMATS
 from pseudohealthy.io.discover import Source, discover, kind_of, split_item
 from pseudohealthy.io.mask import marked
 from pseudohealthy.io.names import natural, safe, unname, unnamed
 from pseudohealthy.io.objects import scan_of
 from pseudohealthy.io.scan import Scan, describe_grid, of_a_patient, same_grid, usable
 from pseudohealthy.io.source import Origin
+from pseudohealthy.lazy import lazy
 
 
 def read(
@@ -146,7 +147,7 @@ def _loaded(
             # Of a file of another kind the reader of pictures says why it is none
             kind = source.kind if source.kind in FORMATS else "raster"
             how: dict[str, Any] = {"plane": plane, "max_voxels": max_voxels, "mask": mask}
-            scan = function(FORMATS[kind].reader)(source, **how, assume_spacing=assume_spacing)
+            scan = lazy(FORMATS[kind].reader)(source, **how, assume_spacing=assume_spacing)
             scan.kind = kind
     except OSError as error:
         raise Fault(

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pseudohealthy.errors import RESOURCE, Fault
 
@@ -93,8 +95,6 @@ def _stacked(page: Page) -> int:
 
 
 def _directories(file: BinaryIO) -> Iterator[tuple[Any, str]]:
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
     file.seek(0)
     header = file.read(16)
     if header[:4] not in MAGIC:
@@ -249,8 +249,6 @@ def _inflated(page: Page, data: bytes, wanted: int) -> bytes:
 
 def _through_libtiff(data: bytes, wanted: int, compression: int, fill: int) -> bytes:
     """A strip unpacked as the one row of an 8-bit picture, which has any bytewise compression."""
-    from PIL import Image
-
     tags = {
         256: wanted,
         257: 1,

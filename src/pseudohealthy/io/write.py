@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pseudohealthy.formats import FORMATS, function
+from pseudohealthy.formats import FORMATS
 from pseudohealthy.io.scan import Scan
+from pseudohealthy.lazy import lazy
 
 
 def write_volume(
@@ -38,7 +39,7 @@ def write_volume(
     else:
         own = np.float32 if FORMATS[kind].volume else _depth(scan, kind)
         array = _as_type(array, np.dtype(dtype or own))
-    return function(FORMATS[kind].writer)(array, scan, Path(folder), stem)
+    return lazy(FORMATS[kind].writer)(array, scan, Path(folder), stem)
 
 
 def _goes_back_as(scan: Scan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 
@@ -17,8 +18,6 @@ def largest_region_mass(maps: Tensor, inside: Tensor, threshold: float) -> Tenso
         inside: (B, S, S) bool, where to look.
         threshold: of the maps.
     """
-    from scipy import ndimage
-
     masses = []
     for plane, above in zip(maps, (maps > threshold) & inside.bool(), strict=True):
         labels, count = ndimage.label(above.cpu().numpy(), structure=[[1] * 3] * 3)

@@ -8,6 +8,7 @@ controls included, gets the same ones.
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 
 def erode(mask: np.ndarray, steps: int) -> np.ndarray:
@@ -15,7 +16,6 @@ def erode(mask: np.ndarray, steps: int) -> np.ndarray:
 
     The border counts as rim.
     """
-    from scipy import ndimage
 
     mask = np.asarray(mask, dtype=bool)
     if steps <= 0:
@@ -30,8 +30,6 @@ def median(volume: np.ndarray, size: int = 5) -> np.ndarray:
 
     float32. Only the box around what is not 0 is filtered: elsewhere the median is 0 anyway.
     """
-    from scipy import ndimage
-
     volume = np.asarray(volume, dtype=np.float32)
     if size <= 1 or not volume.any():
         return volume.copy()
@@ -48,7 +46,6 @@ def regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
     Returns:
         The number of each voxel's region, 0 outside, (D, H, W) int32; and how many there are.
     """
-    from scipy import ndimage
 
     return ndimage.label(mask, structure=np.ones((3, 3, 3)))
 

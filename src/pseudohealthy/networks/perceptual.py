@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pseudohealthy.errors import BAD_MODEL, Fault
@@ -279,8 +280,6 @@ def gather(places: list[Path], trunk: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for file in files:
         if file.suffix == ".safetensors" and file.is_file():
-            from safetensors.torch import load_file
-
             content: dict = load_file(file)
         elif file.suffix in (".pth", ".pt") and file.is_file():
             content = torch.load(file, map_location="cpu", weights_only=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+import torch
 
 from pseudohealthy.counts import many
 from pseudohealthy.errors import USAGE, Fault
@@ -120,8 +121,6 @@ class Canvas:
         on the scan's grid; a brain mask takes the place of the computed foreground. Raises Fault
         CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE, RANGE, SPACING.
         """
-        import torch
-
         voxels = np.asarray(scan.voxels, dtype=np.float32)
         if voxels.shape[0] != self.inputs:
             found = (

@@ -11,6 +11,7 @@ pictures. "brain-mr": a rough brain on MR with skull or without, see ``_brain_mr
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 METHODS = ("auto", "nonzero", "all", "head-ct", "head-png", "brain-ct", "brain-mr")
 # Of the way from the background to the bright tissue (99th percentile of what is not background).
@@ -38,8 +39,6 @@ def foreground(voxels: np.ndarray, method: str = "auto") -> np.ndarray:
     if method == "nonzero":
         return (voxels != 0).any(axis=0)
 
-    from scipy import ndimage
-
     if method == "head-ct":
         solid = voxels[0] > -200
         core = _components(_opened(solid), smallest=1.0)
@@ -61,8 +60,6 @@ def foreground(voxels: np.ndarray, method: str = "auto") -> np.ndarray:
 def _opened(solid: np.ndarray) -> np.ndarray:
     """Without what is thinner than about 1 % of the image: ears' bridges to the table, its
     shells."""
-    from scipy import ndimage
-
     return ndimage.binary_opening(
         solid, np.ones((1, 3, 3)), iterations=max(1, max(solid.shape[1:]) // 128)
     )
@@ -70,8 +67,6 @@ def _opened(solid: np.ndarray) -> np.ndarray:
 
 def _head(visible: np.ndarray) -> np.ndarray:
     """The largest object of a plane (H, W), filled; thin ones (table, text) are none."""
-    from scipy import ndimage
-
     solid = ndimage.binary_closing(_opened(visible[None])[0], iterations=2) & visible
     return ndimage.binary_fill_holes(_components(solid[None], smallest=1.0)[0])
 
@@ -141,8 +136,6 @@ def _brain_mr(voxels: np.ndarray) -> np.ndarray:
 def _inside_of_skull(
     bone: np.ndarray, visible: np.ndarray, head: np.ndarray, hu: bool
 ) -> np.ndarray:
-    from scipy import ndimage
-
     area = int(head.sum())
     breadth, best = np.sqrt(area), np.zeros_like(head)
     for gap in GAPS:
@@ -166,16 +159,12 @@ def _inside_of_skull(
 def _grown(solid: np.ndarray, pixels: float) -> np.ndarray:
     """Dilated by a disc of that radius, eroded for a negative one; what is outside the plane is
     background."""
-    from scipy import ndimage
-
     if pixels >= 0:
         return ndimage.distance_transform_edt(~solid) <= pixels if solid.any() else solid
     return ndimage.distance_transform_edt(np.pad(solid, 1))[1:-1, 1:-1] > -pixels
 
 
 def _bright(values: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
     smooth = ndimage.gaussian_filter(values, (0, 1, 1)) if min(values.shape[1:]) >= 64 else values
     border = np.concatenate([edge.ravel() for edge in (values[:, [0, -1]], values[:, :, [0, -1]])])
     ground, lowest, highest = float(np.median(border)), float(values.min()), float(values.max())
@@ -191,8 +180,6 @@ def _bright(values: np.ndarray) -> np.ndarray:
 
 
 def _components(solid: np.ndarray, smallest: float) -> np.ndarray:
-    from scipy import ndimage
-
     labels, count = ndimage.label(solid, structure=np.ones((3, 3, 3)))
     if count <= 1:
         return solid
@@ -202,6 +189,4 @@ def _components(solid: np.ndarray, smallest: float) -> np.ndarray:
 
 
 def _filled(solid: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
     return np.stack([ndimage.binary_fill_holes(plane) for plane in solid])

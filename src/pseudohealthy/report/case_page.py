@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from pseudohealthy import design
 from pseudohealthy.counts import many
@@ -72,9 +74,6 @@ def case_page(
         files: name -> file name beside the page, linked.
         report: the page of all findings, relative to this one, linked.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     scan = finding.scan
     volume = finding.map.shape[0] > 1
     style, script = design.css() + _template("case.css"), _script()

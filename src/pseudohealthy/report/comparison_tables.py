@@ -7,6 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
 from pseudohealthy.evaluation.records import CONTROL, Record, heading_of, merit, summarise
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.table import write_table
@@ -109,9 +113,6 @@ def printed(result: Comparison) -> Any:
 
     Of the controls it has those that are somebody's rival.
     """
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
 
     parts: list[Any] = []
     for data, evaluation in result.evaluations.items():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from pseudohealthy.evaluation import classes
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.records import (
     CONTROL,
@@ -22,7 +23,7 @@ from pseudohealthy.evaluation.records import (
 from pseudohealthy.io.atomic import atomic, write_json
 from pseudohealthy.io.table import harmless_cell
 from pseudohealthy.metrics.table import families
-from pseudohealthy.report import plots
+from pseudohealthy.report import class_tables, plots
 
 
 def table(evaluation: Evaluation) -> Table:
@@ -42,7 +43,7 @@ def table(evaluation: Evaluation) -> Table:
             stacked.add_row(
                 _part(summary, [heading for heading in summary.headings if heading in headings])
             )
-    if (of_classes := classes.table(evaluation.records)) is not None:
+    if (of_classes := class_tables.table(evaluation.records)) is not None:
         stacked.add_row(of_classes)
     for line in filter(
         None, [context(evaluation.records), evaluation.unmarked(), *evaluation.notes]
@@ -57,20 +58,19 @@ def save(evaluation: Evaluation, folder: Path | str) -> list[Path]:
     roc, precision_recall and scores (.png) need both classes; classes.csv needs figures by class of
     the boxes.
     """
-    import pandas as pd
 
     folder = Path(folder)
     paths = [
         write_json(folder / "metrics.json", [record.as_dict() for record in evaluation.records])
     ]
     with atomic(folder / "cases.csv") as tmp:
-        table = evaluation.cases
+        table = pd.DataFrame(evaluation.rows)
         for column in ("case_id", "patient_id", "method"):
             table[column] = table[column].map(harmless_cell)
         table["label"] = table["label"].astype("Int64")
         table.to_csv(tmp, index=False)
     paths.append(folder / "cases.csv")
-    if of_classes := classes.rows(evaluation.records):
+    if of_classes := class_tables.rows(evaluation.records):
         with atomic(folder / "classes.csv") as tmp:
             pd.DataFrame(
                 [
@@ -96,7 +96,6 @@ def save(evaluation: Evaluation, folder: Path | str) -> list[Path]:
 
 
 def _part(summary: Summary, headings: list[str]) -> Table:
-    from rich.box import SIMPLE_HEAD
 
     def cells(of: dict[tuple[str, str], Record], method: str, *, signed: bool) -> list[Text]:
         texts = []

@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
 from pseudohealthy import design
 from pseudohealthy.counts import many
 from pseudohealthy.detection.ranks import rank_of
@@ -126,8 +129,6 @@ def write_report(folder: Path | str, report: Report, name: str = "report.html") 
 
     Pictures are embedded up to 20 MB together, and linked relative to the page beyond.
     """
-    from jinja2 import Environment, StrictUndefined
-
     folder = Path(folder)
     files = resources.files("pseudohealthy.report") / "templates"
     style, script = ((files / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
@@ -304,8 +305,6 @@ def _policy(style: str, script: str) -> str:
 
 def _ours(text: str) -> Any:
     """Mark a file of this package, and nothing else, as needing no escaping."""
-    from markupsafe import Markup
-
     return Markup(text)
 
 

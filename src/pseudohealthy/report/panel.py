@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
 
 from pseudohealthy.counts import many
 from pseudohealthy.design import tokens
@@ -156,8 +159,6 @@ def mosaic(
     path: Path | str, pictures: Pictures, view: View | None = None, facts: Facts | None = None
 ) -> int:
     """Draw input, healthy twin, anomaly map and mask; return the plane shown."""
-    from matplotlib.colors import to_rgba
-    from matplotlib.lines import Line2D
 
     view, facts = view or View(), facts or Facts()
     threshold, aspect = facts.threshold, view.aspect
@@ -291,8 +292,6 @@ def _outline(axes: Axes, truth: np.ndarray) -> None:
     horizontal = [
         ((c - 1.5, r - 0.5), (c - 0.5, r - 0.5)) for r, c in zip(rows, columns, strict=True)
     ]
-    from matplotlib.collections import LineCollection
-
     axes.add_collection(LineCollection(vertical + horizontal, colors="black", linewidths=2.4))
     axes.add_collection(LineCollection(vertical + horizontal, colors=TRUTH_COLOUR, linewidths=1.4))
 

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.lazy import lazy
 from pseudohealthy.marks import File, shown
+from pseudohealthy.preprocessing.published import expanded
+from pseudohealthy.restorers import restorer_class
 from pseudohealthy.runs.migration import Path as Names
 from pseudohealthy.runs.migration import leaves, migrated, named
 from pseudohealthy.settings import (
@@ -33,6 +36,12 @@ from pseudohealthy.settings import (
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 SECTIONS = ("canvas", "restorer", "training", "map")
+# Whose signature a section is; the restorer's name says its own
+CLASSES = {
+    "canvas": "preprocessing.canvas:Canvas",
+    "training": "runs.budget:Budget",
+    "map": "maps.anomaly_map:AnomalyMap",
+}
 MOST_PARAMETERS = 2_000_000_000  # 40 GB with gradients, moments and averaged weights
 MOST_CALLS = 20_000  # of networks, for one image: the longest published walk makes 1,500
 
@@ -132,19 +141,12 @@ class Recipe:
         return {section: self.class_of(section) for section in SECTIONS}
 
     def class_of(self, section: str) -> Any:
-        from pseudohealthy.maps.anomaly_map import AnomalyMap
-        from pseudohealthy.preprocessing.canvas import Canvas
-        from pseudohealthy.restorers import restorer_class
-        from pseudohealthy.runs.budget import Budget
-
         if section == "restorer":
             return restorer_class(self.restorer.get("name"))
-        return {"canvas": Canvas, "training": Budget, "map": AnomalyMap}[section]
+        return lazy(CLASSES[section])
 
     def own(self, section: str) -> dict[str, Any]:
         """The settings of a section as its class takes them."""
-        from pseudohealthy.preprocessing.published import expanded
-
         settings = dict(getattr(self, section))
         if section == "restorer":
             settings.pop("name", None)
@@ -160,10 +162,8 @@ class Recipe:
         It is made without memory first: one too large for any machine is refused by its number of
         parameters.
         """
-        import torch
-
         canvas = self.make_canvas()
-        with torch.device("meta"):
+        with _no_memory():
             limited(self.made("restorer", size=canvas.size, channels=canvas.channels))
         return self.made("restorer", size=canvas.size, channels=canvas.channels)
 
@@ -190,20 +190,16 @@ class Recipe:
 
         Raises Fault RECIPE (exit 2). No data are read, and no memory is taken for networks.
         """
-        import torch
-
         found = self.resolved()
         budget, size = found.make_budget(), found.make_canvas().size
         found.make_map().fits(size)
-        with torch.device("meta"):
+        with _no_memory():
             found.make_restorer().fits(budget.batch)
         return found
 
     def parameters(self) -> int:
         """The number of parameters of all networks, which are not made for it."""
-        import torch
-
-        with torch.device("meta"):
+        with _no_memory():
             return sum(p.numel() for p in self.make_restorer().parameters())
 
     def require_files(self) -> None:
@@ -231,6 +227,13 @@ class Recipe:
         for section in SECTIONS:
             lines += toml_table(section, getattr(self, section), said)
         return "\n".join(lines) + "\n"
+
+
+def _no_memory() -> Any:
+    """Networks that are made in it take none."""
+    import torch
+
+    return torch.device("meta")
 
 
 def method_of(assignments: typing.Iterable[str]) -> str:

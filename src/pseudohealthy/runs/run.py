@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pseudohealthy import models
 from pseudohealthy.errors import BAD_MODEL, REFUSED, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
@@ -252,8 +254,6 @@ def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
     """How a result was made: command, versions, machine kind, time; no paths of the machine, no
     user names. hidden: words that stand for paths whose names must not be told, such as those of
     inputs."""
-    import torch
-
     program = Path(sys.argv[0]).name.replace("__main__.py", "pseudohealthy")  # python -m
     words = [_shown(word, hidden or {}) for word in sys.argv[1:]]
     return {

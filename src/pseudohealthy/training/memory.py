@@ -27,6 +27,11 @@ from torch.utils._pytree import tree_leaves
 from pseudohealthy.data.labels import HEALTHY
 from pseudohealthy.errors import RESOURCE, Fault
 
+try:
+    import resource
+except ImportError:  # no such limits on this system
+    resource = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from pseudohealthy.training.trainer import Trainer
 
@@ -280,11 +285,11 @@ def group() -> int | None:
 
 def address_space() -> int | None:
     """Of `ulimit -v`, less what is mapped already."""
+    if resource is None:
+        return None
     try:
-        import resource
-
         most, _ = resource.getrlimit(resource.RLIMIT_AS)
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except (ImportError, OSError, ValueError):
+    except (OSError, ValueError):
         return None
     return None if most == resource.RLIM_INFINITY else max(0, most - pages * resource.getpagesize())

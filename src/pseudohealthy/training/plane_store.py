@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -46,8 +47,6 @@ class PlaneStore:
     one line each."""
 
     def __init__(self, folder: Path):
-        import pandas as pd
-
         folder = Path(folder)
         self.folder = folder
         said = json.loads((folder / "key.json").read_text(encoding="utf-8"))
@@ -94,8 +93,6 @@ class PlaneStore:
 
     def images(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         """(B, C, S, S) float32 in [-1, 1]."""
-        import torch
-
         rows = np.asarray(rows)
         planes = np.empty((len(rows), *self._planes.shape[1:]), np.float32)
         val = self._val[rows]
@@ -106,14 +103,10 @@ class PlaneStore:
 
     def foreground(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         """(B, S, S) bool."""
-        import torch
-
         return torch.from_numpy(self._foreground[np.asarray(rows)].astype(bool))
 
     def masks(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor | None:
         """(B, S, S) bool, empty for planes without a mask; None when no case has one."""
-        import torch
-
         return (
             None
             if self._masks is None
@@ -316,8 +309,6 @@ def merged(
     would invent what lies between. A merged plane is anomalous, and its mask is on, where any of
     its parts is.
     """
-    import torch
-
     rows = np.arange(len(fitted.planes)) if fitted.chosen is None else np.flatnonzero(fitted.chosen)
     count = round(len(rows) * spacing / step) if step and spacing else len(rows)
     mask = None if fitted.mask is None else fitted.mask[rows]

@@ -8,7 +8,6 @@ what was meant.
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,6 +17,7 @@ from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Setting
 from pseudohealthy.evaluation.protocols.strict import strict
 from pseudohealthy.evaluation.records import CaseResult, Record
+from pseudohealthy.lazy import lazy
 from pseudohealthy.registry import Registry
 
 __all__ = [
@@ -58,10 +58,8 @@ class Protocol:
 
     def function(self) -> Measure:
         """Load the function that measures."""
-        if not isinstance(self.where, str):
-            return self.where
-        module, name = self.where.split(":")
-        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        where = self.where
+        return lazy(f"evaluation.protocols.{where}" if isinstance(where, str) else where)
 
 
 PROTOCOLS: Registry[Protocol] = Registry(

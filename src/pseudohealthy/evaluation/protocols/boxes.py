@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 import numpy as np
+from scipy import ndimage
 
 from pseudohealthy.counts import many
 from pseudohealthy.data.labels import HEALTHY
@@ -133,7 +134,6 @@ def predicted(values: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
 
     The score is the highest value of the region.
     """
-    from scipy import ndimage
 
     labels, count = ndimage.label(values > threshold, structure=np.ones((3, 3)))
     scores = ndimage.maximum(values, labels, np.arange(1, count + 1)) if count else []

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 
 from pseudohealthy.evaluation.records import (
     CONTROL,
@@ -15,9 +19,6 @@ from pseudohealthy.evaluation.records import (
     number,
 )
 from pseudohealthy.metrics.table import METRICS, names
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 def by_class(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Record]]:
@@ -57,10 +58,6 @@ def table(records: Sequence[Record]) -> Table | None:
 
     Of the controls the one with the best F1 (the last figure) in that class is shown.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
     groups = by_class(records)
     metrics = [
         metric for metric in names("table") if any(metric in group for group in groups.values())
