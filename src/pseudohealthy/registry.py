@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.lazy import lazy
 
 T = TypeVar("T")
 
@@ -107,11 +108,11 @@ class Registry(Mapping[str, T], Generic[T]):
         if not isinstance(where, str):
             self.added[name] = where
             return
-        module, _, attribute = where.partition(":")
-        found: Any = importlib.import_module(f"pseudohealthy.{module}")
-        if attribute:
-            self.added[name] = getattr(found, attribute)
-        assert name in self.added, f"{module} does not register '{name}'"
+        if ":" in where:
+            self.added[name] = lazy(where)
+        else:
+            importlib.import_module(f"pseudohealthy.{where}")
+        assert name in self.added, f"{where} does not register '{name}'"
 
     def _load(self, name: str, point: EntryPoint) -> None:
         origin = of_installed(point)
