@@ -139,18 +139,16 @@ def test_every_method_has_a_row_and_every_recipe_its_figures():
 
 
 @pytest.fixture
-def added(tmp_path, monkeypatch) -> Iterator[Path]:
+def added(tmp_path) -> Iterator[Path]:
     """The page's method, registered as the page says, and the path of its recipe."""
     from pseudohealthy.restorers import REGISTRY
 
     page = DOCS / "how-to" / "add-a-method.md"
     (tmp_path / "sharpened.py").write_text(blocks(page, "python")[0], encoding="utf-8")
     (tmp_path / "sharpened.toml").write_text(blocks(page, "toml")[0], encoding="utf-8")
-    monkeypatch.setattr(restorers, "__path__", [*restorers.__path__, str(tmp_path)])
-    monkeypatch.setitem(restorers.REGISTRY, "sharpened", "sharpened")
     yield tmp_path / "sharpened.toml"
-    REGISTRY.pop("sharpened", None)
-    sys.modules.pop("pseudohealthy.restorers.sharpened", None)
+    REGISTRY.remove("sharpened")
+    sys.modules.pop("pseudohealthy_plugin_sharpened", None)
 
 
 def test_the_added_method_trains_and_finds_what_it_has_not_seen(added, pictures, tmp_path):
@@ -162,8 +160,10 @@ def test_the_added_method_trains_and_finds_what_it_has_not_seen(added, pictures,
     import pseudohealthy as ph
     from pseudohealthy.errors import Fault
 
+    with pytest.raises(Fault, match="use --plugin"):
+        recipe.Recipe.load(added)
     with pytest.raises(Fault, match="blur"):
-        recipe.Recipe.load(added).set(["restorer.blurr=1"]).resolved()
+        recipe.Recipe.load(added, plugins=True).set(["restorer.blurr=1"]).resolved()
     run = ph.train(
         str(added),
         pictures,

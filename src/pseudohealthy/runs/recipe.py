@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pseudohealthy.errors import USAGE, Fault
+from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.lazy import lazy
 from pseudohealthy.marks import File, shown
 from pseudohealthy.preprocessing.published import expanded
+from pseudohealthy.registry import load_file
 from pseudohealthy.restorers import restorer_class
 from pseudohealthy.runs.migration import Path as Names
 from pseudohealthy.runs.migration import leaves, migrated, named
@@ -60,7 +61,7 @@ class Recipe:
     map: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, name: str | Path) -> Recipe:
+    def load(cls, name: str | Path, *, plugins: bool = False) -> Recipe:
         """By name (``mnist-splotch-small``) or by path to a TOML file. Fault RECIPE (exit 2) when
         it is neither or invalid."""
         path = Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
@@ -81,11 +82,13 @@ class Recipe:
                 "save it in UTF-8",
                 exit=USAGE,
             ) from None
-        return cls.parse(text, path.stem if path.parent == FOLDER else None)
+        named = path.stem if path.parent == FOLDER else None
+        return cls.parse(text, named, plugins=path.parent if plugins else None)
 
     @classmethod
-    def parse(cls, text: str, name: str | None = None) -> Recipe:
-        """From TOML text; ``name`` overrides the one in the text."""
+    def parse(cls, text: str, name: str | None = None, *, plugins: Path | None = None) -> Recipe:
+        """From TOML text; ``name`` overrides the one in the text; ``plugins``: the folder of the
+        plugin that it may name."""
         try:
             content = tomllib.loads(text)
         except (ValueError, RecursionError) as error:  # also of numbers beyond all measure
@@ -93,6 +96,7 @@ class Recipe:
             raise Fault(
                 "RECIPE", f"the recipe is not valid TOML: {said}", "correct that line", exit=USAGE
             ) from None
+        load_plugin(content.pop("plugin", None), plugins)
         known = ("name", "summary", "source", *SECTIONS)
         for key in content:
             if key not in known:
@@ -227,6 +231,19 @@ class Recipe:
         for section in SECTIONS:
             lines += toml_table(section, getattr(self, section), said)
         return "\n".join(lines) + "\n"
+
+
+def load_plugin(name: Any, folder: Path | None) -> None:
+    """Run the file that `plugin` at the head of a recipe names, where the user gave that recipe to
+    train on. Fault PLUGIN (exit 8) anywhere else."""
+    if name is None:
+        return
+    if folder is None:
+        found, cure = "a recipe names a plugin", "only `train RECIPE.toml` runs it; use --plugin"
+        raise Fault("PLUGIN", found, cure, exit=REFUSED)
+    if not isinstance(name, str):
+        raise refusal("plugin", name, "the name of a Python file beside the recipe")
+    load_file(folder / name)
 
 
 def _no_memory() -> Any:

@@ -116,11 +116,14 @@ class Run:
         """Fault PLUGIN (exit 8) for a method that nobody registered; nothing is imported for it."""
         try:
             content = tomllib.loads((self.folder / "recipe.toml").read_text(encoding="utf-8"))
-            name = content["restorer"]["name"]
+            name, plugin = content["restorer"]["name"], content.get("plugin")
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return  # what is wrong is said when the recipe is read
         named = [one for one in self.record.get("plugins") or () if isinstance(one, dict)]
         words = [str(one.get("name"))[:80] for one in named]
+        if plugin is not None:
+            message = f"recipe.toml of '{self.folder.name}' names a plugin; a run loads none"
+            raise Fault("PLUGIN", message, "take that line away, and use --plugin", exit=REFUSED)
         if not isinstance(name, str) or name not in REGISTRY:
             cure = "install or give (--plugin FILE.py) the plugin that registers it"
             cure += f": {', '.join(words)}" if words else ", if you trust it"

@@ -96,7 +96,11 @@ class Train:
         """Return the recipe with what was asked for; wrong settings are refused before anything is
         read."""
         source = self.recipe
-        recipe = copy.deepcopy(source) if isinstance(source, Recipe) else Recipe.load(source)
+        recipe = (
+            copy.deepcopy(source)
+            if isinstance(source, Recipe)
+            else Recipe.load(source, plugins=True)
+        )
         recipe.set(self.settings)
         overrides = {"batch": self.batch, "seed": self.seed}
         recipe.training |= {key: value for key, value in overrides.items() if value is not None}
