@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pseudohealthy import progress
 from pseudohealthy.counts import many
 from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
-from pseudohealthy.progress import Progress, say
+from pseudohealthy.progress import Progress, say, say_error
 from pseudohealthy.signals import STOP
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def work(
             lost_in_a_row = 0
             result.add(part)
             for fault in part.faults:
-                say(str(fault), error=True)
+                say_error(fault)
             if stop is not None:
                 raise stop
             bar.advance(len(task))
