@@ -161,18 +161,20 @@ def batches(items: Iterator, planes: int) -> Iterator[list]:
         yield group
 
 
+MOST_KEPT = 2**30  # bytes
+
+
 class Readings:
     """Cases for several passes: read and fitted in the first one, and again only where they are
-    more than `most` bytes.
+    more than `MOST_KEPT` bytes.
 
     Args:
         chosen: the cases.
         planes: a batch has at least so many, but for the last one.
-        most: bytes kept.
     """
 
-    def __init__(self, chosen: list[Case], planes: int, most: int = 2**30):
-        self.chosen, self.planes, self.most = chosen, planes, most
+    def __init__(self, chosen: list[Case], planes: int):
+        self.chosen, self.planes = chosen, planes
         self.kept: list[list[Reading]] | None = None
 
     def batches(
@@ -187,9 +189,9 @@ class Readings:
         held = 0
         for group in batches(readable(self.chosen, detector, notes, bar), self.planes):
             held += sum(one.scan.voxels.nbytes + 2 * one.fitted.planes.nbytes for one in group)
-            kept = [*kept, group] if held <= self.most else []
+            kept = [*kept, group] if held <= MOST_KEPT else []
             yield group
-        self.kept = kept if held <= self.most else None
+        self.kept = kept if held <= MOST_KEPT else None
 
 
 def stacks_of(detector: Detector, group: Sequence[Reading]) -> list[Stack]:

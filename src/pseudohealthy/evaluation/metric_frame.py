@@ -104,11 +104,7 @@ class Frame:
         return found
 
     def region_area(
-        self,
-        found: Curve,
-        known: Sequence[CaseResult],
-        weights: Sequence[np.ndarray],
-        name: str = "voxel_aupro_30",
+        self, found: Curve, known: Sequence[CaseResult], weights: Sequence[np.ndarray]
     ) -> None:
         """AUPRO of ``known`` cases; found: their voxel curve; weights (true voxels,): of each, 1
         per region in all."""
@@ -117,7 +113,9 @@ class Frame:
         by_region = region_curve(found, pooled(positives), pooled(weights))
         exact = {"area_to_30": bootstrap.RANKINGS["area_to_30"].exact(by_region)}
         drawn = self._resampled(by_region, known, maps, truths, weights, exact)
-        self.put(name, exact["area_to_30"], drawn["area_to_30"], known, found.prevalence)
+        self.put(
+            "voxel_aupro_30", exact["area_to_30"], drawn["area_to_30"], known, found.prevalence
+        )
 
     def _resampled(
         self,

@@ -18,6 +18,8 @@ import numpy as np
 
 from pseudohealthy.errors import BAD_MODEL, Fault
 
+DRAWN = 2000  # points of a curve in a plot
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -134,19 +136,19 @@ class Curve:
         found = tp + fp + self.positives
         return float(2 * tp / found) if found else 1.0
 
-    def roc_points(self, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+    def roc_points(self) -> tuple[np.ndarray, np.ndarray]:
         """(false positive rate, true positive rate), both ascending from 0 to 1, for drawing."""
         self._need_both("ROC")
-        keep = _thin(len(self.tp), most)
+        keep = _thin(len(self.tp), DRAWN)
         # A tie is a slope: it starts at the TPR before it.
         before = np.concatenate([[0.0], self.tp])[keep]
         fpr = np.stack([self.fp_above[keep], self.fp[keep]], 1).ravel() / self.negatives
         tpr = np.stack([before, self.tp[keep]], 1).ravel() / self.positives
         return np.concatenate([[0.0], fpr, [1.0]]), np.concatenate([[0.0], tpr, [1.0]])
 
-    def precision_recall_points(self, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+    def precision_recall_points(self) -> tuple[np.ndarray, np.ndarray]:
         """(recall ascending, precision) for drawing as steps."""
-        keep = _thin(len(self.tp), most)
+        keep = _thin(len(self.tp), DRAWN)
         return self.tp[keep] / self.positives, self.tp[keep] / (self.tp[keep] + self.fp[keep])
 
     def _need_both(self, metric: str) -> None:
@@ -219,12 +221,6 @@ def _curve(
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     """Area under the ROC curve of ``scores`` (N,) against ``labels`` (N,)."""
     return curve(scores, labels).auroc
-
-
-def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Average precision of ``scores`` (N,) against ``labels`` (N,); chance is the share of
-    positives."""
-    return curve(scores, labels).average_precision
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float | None:

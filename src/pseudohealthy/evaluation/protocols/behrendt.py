@@ -52,7 +52,7 @@ def regions_kept(found: np.ndarray, *, published: bool = False) -> np.ndarray:
     return volume_filters.without_small(found, 8 if published else 7)
 
 
-def bisection(scores: np.ndarray, labels: np.ndarray, *, steps: int = 10) -> Threshold:
+def bisection(scores: np.ndarray, labels: np.ndarray) -> Threshold:
     """The published search: of the interval from 0 to the highest score keep the half whose middle
     has the higher Dice (the lower one where equal), ten times, and return the best middle met, the
     last of equals. Misses the optimum of a Dice with two peaks.
@@ -60,7 +60,7 @@ def bisection(scores: np.ndarray, labels: np.ndarray, *, steps: int = 10) -> Thr
     found = curve(scores, labels)
     low, high = scores.dtype.type(0), scores.max()
     best, value = -1.0, low
-    for _ in range(steps):
+    for _ in range(10):
         quarter = (high - low) / 4
         middles = low + quarter, high - quarter
         reached = [found.dice_at(float(middle)) for middle in middles]

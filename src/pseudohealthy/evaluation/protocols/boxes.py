@@ -91,14 +91,12 @@ def healthy_rate_threshold(maps: Sequence[np.ndarray], rate: float = HEALTHY_RAT
     return Threshold(float(values[order][first]), "healthy-quantile", detail)
 
 
-def published_rate_threshold(
-    maps: Sequence[np.ndarray], rate: float = HEALTHY_RATE
-) -> tuple[Threshold, np.ndarray]:
-    """(the first of 1,000 thresholds in [0, 1) whose mean healthy rate is at most ``rate``, all
-    rates in percent)."""
+def published_rate_threshold(maps: Sequence[np.ndarray]) -> tuple[Threshold, np.ndarray]:
+    """(the first of 1,000 thresholds in [0, 1) whose mean healthy rate is at most `HEALTHY_RATE`,
+    all rates in percent)."""
     tried = np.linspace(0, 1, 1000, endpoint=False)
     rates = np.mean([_rates(np.ravel(one), tried) for one in maps], axis=0)
-    allowed = np.flatnonzero(rates <= 100 * rate)
+    allowed = np.flatnonzero(rates <= 100 * HEALTHY_RATE)
     value = tried[allowed[0]] if len(allowed) else tried[-1]
     return (
         Threshold(
