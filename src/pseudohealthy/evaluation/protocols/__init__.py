@@ -58,7 +58,7 @@ class Protocol:
 
 PROTOCOLS = {
     "strict": Protocol(
-        "strict:by_setting",
+        "strict:strict",
         "pooled voxel figures are ruled by large lesions; read the lesion and per-case figures"
         " beside them",
         "labelled",
