@@ -59,7 +59,7 @@ def main() -> None:
             ):
                 amap = AnomalyMap(kind=kind, smooth=smooth, gate=gate, smooth_after=after)
                 maps = amap.residual_map(images, healthy, inside)
-                pixel = curves.average_precision(maps.numpy().ravel(), masks.ravel())
+                pixel = curves.curve(maps.numpy().ravel(), masks.ravel()).average_precision
                 flat = maps.flatten(1).sort(1, descending=True).values
                 rows.append(
                     (

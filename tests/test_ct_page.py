@@ -24,13 +24,14 @@ from safetensors.numpy import save_file
 
 from pseudohealthy import cli
 from pseudohealthy.__main__ import main
-from pseudohealthy.anomalies.phantoms import head, nifti, rsna_slice
+from pseudohealthy.anomalies.phantoms import head, nifti
 from pseudohealthy.data.load import load
 from pseudohealthy.datasets.rsna import SUBTYPES
 from pseudohealthy.interop import diffusers
 from pseudohealthy.runs.budget import Budget
 from pseudohealthy.runs.migration import leaves
 from pseudohealthy.runs.recipe import Recipe
+from rsna_slices import rsna_slice
 from test_howto import names_what_exists, typed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # twelve commands in one fixture

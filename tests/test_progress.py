@@ -8,7 +8,8 @@ import io
 import pytest
 
 from pseudohealthy import progress
-from pseudohealthy.progress import Progress, duration, say, track
+from pseudohealthy.errors import Fault
+from pseudohealthy.progress import Progress, duration, say, say_error, tell, track
 
 
 class Terminal(io.StringIO):
@@ -55,6 +56,24 @@ def test_without_a_terminal_a_line_comes_when_its_time_has_come(clock, capsys):
         bar.advance()  # not again at once
     out, err = capsys.readouterr()
     assert err == "training: 25/100, about 75 s left loss 0.1\n" and out == ""
+
+
+def test_a_program_that_listens_is_told_as_data(clock, capsys, monkeypatch):
+    told: list[dict] = []
+    monkeypatch.setattr(progress, "sink", told.append)
+    with Progress("detecting", 8) as bar:
+        bar.advance()  # too early
+        clock[0] = 30.0
+        bar.advance(2, note="head")
+    tell(beside="a table")
+    say("news")
+    say_error(Fault("TRUNCATED", "half a file", "copy it again", case="a"))
+    assert told == [
+        {"doing": "detecting", "done": 3, "total": 8, "seconds_left": 50.0},
+        {"beside": "a table"},
+        {"error": "error[TRUNCATED] case=a: half a file; copy it again"},
+    ]
+    assert capsys.readouterr().err.splitlines()[1:] == ["news", told[-1]["error"]]
 
 
 def test_the_estimate_of_a_resumed_run_counts_only_what_was_done_since(clock, capsys):

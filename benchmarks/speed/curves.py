@@ -22,7 +22,7 @@ def measure(voxels: int, count: int) -> tuple[float, float, float, float, int]:
     """(seconds, foreign load, peak megabytes, of it before the protocol began, number of
     figures)."""
     from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
-    from pseudohealthy.evaluation.protocols.strict import strict
+    from pseudohealthy.evaluation.protocols import Setting, strict
     from pseudohealthy.evaluation.records import CaseResult, Place
     from pseudohealthy.metrics.thresholds import Threshold
 
@@ -50,7 +50,7 @@ def measure(voxels: int, count: int) -> tuple[float, float, float, float, int]:
         )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     with Load() as load:
-        found = strict(cases, thresholds=Threshold(3.0, "given"))
+        found = strict(cases, Setting(thresholds=Threshold(3.0, "given")))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     return load.seconds, load.foreign, peak, before, len(found.records)
 

@@ -12,6 +12,7 @@ from pseudohealthy.errors import INTERRUPTED
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code of the contract."""
     from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
+    from pseudohealthy.progress import say_error
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
@@ -22,22 +23,18 @@ def main(arguments: list[str] | None = None) -> int:
     except Fault as fault:
         if debug:
             raise
-        print(fault, file=sys.stderr)
+        say_error(fault)
         code = fault.exit
     except KeyboardInterrupt as stop:
-        print(
-            f"error[INTERRUPTED]: {str(stop) or 'stopped; finished files are kept'}",
-            file=sys.stderr,
-        )
+        say_error(f"error[INTERRUPTED]: {str(stop) or 'stopped; finished files are kept'}")
         code = INTERRUPTED
     except BrokenPipeError:
         code = 0
     except MemoryError:
         if debug:
             raise
-        print(
-            "error[OUT_OF_MEMORY]: not enough memory; use smaller inputs or a machine with more",
-            file=sys.stderr,
+        say_error(
+            "error[OUT_OF_MEMORY]: not enough memory; use smaller inputs or a machine with more"
         )
         code = RESOURCE
     except SystemExit as stop:  # the parser's own: --help (0), --version (0) or wrong usage
@@ -46,10 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         first = (str(error).splitlines() or [""])[0][:200]
-        print(
+        say_error(
             f"error[INTERNAL]: {type(error).__name__}: {first}; a bug: run again with --debug and"
-            " report it",
-            file=sys.stderr,
+            " report it"
         )
         code = INTERNAL
     return code

@@ -165,14 +165,3 @@ def words(hint: Any) -> str:
         dict: "a table",
     }
     return simple.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-def declared(hint: Any) -> bool:
-    """Whether every value of the annotated type may be taken, or a mark says which."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        inside = typing.get_origin(args[0]) is not tuple or declared(args[0])
-        return inside and any(isinstance(mark, Mark) for mark in args[1:])
-    if origin in (tuple, typing.Union, types.UnionType):
-        return all(declared(arg) for arg in args if arg not in (Ellipsis, type(None)))
-    return hint is bool or origin is Literal

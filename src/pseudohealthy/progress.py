@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 quiet = False  # set once by the command line, as is:
 debug = False  # show tracebacks
 every = 20.0  # seconds between lines where there is no terminal
+# What is said, as data, for a program that started this one: the app's worker sets it
+sink: Callable[[dict[str, Any]], None] | None = None
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -20,6 +22,18 @@ def say(text: str, *, error: bool = False) -> None:
     leaves errors."""
     if error or not quiet:
         print(text, file=sys.stderr, flush=True)
+
+
+def tell(**facts: Any) -> None:
+    """Facts for the program that listens, if one does; plain values under words of its own."""
+    if sink:
+        sink(facts)
+
+
+def say_error(error: object) -> None:
+    """The one line of an error, for the user and for the program that listens."""
+    say(str(error), error=True)
+    tell(error=str(error))
 
 
 def duration(seconds: float) -> str:
@@ -78,6 +92,7 @@ class Progress:
             left = (self.total - self.done) / rate if rate else 0
             done = f"{self.label}: {self.done}/{self.total}"
             say(f"{done}, about {duration(left)} left {note}".rstrip())
+            tell(doing=self.label, done=self.done, total=self.total, seconds_left=round(left, 1))
 
     def to(self, done: int) -> None:
         """`done` of the total, however many steps that is."""

@@ -20,12 +20,12 @@ import numbers
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from typing import Annotated, Any, Literal
 
 from pseudohealthy.counts import many
 from pseudohealthy.errors import USAGE, Fault
-from pseudohealthy.marks import Mark, declared, shown, words
+from pseudohealthy.marks import Mark, shown, words
 
 # What other programs call a setting of ours
 SYNONYMS = {
@@ -224,25 +224,13 @@ def contradiction(error: ValueError, where: str) -> Fault:
     return Fault("RECIPE", f"{where}{found}", cure or "correct the recipe", exit=USAGE)
 
 
-def check_fields(
-    thing: Any,
-    name: Callable[[str], str],
-    code: str = "RECIPE",
-    only: Callable[[Any], bool] | None = None,
-) -> None:
-    """Bring the fields of a dataclass to their types, frozen or not; Fault (exit 2) under
-    ``name(field)`` otherwise.
-
-    Args:
-        only: which annotations are looked at; by default all.
-    """
+def check_fields(thing: Any, name: Callable[[str], str]) -> None:
+    """Bring the fields of a dataclass to their types, frozen or not; Fault RECIPE (exit 2) under
+    ``name(field)`` otherwise."""
     kind: Any = type(thing)
     for key, hint in hints(kind).items():
-        if key in kind.__dataclass_fields__ and (only is None or only(hint)):
-            try:
-                object.__setattr__(thing, key, coerce(getattr(thing, key), hint, name(key)))
-            except Fault as fault:
-                raise Fault(code, fault.message, fault.cure, exit=USAGE) from None
+        if key in kind.__dataclass_fields__:
+            object.__setattr__(thing, key, coerce(getattr(thing, key), hint, name(key)))
 
 
 def coerce(value: Any, hint: Any, where: str) -> Any:
@@ -342,17 +330,6 @@ def refusal(where: str, value: Any, wanted: str, why: str = "cannot be used") ->
 
 
 # -- telling ---------------------------------------------------------------------------------------
-
-
-def undeclared(cls: Any, where: str, hidden: Iterable[str] = ()) -> Iterator[str]:
-    """Settings whose annotation says no range and needs one: numbers, texts and lists without a
-    mark."""
-    nested = tables(cls)
-    for key in settable(cls, hidden):
-        if key in nested:
-            yield from undeclared(nested[key], f"{where}.{key}", hidden_in(cls, key))
-        elif not declared(hints(cls.__init__).get(key, Any)):
-            yield f"{where}.{key}"
 
 
 def ranges(cls: Any, where: str, hidden: Iterable[str] = ()) -> dict[str, str]:

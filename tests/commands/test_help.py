@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import commands_page
 from pseudohealthy import datasets
 from pseudohealthy.__main__ import main
 from pseudohealthy.cli import COMMANDS
@@ -106,7 +107,7 @@ def test_systems_are_listed_once():
 
 def test_the_page_of_the_docs_is_what_the_program_reads():
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    assert page == helping.page(COMMANDS), "make commands"
+    assert page == commands_page.page(COMMANDS), "make commands"
     for cls in (Command, *COMMANDS.values()):
         for word in words_of(cls):
             for spelling in word.spellings:

@@ -9,7 +9,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pseudohealthy.anomalies.phantoms import rsna_slice
 from pseudohealthy.data.checks import check
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.data.load import load
@@ -19,6 +18,7 @@ from pseudohealthy.errors import Fault
 from pseudohealthy.io import read_image
 from pseudohealthy.preprocessing.canvas import Canvas
 from pseudohealthy.training.plane_store import build_cache
+from rsna_slices import rsna_slice
 
 SIDE = 16
 

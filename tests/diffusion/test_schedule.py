@@ -44,13 +44,6 @@ def test_short_linear_schedules_end_as_noisy_as_long_ones():
     assert (Schedule("linear", 10).beta < 1).all()
 
 
-def test_a_schedule_is_rebuilt_from_the_table_of_a_checkpoint():
-    schedule = Schedule("cosine", 50)
-    again = Schedule.from_published(schedule.alpha_bar[1:])
-    assert torch.allclose(again.signal, schedule.signal, rtol=1e-12)
-    assert torch.allclose(again.beta, schedule.beta, rtol=1e-9)
-
-
 def test_posterior_is_the_product_of_the_two_gaussians():
     schedule, t = Schedule("linear", 1000), 300
     # precision and mean of q(x_{t-1} | x_0) q(x_t | x_{t-1}) at x_0 = 0.7, x_t = -0.2

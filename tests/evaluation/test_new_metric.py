@@ -210,7 +210,7 @@ def test_a_count_in_tables_gets_a_difference_without_an_interval(monkeypatch):
         for i in range(10)
     ]
     (difference,) = (
-        r for r in strict(cases, resamples=20).records if r.metric == "marked_difference"
+        r for r in strict(cases, Setting(resamples=20)).records if r.metric == "marked_difference"
     )
     assert (difference.value, difference.against) == (-3, "control: quiet")
     assert difference.ci95 is None and difference.p_value is None and difference.p_holm is None

@@ -13,7 +13,7 @@ from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.evaluation.protocols import CaseResult, strict
+from pseudohealthy.evaluation.protocols import CaseResult, Setting, strict
 from pseudohealthy.evaluation.records import Record, summarise
 from pseudohealthy.metrics.thresholds import Threshold, healthy_quantile
 from pseudohealthy.report import evaluation_tables
@@ -66,7 +66,7 @@ def by_metric(evaluation, method="ddpm"):
 @pytest.fixture(scope="module")
 def both():
     given = cases(planes=True) + cases(CONTROL, gain=0.3, maps=False, seed=1)
-    return given, strict(given, thresholds=THRESHOLD, resamples=300, mask="brain")
+    return given, strict(given, Setting(thresholds=THRESHOLD, resamples=300, mask="brain"))
 
 
 def test_ranking_metrics_equal_scikit_learn(both):
@@ -132,7 +132,7 @@ def test_the_paired_difference_is_taken_from_the_best_control():
         + cases(CONTROL, gain=0.3, maps=False, seed=1)
         + cases("control: area", gain=0, maps=False, seed=2)
     )
-    records = strict(given, thresholds=THRESHOLD, resamples=300).records
+    records = strict(given, Setting(thresholds=THRESHOLD, resamples=300)).records
     value = {record.method: record.value for record in records if record.metric == "image_auroc"}
     best = max((name for name in value if name != "ddpm"), key=value.get)
     [difference] = [record for record in records if record.metric == "image_auroc_difference"]
@@ -142,7 +142,7 @@ def test_the_paired_difference_is_taken_from_the_best_control():
 
 
 def test_a_method_equal_to_its_control_differs_by_exactly_nothing():
-    records = strict(cases() + cases(CONTROL), resamples=100).records
+    records = strict(cases() + cases(CONTROL), Setting(resamples=100)).records
     differences = [record for record in records if record.against]
     assert {record.metric for record in differences} >= {
         "image_auroc_difference",
@@ -152,51 +152,54 @@ def test_a_method_equal_to_its_control_differs_by_exactly_nothing():
 
 
 def test_methods_on_other_cases_are_not_paired():
-    evaluation = strict(cases() + cases(CONTROL, healthy=10, maps=False), resamples=50)
+    evaluation = strict(cases() + cases(CONTROL, healthy=10, maps=False), Setting(resamples=50))
     assert not [record for record in evaluation.records if record.against]
     assert any("other cases" in note for note in evaluation.notes)
 
 
 def test_one_class_leaves_a_note_and_no_nan():
-    evaluation = strict(cases(healthy=0), thresholds=THRESHOLD, resamples=50)
+    evaluation = strict(cases(healthy=0), Setting(thresholds=THRESHOLD, resamples=50))
     assert "image_auroc" not in by_metric(evaluation) and "voxel_auroc_pooled" in by_metric(
         evaluation
     )
     assert any("no healthy case" in note for note in evaluation.notes)
-    healthy_only = strict(cases(anomalous=0), thresholds=THRESHOLD, resamples=50)
+    healthy_only = strict(cases(anomalous=0), Setting(thresholds=THRESHOLD, resamples=50))
     assert set(by_metric(healthy_only)) == {"n_empty_ref", "false_positive_volume_healthy_mean_ml"}
 
 
 def test_one_patient_has_no_interval():
     given = cases(healthy=0, anomalous=1)
-    assert by_metric(strict(given, thresholds=THRESHOLD, resamples=50))["dice_pooled"].ci95 is None
+    assert (
+        by_metric(strict(given, Setting(thresholds=THRESHOLD, resamples=50)))["dice_pooled"].ci95
+        is None
+    )
 
 
 def test_cases_without_a_reference_or_a_label_are_named_and_left_out():
     given = cases()
     given[-1].truth = None
     given[0].label = None
-    evaluation = strict(given, thresholds=THRESHOLD, resamples=50)
+    evaluation = strict(given, Setting(thresholds=THRESHOLD, resamples=50))
     assert by_metric(evaluation)["dice_pooled"].n_cases == 29
     assert by_metric(evaluation)["image_auroc"].n_cases == 29
     assert any("1 case has a map but no reference" in note for note in evaluation.notes)
 
 
 def test_without_a_threshold_only_the_oracle_dice_is_given():
-    found = by_metric(strict(cases(), resamples=50))
+    found = by_metric(strict(cases(), Setting(resamples=50)))
     assert "dice_oracle_pooled" in found and "dice_pooled" not in found
 
 
 def test_unknown_voxel_volume_is_counted_in_voxels():
     assert "false_positive_volume_healthy_mean_voxels" in by_metric(
-        strict(cases(voxel_ml=None), thresholds=THRESHOLD, resamples=50)
+        strict(cases(voxel_ml=None), Setting(thresholds=THRESHOLD, resamples=50))
     )
 
 
 def test_sensitivity_and_specificity_stand_at_the_score_threshold():
     given = cases(maps=False)
     threshold = healthy_quantile(np.array([case.score for case in given if case.label == 0]), 0.9)
-    found = by_metric(strict(given, score_thresholds=threshold, resamples=50))
+    found = by_metric(strict(given, Setting(score_thresholds=threshold, resamples=50)))
     assert found["image_specificity"].value >= 0.9 and found["image_specificity"].n_cases == 15
     assert found["image_sensitivity"].threshold_source == "healthy-quantile"
 
@@ -232,8 +235,8 @@ def test_the_table_lists_methods_above_controls_and_marks_the_best(both):
 
 
 def test_numbers_of_different_settings_never_share_a_column():
-    one = strict(cases(), thresholds=THRESHOLD, mask="brain", resamples=20).records
-    other = strict(cases("ae"), thresholds=THRESHOLD, mask="all", resamples=20).records
+    one = strict(cases(), Setting(thresholds=THRESHOLD, mask="brain", resamples=20)).records
+    other = strict(cases("ae"), Setting(thresholds=THRESHOLD, mask="all", resamples=20)).records
     assert len(summarise([*one, *other]).headings) == 2 * len(summarise(one).headings)
     assert not summarise([*one, *other]).best
 
@@ -244,7 +247,7 @@ def test_what_is_saved_can_be_read_back_and_is_harmless_in_a_spreadsheet(tmp_pat
         if case.case_id == "case0":
             case.case_id = "=cmd|' /C calc'!A0"
     evaluation = strict(
-        given, thresholds=THRESHOLD, score_thresholds=Threshold(1.0, "given"), resamples=50
+        given, Setting(thresholds=THRESHOLD, score_thresholds=Threshold(1.0, "given"), resamples=50)
     )
     names = {path.name for path in evaluation_tables.save(evaluation, tmp_path / "out")}
     assert names == {"metrics.json", "cases.csv", "roc.png", "precision_recall.png", "scores.png"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pseudohealthy import io
-from pseudohealthy.anomalies.phantoms import rsna_slice
+from rsna_slices import rsna_slice
 
 
 @pytest.fixture

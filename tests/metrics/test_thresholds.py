@@ -7,14 +7,7 @@ import pytest
 from skimage.filters import threshold_otsu
 
 from pseudohealthy.errors import Fault
-from pseudohealthy.metrics.thresholds import (
-    Threshold,
-    given,
-    healthy_quantile,
-    oracle,
-    otsu,
-    validation,
-)
+from pseudohealthy.metrics.thresholds import Threshold, healthy_quantile, otsu, validation
 
 
 @pytest.mark.parametrize("q", [0.5, 0.95, 0.99, 0.999, 1.0])
@@ -41,19 +34,14 @@ def test_a_threshold_names_its_source_quantile_and_patients_and_survives_json():
     threshold = healthy_quantile(np.arange(100.0), 0.95, n_patients=12)
     assert "healthy-quantile 0.95" in str(threshold) and "12 patients" in str(threshold)
     assert Threshold.from_dict(threshold.as_dict()) == threshold
-    assert given(0.5).source == "given"
 
 
-def test_validation_and_oracle_find_the_same_best_dice_under_different_names():
+def test_the_threshold_of_validation_has_the_best_dice():
     scores, labels = np.array([0.1, 0.4, 0.5, 0.9]), np.array([0, 0, 1, 1])
-    on_validation, on_test = validation(scores, labels), oracle(scores, labels)
-    assert on_validation.value == on_test.value and (scores > on_test.value).tolist() == [
-        False,
-        False,
-        True,
-        True,
-    ]
-    assert (on_validation.source, on_test.source) == ("validation", "oracle")
+    found = validation(scores, labels, n_patients=2)
+    assert (scores > found.value).tolist() == [False, False, True, True]
+    assert found.source == "validation"
+    assert found.detail == {"dice": 1.0, "n_values": 4, "n_patients": 2}
 
 
 def test_otsu_equals_scikit_image():
@@ -71,6 +59,6 @@ def test_what_is_no_threshold_is_refused():
     with pytest.raises(Fault, match="THRESHOLD_SOURCE"):
         Threshold(0.5, "magic")
     with pytest.raises(Fault, match="NONFINITE"):
-        given(float("nan"))
+        Threshold(float("nan"), "given")
     with pytest.raises(Fault, match="THRESHOLD_FILE"):
         Threshold.from_dict({"value": 1})

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudohealthy.evaluation.protocols import CaseResult, strict
+from pseudohealthy.evaluation.protocols import CaseResult, Setting, strict
 from pseudohealthy.metrics.thresholds import Threshold
 from pseudohealthy.report import evaluation_tables, page
 
@@ -96,7 +96,8 @@ def evaluation():
                 )
             )
     return strict(
-        cases, thresholds=Threshold(1.5, "healthy-quantile", {"n_patients": 5}), resamples=50
+        cases,
+        Setting(thresholds=Threshold(1.5, "healthy-quantile", {"n_patients": 5}), resamples=50),
     )
 
 

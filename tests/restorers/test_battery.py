@@ -18,6 +18,10 @@ from small import NETWORKS, SIZE, batch_of, build, images, recipe_of, restored
 LINEAR = ("autoencoder", "cevae", "guided")  # nothing clips the last layer
 
 
+# Parts whose loss another part works against: it need not fall
+GAMES = {"fanogan": ("critic", "generator"), "fpgan": ("critic",)}
+
+
 @pytest.fixture(params=sorted(REGISTRY))
 def name(request) -> str:
     return request.param
@@ -120,7 +124,7 @@ def test_every_part_learns_one_batch_by_heart(name):
             optimiser.step()
             restorer.zero_grad(set_to_none=True)
             history[part].append(loss.mean().item())
-    games = restorer.adversarial  # a loss that another part works against need not fall
+    games = GAMES.get(name, ())
     assert set(games) < set(restorer.parts()), f"{name}: something must be learnt that is no game"
     for part, losses in history.items():
         if part not in games:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 import torch
 
 from pseudohealthy.errors import Fault
 from pseudohealthy.runs import recipe as recipes
 from pseudohealthy.runs.changes import changes
-from pseudohealthy.runs.recipe import Recipe
+from pseudohealthy.runs.recipe import Recipe, toml_value
 
 
 def refused(action, *words: str) -> None:
@@ -170,6 +172,64 @@ def test_texts_and_numbers_survive_toml():
         and again.restorer == recipe.restorer
         and again.training == recipe.training
     )
+
+
+def test_a_recipe_reads_as_it_is_written_by_hand():
+    recipe = Recipe(
+        "x",
+        summary="a list [\n  1,\n  2,\n] in a text",
+        canvas={"size": [64, 96], "window": None, "spacing": ()},
+        restorer={
+            "name": "ddpm",
+            "network": {"attention": [True, "a, ]"], "inner": {"pairs": [[1, 2], [3.5, 4]]}},
+            "clip": 1.0,
+        },
+    )
+    text = recipe.toml()
+    assert (
+        text
+        == """\
+name = "x"
+summary = "a list [\\n  1,\\n  2,\\n] in a text"
+source = ""
+
+[canvas]
+size = [64, 96]
+spacing = []
+
+[restorer]
+name = "ddpm"
+clip = 1.0
+
+[restorer.network]
+attention = [true, "a, ]"]
+
+[restorer.network.inner]
+pairs = [[1, 2], [3.5, 4]]
+
+[training]
+
+[map]
+"""
+    )
+    assert tomllib.loads(text)["summary"] == recipe.summary
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (True, "true"),
+        (3, "3"),
+        (1e-7, "1e-07"),
+        (float("inf"), "inf"),
+        ("a\x7f\n", '"a\\u007f\\n"'),
+        ((1, (2.5, "b")), '[1, [2.5, "b"]]'),
+        ([], "[]"),
+    ],
+)
+def test_a_value_is_one_line_that_reads_back(value, said):
+    assert toml_value(value) == said
+    assert str(tomllib.loads(f"x = {said}")["x"]) == str(value).replace("(", "[").replace(")", "]")
 
 
 def test_what_is_no_recipe_is_refused_in_one_line(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +23,9 @@ def settled(jobs: Jobs, job: Job, limit: float = 60) -> Job:
         time.sleep(0.02)
     assert job.ended, job.status
     return job
+
+
+TELL = "tell = lambda **facts: print(json.dumps(facts), flush=True)\n"
 
 
 @pytest.fixture
@@ -46,7 +52,7 @@ def line(run_folder, tmp_path, monkeypatch) -> Iterator[Callable[..., tuple[Jobs
     def popen(words, **how):
         place = Path(how["env"]["TMPDIR"]).parent
         found = f"import os, sys, time, json; found = {str(place / 'found')!r}\n"
-        return real([words[0], "-c", found + codes[place.name]], **how)
+        return real([words[0], "-c", found + TELL + codes[place.name]], **how)
 
     monkeypatch.setattr(queue.subprocess, "Popen", popen)
     yield send
@@ -70,15 +76,19 @@ def test_a_killed_worker_fails_its_job_alone(line):
 
 def test_a_failed_job_says_the_workers_own_line(line):
     jobs, job = line(
-        "print('error[TRUNCATED] case=a: half a file; copy it again', file=sys.stderr); sys.exit(3)"
+        "said = 'error[TRUNCATED] case=a: half a file; copy it again'\n"
+        "print(said, file=sys.stderr); tell(error=said); sys.exit(3)"
     )
     assert settled(jobs, job).reason == "error[TRUNCATED] case=a: half a file; copy it again"
     assert (jobs.place(job) / "log.txt").read_text().startswith("error[TRUNCATED]")
 
 
-def test_progress_is_what_detect_says(line):
+def test_progress_is_what_the_worker_tells(line):
     jobs, job = line(
-        "print('detecting: 3/9, about 20 s left', file=sys.stderr, flush=True); time.sleep(30)"
+        "tell(doing='reading', done=8, total=8, seconds_left=0)\n"
+        "print('{\"doing\": \"detec')\nprint('[3]\\nnull')\n"
+        "tell(doing='detecting', done='all', total=9, seconds_left=20)\n"
+        "tell(doing='detecting', done=3, total=9, seconds_left=20.4); time.sleep(30)"
     )
     end = time.monotonic() + 20
     while not job.total and time.monotonic() < end:
@@ -86,6 +96,33 @@ def test_progress_is_what_detect_says(line):
     assert (job.done, job.total, job.left) == (3, 9, "20 s")
     jobs.cancel(job)
     settled(jobs, job)
+
+
+def test_a_line_of_the_log_moves_nothing(line):
+    """What a file is called can stand in the log."""
+    jobs, job = line(
+        WELL
+        + "for said in ('detecting: 3/9, about 20 s left', 'beside the inputs: x', 'error[A]: b'):"
+        " print(said, file=sys.stderr)"
+    )
+    assert settled(jobs, job).status == "done"
+    assert (job.total, job.beside, job.reason) == (0, "", "")
+    assert (jobs.place(job) / "log.txt").read_text().count("\n") == 3
+
+
+def worker(*words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "pseudohealthy.serve.worker", *words]
+    with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE) as app:
+        try:
+            return subprocess.run(line, stdin=app.stdout, capture_output=True, text=True)
+        finally:
+            app.kill()
+
+
+def test_the_worker_tells_facts_alone_on_standard_output():
+    assert worker("recipes").stdout == ""
+    done = worker("recipes", "nowhere")
+    assert json.loads(done.stdout) == {"error": done.stderr.strip()} and done.returncode == 2
 
 
 def test_cancel_ends_a_worker_at_once_and_the_next_job_begins(line):
@@ -187,9 +224,8 @@ def test_what_was_refused_stands_in_the_row_with_its_reason(line, run_folder):
     ]
     jobs, job = line(
         f"os.makedirs(found); json.dump({{'findings': {rows}}}, open(found + '/findings.json',"
-        " 'w'));print('beside the inputs: tables, texts and sidecars (2)',"
-        " file=sys.stderr);print('error[TRUNCATED] case=half: half a file', file=sys.stderr);"
-        " sys.exit(4)"
+        " 'w')); tell(beside='tables, texts and sidecars (2)');"
+        " tell(error='error[TRUNCATED] case=half: half a file'); sys.exit(4)"
     )
     assert settled(jobs, job).status == "partly" and job.count == 2
     assert job.refused[:2] == ["half: TRUNCATED: half a file", "notes.mha: an ITK volume"]

@@ -14,12 +14,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from pydicom import config
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy import ndimage
 from scipy.ndimage import gaussian_filter, zoom
-from sklearn.datasets import load_digits
 
 
 def splotch(
@@ -81,12 +80,13 @@ def lesion(
     return (1 - share) * image + share * target, share >= 0.5
 
 
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1,797 digits, 8 x 8 enlarged to (1797, 32, 32) float32 in [0, 1], and their
-    classes (1797,)."""
-    data = load_digits()
-    large = zoom(data.images / 16.0, (1, 4, 4), order=1, mode="nearest", grid_mode=True)
-    return np.clip(large, 0, 1).astype(np.float32), data.target
+def digits() -> np.ndarray:
+    """The 1,797 UCI digits of digits.png, 8 x 8 enlarged to (1797, 32, 32) float32 in [0, 1]."""
+    with Image.open(Path(__file__).with_name("digits.png")) as sheet:
+        rows = np.asarray(sheet).reshape(43, 8, 42, 8)
+    small = rows.swapaxes(1, 2).reshape(-1, 8, 8)[:1797] / 240  # 16 steps of 15
+    large = zoom(small, (1, 4, 4), order=1, mode="nearest", grid_mode=True)
+    return np.clip(large, 0, 1).astype(np.float32)
 
 
 def head(
@@ -265,52 +265,3 @@ def dicom_series(
         data.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
-
-
-def rsna_slice(
-    folder: Path,
-    hu: np.ndarray,
-    image: str,
-    *,
-    patient: str = "ID_00000001",
-    study: str = "ID_0000000001",
-    series: str | None = None,
-    z: float = 0.0,
-    wrapped: bool = False,
-    kept: float = 1.0,
-) -> Path:
-    """Write one slice (H, W) in HU, named ``image`` (``ID_`` and nine digits), as the RSNA 2019
-    haemorrhage set does.
-
-    Identifiers are "ID_..." words, not UIDs; no series description, no thickness. z: mm, LPS.
-    wrapped: 12 bits unsigned, HU modulo 4096, intercept 0 (the header error of that set) instead of
-    16 bits signed, intercept -1024.
-    kept: share of PixelData in the file, below 1 for a slice cut short.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    data = Dataset()
-    with config.disable_value_validation():
-        data.SOPInstanceUID, data.Modality, data.PatientID = image, "CT", patient
-        data.StudyInstanceUID = study
-        data.SeriesInstanceUID = series or f"ID_5{study[4:]}"
-        data.StudyID = ""
-        data.ImagePositionPatient = [-125.0, -125.0, float(z)]
-        data.ImageOrientationPatient = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-        data.PixelSpacing = [0.5, 0.5]
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        data.Rows, data.Columns = hu.shape
-        data.BitsAllocated, data.BitsStored = 16, 12 if wrapped else 16
-        data.HighBit, data.PixelRepresentation = int(data.BitsStored) - 1, int(not wrapped)
-        data.WindowCenter, data.WindowWidth = [40, 40], [80, 80]
-        data.RescaleSlope, data.RescaleIntercept = 1, 0 if wrapped else -1024
-        values = np.rint(np.asarray(hu)).astype(np.int32)
-        stored = (values % 4096).astype("<u2") if wrapped else (values + 1024).astype("<i2")
-        data.PixelData = stored.tobytes()[: 2 * int(kept * stored.size)]
-        data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.file_meta.MediaStorageSOPClassUID = CTImageStorage
-        data.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[image])
-        path = folder / f"{image}.dcm"
-        data.save_as(path, enforce_file_format=True)
-    return path

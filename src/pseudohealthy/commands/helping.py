@@ -1,11 +1,11 @@
-"""What `--help` prints, at most 80 columns wide, and the page of the docs with the same words."""
+"""What `--help` prints, at most 80 columns wide."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING
 
 from pseudohealthy.commands import kinds
@@ -122,47 +122,3 @@ def table(rows: Mapping[str, str]) -> list[str]:
             lines.append(f"  {name:{column - 2}}{body.pop(0)}".rstrip())
         lines += [" " * column + line for line in body]
     return lines
-
-
-# -- docs/commands.md ------------------------------------------------------------------------------
-PAGE = """# Commands
-
-Every command with everything it takes. This page is written by `make commands`, from the words
-that the program itself reads, and a test holds the two equal. `pseudohealthy COMMAND --help` says
-the same.
-
-Flags stand after the command, as `--flag VALUE` or `--flag=VALUE`. A flag that is given twice with
-different values is refused, but for those that take several. `--` ends the flags: what follows is
-taken as it stands.
-"""
-
-
-def page(commands: Mapping[str, type[Command]]) -> str:
-    """The whole of docs/commands.md."""
-    common = words_of(Command)
-    lines = [
-        PAGE,
-        "## In every command",
-        "",
-        *rows(common),
-        "",
-        "`pseudohealthy --version` and `--help` stand alone.",
-        "",
-    ]
-    for name, cls in commands.items():
-        lines += [f"## {name}", "", escaped(about(cls)), "", "```", *synopsis(name, cls), "```", ""]
-        if own := parts(cls)[0]:
-            lines += [*rows(own), ""]
-    return "\n".join(lines)
-
-
-def rows(words: Iterable[Word]) -> list[str]:
-    """A table of words."""
-    cells = ((escaped(heading(word)), escaped(sentence(word))) for word in words)
-    lines = (f"| <code>{name}</code> | {said} |" for name, said in cells)
-    return ["| word | what it does |", "|---|---|", *lines]
-
-
-def escaped(text: str) -> str:
-    """Text in which nothing is a mark of the page."""
-    return text.replace("<", "&lt;").replace("|", "&#124;").replace("*", "\\*")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from pseudohealthy.commands import helping, kinds
+from pseudohealthy.commands import kinds
 from pseudohealthy.commands.base import Command
 from pseudohealthy.version import __version__
 
@@ -87,6 +86,8 @@ def installed(package: str) -> bool:
 
 def printed(found: dict[str, Any]) -> str:
     """The same for people."""
+    from pseudohealthy.report.terminal import columns, text
+
     device = found["device"]
     lines = {
         "version": f"{found['version']} (Python {device['python']}, torch {device['torch']})",
@@ -98,11 +99,4 @@ def printed(found: dict[str, Any]) -> str:
     for extra, missing in found["extras"].items():
         cure = f"pip install 'pseudohealthy[{extra}]' for {', '.join(missing)}"
         lines[f"extra {extra}"] = cure if missing else "installed"
-    column = max(map(len, lines)) + 2
-    room = helping.width() - column
-    parts = [textwrap.wrap(text, room, break_on_hyphens=False) for text in lines.values()]
-    return "\n".join(
-        f"{title if row == 0 else '':{column}}{line}"
-        for title, part in zip(lines, parts, strict=True)
-        for row, line in enumerate(part)
-    )
+    return text(columns(lines.items()))

@@ -23,6 +23,7 @@ class Cache(Command):
     """the folder given to train --cache, if it was; default $XDG_CACHE_HOME/pseudohealthy/planes"""
 
     def run(self) -> int:
+        from pseudohealthy.report.terminal import columns, text
         from pseudohealthy.training import plane_cache
 
         folder = self.cache or plane_cache.home()
@@ -32,12 +33,16 @@ class Cache(Command):
         if self.clear:
             self.show(told, f"{folder}: {len(found)} removed, {size} freed")
             return 0
-        lines = [f"{folder}: {len(found)} kept, {size}"]
-        for one in found:
-            used = time.strftime("%Y-%m-%d", time.localtime(one.used))
-            lines.append(
-                f"  {one.name}  {many(one.planes, 'plane'):>15}  {one.bytes / 1e6:10,.2f} MB  used"
-                f" {used}"
+        rows = [
+            (
+                one.name,
+                many(one.planes, "plane"),
+                f"{one.bytes / 1e6:,.2f} MB",
+                time.strftime("used %Y-%m-%d", time.localtime(one.used)),
             )
-        self.show(told, "\n".join(lines + ["clear them with --clear"] * bool(found)))
+            for one in found
+        ]
+        first = f"{folder}: {len(found)} kept, {size}"
+        table = columns(rows, right=(1, 2))
+        self.show(told, text(first, table, "clear them with --clear") if found else first)
         return 0

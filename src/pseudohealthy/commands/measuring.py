@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -52,6 +51,7 @@ class Evaluate(Command):
     """write into --out although something lies there"""
 
     def run(self) -> int:
+        from pseudohealthy.report import evaluation_tables, terminal
         from pseudohealthy.runs.run import Run
         from pseudohealthy.workflows.evaluate import evaluate
 
@@ -74,14 +74,8 @@ class Evaluate(Command):
             analyse(
                 run, self.data, self.out, device=self.device, batch=self.batch, limit=self.limit
             )
-        if self.json:
-            self.show([record.as_dict() for record in result.records])
-        elif not self.quiet:
-            from rich.console import Console
-
-            from pseudohealthy.report.evaluation_tables import table
-
-            Console(width=None if sys.stdout.isatty() else 200).print(table(result))
+        records = [record.as_dict() for record in result.records]
+        self.show(records, terminal.text(evaluation_tables.table(result)))
         return SOME_FAILED if any(note.startswith("error[") for note in result.notes) else 0
 
 
@@ -115,6 +109,8 @@ class Compare(Command):
     """write into --out although something lies there"""
 
     def run(self) -> int:
+        from pseudohealthy.report import terminal
+        from pseudohealthy.report.comparison_tables import printed
         from pseudohealthy.workflows.compare import compare
 
         result = compare(
@@ -140,20 +136,10 @@ class Compare(Command):
                 batch=self.batch,
                 limit=self.limit,
             )
-        if self.json:
-            self.show(
-                [
-                    {"data": k, **r.as_dict()}
-                    for k, e in result.evaluations.items()
-                    for r in e.records
-                ]
-            )
-        elif not self.quiet:
-            from rich.console import Console
-
-            from pseudohealthy.report.comparison_tables import printed
-
-            Console(width=None if sys.stdout.isatty() else 200).print(printed(result))
+        records = [
+            {"data": k, **r.as_dict()} for k, e in result.evaluations.items() for r in e.records
+        ]
+        self.show(records, terminal.text(printed(result)))
         return 0
 
 

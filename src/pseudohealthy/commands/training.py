@@ -83,13 +83,12 @@ class Recipes(Command):
     """the recipe to print"""
 
     def run(self) -> int:
+        from pseudohealthy.report import terminal
         from pseudohealthy.runs import recipe as recipes
 
         if self.name is None:
             listed = {name: recipes.Recipe.load(name).summary for name in recipes.names()}
-            width = max(map(len, listed))
-            text = "\n".join(f"{name:{width}}  {summary}" for name, summary in listed.items())
-            self.show(listed, text, asked=True)
+            self.show(listed, terminal.text(terminal.columns(listed.items())), asked=True)
             return 0
         import torch
 

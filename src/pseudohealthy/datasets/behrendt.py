@@ -259,5 +259,6 @@ def _case(name: str, row: dict[str, str], modality: str) -> Case:
     )
 
 
-def _some(names: Sequence[str], most: int = 12) -> str:
+def _some(names: Sequence[str]) -> str:
+    most = 12
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,5 +1,5 @@
-"""scikit-learn's 1,797 handwritten digits (8 x 8, UCI), enlarged to 32 x 32: the splotch experiment
-without a download.
+"""The 1,797 handwritten digits that come along (8 x 8, UCI), enlarged to 32 x 32: the splotch
+experiment without a download.
 
 Nothing is read from ``source``. All images are written as PNG below ``out``; healthy = clean,
 anomalous = splotched (equation 1, drawn at the scale of 32 px). Traps: the 43 writers are not
@@ -32,7 +32,7 @@ def prepare(
 ) -> Manifest:
     """``clean`` + ``splotched`` different digits to test, ``val`` to validate, all others to
     train."""
-    images, _ = digits()
+    images = digits()
     if (
         not 0 < len(images) - val - clean - splotched < len(images)
         or min(val, clean, splotched) < 0

@@ -25,7 +25,7 @@ from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.io.idx import idx, idx_shape
 
-TRAIN, TEST = 60_000, 10_000
+TRAIN = 60_000
 
 
 def prepare(

@@ -28,7 +28,7 @@ from pseudohealthy.counts import many
 from pseudohealthy.detection import worker
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
-from pseudohealthy.progress import Progress, say
+from pseudohealthy.progress import Progress, say, say_error
 from pseudohealthy.runs.run import Run
 from pseudohealthy.signals import STOP
 
@@ -176,7 +176,7 @@ def work(
             lost_in_a_row = 0
             result.add(part)
             for fault in part.faults:
-                say(str(fault), error=True)
+                say_error(fault)
             if stop is not None:
                 raise stop
             bar.advance(len(task))

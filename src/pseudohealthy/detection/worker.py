@@ -27,7 +27,7 @@ from pseudohealthy.io.hashing import sha256
 from pseudohealthy.io.names import unname
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.preprocessing.placement import Fitted
-from pseudohealthy.progress import Progress, say
+from pseudohealthy.progress import Progress, say, say_error
 from pseudohealthy.signals import STOP
 
 OVERLAP = ("cuda", "mps")  # on the CPU a thread beside the network slows it by as much as it saves
@@ -185,4 +185,4 @@ def fail(result: Detections, case_id: str, error: Exception, unnamed: Sequence[P
     result.rows.append(
         blank(case_id) | {"status": "failed", "warnings": f"{fault.code}: {fault.message}"}
     )
-    say(str(fault), error=True)
+    say_error(fault)

@@ -55,16 +55,6 @@ class Schedule:
         self.steps = steps
         self._fill(beta)
 
-    @classmethod
-    def from_published(cls, alpha_bar: Tensor | np.ndarray) -> Schedule:
-        """The schedule of a checkpoint that stores its cumulative product of (1 - beta), 0-based,
-        length T."""
-        product = np.concatenate([[1.0], np.asarray(alpha_bar, dtype=np.float64)])
-        schedule = cls.__new__(cls)
-        schedule.steps = len(product) - 1
-        schedule._fill(1 - product[1:] / product[:-1])
-        return schedule
-
     def _fill(self, beta: np.ndarray) -> None:
         alpha_bar = np.concatenate([[1.0], np.cumprod(1 - beta)])
         before, after = alpha_bar[:-1], alpha_bar[1:]

@@ -174,17 +174,19 @@ def batches(items: Iterator, planes: int) -> Iterator[list]:
         yield group
 
 
+MOST_KEPT = 2**30  # bytes
+
+
 class Readings:
     """Cases for several passes, read and fitted in the first one, and again only if they are large.
 
     Args:
         chosen: the cases.
         planes: a batch has at least so many, but for the last one.
-        most: bytes kept; of more, cases are read again in every pass.
     """
 
-    def __init__(self, chosen: list[Case], planes: int, most: int = 2**30):
-        self.chosen, self.planes, self.most = chosen, planes, most
+    def __init__(self, chosen: list[Case], planes: int):
+        self.chosen, self.planes = chosen, planes
         self.kept: list[list[Reading]] | None = None
 
     def batches(
@@ -201,9 +203,9 @@ class Readings:
             n_bytes += sum(
                 reading.scan.voxels.nbytes + 2 * reading.fitted.planes.nbytes for reading in group
             )
-            groups = [*groups, group] if n_bytes <= self.most else []
+            groups = [*groups, group] if n_bytes <= MOST_KEPT else []
             yield group
-        self.kept = groups if n_bytes <= self.most else None
+        self.kept = groups if n_bytes <= MOST_KEPT else None
 
 
 def stacks_of(detector: Detector, group: Sequence[Reading]) -> list[Stack]:

@@ -111,11 +111,7 @@ class Frame:
         return ranking
 
     def region_area(
-        self,
-        voxel_curve: Curve,
-        cases: Sequence[CaseResult],
-        weights: Sequence[np.ndarray],
-        name: str = "voxel_aupro_30",
+        self, voxel_curve: Curve, cases: Sequence[CaseResult], weights: Sequence[np.ndarray]
     ) -> None:
         """Put the AUPRO of cases with their voxel curve.
 
@@ -126,7 +122,13 @@ class Frame:
         by_region = region_curve(voxel_curve, pooled(positives), pooled(weights))
         exact = {"area_to_30": bootstrap.RANKINGS["area_to_30"].exact(by_region)}
         resampled = self._resampled(by_region, cases, maps, truths, weights, exact)
-        self.put(name, exact["area_to_30"], resampled["area_to_30"], cases, voxel_curve.prevalence)
+        self.put(
+            "voxel_aupro_30",
+            exact["area_to_30"],
+            resampled["area_to_30"],
+            cases,
+            voxel_curve.prevalence,
+        )
 
     def _resampled(
         self,

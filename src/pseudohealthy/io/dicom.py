@@ -157,7 +157,7 @@ def _volume(
     (rows, columns)."""
     slices, across, down, spacing = located(slices)
     slices = without_copies(slices, load, warnings)
-    step, tilt = regular_step(slices, np.cross(across, down), warnings)
+    step = regular_step(slices, np.cross(across, down), warnings)
     affine = np.eye(4)
     affine[:3, 0] = step
     affine[:3, 1] = down * spacing[0]
@@ -178,7 +178,7 @@ def _volume(
         warnings.append(f"PADDING n={int(padding.sum())}: padded pixels take the lowest real value")
     modality = str(middle.get("Modality") or "")
     units = _units(middle, modality, repaired, warnings)
-    origin = DicomOrigin(tuple(s.path for s in slices), modality, tilt=tilt)
+    origin = DicomOrigin(tuple(s.path for s in slices), modality)
     voxels = finite(voxels, warnings)
     return (
         Scan(voxels, LPS_TO_RAS @ affine, slices[0].path.stem, "dicom", units, origin, warnings),
@@ -224,7 +224,7 @@ def _radiograph(paths: list[Path], modality: str) -> Scan:
     voxels = rescaled(ds, stored).astype(np.float32)
     if padding.any() and not padding.all():
         voxels[padding] = voxels[~padding].min()
-    origin = DicomOrigin((paths[0],), modality, inverted)
+    origin = DicomOrigin((paths[0],), modality)
     voxels = finite(voxels[None, None], warnings)
     return Scan(
         voxels, None, paths[0].stem, "dicom", "", origin, warnings, None if inverted else window(ds)

@@ -125,11 +125,8 @@ def _doubled(slices: list[Slice], a: Slice, b: Slice) -> Fault:
     )
 
 
-def regular_step(
-    slices: list[Slice], normal: np.ndarray, warnings: list[str]
-) -> tuple[np.ndarray, float]:
-    """The vector (mm, LPS) from one slice to the next, and the tilt in degrees. Raises Fault GAP,
-    IRREGULAR."""
+def regular_step(slices: list[Slice], normal: np.ndarray, warnings: list[str]) -> np.ndarray:
+    """The vector (mm, LPS) from one slice to the next. Raises Fault GAP, IRREGULAR."""
     if len(slices) == 1:
         told = (
             abs(number(slices[0].ds, key) or 0.0)
@@ -141,7 +138,7 @@ def regular_step(
             warnings.append(
                 f"THICKNESS: a single slice of unknown thickness is taken as {thickness:g} mm"
             )
-        return normal * thickness, 0.0
+        return normal * thickness
     positions = np.array([s.position for s in slices])
     along = np.array([s.along for s in slices])
     gaps = np.diff(along)
@@ -157,7 +154,7 @@ def regular_step(
         warnings.append(
             f"TILT: gantry tilt of {tilt:.1f} degrees; kept as a sheared grid, not resampled"
         )
-    return step, tilt
+    return step
 
 
 def _irregular(positions: np.ndarray, gaps: np.ndarray, normal: np.ndarray) -> Fault:

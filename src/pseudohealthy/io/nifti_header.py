@@ -142,9 +142,9 @@ def in_mm(
     return affine
 
 
-def sheared(affine: np.ndarray, tolerance: float = 1e-3) -> bool:
+def sheared(affine: np.ndarray) -> bool:
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > tolerance)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3)
 
 
 def scaling_of(header: Any, warnings: list[str]) -> tuple[float, float]:

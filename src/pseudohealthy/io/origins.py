@@ -18,14 +18,10 @@ class DicomOrigin:
 
     paths: tuple[Path, ...]
     modality: str
-    inverted: bool = False  # grey levels of a MONOCHROME1 radiograph were turned round
-    tilt: float = 0.0  # degrees between the stacking direction and the slice normal
-    frames: tuple[
-        int, ...
-    ] = ()  # of a multi-frame image: the number of every plane's frame, from 1
-    turn: Turn | None = (
-        None  # from the planes as acquired to those that are cut along the patient's axes
-    )
+    # Of a multi-frame image: the number of every plane's frame, from 1.
+    frames: tuple[int, ...] = ()
+    # From the planes as acquired to those that are cut along the patient's axes.
+    turn: Turn | None = None
     plane: str = "native"  # how they are cut
 
 

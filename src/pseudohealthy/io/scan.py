@@ -235,15 +235,13 @@ def of_a_patient(shape: tuple[int, ...], affine: np.ndarray) -> bool:
     return bool(voxel and EXTENT_MM[0] <= extent <= EXTENT_MM[1])
 
 
-def same_grid(
-    shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray, tolerance: float = 0.1
-) -> bool:
-    """Whether two affines put every corner of a (D, H, W) grid within `tolerance` voxels of each
+def same_grid(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two affines put every corner of a (D, H, W) grid within a tenth of a voxel of each
     other."""
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)
     apart = corners @ (affine - other)[:3, :3].T + (affine - other)[:3, 3]
     smallest = min(np.linalg.norm(a[:3, :3], axis=0).min() for a in (affine, other))
-    return bool(np.linalg.norm(apart, axis=1).max() <= tolerance * smallest)
+    return bool(np.linalg.norm(apart, axis=1).max() <= 0.1 * smallest)
 
 
 def describe_grid(shape: tuple[int, ...], affine: np.ndarray | None) -> str:

@@ -47,7 +47,7 @@ def weights(n_patients: int, n: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     return counts
 
 
-def percentile(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+def percentile(values: np.ndarray) -> tuple[float, float] | None:
     """Return the central interval of the resampled values (n,).
 
     Resamples where the statistic is undefined (nan, as when only one class was drawn) are left out;
@@ -56,7 +56,7 @@ def percentile(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] 
     defined = values[np.isfinite(values)]
     if 2 * len(defined) < len(values) or not len(defined):
         return None
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -66,7 +66,6 @@ def interval(
     *,
     n: int = RESAMPLES,
     seed: int = 0,
-    level: float = LEVEL,
 ) -> tuple[float, float] | None:
     """Return the interval of any ``statistic`` of a list with one entry per patient.
 
@@ -80,7 +79,7 @@ def interval(
         statistic([patients[i] for i in np.repeat(np.arange(len(patients)), row).tolist()])
         for row in counts
     ]
-    return percentile(np.asarray(values, dtype=np.float64), level)
+    return percentile(np.asarray(values, dtype=np.float64))
 
 
 def ratio_of_sums(weight: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -96,7 +95,7 @@ def ratio_of_sums(weight: np.ndarray, numerator: np.ndarray, denominator: np.nda
 
 
 def paired_difference(
-    first: np.ndarray, second: np.ndarray, level: float = LEVEL
+    first: np.ndarray, second: np.ndarray
 ) -> tuple[tuple[float, float] | None, float]:
     """Return the interval of first - second, and the share of resamples in which first is not
     higher.
@@ -106,9 +105,7 @@ def paired_difference(
     """
     difference = first - second
     defined = difference[np.isfinite(difference)]
-    return percentile(difference, level), float(np.mean(defined <= 0)) if len(defined) else float(
-        "nan"
-    )
+    return percentile(difference), float(np.mean(defined <= 0)) if len(defined) else float("nan")
 
 
 def two_sided(first: np.ndarray, second: np.ndarray) -> float:
@@ -145,9 +142,9 @@ class Histograms:
     """Per-patient counts of positives and negatives over bins shared by all, highest scores
     first."""
 
-    def __init__(self, curve: Curve, n_patients: int, *, bins: int = BINS):
+    def __init__(self, curve: Curve, n_patients: int):
         """Take the bins from ``curve`` (of the pooled scores); then `add` each case."""
-        self.edges = _edges(curve.sorted_scores, bins)
+        self.edges = _edges(curve.sorted_scores, BINS)
         self.shape = (n_patients, 2 * len(self.edges))
         self._filled: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # patient, cell, count
 

@@ -17,6 +17,8 @@ import numpy as np
 
 from pseudohealthy.errors import BAD_MODEL, Fault
 
+DRAWN = 2000  # points of a curve in a plot
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -141,20 +143,20 @@ class Curve:
         total = tp + fp + self.positives
         return float(2 * tp / total) if total else 1.0
 
-    def roc_points(self, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+    def roc_points(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (false positive rate, true positive rate), both ascending from 0 to 1, for
         drawing."""
         self._need_both("ROC")
-        keep = _thin(len(self.tp), most)
+        keep = _thin(len(self.tp), DRAWN)
         # A tie is a slope: it starts at the TPR before it.
         previous = np.concatenate([[0.0], self.tp])[keep]
         fpr = np.stack([self.fp_above[keep], self.fp[keep]], 1).ravel() / self.negatives
         tpr = np.stack([previous, self.tp[keep]], 1).ravel() / self.positives
         return np.concatenate([[0.0], fpr, [1.0]]), np.concatenate([[0.0], tpr, [1.0]])
 
-    def precision_recall_points(self, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+    def precision_recall_points(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (recall ascending, precision) for drawing as steps."""
-        keep = _thin(len(self.tp), most)
+        keep = _thin(len(self.tp), DRAWN)
         return self.tp[keep] / self.positives, self.tp[keep] / (self.tp[keep] + self.fp[keep])
 
     def _need_both(self, metric: str) -> None:
@@ -240,14 +242,6 @@ def _curve(
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     """Return the area under the ROC curve of ``scores`` (N,) against ``labels`` (N,)."""
     return curve(scores, labels).auroc
-
-
-def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the average precision of ``scores`` (N,) against ``labels`` (N,).
-
-    Chance is the share of positives.
-    """
-    return curve(scores, labels).average_precision
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float | None:

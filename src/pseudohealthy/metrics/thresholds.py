@@ -121,22 +121,20 @@ def validation(
 
     It is searched exactly over all scores.
     """
-    return _best(scores, labels, "validation", n_patients)
+    dice, value = curve(scores, labels).best_dice()
+    detail: dict[str, Any] = {"dice": dice, "n_values": int(np.size(scores))}
+    if n_patients is not None:
+        detail["n_patients"] = int(n_patients)
+    return Threshold(value, "validation", detail)
 
 
-def oracle(scores: np.ndarray, labels: np.ndarray, *, n_patients: int | None = None) -> Threshold:
-    """Return the threshold of highest pooled Dice on the *test* labels: an upper bound, never a
-    result."""
-    return _best(scores, labels, "oracle", n_patients)
-
-
-def otsu(values: np.ndarray, *, bins: int = 256) -> Threshold:
+def otsu(values: np.ndarray) -> Threshold:
     """Return Otsu's threshold of one map (Otsu 1979; used per image by Wolleb et al. 2022).
 
     It always splits, so it finds "something" in a healthy image too. A constant map gives its
     constant: nothing above.
     """
-    values = _finite(values)
+    values, bins = _finite(values), 256
     low, high = float(values.min()), float(values.max())
     detail = {"bins": bins, "n_values": int(values.size)}
     if low == high:
@@ -148,19 +146,6 @@ def otsu(values: np.ndarray, *, bins: int = 256) -> Threshold:
     sums = np.cumsum(counts * centres)
     between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
     return Threshold(float(centres[int(np.argmax(between))]), "otsu", detail)
-
-
-def given(value: float) -> Threshold:
-    """Return a threshold the user typed."""
-    return Threshold(float(value), "given")
-
-
-def _best(scores: np.ndarray, labels: np.ndarray, source: str, n_patients: int | None) -> Threshold:
-    dice, value = curve(scores, labels).best_dice()
-    detail: dict[str, Any] = {"dice": dice, "n_values": int(np.size(scores))}
-    if n_patients is not None:
-        detail["n_patients"] = int(n_patients)
-    return Threshold(value, source, detail)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -214,25 +214,23 @@ def _cases(cases: Cases, notes: Sequence[str], pictures: _Pictures) -> dict[str,
     }
 
 
+MOST_ROWS = 5000
+
+
 def evaluation_report(
-    folder: Path | str,
-    evaluation: Evaluation,
-    provenance: Mapping[str, Any],
-    *,
-    title: str = "Evaluation",
-    most: int = 5000,
+    folder: Path | str, evaluation: Evaluation, provenance: Mapping[str, Any]
 ) -> Path:
     """Write the page of `evaluate` into the folder that the evaluation was saved to.
 
-    It has at most ``most`` rows; cases.csv has all.
+    It has at most `MOST_ROWS` rows; cases.csv has all.
     """
     folder = Path(folder)
     methods = summarise(evaluation.records).methods
     rows = [row for row in evaluation.rows if not str(row["method"]).startswith(CONTROL)]
     notes = [line for line in (evaluation.unmarked(), *evaluation.notes) if line]
-    if len(rows) > most:
+    if len(rows) > MOST_ROWS:
         notes.append(
-            f"the first {most:,} of {many(len(rows), 'row')} are shown here; cases.csv has all"
+            f"the first {MOST_ROWS:,} of {many(len(rows), 'row')} are shown here; cases.csv has all"
         )
     facts: dict[str, Any] = {
         "cases": len({row["case_id"] for row in evaluation.rows}),
@@ -248,8 +246,8 @@ def evaluation_report(
     for record in evaluation.records:
         tables[by_class if class_of(record.metric)[1] else ""].append(record)
     report = Report(
-        title=title,
-        cases=Cases(rows[:most]),
+        title="Evaluation",
+        cases=Cases(rows[:MOST_ROWS]),
         summary=facts,
         provenance=provenance,
         records=tables,

@@ -50,7 +50,6 @@ def panel(
     *,
     truth: np.ndarray | None = None,
     window: tuple[float, float] | None = None,
-    plane: int | None = None,
 ) -> Path:
     """Draw the picture of a finding.
 
@@ -77,7 +76,6 @@ def panel(
         window=window or starting_window(finding),
         aspect=1.0 if spacing is None else spacing[1] / spacing[2],
         letters=letters,
-        plane=plane,
     )
     facts = Facts(finding.case_id, finding.score, finding.threshold, finding.threshold_source)
     mosaic(path, pictures, view, facts)

@@ -14,7 +14,7 @@ from pseudohealthy.evaluation.sweep import name_of
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.io.table import write_table
 from pseudohealthy.metrics.table import find, shown_in
-from pseudohealthy.report import sweep_plots
+from pseudohealthy.report import sweep_plots, terminal
 from pseudohealthy.report.page import Cases, Report, write_report
 from pseudohealthy.runs.run import provenance
 
@@ -141,7 +141,7 @@ def heading(name: str) -> str:
 def text(result: Sweep) -> str:
     """Return a table for the terminal, the best setting and how to keep it."""
     names = metrics(result)[:5]
-    lines = [[*(key for key, _ in result.axes), *names, "calls", "s/case", ""]]
+    lines = []
     for place in result.records:
         records = [result.value(place, name) for name in names]
         lines.append(
@@ -153,12 +153,9 @@ def text(result: Sweep) -> str:
                 "best" if place == result.best else "",
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = [
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    return "\n".join([*aligned, *result.notes, keep_it(result, result.going_on)])
+    heads = [*(key for key, _ in result.axes), *names, "calls", "s/case", ""]
+    table = terminal.columns(lines, heads, right=range(len(heads) - 1))
+    return terminal.text(table, *result.notes, keep_it(result, result.going_on))
 
 
 def keep_it(result: Sweep, going_on: str = "") -> str:

@@ -31,7 +31,6 @@ class Autoencoder(Restorer):
         and upsampled (Kascenas: 16 px of 128).
     """
 
-    paper = "Baur et al., MedIA 2021; Kascenas et al., MIDL 2022"
     nested = {"network": ConvAutoencoder}
 
     def __init__(

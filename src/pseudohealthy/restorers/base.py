@@ -80,12 +80,10 @@ class Restorer(nn.Module):
     ``restorer``)."""
 
     name: ClassVar[str]
-    paper: ClassVar[str] = ""
     uses_labels: ClassVar[bool] = False  # trains on diseased images, too (image-level labels)
     unfiltered: ClassVar[bool] = (
         False  # its own map gets the recipe's smoothing, as a residual would
     )
-    adversarial: ClassVar[tuple[str, ...]] = ()  # parts whose loss is a game's and need not fall
     dictated: ClassVar[tuple[str, ...]] = ("size", "channels")  # the canvas decides these
     nested: ClassVar[
         dict[str, Any]

@@ -52,10 +52,6 @@ class Conditioned(Restorer):
         quirks: "published" has one float16 simplex field for all slices of a call.
     """
 
-    paper = (
-        "Behrendt et al., Guided Reconstruction with Conditioned Diffusion Models, Comput. Biol."
-        " Med. 2025"
-    )
     nested = {"network": UNet, "encoder": ResNet}
 
     def __init__(

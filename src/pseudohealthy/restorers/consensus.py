@@ -41,8 +41,6 @@ class Consensus(Ddpm):
             (background never varies in healthy images).
     """
 
-    paper = "own"
-
     def __init__(
         self,
         *,

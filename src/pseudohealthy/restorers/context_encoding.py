@@ -41,7 +41,6 @@ class ContextEncodingVAE(Restorer):
         blur: Gaussian sigma of the gradient, model pixels; it is noisy from pixel to pixel.
     """
 
-    paper = "Zimmerer et al., Context-encoding Variational Autoencoder, arXiv 1812.05941, 2018"
     nested = {"network": ConvAutoencoder}
     unfiltered = True  # the product is smoothed as a residual would be
 

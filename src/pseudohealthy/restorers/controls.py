@@ -82,10 +82,6 @@ class HistogramIntensity(Restorer):
     everything else is 0.
     """
 
-    paper = (
-        "Meissen, Kaissis, Rueckert, Challenging Current Semi-Supervised Anomaly Segmentation"
-        " Methods, BrainLes 2021"
-    )
     unfiltered = True
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:

@@ -128,10 +128,6 @@ class CtPatched(Restorer):
             range 1 with zero padding, and works on empty windows.
     """
 
-    paper = (
-        "Loevlie et al., CT hemorrhage detection with patched diffusion models, 2025; Behrendt et"
-        " al., MIDL 2023"
-    )
     nested = {"network": CtNetwork}
     dictated = (
         "size",

@@ -28,7 +28,6 @@ class Ddim(Ddpm):
     `walk.variance`, has no meaning here and is refused.
     """
 
-    paper = "Song et al., DDIM, ICLR 2021; Wolleb et al., MICCAI 2022 (without classifier)"
     dictated = ("size", "channels", "walk.eta", "walk.draws", "walk.variance")
 
     def __init__(

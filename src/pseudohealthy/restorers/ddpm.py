@@ -40,7 +40,6 @@ class Ddpm(Restorer):
             simplex field.
     """
 
-    paper = "Wyatt et al., AnoDDPM, CVPRW 2022; Ho et al., DDPM, NeurIPS 2020"
     nested = {"network": UNet}
 
     def __init__(

@@ -8,7 +8,7 @@ alone.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -38,10 +38,7 @@ class FAnoGAN(Restorer):
     loss leaves alone; and all take one step a batch.
     """
 
-    paper = "Schlegl et al., MedIA 2019"
     nested = {"generator": Generator, "critic": Critic, "encoder": Critic}
-    # Their losses are a game's and need not fall.
-    adversarial: ClassVar[tuple[str, ...]] = ("critic", "generator")
 
     def __init__(
         self,

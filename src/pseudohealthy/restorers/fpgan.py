@@ -6,8 +6,6 @@ that Wolleb et al., MICCAI 2022 compare with. Needs image-level labels only.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,10 +31,8 @@ class FixedPointGAN(Restorer):
     Karras et al., ICLR 2018, who use the same WGAN-GP loss so.
     """
 
-    paper = "Siddiquee et al., ICCV 2019"
     uses_labels = True
     nested = {"generator": Translator, "critic": PatchCritic}
-    adversarial: ClassVar[tuple[str, ...]] = ("critic",)  # its loss is a game's and need not fall
 
     def __init__(
         self,

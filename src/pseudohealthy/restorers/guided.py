@@ -79,7 +79,6 @@ class Guided(Restorer):
             clip at [-1, 1] whatever the range; the ablation always starts from level 500.
     """
 
-    paper = "Wolleb et al., MICCAI 2022; Dhariwal & Nichol, NeurIPS 2021"
     uses_labels = True
     nested = {"network": UNet, "classifier": Classifier}
     dictated = (

@@ -45,7 +45,6 @@ class Latent(Restorer):
             the twin is the decoded code itself.
     """
 
-    paper = "Rombach et al., Latent Diffusion Models, CVPR 2022"
     nested = {"network": UNet, "autoencoder": ConvAutoencoder}
     dictated = (
         "size",

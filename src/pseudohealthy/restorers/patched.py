@@ -105,10 +105,6 @@ class Patched(Restorer):
             side. (The published "average" is wrong and not reproduced.)
     """
 
-    paper = (
-        "Behrendt et al., Patched Diffusion Models for Unsupervised Anomaly Detection in Brain MRI,"
-        " MIDL 2023"
-    )
     nested = {"network": UNet}
 
     def __init__(

@@ -33,7 +33,6 @@ class MaskedPretraining(Restorer):
     paintings.
     """
 
-    paper = "Tian et al., SparK, ICLR 2023; Behrendt et al., Comput. Biol. Med. 2025, section 3.3"
     nested = {"encoder": ResNet}
 
     def __init__(

@@ -61,7 +61,6 @@ class Stitched(Ddpm):
         perceptual: see `Perceptual`.
     """
 
-    paper = "Bercea et al., AutoDDPM, ICML IMLH 2023"
     nested = {"network": UNet, "perceptual": Perceptual}
     dictated = ("size", "channels", "walk.draws", "walk.variance")
 

@@ -83,7 +83,6 @@ class Thor(Ddpm):
             `thor_published`.
     """
 
-    paper = "Bercea et al., THOR, MICCAI 2024"
     nested = {"network": UNet, "perceptual": Perceptual}
     dictated = ("size", "channels", "walk.draws", "walk.variance")
 

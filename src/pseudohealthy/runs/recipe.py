@@ -8,13 +8,15 @@ flag = saved setting. Unknown keys and wrong types are refused by name.
 from __future__ import annotations
 
 import difflib
-import json
+import re
 import tomllib
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.lazy import lazy
@@ -224,13 +226,9 @@ class Recipe:
     def toml(self, notes: bool = False) -> str:
         """The recipe as TOML text that `parse` reads back to an equal recipe; notes: what each
         setting takes, beside it."""
-        lines = [
-            f"{key} = {toml_value(getattr(self, key))}" for key in ("name", "summary", "source")
-        ]
-        said = self.takes() if notes else {}
-        for section in SECTIONS:
-            lines += toml_table(section, getattr(self, section), said)
-        return "\n".join(lines) + "\n"
+        keys = ("name", "summary", "source", *SECTIONS)
+        text = toml_text(without_none({key: getattr(self, key) for key in keys}))
+        return noted(text, self.takes()) if notes else text
 
 
 def load_plugin(name: Any, folder: Path | None) -> None:
@@ -295,27 +293,36 @@ def names() -> list[str]:
 
 
 def toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        # TOML's basic strings, but for DEL.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(toml_value(v) for v in value) + "]"
-    return repr(value)
+    """A number, text, truth value or list as TOML writes it, on one line."""
+    return toml_text({"x": value}).removeprefix("x = ").removesuffix("\n")
 
 
-def toml_table(name: str, table: dict[str, Any], notes: dict[str, str] | None = None) -> list[str]:
-    # TOML has no null: absent.
-    plain = {k: v for k, v in table.items() if not isinstance(v, dict) and v is not None}
-    lines = ["", f"[{name}]"]
-    for key, value in plain.items():
-        note = (notes or {}).get(f"{name}.{key}")
-        lines.append(f"{key} = {toml_value(value)}" + (f"  # {note}" if note else ""))
-    for key, inner in table.items():
-        if isinstance(inner, dict):
-            lines += toml_table(f"{name}.{key}", inner, notes)
-    return lines
+def toml_text(table: dict[str, Any]) -> str:
+    """TOML with every list on one line: tomli-w gives each entry its own, which tears a recipe
+    apart. A raw line break after ``[`` or a comma is always one of those, since it escapes the
+    breaks inside texts."""
+    text = re.sub(r"\[\n +", "[", tomli_w.dumps(table))
+    return re.sub(r",\n +", ", ", re.sub(r",\n *\]", "]", text))
+
+
+def without_none(table: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no null: absent."""
+    return {
+        key: without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }
+
+
+def noted(text: str, notes: dict[str, str]) -> str:
+    """TOML text with the note of each setting beside it, which no writer of TOML does."""
+    lines, table = [], ""
+    for line in text.splitlines():
+        if line.startswith("["):
+            table = line.strip("[]")
+        note = notes.get(f"{table}.{line.partition(' = ')[0]}")
+        lines.append(line + (f"  # {note}" if note else ""))
+    return "\n".join(lines) + "\n"
 
 
 def limited(restorer: Any) -> None:

@@ -21,21 +21,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from pseudohealthy.errors import SOME_FAILED, Fault
 from pseudohealthy.io.atomic import write_json
-from pseudohealthy.progress import say
+from pseudohealthy.progress import duration, say
 from pseudohealthy.report.rows import foreign
 from pseudohealthy.runs.run import now
 
 ID = re.compile(r"[0-9a-f]{32}")
-BESIDE = re.compile(r"^beside the inputs: (.+)")
-LEFT = re.compile(r"^detecting: (\d+)/(\d+), about (.+?) left")
-ERROR = re.compile(r"^error\[\w+\].*")
 WAITING = "waiting"
 RUNNING = "running"
 DONE = "done"
@@ -214,26 +211,24 @@ class Jobs:
                 return self._tidy(job)
             self._note(job)
             self.child = self._worker(job)
-        child, said, size = self.child, "", 0
-        assert child.stderr is not None
+        child, said, size = self.child, list[str](), 0
+        assert child.stderr is not None and child.stdout is not None
+        listener = threading.Thread(target=hear, args=(job, child.stdout, said), daemon=True)
+        listener.start()
         with open(place / "log.txt", "w", encoding="utf-8") as log:
             for line in child.stderr:
                 size += len(line)
                 if size < LOG and not line.startswith("key: "):
                     log.write(line)
-                if match := LEFT.match(line):
-                    job.done, job.total, job.left = int(match[1]), int(match[2]), match[3]
-                elif match := BESIDE.match(line):
-                    job.beside = match[1].strip()
-                elif ERROR.match(line):
-                    said = line.strip()
         code = child.wait()
+        listener.join()
+        error = said[-1] if said else ""
         if child.stdin is not None:
             child.stdin.close()
         if job.status == CANCELLED:
             self._end(job, CANCELLED, "")
         elif code in (0, SOME_FAILED):
-            self._end(job, DONE if code == 0 else PARTLY, said)
+            self._end(job, DONE if code == 0 else PARTLY, error)
         elif self.closing:
             self._end(job, FAILED, STOPPED)
         elif code < 0:
@@ -246,7 +241,7 @@ class Jobs:
             )
         else:
             self._end(
-                job, FAILED, said or f"error[WORKER]: the worker ended with {code}; see the log"
+                job, FAILED, error or f"error[WORKER]: the worker ended with {code}; see the log"
             )
         say(f"job {job.id[:8]}: {job.status}")
 
@@ -270,7 +265,7 @@ class Jobs:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "pseudohealthy.serve.worker", *map(str, words)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
@@ -357,3 +352,25 @@ class Jobs:
                 continue
             self._tidy(job)
         self.waiting.extend(j.id for j in reversed(self.all()) if j.status == WAITING)
+
+
+def hear(job: Job, lines: Iterable[str], said: list[str]) -> None:
+    """Take over what a worker tells, see `serve.worker`, its errors into `said`. Lines that are
+    none of its, as half a line of a killed one, are passed over."""
+    for line in lines:
+        try:
+            facts = json.loads(line)
+        except ValueError:
+            continue
+        match facts:
+            case {
+                "doing": "detecting",
+                "done": int(done),
+                "total": int(total),
+                "seconds_left": int(left) | float(left),
+            }:
+                job.done, job.total, job.left = done, total, duration(left)
+            case {"beside": str(beside)}:
+                job.beside = beside
+            case {"error": str(error)}:
+                said.append(error)

@@ -64,7 +64,7 @@ def demo(out: Path | str, *, minutes: float = 2.5, device: str = "auto") -> dict
         "lesion",
     )
     say(
-        "2/5 splotched digits: 1,797 handwritten digits of scikit-learn, a white splotch on 200 of"
+        "2/5 splotched digits: 1,797 handwritten digits that come along, a white splotch on 200 of"
         " them"
     )
     datasets.prepare("digits", ".", out / "digits")

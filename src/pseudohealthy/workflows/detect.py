@@ -28,7 +28,7 @@ from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.io.source import Source
 from pseudohealthy.io.table import harmless_cell
 from pseudohealthy.processes import World
-from pseudohealthy.progress import Progress, say
+from pseudohealthy.progress import Progress, say, tell
 from pseudohealthy.report.page import Cases, Report, write_report
 from pseudohealthy.runs.changes import changes
 from pseudohealthy.runs.run import Run, provenance
@@ -135,6 +135,7 @@ class Detect:
         if world.first:
             if survey.beside:
                 say(f"beside the inputs: {survey.aside()}")
+                tell(beside=survey.aside())
             say_left_out(result)
             say(f"report: {result.folder / 'report.html'}")
         return result

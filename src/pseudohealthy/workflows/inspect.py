@@ -21,8 +21,10 @@ from pseudohealthy.errors import NO_INPUT, SOME_FAILED, Fault
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.io.scan import Scan
 from pseudohealthy.progress import say, track
+from pseudohealthy.report import terminal
 
 MOST_TILES = 64
+MOST_LINES = 40
 
 
 @dataclass
@@ -52,11 +54,10 @@ class Inspection:
         return {"path": self.path, "notes": self.notes, "inputs": self.rows}
 
     def text(self) -> str:
-        """Return a table for people, at most 40 inputs long."""
-        lines = list(self.notes)
-        for row in self.rows[:40]:
+        """Return a table of at most 40 inputs, and below it what is wrong with some."""
+        table = []
+        for row in self.rows[:MOST_LINES]:
             if row["status"] == "failed":
-                lines.append(f"  {row['case_id']}: {row['warnings']}")
                 continue
             grid = " x ".join(map(str, row["shape"]))
             spacing = (
@@ -65,14 +66,18 @@ class Inspection:
                 else "no geometry"
             )
             low, high = row["range"]
-            line = (
-                f"  {row['case_id']}: {row['kind']}, {grid} (C, D, H, W), {spacing},"
-                f" {low:g}..{high:g} {row['units']}"
-            )
-            lines.append(line.rstrip() + (f"; {row['warnings']}" if row["warnings"] else ""))
-        if len(self.rows) > 40:
-            lines.append(f"  ... and {len(self.rows) - 40} more (--json lists all)")
-        return "\n".join(lines)
+            values = f"{low:g}..{high:g} {row['units']}".rstrip()
+            table.append((row["case_id"], row["kind"], grid, spacing, values))
+        heads = ("case", "kind", "C x D x H x W", "spacing", "values")
+        below = [
+            f"{row['case_id']}: {row['warnings']}"
+            for row in self.rows[:MOST_LINES]
+            if row["warnings"]
+        ]
+        if len(self.rows) > MOST_LINES:
+            below.append(f"... and {len(self.rows) - MOST_LINES} more (--json lists all)")
+        shown = [terminal.columns(table, heads)] if table else []
+        return terminal.text(*self.notes, *shown, *below)
 
 
 def inspect(

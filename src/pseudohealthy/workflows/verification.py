@@ -9,6 +9,7 @@ import torch
 
 from pseudohealthy.devices import computes_bf16
 from pseudohealthy.errors import BAD_MODEL
+from pseudohealthy.report import terminal
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -78,11 +79,9 @@ class Verification:
 
     def text(self) -> str:
         """Return a table, and the three counts."""
-        width = max(len(check.what) for check in self.checks)
-        lines = [f"{c.what:{width}}  {c.result:11}  {c.detail}".rstrip() for c in self.checks]
-        return "\n".join(
-            [*lines, ", ".join(f"{self.count(r)} {r}" for r in (AGREES, DIFFERS, UNCHECKED))]
-        )
+        table = terminal.columns((c.what, c.result, c.detail) for c in self.checks)
+        counts = ", ".join(f"{self.count(r)} {r}" for r in (AGREES, DIFFERS, UNCHECKED))
+        return terminal.text(table, counts)
 
 
 def unlike(precision: str | None, place: torch.device) -> str:

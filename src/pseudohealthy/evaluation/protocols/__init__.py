@@ -67,7 +67,7 @@ PROTOCOLS: Registry[Protocol] = Registry(
     "protocols",
     {
         "strict": Protocol(
-            "strict:by_setting",
+            "strict:strict",
             "pooled voxel figures are ruled by large lesions; read the lesion and per-case figures"
             " beside them",
             "labelled",

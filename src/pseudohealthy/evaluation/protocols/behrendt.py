@@ -53,7 +53,7 @@ def regions_kept(mask: np.ndarray, *, published: bool = False) -> np.ndarray:
     return volume_filters.without_small(mask, 8 if published else 7)
 
 
-def bisection(scores: np.ndarray, labels: np.ndarray, *, steps: int = 10) -> Threshold:
+def bisection(scores: np.ndarray, labels: np.ndarray) -> Threshold:
     """Search a threshold as published, which misses the optimum of a Dice with two peaks.
 
     Of the interval from 0 to the highest score keep the half whose middle has the higher Dice (the
@@ -62,7 +62,7 @@ def bisection(scores: np.ndarray, labels: np.ndarray, *, steps: int = 10) -> Thr
     ranking = curve(scores, labels)
     low, high = scores.dtype.type(0), scores.max()
     best, value = -1.0, low
-    for _ in range(steps):
+    for _ in range(10):
         quarter = (high - low) / 4
         middles = low + quarter, high - quarter
         dices = [ranking.dice_at(float(middle)) for middle in middles]

@@ -102,16 +102,15 @@ def healthy_rate_threshold(maps: Sequence[np.ndarray], rate: float = HEALTHY_RAT
     return Threshold(float(values[order][index]), "healthy-quantile", detail)
 
 
-def published_rate_threshold(
-    maps: Sequence[np.ndarray], rate: float = HEALTHY_RATE
-) -> tuple[Threshold, np.ndarray]:
-    """Return the first of 1,000 thresholds in [0, 1) whose mean healthy rate is at most ``rate``.
+def published_rate_threshold(maps: Sequence[np.ndarray]) -> tuple[Threshold, np.ndarray]:
+    """Return the first of 1,000 thresholds in [0, 1) whose mean healthy rate is low enough.
 
+    That is at most `HEALTHY_RATE`.
     All rates, in percent, come with it.
     """
     candidates = np.linspace(0, 1, 1000, endpoint=False)
     rates = np.mean([_rates(np.ravel(values), candidates) for values in maps], axis=0)
-    passing = np.flatnonzero(rates <= 100 * rate)
+    passing = np.flatnonzero(rates <= 100 * HEALTHY_RATE)
     value = candidates[passing[0]] if len(passing) else candidates[-1]
     return (
         Threshold(

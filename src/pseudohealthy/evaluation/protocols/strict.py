@@ -15,50 +15,23 @@ import numpy as np
 from pseudohealthy.counts import many
 from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.evaluation.evaluation import Evaluation
-from pseudohealthy.evaluation.metric_frame import Frame, Setting, Thresholds, counts, pooled, run
+from pseudohealthy.evaluation.metric_frame import Frame, Setting, counts, pooled, run
 from pseudohealthy.evaluation.records import CaseResult
-from pseudohealthy.metrics import bootstrap, table, thresholds
+from pseudohealthy.metrics import table, thresholds
 from pseudohealthy.metrics.curves import curve
 from pseudohealthy.metrics.lesions import SIZES, compare_regions, region_weights
 from pseudohealthy.metrics.thresholds import Threshold
 
+DEFAULTS = Setting()
 RANKING = ("auroc", "average_precision", "fpr_at_95_tpr")
 
 
-def strict(
-    cases: Iterable[CaseResult],
-    *,
-    thresholds: Thresholds = None,
-    score_thresholds: Thresholds = None,
-    validation: Iterable[CaseResult] = (),
-    mask: str = "all voxels",
-    grid: str = "native",
-    postprocessing: str = "none",
-    resamples: int = bootstrap.RESAMPLES,
-    seed: int = 0,
-) -> Evaluation:
+def strict(cases: Iterable[CaseResult], setting: Setting = DEFAULTS) -> Evaluation:
     """Measure every method in ``cases``; those named ``control: ...`` are the trivial controls.
-
-    The other arguments are those of `metric_frame.Setting`.
 
     Raises:
         Fault: DUPLICATE_CASE (exit 2) for a case given twice.
     """
-    setting = Setting(
-        thresholds=thresholds,
-        score_thresholds=score_thresholds,
-        validation=tuple(validation),
-        mask=mask,
-        grid=grid,
-        postprocessing=postprocessing,
-        resamples=resamples,
-        seed=seed,
-    )
-    return run(cases, setting, measure)
-
-
-def by_setting(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
-    """Measure `strict` as the registry calls it."""
     return run(cases, setting, measure)
 
 

@@ -18,7 +18,7 @@ from pseudohealthy.counts import many
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Frame, Setting, run
 from pseudohealthy.evaluation.records import CaseResult
-from pseudohealthy.metrics.curves import Curve, curve
+from pseudohealthy.metrics.curves import Curve
 from pseudohealthy.metrics.lesions import THOR_PLANE
 
 BANDS = {"": (0, np.inf), "_small": (3, 71), "_medium": (71, 570), "_large": (570, 10_000)}
@@ -34,14 +34,6 @@ def thor(cases: Iterable[CaseResult], setting: Setting) -> Evaluation:
 def dice_curve(ranking: Curve) -> np.ndarray:
     """Return the pooled Dice at each of the 101 published thresholds."""
     return np.asarray([ranking.dice_at(threshold) for threshold in TRIED])
-
-
-def best_per_image(maps: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the highest Dice of each image at its own threshold, an oracle that is not
-    published."""
-    return np.asarray(
-        [curve(values, truth).best_dice()[0] for values, truth in zip(maps, truths, strict=True)]
-    )
 
 
 def _measure(frame: Frame, group: list[CaseResult]) -> None:
