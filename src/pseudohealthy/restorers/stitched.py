@@ -1,5 +1,4 @@
-"""Mask, stitch, re-sample: partial diffusion finds a suspicious region, which alone is then painted
-anew.
+"""Mask, stitch, re-sample: partial diffusion marks a suspicious region, which is painted anew.
 
 Bercea, Neumayr, Rueckert, Schnabel: "Mask, Stitch, and Re-Sample: enhancing robustness and
 generalizability in anomaly detection through automatic diffusion models" (AutoDDPM), ICML IMLH
@@ -49,9 +48,9 @@ class Repaint:
 
 @register("stitched")
 class Stitched(Ddpm):
-    """Restore from the start level, mask where that differs, then paint the masked region anew.
+    """Restore from the start level, mask where the result differs, paint the masked region anew.
 
-    Trained like "ddpm". The map is the residual against the painted image, times the suspicion.
+    Trained like "ddpm". The map is the residual of the painted image, times the suspicion.
 
     Args:
         threshold: of the suspicion |x - x0| / its 95th percentile (at most 1) times the perceptual
@@ -103,21 +102,27 @@ class Stitched(Ddpm):
         return Restoration(healthy=healthy, trail=[coarse, healthy], map=residual * suspicion[:, 0])
 
     def suspicion(self, images: Tensor, coarse: Tensor) -> Tensor:
-        """How much the coarse restoration differs, (B, 1, H, W) in [0, 1]."""
+        """How much the coarse healthy twin differs from the image, (B, 1, H, W) in [0, 1]."""
         residual = (images.float() - coarse).abs().mean(1, keepdim=True)
         high = residual.flatten(1).quantile(0.95, dim=1).view(-1, 1, 1, 1)
         return (residual / (high + 1e-8)).clamp(0, 1) * self.perceptual(coarse, images).clamp(0, 1)
 
     def mask(self, suspicion: Tensor) -> Tensor:
-        """What is to be painted, (B, 1, H, W), 0 or 1."""
+        """The region to paint, (B, 1, H, W), 0 or 1."""
         limit: float | Tensor = self.threshold
         if not self.threshold:
             limit = suspicion.flatten(1).quantile(0.95, dim=1).view(-1, 1, 1, 1)
         return dilate((suspicion > limit).float(), self.side)
 
     def painted(self, images: Tensor, coarse: Tensor, mask: Tensor, draw: Draw) -> Tensor:
-        """The image with the masked region drawn anew from the coarse restoration, in keeping with
-        what surrounds it."""
+        """The image with the masked region painted anew, conditioned on its surroundings.
+
+        Args:
+            images: (B, C, H, W).
+            coarse: healthy twins, from whose noised state painting starts.
+            mask: (B, 1, H, W), 0 or 1.
+            draw: noise of the images.
+        """
         x = self.denoiser.noised(coarse, draw.noise(images), self.repaint[0])
         signal = self.denoiser.schedule.signal
         for now, then in pairwise(self.repaint):
@@ -125,7 +130,7 @@ class Stitched(Ddpm):
                 inside = self.walk.down(self.denoiser, x, [now, then], draw)
                 outside = self.denoiser.noised(images, draw.noise(images), then) if then else images
                 x = mask * inside.float() + (1 - mask) * outside
-                # Back up, so that the next pass sees both parts of this one.
+                # Back up, so that the next pass gets both parts of this one.
                 if repeat + 1 < self.repeats:
                     keep = float(signal[now] / signal[then])
                     x = keep * x + (1 - keep**2) ** 0.5 * draw.noise(images)
