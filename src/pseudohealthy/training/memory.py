@@ -44,9 +44,8 @@ class Need:
     optimiser: int  # two numbers a weight
     step: float  # gradients and whatever else does not grow with the batch
     image: float  # that an image adds to a step
-    restoring: (
-        float  # the planes that the threshold restores at once, with another copy of the weights
-    )
+    # The planes that the threshold restores at once, with another copy of the weights
+    restoring: float
     cache: int  # planes on disk that are mapped: the system may take them back
 
     def peak(self, batch: int) -> int:

@@ -24,9 +24,8 @@ from pseudohealthy.training.threshold import validation_cases
 if TYPE_CHECKING:
     from pseudohealthy.training.trainer import Trainer
 
-FIRST = (
-    4  # steps that are timed before the training says how long it takes; the first of all warms up
-)
+# Steps that are timed before the training says how long it takes; the first of all warms up
+FIRST = 4
 ROUND = (1, 2, 5, 10, 20, 30, 60, 120, 240, 480, 720, 1440)  # minutes that people would give
 PICTURES = 1.5  # seconds that a validation spends on its plots
 CONTROLS = 0.03  # seconds a plane of 128 px that the thresholds of all trivial controls take

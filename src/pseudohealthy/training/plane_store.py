@@ -116,8 +116,7 @@ class PlaneStore:
         return torch.from_numpy(self._foreground[np.asarray(rows)].astype(bool))
 
     def masks(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor | None:
-        """Masks of some rows, (B, S, S) bool, empty for planes without one; None when no case has
-        one."""
+        """Masks of some rows, (B, S, S) bool, empty for planes without; None without any mask."""
         import torch
 
         return (
@@ -145,12 +144,10 @@ def build_cache(
 ) -> PlaneStore:
     """Write the planes of a manifest into a folder, or open them when nothing has changed.
 
-    The files are ``planes.npy``, ``exact.npy`` (validation), ``foreground.npy``, ``masks.npy`` and
-    ``index.csv``. Of a volume, the planes that count (`Canvas.counted`) are taken: in training
+    Of a volume, the planes that count (`Canvas.counted`) are taken: in training
     those of ``canvas.slices`` alone, merged to ``canvas.step``. ``plane`` is the position in the
     volume. A plane's label: that of its mask if the case is not healthy and has one, else of the
-    manifest's column ``plane_labels``, else of the case. A case that cannot be read is noted in
-    ``faults`` and left out.
+    column ``plane_labels``, else of the case. A case that cannot be read is noted in ``faults``.
 
     Args:
         manifest: The cases.
