@@ -161,20 +161,20 @@ class CtUNet(nn.Module):
         emb = self.time_embed(torch.as_tensor(t, device=x.device).expand(len(x)))
         h = self.init_conv(unfolded(x, self.stem, 1 if self.published else len(self.down_blocks)))
         skips = [h] if self.published else []
-        for depth, level in enumerate(self.down_blocks):
+        for index, level in enumerate(self.down_blocks):
             h = level(h, emb)
             skips.append(h)
-            if depth < len(self.down_samples):
-                h = self.down_samples[depth](h)
+            if index < len(self.down_samples):
+                h = self.down_samples[index](h)
         if self.published:
             skips.pop()
         h = self.mid_block2(self.mid_attn(self.mid_block1(h, emb)), emb)
-        for depth, level in enumerate(self.up_blocks):
+        for index, level in enumerate(self.up_blocks):
             skip = skips.pop()
             if h.shape[2:] != skip.shape[2:]:
                 h = F.interpolate(h, size=skip.shape[2:], mode="nearest")
             h = level(torch.cat([h, skip], dim=1), emb)
-            if depth < len(self.up_samples):
-                h = self.up_samples[depth](h)
+            if index < len(self.up_samples):
+                h = self.up_samples[index](h)
         h = self.final(h)
         return (F.pixel_shuffle(h, self.stem) if self.stem > 1 else h).contiguous()

@@ -302,10 +302,10 @@ class Canvas:
         A plane's mask that would vanish keeps its most covered pixel.
         """
         covered = onto(np.asarray(mask, dtype=np.float32), placement, coverage=True)
-        fitted = covered >= 0.5 - 1e-6
-        for plane in np.flatnonzero(covered.any(axis=(1, 2)) & ~fitted.any(axis=(1, 2))):
-            fitted[plane].flat[covered[plane].argmax()] = True
-        return fitted
+        binary = covered >= 0.5 - 1e-6
+        for plane in np.flatnonzero(covered.any(axis=(1, 2)) & ~binary.any(axis=(1, 2))):
+            binary[plane].flat[covered[plane].argmax()] = True
+        return binary
 
     def _check_plane(self, scan: Scan) -> None:
         orientation = getattr(scan.origin, "plane", self.plane)

@@ -61,8 +61,8 @@ class Autoencoder(Restorer):
             # Noise only where there is tissue: the background is exact in skull-stripped and
             # windowed images.
             x = x + self.corruption * self.coarse_noise(x, batch.draw) * batch.foreground[:, None]
-        reconstruction, divergence = self.network(x, batch.draw)
-        error = (reconstruction - batch.images).float().square().flatten(1).mean(1)
+        output, divergence = self.network(x, batch.draw)
+        error = (output - batch.images).float().square().flatten(1).mean(1)
         return error if divergence is None else error + self.beta * divergence.float()
 
     def coarse_noise(self, x: Tensor, draw: Draw) -> Tensor:

@@ -95,8 +95,8 @@ class Latent(Restorer):
         """Squared error and divergence of the autoencoder; of the denoiser as "ddpm", on the
         code."""
         if part == "autoencoder":
-            reconstruction, divergence = self.autoencoder(batch.images, batch.draw.fork("code"))
-            error = (reconstruction - batch.images).float().square().flatten(1).mean(1)
+            output, divergence = self.autoencoder(batch.images, batch.draw.fork("code"))
+            error = (output - batch.images).float().square().flatten(1).mean(1)
             return error if divergence is None else error + self.beta * divergence.float()
         with torch.no_grad():
             code = self.autoencoder.encoded(batch.images)[0].float()

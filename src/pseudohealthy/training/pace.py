@@ -129,16 +129,16 @@ def settle(trainer: Trainer, pace: Pace) -> None:
     The steps stand in the run's recipe in place of the minutes, so that the run equals one of so
     many steps.
     """
-    budget, world, done = trainer.budget, trainer.world, trainer.step
+    budget, world, start = trainer.budget, trainer.world, trainer.step
     deadline = pace.begun + 60 * budget.minutes
     rehearse(trainer, pace, 0.6 * 0.05 * 60 * budget.minutes)
     seconds = (1 - KEPT) * (deadline - time.monotonic())
     steps, every = (int(world.same(value)) for value in pace.fits(seconds))
     estimate = steps * pace.step + pace.pause(every) + pace.finishing(every)
     trainer.budget = replace(
-        budget, steps=done + steps, minutes=0.0, validate=budget.validate or every
+        budget, steps=start + steps, minutes=0.0, validate=budget.validate or every
     )
-    trainer.total = done + steps
+    trainer.total = start + steps
     trainer.run.recipe.training |= {
         "steps": trainer.total,
         "minutes": 0.0,

@@ -224,8 +224,8 @@ def build_cache(
             "see the messages above",
             exit=USAGE if exits == {USAGE} else NO_INPUT,
         )
-    for name, needed in (("masks.npy", any_mask), ("exact.npy", any_exact)):
-        if not needed:
+    for name, nonempty in (("masks.npy", any_mask), ("exact.npy", any_exact)):
+        if not nonempty:
             (folder / name).unlink()
     write_text(folder / "index.csv", rows.getvalue())
     write_json(

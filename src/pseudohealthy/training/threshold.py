@@ -165,8 +165,7 @@ def whole_cases(store: PlaneStore, rows: np.ndarray, budget: int) -> list[np.nda
 def healthy_values(
     trainer: Trainer, model: Restorer, cases: list[np.ndarray], bar: Progress | None = None
 ) -> tuple[np.ndarray, list[float]]:
-    """Map values inside the foreground of all cases together (at most VALUES), and one score per
-    case."""
+    """Map values inside the foreground of all cases, thinned to about VALUES, and their scores."""
     amap, values, scores = trainer.run.recipe.make_map(), [], []
     share = max(1, sum(map(len, cases)) * trainer.run.recipe.make_canvas().size ** 2 // VALUES)
     for group in grouped(cases, 64):
