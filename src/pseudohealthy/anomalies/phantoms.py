@@ -175,7 +175,6 @@ def nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
     """Write a volume as NIfTI, stored as columns, rows, planes.
 
     Args:
-        path: File to write.
         volume: (D, H, W).
         affine: (4, 4) from index (d, h, w) to RAS+ mm.
     """

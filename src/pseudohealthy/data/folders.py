@@ -49,7 +49,6 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
     """The manifest of a plain folder.
 
     Args:
-        root: The folder.
         names: What DICOM cases are named by, "series" or "path".
 
     Raises:

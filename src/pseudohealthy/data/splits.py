@@ -28,8 +28,6 @@ def assign_splits(
     then say what is healthy.
 
     Args:
-        manifest: The cases.
-        seed: Of the order of patients.
         fractions: Shares of train, val and test.
         anomalous_in_val: Beside healthy patients, divide those with an anomaly over val and test,
             in the ratio of the two fractions. A validation can then rank; training is the same.

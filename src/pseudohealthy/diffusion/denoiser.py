@@ -34,7 +34,6 @@ class Denoiser(nn.Module):
 
     Args:
         network: Called with the published 0-based index of a noise level, level - 1.
-        schedule: Its noise levels.
         target: What it puts out: "noise" (epsilon), "clean" (x0) or "velocity" (signal * noise -
             sigma * clean, Salimans & Ho 2022).
         learned_variance: It has twice the channels; the second half is `Estimate.spread`.
@@ -68,7 +67,6 @@ class Denoiser(nn.Module):
         Args:
             x: (B, C, H, W).
             t: Noise level, an int or (B,) long in 0..T.
-            condition: What the network is conditioned on.
         """
         output, spread = self.raw(x, t, **condition), None
         if self.learned_variance:

@@ -22,7 +22,6 @@ def log_probability(classifier: nn.Module, label: int | Tensor) -> Callable[[Ten
 
     Args:
         classifier: Of noisy images, called as (x, level - 1).
-        label: An int or (B,).
     """
     weights = {
         name: value.detach() for name, value in classifier.state_dict(keep_vars=True).items()
@@ -48,7 +47,6 @@ def guide(log_p: Callable[[Tensor, int], Tensor], scale: float, schedule: Schedu
     Args:
         log_p: Per item, (B,).
         scale: Guidance scale.
-        schedule: Noise levels of the sampler.
     """
 
     def edit(clean: Tensor, noise: Tensor, x: Tensor, now: int) -> tuple[Tensor, Tensor]:

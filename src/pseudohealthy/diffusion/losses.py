@@ -33,11 +33,7 @@ def weight(
     image, an error of the velocity 1 / s^2 times.
 
     Args:
-        schedule: The noise levels.
         t: Of the items, (B,).
-        target: What the network puts out.
-        weighting: "min-snr" or "p2".
-        like: (B,), whose type and device the weights get.
     """
     a, s = schedule.at(t, like)
     snr = a**2 / s**2
@@ -64,8 +60,6 @@ def hybrid(
         denoiser: With learned variance.
         clean, noise: (B, C, H, W), clean in [low, 1].
         t: Noise levels (B,) in 1..T.
-        low: Lowest value of an image.
-        condition: What the network is conditioned on.
     """
     x = denoiser.noised(clean, noise, t)
     estimate = denoiser(x, t, **condition)
@@ -92,12 +86,10 @@ def variational_bound(
     negative log-likelihood of the clean image.
 
     Args:
-        schedule: The noise levels.
         clean: Images (B, C, H, W).
         x: Their states at noise levels t (B,).
         guess: Estimates of the clean images, not clipped.
         v: Raw variance channels.
-        low: Lowest value of an image.
     """
 
     def table(values: Tensor) -> Tensor:

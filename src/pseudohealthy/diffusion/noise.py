@@ -25,7 +25,6 @@ class Draw:
     moved, so they depend neither on batch size, order and device nor on other draws.
 
     Args:
-        seed: Of all streams.
         keys: One per item, for example (case_id, plane). Equal keys get equal noise, for published
             codes with one field for a whole batch.
         kind: Of `noise`: "gaussian", or "simplex" (octaves of OpenSimplex noise, one field per

@@ -54,9 +54,9 @@ def ancestral(
     upwards add none.
 
     Args:
-        draw: fresh noise like its argument, for example a `Draw`.
-        eta: share of the posterior's spread that is fresh; 0 is `ddim`.
-        variance: of the fresh noise: the posterior's, beta ("large"), or between them as the
+        draw: Fresh noise like its argument, for example a `Draw`.
+        eta: Share of the posterior's spread that is fresh; 0 is `ddim`.
+        variance: Of the fresh noise: the posterior's, beta ("large"), or between them as the
             network says ("learned").
     """
 
@@ -98,8 +98,6 @@ def extrapolated(
     """The estimate of state x for a second-order step to level `then`.
 
     Args:
-        table: The schedule.
-        x: The state.
         before, now: Level and estimate of the last state and of this one.
         then: The level to which x goes.
     """
@@ -143,9 +141,8 @@ def sample(
         step: `ddim`, ``ancestral(draw)`` or ``second_order()``.
         edit: (clean, noise, x, now) -> (clean, noise), applied to every estimate after clipping,
             not clipped again.
-        clip: clamp the clean estimate to [-1, 1] and let the noise follow.
-        callback: called with (now, x, clean) before each step.
-        condition: what the network is conditioned on.
+        clip: Clamp the clean estimate to [-1, 1] and let the noise follow.
+        callback: Called with (now, x, clean) before each step.
     """
     table = schedule if schedule is not None else denoise.schedule  # type: ignore[attr-defined]
     for now, then in pairwise(levels):

@@ -182,7 +182,6 @@ def encoder_of(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """State dict for an encoder from the weights file of a "spark" run.
 
     Args:
-        path: The file.
         expected: State dict of the encoder, whose last layer is taken over.
 
     Raises:

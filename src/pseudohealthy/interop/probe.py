@@ -67,7 +67,6 @@ def probe(denoiser: Denoiser, channels: int, size: int, **condition: Any) -> Fin
     In both image ranges and under both kinds of noise.
 
     Args:
-        denoiser: The denoiser.
         channels: Of its images.
         size: Side of its images; the head is smaller where it is large (the levels of a network
             still divide it).

@@ -28,12 +28,12 @@ class AttentionSettings:
     """[network.attention]: self-attention of the places of a feature map.
 
     Args:
-        at: downsampling factors (1, 2, 4, ..., counted after the stem) with attention in every
+        at: Downsampling factors (1, 2, 4, ..., counted after the stem) with attention in every
             block.
-        middle: whether there is attention between the way down and the way up.
-        heads: number of heads, where `head_channels` does not say it.
-        head_channels: channels per head.
-        order: of the channels of queries, keys and values, see `attend`.
+        middle: Whether there is attention between the way down and the way up.
+        heads: Number of heads, where `head_channels` does not say it.
+        head_channels: Channels per head.
+        order: Of the channels of queries, keys and values, see `attend`.
     """
 
     at: Factors = ()
@@ -67,16 +67,16 @@ class BlockSettings:
     """[network.block]: settings that all blocks of one network share.
 
     Args:
-        scale_shift: the embedding scales and shifts after the norm instead of being added before
+        scale_shift: The embedding scales and shifts after the norm instead of being added before
             it.
-        residual_sampling: halve and double inside residual blocks instead of by strided and nearest
+        residual_sampling: Halve and double inside residual blocks instead of by strided and nearest
             convolutions.
-        pad_end: strided convolutions see a row of zeros below and a column to the right only, as in
+        pad_end: Strided convolutions see a row of zeros below and a column to the right only, as in
             DDPM, not all around.
-        groups, eps: of the group norms; groups that do not divide the channels are halved until
+        groups, eps: Of the group norms; groups that do not divide the channels are halved until
             they do.
-        dropout: share of the features that a block drops in training.
-        checkpointing: in training, keep only what goes from stage to stage and compute the rest
+        dropout: Share of the features that a block drops in training.
+        checkpointing: In training, keep only what goes from stage to stage and compute the rest
             again for the gradient: a fraction of the memory (256 px on a small GPU), a third more
             time, the same result.
     """
@@ -224,7 +224,6 @@ class ResBlock(nn.Module):
 
     Args:
         channels, out: Channels of input and output.
-        style: Settings of the network's blocks.
         resample: Halve or double, before the first convolution.
     """
 
@@ -298,7 +297,6 @@ def encoder(
         in_channels: Of the image.
         widths: Channels of each level.
         blocks: Residual blocks of each level.
-        style: Settings of the network's blocks.
     """
     stages, channels = [Stage(nn.Conv2d(in_channels, widths[0], 3, padding=1))], [widths[0]]
     for level, width in enumerate(widths):

@@ -59,7 +59,7 @@ class Classifier(nn.Module):
     """Logits of a noisy image at its noise level.
 
     Args:
-        size: side of the image, or (height, width); the pooling learns positions, so it is fixed
+        size: Side of the image, or (height, width); the pooling learns positions, so it is fixed
             here.
 
     Raises:

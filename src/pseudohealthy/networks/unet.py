@@ -56,7 +56,7 @@ class TimeSettings:
     """[network.time]: embedding of the noise level that the network is conditioned on.
 
     Args:
-        order: of the sinusoids: "cos-sin" (guided-diffusion) or "sin-cos" (AnoDDPM, DDPM).
+        order: Of the sinusoids: "cos-sin" (guided-diffusion) or "sin-cos" (AnoDDPM, DDPM).
         frequency_shift: 1 spaces their frequencies by one step less, as DDPM does.
     """
 
@@ -72,8 +72,8 @@ class Condition:
     """What a network is conditioned on beside the noise level: a class or a vector, not both.
 
     Args:
-        classes: number of labels; their embedding is added to that of the noise level. 0 for none.
-        vector: length of a vector that passes two layers and is concatenated to the embedding of
+        classes: Number of labels; their embedding is added to that of the noise level. 0 for none.
+        vector: Length of a vector that passes two layers and is concatenated to the embedding of
             the noise level (cDDPM). 0 for none.
 
     Raises:
@@ -92,13 +92,13 @@ class UNet(nn.Module):
     """Predicts noise, image or velocity of a noisy image.
 
     Args:
-        channels: of the image, in and out.
-        learned_variance: doubles the channels that come out ([estimate, v]).
-        condition: what the network is conditioned on beside the noise level.
-        width, multipliers, blocks: channels of level i are width * multipliers[i], with `blocks`
+        channels: Of the image, in and out.
+        learned_variance: Doubles the channels that come out ([estimate, v]).
+        condition: What the network is conditioned on beside the noise level.
+        width, multipliers, blocks: Channels of level i are width * multipliers[i], with `blocks`
             residual blocks each.
-        time: embedding of the noise level.
-        stem: space to depth by this factor first and back last: 1.6 to 3.3 times faster at the same
+        time: Embedding of the noise level.
+        stem: Space to depth by this factor first and back last: 1.6 to 3.3 times faster at the same
             parameter count.
 
     Raises:

@@ -36,7 +36,7 @@ class Stack:
     Args:
         planes: (D, C, S, S) float32 in [-1, 1].
         foreground: (D, S, S) bool.
-        places: the position of each plane in the whole case on its canvas, from 0; it keys the
+        places: The position of each plane in the whole case on its canvas, from 0; it keys the
             noise.
         counted: (D,) bool, the planes that the score of the case is over.
     """
@@ -67,12 +67,12 @@ class Applied:
     """The result of a method for one case.
 
     Args:
-        healthy: healthy twins (D, C, S, S); outside the foreground the planes themselves.
-        maps: anomaly maps (D, S, S), 0 outside the foreground.
+        healthy: Healthy twins (D, C, S, S); outside the foreground the planes themselves.
+        maps: Anomaly maps (D, S, S), 0 outside the foreground.
         judged: (D,) bool, planes that have any pixel to judge; the others have no rank.
         plane_scores: (D,) float64; 0 where a plane is not judged.
-        score: of the case, over its counted planes.
-        score_sd: standard error of the score, from the method's own draws (`jackknife`); None where
+        score: Of the case, over its counted planes.
+        score_sd: Standard error of the score, from the method's own draws (`jackknife`); None where
             it has one draw, or where it was not asked for.
     """
 
@@ -89,11 +89,11 @@ class How:
     """How cases are restored.
 
     Args:
-        seed: the run's.
-        device: where the restorer is.
+        seed: The run's.
+        device: Where the restorer is.
         precision: float32, or bfloat16 by autocast.
-        batch: planes restored at once, which changes speed and memory only.
-        spread: also compute `score_sd`.
+        batch: Planes restored at once, which changes speed and memory only.
+        spread: Also compute `score_sd`.
     """
 
     seed: int
@@ -116,7 +116,7 @@ class Part:
         rows: (B,) their numbers among the planes of all cases, one case after the other.
         images: (B, C, S, S).
         foreground: (B, S, S) bool.
-        restoration: their healthy twins.
+        restoration: Their healthy twins.
     """
 
     rows: Tensor
@@ -134,12 +134,6 @@ class Part:
 
 def apply(restorer: Restorer, amap: AnomalyMap, cases: Sequence[Stack], how: How) -> list[Applied]:
     """Restore and judge cases.
-
-    Args:
-        restorer: the method.
-        amap: how the map is read.
-        cases: their planes.
-        how: seed, device, precision and batch.
 
     Raises:
         Fault: NONFINITE_MAP (exit 5).
@@ -176,11 +170,9 @@ def read(
     """The second part of `apply`: maps and scores of healthy twins, under any map settings.
 
     Args:
-        restorer: the method, for its statistics of healthy residuals; it does not restore here.
-        amap: how the map is read.
-        cases: those that were restored.
-        parts: their `restorations`.
-        spread: also compute `score_sd`.
+        restorer: The method, for its statistics of healthy residuals; it does not restore here.
+        parts: Their `restorations`.
+        spread: Also compute `score_sd`.
 
     Raises:
         Fault: NONFINITE_MAP (exit 5).
@@ -251,10 +243,8 @@ def scored(
     """The scores of one case, of the first reading, and their standard error.
 
     Args:
-        amap: how the map is read.
-        case: its planes.
-        healthy: their healthy twins (D, C, S, S).
-        readings: maps (D, S, S) and the method's own scores (D,) or None; first of all draws, then
+        healthy: Their healthy twins (D, C, S, S).
+        readings: Maps (D, S, S) and the method's own scores (D,) or None; first of all draws, then
             without one group each.
     """
     inside = amap.inside(case.foreground).bool()
@@ -288,7 +278,7 @@ def jackknife(scores: Sequence[float]) -> float | None:
     """Standard error of a score, its spread when all noise is drawn anew (Quenouille, Tukey).
 
     Args:
-        scores: without one group of draws each; None is returned for fewer than 2.
+        scores: Without one group of draws each; None is returned for fewer than 2.
     """
     count = len(scores)
     return float(np.std(scores) * (count - 1) ** 0.5) if count > 1 else None

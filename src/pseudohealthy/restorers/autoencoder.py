@@ -27,9 +27,9 @@ class Autoencoder(Restorer):
 
     Args:
         kind: "ae", "vae" or "dae", which is trained to remove coarse Gaussian noise.
-        beta: weight of the KL divergence of "vae".
-        corruption: spread of the noise of "dae", in [-1, 1] units.
-        coarse: how many times coarser than the image the grid is on which that noise is drawn
+        beta: Weight of the KL divergence of "vae".
+        corruption: Spread of the noise of "dae", in [-1, 1] units.
+        coarse: How many times coarser than the image the grid is on which that noise is drawn
             before it is upsampled (Kascenas: 16 px of 128).
     """
 

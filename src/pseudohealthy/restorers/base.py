@@ -32,7 +32,7 @@ class Batch:
         images: (B, C, S, S) in [-1, 1].
         foreground: (B, S, S) bool.
         labels: (B,), or None.
-        draw: noise keyed to each item.
+        draw: Noise keyed to each item.
     """
 
     images: Tensor
@@ -47,10 +47,10 @@ class Restoration:
 
     Args:
         healthy: (B, C, S, S) in [-1, 1].
-        trail: the clean estimates on the way, where a method needs them.
+        trail: The clean estimates on the way, where a method needs them.
         map: (B, S, S), of methods whose map is not the residual's.
         score: (B,), of methods whose score is not the map's.
-        without: functions that give the restoration without one group of draws each.
+        without: Functions that give the restoration without one group of draws each.
     """
 
     healthy: Tensor
@@ -67,7 +67,7 @@ def averaged(estimates: Sequence[Tensor], clip: bool = False) -> Restoration:
 
     Args:
         estimates: (B, draws, C, S, S) of each level.
-        clip: each level's mean to [-1, 1].
+        clip: Each level's mean to [-1, 1].
     """
 
     def mean(selected: Tensor) -> Restoration:
@@ -209,10 +209,9 @@ class HealthyResiduals:
         """Write mean and spread into a restorer's buffers.
 
         Args:
-            restorer: the method.
             by: "level": no mean, and the spread of all foreground pixels together. "pixel": each
                 its own, drawn towards that common one while images are few (`PRIOR`).
-            floor: fraction of the common spread below which no pixel's spread goes.
+            floor: Fraction of the common spread below which no pixel's spread goes.
 
         Returns:
             False where no image was added.

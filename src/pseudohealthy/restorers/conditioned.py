@@ -41,12 +41,12 @@ class Conditioned(Restorer):
     """The mean of one-step estimates from start levels, conditioned on a vector of the input.
 
     Args:
-        encoder: the ResNet; its vector passes two layers, is concatenated to the time embedding
+        encoder: The ResNet; its vector passes two layers, is concatenated to the time embedding
             and, with network.block.scale_shift, scales and shifts the features of every residual
             block (paper, section 3.2).
-        encoder_weights: weights file of a "spark" run with the same encoder, from which training
+        encoder_weights: Weights file of a "spark" run with the same encoder, from which training
             starts; read then only, a trained run does without it.
-        walk: the published ensemble starts at 250, 500 and 750, with noise of its own for each.
+        walk: The published ensemble starts at 250, 500 and 750, with noise of its own for each.
         quirks: "published" has one float16 simplex field for all planes of a call.
     """
 
@@ -113,8 +113,8 @@ class Conditioned(Restorer):
             images: (B, C, S, S) in [-1, 1], without noise.
             context: (B, outputs), `EncodedDenoiser.context` of these images, or of others (paper,
                 figure 3).
-            level: noise level, 1..levels.
-            draw: noise of the B images.
+            level: Noise level, 1..levels.
+            draw: Noise of the B images.
         """
         copied, vector = (
             tensor.repeat_interleave(self.walk.draws, 0) for tensor in (images, context)

@@ -33,11 +33,11 @@ class Consensus(Ddpm):
 
     Args:
         sigma: Gaussian smoothing of the signed residual, model pixels.
-        side: of the residual that counts: "both", "brighter" or "darker" than healthy.
-        calibration: the healthy residuals in whose spread the residual is measured: those of the
+        side: Of the residual that counts: "both", "brighter" or "darker" than healthy.
+        calibration: The healthy residuals in whose spread the residual is measured: those of the
             same "pixel" (where images lie alike and lesions are not where health varies most), of
             the "level" as a whole, or "none".
-        floor: spread, as a fraction of that of all pixels together, below which no pixel is trusted
+        floor: Spread, as a fraction of that of all pixels together, below which no pixel is trusted
             (background never varies in healthy images).
     """
 

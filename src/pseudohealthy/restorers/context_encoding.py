@@ -27,11 +27,11 @@ class ContextEncodingVAE(Restorer):
     """A VAE that also learned to fill in squares; the map is residual times gradient of the KL.
 
     Args:
-        beta: of the KL divergence, beside squared errors that are averaged over pixels.
-        context: share of the context-encoding loss in the loss, 0 to 1; 0.5 weighs both tasks
+        beta: Of the KL divergence, beside squared errors that are averaged over pixels.
+        context: Share of the context-encoding loss in the loss, 0 to 1; 0.5 weighs both tasks
             alike, 0 is a plain VAE.
-        squares: an image has 1 to so many squares painted over with noise.
-        side: of the largest square, as a share of the image's side; the smallest has a quarter of
+        squares: An image has 1 to so many squares painted over with noise.
+        side: Of the largest square, as a share of the image's side; the smallest has a quarter of
             it.
         score: "combined" is |x - x_healthy| times |dKL/dx|, element by element, both summed over
             channels: what cannot be rebuilt and what makes the code improbable. "residual" is the

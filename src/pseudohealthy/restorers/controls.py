@@ -46,7 +46,7 @@ class BrightArea(Restorer):
     """Saturated pixels as the map, their share of the image as the score.
 
     Args:
-        level: share of the range from which a pixel is saturated.
+        level: Share of the range from which a pixel is saturated.
     """
 
     unfiltered = True
@@ -109,7 +109,7 @@ class ZScore(Restorer):
     """Distance to the healthy mean in healthy spreads, |x - mean| / (spread + floor), by pixel.
 
     Args:
-        floor: keeps pixels that never vary in health (background) finite; in [-1, 1] units.
+        floor: Keeps pixels that never vary in health (background) finite; in [-1, 1] units.
     """
 
     unfiltered = True

@@ -37,10 +37,10 @@ class Windows:
     """Which squares of a plane are noised, and the context that the network gets of each.
 
     Args:
-        side, stride: side and step of the windows, model pixels, at most the side of the image.
-        context: side of the square about a window that the network gets; 0 is the whole image, as
+        side, stride: Side and step of the windows, model pixels, at most the side of the image.
+        context: Side of the square about a window that the network gets; 0 is the whole image, as
             published.
-        at_once: how many go through the network at once.
+        at_once: How many go through the network at once.
     """
 
     side: Square = 64
@@ -62,7 +62,7 @@ class Reading:
     """How the windows become one map and one score.
 
     Args:
-        symmetry: the healthy twin keeps what both halves of the head share (`mirror_residual`).
+        symmetry: The healthy twin keeps what both halves of the head share (`mirror_residual`).
         score: "map" takes map and score from the residual as for every method. "published": map and
             score are the absolute errors of the windows, averaged over all pixels, background
             included (they grow with the area of tissue).
@@ -118,8 +118,8 @@ class CtPatched(Restorer):
     air (all pixels <= -0.999) are their own healthy twins and take no call.
 
     Args:
-        walk: the published 0-based index 150 is level 151.
-        ssim_weight: of 1 - SSIM beside the mean squared error (1 in the README, 0.1 in the authors'
+        walk: The published 0-based index 150 is level 151.
+        ssim_weight: Of 1 - SSIM beside the mean squared error (1 in the README, 0.1 in the authors'
             last code).
         quirks: "published" has the network as executed (`CtUNet`), betas of at least 1e-4,
             estimates clamped before the loss (no gradient beyond the range), SSIM constants for
@@ -209,8 +209,8 @@ class CtPatched(Restorer):
         Args:
             images: (B, C, H, W).
             noise: (B, C, patch, patch).
-            t: noise levels (B,).
-            boxes: one window per image.
+            t: Noise levels (B,).
+            boxes: One window per image.
         """
         truth = torch.stack([box.cut(image) for box, image in zip(boxes, images, strict=True)])
         estimate = self.estimate(images, boxes, self.denoiser.noised(truth, noise, t), t)
@@ -229,9 +229,9 @@ class CtPatched(Restorer):
 
         Args:
             images: N images (C, H, W).
-            boxes: where each patch lies.
+            boxes: Where each patch lies.
             patches: (N, C, patch, patch), noised.
-            t: noise level, an int or (N,).
+            t: Noise level, an int or (N,).
         """
         views, places = [], []
         for image, box, patch in zip(images, boxes, patches, strict=True):
@@ -267,8 +267,8 @@ class CtPatched(Restorer):
 
         Args:
             images: (B, C, H, W).
-            twin: mean healthy twins (B, C, H, W).
-            error: mean errors (B, 1, H, W).
+            twin: Mean healthy twins (B, C, H, W).
+            error: Mean errors (B, 1, H, W).
         """
         if self.own_map:
             maps = error.healthy[:, 0]
@@ -283,8 +283,7 @@ class CtPatched(Restorer):
 
         Args:
             images: (B, C, H, W).
-            start: noise level of the windows.
-            draw: noise of the images.
+            start: Noise level of the windows.
 
         Returns:
             (B, draws, C, H, W) and (B, draws, 1, H, W).
@@ -349,7 +348,7 @@ def stitched(patches: Tensor, boxes: Sequence[Box], outside: Tensor) -> Tensor:
 
     Args:
         patches: (B, draws, windows, C, patch, patch).
-        boxes: where each window lies.
+        boxes: Where each window lies.
         outside: (B, C, H, W), taken where no window lies.
     """
     total = torch.zeros_like(outside[:, None].repeat(1, patches.shape[1], 1, 1, 1))

@@ -33,8 +33,8 @@ class Ddpm(Restorer):
     Args:
         weights: a run or a diffusers folder whose network training starts from; read then only. ""
             starts from scratch.
-        diffusion: what the network learns, see `Diffusion`.
-        walk: how an image is restored, see `Walk`.
+        diffusion: What the network learns, see `Diffusion`.
+        walk: How an image is restored, see `Walk`.
         quirks: "published" repeats a limit of AnoDDPM's code: all images of a batch share one
             simplex field.
     """

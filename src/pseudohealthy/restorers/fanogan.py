@@ -31,9 +31,9 @@ class FAnoGAN(Restorer):
 
     Args:
         encoder: a network of the critic's kind that ends in a code.
-        latent: numbers in a code, standard normal (128 as published).
-        kappa: weight of the feature residual (1 as published).
-        penalty_weight: of the gradient penalty (10 as published).
+        latent: Numbers in a code, standard normal (128 as published).
+        kappa: Weight of the feature residual (1 as published).
+        penalty_weight: Of the gradient penalty (10 as published).
         score: "map" takes the score from the map as for every method; "paper" is A(x), the mean
             squared residual of the image plus `kappa` times that of the critic's features.
     """

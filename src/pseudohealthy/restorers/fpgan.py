@@ -30,7 +30,7 @@ class FixedPointGAN(Restorer):
     Karras et al., ICLR 2018, use the same WGAN-GP loss.
 
     Args:
-        class_weight, penalty_weight, cycle_weight, identity_weight: the lambdas of domain
+        class_weight, penalty_weight, cycle_weight, identity_weight: The lambdas of domain
             classification, gradient penalty, way there and back, and conditional identity (1, 10,
             10, 10 as published and in Wolleb 2022).
     """

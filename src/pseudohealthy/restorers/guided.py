@@ -44,12 +44,12 @@ class Guidance:
     """How decoding is guided towards the healthy class.
 
     Args:
-        scale: the gradient scale s.
+        scale: The gradient scale s.
         sampler: "ddim", or "ddpm" for the ablation: random noise to the start level, then ancestral
             sampling with learned variance.
-        conditional: the denoiser is conditioned on the label, the image's in training, healthy both
+        conditional: The denoiser is conditioned on the label, the image's in training, healthy both
             ways in restoring.
-        data_range: of the networks' images, "signed" [-1, 1] or "unit" [0, 1] as published.
+        data_range: Of the networks' images, "signed" [-1, 1] or "unit" [0, 1] as published.
     """
 
     scale: Annotated[float, Range(0, 10_000)] = 100.0

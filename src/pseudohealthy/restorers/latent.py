@@ -31,15 +31,15 @@ class Latent(Restorer):
     """Encode, noise the code to the start levels, denoise, average the codes, decode once.
 
     Args:
-        autoencoder: the first stage; with `levels` = 3 its code has a quarter of the side, with 4
+        autoencoder: The first stage; with `levels` = 3 its code has a quarter of the side, with 4
             an eighth.
-        code: channels of the code.
+        code: Channels of the code.
         kind: "vae" (KL to a standard normal, weighted by `beta`) or "ae" (no penalty).
-        network: the denoiser of the code, which it gets with mean 0 and spread 1 per channel by
+        network: The denoiser of the code, which it gets with mean 0 and spread 1 per channel by
             running statistics, learnt while training and fixed in use. It learns on the code of
             that step; the encoder does not learn from it.
-        walk: of the code. Codes are never clipped.
-        against: what the healthy code's image is compared with. "reconstruction": the healthy twin
+        walk: Of the code. Codes are never clipped.
+        against: What the healthy code's image is compared with. "reconstruction": the healthy twin
             is the image plus the change from the decoded code to the decoded healthy code, so that
             what the autoencoder blurs is no anomaly (and what it cannot encode cannot be
             detected); "image": the healthy twin is the decoded healthy code.

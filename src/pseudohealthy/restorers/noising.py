@@ -37,14 +37,14 @@ class Diffusion:
     """What the network learns: which noise, on which schedule, and what it predicts.
 
     Args:
-        schedule: of the noise, with `levels` noise levels T.
-        betas: first and last beta of the linear schedule at 1,000 levels (Ho et al. 2020).
-        target: what the network predicts: the noise, the clean image or the velocity (Salimans & Ho
+        schedule: Of the noise, with `levels` noise levels T.
+        betas: First and last beta of the linear schedule at 1,000 levels (Ho et al. 2020).
+        target: What the network predicts: the noise, the clean image or the velocity (Salimans & Ho
             2022).
-        weighting: of the loss by noise level, in the error of the clean image: "min-snr" (Hang et
+        weighting: Of the loss by noise level, in the error of the clean image: "min-snr" (Hang et
             al., ICCV 2023, with gamma 5), "p2" (Choi et al., CVPR 2022, with gamma 1 and k 1);
             "none" takes the target's error as it is.
-        max_level: training draws levels 1..max_level; 0: all of them. (AnoDDPM trains on the lowest
+        max_level: Training draws levels 1..max_level; 0: all of them. (AnoDDPM trains on the lowest
             800.)
         noise: "gaussian" or "simplex": `octaves` of it, persistence 0.8, the longest wave
             `frequency` model pixels (6 and 64 as published, on 256 px; the wave should match the
@@ -88,9 +88,8 @@ class Diffusion:
         """The network as a `Denoiser`.
 
         Args:
-            network: the network.
-            floor: lower clip of the cosine betas.
-            learned_variance: whether it has variance channels.
+            floor: Lower clip of the cosine betas.
+            learned_variance: Whether it has variance channels.
         """
         table = Schedule(self.schedule, self.levels, betas=self.betas, floor=floor)
         return Denoiser(network, table, target=self.target, learned_variance=learned_variance)
@@ -103,8 +102,7 @@ class Diffusion:
         """The same stream, with this kind of noise.
 
         Args:
-            draw: noise of the items.
-            z: the plane of three-dimensional simplex noise, None for 2-D.
+            z: The plane of three-dimensional simplex noise, None for 2-D.
         """
         if self.noise == "gaussian":
             return draw.of_kind("gaussian")
@@ -130,9 +128,9 @@ class OneStep:
     """Where a restoration of one network call starts.
 
     Args:
-        start_levels: noise levels to which the image is noised; several are averaged.
-        draws: noise draws of each, averaged.
-        clip: keep clean estimates in [-1, 1].
+        start_levels: Noise levels to which the image is noised; several are averaged.
+        draws: Noise draws of each, averaged.
+        clip: Keep clean estimates in [-1, 1].
     """
 
     start_levels: StartLevels = (250,)
@@ -169,12 +167,12 @@ class Walk(OneStep):
     """How an image is restored: from which start levels, and how the state goes down from there.
 
     Args:
-        calls: network calls on the way back from the highest; 0 walks every level as published, 1
+        calls: Network calls on the way back from the highest; 0 walks every level as published, 1
             is the one-step estimate.
         eta: 1 ancestral (DDPM), 0 deterministic (DDIM). Prefer 0 when levels are skipped, and then
             `order` 2.
         order: 2 takes steps of second order, see `second_order`; with eta 0.
-        variance: of the noise added on the way down with eta above 0, the posterior's, or beta
+        variance: Of the noise added on the way down with eta above 0, the posterior's, or beta
             ("large", as AnoDDPM).
     """
 
@@ -210,9 +208,7 @@ class Walk(OneStep):
         """Move a state down along noise levels, and return that at the last.
 
         Args:
-            denoiser: the denoiser.
-            x: state (B, C, H, W) at the first of the levels.
-            levels: noise levels, downwards.
-            draw: fresh noise, or None.
+            x: State (B, C, H, W) at the first of the levels.
+            levels: Noise levels, downwards.
         """
         return sample(denoiser, x, levels, step=self.step(draw), clip=self.clip)

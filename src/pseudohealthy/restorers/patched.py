@@ -56,10 +56,10 @@ def shared_fields(draw: Draw, like: Tensor, key: Key, count: int = 1) -> Tensor:
     batch.
 
     Args:
-        draw: for its seed.
+        draw: For its seed.
         like: (B, C, H, W).
-        key: of the field.
-        count: number of fields.
+        key: Of the field.
+        count: Number of fields.
 
     Returns:
         (count, C, H, W).
@@ -73,12 +73,12 @@ class Patches:
     """Which squares of the image are noised, and how their estimates are stitched.
 
     Args:
-        side: of the square, model pixels.
-        stride: of the grid where boxes overlap; 0 is the side.
+        side: Of the square, model pixels.
+        stride: Of the grid where boxes overlap; 0 is the side.
         overlap: "none" (boxes lie side by side, the last is cut off at the border), or whole boxes
             spread evenly from border to border, as many as the stride needs, where "cut" gives each
             pixel to the first box that has it and "average" to all of them alike.
-        sampling: training draws a box of that grid ("grid", the published fixed sampling) or any
+        sampling: Training draws a box of that grid ("grid", the published fixed sampling) or any
             whole one ("random").
     """
 
@@ -102,7 +102,7 @@ class Patched(Restorer):
 
     Args:
         weights: a run or a diffusers folder whose network training starts from; read then only.
-        objective: of the clean estimate inside the patch, "l1" or "mse+ssim" (MSE + `ssim_weight`
+        objective: Of the clean estimate inside the patch, "l1" or "mse+ssim" (MSE + `ssim_weight`
             (1 - SSIM)).
         quirks: "published" has one float16 simplex field for all planes and patches of a call, a
             loss diluted by the clean surroundings, random boxes that overhang the border, and "cut"

@@ -36,7 +36,6 @@ def levels_fit(key: str, levels: Iterable[int], highest: int, setting: str) -> N
 
     Args:
         key: Setting of the levels, within [restorer].
-        levels: Noise levels.
         highest: The highest that is allowed.
         setting: The one that states it, within [restorer].
 

@@ -30,9 +30,9 @@ class MaskedPretraining(Restorer):
     of its paintings.
 
     Args:
-        encoder: the ResNet; its downsampling is the side of a cell, 32 pixels with four stages.
-        decoder_width: channels of the coarsest decoder level.
-        hidden: share of the cells that is hidden.
+        encoder: The ResNet; its downsampling is the side of a cell, 32 pixels with four stages.
+        decoder_width: Channels of the coarsest decoder level.
+        hidden: Share of the cells that is hidden.
     """
 
     paper = "Tian et al., SparK, ICLR 2023; Behrendt et al., Comput. Biol. Med. 2025, section 3.3"

@@ -33,9 +33,9 @@ class Repaint:
     """How the masked region is painted anew.
 
     Args:
-        level: noise level from which it is painted.
-        calls: levels visited on the way down from there; 0 for all.
-        repeats: times that each of them is painted, noised again in between.
+        level: Noise level from which it is painted.
+        calls: Levels visited on the way down from there; 0 for all.
+        repeats: Times that each of them is painted, noised again in between.
     """
 
     level: Level = 50
@@ -53,11 +53,11 @@ class Stitched(Ddpm):
     Trained like "ddpm". The map is the residual of the painted image, times the suspicion.
 
     Args:
-        threshold: of the suspicion |x - x0| / its 95th percentile (at most 1) times the perceptual
+        threshold: Of the suspicion |x - x0| / its 95th percentile (at most 1) times the perceptual
             distance; 0.13 is the published one (5 % false positives in health), 0 takes each
             image's 95th percentile.
-        side: of the dilation of the mask, model pixels.
-        perceptual: see `Perceptual`.
+        side: Of the dilation of the mask, model pixels.
+        perceptual: See `Perceptual`.
     """
 
     paper = "Bercea et al., AutoDDPM, ICML IMLH 2023"
@@ -119,9 +119,8 @@ class Stitched(Ddpm):
 
         Args:
             images: (B, C, H, W).
-            coarse: healthy twins, from whose noised state painting starts.
+            coarse: Healthy twins, from whose noised state painting starts.
             mask: (B, 1, H, W), 0 or 1.
-            draw: noise of the images.
         """
         x = self.denoiser.noised(coarse, draw.noise(images), self.repaint[0])
         signal = self.denoiser.schedule.signal

@@ -35,12 +35,12 @@ class Harmonise:
     """Where and how the walk returns to the image.
 
     Args:
-        levels: visited however few calls the walk has; the paper's are (300, 150, 50) for Gaussian
+        levels: Visited however few calls the walk has; the paper's are (300, 150, 50) for Gaussian
             noise from 350, and (200, 150, 100, 50) for simplex noise from 250. Those that are not
             below the start level are left out (the released code does so too), so that the start
             can be swept with one list. At least one must remain.
         sigma: Gaussian smoothing of the perceptual distance, model pixels.
-        side: of closing and dilation, model pixels.
+        side: Of closing and dilation, model pixels.
     """
 
     levels: Harmonised = (300, 150, 50)
@@ -77,7 +77,7 @@ class Thor(Ddpm):
     With order 2 a new walk starts from every harmonised level.
 
     Args:
-        perceptual: see `Perceptual`.
+        perceptual: See `Perceptual`.
         quirks: "none" is the paper: the map is |x - x0| times the perceptual distance; its closed
             and dilated, normalised form w blends ``w x0 + (1 - w) x``; the blend is noised with the
             first noise to the current level, from which the walk goes on; the final map is the

@@ -37,10 +37,8 @@ def restore(thor: Thor, images: Tensor, draw: Draw, every: int = EVERY) -> Resto
     """The published loop.
 
     Args:
-        thor: the restorer.
         images: (B, C, S, S) in [-1, 1].
-        draw: noise of thor's kind.
-        every: see EVERY.
+        draw: Noise of thor's kind.
     """
     beta = torch.linspace(1e-4, 0.02, 1000, device=images.device)
     product = torch.cumprod(1 - beta, 0)

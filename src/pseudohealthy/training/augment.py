@@ -28,7 +28,6 @@ def augment(
             along a grid of 8 x 8, and brightness, as a share of the range, to the power e^(+-.3),
             one for all channels: for few patients, whose anatomy and contrast a network learns by
             heart.
-        draw: Random numbers of the items.
     """
     if kind == "none":
         return images, foreground

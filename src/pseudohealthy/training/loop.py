@@ -37,8 +37,6 @@ def fit(
 
     Args:
         run: The run, new or to be resumed.
-        store: Planes to train and validate on.
-        world: The processes that train together.
         sink: Tracker that gets a copy of the history, see `trackers.open_sink`.
         begun: When the time of the budget began to count, by ``time.monotonic``.
 

@@ -37,7 +37,6 @@ class Pace:
     """Seconds of a training's parts, measured as it goes.
 
     Args:
-        trainer: The training.
         begun: When its time began to count, by ``time.monotonic``.
     """
 

@@ -61,7 +61,6 @@ def opened(
 
     Args:
         manifest: All cases; those of train and val are used.
-        canvas: Where planes are cut and placed.
         cache: A folder to keep them in instead of the usual one.
         progress: Called with the cases done and their total.
 
@@ -160,8 +159,6 @@ def content_key(manifest: Manifest, canvas: Canvas, where: str = "") -> str:
     """16 hex digits of a hash over everything the planes depend on.
 
     Args:
-        manifest: The cases.
-        canvas: Where planes are cut and placed.
         where: The data's folder, where the cache is not beside it.
     """
     files = dict.fromkeys(path for case in manifest for path in case.files())

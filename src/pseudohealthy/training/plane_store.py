@@ -150,9 +150,6 @@ def build_cache(
     column ``plane_labels``, else of the case. A case that cannot be read is noted in ``faults``.
 
     Args:
-        manifest: The cases.
-        canvas: Where planes are cut and placed.
-        folder: Where the files are written.
         progress: Called with the cases done and their total.
 
     Raises:

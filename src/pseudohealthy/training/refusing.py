@@ -25,7 +25,6 @@ def refusable(folder: Path, *, overwrite: bool = False, first: bool = True) -> I
     training keeps what it has.
 
     Args:
-        folder: The output folder.
         overwrite: Whether a run that lies there may be written over.
         first: Whether this is the process that writes.
     """

@@ -78,8 +78,6 @@ def healthy_threshold(trainer: Trainer, model: Restorer, cases: list[np.ndarray]
     same for all. Beside them stand the healthy case scores that give a new case its percentile.
 
     Args:
-        trainer: The training.
-        model: Its restorer.
         cases: Rows of healthy validation planes, case by case.
     """
     run, store = trainer.run, trainer.store

@@ -40,7 +40,6 @@ def validate(trainer: Trainer, entry: dict[str, Any]) -> dict[str, float]:
     Noise levels and noise are the same at every validation.
 
     Args:
-        trainer: The training.
         entry: The history's entry of this step so far, for the curves.
     """
     budget, store, model = trainer.budget, trainer.store, trainer.average
@@ -103,8 +102,6 @@ def fewer_ranked(
     "".
 
     Args:
-        budget: Settings of the training.
-        model: The restorer.
         per_label: Planes of each label that a validation restores.
         healthy, anomalous: Validation planes that there are.
     """
@@ -186,7 +183,6 @@ def applied(
     """Maps and scores of cases, as `detect` computes them.
 
     Args:
-        trainer: The training.
         cases: The rows of each case's planes.
         model: A restorer; None for the averaged one.
     """
