@@ -63,8 +63,8 @@ MUTANTS = {
     "patient-split": Mutant(
         "leaks between splits are looked for by image instead of by patient",
         "data/checks.py",
-        "where[case.patient_id].add(case.split)",
-        "where[case.case_id].add(case.split)",
+        "splits_of[case.patient_id].add(case.split)",
+        "splits_of[case.case_id].add(case.split)",
         "tests/data/test_checks.py",
     ),
     "map-sign": Mutant(
@@ -77,8 +77,8 @@ MUTANTS = {
     "axis-order": Mutant(
         "rows are resampled with the matrix of the columns",
         "preprocessing/placement.py",
-        "return down[:, rows] @ inner @ along[:, columns].T",
-        "return along[:, rows] @ inner @ down[:, columns].T",
+        "return vertical[:, rows] @ inner @ horizontal[:, columns].T",
+        "return horizontal[:, rows] @ inner @ vertical[:, columns].T",
         "tests/preprocessing/test_canvas.py",
     ),
     "dice-empty": Mutant(
@@ -140,21 +140,21 @@ MUTANTS = {
     "worst-plane": Mutant(
         "a method's own score of a volume is that of its worst plane",
         "restorers/apply.py",
-        "return float(own[case.counted].mean())",
-        "return float(own[case.counted].max())",
+        "return float(own_scores[case.counted].mean())",
+        "return float(own_scores[case.counted].max())",
         "tests/restorers/test_readings.py",
     ),
     "empty-case": Mutant(
         "a method is given the no planes of a case that shows nothing",
         "restorers/apply.py",
-        "if len(shown) else ()",
+        "if len(occupied) else ()",
         "or ()",
         "tests/restorers/test_battery_cases.py::test_empty_planes_stay_what_they_are_and_a_plane_alone_is_what_it_is_in_its_volume",
     ),
     "spread-channels": Mutant(
         "the spread of several channels is too large by the root of their number",
         "restorers/base.py",
-        "self.inside + within.sum() * found.shape[-3]",
+        "self.inside + within.sum() * values.shape[-3]",
         "self.inside + within.sum()",
         "tests/restorers/test_readings.py",
     ),
@@ -168,8 +168,8 @@ MUTANTS = {
     "latent-processes": Mutant(
         "statistics of codes are summed over processes, not averaged",
         "restorers/latent.py",
-        "found /= dist.get_world_size()",
-        "found /= 1",
+        "moments /= dist.get_world_size()",
+        "moments /= 1",
         "tests/restorers/test_latent.py",
     ),
     "cuda-attention": Mutant(

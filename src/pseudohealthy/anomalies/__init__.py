@@ -1,1 +1,1 @@
-"""Synthetic anomalies."""
+"""Synthetic images and anomalies."""

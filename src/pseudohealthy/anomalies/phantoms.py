@@ -1,5 +1,4 @@
-"""Made-up images for the demo, the tutorial and the tests: splotched digits, heads with lesions,
-DICOM series.
+"""Synthetic images for demo, tutorial and tests: splotched digits, heads with lesions, DICOM files.
 
 The splotch is equation 1 of "Brain Hemorrhage Detection With DDPM Reconstruction" (Loevlie, Liang,
 Brockett).
@@ -24,13 +23,19 @@ from scipy.ndimage import gaussian_filter, zoom
 def splotch(
     image: np.ndarray, rng: np.random.Generator, *, scale: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Overlay a white splotch: image (H, W) in [0, 1] -> (corrupted (H, W) float32, mask (H, W)
-    bool).
+    """Overlay a white splotch on an image.
 
     Equation 1: centre in {6..22}^2, radius r in {2..5}, n in {3..7} discs with offsets in
     {-[r/2]..[r/2]} and radii in {[r/2]..r}; all uniform integers, both ends included, [.] the
-    floor. These are pixels of the paper's 28 x 28 digits; ``scale`` = 2 draws the same figure for a
-    56 x 56 image.
+    floor. These are pixels of the paper's 28 x 28 digits.
+
+    Args:
+        image: (H, W) in [0, 1].
+        rng: Source of the figure.
+        scale: 2 draws the same figure for a 56 x 56 image.
+
+    Returns:
+        Image (H, W) float32 with the splotch, and its mask (H, W) bool.
     """
     columns_centre, rows_centre = rng.integers(6, 22, size=2, endpoint=True)
     r = int(rng.integers(2, 5, endpoint=True))
@@ -52,14 +57,25 @@ def lesion(
     *,
     radius: tuple[float, float] = (4.0, 16.0),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A simulated lesion in a brain slice (H, W) in [0, 1]: (image with it, mask bool).
+    """Add a simulated lesion to a plane of a brain.
 
-    Three to seven overlapping discs about a point of `inside` (H, W) bool, as in `splotch`, with a
-    soft edge; base radius log-uniform in `radius` pixels. Tissue is drawn towards .3-.7 (dark:
-    infarct, T1 black hole) or 1.4-2 (bright: blood, fat) times its local mean, either with equal
-    chance (dark where bright would saturate), and keeps a third of its texture. No model of any
-    disease: it tells how strong and how large a deviation must be to be found. The mask is where at
-    least half of the change is, and lies in `inside`. Raises ValueError for an empty `inside`.
+    Three to seven overlapping discs about a point of `inside`, as in `splotch`, with a soft edge.
+    Tissue is drawn towards .3-.7 (dark: infarct, T1 black hole) or 1.4-2 (bright: blood, fat) times
+    its local mean, either with equal chance (dark where bright would saturate), and keeps a third
+    of its texture. It models no disease: it tests how strong and how large a deviation must be to
+    be detected.
+
+    Args:
+        image: (H, W) in [0, 1].
+        inside: Where the lesion may lie, (H, W) bool.
+        rng: Source of the lesion.
+        radius: Range of the base radius in pixels, drawn log-uniformly.
+
+    Returns:
+        Image with the lesion, and the mask (H, W) bool where at least half of the change is.
+
+    Raises:
+        ValueError: for an empty `inside`.
     """
     image, inside = np.asarray(image, dtype=np.float64), np.asarray(inside, dtype=bool)
     places = np.argwhere(inside)
@@ -97,13 +113,19 @@ def head(
     modality: str = "CT",
     spacing: tuple[float, float, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A synthetic head -> (volume (D, H, W) float32, lesion (D, H, W) bool, affine (4, 4) index ->
-    RAS+ mm).
+    """A synthetic head with scalp, skull, textured brain, two ventricles and at most one lesion.
 
-    Scalp, skull, brain with smooth texture, two ventricles; size, position and ventricles vary with
-    ``rng``. ``lesion`` is its radius as a share of the head's (0.15 is large), None a healthy head.
-    CT is in HU (bleeding 65), MR resembles FLAIR (lesion bright, skull dark). Planes run towards
-    Superior, rows Posterior, columns Left.
+    Planes run towards Superior, rows Posterior, columns Left.
+
+    Args:
+        rng: Source of size, position, ventricles, texture and noise.
+        shape: (D, H, W).
+        lesion: Radius of the lesion as a share of the head's (0.15 is large); None for none.
+        modality: "CT" in HU (bleeding 65), or "MR", like FLAIR (lesion bright, skull dark).
+        spacing: mm; None makes the volume 160 mm wide each way.
+
+    Returns:
+        Volume (D, H, W) float32, lesion (D, H, W) bool, affine (4, 4) from index to RAS+ mm.
     """
     air, scalp, bone, tissue, water, bright = {
         "CT": (-1000.0, 30.0, 1000.0, 34.0, 6.0, 65.0),
@@ -114,8 +136,8 @@ def head(
         np.linspace(-1, 1, side)[tuple(np.newaxis if k != axis else slice(None) for k in range(3))]
         for axis, side in enumerate(shape)
     )
-    moved = rng.uniform(-0.03, 0.03, size=3)
-    d, h, w = d - moved[0] + 0.25, h - moved[1], w - moved[2]
+    shift = rng.uniform(-0.03, 0.03, size=3)
+    d, h, w = d - shift[0] + 0.25, h - shift[1], w - shift[2]
     sizes = np.array([1.15, 0.85, 0.7]) * rng.uniform(0.94, 1.04, size=3)
     radius = np.sqrt((d / sizes[0]) ** 2 + (h / sizes[1]) ** 2 + (w / sizes[2]) ** 2)
     blur = max(shape) / 24
@@ -150,8 +172,12 @@ def head(
 
 
 def nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
-    """Write (D, H, W) with its affine (index (d, h, w) -> RAS+ mm) as NIfTI, stored as columns,
-    rows, planes."""
+    """Write a volume as NIfTI, stored as columns, rows, planes.
+
+    Args:
+        volume: (D, H, W).
+        affine: (4, 4) from index (d, h, w) to RAS+ mm.
+    """
     image = nib.Nifti1Image(
         np.ascontiguousarray(volume.transpose(2, 1, 0)), affine[:, [2, 1, 0, 3]]
     )
@@ -179,23 +205,23 @@ class Stored:
     monochrome1: bool = False
 
     def put(self, data: Any, values: np.ndarray, plane: int) -> None:
-        """Rescaling and pixels (H, W) of one plane into a data set."""
-        one = self.slope is None or isinstance(self.slope, (int, float))
-        step = self.slope if one else self.slope[plane]  # type: ignore[index]
-        if step is not None:
-            data.RescaleSlope = step
+        """Write rescaling and pixels of one plane (H, W) into a data set."""
+        uniform = self.slope is None or isinstance(self.slope, (int, float))
+        slope = self.slope if uniform else self.slope[plane]  # type: ignore[index]
+        if slope is not None:
+            data.RescaleSlope = slope
         if self.intercept is not None:
             data.RescaleIntercept = self.intercept
             data.RescaleType = "HU"
         kind = np.dtype("int16" if self.signed else "uint16")
-        stored = np.rint((values - (self.intercept or 0.0)) / (step or 1.0))  # type: ignore[operator]
-        stored = np.clip(stored, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
-        data.Rows, data.Columns = stored.shape
+        pixels = np.rint((values - (self.intercept or 0.0)) / (slope or 1.0))  # type: ignore[operator]
+        pixels = np.clip(pixels, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
+        data.Rows, data.Columns = pixels.shape
         data.SamplesPerPixel = 1
         data.BitsAllocated = data.BitsStored = 16
         data.HighBit, data.PixelRepresentation = 15, int(self.signed)
         data.PhotometricInterpretation = "MONOCHROME1" if self.monochrome1 else "MONOCHROME2"
-        data.PixelData = stored.astype(kind.newbyteorder("<")).tobytes()
+        data.PixelData = pixels.astype(kind.newbyteorder("<")).tobytes()
 
 
 def dicom_series(
@@ -210,12 +236,11 @@ def dicom_series(
     modality: str = "CT",
     seed: int = 0,
 ) -> list[Path]:
-    """Write (D, H, W) in real units (HU) as one axial series; returns the files in order of
-    position.
+    """Write a volume as one axial DICOM series.
 
     Args:
         folder: Made where it is missing.
-        volume: (D, H, W).
+        volume: (D, H, W) in real units (HU).
         spacing: Between planes, rows and columns, mm.
         origin: mm, LPS, of the first pixel.
         tilt: Gantry tilt in degrees about the patient's x axis: planes turn, the table still moves
@@ -224,6 +249,9 @@ def dicom_series(
         shuffle: File names and instance numbers do not follow position.
         modality: CT or MR.
         seed: Of UIDs and of the shuffling.
+
+    Returns:
+        The files in order of position.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

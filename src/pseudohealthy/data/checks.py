@@ -1,4 +1,4 @@
-"""What is wrong with a manifest: leaks between splits, copies, files that are missing."""
+"""Checks of a manifest: leaks between splits, copies and missing files."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from pseudohealthy.progress import say
 
 
 def check(manifest: Manifest) -> list[str]:
-    """Everything wrong with a manifest as plain sentences, the leak report first; an empty list is
-    a clean one."""
+    """All problems of a manifest as plain sentences, leaks first; empty for a clean one."""
     return leaks(manifest) + missing(manifest)
 
 
 def require_clean(manifest: Manifest) -> None:
-    """Raise Fault MISSING (exit 3) or LEAK (exit 2) when ``check`` finds something."""
-    if gone := missing(manifest):
+    """Refuse a manifest with a problem that ``check`` lists.
+
+    Raises:
+        Fault: MISSING (exit 3), LEAK or DUPLICATE (exit 2).
+    """
+    if absent := missing(manifest):
         raise Fault(
             "MISSING",
-            " ".join(gone).rstrip("."),
+            " ".join(absent).rstrip("."),
             "correct the paths or fetch the files",
             exit=NO_INPUT,
         )
-    if found := leaks(manifest):
+    if problems := leaks(manifest):
         across = any(
             " in both " in text or re.search(r"[1-9]\d* of them in different", text)
-            for text in found
+            for text in problems
         )
         code = "LEAK" if across else "DUPLICATE"
         cure = "list each image once and keep every patient in one split"
@@ -45,51 +48,55 @@ def require_clean(manifest: Manifest) -> None:
                 " are different patients, rename the files or add patients.csv (columns"
                 " file,patient)"
             )
-        raise Fault(code, " ".join(found).rstrip("."), cure, exit=USAGE)
+        raise Fault(code, " ".join(problems).rstrip("."), cure, exit=USAGE)
 
 
 def leaks(manifest: Manifest) -> list[str]:
-    """Repeated case ids, the same image twice (by path or by content), patients found in two
+    """Sentences about repeated case ids, repeated images (by path or content) and patients in two
     splits."""
-    found = []
+    problems = []
     ids = Counter(case.case_id for case in manifest)
-    if again := [name for name, count in ids.items() if count > 1]:
-        found.append(
-            f"{many(len(again), 'case id occurs', 'case ids occur')} more than once:"
-            f" {_first(again)}."
+    if repeated := [name for name, count in ids.items() if count > 1]:
+        problems.append(
+            f"{many(len(repeated), 'case id occurs', 'case ids occur')} more than once:"
+            f" {_first(repeated)}."
         )
-    same: dict[object, list[Case]] = defaultdict(list)
+    by_path: dict[object, list[Case]] = defaultdict(list)
     for case in manifest:
-        same[(resolved(case.root), case.image)].append(case)
-    twice = [group for group in same.values() if len(group) > 1]
-    twice += _same_content([group[0] for group in same.values()])
+        by_path[(resolved(case.root), case.image)].append(case)
+    twice = [group for group in by_path.values() if len(group) > 1]
+    twice += _same_content([group[0] for group in by_path.values()])
     if twice:
         pairs = [" = ".join(dict.fromkeys(case.case_id for case in group)) for group in twice]
         across = sum(len({case.split for case in group} - {""}) > 1 for group in twice)
-        found.append(
+        problems.append(
             f"{many(len(twice), 'image occurs', 'images occur')} more than once, {across} of them"
             f" in different splits: {_first(pairs)}."
         )
-    where: dict[str, set[str]] = defaultdict(set)
+    splits_of: dict[str, set[str]] = defaultdict(set)
     for case in manifest:
-        where[case.patient_id].add(case.split)
+        splits_of[case.patient_id].add(case.split)
     for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
-        if shared := sorted(patient for patient, splits in where.items() if {one, other} <= splits):
-            who = many(len(shared), "patient is", "patients are")
-            found.append(f"{who} in both {one} and {other}: {_first(shared)}.")
-    return found
+        if shared := sorted(
+            patient for patient, splits in splits_of.items() if {one, other} <= splits
+        ):
+            patients = many(len(shared), "patient is", "patients are")
+            problems.append(f"{patients} in both {one} and {other}: {_first(shared)}.")
+    return problems
 
 
 def without_copies(manifest: Manifest) -> Manifest:
-    """The first of equal images (by path or content) that share split and label; who is left out is
-    said. Equal images of different splits or labels stay, for `require_clean` to refuse: which of
-    them is right cannot be known."""
-    same: dict[object, list[Case]] = defaultdict(list)
+    """Keep the first of equal images (by path or content) that share split and label.
+
+    The cases left out are printed. Equal images of different splits or labels stay, for
+    `require_clean` to refuse: which of them is right cannot be known.
+    """
+    by_path: dict[object, list[Case]] = defaultdict(list)
     for case in manifest:
-        same[(resolved(case.root), case.image)].append(case)
-    firsts = {id(group[0]): group for group in same.values()}
-    for alike in _same_content([group[0] for group in same.values()]):
-        firsts[id(alike[0])] = [case for one in alike for case in firsts.pop(id(one))]
+        by_path[(resolved(case.root), case.image)].append(case)
+    firsts = {id(group[0]): group for group in by_path.values()}
+    for alike in _same_content([group[0] for group in by_path.values()]):
+        firsts[id(alike[0])] = [case for first in alike for case in firsts.pop(id(first))]
     copies = [
         c
         for group in firsts.values()
@@ -102,25 +109,25 @@ def without_copies(manifest: Manifest) -> Manifest:
         f"left out as copies of other cases ({len(copies)}):"
         f" {_first([case.case_id for case in copies])}"
     )
-    gone = set(map(id, copies))
-    return Manifest([case for case in manifest if id(case) not in gone], manifest.root)
+    left_out = set(map(id, copies))
+    return Manifest([case for case in manifest if id(case) not in left_out], manifest.root)
 
 
 def missing(manifest: Manifest) -> list[str]:
-    """Files that are named and not there: one sentence with the first ten."""
+    """One sentence about files that the manifest names and that do not exist, with the first
+    ten."""
     exists = lru_cache(maxsize=None)(Path.exists)
-    gone = [
+    absent = [
         path.name
         for path in dict.fromkeys(path for case in manifest for path in case.files())
         if not exists(path)
     ]
     lacking = "file named in the manifest does", "files named in the manifest do"
-    return [f"{many(len(gone), *lacking)} not exist: {_first(gone)}."] if gone else []
+    return [f"{many(len(absent), *lacking)} not exist: {_first(absent)}."] if absent else []
 
 
 def _same_content(cases: list[Case]) -> list[list[Case]]:
-    """Cases whose files have equal sizes and equal bytes (the middle MiB of each file speaks for a
-    large one)."""
+    """Groups of cases whose files have equal sizes and bytes (of each file its middle MiB)."""
     alike: dict[object, list[Case]] = defaultdict(list)
     for case in cases:
         files = cell_files(case.image, case.root)
@@ -143,5 +150,7 @@ def _digest(files: list[Path]) -> bytes:
     return digest.digest()
 
 
-def _first(items: Sequence[str], most: int = 10) -> str:
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+def _first(items: Sequence[str], limit: int = 10) -> str:
+    return ", ".join(items[:limit]) + (
+        f" and {len(items) - limit} more" if len(items) > limit else ""
+    )

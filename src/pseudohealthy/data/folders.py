@@ -1,5 +1,4 @@
-"""A plain folder as a manifest: ``train/good``, ``val/good`` (optional), ``test/good``,
-``test/bad``, ``masks/``.
+"""A plain folder as a manifest: train/good, val/good (optional), test/good, test/bad, masks/.
 
 The layout of MVTec AD and BMAD: ``valid`` reads as ``val``; ``good``, ``normal`` and ``healthy``
 are healthy, every other folder of a split (``bad``, ``Ungood``, a disease) is anomalous; images may
@@ -7,11 +6,11 @@ lie one deeper in ``img`` with their masks in ``label``. Elsewhere a mask has th
 or without ``_mask``, in ``masks/`` or ``ground_truth/`` (there also below ``test/bad`` or ``bad``);
 brain masks in ``brain_masks/`` likewise. Two masks at one place are refused.
 
-A DICOM case is called by its series, whatever its folder is called. Patients: a ``patients.csv``
+A DICOM case is named by its series, whatever the name of its folder. Patients: a ``patients.csv``
 (columns file, patient) decides; otherwise the file's stem (of DICOM the series) is the patient,
 except for stems that are bare numbers, which count images within their folder.
-``<patient>_<number>`` is not taken apart: that guess would be wrong silently. Without a val folder,
-15 % of the training patients become val.
+``<patient>_<number>`` is not taken apart, since a wrong guess would not be noticed. Without a val
+folder, 15 % of the training patients become val.
 """
 
 from __future__ import annotations
@@ -47,20 +46,24 @@ Masks = Mapping[str, Sequence[str]]  # files by place below their folder, withou
 
 
 def read_folders(root: Path, names: str = "series") -> Manifest:
-    """The manifest of a plain folder; names: of its DICOM cases, by "series" or "path".
+    """The manifest of a plain folder.
 
-    Raises Fault NO_MANIFEST (exit 3) for any other layout.
+    Args:
+        names: What DICOM cases are named by, "series" or "path".
+
+    Raises:
+        Fault: NO_MANIFEST (exit 3) for any other layout; BAD_MANIFEST, MASK_AMBIGUOUS (exit 2).
     """
     root = Path(root).resolve()
-    found: list[tuple[str, str, Path]] = []  # split, folder of the class, image
+    entries: list[tuple[str, str, Path]] = []  # split, folder of the class, image
     for split_folder in _folders(root):
         if split := SPLIT_FOLDERS.get(split_folder.name.lower()):
-            found += [
+            entries += [
                 (split, kind.name, image)
                 for kind in _folders(split_folder)
                 for image in _images(kind)
             ]
-    if not found:
+    if not entries:
         raise Fault(
             "NO_MANIFEST",
             f"{root.name} holds neither manifest.csv nor images in train/good or test/good,"
@@ -71,9 +74,9 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
     patients = _patients(root)
     masks = _by_place(root, root / "masks", root / "ground_truth")
     brains = _by_place(root, root / "brain_masks")
-    called = _ids(found, names)
+    series_ids = _ids(entries, names)
     cases = []
-    for (split, kind, image), case_id in zip(found, _apart(found, called), strict=True):
+    for (split, kind, image), case_id in zip(entries, _apart(entries, series_ids), strict=True):
         stem, place = _stem(image), image.relative_to(root).as_posix()
         folder = place.split("/")[0]
         counted = f"{split}-{kind}-{stem}"
@@ -82,10 +85,10 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
             (patients[key] for key in (place, image.name, stem) if key in patients), None
         )
         if patients and patient is None:
-            shown = place if case_id == stem else case_id
+            name = place if case_id == stem else case_id
             raise Fault(
                 "BAD_MANIFEST",
-                f"patients.csv has no row for {shown}",
+                f"patients.csv has no row for {name}",
                 "list every image there",
                 exit=USAGE,
             )
@@ -93,7 +96,7 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
         cases.append(
             Case(
                 case_id=case_id,
-                patient_id=patient or called.get(image) or known_as,
+                patient_id=patient or series_ids.get(image) or known_as,
                 split=split,
                 label=label,
                 image=place,
@@ -107,62 +110,67 @@ def read_folders(root: Path, names: str = "series") -> Manifest:
     return manifest if any(case.split == "val" for case in cases) else _with_val(manifest)
 
 
-def _ids(found: list[tuple[str, str, Path]], names: str) -> dict[Path, str]:
-    """The ids of the images that are DICOM: by their series, for archives name folders and files
-    after patients."""
+def _ids(entries: list[tuple[str, str, Path]], names: str) -> dict[Path, str]:
+    """Ids of the images that are DICOM, by their series.
+
+    Archives name folders and files after patients.
+    """
     packs = (*FORMATS["dicom"].suffixes, ARCHIVE)
-    packed = [image for _, _, image in found if image.is_dir() or image.suffix.lower() in packs]
+    packed = [image for _, _, image in entries if image.is_dir() or image.suffix.lower() in packs]
     if not packed or names != "series":
         return {}
     identity = lazy(FORMATS["dicom"].identity)
     return {image: case_id for image in packed if (case_id := identity(image))}
 
 
-def _apart(found: list[tuple[str, str, Path]], called: dict[Path, str]) -> list[str]:
-    """A case id for each image: its series, or its stem; counted within its folder where it is a
-    bare number or another folder has it, too; with its ending, or a digest of its name, where one
-    folder has it twice (a.nii, a.nii.gz)."""
-    stems = [called.get(image) or _stem(image) for _, _, image in found]
+def _apart(entries: list[tuple[str, str, Path]], series_ids: dict[Path, str]) -> list[str]:
+    """A distinct case id for each image, from its series or its stem.
+
+    With split and class folder where it is a bare number or another folder has it, too; with its
+    ending, or a digest of its name, where one folder has it twice (a.nii, a.nii.gz).
+    """
+    stems = [series_ids.get(image) or _stem(image) for _, _, image in entries]
     count = Counter(stems)
     ids = [
         stem if count[stem] == 1 and not stem.isdigit() else f"{split}-{kind}-{stem}"
-        for (split, kind, _), stem in zip(found, stems, strict=True)
+        for (split, kind, _), stem in zip(entries, stems, strict=True)
     ]
 
     def ending(place: int) -> str:
-        image = found[place][2]
+        image = entries[place][2]
         return (
             ids[place]
-            if image in called
+            if image in series_ids
             else f"{ids[place]}-{text}"
             if (text := naming.ending(image))
             else ids[place]
         )
 
     by_ending = naming.distinct(ids, [ending])
-    made = naming.distinct(
-        by_ending, [lambda place: f"{by_ending[place]}-{naming.digest(found[place][2].as_posix())}"]
+    distinct_ids = naming.distinct(
+        by_ending,
+        [lambda place: f"{by_ending[place]}-{naming.digest(entries[place][2].as_posix())}"],
     )
-    if changed := [new for new, old in zip(made, ids, strict=True) if new != old]:
+    if changed := [new for new, old in zip(distinct_ids, ids, strict=True) if new != old]:
         say(
             f"{many(len(changed), 'image')} share a name with another; they are called"
             f" {', '.join(changed[:4])}"
         )
-    return made
+    return distinct_ids
 
 
 def _with_val(manifest: Manifest) -> Manifest:
     """Give 15 % of the training patients (at least one of two or more) to val."""
     patients = manifest.split("train").patients
     number = max(1, round(VAL_SHARE * len(patients))) if len(patients) > 1 else 0
-    chosen = {
+    val_patients = {
         patients[place] for place in np.random.default_rng(0).permutation(len(patients))[:number]
     }
     return Manifest(
         [
             (
                 replace(case, split="val")
-                if case.split == "train" and case.patient_id in chosen
+                if case.split == "train" and case.patient_id in val_patients
                 else case
             )
             for case in manifest
@@ -192,13 +200,15 @@ def _stem(path: Path) -> str:
 
 
 def _ending(path: Path) -> str:
-    """Of an image file or a zip; empty for every other file."""
+    """The ending of an image file or a zip; empty for every other file."""
     return ending(path.name) or (path.suffix if path.suffix.lower() == ARCHIVE else "")
 
 
 def _by_place(root: Path, *folders: Path) -> Masks:
-    """Files below some folders, relative to the root, by place in theirs without suffix, e.g.
-    ``bad/017_mask``."""
+    """Files below some folders, relative to the root, by their place there without suffix.
+
+    A place is, for example, ``bad/017_mask``.
+    """
     places: dict[str, list[str]] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")):
@@ -216,16 +226,19 @@ def _lookup(masks: Masks, image: Path, split_folder: str, kind: str) -> str:
 
 
 def _first(masks: Masks, places: Sequence[str]) -> str:
-    """The mask at the first of these places that has one. Fault MASK_AMBIGUOUS where it has
-    several: which one would be measured with is not for an alphabet to decide."""
-    there = ([*masks.get(place, ()), *masks.get(f"{place}_mask", ())] for place in places)
-    found = next((several for several in there if several), [""])
-    if len(found) > 1:
+    """The mask at the first of these places that has one.
+
+    Raises:
+        Fault: MASK_AMBIGUOUS (exit 2) where a place has several.
+    """
+    candidates = ([*masks.get(place, ()), *masks.get(f"{place}_mask", ())] for place in places)
+    files = next((group for group in candidates if group), [""])
+    if len(files) > 1:
         cure = "keep one of them, or name it in a manifest.csv"
         raise Fault(
-            "MASK_AMBIGUOUS", f"two masks of one image: {found[0]} and {found[1]}", cure, exit=USAGE
+            "MASK_AMBIGUOUS", f"two masks of one image: {files[0]} and {files[1]}", cure, exit=USAGE
         )
-    return found[0]
+    return files[0]
 
 
 def _mask(root: Path, image: Path, split_folder: str, kind: str, masks: Masks) -> str:

@@ -34,19 +34,22 @@ _LABEL_NAMES = {
 
 
 def load(data: Path | str, *, dedupe: bool = False, names: str = "series") -> Manifest:
-    """A manifest CSV, a folder holding ``manifest.csv``, or a plain folder (see
-    ``data/folders.py``).
+    """Read a manifest.
 
     Args:
+        data: A manifest CSV, a folder with ``manifest.csv``, or a plain folder (see
+            ``data/folders.py``).
         dedupe: See `without_copies`.
-        names: What DICOM cases of a plain folder are called by, "series" or "path"; a manifest
+        names: What DICOM cases of a plain folder are named by, "series" or "path"; a manifest
             names its own.
 
-    Raises Fault NOT_FOUND / NO_MANIFEST (exit 3), BAD_MANIFEST (2), PATH_ESCAPE (8).
+    Raises:
+        Fault: NOT_FOUND, NO_MANIFEST, NO_INPUT (exit 3), BAD_MANIFEST (exit 2), PATH_ESCAPE (exit
+            8).
     """
     if dedupe:
         return without_copies(load(data, names=names))
-    if not str(data).strip():  # as a path it would be the folder one stands in
+    if not str(data).strip():  # as a path it would be the working folder
         raise Fault("USAGE", "the path of the data is empty", "give a folder or a CSV", exit=USAGE)
     data = Path(data)
     if not data.exists():
@@ -131,7 +134,7 @@ def _case(
             path, number, f"root {key!r} is not in {path.stem}.roots.json", "run prepare again"
         )
     home = roots[key] if key else root
-    known = {name: inside(row.get(name, ""), home, number) for name in CELLS}
+    cells = {name: inside(row.get(name, ""), home, number) for name in CELLS}
     extra = {name: value for name, value in row.items() if name and name not in REQUIRED + OPTIONAL}
     return Case(
         row["case_id"],
@@ -141,12 +144,12 @@ def _case(
         site=row.get("site", ""),
         root=home,
         extra=extra,
-        **known,
+        **cells,
     )
 
 
-def _bad_row(path: Path, number: int, found: str, cure: str = "correct the row") -> Fault:
-    return Fault("BAD_MANIFEST", f"{path.name} row {number}: {found}", cure, exit=USAGE)
+def _bad_row(path: Path, number: int, problem: str, cure: str = "correct the row") -> Fault:
+    return Fault("BAD_MANIFEST", f"{path.name} row {number}: {problem}", cure, exit=USAGE)
 
 
 def _read_roots(path: Path) -> dict[str, Path]:

@@ -1,5 +1,4 @@
-"""Cases and manifests: which image belongs to which patient, split and label. Everything downstream
-reads only this.
+"""Cases and manifests: which image belongs to which patient, split and label.
 
 A manifest is a CSV with the columns ``case_id, patient_id, split, label, image`` and, where known,
 ``mask, brain_mask, site``; further columns are kept. Paths are relative to the manifest's folder. A
@@ -30,9 +29,17 @@ CELLS = ("image", "mask", "brain_mask")
 
 @dataclass(frozen=True)
 class Case:
-    """One image of one patient. ``label`` None = unknown; paths are relative to ``root``.
-    ``known_as``: what version 0.1 called the patient of a DICOM case in a plain folder, for the
-    leak checks of its runs."""
+    """One image of one patient.
+
+    Args:
+        case_id, patient_id, split, site: As in the manifest.
+        label: None for unknown.
+        image, mask, brain_mask: Paths, relative to ``root``.
+        root: The folder that paths start from.
+        extra: Further columns.
+        known_as: The id that version 0.1 gave the patient of a DICOM case in a plain folder, for
+            the leak checks of its runs.
+    """
 
     case_id: str
     patient_id: str
@@ -47,13 +54,16 @@ class Case:
     known_as: str = field(default="", compare=False, repr=False)
 
     def files(self) -> list[Path]:
-        """Every file the case needs, globs expanded; a pattern that matches nothing is returned as
-        it stands."""
+        """Every file the case needs, with patterns expanded; one that matches nothing stays as it
+        is."""
         return [path for cell in CELLS for path in cell_files(getattr(self, cell), self.root)]
 
     def values(self, column: str) -> list[int]:
-        """The label values a further column lists, such as "2" or "1 3" under ``mask_ignore``
-        (voxels that leave the evaluation) or ``mask_background`` (voxels that are no lesion)."""
+        """The mask values that a further column lists, such as "2" or "1 3".
+
+        The columns are ``mask_ignore`` (voxels that leave the evaluation) and ``mask_background``
+        (voxels that are no lesion).
+        """
         return [int(word) for word in re.findall(r"\d+", self.extra.get(column, ""))]
 
 
@@ -79,7 +89,7 @@ class Manifest:
 
     @property
     def sha256(self) -> str:
-        """Identity of the table (ids, splits, labels, paths), the same wherever the folder lies."""
+        """Digest of ids, splits, labels and paths, the same wherever the folder lies."""
         rows = [
             [
                 *(
@@ -92,8 +102,7 @@ class Manifest:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def save(self, path: Path) -> Path:
-        """Write the CSV (paths relative to its folder, or to a root named in
-        ``<stem>.roots.json``)."""
+        """Write the CSV, with paths relative to its folder or a root in ``<stem>.roots.json``."""
         path = Path(path)
         folder = path.resolve().parent
         roots: dict[str, str] = {}
@@ -104,9 +113,9 @@ class Manifest:
         writer.writerow([*columns, "root", *extra])
         for case in self.cases:
             home = resolved(case.root)
-            inside = home.is_relative_to(folder)
-            prefix = home.relative_to(folder).as_posix() if inside else "."
-            key = "" if inside else roots.setdefault(str(home), f"source{len(roots) or ''}")
+            below = home.is_relative_to(folder)
+            prefix = home.relative_to(folder).as_posix() if below else "."
+            key = "" if below else roots.setdefault(str(home), f"source{len(roots) or ''}")
             row = [getattr(case, name) for name in columns]
             row = [
                 prefixed(value, prefix) if name in CELLS else value

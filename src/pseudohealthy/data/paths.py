@@ -1,5 +1,7 @@
-"""The paths in a manifest's cells: ``a.nii.gz|b.nii.gz``, ``digits.gz#12``, ``patient/???.png``;
-never outside their root."""
+"""The paths in a manifest's cells, which never leave their root.
+
+A cell is, for example, ``a.nii.gz|b.nii.gz``, ``digits.gz#12`` or ``patient/???.png``.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,17 @@ UNSHOWN = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def inside(cell: str, root: Path, number: int) -> str:
-    """The cell with every item relative to the root. Raises Fault PATH_ESCAPE (exit 8) for an item
-    that climbs out of it, BAD_MANIFEST (exit 2) for one that no file can be called."""
+    """A cell with every item relative to the root.
+
+    Args:
+        cell: Text of the cell.
+        root: The folder that paths start from.
+        number: Row of the manifest, for messages.
+
+    Raises:
+        Fault: PATH_ESCAPE (exit 8) for an item outside the root, BAD_MANIFEST (exit 2) for one that
+            is no file name.
+    """
     if not cell or _plain(cell):
         return cell
     items = []
@@ -41,14 +52,14 @@ def inside(cell: str, root: Path, number: int) -> str:
                 exit=REFUSED,
             )
         if not possible(item) or any("**" in part and part != "**" for part in windows.parts):
-            found = f"manifest row {number} names a file that no file system can hold"
-            raise Fault("BAD_MANIFEST", found, "correct the row", exit=USAGE)
+            message = f"manifest row {number} names a file that no file system can hold"
+            raise Fault("BAD_MANIFEST", message, "correct the row", exit=USAGE)
         items.append(item)
     return "|".join(items)
 
 
 def possible(path: str) -> bool:
-    """Whether a file system can hold such a name; to ask it about others is an error."""
+    """Whether a file system can hold such a name; it raises for others."""
     return (
         "\0" not in path
         and len(path) < 1000
@@ -69,18 +80,17 @@ def prefixed(cell: str, prefix: str) -> str:
 
 
 def cell_files(cell: str, root: Path) -> list[Path]:
-    """The files behind one manifest cell: ``a.nii.gz|b.nii.gz``, ``digits.gz#12``,
-    ``patient/???.png``."""
-    found: list[Path] = []
+    """The files of one manifest cell, with patterns expanded."""
+    files: list[Path] = []
     for item in cell.split("|") if cell else ():
         name = re.sub(r"#\d+$", "", item)
         if any(mark in name for mark in "*?[") and not (root / name).exists():
-            found += sorted(root.glob(PurePosixPath(name.replace("\\", "/")).as_posix())) or [
+            files += sorted(root.glob(PurePosixPath(name.replace("\\", "/")).as_posix())) or [
                 root / name
             ]
         else:
-            found.append(root / name)
-    return found
+            files.append(root / name)
+    return files
 
 
 @lru_cache(maxsize=4096)

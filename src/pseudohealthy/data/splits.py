@@ -1,4 +1,4 @@
-"""Who trains, who validates, who is tested: splits by patient, drawn with a seed."""
+"""Splits into train, val and test by patient, drawn with a seed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,21 @@ def assign_splits(
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     anomalous_in_val: bool = False,
 ) -> Manifest:
-    """New splits by patient, each site divided alike; a function of the seed and the patients' ids
-    alone.
+    """Divide a manifest into new splits by patient, each site alike.
 
-    When some patients are known to be healthy, train and val hold only those and all others go to
-    test. When none is (every patient has a lesion somewhere, or no label exists) all patients are
-    divided: the planes' own labels then say what is healthy.
+    The result depends on the seed and the patients' ids alone. When some patients are known to be
+    healthy, train and val hold only those and all others go to test. When none is (every patient
+    has a lesion somewhere, or no label exists) all patients are divided: the planes' own labels
+    then say what is healthy.
 
     Args:
+        fractions: Shares of train, val and test.
         anomalous_in_val: Beside healthy patients, divide those with an anomaly over val and test,
             in the ratio of the two fractions. A validation can then rank; training is the same.
             Patients without a label stay in test.
+
+    Raises:
+        Fault: BAD_SETTING (exit 2) for fractions that do not sum to 1.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise Fault(
@@ -59,7 +63,7 @@ def assign_splits(
 
 
 def _ranked(patients: Iterable[str], sites: Mapping[str, str], seed: int) -> list[str]:
-    """Patients site by site, within a site in an order drawn with the seed."""
+    """Patients by site, within a site in an order drawn with the seed."""
     names = sorted(patients)
     rank = dict(
         zip(names, np.random.default_rng(seed).permutation(len(names)).tolist(), strict=True)
@@ -70,20 +74,24 @@ def _ranked(patients: Iterable[str], sites: Mapping[str, str], seed: int) -> lis
 def _apportion(
     patients: list[str], fractions: Sequence[float], splits: Sequence[str] = SPLITS
 ) -> dict[str, str]:
-    """Splits in proportion along the list; every share above 0 gets a patient as long as there are
-    enough."""
+    """Split by patient, in proportion along the list.
+
+    Every share above 0 gets a patient where there are enough.
+    """
     total = len(patients)
-    wanted = [round(share * total) for share in fractions]
+    sizes = [round(share * total) for share in fractions]
     for position, share in enumerate(fractions):
-        if share > 0 and wanted[position] == 0 and total >= len(splits):
-            wanted[position] = 1
-    while sum(wanted) != total:
-        wanted[int(np.argmax(wanted))] += 1 if sum(wanted) < total else -1
-    split, taken = {}, [0] * len(splits)
+        if share > 0 and sizes[position] == 0 and total >= len(splits):
+            sizes[position] = 1
+    while sum(sizes) != total:
+        sizes[int(np.argmax(sizes))] += 1 if sum(sizes) < total else -1
+    split, counts = {}, [0] * len(splits)
     # Grouped by site: the largest arrears get the next patient.
     for position, patient in enumerate(patients, start=1):
-        arrears = [want * position / total - used for want, used in zip(wanted, taken, strict=True)]
+        arrears = [
+            size * position / total - count for size, count in zip(sizes, counts, strict=True)
+        ]
         place = int(np.argmax(arrears))
         split[patient] = splits[place]
-        taken[place] += 1
+        counts[place] += 1
     return split

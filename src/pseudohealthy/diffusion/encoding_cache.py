@@ -1,4 +1,4 @@
-"""States on the way up that several settings share: what one encoded, another continues from."""
+"""A cache of encoded images, from which other settings of a sweep continue."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ MOST = 2**30  # bytes of states in memory: 16,000 planes of 128 x 128
 
 
 class Encodings:
-    """Keeps encoded images (B, C, H, W) by their content, the levels they went through and `how`
-    they went.
+    """Caches encoded images (B, C, H, W) by their content, noise levels and way of encoding.
 
-    Nothing but time changes: a walk begins where the longest kept walk with the same first levels
-    ended. When `most` bytes are kept, new states are used and forgotten.
+    A walk begins where the longest cached walk with the same first levels ended, with the same
+    result.
+
+    Args:
+        most: Bytes of the cache; new states beyond them are not kept.
     """
 
     def __init__(self, most: int = MOST):
@@ -32,24 +34,29 @@ class Encodings:
         how: Hashable = None,
         remembers: bool = False,
     ) -> Tensor:
-        """``move(x, levels)``, or what is left of it.
+        """The result of ``move(x, levels)``, of which cached levels are skipped.
 
-        remembers: a step looks back at earlier ones (sampler order 2), so that only whole walks may
-        be taken over.
+        Args:
+            x: Images (B, C, H, W).
+            levels: Noise levels, upwards.
+            move: Encodes images along levels.
+            how: Everything else that the result depends on.
+            remembers: A step uses earlier ones (sampler order 2), so that only whole walks may be
+                taken from the cache.
         """
-        wanted, states = tuple(levels), self.kept.setdefault((how, content(x)), {})
+        path, states = tuple(levels), self.kept.setdefault((how, content(x)), {})
         usable = [
-            done
-            for done in states
-            if done == wanted or (not remembers and done == wanted[: len(done)])
+            prefix
+            for prefix in states
+            if prefix == path or (not remembers and prefix == path[: len(prefix)])
         ]
-        done = max(usable, key=len, default=wanted[:1])
-        if done == wanted and done in states:
-            return states[done].to(x.device)
-        start = states[done].to(x.device) if done in states else x
-        state = move(start, wanted[len(done) - 1 :])
+        prefix = max(usable, key=len, default=path[:1])
+        if prefix == path and prefix in states:
+            return states[prefix].to(x.device)
+        start = states[prefix].to(x.device) if prefix in states else x
+        state = move(start, path[len(prefix) - 1 :])
         if self.size + state.nbytes <= self.most:
-            states[wanted] = state.cpu()
+            states[path] = state.cpu()
             self.size += state.nbytes
         return state
 
@@ -57,6 +64,6 @@ class Encodings:
 def content(x: Tensor) -> bytes:
     """A digest of values, type and shape."""
     plain = x.detach().cpu().contiguous()
-    seen = hashlib.blake2b(f"{plain.dtype} {tuple(plain.shape)}".encode(), digest_size=16)
-    seen.update(plain.view(torch.uint8).numpy().data)
-    return seen.digest()
+    digest = hashlib.blake2b(f"{plain.dtype} {tuple(plain.shape)}".encode(), digest_size=16)
+    digest.update(plain.view(torch.uint8).numpy().data)
+    return digest.digest()

@@ -25,13 +25,15 @@ GREYS = 255  # steps between the ends of the data's range: 8-bit images
 def weight(
     schedule: Schedule, t: Tensor, target: Target, weighting: Literal["min-snr", "p2"], like: Tensor
 ) -> Tensor:
-    """What the squared error of the target counts for at levels t (B,) in 1..T, typed like `like`
-    (B,).
+    """Weight of the squared error of the target at noise levels t (B,) in 1..T.
 
     Both papers weight the error of the clean image by a function of snr = a^2 / s^2: min(snr, 5)
     ("min-snr", Hang et al., ICCV 2023, section 3.4) or snr / (1 + snr) = a^2 ("p2", Choi et al.,
     CVPR 2022, equation 8 with k = gamma = 1). An error of the noise is snr times one of the clean
     image, an error of the velocity 1 / s^2 times.
+
+    Args:
+        t: Of the items, (B,).
     """
     a, s = schedule.at(t, like)
     snr = a**2 / s**2
@@ -49,12 +51,15 @@ def hybrid(
     low: float = -1.0,
     **condition: Any,
 ) -> tuple[Tensor, Tensor]:
-    """(squared error of the noise, weighted variational bound), each (B,); their sum is L_hybrid
-    (equation 16).
+    """Squared error of the noise and weighted variational bound, each (B,), whose sum is L_hybrid.
 
-    clean, noise: (B, C, H, W), clean in [low, 1]; t: levels (B,) in 1..T. The bound is in bits per
-    dimension and teaches only the variance: the estimate is detached inside it. Its weight T/1000
-    is the paper's 0.001 on the sum over levels.
+    Equation 16. The bound is in bits per dimension and teaches only the variance: the estimate is
+    detached inside it. Its weight T/1000 is the paper's 0.001 on the sum over levels.
+
+    Args:
+        denoiser: With learned variance.
+        clean, noise: (B, C, H, W), clean in [low, 1].
+        t: Noise levels (B,) in 1..T.
     """
     x = denoiser.noised(clean, noise, t)
     estimate = denoiser(x, t, **condition)
@@ -78,8 +83,13 @@ def variational_bound(
     """One term of the bound per item, (B,) in bits per dimension.
 
     Above level 1 the divergence KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), at level 1 the
-    negative log-likelihood of the clean image. x: the state at levels t (B,); guess: the estimate
-    of the clean image, not clipped; v: raw variance channels.
+    negative log-likelihood of the clean image.
+
+    Args:
+        clean: Images (B, C, H, W).
+        x: Their states at noise levels t (B,).
+        guess: Estimates of the clean images, not clipped.
+        v: Raw variance channels.
     """
 
     def table(values: Tensor) -> Tensor:
@@ -98,25 +108,23 @@ def variational_bound(
 
 
 def log_variance(v: Tensor, small: Tensor | float, large: Tensor | float) -> Tensor:
-    """Logarithm of the learned variance: between those of the posterior (v = -1) and of beta (v =
-    1), equation 15."""
+    """Logarithm of the learned variance (equation 15), `small` where v = -1 and `large` where v =
+    1."""
     share = (v + 1) / 2
     return share * large + (1 - share) * small
 
 
 def divergence(mean_p: Tensor, log_p: Tensor, mean_q: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) in nats, element by element, of normal distributions given by means and logarithms
-    of variances."""
+    """KL(p || q) in nats by element, of normal distributions with these means and log variances."""
     distance = (mean_p - mean_q).square() * torch.exp(-log_q)
     return 0.5 * (log_q - log_p - 1 + torch.exp(log_p - log_q) + distance)
 
 
 def grey_log_likelihood(x: Tensor, mean: Tensor, log_var: Tensor, *, low: float = -1.0) -> Tensor:
-    """Log-probability in nats, element by element, that a normal distribution gives to the grey
-    level of x in [low, 1].
+    """Log-probability in nats, by element, of the grey level of x under a normal distribution.
 
-    Each of the 256 levels owns the interval around it, the outermost two also everything beyond
-    them.
+    Each of the 256 grey levels in [low, 1] has the interval around it, the outermost two also
+    everything beyond them.
     """
     half = (1 - low) / 2 / GREYS
     inverse = torch.exp(-0.5 * log_var)
@@ -127,6 +135,5 @@ def grey_log_likelihood(x: Tensor, mean: Tensor, log_var: Tensor, *, low: float 
 
 
 def normal_cdf(x: Tensor) -> Tensor:
-    """Distribution function of the standard normal, in the tanh approximation of the published
-    codes."""
+    """Distribution function of the standard normal, by tanh as in the published codes."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))

@@ -1,5 +1,4 @@
-"""Random numbers that belong to an item, not to a batch: the same case gets the same noise however
-it is batched."""
+"""Random numbers that belong to an item, so that a case gets the same noise in every batch."""
 
 from __future__ import annotations
 
@@ -20,16 +19,20 @@ BLOCK = 16  # numbers that torch makes at a time
 
 
 class Draw:
-    """Noise for a batch of items, each with a stream of its own seeded by (seed, key, number of the
-    draw).
+    """Noise for a batch of items, each with its own stream.
 
-    keys: one per item, for example (case_id, plane). Equal keys get equal noise, which is how the
-        published codes' one field for a whole batch is asked for. Values are made on the CPU and
-        then moved, so they depend neither on batch size, order and device nor on what else was
-        drawn elsewhere.
-    kind: of `noise`: "gaussian", or "simplex" (octaves of OpenSimplex noise, one field per channel;
-        the settings are those of the function `simplex`).
-    Raises ValueError for an unknown kind, or a batch that has not as many items as keys.
+    A stream is seeded by (seed, key, number of the draw). Values are made on the CPU and then
+    moved, so they depend neither on batch size, order and device nor on other draws.
+
+    Args:
+        keys: One per item, for example (case_id, plane). Equal keys get equal noise, for published
+            codes with one field for a whole batch.
+        kind: Of `noise`: "gaussian", or "simplex" (octaves of OpenSimplex noise, one field per
+            channel).
+        settings: Those of the function `simplex`.
+
+    Raises:
+        ValueError: for an unknown kind, or a batch that has not as many items as keys.
     """
 
     def __init__(self, seed: int, keys: Sequence[Key], kind: str = "gaussian", **settings: Any):
@@ -64,25 +67,24 @@ class Draw:
         return torch.stack([torch.rand((), generator=g) for g in self._generators()])
 
     def fork(self, tag: str) -> Draw:
-        """An independent stream for the same items; forking twice with one tag gives the same
-        stream."""
+        """Independent streams for the same items, the same for every fork with one tag."""
         return self._like(self.keys, (*self._tags, tag))
 
     def repeat(self, copies: int) -> Draw:
-        """Streams for `copies` copies of each item, ordered like ``Tensor.repeat_interleave(copies,
+        """Streams for copies of each item, in the order of ``Tensor.repeat_interleave(copies,
         0)``."""
         return self._like([(key, copy) for key in self.keys for copy in range(copies)], self._tags)
 
     def of_kind(self, kind: str, **settings: Any) -> Draw:
-        """The same items and stream, giving another kind of noise."""
-        other = Draw(self.seed, self.keys, kind, **settings)
-        other._tags = self._tags
-        return other
+        """The same items and streams, with another kind of noise."""
+        draw = Draw(self.seed, self.keys, kind, **settings)
+        draw._tags = self._tags
+        return draw
 
     def _like(self, keys: Sequence[Key], tags: tuple[str, ...]) -> Draw:
-        other = Draw(self.seed, keys, self.kind, **self.settings)
-        other._tags = tags
-        return other
+        draw = Draw(self.seed, keys, self.kind, **self.settings)
+        draw._tags = tags
+        return draw
 
     def _generators(self) -> list[torch.Generator]:
         self._count += 1
@@ -90,8 +92,7 @@ class Draw:
 
 
 def _plain(key: Key) -> Key:
-    """The key in Python's own types: a number from numpy must not seed another stream than the same
-    number."""
+    """The key in Python's own types: a number from numpy must seed the same stream as Python's."""
     if isinstance(key, tuple):
         return tuple(_plain(part) for part in key)
     return str(key) if isinstance(key, str) else operator.index(key)
@@ -120,17 +121,19 @@ def _normal(count: int, generator: torch.Generator) -> np.ndarray:
             torch.randn(count, generator=generator, dtype=torch.float64).numpy().astype(np.float32)
         )
     uniform = torch.rand(count, generator=generator).numpy()
-    whole = count - count % BLOCK
+    full = count - count % BLOCK
     normal = np.empty(count, np.float32)
-    normal[:whole] = _box_muller(uniform[:whole])
-    if whole < count:  # torch draws the last block anew, and so does this
+    normal[:full] = _box_muller(uniform[:full])
+    if full < count:  # torch draws the last block anew, and so does this
         normal[-BLOCK:] = _box_muller(torch.rand(BLOCK, generator=generator).numpy())
     return normal
 
 
 def _box_muller(uniform: np.ndarray) -> np.ndarray:
-    """(N,) in [0, 1), N a multiple of `BLOCK`: half of each block gives the radius, half the
-    angle."""
+    """Normal numbers (N,) of uniform ones in [0, 1), N a multiple of `BLOCK`.
+
+    Half of each block gives the radius, half the angle, as in torch.
+    """
     blocks = uniform.astype(np.float64).reshape(-1, 2, BLOCK // 2)
     radius = np.sqrt(-2 * np.log(1 - blocks[:, 0]))
     angle = 2 * math.pi * blocks[:, 1]

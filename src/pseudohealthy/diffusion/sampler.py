@@ -1,8 +1,7 @@
 """The one loop that moves images along noise levels, and the three steps it can take.
 
-Downwards restores, upwards encodes. Letters as in the papers: x the state, x0 its clean estimate,
-eps its noise; (a, s) are `signal` and `sigma` of the level where the state is, (b, r) of the level
-to which it goes.
+Downwards restores, upwards encodes. Letters: x is the state; (a, s) are `signal` and `sigma` of the
+level where it is (`now`), (b, r) of the level to which it goes (`then`).
 """
 
 from __future__ import annotations
@@ -25,8 +24,12 @@ Variance = Literal["posterior", "large", "learned"]
 
 
 def walk(start: int, stop: int, steps: int) -> list[int]:
-    """Evenly spaced levels from start to stop, both included: `steps` moves, or fewer where levels
-    would repeat."""
+    """Evenly spaced noise levels from start to stop, both included.
+
+    Args:
+        start, stop: Noise levels.
+        steps: Moves between them; fewer where levels would repeat.
+    """
     if steps < 1:
         raise ValueError(f"a walk needs at least one step, got {steps}")
     steps = min(steps, abs(stop - start))
@@ -45,15 +48,15 @@ def ddim(table: Schedule, x: Tensor, estimate: Estimate, now: int, then: int) ->
 def ancestral(
     draw: Callable[[Tensor], Tensor], eta: float = 1.0, variance: Variance = "posterior"
 ) -> Step:
-    """The step that adds fresh noise on the way down (DDIM, equations 12 and 16; with eta 1 it is
-    Ho et al. 2020).
+    """The step that adds fresh noise on the way down.
 
-    The step to level 0 and steps upwards add none.
+    DDIM, equations 12 and 16; with eta 1 it is Ho et al. 2020. The step to level 0 and steps
+    upwards add none.
 
     Args:
-        draw: fresh noise like its argument, for example a `Draw`.
-        eta: share of the posterior's spread that is fresh; 0 is `ddim`.
-        variance: of the fresh noise: the posterior's, beta ("large"), or between them as the
+        draw: Fresh noise like its argument, for example a `Draw`.
+        eta: Share of the posterior's spread that is fresh; 0 is `ddim`.
+        variance: Of the fresh noise: the posterior's, beta ("large"), or between them as the
             network says ("learned").
     """
 
@@ -71,14 +74,13 @@ def ancestral(
 
 
 def second_order() -> Step:
-    """The step that also looks at the estimate before: at equal calls skipped levels cost several
-    times less error.
+    """The step that also uses the estimate before, for a smaller error at equal network calls.
 
     Downwards the clean image is extrapolated in the logarithm of signal to noise (DPM-Solver++(2M),
     Lu et al. 2022, algorithm 2), upwards the noise in the ratio of noise to signal
     (Adams-Bashforth), in which level 0 is not infinitely far away. The other of the two follows
-    from x. The first step, and the one to level 0, is `ddim`'s, as in the paper. One step remembers
-    one walk: make it anew for another.
+    from x. The first step, and the one to level 0, is `ddim`'s, as in the paper. A step remembers
+    its walk: make a new one for each.
     """
     before: list[tuple[int, Estimate]] = []
 
@@ -93,17 +95,23 @@ def second_order() -> Step:
 def extrapolated(
     table: Schedule, x: Tensor, before: tuple[int, Estimate], now: tuple[int, Estimate], then: int
 ) -> Estimate:
-    """The estimate of state x for a second-order step to level `then`, from (level, estimate)
-    before and now."""
-    (was, first), (level, found) = before, now
-    (a0, s0), (a, s), (b, r) = (coefficients(table, t) for t in (was, level, then))
+    """The estimate of state x for a second-order step to level `then`.
+
+    Args:
+        before, now: Level and estimate of the last state and of this one.
+        then: The level to which x goes.
+    """
+    (level0, estimate0), (level, estimate) = before, now
+    (a0, s0), (a, s), (b, r) = (coefficients(table, t) for t in (level0, level, then))
     if then > level:
-        noise = found.noise + (r / b - s / a) / (s / a - s0 / a0) / 2 * (found.noise - first.noise)
+        noise = estimate.noise + (r / b - s / a) / (s / a - s0 / a0) / 2 * (
+            estimate.noise - estimate0.noise
+        )
         return Estimate((x - s * noise) / a, noise)
-    clean = found.clean
+    clean = estimate.clean
     if r > 0 and s0 > 0:
         weight = math.log(b * s / (r * a)) / math.log(a * s0 / (s * a0)) / 2
-        clean = clean + weight * (clean - first.clean)
+        clean = clean + weight * (clean - estimate0.clean)
     return Estimate(clean, (x - a * clean) / s)
 
 
@@ -120,20 +128,21 @@ def sample(
     schedule: Schedule | None = None,
     **condition: Any,
 ) -> Tensor:
-    """Move x (B, C, H, W) from ``levels[0]`` through every level to ``levels[-1]``; returns the
-    last state.
+    """Move a state along noise levels, and return the last state.
 
     Skipping levels with `ancestral` shrinks contrast even with a perfect denoiser; prefer
     `second_order` there.
 
     Args:
+        x: State (B, C, H, W) at ``levels[0]``.
+        levels: Noise levels, downwards or upwards.
         denoise: a `Denoiser`, or any callable (x, level, **condition) -> `Estimate` (then give its
             `schedule`).
         step: `ddim`, ``ancestral(draw)`` or ``second_order()``.
         edit: (clean, noise, x, now) -> (clean, noise), applied to every estimate after clipping,
             not clipped again.
-        clip: clamp the clean estimate to [-1, 1] and let the noise follow.
-        callback: called with (now, x, clean) before each step.
+        clip: Clamp the clean estimate to [-1, 1] and let the noise follow.
+        callback: Called with (now, x, clean) before each step.
     """
     table = schedule if schedule is not None else denoise.schedule  # type: ignore[attr-defined]
     for now, then in pairwise(levels):
@@ -152,13 +161,18 @@ def sample(
 
 
 def coefficients(table: Schedule, level: int) -> tuple[float, float]:
-    """How much signal and how much noise a state holds at this level."""
+    """`signal` and `sigma` at a noise level."""
     return float(table.signal[level]), float(table.sigma[level])
 
 
 def spread(variance: Variance, small: float, large: float, v: Tensor | None) -> float | Tensor:
-    """Standard deviation of the added noise, between the posterior's (`small`) and beta's
-    (`large`)."""
+    """Standard deviation of the fresh noise.
+
+    Args:
+        variance: "posterior" is `small`, "large" is `large`, "learned" lies between.
+        small, large: Those of the posterior and of beta.
+        v: Raw variance channels, for "learned".
+    """
     if variance == "posterior":
         return small
     if variance == "large":

@@ -1,5 +1,4 @@
-"""Noise schedules: how much image and how much noise a state holds at each level. Knows nothing of
-images.
+"""Noise schedules: how much image and how much noise a state holds at each noise level.
 
     x_t = signal[t] * x_0 + sigma[t] * eps,        signal[t]^2 + sigma[t]^2 = 1
 
@@ -23,13 +22,18 @@ BETAS = (1e-4, 0.02)  # first and last beta of the linear schedule (Ho et al. 20
 
 
 class Schedule:
-    """Tables of a variance-preserving diffusion, float64 on the CPU, all of length ``steps + 1``
-    (index = level).
+    """Tables of a variance-preserving diffusion by noise level, float64 (steps + 1,) on the CPU.
 
-    kind: "linear" (from the first to the last of `betas`, rescaled by 1000 / steps) or "cosine"
-        (`offset` is the paper's s).
-    floor: lower clip of the cosine betas; 0 is the published formula, 1e-4 what the patched CT code
-    uses. Raises ValueError for an unknown kind or fewer than one step.
+    Args:
+        kind: "linear" or "cosine".
+        steps: Noise levels T.
+        betas: First and last beta of "linear", rescaled by 1000 / steps.
+        offset: The s of the cosine paper.
+        floor: Lower clip of the cosine betas; 0 is the published formula, 1e-4 that of the patched
+            CT code.
+
+    Raises:
+        ValueError: for an unknown kind or fewer than one level.
     """
 
     def __init__(
@@ -74,17 +78,22 @@ class Schedule:
 
     @staticmethod
     def level(published_index: int) -> int:
-        """Level of a 0-based published step."""
+        """Noise level of a 0-based published index."""
         return published_index + 1
 
     def gather(self, table: Tensor, t: int | Tensor, like: Tensor) -> Tensor:
-        """`table` at level t (int or (B,) long), in the type and on the device of `like`, shaped to
-        broadcast to it."""
+        """A table's values at noise levels, typed like a tensor and shaped to broadcast to it.
+
+        Args:
+            table: (steps + 1,).
+            t: Noise level, an int or (B,) long.
+            like: (B, ...).
+        """
         index = torch.as_tensor(t, device=like.device)
         return table.to(like.device)[index].to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
     def at(self, t: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(signal, sigma) at level t, shaped to broadcast to `like`."""
+        """`signal` and `sigma` at noise level t, see `gather`."""
         return self.gather(self.signal, t, like), self.gather(self.sigma, t, like)
 
 

@@ -1,2 +1,1 @@
-"""Published checkpoints and hub models, brought to the settings and parameter names of our
-networks."""
+"""Published checkpoints and hub models, with the settings and parameter names of our networks."""

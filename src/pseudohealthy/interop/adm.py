@@ -1,8 +1,7 @@
-"""State dicts of the guided-diffusion family (Wolleb, pDDPM, cDDPM): the names are ours, the
-settings are in the shapes.
+"""Settings of our networks from state dicts of the guided-diffusion family (Wolleb, pDDPM, cDDPM).
 
-What shapes do not tell, the number of heads and the order of attention, the caller knows from the
-published code.
+The parameter names are ours, and shapes show the settings. The number of heads and the order of
+attention, which they do not show, the caller takes from the published code.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ State = Mapping[str, Tensor]
 
 
 def unet_settings(state: State) -> dict[str, Any]:
-    """Settings of our `UNet`, channels and condition included, but heads and their order.
+    """Settings of our `UNet` with channels and condition, without heads and their order.
 
-    Raises KeyError where a layer that every such network has is missing, ValueError where the
-    levels are uneven.
+    Raises:
+        KeyError: where a layer that every such network has is missing.
+        ValueError: where the levels are uneven.
     """
     width, channels = state["input_blocks.0.0.weight"].shape[:2]
     # In every level of the decoder but the last, one stage ends with what doubles the size.
@@ -28,8 +28,8 @@ def unet_settings(state: State) -> dict[str, Any]:
         key.split(".")[1] for key in state if key.startswith("output_blocks.") and is_doubling(key)
     }
     levels = len(doubling) + 1
-    per_level, rest = divmod(stages(state), levels)
-    if rest:
+    per_level, remainder = divmod(stages(state), levels)
+    if remainder:
         raise ValueError(f"{stages(state)} stages do not make {levels} levels")
     firsts = range(1, 1 + levels * per_level, per_level)
     condition: dict[str, int] = {}
@@ -37,11 +37,11 @@ def unet_settings(state: State) -> dict[str, Any]:
         condition["classes"] = state["label_emb.weight"].shape[0]
     elif "label_emb.0.weight" in state:
         condition["vector"] = state["label_emb.0.weight"].shape[1]
-    out = state["out.2.weight"].shape[0]
+    outputs = state["out.2.weight"].shape[0]
     multipliers, attended = levels_of(state, firsts, width)
     return {
         "channels": channels,
-        "learned_variance": out == 2 * channels,
+        "learned_variance": outputs == 2 * channels,
         "condition": condition,
         "width": width,
         "multipliers": multipliers,
@@ -52,31 +52,33 @@ def unet_settings(state: State) -> dict[str, Any]:
 
 
 def classifier_settings(state: State) -> dict[str, Any]:
-    """Settings of our `Classifier`, the size of its image included; heads of 64 channels (as
-    published) where those divide.
+    """Settings of our `Classifier`, with the size of its image.
 
-    Down-sampling blocks look like others, so the blocks per level are what makes attention, changes
-    of width and the size of the pooling agree. KeyError and ValueError as of `unet_settings`.
+    Heads have 64 channels (as published) where those divide. Down-sampling blocks look like others,
+    so the blocks per level follow from attention, changes of width and the size of the pooling.
+
+    Raises:
+        KeyError, ValueError: as `unet_settings`.
     """
     width, in_channels = state["input_blocks.0.0.weight"].shape[:2]
     count = stages(state)
-    stands = [i for i in range(1, stages(state)) if f"input_blocks.{i}.1.norm.weight" in state]
+    attentions = [i for i in range(1, stages(state)) if f"input_blocks.{i}.1.norm.weight" in state]
     changes = [i for i in range(1, count) if f"input_blocks.{i}.0.skip_connection.weight" in state]
     side = math.isqrt(state["out.2.positional_embedding"].shape[1] - 1)
     fitting = []
     for per_level in range(2, count + 1):
         firsts = range(1, 1 + count, per_level)
         blocks = [range(first, first + per_level - 1) for first in firsts]
-        whole = [i for level in blocks for i in level if level.start in stands]
-        if count % per_level == 0 and set(changes) <= set(firsts) and stands == whole:
+        expected = [i for level in blocks for i in level if level.start in attentions]
+        if count % per_level == 0 and set(changes) <= set(firsts) and attentions == expected:
             fitting.append((per_level, firsts[: count // per_level]))
     if not fitting:
-        raise ValueError(f"{count} stages with attention in {stands} make no levels")
+        raise ValueError(f"{count} stages with attention in {attentions} make no levels")
     # published: 4 blocks and one down.
-    per_level, firsts = min(fitting, key=lambda found: (found[0] != 5, found[0]))
+    per_level, firsts = min(fitting, key=lambda fit: (fit[0] != 5, fit[0]))
     multipliers, attended = levels_of(state, firsts, width)
-    seen = [m for level, m in enumerate(multipliers) if 2**level in attended]
-    channels = [width * m for m in (multipliers[-1], *seen)]
+    at_attention = [m for level, m in enumerate(multipliers) if 2**level in attended]
+    channels = [width * m for m in (multipliers[-1], *at_attention)]
     return {
         "in_channels": in_channels,
         "size": side * 2 ** (len(firsts) - 1),
@@ -108,7 +110,7 @@ def stages(state: State) -> int:
 
 
 def count_of(state: Iterable[str], prefix: str) -> int:
-    """How many numbers follow the prefix."""
+    """How many different numbers follow the prefix."""
     return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
 
 
@@ -128,10 +130,10 @@ def levels_of(state: State, firsts: Iterable[int], width: int) -> tuple[list[int
 
 
 def block_settings(state: State) -> dict[str, bool]:
-    """What shapes and names tell of the blocks."""
-    first = "input_blocks.1.0."
-    twice = 2 * state[f"{first}out_layers.3.weight"].shape[0]
+    """Settings of the blocks that shapes and names show."""
+    prefix = "input_blocks.1.0."
+    twice = 2 * state[f"{prefix}out_layers.3.weight"].shape[0]
     return {
-        "scale_shift": state[f"{first}emb_layers.1.weight"].shape[0] == twice,
+        "scale_shift": state[f"{prefix}emb_layers.1.weight"].shape[0] == twice,
         "residual_sampling": not any(key.endswith(".op.weight") for key in state),
     }

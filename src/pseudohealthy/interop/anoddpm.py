@@ -29,13 +29,16 @@ RENAMED = {
 def convert(
     state: Mapping[str, Any], *, heads: int = 2
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(settings, state dict) of our `UNet` for an AnoDDPM state dict, or for its whole checkpoint
-    (the EMA weights).
+    """Settings and state dict of our `UNet` for AnoDDPM weights.
 
-    heads: shapes do not tell. The published code trains with 2 but its detection rebuilds the
-        network with 1, which loads without complaint and answers differently; 2 is what the weights
-        were trained for.
-    Fault CHECKPOINT_MISMATCH (exit 5) for a state dict of another system.
+    Args:
+        state: A state dict, or a whole checkpoint (its EMA weights are taken).
+        heads: Shapes do not show them. The published code trains with 2 but its detection rebuilds
+            the network with 1, which loads without complaint and gives other outputs; the weights
+            were trained for 2.
+
+    Raises:
+        Fault: CHECKPOINT_MISMATCH (exit 5) for a state dict of another system.
     """
     state = state.get("ema", state.get("model_state_dict", state))
     if "time_embedding.1.weight" not in state or "down.0.0.weight" not in state:

@@ -1,5 +1,4 @@
-"""A checkpoint file to a flat state dict of float32 tensors, whatever wraps it; nothing in the file
-is executed."""
+"""A checkpoint file as a flat state dict of float32 tensors; nothing in the file is executed."""
 
 from __future__ import annotations
 
@@ -14,15 +13,19 @@ from torch import Tensor
 from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.runs import checkpoint
 
-# Keys under which checkpoints keep the weights; averaged ones first, which is what published
-# detection loads.
 # CVE-2025-32434 and CVE-2026-24747: holes in the restricted loader of older ones.
 SAFE_TORCH = (2, 10)
+# Keys under which checkpoints hold the weights; averaged ones first, which published detection
+# loads.
 WRAPPERS = ("ema", "model_state_dict", "model_weights", "state_dict")
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """Fault CHECKPOINT_MISSING, _CORRUPT, _UNSAFE, _MISMATCH or _NONFINITE (exit 5)."""
+    """The state dict of a checkpoint file, without the keys that wrap it.
+
+    Raises:
+        Fault: CHECKPOINT_MISSING, _CORRUPT, _UNSAFE, _MISMATCH or _NONFINITE, TORCH_OLD (exit 5).
+    """
     if not file.is_file():
         raise Fault(
             "CHECKPOINT_MISSING", f"there is no file {file.name}", "check the path", exit=BAD_MODEL
@@ -61,8 +64,7 @@ def read(file: Path) -> dict[str, Tensor]:
 
 
 def unpickled(file: Path) -> Any:
-    """What torch's restricted loader makes of the file. There is no second attempt with another
-    loader."""
+    """The content of a pickled file by torch's restricted loader, and no other one."""
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < SAFE_TORCH:
         raise Fault(
             "TORCH_OLD",
@@ -83,10 +85,10 @@ def unpickled(file: Path) -> Any:
                 " weights_only=False)['ema'], NEW), with the key under which it keeps them",
                 exit=BAD_MODEL,
             ) from None
-        found = text[:120] or type(error).__name__
+        reason = text[:120] or type(error).__name__
         raise Fault(
             "CHECKPOINT_CORRUPT",
-            f"{file.name} cannot be read ({found})",
+            f"{file.name} cannot be read ({reason})",
             "fetch it again",
             exit=BAD_MODEL,
         ) from None

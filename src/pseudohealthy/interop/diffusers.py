@@ -1,5 +1,4 @@
-"""`UNet2DModel` folders of Hugging Face diffusers: the ADM structure under names of its own,
-settings in JSON.
+"""`UNet2DModel` folders of Hugging Face diffusers: the ADM structure under names of its own.
 
 A model folder holds ``config.json`` and the weights; a pipeline folder holds it as ``unet/``, or as
 its own files, beside the scheduler's configuration. diffusers itself is not needed. Published size,
@@ -22,7 +21,7 @@ from pseudohealthy.errors import BAD_MODEL, Fault
 from pseudohealthy.interop.checkpoint_files import read
 from pseudohealthy.interop.systems import Imported, network
 
-# Options of UNet2DModel, its own default first, then what else we have the same for.
+# Options of UNet2DModel, its own default first, then the others that our network has.
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "_class_name": ("UNet2DModel",),
     "center_input_sample": (False,),
@@ -75,8 +74,11 @@ def read_folder(path: Path) -> Imported:
     """A "ddpm" restorer from a model or a pipeline folder.
 
     Without a scheduler's configuration beside the model it is taken for DDPM's: linear, 1000
-    levels, predicts noise. Fault CHECKPOINT_* (exit 5) for a folder that is incomplete or damaged,
-    or an option that our network has not.
+    levels, predicts noise.
+
+    Raises:
+        Fault: CHECKPOINT_* (exit 5) for a folder that is incomplete or damaged, or an option that
+            our network has not.
     """
     folder = path.parent if path.is_file() else path
     if not is_model(folder):
@@ -118,10 +120,10 @@ def read_folder(path: Path) -> Imported:
             notes.append("the model does not say its image size: set canvas.size")
         state = convert(read(weights), settings)
     except (KeyError, TypeError, ValueError) as error:
-        found = f"no {error}" if isinstance(error, KeyError) else str(error)
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise Fault(
             "CHECKPOINT_MISMATCH",
-            f"'{path.name}' cannot be imported: {found}",
+            f"'{path.name}' cannot be imported: {reason}",
             "choose a plain UNet2DModel of images",
             exit=BAD_MODEL,
         ) from None
@@ -144,15 +146,18 @@ def parsed(file: Path) -> dict[str, Any]:
 
 
 def unet_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of our `UNet`, channels included. Raises ValueError for the first option that it has
-    not."""
-    found = {}
-    for option, known in OPTIONS.items():
-        found[option] = config.get(option, known[0])
-        if found[option] not in known:
+    """Settings of our `UNet`, with channels.
+
+    Raises:
+        ValueError: for the first option that it has not.
+    """
+    options = {}
+    for option, supported in OPTIONS.items():
+        options[option] = config.get(option, supported[0])
+        if options[option] not in supported:
             raise ValueError(
-                f"{option} = {found[option]!r} is not supported"
-                f" ({' or '.join(map(repr, known))} is)"
+                f"{option} = {options[option]!r} is not supported"
+                f" ({' or '.join(map(repr, supported))} is)"
             )
     attended, ups = (
         [with_attention(kind, side) for kind in config[f"{side.lower()}_block_types"]]
@@ -176,15 +181,20 @@ def unet_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             f"it has {config.get('in_channels', 3)} channels in and"
             f" {config.get('out_channels', 3)} out"
         )
-    scale_shift, middle = found["resnet_time_scale_shift"] == "scale_shift", found["add_attention"]
-    between = config.get("attn_norm_num_groups") or (None if scale_shift else groups)
-    if middle and between != groups:
+    scale_shift, middle = (
+        options["resnet_time_scale_shift"] == "scale_shift",
+        options["add_attention"],
+    )
+    middle_groups = config.get("attn_norm_num_groups") or (None if scale_shift else groups)
+    if middle and middle_groups != groups:
         raise ValueError(
-            f"attn_norm_num_groups = {between}: the attention in the middle must have the norm of"
-            " the others"
+            f"attn_norm_num_groups = {middle_groups}: the attention in the middle must have the"
+            " norm of the others"
         )
     heads = [
-        c for c, seen in zip([*channels, channels[-1]], [*attended, middle], strict=True) if seen
+        c
+        for c, attends in zip([*channels, channels[-1]], [*attended, middle], strict=True)
+        if attends
     ]
     if head is not None and any(c % head for c in heads):
         raise ValueError(f"attention_head_dim = {head} does not divide {heads} channels")
@@ -194,7 +204,7 @@ def unet_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "multipliers": tuple(c // channels[0] for c in channels),
         "blocks": config.get("layers_per_block", 2),
         "attention": {
-            "at": tuple(2**level for level, seen in enumerate(attended) if seen),
+            "at": tuple(2**level for level, attends in enumerate(attended) if attends),
             "middle": middle,
             **({"head_channels": head} if head else {}),  # none says one head
             "order": "new",
@@ -204,11 +214,11 @@ def unet_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             "groups": groups,
             "eps": float(config.get("norm_eps", 1e-5)),
             "dropout": float(config.get("dropout", 0.0)),
-            "pad_end": found["downsample_padding"] == 0,
+            "pad_end": options["downsample_padding"] == 0,
         },
         "time": {
-            "order": "cos-sin" if found["flip_sin_to_cos"] else "sin-cos",
-            "frequency_shift": found["freq_shift"],
+            "order": "cos-sin" if options["flip_sin_to_cos"] else "sin-cos",
+            "frequency_shift": options["freq_shift"],
         },
     }
 
@@ -221,7 +231,7 @@ def with_attention(kind: str, side: str) -> bool:
 
 
 def image_size(sample_size: int | list[int] | None) -> dict[str, int]:
-    """As a setting of the canvas, where the model says it."""
+    """The image size as a setting of the canvas, where the model states it."""
     sides = [sample_size] if isinstance(sample_size, int) else sample_size or []
     if len(set(sides)) > 1:
         raise ValueError(f"sample_size = {sample_size} is not square")
@@ -229,8 +239,11 @@ def image_size(sample_size: int | list[int] | None) -> dict[str, int]:
 
 
 def schedule(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the restorer from a scheduler's configuration. Raises ValueError for one that it
-    has not."""
+    """Settings of the restorer from a scheduler's configuration.
+
+    Raises:
+        ValueError: for one that it has not.
+    """
     kind, levels = config.get("beta_schedule"), config.get("num_train_timesteps", 1000)
     betas = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
     # Our linear betas are scaled to end as noisy with fewer levels, theirs are taken as given.
@@ -268,8 +281,11 @@ def schedule(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def convert(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict of our `UNet` with these settings. Raises KeyError for attention without one
-    of its parts."""
+    """The state dict of our `UNet` with these settings.
+
+    Raises:
+        KeyError: for attention without one of its parts.
+    """
     former = re.compile(rf"\.({'|'.join(FORMER)})\.(weight|bias)$")
     theirs = {
         former.sub(lambda m: f".{FORMER[m[1]]}.{m[2]}", key): value for key, value in state.items()
@@ -292,30 +308,36 @@ def convert(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[st
 
 
 def renamed(key: str, blocks: int, attended: list[bool], middle_attention: bool) -> str:
-    """Our name of a published parameter, but for the queries, keys and values. attended: decoder
-    levels, deepest first."""
+    """Our name of a published parameter, except of queries, keys and values.
+
+    Args:
+        key: Published name.
+        blocks: Residual blocks of each encoder level.
+        attended: Whether a decoder level has attention, deepest first.
+        middle_attention: Whether the middle has.
+    """
     place, _, kind = key.rpartition(".")
     if place in OUTER:
         return f"{OUTER[place]}.{kind}"
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"(down_blocks|up_blocks|mid_block)\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.+)", place
     )
-    if found is None or (found[2] is None) != (found[1] == "mid_block"):
+    if match is None or (match[2] is None) != (match[1] == "mid_block"):
         return key
-    side, layer, part = found[1], found[3], found[5]
-    level, index = int(found[2] or 0), int(found[4])
+    side, layer, part = match[1], match[3], match[5]
+    level, index = int(match[2] or 0), int(match[4])
     part = {"group_norm": "norm", "to_out.0": "proj_out", **RESIDUAL}.get(part, part)
     if side == "mid_block":
-        at = 1 if layer == "attentions" else index * (1 + middle_attention)
-        return f"middle_block.{at}.{part}.{kind}"
-    first = level * (blocks + 1)
+        position = 1 if layer == "attentions" else index * (1 + middle_attention)
+        return f"middle_block.{position}.{part}.{kind}"
+    start = level * (blocks + 1)
     if layer == "downsamplers":
-        return f"input_blocks.{1 + first + blocks}.0.op.{kind}"
+        return f"input_blocks.{1 + start + blocks}.0.op.{kind}"
     if layer == "upsamplers":
-        return f"output_blocks.{first + blocks}.{1 + attended[level]}.conv.{kind}"
+        return f"output_blocks.{start + blocks}.{1 + attended[level]}.conv.{kind}"
     stage = (
-        f"input_blocks.{1 + first + index}"
+        f"input_blocks.{1 + start + index}"
         if side == "down_blocks"
-        else f"output_blocks.{first + index}"
+        else f"output_blocks.{start + index}"
     )
     return f"{stage}.{0 if layer == 'resnets' else 1}.{part}.{kind}"

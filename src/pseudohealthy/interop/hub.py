@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: fetched when a command names one, never otherwise."""
+"""Models of the Hugging Face hub, fetched only when a command names one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ CONFIGURATIONS = (
 
 
 def fetched(name: Path) -> Path:
-    """`name` where it exists or is no id (``owner/model``), else the local copy of the hub's model
-    of that id.
+    """The local copy of a hub model.
 
-    Fault HUB: exit 2 where ``huggingface_hub`` is not installed, 5 where the model cannot be
-    fetched.
+    Args:
+        name: Its id, ``owner/model``; a path that exists, or is no id, is returned as it is.
+
+    Raises:
+        Fault: HUB; exit 2 where ``huggingface_hub`` is not installed, 5 where the model cannot be
+            fetched.
     """
     if name.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name.as_posix()):
         return name

@@ -34,37 +34,43 @@ SETTINGS = ("stem", "learned_variance")
 
 
 def begin(restorer: Restorer) -> None:
-    """Before the first step of a new training: every network of `Restorer.starts` takes the weights
-    it is to start from.
+    """Load the weights that the networks of a new training start from.
 
-    An encoder takes those of a "spark" run, any other network what `start_from` takes. Faults as
-    there.
+    Every network of `Restorer.starts`: an encoder takes those of a "spark" run, any other network
+    those that `start_from` takes.
+
+    Raises:
+        Fault: as `start_from`.
     """
-    for network, where in restorer.starts():
-        if where and isinstance(network, ResNet):
-            network.load_state_dict(encoder_of(Path(where), network.state_dict()))
+    for network, path in restorer.starts():
+        if path and isinstance(network, ResNet):
+            network.load_state_dict(encoder_of(Path(path), network.state_dict()))
         else:
-            start_from(network, where)
+            start_from(network, path)
 
 
 def start_from(module: nn.Module, path: Path | str) -> None:
-    """Load into `module` (a `UNet` or a `CtUNet`) the network of a run folder, or a diffusers
-    folder (for a `UNet`).
+    """Load the network of a run folder, or of a diffusers folder, into a module.
 
-    path: the folder, or one weights file in it; "" leaves `module` as it is. What the network was
-        trained to predict may differ.
-    Fault RUN_MISSING or CHECKPOINT_* (exit 5), one line, for anything that does not fit.
+    The target that the network was trained to predict may differ.
+
+    Args:
+        module: A `UNet`, or for a run folder also a `CtUNet`.
+        path: The folder, or one weights file in it; "" leaves `module` as it is.
+
+    Raises:
+        Fault: RUN_MISSING or CHECKPOINT_* (exit 5) for anything that does not fit.
     """
     if not str(path):
         return
     path = folder_of(path)
     reference, state = source(module, path)
-    was, wanted = unseen(reference), unseen(module)
-    for name, value in was.items():
-        if name in wanted and wanted[name] != value:
+    source_settings, own_settings = unseen(reference), unseen(module)
+    for name, value in source_settings.items():
+        if name in own_settings and own_settings[name] != value:
             raise Fault(
                 "CHECKPOINT_MISMATCH",
-                f"the network of '{path.name}' has {name} = {value}, this one {wanted[name]}",
+                f"the network of '{path.name}' has {name} = {value}, this one {own_settings[name]}",
                 "give the recipe's network the same setting",
                 exit=BAD_MODEL,
             )
@@ -81,25 +87,25 @@ def start_from(module: nn.Module, path: Path | str) -> None:
 
 
 def source(module: nn.Module, path: Path) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The network that is stored at `path`, without its weights, and these."""
+    """The network that is stored at a path, on the meta device, and its weights."""
     folder = path if path.is_dir() else path.parent
     if (folder / "recipe.toml").is_file():
         run = Run.open(folder)
-        with torch.device("meta"):  # its settings are wanted, not its values
+        with torch.device("meta"):  # for its settings, not its values
             restorer = run.recipe.make_restorer()
         tensors, _, _ = checkpoint.load(
             run.weights() if path.is_dir() else path, expected=restorer.state_dict()
         )
-        known = [name for name, part in restorer.named_modules() if type(part) is type(module)]
-        if not known:
+        names = [name for name, part in restorer.named_modules() if type(part) is type(module)]
+        if not names:
             raise Fault(
                 "CHECKPOINT_MISMATCH",
                 f"run '{run.name}' has no {type(module).__name__}",
                 "start from a run with such a network",
                 exit=BAD_MODEL,
             )
-        prefix = f"{known[0]}."
-        return restorer.get_submodule(known[0]), {
+        prefix = f"{names[0]}."
+        return restorer.get_submodule(names[0]), {
             name.removeprefix(prefix): tensor
             for name, tensor in tensors.items()
             if name.startswith(prefix)
@@ -119,34 +125,33 @@ def source(module: nn.Module, path: Path) -> tuple[nn.Module, dict[str, Tensor]]
 
 
 def unseen(network: nn.Module) -> dict[str, Any]:
-    """Settings that change what weights do and not their shapes."""
-    found = {name: getattr(network, name) for name in SETTINGS if hasattr(network, name)}
+    """Settings that change what weights do but not their shapes."""
+    settings = {name: getattr(network, name) for name in SETTINGS if hasattr(network, name)}
     if isinstance(network, UNet):
-        found |= {f"time.{name}": value for name, value in asdict(network.time).items()}
-        found["block.pad_end"] = network.pad_end
+        settings |= {f"time.{name}": value for name, value in asdict(network.time).items()}
+        settings["block.pad_end"] = network.pad_end
     norms = [part for part in network.modules() if isinstance(part, nn.GroupNorm)]
-    found |= (
+    settings |= (
         {"block.eps": norms[0].eps, "block.groups": max(norm.num_groups for norm in norms)}
         if norms
         else {}
     )
     for place, part in network.named_modules():
         if isinstance(part, Attention):
-            found[f"heads in {place}"] = part.heads
+            settings[f"heads in {place}"] = part.heads
             if part.heads > 1:  # one head has no order
-                found["attention.order"] = part.order
-    return found
+                settings["attention.order"] = part.order
+    return settings
 
 
 def fitted(name: str, tensor: Tensor, module: nn.Module) -> Tensor:
-    """A parameter of the first or last convolution with the channels that `module` has; any other
-    as it is."""
+    """A parameter, of the first or last convolution adapted to the channels of `module`."""
     layer = name.rpartition(".")[0]
-    own = module.state_dict().get(name)
+    parameter = module.state_dict().get(name)
     if (
-        own is None
+        parameter is None
         or layer not in (*FIRST, *LAST)
-        or own.shape == tensor.shape
+        or parameter.shape == tensor.shape
         or (layer in FIRST and tensor.ndim < 4)
     ):
         return tensor
@@ -154,13 +159,13 @@ def fitted(name: str, tensor: Tensor, module: nn.Module) -> Tensor:
     places = getattr(module, "stem", 1) ** 2
     if layer in FIRST:
         # (out, channels * places, k, k)
-        share = shares(tensor.shape[1] // places, own.shape[1] // places)
+        share = shares(tensor.shape[1] // places, parameter.shape[1] // places)
         return torch.einsum(
             "mn,onp...->omp...", share / share.sum(0), tensor.unflatten(1, (-1, places))
         ).flatten(1, 2)
     halves = 2 if getattr(module, "learned_variance", False) else 1
     # (halves * channels * places, ...)
-    share = shares(len(tensor) // halves // places, len(own) // halves // places)
+    share = shares(len(tensor) // halves // places, len(parameter) // halves // places)
     share = share / share.sum(1, keepdim=True)
     return torch.einsum(
         "mn,hnp...->hmp...", share, tensor.unflatten(0, (halves, -1, places))
@@ -168,24 +173,27 @@ def fitted(name: str, tensor: Tensor, module: nn.Module) -> Tensor:
 
 
 def shares(n: int, m: int) -> Tensor:
-    """(m, n): 1 where one of n channels goes into one of m, taken in turn."""
+    """Matrix (m, n) with 1 where one of n channels goes into one of m, taken in turn."""
     old, new = torch.arange(n)[None], torch.arange(m)[:, None]
     return (old % m == new if n > m else new % n == old).float()
 
 
 def encoder_of(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict for an encoder shaped like `expected` from the weights file of a "spark" run; its
-    last layer is kept.
+    """State dict for an encoder from the weights file of a "spark" run.
 
-    Fault CHECKPOINT_* (exit 5) where the file is missing, damaged, or has not exactly this
-    encoder's parameters.
+    Args:
+        expected: State dict of the encoder, whose last layer is taken over.
+
+    Raises:
+        Fault: CHECKPOINT_* (exit 5) where the file is missing, damaged, or has not exactly this
+            encoder's parameters.
     """
     tensors, _, _ = checkpoint.load(path)
     prefix = f"model.{ENCODER}"
-    found = {
+    state = {
         key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
     }
-    # Has not been pretrained.
-    found |= {key: value for key, value in expected.items() if key.startswith("fc.")}
-    checkpoint.compare(path, {key: tuple(value.shape) for key, value in found.items()}, expected)
-    return found
+    # The last layer has not been pretrained.
+    state |= {key: value for key, value in expected.items() if key.startswith("fc.")}
+    checkpoint.compare(path, {key: tuple(value.shape) for key, value in state.items()}, expected)
+    return state

@@ -1,8 +1,8 @@
-"""What imported weights were trained for, asked of the weights: what they answer, in which range,
-to which noise.
+"""What imported weights were trained for, measured: output, image range and kind of noise.
 
-Files do not say. Feeding a network the wrong range or the wrong answer is behind most failed
-reproductions in this field, and shows only as restorations that look a little (or entirely) white.
+Files do not say. Feeding a network the wrong range, or reading its output as the wrong target, is
+behind most failed reproductions in this field, and shows only as healthy twins that look a little
+(or entirely) white.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ from pseudohealthy.anomalies import phantoms
 from pseudohealthy.diffusion.denoiser import Denoiser
 from pseudohealthy.diffusion.noise import Draw
 
-NOISE_LEVEL, RANGE_LEVEL, MEAN_LEVEL = 250, 400, 500  # of 1000: where each question shows best
-CLEARLY = 0.8  # the better error over the other, below which a difference counts
+NOISE_LEVEL, RANGE_LEVEL, MEAN_LEVEL = 250, 400, 500  # of 1000: where each property shows best
+CLEARLY = 0.8  # the smaller error over the larger, below which the difference counts
 SEES = 0.5  # of the noise's power: an error above it is no estimate worth comparing
 BACKGROUND = 0.02  # of the head's brightness
 # Bias of the background in the network's own range, at most; in the other, at least.
 AT_HOME, ABROAD = (0.2, 0.3)
-LARGEST = (
-    128  # pixels: what is asked for shows on a smaller image, and takes seconds instead of minutes
-)
+LARGEST = 128  # pixels: a smaller image shows the same, in seconds instead of minutes
 
 
 @dataclass(frozen=True)
 class Findings:
-    """answer: "noise", "2 noise - 1", "clean", "velocity" or "undecided", from `mean`, the mean
-        answer where noise
-        dominates: near 0 for noise, near -1 where 2 noise - 1 was learned by mistake.
-    data_range: "signed" [-1, 1], "unit" [0, 1] or "undecided", from `bias`: how far too bright the
-        background of a head is estimated in either range. A network puts it where the darkest
-        training pixels were. (Errors do not tell: an image of half the contrast is easier for every
-        network.)
-    noise: "gaussian", "simplex" or "undecided", from `errors`, shares of the noise's power that the
-    estimate misses.
+    """What weights were trained for.
+
+    Args:
+        answer: "noise", "2 noise - 1", "clean", "velocity" or "undecided", from `mean`.
+        data_range: "signed" [-1, 1], "unit" [0, 1] or "undecided", from `bias`.
+        noise: "gaussian", "simplex" or "undecided", from `errors`.
+        mean: Of the output where noise dominates: near 0 for noise, near -1 where 2 noise - 1 was
+            learned by mistake.
+        bias: How far too bright the background of a head is estimated, by range. A network puts it
+            where the darkest training pixels were. (Errors do not show the range: an image of half
+            the contrast is easier for every network.)
+        errors: Share of the noise's power that the estimate misses, by kind of noise.
     """
 
     answer: str
@@ -61,9 +62,16 @@ class Findings:
 
 @torch.no_grad()
 def probe(denoiser: Denoiser, channels: int, size: int, **condition: Any) -> Findings:
-    """Ask a denoiser of images of this size about a synthetic head, halved where it is large (the
-    levels of a network divide it still), in both ranges and under known noise of both kinds.
-    condition: as of `Denoiser.forward`."""
+    """Measure what a denoiser was trained for, on a synthetic head under known noise.
+
+    In both image ranges and under both kinds of noise.
+
+    Args:
+        channels: Of its images.
+        size: Side of its images; the head is smaller where it is large (the levels of a network
+            still divide it).
+        condition: As of `Denoiser.forward`.
+    """
     while size > LARGEST and size % 2 == 0:
         size //= 2
     image = head(channels, size)
@@ -83,15 +91,17 @@ def probe(denoiser: Denoiser, channels: int, size: int, **condition: Any) -> Fin
     answer = "noise" if abs(mean) < 0.5 else "2 noise - 1" if abs(mean + 1) < 0.5 else "undecided"
     answer = denoiser.target if denoiser.target != "noise" else answer
     errors = {}
-    for kind, true in kinds.items():
-        found = [denoiser(*state(name, kind, NOISE_LEVEL), **condition).noise for name in ranges]
-        errors[kind] = round(min(power(noise - true) for noise in found) / power(true), 4)
+    for kind, field in kinds.items():
+        estimates = [
+            denoiser(*state(name, kind, NOISE_LEVEL), **condition).noise for name in ranges
+        ]
+        errors[kind] = round(min(power(noise - field) for noise in estimates) / power(field), 4)
     better, worse = sorted(errors, key=lambda kind: errors[kind])
     noise = better if errors[better] < min(SEES, CLEARLY * errors[worse]) else "undecided"
-    kind, outside, bias = "gaussian" if noise == "undecided" else noise, image < BACKGROUND, {}
+    kind, background, bias = "gaussian" if noise == "undecided" else noise, image < BACKGROUND, {}
     for name, clean in ranges.items():
         estimate = denoiser(*state(name, kind, RANGE_LEVEL), **condition).clean
-        bias[name] = round(float((estimate - clean)[outside].mean()), 4)
+        bias[name] = round(float((estimate - clean)[background].mean()), 4)
     data_range = "undecided"
     if answer not in ("noise", "clean", "velocity"):  # then neither estimate means anything
         noise = "undecided"

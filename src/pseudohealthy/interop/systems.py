@@ -1,5 +1,4 @@
-"""The published systems: how a state dict is told to be of one, and what canvas and restorer it
-belongs to."""
+"""The published systems: how their state dicts are recognised, and their canvas and restorer."""
 
 from __future__ import annotations
 
@@ -24,8 +23,13 @@ State = Mapping[str, Tensor]
 
 @dataclass
 class Imported:
-    """Settings of the recipe's sections, state dicts by the submodule of the restorer that takes
-    them, and what the user should know."""
+    """A published model for import.
+
+    Args:
+        canvas, restorer: Settings of these sections of the recipe.
+        parts: State dicts by the submodule of the restorer that takes them.
+        notes: What the user should know.
+    """
 
     canvas: dict[str, Any]
     restorer: dict[str, Any]
@@ -34,9 +38,13 @@ class Imported:
 
 
 class System(NamedTuple):
-    """mark: pattern of a parameter that only this system's state dicts have, among those that are
-    not marked before.
-    read: None where a folder says more than its weights (`interop.diffusers`).
+    """A published system.
+
+    Args:
+        mark: Pattern of a parameter's name that no later system of SYSTEMS has.
+        source: The paper.
+        read: Reads its state dict; None where a folder says more than its weights
+            (`interop.diffusers`).
     """
 
     mark: str
@@ -45,7 +53,7 @@ class System(NamedTuple):
 
 
 def recognised(state: State) -> str | None:
-    """The system that a state dict is of."""
+    """The system that a state dict is of; None for an unknown one."""
     return next(
         (name for name, s in SYSTEMS.items() if any(re.fullmatch(s.mark, key) for key in state)),
         None,
@@ -53,14 +61,17 @@ def recognised(state: State) -> str | None:
 
 
 def network(settings: dict[str, Any], cls: type = UNet) -> dict[str, Any]:
-    """The settings that a recipe may give; the method dictates the others."""
+    """The settings of a network that a recipe may give; the method dictates the others."""
     return {
         key: value for key, value in settings.items() if key in settable(cls) and value is not None
     }
 
 
 def wolleb(state: State) -> Imported:
-    """One head, legacy attention, images in [0, 1], 256 px where no classifier says otherwise."""
+    """Wolleb's diffusion model: one head, legacy attention, images in [0, 1], 256 px.
+
+    The size is the classifier's where there is one.
+    """
     settings = adm.unet_settings(state)
     if not settings["learned_variance"]:
         raise ValueError("its output has no variance channels")
@@ -97,8 +108,7 @@ def anoddpm_unet(state: State) -> Imported:
 
 
 def thor_unet(state: State) -> Imported:
-    """With the perceptual network where the file holds it, as those saved by the published class
-    do."""
+    """THOR's network, with the perceptual one where the file holds it, as published files do."""
     settings, tensors = thor.convert(state)
     parts: dict[str, State] = {"denoiser.network": tensors}
     distance = {named(key): value for key, value in state.items() if key.startswith("l_pips")}
@@ -118,43 +128,44 @@ def pddpm(state: State) -> Imported:
 
 def cddpm(state: State) -> Imported:
     buffers, inner = diffusion(state)
-    eye = {
+    encoder = {
         key.removeprefix("encoder.").removeprefix("encoder."): value
         for key, value in state.items()
         if key.startswith("encoder.")
     }
-    if not eye:
+    if not encoder:
         raise ValueError("its encoder is missing")
-    settings, seen = published(inner), adm.resnet_settings(eye)
+    settings, encoder_settings = published(inner), adm.resnet_settings(encoder)
     restorer = {
         "name": "conditioned",
         "diffusion": schedule(buffers),
         "network": network(settings),
-        "encoder": {key: seen[key] for key in ("layers", "width", "outputs")},
+        "encoder": {key: encoder_settings[key] for key in ("layers", "width", "outputs")},
     }
     canvas = {"size": 96, "channels": settings["channels"], "percentiles": [1, 99]}
-    return Imported(canvas, restorer, {"model.denoiser.network": inner, "model.encoder": eye})
+    return Imported(canvas, restorer, {"model.denoiser.network": inner, "model.encoder": encoder})
 
 
 def diffusion(state: State) -> tuple[State, State]:
-    """Schedule buffers and network of the module that pDDPM and cDDPM train, with or without
-    Lightning's prefix."""
-    own = {
+    """Schedule buffers and network of pDDPM and cDDPM, with or without Lightning's prefix."""
+    tensors = {
         key.removeprefix("diffusion."): value
         for key, value in state.items()
         if not key.startswith("encoder.")
     }
     inner = {
-        key.removeprefix("model."): value for key, value in own.items() if key.startswith("model.")
+        key.removeprefix("model."): value
+        for key, value in tensors.items()
+        if key.startswith("model.")
     }
-    buffers = {key: value for key, value in own.items() if not key.startswith("model.")}
+    buffers = {key: value for key, value in tensors.items() if not key.startswith("model.")}
     if any("." in key for key in buffers):
         raise ValueError(f"unknown {next(key for key in buffers if '.' in key)}")
     return buffers, inner
 
 
 def schedule(buffers: State) -> dict[str, Any]:
-    """Kind and length of the schedule that the buffers hold; the published cosine where there are
+    """Kind and length of the schedule in some buffers; the published cosine where there are
     none."""
     if "alphas_cumprod" not in buffers:
         return {"schedule": "cosine"}
@@ -166,8 +177,7 @@ def schedule(buffers: State) -> dict[str, Any]:
 
 
 def published(state: State) -> dict[str, Any]:
-    """Settings of our `UNet`, with heads of 64 channels in the new order as published: shapes do
-    not tell."""
+    """Settings of our `UNet`, with heads of 64 channels in the new order as published."""
     settings = adm.unet_settings(state)
     heads = math.gcd(64, state["middle_block.0.out_layers.3.weight"].shape[0])
     settings["attention"] |= {"head_channels": heads, "order": "new"}

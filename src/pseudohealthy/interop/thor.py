@@ -1,11 +1,10 @@
-"""THOR's U-Net (Bercea et al., MICCAI 2024; AutoDDPM has the same): an early MONAI Generative
-network.
+"""THOR's U-Net (Bercea et al., MICCAI 2024), an early MONAI Generative network, as AutoDDPM has it.
 
 Published size: 18,500,993 parameters, counting all tensors of the checkpoint. 460,544 of them
 (`proj_attn`, a linear layer after each of the seven attentions) are stored but never applied, so a
-faithful import must not apply them
-either: the projection of our `UNet`, which has the same size, becomes the identity. Networks
-trained from our recipes have the same 18,500,993 parameters and use them all.
+faithful import must not apply them either: the projection of our `UNet`, which has the same size,
+becomes the identity. Networks trained from our recipes have the same 18,500,993 parameters and use
+them all.
 """
 
 from __future__ import annotations
@@ -33,12 +32,17 @@ PARTS = {
 def convert(
     state: Mapping[str, Any], *, head_channels: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(settings, state dict) of our `UNet` for a THOR state dict, or for its whole checkpoint.
+    """Settings and state dict of our `UNet` for THOR weights.
 
     The perceptual network that such checkpoints hold as well (``l_pips_sq.*``) is left out:
     `Perceptual` reads it.
-    head_channels: shapes do not tell; None is one head, as published. Fault CHECKPOINT_MISMATCH
-    (exit 5).
+
+    Args:
+        state: A state dict, or a whole checkpoint.
+        head_channels: Shapes do not show them; None is one head, as published.
+
+    Raises:
+        Fault: CHECKPOINT_MISMATCH (exit 5) for a state dict of another system.
     """
     state = state.get("model_weights", state)
     theirs = {
@@ -90,11 +94,12 @@ def convert(
 
 
 def renamed(key: str, blocks: int, attended: Container[int]) -> str:
-    """Our name of a published parameter (without its prefix ``unet.`` and the wrapper of
-    convolutions).
+    """Our name of a published parameter.
 
-    blocks: residual blocks per level of the encoder. attended: the decoder's levels with attention,
-    deepest is 0.
+    Args:
+        key: Published name, without its prefix ``unet.`` and the wrapper of convolutions.
+        blocks: Residual blocks of each encoder level.
+        attended: The decoder's levels with attention; the deepest is 0.
     """
     place, _, kind = key.rpartition(".")
     fields = place.split(".")
@@ -119,13 +124,18 @@ def renamed(key: str, blocks: int, attended: Container[int]) -> str:
 
 @torch.no_grad()
 def repair(network: UNet, noise: Tensor) -> bool:
-    """Undo the published trainer's slip in the brain weights; True when there was something to
-    undo.
+    """Rescale the last layer of brain weights that put out 2 eps - 1 instead of eps.
 
-    That trainer halves the output and adds 1/2 before it is compared with the noise, so the network
-    learns 2 eps - 1 and its restorations turn white. On pure `noise` (B, C, H, W), of the kind it
-    was trained on, at the last level its output then has a mean of -1 instead of 0. The last layer
-    is rescaled in place to answer eps.
+    The published trainer halves the output and adds 1/2 before it is compared with the noise, so
+    the network learns 2 eps - 1 and its healthy twins turn white. On pure noise, at the last level,
+    its output then has a mean of -1 instead of 0.
+
+    Args:
+        network: Changed in place.
+        noise: (B, C, H, W), of the kind it was trained on.
+
+    Returns:
+        Whether it was rescaled.
     """
     network.eval()
     if network(noise, 999).mean() > noise.mean() - 0.5:

@@ -1,8 +1,8 @@
 """Published checkpoints to runs: the command ``import-weights``.
 
-Pickle is read here, with torch's restricted loader and no way around it. Configurations come from
-the shapes; what shapes do not tell is known from the published code, probed (`interop.probe`) or
-set. Anything that is not wholly understood is refused.
+Pickle is read with torch's restricted loader only. Settings come from the shapes; those that shapes
+do not show come from the published code, are measured (`interop.probe`) or set by the user.
+Anything that is not wholly understood is refused.
 """
 
 from __future__ import annotations
@@ -46,15 +46,24 @@ def import_weights(
     settings: Iterable[str] = (),
     overwrite: bool = False,
 ) -> Run:
-    """A run from a published checkpoint: ``.pt`` or ``.ckpt`` (weights only), or ``.safetensors``.
+    """Make a run of a published checkpoint.
 
-    system: wolleb, wolleb-classifier, anoddpm, thor, pddpm or cddpm; or diffusers, whose `file` is
-        the folder of a model or a pipeline, or its id on the Hugging Face hub (fetched, where
-        huggingface_hub is installed). settings: ``section.key=value`` texts for what a file does
-        not say (canvas.normalise, restorer.network.attention.heads). Wolleb's two files go into one
-        run, in any order; until then the run restores without guidance, or, with the classifier
-        alone, not at all.
-    Fault CHECKPOINT_* (exit 5) for a file that is damaged, unsafe, of another system or not finite.
+    Wolleb's two files go into one run, in any order; until then the run restores without guidance,
+    or, with the classifier alone, not at all.
+
+    Args:
+        system: wolleb, wolleb-classifier, anoddpm, thor, pddpm, cddpm or diffusers.
+        file: ``.pt`` or ``.ckpt`` (weights only), or ``.safetensors``; of diffusers the folder of a
+            model or a pipeline, or its id on the Hugging Face hub (fetched, where huggingface_hub
+            is installed).
+        out: Folder of the run.
+        settings: ``section.key=value`` texts for what a file does not say (canvas.normalise,
+            restorer.network.attention.heads).
+        overwrite: Whether a run that lies there may be written over.
+
+    Raises:
+        Fault: SYSTEM (exit 2); CHECKPOINT_* (exit 5) for a file that is damaged, unsafe, of another
+            system or not finite.
     """
     if system not in SYSTEMS:
         raise Fault(
@@ -88,23 +97,26 @@ def import_weights(
     for path, tensors in imported.parts.items():
         fill(restorer, path, tensors, file)
     alone = system == "wolleb-classifier" and DENOISER not in record
-    found, notes = (None, []) if alone else examine(system, restorer, recipe)
+    findings, notes = (None, []) if alone else examine(system, restorer, recipe)
     run = Run.create(out, recipe.set(settings), overwrite=overwrite)
-    return save(run, restorer, record, found, [*imported.notes, *notes])
+    return save(run, restorer, record, findings, [*imported.notes, *notes])
 
 
 def understood(system: str, state: State, file: Path) -> Imported:
-    """Settings and parts of a state dict; Fault CHECKPOINT_MISMATCH where it is not of this
-    system."""
-    found, reader = recognised(state), SYSTEMS[system].read
-    if found != system or reader is None:
-        shown = ", ".join(
+    """Settings and parts of a state dict.
+
+    Raises:
+        Fault: CHECKPOINT_MISMATCH (exit 5) where it is not of this system.
+    """
+    actual, reader = recognised(state), SYSTEMS[system].read
+    if actual != system or reader is None:
+        names = ", ".join(
             f"{name} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3]
         )
         raise Fault(
             "CHECKPOINT_MISMATCH",
-            f"{file.name} is of {found or 'no system known here'}, not of {system}: {shown}",
-            f"import it as {found}" if found else f"systems: {', '.join(SYSTEMS)}",
+            f"{file.name} is of {actual or 'no system known here'}, not of {system}: {names}",
+            f"import it as {actual}" if actual else f"systems: {', '.join(SYSTEMS)}",
             exit=BAD_MODEL,
         )
     try:
@@ -119,7 +131,7 @@ def understood(system: str, state: State, file: Path) -> Imported:
 
 
 def fill(restorer: Restorer, path: str, tensors: State, file: Path) -> None:
-    """Load one part, after its names and shapes were compared."""
+    """Load one part, whose names and shapes are compared first."""
     module = restorer.get_submodule(path)
     if isinstance(module, Perceptual):
         module.load_weights(dict(tensors))
@@ -131,19 +143,22 @@ def fill(restorer: Restorer, path: str, tensors: State, file: Path) -> None:
 
 
 def waiting(out: Path, other: str, mine: str) -> tuple[Run, State, dict[str, Any]] | None:
-    """The run in `out`, if it holds the `other` of Wolleb's two networks and not yet `mine`."""
+    """The run in `out`, its network and its record, if it holds only the `other` of Wolleb's two.
+
+    None if it holds `mine`, too, or no run is there.
+    """
     if not (out / "recipe.toml").is_file():
         return None
     run = Run.open(out)
-    known = run.record.get("imported", {})
-    if other not in known or mine in known:
+    earlier = run.record.get("imported", {})
+    if other not in earlier or mine in earlier:
         return None
     tensors, _, _ = checkpoint.load(out / (WAITING if other == CLASSIFIER else BEST))
     prefix = f"{other}."
     return (
         run,
         {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)},
-        known,
+        earlier,
     )
 
 
@@ -153,8 +168,8 @@ def joined(
     record: dict[str, Any],
     file: Path,
 ) -> Recipe:
-    """The recipe of both networks; `imported` and `record` get what was there before."""
-    run, tensors, known = before
+    """The recipe of both of Wolleb's networks; `imported` and `record` get the earlier one."""
+    run, tensors, earlier = before
     recipe = copy.deepcopy(run.recipe)
     if recipe.canvas["channels"] != imported.canvas["channels"]:
         raise Fault(
@@ -167,71 +182,76 @@ def joined(
     recipe.name = "imported-wolleb"
     recipe.summary = "imported weights: wolleb and wolleb-classifier"
     # The classifier alone knows the size of its images.
-    recipe.canvas |= {} if CLASSIFIER in known else imported.canvas
+    recipe.canvas |= {} if CLASSIFIER in earlier else imported.canvas
     guidance = (
         recipe.restorer.get("guidance", {})
         | imported.restorer.get("guidance", {})
         | {"scale": 100.0}
     )
     recipe.restorer |= imported.restorer | {"guidance": guidance}
-    imported.parts[next(iter(known))] = tensors
-    record |= known
+    imported.parts[next(iter(earlier))] = tensors
+    record |= earlier
     return recipe
 
 
 def examine(system: str, restorer: Restorer, recipe: Recipe) -> tuple[Findings, list[str]]:
-    """What the weights were trained for, and what the user should know; the recipe follows where
-    that is clear."""
+    """What the weights were trained for, and notes for the user; the recipe is set accordingly."""
     restorer.eval()
     denoiser = restorer.get_submodule("model.denoiser" if system == "cddpm" else "denoiser")
     assert isinstance(denoiser, Denoiser)
-    given: dict[str, Any] = {"label": HEALTHY} if getattr(restorer, "conditional", False) else {}
+    condition: dict[str, Any] = (
+        {"label": HEALTHY} if getattr(restorer, "conditional", False) else {}
+    )
     if isinstance(restorer, Conditioned):
         with torch.no_grad():
-            given = {
+            condition = {
                 "vector": restorer.model.context(head(restorer.channels, restorer.size) * 2 - 1)
             }
-    found, notes = probe(denoiser, restorer.channels, restorer.size, **given), []
-    if found.answer == "2 noise - 1":
+    findings, notes = probe(denoiser, restorer.channels, restorer.size, **condition), []
+    if findings.answer == "2 noise - 1":
         noise = Draw(0, [0]).noise(head(restorer.channels, restorer.size))
         if system == "thor" and thor.repair(denoiser.network, noise):  # type: ignore[arg-type]
             notes.append(
                 "the weights answered 2 noise - 1, a slip of the published trainer: rescaled to"
                 " answer the noise"
             )
-            found = probe(denoiser, restorer.channels, restorer.size, **given)
+            findings = probe(denoiser, restorer.channels, restorer.size, **condition)
         else:
             notes.append(
                 "the weights answer 2 noise - 1, not the noise: restorations will be far too bright"
             )
-    known = ranges(type(restorer), "restorer")
-    if "restorer.guidance.data_range" in known and found.data_range != "undecided":
-        recipe.restorer["guidance"]["data_range"] = found.data_range
-    elif found.data_range == "unit":
+    settings = ranges(type(restorer), "restorer")
+    if "restorer.guidance.data_range" in settings and findings.data_range != "undecided":
+        recipe.restorer["guidance"]["data_range"] = findings.data_range
+    elif findings.data_range == "unit":
         notes.append(
             "the weights were trained on images in [0, 1], this method gives [-1, 1]: expect biased"
             " restorations"
         )
-    if "restorer.diffusion.noise" in known and found.noise != "undecided":
-        recipe.restorer.setdefault("diffusion", {})["noise"] = found.noise
-        if system == "thor" and found.noise == "simplex":
-            the_papers = {
+    if "restorer.diffusion.noise" in settings and findings.noise != "undecided":
+        recipe.restorer.setdefault("diffusion", {})["noise"] = findings.noise
+        if system == "thor" and findings.noise == "simplex":
+            published = {
                 "walk": {"start_levels": [250]},
                 "harmonise": {"levels": [200, 150, 100, 50]},
             }
-            recipe.restorer |= the_papers
+            recipe.restorer |= published
     if system.startswith("wolleb"):
         notes.append(
             "label 0 is taken as healthy: weights of the released CheXpert loader have it the other"
             " way round"
         )
-    return found, notes
+    return findings, notes
 
 
 def save(
-    run: Run, restorer: Restorer, record: dict[str, Any], found: Findings | None, notes: list[str]
+    run: Run,
+    restorer: Restorer,
+    record: dict[str, Any],
+    findings: Findings | None,
+    notes: list[str],
 ) -> Run:
-    """Weights, run.json and model card."""
+    """Write weights, run.json and model card."""
     complete = DENOISER in record or "model.denoiser.network" in record
     tensors = restorer.state_dict()
     if not complete:
@@ -262,18 +282,21 @@ def save(
         notes=notes,
         weights_sha256=sha256,
         network_calls=restorer.network_calls(),
-        check=found and found.as_dict(),
+        check=findings and findings.as_dict(),
         finished=now(),
     )
-    write_text(run.folder / "MODEL_CARD.md", card(run, found, notes))
-    say(f"{run.recipe.name}: {parameters:,} parameters" + (f"; {found.text()}" if found else ""))
+    write_text(run.folder / "MODEL_CARD.md", card(run, findings, notes))
+    say(
+        f"{run.recipe.name}: {parameters:,} parameters"
+        + (f"; {findings.text()}" if findings else "")
+    )
     for note in notes:
         say(f"note: {note}")
     return run
 
 
-def card(run: Run, found: Findings | None, notes: Iterable[str]) -> str:
-    """MODEL_CARD.md of weights that were trained elsewhere."""
+def card(run: Run, findings: Findings | None, notes: Iterable[str]) -> str:
+    """The text of MODEL_CARD.md of weights that were trained elsewhere."""
     files = [
         f"- Weights of `{part}`: {entry['file']}, sha256 {entry['sha256']}"
         for part, entry in run.record["imported"].items()
@@ -289,7 +312,7 @@ def card(run: Run, found: Findings | None, notes: Iterable[str]) -> str:
         ),
         f"- Method: `{run.recipe.restorer['name']}`, {run.record['parameters']:,} parameters",
         *files,
-        f"- Self-check: {found.text() if found else 'none'}",
+        f"- Self-check: {findings.text() if findings else 'none'}",
         "- Threshold: none; give `detect --threshold VALUE` or `otsu`",
         *(f"- Note: {note}" for note in notes),
     ]

@@ -1,5 +1,4 @@
-"""Networks that learn against one another: the translator and patch critic of Fixed-Point GAN, the
-triple of f-AnoGAN.
+"""Adversarial networks: translator and patch critic of Fixed-Point GAN, the triple of f-AnoGAN.
 
 Translator and PatchCritic after StarGAN (Choi et al., CVPR 2018) as Siddiquee et al., ICCV 2019 use
 it; Generator, Critic and Encoder after the residual 64 x 64 networks of WGAN-GP (Gulrajani et al.,
@@ -26,24 +25,27 @@ WIDEST = 8  # the residual networks stop doubling their channels at this multipl
 
 
 def frozen(network: nn.Module) -> Callable[..., Any]:
-    """The network with detached weights: gradients pass through it to its input and leave its own
-    weights alone."""
+    """The network with detached weights: gradients reach its input, not its own weights."""
     weights = {name: value.detach() for name, value in network.state_dict(keep_vars=True).items()}
-    return lambda *given: functional_call(network, weights, given)
+    return lambda *inputs: functional_call(network, weights, inputs)
 
 
 def gradient_penalty(
     score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor
 ) -> Tensor:
-    """(B,): squared distance from 1 of the norm of the score's gradient, between real and fake
-    (Gulrajani et al. 2017).
+    """Gradient penalty (B,) of a critic (Gulrajani et al. 2017, equation 3).
 
-    score: images (B, C, S, S) to (B,). share: (B,) in [0, 1), how far between. Computed in float32
-    whatever is around it: the gradient of a gradient has few digits to lose.
+    The squared distance from 1 of the norm of the score's gradient, at images between real and
+    fake; in float32 even under autocast, since the gradient of a gradient has few digits to lose.
+
+    Args:
+        score: Of images (B, C, S, S), (B,).
+        real, fake: Images (B, C, S, S).
+        share: How far from real to fake, (B,) in [0, 1).
     """
     with torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
-        where = share.to(real.device)[:, None, None, None]
-        x = (real.float() + where * (fake.float() - real.float())).detach().requires_grad_()
+        weight = share.to(real.device)[:, None, None, None]
+        x = (real.float() + weight * (fake.float() - real.float())).detach().requires_grad_()
         (gradient,) = torch.autograd.grad(score(x).sum(), x, create_graph=True)
         return (
             gradient.square().flatten(1).sum(1).add(1e-12).sqrt() - 1
@@ -69,11 +71,15 @@ class Unchanged(nn.Module):
 
 
 class Translator(nn.Module):
-    """An image as it would be under another label: tanh(x + change), so that leaving it alone is
-    changing nothing.
+    """An image as it would be under another label: tanh(x + change).
 
-    width: channels of the first convolution (64 as published), doubled by each of two strided ones.
-    blocks: residual blocks at a quarter of the side (6).
+    The network learns the change, so that an image which needs none asks for zeros.
+
+    Args:
+        channels: Of the image.
+        width: Channels of the first convolution (64 as published), doubled by each of two strided
+            ones.
+        blocks: Residual blocks at a quarter of the side (6 as published).
     """
 
     dictated: ClassVar = ("channels",)  # by the method
@@ -99,8 +105,12 @@ class Translator(nn.Module):
         self.change = nn.Sequential(*layers, nn.Conv2d(w, channels, 7, padding=3, bias=False))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """x (B, channels, H, W) in [-1, 1], H and W divided by 4, and the wanted labels (B,), 0 or
-        1: (B, channels, H, W)."""
+        """The image (B, channels, H, W) under a label.
+
+        Args:
+            x: (B, channels, H, W) in [-1, 1]; 4 divides H and W.
+            label: Of the image that is returned, (B,), 0 or 1.
+        """
         if x.shape[2] % 4 or x.shape[3] % 4:
             raise ValueError(f"image of {x.shape[2]} x {x.shape[3]}: choose sides that 4 divides")
         plane = label.to(x)[:, None, None, None].expand(-1, 1, *x.shape[2:])
@@ -110,8 +120,14 @@ class Translator(nn.Module):
 class PatchCritic(nn.Module):
     """How real an image is, patch by patch, and which label it shows.
 
-    width: channels of the first layer (64 as published), doubled by each of the `layers` strided
-    convolutions (6). Raises ValueError where so many layers leave nothing of the image.
+    Args:
+        channels: Of the image.
+        size: Side of the image in pixels.
+        width: Channels of the first layer (64 as published), doubled by each further one.
+        layers: Strided convolutions (6 as published).
+
+    Raises:
+        ValueError: where so many layers leave nothing of the image.
     """
 
     dictated: ClassVar = ("channels", "size")  # by the method
@@ -140,8 +156,8 @@ class PatchCritic(nn.Module):
         self.label = nn.Conv2d(before, 1, size >> layers, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, channels, size, size): realness (B,), the mean over patches, and the logit of label
-        1 (B,)."""
+        """Realness (B,), the mean over patches, and the logit of label 1 (B,), of x (B, channels,
+        size, size)."""
         h = self.body(x)
         return self.real(h).flatten(1).mean(1), self.label(h).flatten(1)[:, 0]
 
@@ -154,8 +170,13 @@ def _widths(size: int, width: int) -> list[int]:
 
 
 class Residual(nn.Module):
-    """Norm, ReLU, 3 x 3, twice; "up" doubles the side before the first convolution, "down" halves
-    it after the second."""
+    """Norm, ReLU, 3 x 3, twice, residual.
+
+    Args:
+        channels, out: Channels of input and output.
+        way: "up" doubles the side before the first convolution, "down" halves it after the second.
+        groups: Of the group norms.
+    """
 
     def __init__(self, channels: int, out: int, way: str, groups: int):
         super().__init__()
@@ -179,9 +200,14 @@ class Residual(nn.Module):
 class Generator(nn.Module):
     """A code (B, latent) to an image (B, channels, size, size) in [-1, 1].
 
-    size: a power of two from 8. width: channels at full size (64 as published), a multiple of 8,
-    doubled with every halving up to eightfold. Group norm where the original has batch norm: an
-    image must not depend on its neighbours.
+    Group norm where the original has batch norm: an image must not depend on its neighbours.
+
+    Args:
+        channels: Of the image.
+        size: Side of the image, a power of two from 8.
+        latent: Length of the code.
+        width: Channels at full size (64 as published), a multiple of 8, doubled with every halving
+            up to eightfold.
     """
 
     dictated: ClassVar = ("channels", "size", "latent")  # by the method
@@ -202,7 +228,7 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """An image to `outputs` numbers, the mirror of `Generator`: with one, how real it is.
+    """An image to `outputs` numbers, the mirror of `Generator`; one number says how real it is.
 
     Layer norm (group norm of one group), as WGAN-GP has it in the critic.
     """
@@ -220,7 +246,7 @@ class Critic(nn.Module):
         self.out = nn.Linear(widths[-1] * 16, outputs)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, channels, size, size): the numbers (B, outputs) and the features (B, F) they are
-        read off."""
+        """Numbers (B, outputs) of x (B, channels, size, size), and the features (B, F) before
+        them."""
         features = self.blocks(self.first(x)).flatten(1)
         return self.out(features), features

@@ -1,5 +1,5 @@
-"""Convolutional autoencoders: plain, variational, denoising. The baselines every diffusion method
-stands beside.
+"""Convolutional autoencoders, plain, variational and denoising, that diffusion methods are compared
+with.
 
 Plain and variational as in Baur et al. 2021 ("Autoencoders for unsupervised anomaly segmentation in
 brain MR images"); denoising, with skip connections, after Kascenas et al. 2022; with a spatial code
@@ -25,18 +25,24 @@ def _block(channels: int, out: int) -> nn.Sequential:
 
 
 class ConvAutoencoder(nn.Module):
-    """Compresses an image (B, channels, size, size) in [-1, 1] and restores it.
+    """Compresses an image (B, channels, size, size) in [-1, 1] and decodes it again.
 
-    width: channels of the first level, a multiple of 8, doubled on each further one. levels: of
-        these; every one but the first halves the side.
-    latent: numbers that pass the dense bottleneck of "ae" and "vae"; 0 keeps the spatial feature
-        map of the last level as the bottleneck of "ae". "dae" has none: it restores from noise, so
-        its decoder sees the skips.
-    spatial: channels of a code (B, spatial, s, s), s the last level's side, in place of the dense
-    one.
-    stem: space to depth by this factor first and back last, as in `UNet`: faster at the same number
-    of parameters. Raises ValueError for a size that the levels do not halve, an unknown kind or a
-    "vae" without latent numbers.
+    Args:
+        channels, size: Of the image.
+        width: Channels of the first level, a multiple of 8, doubled on each further one.
+        levels: Every one but the first halves the side.
+        latent: Numbers that pass the dense bottleneck of "ae" and "vae"; 0 keeps the spatial
+            feature map of the last level as the bottleneck of "ae".
+        kind: "ae", "vae" or "dae". "dae" has no bottleneck: it removes noise, so its decoder gets
+            the skips.
+        spatial: Channels of a code (B, spatial, s, s), s the last level's side, in place of the
+            dense one.
+        stem: Space to depth by this factor first and back last, as in `UNet`: faster at the same
+            number of parameters.
+
+    Raises:
+        ValueError: for a size that the levels do not halve, an unknown kind or a "vae" without
+            latent numbers.
     """
 
     dictated: ClassVar = ("channels", "size", "kind", "spatial")  # by the method
@@ -91,12 +97,18 @@ class ConvAutoencoder(nn.Module):
         draw: Callable[[Tensor], Tensor] | None = None,
         edit: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(reconstruction (B, C, H, W), KL divergence (B,) in nats of "vae", else None).
+        """The decoded image, and the KL divergence of "vae".
 
-        draw: Gaussian noise like its argument, with which "vae" samples its code; without it the
-        code is the mean.
-        edit: what becomes of the code before it is decoded; it may return more codes than it was
-        given. "dae" does not corrupt its input: the training does.
+        "dae" does not corrupt its input: the training does.
+
+        Args:
+            x: (B, C, H, W).
+            draw: Gaussian noise like its argument, with which "vae" samples its code; without it
+                the code is the mean.
+            edit: Changes the code before it is decoded; it may return more codes than it gets.
+
+        Returns:
+            Image (B, C, H, W) and divergence (B,) in nats, None but for "vae".
         """
         code, kl, skips = self.encoded(x, draw)
         return self.decoded(code if edit is None else edit(code), skips), kl
@@ -104,7 +116,8 @@ class ConvAutoencoder(nn.Module):
     def encoded(
         self, x: Tensor, draw: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        """(code, divergence (B,) or None, features of each level but the last)."""
+        """Code, divergence (B,) or None, and features of each level but the last, of x (B, C, H,
+        W)."""
         h, skips = F.pixel_unshuffle(x, self.stem), []
         for level, block in enumerate(self.down):
             h = block(F.avg_pool2d(h, 2) if level else h)
@@ -121,7 +134,7 @@ class ConvAutoencoder(nn.Module):
         return code, kl, skips[:-1]
 
     def decoded(self, code: Tensor, skips: Sequence[Tensor] = ()) -> Tensor:
-        """The image (B, C, H, W) of a code; skips: for "dae" only."""
+        """The image (B, C, H, W) of a code; only "dae" uses `skips`."""
         h = self.decode(code) if self.coded else code
         h = h.reshape(-1, *self.shape) if self.dense else h
         features: Iterable[Tensor | None] = (

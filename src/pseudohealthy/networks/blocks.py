@@ -1,5 +1,5 @@
-"""What U-Nets of the ADM family and their classifiers are built of (Dhariwal & Nichol 2021), and
-the settings of it."""
+"""Blocks of the U-Nets of the ADM family and their classifiers (Dhariwal & Nichol 2021), and their
+settings."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class AttentionSettings:
-    """[network.attention]: where places look at one another.
+    """[network.attention]: self-attention of the places of a feature map.
 
     Args:
-        at: downsampling factors (1, 2, 4, ..., counted after the stem) with attention in every
+        at: Downsampling factors (1, 2, 4, ..., counted after the stem) with attention in every
             block.
-        middle: whether there is attention between the way down and the way up.
-        heads: number of heads, where `head_channels` does not say it.
-        head_channels: channels per head.
-        order: of the channels of queries, keys and values, see `attend`.
+        middle: Whether there is attention between the way down and the way up.
+        heads: Number of heads, where `head_channels` does not say it.
+        head_channels: Channels per head.
+        order: Of the channels of queries, keys and values, see `attend`.
     """
 
     at: Factors = ()
@@ -46,33 +46,37 @@ class AttentionSettings:
         check_fields(self, "AttentionSettings.{}".format)
 
     def heads_of(self, channels: int) -> int:
-        """Heads of a layer with so many channels. Raises ValueError where they do not divide."""
+        """Number of heads of a layer with so many channels.
+
+        Raises:
+            ValueError: where they do not divide the channels.
+        """
         heads = channels // self.head_channels if self.head_channels else self.heads
         if not heads or channels % heads or (self.head_channels and channels % self.head_channels):
-            how = (
+            setting = (
                 f"head_channels = {self.head_channels}"
                 if self.head_channels
                 else f"heads = {self.heads}"
             )
-            raise ValueError(f"attention.{how} of {channels} channels: give a divisor")
+            raise ValueError(f"attention.{setting} of {channels} channels: give a divisor")
         return heads
 
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """[network.block]: what all blocks of one network share.
+    """[network.block]: settings that all blocks of one network share.
 
     Args:
-        scale_shift: the embedding scales and shifts after the norm instead of being added before
+        scale_shift: The embedding scales and shifts after the norm instead of being added before
             it.
-        residual_sampling: halve and double inside residual blocks instead of by strided and nearest
+        residual_sampling: Halve and double inside residual blocks instead of by strided and nearest
             convolutions.
-        pad_end: strided convolutions see a row of zeros below and a column to the right only, as in
+        pad_end: Strided convolutions see a row of zeros below and a column to the right only, as in
             DDPM, not all around.
-        groups, eps: of the group norms; groups that do not divide the channels are halved until
+        groups, eps: Of the group norms; groups that do not divide the channels are halved until
             they do.
-        dropout: share of the features that a block drops in training.
-        checkpointing: in training, keep only what goes from stage to stage and compute the rest
+        dropout: Share of the features that a block drops in training.
+        checkpointing: In training, keep only what goes from stage to stage and compute the rest
             again for the gradient: a fraction of the memory (256 px on a small GPU), a third more
             time, the same result.
     """
@@ -94,8 +98,8 @@ class BlockSettings:
 
 
 class Style(NamedTuple):
-    """What the blocks of one network are built by; `embedding` is the length of what they are
-    conditioned on."""
+    """Settings of the blocks of one network, with the length of the embedding they are conditioned
+    on."""
 
     embedding: int
     attention: AttentionSettings
@@ -106,15 +110,21 @@ class Style(NamedTuple):
 
 
 def zeroed(module: M) -> M:
-    """Last layer of a residual branch: starts at zero, so that a fresh block is the identity."""
+    """Set a residual branch's last layer to zero, so that a fresh block is the identity."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
 def timestep_embedding(t: Tensor, width: int, order: str = "cos-sin", shift: int = 0) -> Tensor:
-    """Sinusoids (B, width) float32 of the 0-based steps t (B,); with `shift` 1 the last frequency
-    is 1/10000 itself."""
+    """Sinusoids (B, width) float32 of noise levels.
+
+    Args:
+        t: Noise levels - 1, as published: (B,), from 0.
+        width: Length of the embedding.
+        order: "cos-sin" or "sin-cos".
+        shift: With 1 the last frequency is 1/10000 itself.
+    """
     half = width // 2
     exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device)
     frequency = torch.exp(exponent / (half - shift))
@@ -124,10 +134,13 @@ def timestep_embedding(t: Tensor, width: int, order: str = "cos-sin", shift: int
 
 
 def attend(qkv: Tensor, heads: int, order: str) -> Tensor:
-    """Attention output (B, C, L) of queries, keys and values (B, 3C, L); softmax in float32.
+    """Attention output (B, C, L), with the softmax in float32.
 
-    order "legacy": channels are heads first, then q|k|v within a head; "new": q|k|v first, then
-    heads.
+    Args:
+        qkv: Queries, keys and values (B, 3C, L).
+        heads: Number of heads.
+        order: "legacy": channels are heads first, then q|k|v within a head; "new": q|k|v first,
+            then heads.
     """
     batch, width, length = qkv.shape
     channels = width // (3 * heads)
@@ -142,8 +155,7 @@ def attend(qkv: Tensor, heads: int, order: str) -> Tensor:
 
 
 def by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention output (B, heads, L, c) of queries, keys and values of that shape, some rows of
-    queries at a time."""
+    """Attention output (B, heads, L, c) of inputs of that shape, some rows of queries at a time."""
     batch, heads, _, channels = q.shape
     scale = channels**-0.25  # on both factors: keeps half precision from overflowing
     keys, v = (k * scale).transpose(-1, -2), v.contiguous()
@@ -179,18 +191,21 @@ class Attention(nn.Module):
 
 
 def active(x: Tensor) -> Tensor:
-    """SiLU of a tensor that nobody else needs: in place where no gradient wants it back."""
+    """SiLU, in place where no gradient is taken; the caller must not need x again."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def added(x: Tensor, y: Tensor) -> Tensor:
-    """x + y, where nobody else needs x: in place where no gradient is taken (a fresh image costs
-    more than the sum)."""
+    """x + y, in place where no gradient is taken; the caller must not need x again.
+
+    Memory for a new feature map costs more time than the sum.
+    """
     return x + y if torch.is_grad_enabled() or x.dtype != y.dtype else x.add_(y)
 
 
 def modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """x (1 + scale) + shift, where nobody else needs x; in one pass where no gradient is taken."""
+    """x (1 + scale) + shift, in one pass where no gradient is taken; the caller must not need x
+    again."""
     if torch.is_grad_enabled() or x.dtype != scale.dtype:
         return x * (1 + scale) + shift
     return torch.addcmul(shift, x, 1 + scale, out=x)
@@ -205,8 +220,12 @@ def halve(x: Tensor) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """GroupNorm-SiLU-conv twice with the embedding in between; `resample` (halve or double) acts
-    before the conv."""
+    """GroupNorm-SiLU-conv twice with the embedding in between, residual.
+
+    Args:
+        channels, out: Channels of input and output.
+        resample: Halve or double, before the first convolution.
+    """
 
     def __init__(
         self,
@@ -272,7 +291,13 @@ class Stage(nn.Sequential):
 def encoder(
     in_channels: int, widths: Sequence[int], blocks: int, style: Style
 ) -> tuple[nn.ModuleList, list[int]]:
-    """The downward path and the channels that each of its stages puts out."""
+    """The stages of the downward path, and the channels that each puts out.
+
+    Args:
+        in_channels: Of the image.
+        widths: Channels of each level.
+        blocks: Residual blocks of each level.
+    """
     stages, channels = [Stage(nn.Conv2d(in_channels, widths[0], 3, padding=1))], [widths[0]]
     for level, width in enumerate(widths):
         for _ in range(blocks):
@@ -298,8 +323,10 @@ def middle(channels: int, style: Style) -> Stage:
 
 
 def fast_layout(x: Tensor) -> Tensor:
-    """channels_last for inference, contiguous for training: GroupNorm's backward is many times
-    slower in the former."""
+    """The tensor channels_last for inference, contiguous for training.
+
+    GroupNorm's backward is many times slower in channels_last.
+    """
     if torch.is_grad_enabled():
         return x.contiguous()
     x = x.contiguous(memory_format=torch.channels_last)
@@ -314,8 +341,11 @@ def fast_layout(x: Tensor) -> Tensor:
 
 
 def unfolded(x: Tensor, stem: int, levels: int) -> Tensor:
-    """Space to depth by `stem`, after a check that every level halves evenly; the layout for what
-    follows."""
+    """Space to depth by `stem`, in the layout of `fast_layout`.
+
+    Raises:
+        ValueError: where the levels do not halve the sides evenly.
+    """
     factor = stem * 2 ** (levels - 1)
     if any(size % factor for size in x.shape[2:]):
         raise ValueError(
@@ -329,5 +359,6 @@ def at_once(stage: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
 
 
 def again(stage: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
-    """A stage whose inner activations are computed again when the gradient needs them."""
+    """Call a stage so that its inner activations are computed again when the gradient needs
+    them."""
     return checkpoint(stage, h, emb, use_reentrant=False)

@@ -39,7 +39,7 @@ from pseudohealthy.settings import checked
 
 
 class AttentionPool(nn.Module):
-    """One vector from a feature map: attention of the mean to all places, with learned
+    """One vector of a feature map, by attention of its mean to all places, with learned
     positions."""
 
     def __init__(self, places: int, channels: int, heads: int, out: int):
@@ -59,7 +59,7 @@ class Classifier(nn.Module):
     """Logits of a noisy image at its noise level.
 
     Args:
-        size: side of the image, or (height, width); the pooling learns positions, so it is fixed
+        size: Side of the image, or (height, width); the pooling learns positions, so it is fixed
             here.
 
     Raises:
@@ -115,8 +115,12 @@ class Classifier(nn.Module):
         self.out = nn.Sequential(style.norm(widths[-1]), nn.SiLU(), pool)
 
     def forward(self, x: Tensor, t: int | Tensor) -> Tensor:
-        """Logits (B, classes) of x (B, in_channels, *size) at the 0-based steps t, an int or
-        (B,)."""
+        """Logits (B, classes) of a noisy image.
+
+        Args:
+            x: (B, in_channels, *size).
+            t: Noise level - 1, as published: an int or (B,), from 0.
+        """
         if tuple(x.shape[2:]) != self.size:
             raise ValueError(
                 f"image of {x.shape[2]} x {x.shape[3]}, but this classifier was built for"

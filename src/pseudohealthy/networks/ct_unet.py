@@ -1,11 +1,12 @@
-"""The U-Net of the patched CT code (Loevlie, Liang, Brockett 2025): additive time embedding,
-strided and transposed convolutions, attention in the middle only. Parameter names are those of its
-checkpoints (``model_state_dict``).
+"""The U-Net of the patched CT code (Loevlie, Liang, Brockett 2025).
+
+Additive time embedding, strided and transposed convolutions, attention in the middle only.
+Parameter names are those of its checkpoints (``model_state_dict``); numbers of parameters (the
+README says "~14M"):
 
     CtUNet()                                   README's channel plan              30,883,905
     CtUNet(quirks="published")                 the network as the code runs it    30,022,849
-    (README: "~14M") CtUNet(channels=3, quirks="published")
-    30,025,155
+    CtUNet(channels=3, quirks="published")                                        30,025,155
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 class Sinusoids(nn.Module):
-    """Steps (B,) to (B, width) float32, sines first."""
+    """Noise levels (B,) to an embedding (B, width) float32, sines first."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -80,17 +81,20 @@ class CtAttention(nn.Module):
 class CtUNet(nn.Module):
     """Predicts the clean image of a partly noised one.
 
-    width, multipliers, blocks: channels of level i are width * multipliers[i], with `blocks`
-    residual blocks each way.
-    heads: of the attention in the middle. dropout: in every block. The time embedding is 4 * width
-    long.
-    stem: space to depth by this factor first and back last, as in `UNet`.
-    quirks: "published" is the network as the code runs it: its decoder never sees the deepest
-        level's output and works one octave early, so that nearest resizing has to mend the sizes
-        (any side is accepted). Other channel counts than the intended network: the weights of the
-        one do not fit the other.
-    Raises ValueError for heads that do not divide the deepest channels, or an image side that the
-    levels do not.
+    Args:
+        channels: Of the image.
+        width, multipliers, blocks: Channels of level i are width * multipliers[i], with `blocks`
+            residual blocks each way. The time embedding is 4 * width long.
+        heads: Of the attention in the middle.
+        dropout: In every block.
+        stem: Space to depth by this factor first and back last, as in `UNet`.
+        quirks: "published" is the network as the code runs it: its decoder never gets the deepest
+            level's output and works one octave early, so that nearest resizing has to mend the
+            sizes (any side is accepted). Its weights do not fit the intended network.
+
+    Raises:
+        ValueError: for heads that do not divide the deepest channels, or an image side that the
+            levels do not.
     """
 
     dictated: ClassVar = ("channels", "quirks")  # by the method
@@ -148,25 +152,29 @@ class CtUNet(nn.Module):
         )
 
     def forward(self, x: Tensor, t: int | Tensor) -> Tensor:
-        """Output (B, channels, H, W) for x (B, channels, H, W) at 0-based steps t, an int or
-        (B,)."""
+        """The clean image (B, channels, H, W).
+
+        Args:
+            x: (B, channels, H, W).
+            t: Noise level - 1, as published: an int or (B,), from 0.
+        """
         emb = self.time_embed(torch.as_tensor(t, device=x.device).expand(len(x)))
         h = self.init_conv(unfolded(x, self.stem, 1 if self.published else len(self.down_blocks)))
         skips = [h] if self.published else []
-        for depth, level in enumerate(self.down_blocks):
+        for index, level in enumerate(self.down_blocks):
             h = level(h, emb)
             skips.append(h)
-            if depth < len(self.down_samples):
-                h = self.down_samples[depth](h)
+            if index < len(self.down_samples):
+                h = self.down_samples[index](h)
         if self.published:
             skips.pop()
         h = self.mid_block2(self.mid_attn(self.mid_block1(h, emb)), emb)
-        for depth, level in enumerate(self.up_blocks):
+        for index, level in enumerate(self.up_blocks):
             skip = skips.pop()
             if h.shape[2:] != skip.shape[2:]:
                 h = F.interpolate(h, size=skip.shape[2:], mode="nearest")
             h = level(torch.cat([h, skip], dim=1), emb)
-            if depth < len(self.up_samples):
-                h = self.up_samples[depth](h)
+            if index < len(self.up_samples):
+                h = self.up_samples[index](h)
         h = self.final(h)
         return (F.pixel_shuffle(h, self.stem) if self.stem > 1 else h).contiguous()

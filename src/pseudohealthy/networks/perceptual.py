@@ -1,10 +1,9 @@
-"""Perceptual distance of two images, pixel by pixel: LPIPS (Zhang et al., CVPR 2018), or a stand-in
-that says so.
+"""Perceptual distance of two images by pixel: LPIPS (Zhang et al., CVPR 2018), or a stand-in.
 
 LPIPS compares the features of an ImageNet network with learned weights per channel. Its weights are
 not ours to ship: they are read from a folder, or from where the `lpips` and `torchvision` packages
 keep them, and are then saved with the run. Nothing is downloaded. Without them the distance is a
-structural dissimilarity, and `description`, which stands in every result, tells which of the two it
+structural dissimilarity, and `description`, which stands in every result, says which of the two it
 was.
 """
 
@@ -33,8 +32,10 @@ SCALES = (1, 2, 4)  # of the stand-in, in pixels
 
 
 class Trunk(NamedTuple):
-    """Layers (output channels, kernel, stride, padding; or Fire widths; or "pool") and where
-    features are taken."""
+    """An ImageNet network: layers, and the modules whose features are compared.
+
+    A layer is (output channels, kernel, stride, padding), the two widths of a `Fire`, or "pool".
+    """
 
     layers: tuple
     taps: tuple[int, ...]
@@ -136,12 +137,15 @@ def features(trunk: Trunk) -> tuple[nn.Sequential, list[int]]:
 class Perceptual(nn.Module):
     """Distance (B, 1, H, W) of two images (B, C, H, W) in [-1, 1]; 0 where they agree.
 
-    trunk: "squeeze", "alex" or "vgg"; "none" is the stand-in by choice. weights: a folder, or one
-        file, with the weights (torchvision's names for the trunk, lpips' names for the heads, or
-        lpips' own for both; .pth or .safetensors); "" looks where the two packages keep theirs.
-    Parameters are held as buffers: fixed, not counted, but saved with the run, which therefore says
-    the same on a machine without the weights. Three channels are taken as colours, any other number
-    one by one, as grey images.
+    Parameters are held as buffers: fixed, not counted, but saved with the run, whose results are
+    therefore the same on a machine without the weights. Three channels are taken as colours, any
+    other number one by one, as grey images.
+
+    Args:
+        trunk: "squeeze", "alex" or "vgg"; "none" is the stand-in by choice.
+        weights: A folder, or one file, with the weights (torchvision's names for the trunk, lpips'
+            names for the heads, or lpips' own for both; .pth or .safetensors); "" looks where the
+            two packages keep theirs.
     """
 
     ready: Tensor
@@ -173,20 +177,23 @@ class Perceptual(nn.Module):
         self.register_buffer(
             "scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False
         )
-        found = gather([Path(weights)] if weights else installed(trunk), trunk)
-        if found.keys() >= self.weight_names():
-            self.load_weights(found)
+        tensors = gather([Path(weights)] if weights else installed(trunk), trunk)
+        if tensors.keys() >= self.weight_names():
+            self.load_weights(tensors)
 
     def weight_names(self) -> set[str]:
         return {name for name in self.state_dict() if name != "ready"}
 
-    def load_weights(self, found: dict[str, Tensor]) -> None:
-        """Take the trunk and the heads by name. Fault PERCEPTUAL (exit 5) when they are of another
-        trunk."""
-        own = {name: found[name] for name in self.weight_names()}
+    def load_weights(self, tensors: dict[str, Tensor]) -> None:
+        """Take the trunk and the heads by name.
+
+        Raises:
+            Fault: PERCEPTUAL (exit 5) when they are of another trunk.
+        """
+        state = {name: tensors[name] for name in self.weight_names()}
         try:
             # meta: checked only.
-            self.load_state_dict(own | {"ready": torch.tensor(True)}, assign=self.ready.is_meta)
+            self.load_state_dict(state | {"ready": torch.tensor(True)}, assign=self.ready.is_meta)
         except RuntimeError as error:
             raise Fault(
                 "PERCEPTUAL",
@@ -198,7 +205,7 @@ class Perceptual(nn.Module):
 
     @property
     def description(self) -> str:
-        """What this distance is, for every result that used it."""
+        """The name of this distance, for every result that used it."""
         if self.trunk != "none" and bool(self.ready):
             return f"LPIPS ({self.trunk})"
         stand_in = "structural dissimilarity at three scales"
@@ -235,15 +242,18 @@ class Perceptual(nn.Module):
 
 
 def unit(features: Tensor) -> Tensor:
-    """Feature vectors of length 1 at every place."""
+    """Features scaled to vectors of length 1 at every place."""
     return features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
 
 
 def dissimilarity(x: Tensor, y: Tensor) -> Tensor:
-    """The stand-in: 1 - SSIM (Wang et al. 2004; local mean, contrast and structure) averaged over
-    channels and scales.
+    """1 - SSIM (Wang et al. 2004), averaged over channels and scales: the stand-in for LPIPS.
 
-    In [0, 1] for images (B, C, H, W) in [-1, 1]; negative structure counts as none.
+    Args:
+        x, y: Images (B, C, H, W) in [-1, 1].
+
+    Returns:
+        (B, 1, H, W) in [0, 1]; negative structure counts as none.
     """
     total = torch.zeros_like(x[:, :1])
     for scale in SCALES:
@@ -258,8 +268,7 @@ def dissimilarity(x: Tensor, y: Tensor) -> Tensor:
 
 
 def installed(trunk: str) -> list[Path]:
-    """Where the two packages keep their weights: heads inside lpips, trunks in torch's download
-    folder."""
+    """Files with weights: heads inside the lpips package, trunks in torch's download folder."""
     package = importlib.util.find_spec("lpips")
     heads = [
         Path(place) / "weights" / "v0.1" / f"{trunk}.pth"
@@ -270,14 +279,14 @@ def installed(trunk: str) -> list[Path]:
 
 
 def gather(places: list[Path], trunk: str) -> dict[str, Tensor]:
-    """All tensors in the files that exist and in folders' files of this trunk, under our names;
-    later ones win."""
+    """All tensors of some files, and of folders' files for this trunk, under our names; later ones
+    win."""
     files = [
         f
         for place in places
         for f in (sorted(place.rglob(f"{trunk}*")) if place.is_dir() else [place])
     ]
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for file in files:
         if file.suffix == ".safetensors" and file.is_file():
             content: dict = load_file(file)
@@ -287,8 +296,10 @@ def gather(places: list[Path], trunk: str) -> dict[str, Tensor]:
             continue
         # A THOR checkpoint holds the distance it was evaluated with.
         content = content.get("model_weights", content)
-        found |= {named(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    return found
+        tensors |= {
+            named(key): value for key, value in content.items() if isinstance(value, Tensor)
+        }
+    return tensors
 
 
 def named(key: str) -> str:

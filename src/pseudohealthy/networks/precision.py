@@ -1,4 +1,4 @@
-"""Weights in the precision, and on the CPU in the order, in which they are used."""
+"""Weights for inference: in its precision and, on the CPU, in the order that its kernels read."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def for_inference(model: nn.Module, precision: torch.dtype) -> None:
-    """Make the U-Nets and classifiers in `model`, on its device, as fast as they get. Nothing can
-    train on them then."""
+    """Make the U-Nets and classifiers in `model` fast on its device; they cannot be trained
+    afterwards."""
     if precision == torch.bfloat16:
         keep_bfloat16(model)
     pack(model)
 
 
 def keep_bfloat16(model: nn.Module) -> None:
-    """Give the convolutions and linear layers of the U-Nets and classifiers in `model` bf16
-    weights, for autocast.
+    """Give the convolutions and linear layers of U-Nets and classifiers bf16 weights.
 
-    Autocast makes the very same copies on every call: results are equal to the bit, without that
-    work and with half the memory. Norms, embeddings and all other networks stay as they are.
+    Autocast makes the same copies on every call: results are equal to the bit, without that work
+    and with half the memory. Norms, embeddings and all other networks stay as they are.
     """
     for network in model.modules():
         if not isinstance(network, UNet | CtUNet | Classifier):
@@ -42,13 +41,12 @@ def keep_bfloat16(model: nn.Module) -> None:
 
 
 class PackedConv2d(nn.Module):
-    """A convolution without gradient whose weights lie as oneDNN's kernels read them; else each
-    call would bring them into that order, which for many channels on few pixels takes a quarter of
-    its time.
+    """A convolution without gradient whose weights lie as oneDNN's kernels read them.
 
-    The order depends on the image's side and hardly on the batch: weights are packed at the first
-    call, for `BATCH` images. (Packed for no size, or for another one, a convolution can take fifty
-    times as long.)
+    Otherwise each call brings them into that order, which for many channels on few pixels takes a
+    quarter of its time. The order depends on the image's side and hardly on the batch: weights are
+    packed at the first call, for `BATCH` images. (Packed for no size, or for another one, a
+    convolution can take fifty times as long.)
     """
 
     def __init__(self, layer: nn.Conv2d):
@@ -59,8 +57,8 @@ class PackedConv2d(nn.Module):
 
     def pack(self, *size: int) -> None:
         dense = self.weight.to_dense() if self.weight.is_mkldnn else self.weight
-        given = dense.contiguous().to_mkldnn(), *self.geometry, list(size)
-        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(*given)  # type: ignore[call-arg]
+        arguments = dense.contiguous().to_mkldnn(), *self.geometry, list(size)
+        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(*arguments)  # type: ignore[call-arg]
         self.side = torch.Size(size[2:])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,9 +71,9 @@ class PackedConv2d(nn.Module):
 
 
 def pack(model: nn.Module) -> None:
-    """Pack the 3x3 convolutions of the U-Nets in `model`, which never need a gradient; not those of
-    classifiers, which do, nor 1x1 ones, whose order depends on the batch.
+    """Pack the 3x3 convolutions of the U-Nets in `model`.
 
+    Not those of classifiers, which need a gradient, nor 1x1 ones, whose order depends on the batch.
     Results differ by rounding. A float32 network of one input channel is left alone: it runs
     contiguous (`fast_layout`), and packed convolutions put out channels_last. The functions are
     torch's own for compiled models and not public: where they are missing or refuse, and on other
@@ -100,8 +98,10 @@ def pack(model: nn.Module) -> None:
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Does torch do so here, for weights of this kind? Tried on a small convolution; nothing random
-    is drawn for it."""
+    """Whether torch can pack weights of this kind here, tried on a small convolution.
+
+    No random number is drawn for it.
+    """
     if weight.device.type != "cpu":
         return False
     small = torch.nn.utils.skip_init(nn.Conv2d, 16, 16, 3, padding=1, dtype=weight.dtype)

@@ -26,8 +26,12 @@ Stem = Annotated[int, Range(1, 32)]
 
 
 def groups_fit(groups: int, channels: int) -> None:
-    """Raises ValueError unless `groups` divide the channels, or are a power of two, which is halved
-    until they do."""
+    """Check that `groups` divide the channels, or are a power of two, which is halved until they
+    do.
+
+    Raises:
+        ValueError: where they are neither.
+    """
     if channels % groups and groups & (groups - 1):
         raise ValueError(
             f"block.groups = {groups} of {channels} channels: give a divisor, or a power of two"
@@ -35,28 +39,34 @@ def groups_fit(groups: int, channels: int) -> None:
 
 
 def side_fits(network, side: int, where: str) -> None:
-    """Fault RECIPE (exit 2) where a network with a `factor` cannot halve an image of this side as
-    often as it does."""
+    """Check that a network's `factor` divides the side of an image.
+
+    Raises:
+        Fault: RECIPE (exit 2), naming `where`.
+    """
     if side % network.factor:
-        found = (
+        message = (
             f"{where} needs sides that {network.factor} divides (stem and levels), and gets {side}"
         )
         raise Fault(
             "RECIPE",
-            found,
+            message,
             "give another canvas.size, a smaller stem or fewer multipliers",
             exit=USAGE,
         )
 
 
 def norms_fit(values: int, where: str) -> None:
-    """Fault RECIPE (exit 2) where batch norm would see one value per channel in training, which has
-    no spread."""
+    """Check that batch norm gets at least two values per channel, since one has no spread.
+
+    Raises:
+        Fault: RECIPE (exit 2), naming `where`.
+    """
     if values < 2:
-        found = (
+        message = (
             f"training.batch = 1 leaves {where} one value per channel, of which batch norm can"
             " learn nothing"
         )
         raise Fault(
-            "RECIPE", found, "give a batch of at least 2, or a larger canvas.size", exit=USAGE
+            "RECIPE", message, "give a batch of at least 2, or a larger canvas.size", exit=USAGE
         )

@@ -1,11 +1,10 @@
-"""ResNet with bottleneck blocks (He et al. 2016, version 1.5: the stride sits on the 3 x 3
-convolution).
+"""ResNet with bottleneck blocks (He et al. 2016, version 1.5: the 3 x 3 convolution has the
+stride).
 
 The context encoder of cDDPM (Behrendt et al. 2025), with the parameter names that timm and
-torchvision share, so that their state dicts and the published ones load strictly:
+torchvision share, so that their state dicts and the published ones load strictly; its parameters:
 
-    ResNet(in_channels=1)
-    24,550,848
+    ResNet(in_channels=1)    24,550,848
 """
 
 from __future__ import annotations
@@ -24,8 +23,15 @@ EXPANSION = 4  # output channels of a bottleneck per inner channel
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3, 1 x 1, residual; the branch of a training image is left out with probability
-    `drop`."""
+    """1 x 1, 3 x 3, 1 x 1, residual.
+
+    Args:
+        channels: Of the input.
+        width: Inner channels; the output has EXPANSION times as many.
+        stride: Of the 3 x 3 convolution.
+        drop: Probability that the branch of a training image is left out.
+        conv, norm: Layers it is made of.
+    """
 
     def __init__(
         self,
@@ -55,21 +61,23 @@ class Bottleneck(nn.Module):
         h = self.relu(self.bn2(self.conv2(h)))
         h = self.bn3(self.conv3(h))
         if self.training and self.drop:  # stochastic depth (Huang et al. 2016)
-            kept = torch.rand(len(h), 1, 1, 1, device=h.device) >= self.drop
-            h = h * kept / (1 - self.drop)
+            keep = torch.rand(len(h), 1, 1, 1, device=h.device) >= self.drop
+            h = h * keep / (1 - self.drop)
         return self.relu(h + (x if self.downsample is None else self.downsample(x)))
 
 
 class ResNet(nn.Module):
     """Image (B, in_channels, H, W) to a vector (B, outputs).
 
-    layers: blocks of each stage; (3, 4, 6, 3) is ResNet-50, and fewer stages downsample less
-    (`factor` = 4, 8, 16, 32).
-    width: channels of the first convolution and inner channels of the first stage, doubled on each
-    further stage.
-    outputs: length of the vector. drop_path: stochastic depth of the last block, rising linearly
-    from 0 at the first.
-    conv, norm, pool: the layers it is made of; `networks.spark` gives sparse ones.
+    Args:
+        in_channels: Of the image.
+        layers: Blocks of each stage; (3, 4, 6, 3) is ResNet-50, and fewer stages downsample less
+            (`factor` = 4, 8, 16, 32).
+        width: Channels of the first convolution and inner channels of the first stage, doubled on
+            each further stage.
+        outputs: Length of the vector.
+        drop_path: Stochastic depth of the last block, rising linearly from 0 at the first.
+        conv, norm, pool: Layers it is made of; `networks.spark` gives sparse ones.
     """
 
     dictated: ClassVar = ("in_channels", "conv", "norm", "pool")  # by the method
@@ -97,14 +105,14 @@ class ResNet(nn.Module):
         self.relu, self.maxpool = nn.ReLU(), pool(3, stride=2, padding=1)
         channels, before, last = width, 0, max(1, sum(layers) - 1)
         for stage, blocks in enumerate(layers):
-            made = []
+            bottlenecks = []
             for block in range(blocks):
                 stride = 2 if stage and block == 0 else 1
                 drop = drop_path * (before + block) / last
-                made.append(Bottleneck(channels, width * 2**stage, stride, drop, conv, norm))
+                bottlenecks.append(Bottleneck(channels, width * 2**stage, stride, drop, conv, norm))
                 channels = self.widths[stage]
             before += blocks
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*made))
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*bottlenecks))
         self.fc = nn.Linear(channels, outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -114,13 +122,13 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.bn3.weight)  # type: ignore[arg-type]
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Maps after each stage, finest first; the last is (B, widths[-1], H / factor, W /
-        factor)."""
-        x, found = self.maxpool(self.relu(self.bn1(self.conv1(x)))), []
+        """Feature maps after each stage, finest first; the last is (B, widths[-1], H / factor,
+        W / factor)."""
+        x, maps = self.maxpool(self.relu(self.bn1(self.conv1(x)))), []
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
-            found.append(x)
-        return found
+            maps.append(x)
+        return maps
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.features(x)[-1].mean((2, 3)))

@@ -3,11 +3,10 @@
 Cells of the image are hidden; the encoder sees the rest through convolutions that are sparse by
 masking (what they write into hidden cells is set to zero after each, normalisation counts visible
 places only), and a light U-Net-like decoder paints the hidden cells from mask tokens and the
-features of all stages. Parameter names follow the published checkpoints; at the published size,
-``fc`` of the encoder included although nothing here trains it:
+features of all stages. Parameter names follow the published checkpoints; parameters at the
+published size, with ``fc`` of the encoder although nothing here trains it:
 
-    Spark(encoder={}, width=512)
-    39,013,393
+    Spark(encoder={}, width=512)    39,013,393
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ ENCODER = "sparse_encoder.sp_cnn."  # prefix of the encoder's parameters
 
 
 class Visible:
-    """Which cells the sparse layers of one network see in this forward pass: (B, 1, rows, columns)
-    bool."""
+    """The visible cells of one network's forward pass, (B, 1, rows, columns) bool, for its sparse
+    layers."""
 
     cells: Tensor | None = None
 
@@ -59,24 +58,24 @@ class SparseMaxPool2d(nn.MaxPool2d):
 
 
 class SparseBatchNorm2d(nn.BatchNorm2d):
-    """Statistics over, and output at, visible places only."""
+    """Batch norm with statistics over, and output at, visible places only."""
 
     def __init__(self, visible: Visible, channels: int):
         super().__init__(channels)
         self.visible = visible
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = self.visible.like(x)[:, 0]
-        last = x.permute(0, 2, 3, 1)
+        visible = self.visible.like(x)[:, 0]
+        channels_last = x.permute(0, 2, 3, 1)
         # As one image of a single column: (1, C, visible places, 1).
-        normed = super().forward(last[seen].T[None, :, :, None])[0, :, :, 0].T
-        full = torch.zeros_like(last, dtype=normed.dtype)
-        full[seen] = normed
+        normed = super().forward(channels_last[visible].T[None, :, :, None])[0, :, :, 0].T
+        full = torch.zeros_like(channels_last, dtype=normed.dtype)
+        full[visible] = normed
         return full.permute(0, 3, 1, 2)
 
 
 class SparseResNet(ResNet):
-    """The encoder while it is pretrained: gives the maps of all stages instead of a vector."""
+    """The encoder while it is pretrained, which puts out the feature maps of all stages."""
 
     def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
         return self.features(x)
@@ -115,8 +114,7 @@ class DecoderBlock(nn.Module):
 
 
 class LightDecoder(nn.Module):
-    """From the coarsest map to the image; each finer map is added where its resolution is
-    reached."""
+    """Decodes feature maps, coarsest first, to an image; each is added at its own resolution."""
 
     def __init__(self, factor: int, width: int, channels: int):
         super().__init__()
@@ -134,8 +132,13 @@ class LightDecoder(nn.Module):
 class Spark(nn.Module):
     """Paints hidden cells of `sp_cnn.factor` pixels.
 
-    encoder: settings of the `ResNet`. width: channels of the decoder at the coarsest level, halved
-    at each finer one. Raises ValueError where the width does not halve that often.
+    Args:
+        channels: Of the image.
+        encoder: Settings of the `ResNet`.
+        width: Channels of the decoder at the coarsest level, halved at each finer one.
+
+    Raises:
+        ValueError: where the width does not halve that often.
     """
 
     def __init__(self, *, channels: int = 1, encoder: dict, width: int = 512):
@@ -159,8 +162,12 @@ class Spark(nn.Module):
             self.en_de_lins.append(nn.Conv2d(wide, width // 2**level, kernel, padding=kernel // 2))
 
     def forward(self, x: Tensor, cells: Tensor) -> Tensor:
-        """Painted image (B, C, H, W) from x (B, C, H, W) of which the cells (B, 1, H / factor, W /
-        factor) bool are seen."""
+        """The painted image (B, C, H, W).
+
+        Args:
+            x: (B, C, H, W).
+            cells: Those that are visible, (B, 1, H / factor, W / factor) bool.
+        """
         self.visible.cells = cells
         maps = self.sparse_encoder.sp_cnn(x * self.visible.like(x))
         dense = []

@@ -1,5 +1,4 @@
-"""Structural similarity (Wang et al. 2004) of image batches, differentiable: a loss term and a
-measure."""
+"""Structural similarity (Wang et al. 2004) of image batches, differentiable."""
 
 from __future__ import annotations
 
@@ -21,11 +20,15 @@ def ssim_map(
 ) -> Tensor:
     """SSIM of every pixel, (B, C, H, W) float32 in about [-1, 1], of images x and y (B, C, H, W).
 
-    data_range: span of the images' values: 2 for [-1, 1]. The constants are (0.01 range)^2 and
-        (0.03 range)^2; those of range 1 on images of range 2, as in the published CT code, weigh
-        the contrast term of flat regions too high.
-    border: "inside" averages over the part of the window that lies in the image; "zeros" pads (the
-        published CT code), which makes borders look alike.
+    Args:
+        x, y: Images.
+        data_range: Span of the images' values: 2 for [-1, 1]. The constants are (0.01 range)^2 and
+            (0.03 range)^2; those of range 1 on images of range 2, as in the published CT code,
+            weigh the contrast term of flat regions too high.
+        window: Side of the Gaussian window in pixels.
+        sigma: Its spread in pixels.
+        border: "inside" averages over the part of the window that lies in the image; "zeros" pads
+            (the published CT code), which makes borders look alike.
     """
     place = torch.arange(window, device=x.device) - (window - 1) / 2
     bell = torch.exp(-0.5 * (place / sigma) ** 2)

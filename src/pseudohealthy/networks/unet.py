@@ -4,14 +4,14 @@ One file covers the networks of Wolleb et al. 2022, pDDPM (Behrendt et al. 2024)
 the names and shapes are those of guided-diffusion, so their state dicts load strictly. Published
 sizes:
 
-    Wolleb  UNet(channels=4, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention={"at":
-                 (16,)}, condition={"classes": 2}, learned_variance=True)
+    Wolleb  UNet(channels=4, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2,
+                 attention={"at": (16,)}, condition={"classes": 2}, learned_variance=True)
                  113,681,160
     pDDPM   UNet(width=128, multipliers=(1, 2, 2), blocks=3, attention={"head_channels": 64,
                  "order": "new"}, block={"scale_shift": True, "residual_sampling": True})
                  37,513,857
     cDDPM   the same with condition={"vector": 512}
-    44,068,481
+                 44,068,481
 
 `UNet2DModel` of Hugging Face diffusers is the same network under other names (`interop.diffusers`),
 among them google/ddpm-ema-celebahq-256, with the details of the original DDPM (Ho et al. 2020):
@@ -53,10 +53,10 @@ from pseudohealthy.settings import check_fields, checked
 
 @dataclass(frozen=True)
 class TimeSettings:
-    """[network.time]: how the network is told the time.
+    """[network.time]: embedding of the noise level that the network is conditioned on.
 
     Args:
-        order: of the sinusoids: "cos-sin" (guided-diffusion) or "sin-cos" (AnoDDPM, DDPM).
+        order: Of the sinusoids: "cos-sin" (guided-diffusion) or "sin-cos" (AnoDDPM, DDPM).
         frequency_shift: 1 spaces their frequencies by one step less, as DDPM does.
     """
 
@@ -69,12 +69,12 @@ class TimeSettings:
 
 @dataclass(frozen=True)
 class Condition:
-    """What a network is told beside the time: a class or a vector, not both.
+    """What a network is conditioned on beside the noise level: a class or a vector, not both.
 
     Args:
-        classes: number of labels; their embedding is added to that of the time. 0 for none.
-        vector: length of a vector that passes two layers and is concatenated to the embedding of
-            the time (cDDPM). 0 for none.
+        classes: Number of labels; their embedding is added to that of the noise level. 0 for none.
+        vector: Length of a vector that passes two layers and is concatenated to the embedding of
+            the noise level (cDDPM). 0 for none.
 
     Raises:
         ValueError: for both.
@@ -92,13 +92,13 @@ class UNet(nn.Module):
     """Predicts noise, image or velocity of a noisy image.
 
     Args:
-        channels: of the image, in and out.
-        learned_variance: doubles the channels that come out ([estimate, v]).
-        condition: what the network is told beside the time.
-        width, multipliers, blocks: channels of level i are width * multipliers[i], with `blocks`
+        channels: Of the image, in and out.
+        learned_variance: Doubles the channels that come out ([estimate, v]).
+        condition: What the network is conditioned on beside the noise level.
+        width, multipliers, blocks: Channels of level i are width * multipliers[i], with `blocks`
             residual blocks each.
-        time: how the network is told the time.
-        stem: space to depth by this factor first and back last: 1.6 to 3.3 times faster at the same
+        time: Embedding of the noise level.
+        stem: Space to depth by this factor first and back last: 1.6 to 3.3 times faster at the same
             parameter count.
 
     Raises:
@@ -151,10 +151,10 @@ class UNet(nn.Module):
             )
         self.input_blocks, skips = encoder(channels * stem**2, widths, blocks, style)
         self.middle_block = middle(widths[-1], style)
-        stages, now = [], widths[-1]
+        stages, current = [], widths[-1]
         for level, out in reversed(list(enumerate(widths))):
             for place in range(blocks + 1):
-                layers: list[nn.Module] = [ResBlock(now + skips.pop(), out, style)]
+                layers: list[nn.Module] = [ResBlock(current + skips.pop(), out, style)]
                 if 2**level in attention.at:
                     layers.append(Attention(out, style))
                 if level and place == blocks:
@@ -164,10 +164,10 @@ class UNet(nn.Module):
                         else Upsample(out)
                     )
                 stages.append(Stage(*layers))
-                now = out
+                current = out
         self.output_blocks = nn.ModuleList(stages)
-        last = nn.Conv2d(now, channels * (2 if learned_variance else 1) * stem**2, 3, padding=1)
-        self.out = nn.Sequential(style.norm(now), nn.SiLU(), zeroed(last))
+        last = nn.Conv2d(current, channels * (2 if learned_variance else 1) * stem**2, 3, padding=1)
+        self.out = nn.Sequential(style.norm(current), nn.SiLU(), zeroed(last))
 
     def forward(
         self,
@@ -176,17 +176,22 @@ class UNet(nn.Module):
         label: int | Tensor | None = None,
         vector: Tensor | None = None,
     ) -> Tensor:
-        """Output (B, channels [* 2], H, W) for x (B, channels, H, W) at 0-based steps t, an int or
-        (B,).
+        """Output (B, channels [* 2], H, W).
 
-        label: int or (B,) long in 0..classes - 1; vector: (B, length). Required exactly when the
-        network has them. Raises ValueError for a missing or unexpected condition, or sides that the
-        levels do not divide.
+        Args:
+            x: (B, channels, H, W).
+            t: Noise level - 1, as published: an int or (B,), from 0.
+            label: An int or (B,) long in 0..classes - 1, exactly where the network has classes.
+            vector: (B, length), exactly where the network has a vector.
+
+        Raises:
+            ValueError: for a missing or unexpected condition, or sides that the levels do not
+                divide.
         """
-        told, length = self.condition.classes, self.condition.vector
-        if (label is not None) != bool(told) or (vector is not None) != bool(length):
+        classes, length = self.condition.classes, self.condition.vector
+        if (label is not None) != bool(classes) or (vector is not None) != bool(length):
             raise ValueError(
-                f"this network has {told} classes and a vector of {length}: condition on that"
+                f"this network has {classes} classes and a vector of {length}: condition on that"
             )
         t = torch.as_tensor(t, device=x.device).expand(len(x))
         emb = self.time_embed(
@@ -197,13 +202,13 @@ class UNet(nn.Module):
         elif vector is not None:
             emb = torch.cat([emb, self.label_emb(vector)], dim=1)
 
-        run = again if self.checkpointing and torch.is_grad_enabled() else at_once
+        call = again if self.checkpointing and torch.is_grad_enabled() else at_once
         h, skips = unfolded(x, self.stem, self.levels), []
         for stage in self.input_blocks:
-            h = run(stage, h, emb)
+            h = call(stage, h, emb)
             skips.append(h)
-        h = run(self.middle_block, h, emb)
+        h = call(self.middle_block, h, emb)
         for stage in self.output_blocks:
-            h = run(stage, torch.cat([h, skips.pop()], dim=1), emb)
+            h = call(stage, torch.cat([h, skips.pop()], dim=1), emb)
         h = self.out(h)
         return (F.pixel_shuffle(h, self.stem) if self.stem > 1 else h).contiguous()

@@ -1,5 +1,4 @@
-"""The invertible step between native planes and the model's square in [-1, 1]; nothing else knows
-ranges and sizes.
+"""The invertible step between native planes and the model's square in [-1, 1].
 
 Geometry: a square of ``side`` native pixels, placed per volume, becomes ``size`` model pixels; what
 lies outside the image is the low value (-1). Resampling is a pair of matrices per plane, pixel
@@ -41,8 +40,7 @@ Percent = Annotated[float, Range(0, 100)]
 Deviation = Annotated[float, Range(-100, 100)]
 Grey = Annotated[float, Range(-1e29, 1e29)]
 Millimetres = Annotated[float, Range(0.001, 1000, also=(0,))]
-# Change in model units (range 2) at which a value beyond the window is given up for the restored
-# one.
+# Change in model units (range 2) from which a value beyond the window has lost all of its excess.
 RELEASE = 0.2
 
 
@@ -50,24 +48,32 @@ RELEASE = 0.2
 class Canvas:
     """How scans are brought to the model and back.
 
-    normalise: "window" (HU ``windows``, by name or "centre/width", one channel each; a picture,
-    which has no HU, is taken as exported in the only window), "percentile" (inside the foreground,
-    per scan and channel), "upper" (0, or the lowest value below it, to the upper of
-    ``percentiles``, likewise), "deviations" (mean plus these times the standard deviation of the
-    whole scan), "range" (``value_range``) or "unit" (values are 0..1 already).
-    foreground: see ``pseudohealthy.preprocessing.foreground``; crop: fit the square to the
-    foreground's bounding box (per volume, ``margin`` of its longer side added on each side) instead
-    of the whole plane; strip: the low value outside it.
-    plane: how volumes are cut, "native" as stored. spacing: mm per model pixel where the scan knows
-    its own; the square is then centred on the box (crop) or the plane, and its side is what
-    ``size`` pixels make. 0: fit as above.
-    slices, slices_in: planes to train on, see ``plane_range.chosen``; step: mm between training
-    planes, see ``training.plane_store.merged``;
-    judge: "slices" empties the other planes' foreground and mask, so that no result speaks of them.
-    min_foreground: share of a plane of a volume that the foreground must cover for the plane to
-    count: to be trained on, and to be part of thresholds and of the case's score. Thinner ones are
-    restored and mapped all the same. Published settings by name:
-    ``pseudohealthy.preprocessing.published``.
+    Published settings by name: ``pseudohealthy.preprocessing.published``.
+
+    Args:
+        size: Side of the model's square in pixels.
+        channels: Of the model's image.
+        normalise: "window" (HU ``windows``; a picture, which has no HU, is taken as exported in the
+            only window), "percentile" (inside the foreground, per scan and channel), "upper" (0, or
+            the lowest value below it, to the upper of ``percentiles``, likewise), "deviations"
+            (mean plus these times the standard deviation of the whole scan), "range"
+            (``value_range``) or "unit" (values are 0..1 already).
+        windows: By name or "centre/width" in HU, one channel each.
+        percentiles, deviations, value_range: Of ``normalise``.
+        foreground: See ``pseudohealthy.preprocessing.foreground``.
+        crop: Fit the square to the foreground's bounding box, per volume, instead of the plane.
+        margin: Of ``crop``: share of the box's longer side added on each side.
+        strip: The low value outside the foreground.
+        plane: How volumes are cut, "native" as stored.
+        spacing: mm per model pixel where the scan states its own; the square is then centred on the
+            box (crop) or the plane, and its side is that of ``size`` pixels. 0: fit as above.
+        slices, slices_in: Planes to train on, see ``plane_range.chosen``.
+        step: mm between training planes, see ``training.plane_store.merged``.
+        judge: "slices" empties the other planes' foreground and mask, so that no result counts
+            them.
+        min_foreground: Share of a volume's plane that the foreground must cover for the plane to be
+            trained on, and to be part of thresholds and of the case's score. Thinner ones are
+            restored and mapped all the same.
     """
 
     size: Annotated[int, Range(4, 2048)] = 128
@@ -94,9 +100,9 @@ class Canvas:
 
     def __post_init__(self) -> None:
         check_fields(self, "canvas.{}".format)
-        for key, apart in (("percentiles", 0.0), ("value_range", SMALLEST), ("deviations", 1e-6)):
+        for key, gap in (("percentiles", 0.0), ("value_range", SMALLEST), ("deviations", 1e-6)):
             low, high = getattr(self, key)
-            if not high - low > apart:
+            if not high - low > gap:
                 raise wrong(key, [low, high], "give two rising values")
         if list(self.slices) != sorted(self.slices):
             raise wrong("slices", list(self.slices), "give the first and the last, or none")
@@ -117,17 +123,27 @@ class Canvas:
     def fit(
         self, scan: Scan, mask: np.ndarray | None = None, brain_mask: np.ndarray | None = None
     ) -> Fitted:
-        """Scan (C, D, H, W) -> planes (D, C, S, S). ``mask`` and ``brain_mask`` are bool (D, H, W)
-        on the scan's grid; a brain mask takes the place of the computed foreground. Raises Fault
-        CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE, RANGE, SPACING.
+        """Bring a scan onto the canvas.
+
+        Args:
+            scan: (C, D, H, W).
+            mask: (D, H, W) bool on the scan's grid.
+            brain_mask: Likewise; it takes the place of the computed foreground.
+
+        Raises:
+            Fault: CHANNELS, PLANE, SLICES (exit 2), CONSTANT_IMAGE, RANGE, SPACING.
         """
         voxels = np.asarray(scan.voxels, dtype=np.float32)
         if voxels.shape[0] != self.inputs:
-            found = (
+            message = (
                 f"the image has {many(voxels.shape[0], 'channel')}, the model takes {self.inputs}"
             )
             raise Fault(
-                "CHANNELS", found, "choose a run trained on such images", exit=USAGE, case=scan.name
+                "CHANNELS",
+                message,
+                "choose a run trained on such images",
+                exit=USAGE,
+                case=scan.name,
             )
         self._check_plane(scan)
         inside = (
@@ -162,8 +178,10 @@ class Canvas:
         )
 
     def undo(self, planes: torch.Tensor | np.ndarray, placement: Placement) -> np.ndarray:
-        """Planes (D, C, S, S) in [-1, 1] -> (C, D, H, W) float32 in native units; the low value
-        outside the square."""
+        """Planes (D, C, S, S) in [-1, 1] as (C, D, H, W) float32 in native units.
+
+        Outside the square lies the low value.
+        """
         low, high = (
             np.array(level, dtype=np.float32)[:, None, None, None]
             for level in (placement.low, placement.high)
@@ -178,8 +196,14 @@ class Canvas:
         fill: float = 0.0,
         nearest: bool = False,
     ) -> np.ndarray:
-        """Maps (D, S, S) -> (D, H, W): geometry only, never outside the map's range; ``fill``
-        outside the square."""
+        """Maps (D, S, S) on the native grid (D, H, W), never outside the maps' range.
+
+        Args:
+            maps: (D, S, S).
+            placement: Where the scan lies on the canvas.
+            fill: Value outside the square.
+            nearest: Take the nearest pixel instead of interpolating.
+        """
         return back(
             np.asarray(maps, dtype=np.float32),
             placement,
@@ -190,11 +214,18 @@ class Canvas:
     def healthy(
         self, scan: Scan, restored: torch.Tensor | np.ndarray, fitted: Fitted
     ) -> np.ndarray:
-        """The native twin (C, D, H, W): the scan plus the change the restoration made, so that an
-        unchanged plane comes back bit for bit and native detail survives. A value beyond the window
-        keeps its excess where the restoration leaves it and loses it, linearly, as the change grows
-        to a tenth of the window. With several windows the narrowest that contains a voxel's value
-        decides for it (the widest where none does)."""
+        """The healthy twin (C, D, H, W) in native units: the scan plus the restorer's change.
+
+        An unchanged plane comes back bit for bit, and native detail survives. A value beyond the
+        window loses its excess, linearly, as the change grows to a tenth of the window. With
+        several windows the narrowest that contains a voxel's value decides for it (the widest where
+        none does).
+
+        Args:
+            scan: The native scan.
+            restored: Its healthy twin on the canvas, (D, C, S, S).
+            fitted: The scan on the canvas.
+        """
         place = fitted.placement
         change = np.asarray(restored, dtype=np.float32) - np.asarray(fitted.planes)
         change = back(np.moveaxis(change, 1, 0), place, resampling.inverse, 0)
@@ -210,18 +241,20 @@ class Canvas:
                 choice[(voxels >= place.low[index]) & (voxels <= place.high[index])] = index
             change = np.take_along_axis(change, choice, axis=0)
             low, high = low[choice, 0, 0, 0], high[choice, 0, 0, 0]
-        lost = np.clip(np.abs(change) / RELEASE, 0, 1) * (voxels - np.clip(voxels, low, high))
-        return np.where(change == 0, voxels, voxels + change * ((high - low) / 2) - lost)
+        excess = np.clip(np.abs(change) / RELEASE, 0, 1) * (voxels - np.clip(voxels, low, high))
+        return np.where(change == 0, voxels, voxels + change * ((high - low) / 2) - excess)
 
     def judged(self, fitted: Fitted) -> np.ndarray:
-        """The planes results may speak of, bool (D,)."""
+        """The planes that results may count, bool (D,)."""
         everything = np.ones(len(fitted.planes), dtype=bool)
         return everything if self.judge == "all" or fitted.chosen is None else fitted.chosen
 
     def counted(self, fitted: Fitted) -> np.ndarray:
-        """The planes that the case's score is over, bool (D,): those of a volume that have
-        `min_foreground`, where none has it those with any; a single plane was chosen by whoever
-        stored it and always counts."""
+        """The planes that the case's score is over, bool (D,).
+
+        Those of a volume that have `min_foreground`, where none has it those with any; a single
+        plane always counts, since whoever stored it chose it.
+        """
         share = fitted.foreground.float().mean(dim=(1, 2)).numpy()
         if len(share) == 1:
             return np.ones(1, dtype=bool)
@@ -244,16 +277,18 @@ class Canvas:
         ]
 
     def limits(self) -> list[str]:
-        """A note for an evaluation that does not speak of whole volumes."""
+        """A note for an evaluation that leaves planes out."""
         if not self.slices or self.judge == "all":
             return []
         first, last = self.slices
-        which = f"planes {first:g} to {last:g} ({self.slices_in})"
-        return [f"SLICES: of each volume only {which} are judged; lesions elsewhere do not count"]
+        planes = f"planes {first:g} to {last:g} ({self.slices_in})"
+        return [f"SLICES: of each volume only {planes} are judged; lesions elsewhere do not count"]
 
     def windows_a_picture(self, scan: Scan) -> bool:
-        """Does the canvas ask for HU of a picture (PNG, JPEG, TIFF of whole numbers), which must be
-        windowed already?"""
+        """Whether the canvas windows HU but the scan is a picture, which must be windowed already.
+
+        A picture is a PNG, JPEG or TIFF of whole numbers.
+        """
         origin = scan.origin
         picture = getattr(origin, "kind", "") == "picture" and np.issubdtype(
             origin.dtype, np.integer
@@ -261,20 +296,24 @@ class Canvas:
         return self.normalise == "window" and picture
 
     def fit_mask(self, mask: np.ndarray, placement: Placement) -> np.ndarray:
-        """Native mask (D, H, W) -> (D, S, S) bool: on where at least half covered; a plane's mask
-        that would vanish keeps its most covered pixel."""
+        """A native mask (D, H, W) on the canvas, (D, S, S) bool, on where at least half is covered.
+
+        A plane's mask that would vanish keeps its most covered pixel.
+        """
         covered = onto(np.asarray(mask, dtype=np.float32), placement, coverage=True)
-        on = covered >= 0.5 - 1e-6
-        for plane in np.flatnonzero(covered.any(axis=(1, 2)) & ~on.any(axis=(1, 2))):
-            on[plane].flat[covered[plane].argmax()] = True
-        return on
+        binary = covered >= 0.5 - 1e-6
+        for plane in np.flatnonzero(covered.any(axis=(1, 2)) & ~binary.any(axis=(1, 2))):
+            binary[plane].flat[covered[plane].argmax()] = True
+        return binary
 
     def _check_plane(self, scan: Scan) -> None:
-        cut = getattr(scan.origin, "plane", self.plane)
-        if cut != self.plane and scan.shape[1] > 1:
-            found = f"the volume was read in {cut} planes, the model looks at {self.plane} ones"
+        orientation = getattr(scan.origin, "plane", self.plane)
+        if orientation != self.plane and scan.shape[1] > 1:
+            message = (
+                f"the volume was read in {orientation} planes, the model looks at {self.plane} ones"
+            )
             raise Fault(
-                "PLANE", found, f"read it with plane='{self.plane}'", exit=USAGE, case=scan.name
+                "PLANE", message, f"read it with plane='{self.plane}'", exit=USAGE, case=scan.name
             )
 
     def _chosen(self, scan: Scan, inside: np.ndarray) -> np.ndarray:
@@ -284,11 +323,11 @@ class Canvas:
             and scan.spacing is None
             and (self.spacing or (self.slices and self.slices_in == "mm"))
         ):
-            known = (
+            warning = (
                 "SPACING: the planes have no known size in mm; they are fitted to the canvas and"
                 " all of them used"
             )
-            scan.warnings += [known] * (known not in scan.warnings)
+            scan.warnings += [warning] * (warning not in scan.warnings)
         try:
             return chosen(
                 self.slices, self.slices_in, inside, scan.spacing[0] if scan.spacing else None
@@ -311,14 +350,14 @@ class Canvas:
                 max(1, round(self.size * self.spacing / native)) for native in scan.spacing[1:]
             )
             if side > BLANK * height or across > BLANK * width:
-                steps = " x ".join(f"{native:.3g}" for native in scan.spacing[1:])
-                found = (
-                    f"{height} x {width} pixels of {steps} mm on a canvas of"
+                pixel_size = " x ".join(f"{native:.3g}" for native in scan.spacing[1:])
+                message = (
+                    f"{height} x {width} pixels of {pixel_size} mm on a canvas of"
                     f" {self.size * self.spacing:g} mm"
                 )
                 raise Fault(
                     "SPACING",
-                    found,
+                    message,
                     "correct the pixel size, or choose a run for such images",
                     case=scan.name,
                 )

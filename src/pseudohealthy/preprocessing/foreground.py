@@ -1,5 +1,4 @@
-"""Which pixels show the patient: the region that percentiles, crops and evaluation masks are taken
-from.
+"""Which pixels show the patient, for percentiles, crops and evaluation masks.
 
 "auto": brighter than a small share of the image's robust range, its large components, holes filled,
 per volume; made for MR with and without skull, digits and radiographs. "head-ct": above -200 HU,
@@ -33,7 +32,7 @@ MARGIN = 0.08  # of the head's breadth: scalp and skull, where there is no ring 
 
 
 def foreground(voxels: np.ndarray, method: str = "auto") -> np.ndarray:
-    """(C, D, H, W) -> bool (D, H, W)."""
+    """The foreground (D, H, W) bool of voxels (C, D, H, W), by one of METHODS."""
     if method == "all":
         return np.ones(voxels.shape[1:], dtype=bool)
     if method == "nonzero":
@@ -58,7 +57,7 @@ def foreground(voxels: np.ndarray, method: str = "auto") -> np.ndarray:
 
 
 def _opened(solid: np.ndarray) -> np.ndarray:
-    """Without what is thinner than about 1 % of the image: ears' bridges to the table, its
+    """Remove parts thinner than about 1 % of the image: bridges of ears to the table, its
     shells."""
     return ndimage.binary_opening(
         solid, np.ones((1, 3, 3)), iterations=max(1, max(solid.shape[1:]) // 128)
@@ -72,9 +71,9 @@ def _head(visible: np.ndarray) -> np.ndarray:
 
 
 def _brains(values: np.ndarray) -> np.ndarray:
-    """Insides of skulls (D, H, W), HU or windowed picture; found on at most about 256 pixels a
-    side.
+    """Insides of skulls (D, H, W), of HU or of a windowed picture.
 
+    They are searched on at most about 256 pixels a side.
     Where a plane of the volume shows a closed skull, the large rooms through all planes are the
     brain, and planes that they do not reach (face, neck) stay empty: what is bright there is muscle
     and vessels. Without one: the head less its rim.
@@ -83,7 +82,7 @@ def _brains(values: np.ndarray) -> np.ndarray:
     bone = values > (BONE if hu else WHITE * float(values.max()))
     visible = values > (-200 if hu else VISIBLE * float(values.max()))
     step = max(1, max(values.shape[1:]) // 256)
-    found = np.zeros(values.shape, dtype=bool)
+    brains = np.zeros(values.shape, dtype=bool)
     coarse = [part[:, ::step, ::step] for part in (bone, visible)]
     heads = [_head(plane) for plane in coarse[1]]
     small = np.stack(
@@ -106,27 +105,26 @@ def _brains(values: np.ndarray) -> np.ndarray:
                 for room, head in zip(small, heads, strict=True)
             ]
         )
-    for out, plane in zip(found, small, strict=True):
+    for target, plane in zip(brains, small, strict=True):
         large = np.repeat(np.repeat(plane, step, axis=0), step, axis=1)
-        out[:] = large[: out.shape[0], : out.shape[1]]
-    return found
+        target[:] = large[: target.shape[0], : target.shape[1]]
+    return brains
 
 
 def _brain_mr(voxels: np.ndarray) -> np.ndarray:
-    """The brain (D, H, W) of an MR of one or more channels: tissue apart from the scalp once thin
-    bridges are cut, closed.
+    """A rough brain (D, H, W) of MR: the tissue apart from the scalp once thin bridges are cut.
 
-    Rough: it crops and scales; muscles of the face and scalp at the vertex can be in it.
-    Measurements want a skull-stripper's mask (``brain_mask``).
+    Enough to crop and scale; muscles of the face and scalp at the vertex can be in it. Measurements
+    need a skull-stripper's mask (``brain_mask``).
     """
     head = foreground(voxels)
     step = -(-max(head.shape[1:]) // 128)
     small, values = head[:, ::step, ::step], voxels[0][:, ::step, ::step]
     ground = float(np.median(values[~small])) if (~small).any() else float(values.min())
     tissue = (values - ground > TISSUE * (float(np.median(values[small])) - ground)) & small
-    cut = BRIDGE * np.sqrt(small.sum(axis=(1, 2)).max())
-    core = _components(np.stack([_grown(plane, -cut) for plane in tissue]), smallest=0.5)
-    brain = np.stack([_grown(_grown(plane, 3 * cut), -2 * cut) for plane in core]) & small
+    radius = BRIDGE * np.sqrt(small.sum(axis=(1, 2)).max())
+    core = _components(np.stack([_grown(plane, -radius) for plane in tissue]), smallest=0.5)
+    brain = np.stack([_grown(_grown(plane, 3 * radius), -2 * radius) for plane in core]) & small
     if brain.sum() >= STRIPPED * small.sum():
         return head
     large = np.repeat(np.repeat(brain, step, axis=1), step, axis=2)
@@ -143,22 +141,26 @@ def _inside_of_skull(
         # In pictures, fluid is black like air.
         rooms = ndimage.binary_fill_holes(ring) & ~ring & (visible | (not hu))
         labels, _ = ndimage.label(ndimage.binary_opening(rooms, iterations=2))
-        pixels, seen = (np.bincount(labels.ravel(), weights=w) for w in (None, visible.ravel()))
+        pixels, visible_pixels = (
+            np.bincount(labels.ravel(), weights=w) for w in (None, visible.ravel())
+        )
         # Sinuses and air cells are enclosed as well, but black.
-        pixels[0], pixels[seen < pixels / 2] = (0, 0)
-        inside = ndimage.binary_fill_holes(
+        pixels[0], pixels[visible_pixels < pixels / 2] = (0, 0)
+        interior = ndimage.binary_fill_holes(
             ((pixels > 0) & (pixels >= ROOMS * pixels.max()))[labels]
         )
-        if inside.sum() > best.sum():
-            best = inside
+        if interior.sum() > best.sum():
+            best = interior
         if best.sum() >= BRAIN * area:
             break
     return best
 
 
 def _grown(solid: np.ndarray, pixels: float) -> np.ndarray:
-    """Dilated by a disc of that radius, eroded for a negative one; what is outside the plane is
-    background."""
+    """Dilate a plane by a disc of that radius, or erode it for a negative one.
+
+    Outside the plane lies background.
+    """
     if pixels >= 0:
         return ndimage.distance_transform_edt(~solid) <= pixels if solid.any() else solid
     return ndimage.distance_transform_edt(np.pad(solid, 1))[1:-1, 1:-1] > -pixels
@@ -170,8 +172,8 @@ def _bright(values: np.ndarray) -> np.ndarray:
     ground, lowest, highest = float(np.median(border)), float(values.min()), float(values.max())
     if ground - lowest > LEVEL * (highest - lowest) and (border == ground).mean() > 0.95:
         # z-scored inside the head, or a white frame: the background is not the darkest.
-        apart = np.abs(smooth - ground)
-        return apart > LEVEL / 5 * float(np.percentile(apart, 99))
+        deviation = np.abs(smooth - ground)
+        return deviation > LEVEL / 5 * float(np.percentile(deviation, 99))
     floor = float(smooth.min())
     above = smooth[smooth > floor]
     if above.size == 0:

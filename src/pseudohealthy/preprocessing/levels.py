@@ -25,7 +25,7 @@ HIGHEST_HU = 100_000  # of a window's centre and width
 
 
 def wrong(key: str, value: Any, cure: str) -> Fault:
-    """The fault of a setting that contradicts another one or itself."""
+    """The fault of a canvas setting that contradicts another one or itself."""
     return Fault("RECIPE", f"canvas.{key} = {value}", cure, exit=USAGE)
 
 
@@ -46,7 +46,7 @@ def levels(
     """Lowest and highest value of each channel, in the scan's units.
 
     Args:
-        canvas: Says how grey levels are found.
+        canvas: States how grey levels are computed.
         scan: For its origin and name.
         voxels: (C, D, H, W).
         inside: (D, H, W) bool, the foreground.
@@ -56,9 +56,9 @@ def levels(
     """
     if canvas.windows_a_picture(scan):
         if len(canvas.windows) > 1:
-            found = f"a picture has no HU, so it has no {len(canvas.windows)} windows"
+            message = f"a picture has no HU, so it has no {len(canvas.windows)} windows"
             raise Fault(
-                "WINDOW", found, "give the DICOM series, or a run of one window", case=scan.name
+                "WINDOW", message, "give the DICOM series, or a run of one window", case=scan.name
             )
         pairs = [(0.0, float(np.iinfo(scan.origin.dtype).max))]
     elif canvas.normalise == "window":
@@ -68,13 +68,13 @@ def levels(
     else:
         pairs = []
         for values in voxels:
-            known = values[inside] if inside.sum() >= 16 else values.ravel()
+            reference = values[inside] if inside.sum() >= 16 else values.ravel()
             if canvas.normalise == "deviations":
                 mean = float(values.mean(dtype=np.float64))
                 spread = float(values.std(dtype=np.float64))
-                low, high = (mean + times * spread for times in canvas.deviations)
+                low, high = (mean + factor * spread for factor in canvas.deviations)
             else:
-                low, high = (float(level) for level in np.percentile(known, canvas.percentiles))
+                low, high = (float(level) for level in np.percentile(reference, canvas.percentiles))
             if canvas.normalise == "upper":
                 low = min(0.0, float(values.min()))
                 high = max(low, high)
@@ -91,10 +91,10 @@ def levels(
             pairs.append((low, high))
     for low, high in pairs:
         if not SMALLEST < high - low < LARGEST:
-            found = f"grey levels from {low:.3g} to {high:.3g}"
+            message = f"grey levels from {low:.3g} to {high:.3g}"
             raise Fault(
                 "RANGE",
-                found,
+                message,
                 "bring the image to usual units first",
                 exit=NO_INPUT,
                 case=scan.name,

@@ -1,4 +1,4 @@
-"""Where a scan lies on the canvas, and what the canvas makes of it."""
+"""Where a scan lies on the canvas, and the scan on it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a scan lies on the canvas; JSON-able. ``top`` and ``left`` of the square: native
-    pixels, < 0 is padding."""
+    """Where a scan lies on the canvas; JSON-able.
+
+    ``top`` and ``left`` of the square are native pixels; < 0 is padding.
+    """
 
     shape: tuple[int, int, int, int]  # native (C, D, H, W)
     top: int
@@ -38,8 +40,8 @@ class Placement:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """The part of the native plane on the canvas: first row, end row, first column, end
-        column."""
+        """First row, end row, first column and end column of the native plane's part on the
+        canvas."""
         _, _, height, width = self.shape
         rows, columns = self.sides
         return (
@@ -62,8 +64,15 @@ class Placement:
 
 @dataclass
 class Fitted:
-    """A scan on the canvas: planes (D, C, S, S) float32 in [-1, 1], foreground and mask (D, S, S)
-    bool, and which planes the canvas' ``slices`` name, (D,) bool."""
+    """A scan on the canvas.
+
+    Args:
+        planes: (D, C, S, S) float32 in [-1, 1].
+        foreground: (D, S, S) bool.
+        placement: Where the scan lies.
+        mask: (D, S, S) bool.
+        chosen: Which planes the canvas' ``slices`` name, (D,) bool.
+    """
 
     planes: torch.Tensor
     foreground: torch.Tensor
@@ -73,29 +82,36 @@ class Fitted:
 
 
 def onto(planes: np.ndarray, place: Placement, coverage: bool = False) -> np.ndarray:
-    """(D, H, W) -> (D, S, S); the padding counts as 0."""
+    """Resample native planes (D, H, W) onto the canvas (D, S, S); the padding counts as 0."""
     r0, r1, c0, c1 = place.box
     inner = planes[:, r0:r1, c0:c1]
     rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
     if place.sides == (place.size, place.size):
-        out = np.zeros((len(planes), place.size, place.size), dtype=np.float32)
-        out[:, rows, columns] = inner
-        return out
-    down, along = (
+        result = np.zeros((len(planes), place.size, place.size), dtype=np.float32)
+        result[:, rows, columns] = inner
+        return result
+    vertical, horizontal = (
         (resampling.coverage if coverage else resampling.forward)(side, place.size)
         for side in place.sides
     )
-    return down[:, rows] @ inner @ along[:, columns].T
+    return vertical[:, rows] @ inner @ horizontal[:, columns].T
 
 
 def back(planes: np.ndarray, place: Placement, matrix_of: Any, fill: float) -> np.ndarray:
-    """(..., S, S) -> (..., H, W)."""
+    """Resample planes (..., S, S) back to (..., H, W).
+
+    Args:
+        planes: (..., S, S).
+        place: Where the scan lies on the canvas.
+        matrix_of: A function of ``resampling`` that goes back.
+        fill: Value outside the square.
+    """
     r0, r1, c0, c1 = place.box
     rows, columns = slice(r0 - place.top, r1 - place.top), slice(c0 - place.left, c1 - place.left)
-    out = np.full((*planes.shape[:-2], *place.shape[2:]), fill, dtype=np.float32)
+    result = np.full((*planes.shape[:-2], *place.shape[2:]), fill, dtype=np.float32)
     if place.sides == (place.size, place.size):
-        out[..., r0:r1, c0:c1] = planes[..., rows, columns]
+        result[..., r0:r1, c0:c1] = planes[..., rows, columns]
     else:
-        down, along = (matrix_of(side, place.size) for side in place.sides)
-        out[..., r0:r1, c0:c1] = down[rows] @ planes @ along[columns].T
-    return out
+        vertical, horizontal = (matrix_of(side, place.size) for side in place.sides)
+        result[..., r0:r1, c0:c1] = vertical[rows] @ planes @ horizontal[columns].T
+    return result

@@ -1,9 +1,8 @@
-"""Published preprocessing by name: ``preprocess = "behrendt"`` in a recipe's [canvas] stands for
-these settings.
+"""Published preprocessing by name, such as ``preprocess = "behrendt"`` in a recipe's [canvas].
 
-What is written beside the name wins, and a run's recipe.toml holds every setting written out. Steps
-before the canvas (registration, bias field, skull stripping, smoothing) are other programs' work:
-docs/preprocessing.md.
+Settings written beside the name win, and a run's recipe.toml holds every setting written out.
+Preparation before the canvas (registration, bias field, skull stripping, smoothing) is other
+programs' work: docs/preprocessing.md.
 """
 
 from __future__ import annotations
@@ -73,13 +72,16 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 def expanded(settings: dict[str, Any]) -> dict[str, Any]:
-    """Canvas settings with ``preprocess`` replaced by what it stands for. Raises Fault RECIPE (exit
-    2)."""
-    own = {key: value for key, value in settings.items() if key != "preprocess"}
+    """Canvas settings with ``preprocess`` replaced by the settings it names.
+
+    Raises:
+        Fault: RECIPE (exit 2) for an unknown name.
+    """
+    overrides = {key: value for key, value in settings.items() if key != "preprocess"}
     name = settings.get("preprocess", "none")
     if name == "none":
-        return own
+        return overrides
     if not isinstance(name, str) or name not in PUBLISHED:
         names = ", ".join(["none", *PUBLISHED])
         raise Fault("RECIPE", f"canvas.preprocess is {name!r}", f"choose from {names}", exit=USAGE)
-    return PUBLISHED[name] | own
+    return PUBLISHED[name] | overrides

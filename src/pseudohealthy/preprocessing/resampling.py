@@ -1,5 +1,4 @@
-"""Resampling along one axis as a matrix (targets, sources), pixel centres aligned; see
-``canvas``."""
+"""Resampling along one axis as a matrix (targets, sources), with pixel centres aligned."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ def centres(sources: int, targets: int) -> np.ndarray:
 
 
 def triangle(sources: int, targets: int) -> np.ndarray:
-    """(targets, sources) bilinear weights, widened to the target's pixel when that is larger
-    (antialiased)."""
+    """Bilinear weights (targets, sources), widened to the target's pixel where that is larger."""
     support = max(1.0, sources / targets)
     distance = np.clip(centres(sources, targets), 0, sources - 1)[:, None] - np.arange(sources)
     weights = np.maximum(0.0, 1 - np.abs(distance) / support)
@@ -34,8 +32,10 @@ def linear(side: int, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def inverse(side: int, size: int) -> np.ndarray:
-    """Exact when the image was enlarged (least squares) at least twice, from where it is well
-    conditioned, else linear."""
+    """Matrix (side, size) that goes back: exact for an image enlarged at least twice, else linear.
+
+    Least squares, which are well conditioned from there on.
+    """
     return (
         np.linalg.pinv(triangle(side, size)).astype(np.float32)
         if size >= 2 * side
@@ -51,7 +51,7 @@ def nearest(side: int, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def coverage(side: int, size: int) -> np.ndarray:
-    """(size, side) share of each model pixel that lies in each native pixel."""
+    """Share of each model pixel that lies in each native pixel, (size, side)."""
     edges, native = np.arange(size + 1) * side / size, np.arange(side)
     overlap = np.minimum(edges[1:, None], native + 1) - np.maximum(edges[:-1, None], native)
     return (np.maximum(0, overlap) * size / side).astype(np.float32)

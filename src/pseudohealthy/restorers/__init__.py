@@ -43,13 +43,17 @@ REGISTRY: Registry[type[Restorer]] = Registry(
 
 
 def restorer_class(name: str | None) -> type[Restorer]:
-    """The class registered under `name`. Fault RECIPE (exit 2) for an unknown one."""
+    """The class registered under a name.
+
+    Raises:
+        Fault: RECIPE (exit 2) for an unknown name.
+    """
     if name is None:
         cure = f"set restorer.name to one of: {', '.join(REGISTRY)}"
         raise Fault("RECIPE", "the recipe names no restorer", cure, exit=USAGE)
     if not isinstance(name, str) or name not in REGISTRY:
-        near = difflib.get_close_matches(str(name), REGISTRY, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(REGISTRY)}"
+        similar = difflib.get_close_matches(str(name), REGISTRY, n=1)
+        hint = f"did you mean '{similar[0]}'?" if similar else f"one of: {', '.join(REGISTRY)}"
         raise Fault(
             "RECIPE", f"there is no restorer '{name}'", f"set restorer.name; {hint}", exit=USAGE
         )

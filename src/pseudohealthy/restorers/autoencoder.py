@@ -1,6 +1,6 @@
-"""One-pass baselines: autoencoder, variational and denoising autoencoder of healthy images.
+"""Methods of one pass: autoencoder, variational and denoising autoencoder of healthy images.
 
-AE and VAE as compared with in Baur et al., Medical Image Analysis 2021; DAE with coarse noise,
+AE and VAE as in the comparison of Baur et al., Medical Image Analysis 2021; DAE with coarse noise,
 Kascenas et al., MIDL 2022.
 """
 
@@ -23,12 +23,14 @@ from pseudohealthy.settings import build
 
 @register("autoencoder")
 class Autoencoder(Restorer):
-    """Encode, decode. The bottleneck (ae, vae) or the corruption undone (dae) is what removes the
-    anomaly.
+    """Encode and decode; the bottleneck (ae, vae) or the learned denoising (dae) removes anomalies.
 
-    kind: "ae", "vae" (KL weighted by `beta`) or "dae": trained to remove coarse Gaussian noise of
-        spread `corruption` (in [-1, 1] units) drawn on a grid `coarse` times coarser than the image
-        and upsampled (Kascenas: 16 px of 128).
+    Args:
+        kind: "ae", "vae" or "dae", which is trained to remove coarse Gaussian noise.
+        beta: Weight of the KL divergence of "vae".
+        corruption: Spread of the noise of "dae", in [-1, 1] units.
+        coarse: How many times coarser than the image the grid is on which that noise is drawn
+            before it is upsampled (Kascenas: 16 px of 128).
     """
 
     nested = {"network": ConvAutoencoder}
@@ -45,8 +47,8 @@ class Autoencoder(Restorer):
         coarse: Square = 8,
     ):
         super().__init__(size=size, channels=channels)
-        given = {"channels": channels, "size": size, "kind": kind}
-        self.network = build(ConvAutoencoder, network, "restorer.network", **given)
+        shape = {"channels": channels, "size": size, "kind": kind}
+        self.network = build(ConvAutoencoder, network, "restorer.network", **shape)
         self.kind, self.beta, self.corruption, self.coarse = kind, beta, corruption, coarse
 
     def parts(self) -> tuple[str, ...]:
@@ -58,13 +60,15 @@ class Autoencoder(Restorer):
             # Noise only where there is tissue: the background is exact in skull-stripped and
             # windowed images.
             x = x + self.corruption * self.coarse_noise(x, batch.draw) * batch.foreground[:, None]
-        reconstruction, divergence = self.network(x, batch.draw)
-        error = (reconstruction - batch.images).float().square().flatten(1).mean(1)
+        output, divergence = self.network(x, batch.draw)
+        error = (output - batch.images).float().square().flatten(1).mean(1)
         return error if divergence is None else error + self.beta * divergence.float()
 
     def coarse_noise(self, x: Tensor, draw: Draw) -> Tensor:
-        """Noise (B, C, S, S) of unit spread on the coarse grid, bilinear in between, each item's
-        moved round about."""
+        """Noise (B, C, S, S) of unit spread on the coarse grid, bilinear in between.
+
+        Each item's grid lies at a random offset.
+        """
         grid = x[..., :: self.coarse, :: self.coarse]
         noise = F.interpolate(
             draw.noise(grid), size=x.shape[-2:], mode="bilinear", align_corners=False

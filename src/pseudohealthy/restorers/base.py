@@ -1,5 +1,4 @@
-"""What every method is: something that trains by parts and turns images into their healthy
-twins."""
+"""The base of every method, which trains by parts and turns images into their healthy twins."""
 
 from __future__ import annotations
 
@@ -18,17 +17,22 @@ from pseudohealthy.restorers import REGISTRY
 from pseudohealthy.settings import checked
 
 GROUPS = 8  # of draws, for the spread of a score: as many maps are in memory once more
-PRIOR = (
-    8  # healthy planes that the spread of all pixels together counts for in the spread of one pixel
-)
+# Healthy planes that the spread of all pixels together counts for in the spread of one pixel
+PRIOR = 8
 # Of that common spread, below which no pixel is trusted: background never varies in healthy images.
 FLOOR = 0.5
 
 
 @dataclass
 class Batch:
-    """Images (B, C, S, S) in [-1, 1], foreground (B, S, S) bool, labels (B,) or None, and the noise
-    keyed to each item."""
+    """Images of one step.
+
+    Args:
+        images: (B, C, S, S) in [-1, 1].
+        foreground: (B, S, S) bool.
+        labels: (B,), or None.
+        draw: Noise keyed to each item.
+    """
 
     images: Tensor
     foreground: Tensor
@@ -38,10 +42,14 @@ class Batch:
 
 @dataclass
 class Restoration:
-    """The healthy twin (B, C, S, S) in [-1, 1].
+    """Healthy twins of a batch.
 
-    trail: the clean estimates on the way, where a method needs them. map (B, S, S) and score (B,):
-    only for methods that do not read their map off the residual, or their score off the map.
+    Args:
+        healthy: (B, C, S, S) in [-1, 1].
+        trail: The clean estimates on the way, where a method needs them.
+        map: (B, S, S), of methods whose map is not the residual's.
+        score: (B,), of methods whose score is not the map's.
+        without: Functions that give the restoration without one group of draws each.
     """
 
     healthy: Tensor
@@ -52,16 +60,18 @@ class Restoration:
 
 
 def averaged(estimates: Sequence[Tensor], clip: bool = False) -> Restoration:
-    """The mean over draws, then over levels, of estimates (B, draws, C, S, S) of each level; the
-    trail is by level.
+    """The mean of estimates over draws, then over levels; the trail is by level.
 
-    clip: to [-1, 1], each level's mean. `without` leaves out one draw each, or of many draws one
-    group in `GROUPS`.
+    Its `without` leaves out one draw each, or of many draws one group in `GROUPS`.
+
+    Args:
+        estimates: (B, draws, C, S, S) of each level.
+        clip: Each level's mean to [-1, 1].
     """
 
-    def mean(kept: Tensor) -> Restoration:
+    def mean(selected: Tensor) -> Restoration:
         trail = [
-            estimate[:, kept].mean(1) if len(kept) < count else estimate.mean(1)
+            estimate[:, selected].mean(1) if len(selected) < count else estimate.mean(1)
             for estimate in estimates
         ]
         trail = [part.clamp(-1, 1) if clip else part for part in trail]
@@ -76,18 +86,15 @@ def averaged(estimates: Sequence[Tensor], clip: bool = False) -> Restoration:
 
 
 class Restorer(nn.Module):
-    """A method. The keyword signature of its constructor is its configuration (recipe section
-    ``restorer``)."""
+    """A method, whose constructor's signature is the recipe's section ``restorer``."""
 
     name: ClassVar[str]
     uses_labels: ClassVar[bool] = False  # trains on diseased images, too (image-level labels)
-    unfiltered: ClassVar[bool] = (
-        False  # its own map gets the recipe's smoothing, as a residual would
-    )
+    # Its own map gets the recipe's smoothing, as a residual would.
+    unfiltered: ClassVar[bool] = False
     dictated: ClassVar[tuple[str, ...]] = ("size", "channels")  # the canvas decides these
-    nested: ClassVar[
-        dict[str, Any]
-    ] = {}  # settings that are themselves a signature: {"network": UNet}
+    # Settings that are themselves a signature: {"network": UNet}
+    nested: ClassVar[dict[str, Any]] = {}
 
     @checked
     def __init__(self, *, size: Size, channels: Channels):
@@ -110,84 +117,101 @@ class Restorer(nn.Module):
     calibration_planes: Tensor
 
     def parts(self) -> tuple[str, ...]:
-        """Names of the submodules that are trained, each with its own loss and optimiser; empty:
-        nothing to train."""
+        """Names of the submodules that are trained, each with its own loss and optimiser."""
         return ()
 
     def fits(self, batch: int) -> None:
-        """Fault RECIPE (exit 2) where the method cannot be trained on so many images at a time."""
+        """Check that the method can be trained on so many images at a time.
+
+        Raises:
+            Fault: RECIPE (exit 2).
+        """
 
     def starts(self) -> tuple[tuple[nn.Module, str], ...]:
-        """Networks that a new training starts from given weights, and where these lie ("" for
-        none)."""
+        """Networks that can start from other weights, each with the path of these ("" for none)."""
         return ()
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """Per-item loss (B,) of one part."""
+        """Loss of one part by item, (B,)."""
         raise TypeError(f"{self.name} has no trainable parts")
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        """Images (B, C, S, S) in [-1, 1] to their healthy twins. Item i depends on nothing but
-        image i and its draws."""
+        """Healthy twins of images (B, C, S, S) in [-1, 1].
+
+        Item i depends on nothing but image i and its draws.
+        """
         raise NotImplementedError  # abstract
 
     def calibrate(self, batches: Iterable[Batch], amap: AnomalyMap) -> bool:
-        """Learn, after training, what this method makes of healthy validation images; True when
-        something was stored.
+        """Store, after training, statistics of healthy validation images in buffers.
 
-        What it learns goes into buffers, which are saved with the weights. By default mean and
-        spread of the residuals, where the map asks for them (`standardise`) and is the residual's.
+        By default mean and spread of the residuals, where the map asks for them (`standardise`) and
+        is the residual's.
+
+        Returns:
+            Whether something was stored: the weights are then saved again.
         """
         if amap.standardise == "none":
             return False
         residuals = HealthyResiduals()
         for batch in batches:
-            restored = self.restore(batch.images, batch.draw)
-            if restored.map is not None:
+            restoration = self.restore(batch.images, batch.draw)
+            if restoration.map is not None:
                 return False
-            residuals.add(amap.signed(batch.images, restored.healthy), batch.foreground)
+            residuals.add(amap.signed(batch.images, restoration.healthy), batch.foreground)
         return residuals.fill(self, amap.standardise)
 
     def describe(self) -> str:
-        """How this method comes to a map of its own, in words, for every result; "" when it is the
-        residual's."""
+        """How this method computes its map, in words for every result; "" for the residual's."""
         return ""
 
     def network_calls(self) -> int:
-        """Network evaluations per image of one `restore` (NFE), for every table of results."""
+        """Network calls per image of one `restore` (NFE), for every table of results."""
         return 0
 
 
 class HealthyResiduals:
-    """Mean and spread of signed residuals of healthy images, gathered batch by batch (in float64:
-    order hardly matters)."""
+    """Mean and spread of signed residuals of healthy images, summed by batch in float64.
+
+    In float64 the order of batches hardly matters.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         # Without dimensions, it adds to a tensor on any device.
         nothing = torch.zeros((), dtype=torch.float64)
         self.total = self.square = nothing
-        self.pooled = self.inside = (
-            nothing  # over the foreground, per level: sum of squares, number of pixels
-        )
+        # Over the foreground, per level: sum of squares, number of pixels
+        self.pooled = self.inside = nothing
 
     def add(self, residuals: Tensor, foreground: Tensor) -> None:
-        """Residuals (B, C, S, S), or (B, levels, C, S, S) of a method that measures each level by
-        itself."""
-        found = residuals.double()
-        within = foreground.to(found.device).view(-1, *[1] * (found.dim() - 3), *found.shape[-2:])
-        self.count += len(found)
-        self.total = self.total + found.sum(0)
-        self.square = self.square + found.square().sum(0)
-        self.pooled = self.pooled + (found.square() * within).sum((0, -3, -2, -1))
-        self.inside = self.inside + within.sum() * found.shape[-3]
+        """Add one batch.
+
+        Args:
+            residuals: (B, C, S, S), or (B, levels, C, S, S) of a method with statistics of each
+                level.
+            foreground: (B, S, S) bool.
+        """
+        values = residuals.double()
+        within = foreground.to(values.device).view(
+            -1, *[1] * (values.dim() - 3), *values.shape[-2:]
+        )
+        self.count += len(values)
+        self.total = self.total + values.sum(0)
+        self.square = self.square + values.square().sum(0)
+        self.pooled = self.pooled + (values.square() * within).sum((0, -3, -2, -1))
+        self.inside = self.inside + within.sum() * values.shape[-3]
 
     def fill(self, restorer: Restorer, by: Literal["level", "pixel"], floor: float = FLOOR) -> bool:
-        """Write them into a restorer's buffers; False where no image was seen.
+        """Write mean and spread into a restorer's buffers.
 
-        By "level": no mean, and the spread of all foreground pixels together. By "pixel": each its
-        own, drawn towards that common one while images are few (`PRIOR`), and never below `floor`
-        of it.
+        Args:
+            by: "level": no mean, and the spread of all foreground pixels together. "pixel": each
+                its own, drawn towards that common one while images are few (`PRIOR`).
+            floor: Fraction of the common spread below which no pixel's spread goes.
+
+        Returns:
+            False where no image was added.
         """
         if not self.count:
             return False

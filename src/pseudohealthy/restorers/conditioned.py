@@ -1,5 +1,4 @@
-"""Conditioned diffusion: the denoiser is told, by an encoder of the clean input, what the image
-looks like overall.
+"""Conditioned diffusion: the denoiser is conditioned on an encoder's vector of the clean input.
 
 cDDPM (Behrendt et al., Computers in Biology and Medicine 186, 2025; arXiv 2312.04215). The vector
 is a bottleneck: contrast and scanner pass it, a lesion should not.
@@ -25,31 +24,30 @@ from pseudohealthy.settings import build
 
 
 class EncodedDenoiser(nn.Module):
-    """Encoder and denoiser, one part: they are trained jointly by one loss."""
+    """Encoder and denoiser as one part, trained jointly by one loss."""
 
     def __init__(self, encoder: ResNet, denoiser: Denoiser):
         super().__init__()
         self.encoder, self.denoiser = encoder, denoiser
 
     def context(self, images: Tensor) -> Tensor:
-        """Vector (B, outputs) of clean images in [-1, 1]; the encoder, as published, sees them in
+        """Vector (B, outputs) of clean images in [-1, 1]; the encoder, as published, gets them in
         [0, 1]."""
         return self.encoder((images + 1) / 2)
 
 
 @register("conditioned")
 class Conditioned(Restorer):
-    """Noise to each start level, estimate the clean image in one step given the encoder's vector of
-    the input, average.
+    """The mean of one-step estimates from start levels, conditioned on a vector of the input.
 
     Args:
-        encoder: the ResNet; its vector passes two layers, is concatenated to the time embedding
-            and, with network.scale_shift, scales and shifts the features of every residual block
-            (paper, section 3.2).
-        encoder_weights: weights file of a "spark" run with the same encoder, from which training
+        encoder: The ResNet; its vector passes two layers, is concatenated to the time embedding
+            and, with network.block.scale_shift, scales and shifts the features of every residual
+            block (paper, section 3.2).
+        encoder_weights: Weights file of a "spark" run with the same encoder, from which training
             starts; read then only, a trained run does without it.
-        walk: the published ensemble starts at 250, 500 and 750, with noise of its own for each.
-        quirks: "published" has one float16 simplex field for all slices of a call.
+        walk: The published ensemble starts at 250, 500 and 750, with noise of its own for each.
+        quirks: "published" has one float16 simplex field for all planes of a call.
     """
 
     nested = {"network": UNet, "encoder": ResNet}
@@ -68,10 +66,10 @@ class Conditioned(Restorer):
     ):
         super().__init__(size=size, channels=channels)
         walk.fits(diffusion)
-        eye = build(ResNet, encoder, "restorer.encoder", in_channels=channels)
-        shape = {"channels": channels, "condition": {"vector": eye.outputs}}
+        resnet = build(ResNet, encoder, "restorer.encoder", in_channels=channels)
+        shape = {"channels": channels, "condition": {"vector": resnet.outputs}}
         net = build(UNet, network, "restorer.network", **shape)
-        self.model = EncodedDenoiser(eye, diffusion.denoiser(net))
+        self.model = EncodedDenoiser(resnet, diffusion.denoiser(net))
         side_fits(net, size, "restorer.network")
         self.encoder_weights, self.diffusion, self.walk = encoder_weights, diffusion, walk
         self.shared = quirks == "published" and diffusion.noise == "simplex"
@@ -86,7 +84,7 @@ class Conditioned(Restorer):
         return ((self.model.encoder, self.encoder_weights),)
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """Mean absolute error of the clean estimate at a random level."""
+        """Mean absolute error of the clean estimate at a random noise level."""
         images, draw = batch.images, batch.draw
         t = self.diffusion.drawn_levels(draw, images)
         if self.shared:
@@ -101,20 +99,22 @@ class Conditioned(Restorer):
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         context = self.model.context(images)
         starts = self.walk.start_levels
-        found = [self.estimates(images, context, start, draw) for start in starts]
-        return averaged(found, self.walk.clip)
+        estimates = [self.estimates(images, context, start, draw) for start in starts]
+        return averaged(estimates, self.walk.clip)
 
     def estimates(self, images: Tensor, context: Tensor, level: int, draw: Draw) -> Tensor:
         """Clean estimates (B, draws, C, S, S) of images noised to one level.
 
         Args:
-            images: (B, C, S, S) in [-1, 1]; they are noised.
+            images: (B, C, S, S) in [-1, 1], without noise.
             context: (B, outputs), `EncodedDenoiser.context` of these images, or of others (paper,
                 figure 3).
-            level: noise level, 1..levels.
-            draw: noise of the B images.
+            level: Noise level, 1..levels.
+            draw: Noise of the B images.
         """
-        copied, vector = (one.repeat_interleave(self.walk.draws, 0) for one in (images, context))
+        copied, vector = (
+            tensor.repeat_interleave(self.walk.draws, 0) for tensor in (images, context)
+        )
         noised = self.model.denoiser.noised(copied, self.fields(images, level, draw), level)
         clean = self.model.denoiser(noised, level, vector=vector).clean.float()
         return clean.unflatten(0, (-1, self.walk.draws))
@@ -129,4 +129,4 @@ class Conditioned(Restorer):
         return noise.noise(images.repeat_interleave(self.walk.draws, 0))
 
     def network_calls(self) -> int:
-        return self.walk.draws * len(self.walk.start_levels) + 1  # the encoder counts as one
+        return self.walk.draws * len(self.walk.start_levels) + 1  # one for the encoder

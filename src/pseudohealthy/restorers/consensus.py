@@ -1,10 +1,10 @@
-"""Consensus: what many cheap one-step estimates agree on, judged by how they err on healthy images.
+"""Consensus: the mean of many one-step estimates, measured in their spread on healthy images.
 
 Ours. One clean estimate from noise is blurred and full of invented detail, but detail differs from
-draw to draw and level to level while a lesion does not: so estimates are averaged, the signed
+draw to draw and level to level while a lesion does not. So estimates are averaged, the signed
 residual is smoothed before its magnitude is taken, and it is measured in spreads of the residuals
-of healthy validation images: of each level (estimates from far away err more, and count less), or
-of each pixel too (they err more where anatomy varies, at the cortex or the skull).
+of healthy validation images: of each level (estimates from high levels err more, and count less),
+or of each pixel too (they err more where anatomy varies, at the cortex or the skull).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Consensus(Ddpm):
 
     Args:
         sigma: Gaussian smoothing of the signed residual, model pixels.
-        side: of the residual that counts: "both", "brighter" or "darker" than healthy.
-        calibration: what healthy residuals the residual is measured in: those of the same "pixel"
-            (where images lie alike and lesions are not where health varies most), of the "level" as
-            a whole, or "none".
-        floor: spread, as a fraction of that of all pixels together, below which no pixel is trusted
+        side: Of the residual that counts: "both", "brighter" or "darker" than healthy.
+        calibration: The healthy residuals in whose spread the residual is measured: those of the
+            same "pixel" (where images lie alike and lesions are not where health varies most), of
+            the "level" as a whole, or "none".
+        floor: Spread, as a fraction of that of all pixels together, below which no pixel is trusted
             (background never varies in healthy images).
     """
 
@@ -55,14 +55,14 @@ class Consensus(Ddpm):
         calibration: Literal["pixel", "level", "none"] = "level",
         floor: Annotated[float, Range(0, 10, open="low")] = FLOOR,
     ):
-        once = Walk(walk.start_levels, walk.draws, walk.clip, calls=1, eta=0.0)
+        one_step = Walk(walk.start_levels, walk.draws, walk.clip, calls=1, eta=0.0)
         super().__init__(
             size=size,
             channels=channels,
             network=network,
             weights=weights,
             diffusion=diffusion,
-            walk=once,
+            walk=one_step,
         )
         self.sigma, self.side, self.calibration, self.floor = sigma, side, calibration, floor
         # One for each level, in place of the residual's
@@ -74,17 +74,17 @@ class Consensus(Ddpm):
         )
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
-        restored = super().restore(images, draw)
-        read = self.read(images, restored)
-        read.without = [partial(self.reread, images, other) for other in restored.without]
-        return read
+        restoration = super().restore(images, draw)
+        reading = self.read(images, restoration)
+        reading.without = [partial(self.reread, images, without) for without in restoration.without]
+        return reading
 
-    def reread(self, images: Tensor, other: Callable[[], Restoration]) -> Restoration:
-        return self.read(images, other())
+    def reread(self, images: Tensor, without: Callable[[], Restoration]) -> Restoration:
+        return self.read(images, without())
 
-    def read(self, images: Tensor, restored: Restoration) -> Restoration:
-        """The map of the estimates of each level."""
-        residuals = self.residuals(images, restored.trail)
+    def read(self, images: Tensor, restoration: Restoration) -> Restoration:
+        """The restoration with the map of the estimates of each level."""
+        residuals = self.residuals(images, restoration.trail)
         if self.calibration != "none":
             residuals = (residuals - self.residual_mean) / self.residual_spread
         signed = residuals.mean(1)
@@ -92,7 +92,7 @@ class Consensus(Ddpm):
             min=0
         )
         return Restoration(
-            healthy=restored.healthy.float(), trail=restored.trail, map=signed.amax(1)
+            healthy=restoration.healthy.float(), trail=restoration.trail, map=signed.amax(1)
         )
 
     def residuals(self, images: Tensor, estimates: list[Tensor]) -> Tensor:
@@ -102,8 +102,7 @@ class Consensus(Ddpm):
         )
 
     def calibrate(self, batches: Iterable[Batch], amap: AnomalyMap) -> bool:
-        """Mean and spread of healthy residuals of each level, whatever the map is: this one is the
-        method's own."""
+        """Store mean and spread of healthy residuals of each level, for the method's own map."""
         if self.calibration == "none":
             return False
         residuals = HealthyResiduals()

@@ -1,9 +1,8 @@
-"""The context-encoding variational autoencoder of Zimmerer et al. 2018: the VAE that Wolleb et al.
-2022 compare with.
+"""The context-encoding variational autoencoder of Zimmerer et al. 2018.
 
-Two tasks share one encoder and one decoder. The variational one is that of every VAE. The
-context-encoding one sees the image with squares painted over and must give back the whole image;
-its code is the mean, and no prior pulls at it.
+It is the VAE that Wolleb et al. 2022 compare with. Two tasks share one encoder and one decoder. The
+variational one is that of every VAE. The context-encoding one gets the image with squares painted
+over and must give back the whole image; its code is the mean, without a prior.
 """
 
 from __future__ import annotations
@@ -25,15 +24,14 @@ from pseudohealthy.settings import build
 
 @register("cevae")
 class ContextEncodingVAE(Restorer):
-    """Reconstruct by a VAE that also learned to fill in squares; the map is residual times gradient
-    of the KL divergence.
+    """A VAE that also learned to fill in squares; the map is residual times gradient of the KL.
 
     Args:
-        beta: of the KL divergence, beside squared errors that are averaged over pixels.
-        context: share of the context-encoding loss in the loss, 0 to 1; 0.5 weighs both tasks
+        beta: Of the KL divergence, beside squared errors that are averaged over pixels.
+        context: Share of the context-encoding loss in the loss, 0 to 1; 0.5 weighs both tasks
             alike, 0 is a plain VAE.
-        squares: an image has 1 to so many squares painted over with noise.
-        side: of the largest square, as a share of the image's side; the smallest has a quarter of
+        squares: An image has 1 to so many squares painted over with noise.
+        side: Of the largest square, as a share of the image's side; the smallest has a quarter of
             it.
         score: "combined" is |x - x_healthy| times |dKL/dx|, element by element, both summed over
             channels: what cannot be rebuilt and what makes the code improbable. "residual" is the
@@ -58,8 +56,8 @@ class ContextEncodingVAE(Restorer):
         blur: Sigma = 1.0,
     ):
         super().__init__(size=size, channels=channels)
-        given = {"channels": channels, "size": size, "kind": "vae"}
-        self.network = build(ConvAutoencoder, network, "restorer.network", **given)
+        shape = {"channels": channels, "size": size, "kind": "vae"}
+        self.network = build(ConvAutoencoder, network, "restorer.network", **shape)
         self.beta, self.context, self.squares, self.side = beta, context, squares, side
         self.score, self.blur = score, blur
 
@@ -67,8 +65,8 @@ class ContextEncodingVAE(Restorer):
         return ("network",)
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """(1 - context) * (error of x + beta KL) + context * error of x rebuilt from x with squares
-        painted over."""
+        """(1 - context) (error of x + beta KL) + context (error of x from x with painted
+        squares)."""
         x = batch.images
         rebuilt, divergence = self.network(x, batch.draw)
         variational = _error(rebuilt, x) + self.beta * divergence.float()
@@ -79,8 +77,8 @@ class ContextEncodingVAE(Restorer):
         return (1 - self.context) * variational + self.context * _error(filled, x)
 
     def painted(self, x: Tensor, draw: Draw) -> Tensor:
-        """Images (B, C, S, S) with noise in squares of random number, size and place; each item's
-        are its own."""
+        """Images (B, C, S, S) with noise in squares whose number, size and place are drawn by
+        item."""
         noise = draw.noise(x).clamp(-1, 1)
         count = draw.integers(1, self.squares + 1)
         rows = torch.arange(self.size, device=x.device)
@@ -89,12 +87,12 @@ class ContextEncodingVAE(Restorer):
             side = (
                 (self.size * self.side * (0.25 + 0.75 * draw.uniform())).round().clamp(1, self.size)
             )
-            inside = []
+            spans = []
             for _ in ("down", "across"):
                 start = (draw.uniform() * (self.size - side + 1)).floor().to(x.device)[:, None]
-                inside.append((rows >= start) & (rows < start + side.to(x.device)[:, None]))
-            used = (number < count).to(x.device)[:, None, None]
-            hidden |= inside[0][:, :, None] & inside[1][:, None, :] & used
+                spans.append((rows >= start) & (rows < start + side.to(x.device)[:, None]))
+            counted = (number < count).to(x.device)[:, None, None]
+            hidden |= spans[0][:, :, None] & spans[1][:, None, :] & counted
         return torch.where(hidden[:, None], noise, x)
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:

@@ -1,8 +1,7 @@
-"""Trivial controls, in every comparison beside the methods: what a ruler, a light meter or a
-template would score.
+"""Trivial controls, which learn nothing and stand in every comparison beside the methods.
 
-On FLAIR a threshold beats many models (Meissen et al. 2021); slice area alone separates CT
-haemorrhage at AUROC .72. A method that does not beat these has shown nothing.
+They score by area, brightness or a template. On FLAIR a threshold beats many models (Meissen et al.
+2021); the area of a plane alone separates CT haemorrhage at AUROC .72. A method must beat them.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ def brightness(images: Tensor) -> Tensor:
 
 @register("identity")
 class Identity(Restorer):
-    """The image is its own healthy twin: an empty map. Any score it gets, it gets from the
-    evaluation itself."""
+    """The image as its own healthy twin, with an empty map: any score comes from the evaluation."""
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         return Restoration(healthy=images)
@@ -46,8 +44,11 @@ class MeanIntensity(Restorer):
 
 @register("bright-area")
 class BrightArea(Restorer):
-    """Saturated pixels (intensity >= `level` of the range) as the map, their share of the image as
-    the score."""
+    """Saturated pixels as the map, their share of the image as the score.
+
+    Args:
+        level: Share of the range from which a pixel is saturated.
+    """
 
     unfiltered = True
 
@@ -74,12 +75,11 @@ class Intensity(Restorer):
 
 @register("histogram-intensity")
 class HistogramIntensity(Restorer):
-    """Intensity after histogram equalisation as the map: the share of an image's tissue that is no
-    brighter than a pixel.
+    """Intensity after histogram equalisation as the map.
 
-    The baseline that beat several published models on FLAIR (Meissen et al. 2021), with ranks
-    instead of 256 bins. Tissue is estimated as what is brighter than the canvas' darkest value, -1;
-    everything else is 0.
+    It is the share of an image's tissue that is no brighter than a pixel. Beat several published
+    models on FLAIR (Meissen et al. 2021); here with ranks instead of 256 bins. Tissue is estimated
+    as the pixels brighter than the canvas' darkest value, -1; all others are 0.
     """
 
     unfiltered = True
@@ -95,7 +95,7 @@ class HistogramIntensity(Restorer):
 
 @register("healthy-mean")
 class HealthyMean(Restorer):
-    """The mean healthy training image as everybody's healthy twin."""
+    """The mean healthy training image as the healthy twin of every image."""
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         return Restoration(healthy=self.healthy_mean.expand_as(images).clone())
@@ -103,10 +103,10 @@ class HealthyMean(Restorer):
 
 @register("z-score")
 class ZScore(Restorer):
-    """Distance to the healthy mean in healthy spreads, |x - mean| / (spread + floor), pixel by
-    pixel.
+    """Distance to the healthy mean in healthy spreads, |x - mean| / (spread + floor), by pixel.
 
-    floor keeps pixels that never vary in health (background) from exploding; in [-1, 1] units.
+    Args:
+        floor: Keeps pixels that never vary in health (background) finite; in [-1, 1] units.
     """
 
     unfiltered = True
@@ -140,12 +140,11 @@ CONTROLS = (
 
 
 def control_restorers(model: Restorer) -> dict[str, Restorer]:
-    """The trivial controls at default settings, with the healthy mean and spread that `model` was
-    trained beside."""
-    found: dict[str, Restorer] = {}
+    """The trivial controls at default settings, with the healthy mean and spread of a model."""
+    controls: dict[str, Restorer] = {}
     for name in CONTROLS:
         control = REGISTRY[name](size=model.size, channels=model.channels)
         control.healthy_mean.copy_(model.healthy_mean)
         control.healthy_spread.copy_(model.healthy_spread)
-        found[name] = control.eval()
-    return found
+        controls[name] = control.eval()
+    return controls

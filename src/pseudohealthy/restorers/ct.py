@@ -1,9 +1,8 @@
-"""Patched diffusion for haemorrhage on head CT: noise one window, estimate it in the sight of the
-rest, slide on.
+"""Patched diffusion for haemorrhage on head CT, by sliding windows.
 
-CT Hemorrhage Detection with Patched Diffusion Models (Loevlie, Liang, Brockett 2025), after pDDPM
-(Behrendt et al., MIDL 2023). The whole-slice experiment of the same authors' poster is restorer
-"ddpm".
+One window is noised and estimated, conditioned on the rest of the plane. CT Hemorrhage Detection
+with Patched Diffusion Models (Loevlie, Liang, Brockett 2025), after pDDPM (Behrendt et al., MIDL
+2023). The experiment on whole planes of the same authors' poster is restorer "ddpm".
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ from pseudohealthy.restorers.ranges import Square, Weight, Weights, patch_fits
 from pseudohealthy.restorers.symmetry import mirror_residual
 from pseudohealthy.settings import build, check_fields, checked
 
-EMPTY = -0.999  # a window no brighter than this is air: nothing to restore
+EMPTY = -0.999  # a window no brighter than this is air, with nothing to restore
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Which squares of the slice are noised, and what the network sees of their surroundings.
+    """Which squares of a plane are noised, and the context that the network gets of each.
 
     Args:
-        side, stride: side and step of the windows, model pixels, at most the side of the image.
-        context: side of the square about a window that the network sees, always; 0 is the whole
-            image, as published.
-        at_once: how many go through the network at once.
+        side, stride: Side and step of the windows, model pixels, at most the side of the image.
+        context: Side of the square about a window that the network gets; 0 is the whole image, as
+            published.
+        at_once: How many go through the network at once.
     """
 
     side: Square = 64
@@ -63,8 +62,8 @@ class Reading:
     """How the windows become one map and one score.
 
     Args:
-        symmetry: the twin keeps what both halves of the head have in common (`mirror_residual`).
-        score: "map" reads map and score off the residual as for every method. "published": map and
+        symmetry: The healthy twin keeps what both halves of the head share (`mirror_residual`).
+        score: "map" takes map and score from the residual as for every method. "published": map and
             score are the absolute errors of the windows, averaged over all pixels, background
             included (they grow with the area of tissue).
     """
@@ -107,21 +106,20 @@ class CtNetwork:
 
     def made(self, channels: int, quirks: str) -> CtUNet | UNet:
         """The network of images with so many channels."""
-        given = {"quirks": quirks} if self.kind is CtUNet else {}
-        return build(self.kind, self.settings, self.where, channels=channels, **given)
+        settings = {"quirks": quirks} if self.kind is CtUNet else {}
+        return build(self.kind, self.settings, self.where, channels=channels, **settings)
 
 
 @register("ct-patched")
 class CtPatched(Restorer):
-    """Estimate every window of a sliding grid in one step and average the estimates where windows
-    overlap.
+    """The mean of one-step estimates of the windows of a sliding grid.
 
-    The schedule is the cosine (s = 0.008), and the network answers with the clean window. Windows
-    of air (all pixels <= -0.999) are their own twins and cost nothing.
+    The schedule is the cosine (s = 0.008), and the network puts out the clean window. Windows of
+    air (all pixels <= -0.999) are their own healthy twins and take no call.
 
     Args:
-        walk: the published 0-based step 150 is level 151.
-        ssim_weight: of 1 - SSIM beside the mean squared error (1 in the README, 0.1 in the authors'
+        walk: The published 0-based index 150 is level 151.
+        ssim_weight: Of 1 - SSIM beside the mean squared error (1 in the README, 0.1 in the authors'
             last code).
         quirks: "published" has the network as executed (`CtUNet`), betas of at least 1e-4,
             estimates clamped before the loss (no gradient beyond the range), SSIM constants for
@@ -176,10 +174,9 @@ class CtPatched(Restorer):
         return ((self.denoiser.network, self.weights),)
 
     def grid(self, height: int, width: int) -> list[Box]:
-        """Windows row by row, spread evenly from border to border, as many as the stride needs.
+        """Windows by rows, spread evenly from border to border, as many as the stride needs.
 
-        As published they start at multiples of the stride, and a border that is left over is never
-        looked at.
+        As published they start at multiples of the stride, and a border that remains is left out.
         """
         side = min(self.windows.side, height, width)
         spread = steps if self.published else spans
@@ -193,7 +190,7 @@ class CtPatched(Restorer):
         return [Box(y, y + side, x, x + side) for y, x in zip(tops, lefts, strict=True)]
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """MSE + `ssim_weight` (1 - SSIM) of the clean estimate in one noised window per item."""
+        """MSE + `ssim_weight` (1 - SSIM) of the clean estimate of one noised window per item."""
         images, draw = batch.images, batch.draw
         t = self.diffusion.drawn_levels(draw, images)
         boxes = self.training_boxes(draw, *images.shape[-2:])
@@ -203,8 +200,14 @@ class CtPatched(Restorer):
         )
 
     def patch_loss(self, images: Tensor, noise: Tensor, t: Tensor, boxes: Sequence[Box]) -> Tensor:
-        """Loss (B,) of images (B, C, H, W), a window of each noised to levels t (B,) by noise (B,
-        C, patch, patch)."""
+        """Loss (B,) of images with one noised window each.
+
+        Args:
+            images: (B, C, H, W).
+            noise: (B, C, patch, patch).
+            t: Noise levels (B,).
+            boxes: One window per image.
+        """
         truth = torch.stack([box.cut(image) for box, image in zip(boxes, images, strict=True)])
         estimate = self.estimate(images, boxes, self.denoiser.noised(truth, noise, t), t)
         if self.published:
@@ -218,12 +221,18 @@ class CtPatched(Restorer):
     def estimate(
         self, images: Iterable[Tensor], boxes: Sequence[Box], patches: Tensor, t: int | Tensor
     ) -> Tensor:
-        """Clean estimates (N, C, patch, patch) of noised patches that stand in boxes of otherwise
-        clean images."""
-        seen, places = [], []
+        """Clean estimates (N, C, patch, patch) of noised patches of otherwise clean images.
+
+        Args:
+            images: N images (C, H, W).
+            boxes: Where each patch lies.
+            patches: (N, C, patch, patch), noised.
+            t: Noise level, an int or (N,).
+        """
+        views, places = [], []
         for image, box, patch in zip(images, boxes, patches, strict=True):
             view = surroundings(box, self.windows.context, *image.shape[-2:])
-            seen.append(view.cut(image).clone())
+            views.append(view.cut(image).clone())
             places.append(
                 Box(
                     box.top - view.top,
@@ -232,57 +241,69 @@ class CtPatched(Restorer):
                     box.right - view.left,
                 )
             )
-            places[-1].cut(seen[-1]).copy_(patch)
-        clean = self.denoiser(torch.stack(seen), t).clean.float()
+            places[-1].cut(views[-1]).copy_(patch)
+        clean = self.denoiser(torch.stack(views), t).clean.float()
         return torch.stack([place.cut(part) for place, part in zip(places, clean, strict=True)])
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         starts = self.walk.start_levels
         slid = (self.slid(images, start, draw.fork(f"depth {start}")) for start in starts)
         twins, errors = zip(*slid, strict=True)
-        found, wrong = averaged(twins), averaged(errors)
-        read = self.read(images, found, wrong)
-        pairs = zip(found.without, wrong.without, strict=True)
-        read.without = [partial(self.reread, images, *pair) for pair in pairs]
-        return read
+        twin, error = averaged(twins), averaged(errors)
+        reading = self.read(images, twin, error)
+        pairs = zip(twin.without, error.without, strict=True)
+        reading.without = [partial(self.reread, images, *pair) for pair in pairs]
+        return reading
 
     def reread(self, images: Tensor, *pair: Callable[[], Restoration]) -> Restoration:
-        return self.read(images, *(other() for other in pair))
+        return self.read(images, *(without() for without in pair))
 
-    def read(self, images: Tensor, found: Restoration, wrong: Restoration) -> Restoration:
-        """What `score` and `symmetry` make of mean twins (B, C, H, W) and mean errors (B, 1, H,
-        W)."""
+    def read(self, images: Tensor, twin: Restoration, error: Restoration) -> Restoration:
+        """The restoration by `score` and `symmetry`.
+
+        Args:
+            images: (B, C, H, W).
+            twin: Mean healthy twins (B, C, H, W).
+            error: Mean errors (B, 1, H, W).
+        """
         if self.own_map:
-            maps = wrong.healthy[:, 0]
-            return Restoration(found.healthy, found.trail, map=maps, score=maps.flatten(1).mean(1))
+            maps = error.healthy[:, 0]
+            return Restoration(twin.healthy, twin.trail, map=maps, score=maps.flatten(1).mean(1))
         if not self.symmetry:
-            return found
-        residual = mirror_residual(images - found.healthy, images, sigma=images.shape[-1] / 64)
-        return Restoration(images - residual, found.trail)
+            return twin
+        residual = mirror_residual(images - twin.healthy, images, sigma=images.shape[-1] / 64)
+        return Restoration(images - residual, twin.trail)
 
     def slid(self, images: Tensor, start: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Twins (B, draws, C, H, W) and absolute errors (B, draws, 1, H, W) from one-step estimates
-        of all windows."""
+        """Healthy twins and absolute errors by one-step estimates of all windows.
+
+        Args:
+            images: (B, C, H, W).
+            start: Noise level of the windows.
+
+        Returns:
+            (B, draws, C, H, W) and (B, draws, 1, H, W).
+        """
         boxes, draws = self.grid(*images.shape[-2:]), self.walk.draws
         truth = torch.stack([box.cut(images) for box in boxes], 1)[:, None].expand(
             -1, draws, *[-1] * 4
         )
-        copies, one = truth.shape[:3], truth.shape[3:]
+        copies, shape = truth.shape[:3], truth.shape[3:]
         noise = draw.repeat(draws * len(boxes)).noise(
-            images.new_empty(()).expand(copies.numel(), *one)
+            images.new_empty(()).expand(copies.numel(), *shape)
         )
         noised = self.denoiser.noised(truth, noise.reshape(truth.shape), start)
         estimates = truth.clone()
-        busy = (
+        occupied = (
             torch.ones(copies, dtype=torch.bool)
             if self.published
             else truth.amax((3, 4, 5)).cpu() > EMPTY
         )
-        for part in busy.nonzero().split(self.windows.at_once):
+        for part in occupied.nonzero().split(self.windows.at_once):
             item, copy, window = part.unbind(1)
-            at = [boxes[i] for i in window.tolist()]
+            part_boxes = [boxes[i] for i in window.tolist()]
             clean = self.estimate(
-                [images[i] for i in item.tolist()], at, noised[item, copy, window], start
+                [images[i] for i in item.tolist()], part_boxes, noised[item, copy, window], start
             )
             estimates[item, copy, window] = clean.clamp(-1, 1) if self.walk.clip else clean
         # (B, draws, windows, 1, patch, patch).
@@ -294,20 +315,19 @@ class CtPatched(Restorer):
         return "absolute errors of the windows, averaged" if self.own_map else ""
 
     def network_calls(self) -> int:
-        """Of an image without empty windows."""
+        """Network calls of an image without empty windows."""
         return self.walk.draws * len(self.walk.start_levels) * len(self.grid(self.size, self.size))
 
 
 def spans(length: int, side: int, stride: int) -> list[tuple[int, int]]:
-    """(start, end) of windows along one axis."""
+    """(start, end) of windows along one axis, evenly spread from border to border."""
     count = math.ceil((length - side) / stride) + 1
     starts = [i * (length - side) // max(1, count - 1) for i in range(count)]
     return [(start, start + side) for start in starts]
 
 
 def steps(length: int, side: int, stride: int) -> list[tuple[int, int]]:
-    """(start, end) of windows along one axis, at multiples of the stride, as far as whole ones
-    fit."""
+    """(start, end) of whole windows along one axis, at multiples of the stride."""
     return [(start, start + side) for start in range(0, length - side + 1, stride)]
 
 
@@ -320,8 +340,13 @@ def surroundings(box: Box, context: int, height: int, width: int) -> Box:
 
 
 def stitched(patches: Tensor, boxes: Sequence[Box], outside: Tensor) -> Tensor:
-    """Mean of patches (B, draws, windows, C, patch, patch) over the windows that hold a pixel: (B,
-    draws, C, H, W); `outside` (B, C, H, W) where no window lies."""
+    """Mean of patches over the windows that hold a pixel, (B, draws, C, H, W).
+
+    Args:
+        patches: (B, draws, windows, C, patch, patch).
+        boxes: Where each window lies.
+        outside: (B, C, H, W), taken where no window lies.
+    """
     total = torch.zeros_like(outside[:, None].repeat(1, patches.shape[1], 1, 1, 1))
     count = torch.zeros_like(outside[:1, None])
     for index, box in enumerate(boxes):

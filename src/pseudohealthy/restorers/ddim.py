@@ -1,8 +1,6 @@
-"""Deterministic encoding and decoding: DDIM upwards to a level, then back, with a model of healthy
-images only.
+"""Deterministic encoding and decoding by DDIM, with a model of healthy images only.
 
-The restoration of Wolleb et al. 2022 (Algorithm 1) without its classifier: what guidance adds is
-measured against this.
+The method of Wolleb et al. 2022 (Algorithm 1) without its classifier, for comparison with guidance.
 """
 
 from __future__ import annotations
@@ -21,11 +19,10 @@ from pseudohealthy.restorers.ranges import Weights
 
 @register("ddim")
 class Ddim(Ddpm):
-    """Encode to each start level in as many network calls as the walk has, and decode in as many;
-    no noise is drawn.
+    """Encode to each start level, and decode in as many network calls; no noise is drawn.
 
-    Trained like "ddpm". What is said of noise on the way, `walk.eta`, `walk.draws` and
-    `walk.variance`, has no meaning here and is refused.
+    Trained like "ddpm". Settings of noise on the way, `walk.eta`, `walk.draws` and `walk.variance`,
+    have no meaning here and are refused.
     """
 
     dictated = ("size", "channels", "walk.eta", "walk.draws", "walk.variance")

@@ -1,9 +1,8 @@
-"""Partial diffusion: noise an image to a chosen level and denoise it back with a model of healthy
-images only.
+"""Partial diffusion: noise an image to a level and denoise it with a model of healthy images only.
 
-AnoDDPM (Wyatt et al., CVPR Workshops 2022) with simplex noise; with Gaussian noise the DDPM
-baseline of pDDPM, cDDPM and THOR, and the experiment of the haemorrhage poster. What the model has
-never seen is not put back.
+AnoDDPM (Wyatt et al., CVPR Workshops 2022) with simplex noise; with Gaussian noise the DDPM that
+pDDPM, cDDPM and THOR compare with, and the experiment of the haemorrhage poster. What the model has
+not learned is not restored.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from pseudohealthy.restorers.noising import Diffusion, Walk
 from pseudohealthy.restorers.ranges import Weights
 from pseudohealthy.settings import build
 
-# AnoDDPM and THOR take planes of three-dimensional noise. Where does not matter: every field has a
-# permutation of its own. (Not a multiple of the frequencies: gradient noise is zero at its lattice
+# AnoDDPM and THOR take planes of three-dimensional noise. Which plane does not matter: every field
+# has its own permutation. (Not a multiple of the frequencies: gradient noise is zero at its lattice
 # points.)
 PLANE = 250.7
 
@@ -34,8 +33,8 @@ class Ddpm(Restorer):
     Args:
         weights: a run or a diffusers folder whose network training starts from; read then only. ""
             starts from scratch.
-        diffusion: what the network learns, see `Diffusion`.
-        walk: how an image is restored, see `Walk`.
+        diffusion: What the network learns, see `Diffusion`.
+        walk: How an image is restored, see `Walk`.
         quirks: "published" repeats a limit of AnoDDPM's code: all images of a batch share one
             simplex field.
     """
@@ -67,8 +66,7 @@ class Ddpm(Restorer):
         return ((self.denoiser.network, self.weights),)
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """Mean squared error between the network's output and its target at a random level (Ho et
-        al., eq. 14)."""
+        """Mean squared error of the output at a random noise level (Ho et al., equation 14)."""
         draw = self.noisy(batch.draw)
         t = self.diffusion.drawn_levels(draw, batch.images)
         noise = draw.noise(batch.images)
@@ -88,15 +86,15 @@ class Ddpm(Restorer):
         return averaged(estimates)
 
     def levels(self, start: int) -> list[int]:
-        """The levels that are visited on the way back from `start`."""
+        """The noise levels of the way back from `start`."""
         return self.walk.levels(start)
 
     def noisy(self, draw: Draw) -> Draw:
-        """The same stream, giving this method's kind of noise."""
+        """The same stream, with this method's kind of noise."""
         return self.diffusion.noisy(draw, z=PLANE)
 
     def fields(self, draw: Draw) -> Callable[[Tensor], Tensor]:
-        """The draw, or what the published code makes of it: one field for the whole batch."""
+        """The draw; as published, one simplex field for the whole batch."""
         if self.diffusion.noise == "gaussian" or self.quirks == "none":
             return draw
         return lambda like: draw.noise(like)[:1].expand_as(like)

@@ -1,5 +1,4 @@
-"""f-AnoGAN: the nearest image that a generator of healthy images can make, found by an encoder in
-one pass.
+"""f-AnoGAN: an encoder gives the code whose image, by a generator of healthy images, is nearest.
 
 Schlegl, Seeböck, Waldstein, Langs, Schmidt-Erfurth: "f-AnoGAN: fast unsupervised anomaly detection
 with generative adversarial networks", Medical Image Analysis 2019. Learns from healthy images
@@ -24,18 +23,19 @@ from pseudohealthy.settings import build
 
 @register("fanogan")
 class FAnoGAN(Restorer):
-    """WGAN-GP of healthy images with an encoder trained image to code to image, features compared
-    ("izi_f").
+    """WGAN-GP of healthy images, and an encoder trained from image to code to image ("izi_f").
 
-    latent: numbers in a code, standard normal (128 as published). kappa: weight of the feature
-    residual (1).
-    penalty_weight: of the gradient penalty (10). encoder: a network of the critic's kind that ends
-    in a code.
-    score: "map" reads the score off the map as for every method; "paper" is A(x), the mean squared
-        residual of the image plus `kappa` times that of the critic's features.
-    Published: the encoder is trained when the GAN is finished, after five critic steps for each of
-    the generator. Here it learns alongside, always from the current generator and critic, which its
-    loss leaves alone; and all take one step a batch.
+    As published the encoder is trained when the GAN is finished, after five critic steps for each
+    of the generator. Here it learns alongside, from the current generator and critic, which its
+    loss does not change; and all take one step a batch.
+
+    Args:
+        encoder: a network of the critic's kind that ends in a code.
+        latent: Numbers in a code, standard normal (128 as published).
+        kappa: Weight of the feature residual (1 as published).
+        penalty_weight: Of the gradient penalty (10 as published).
+        score: "map" takes the score from the map as for every method; "paper" is A(x), the mean
+            squared residual of the image plus `kappa` times that of the critic's features.
     """
 
     nested = {"generator": Generator, "critic": Critic, "encoder": Critic}
@@ -69,8 +69,8 @@ class FAnoGAN(Restorer):
     def loss(self, batch: Batch, part: str) -> Tensor:
         """Wasserstein losses of critic and generator; izi_f of the encoder.
 
-        Of a model in evaluation only the encoder's image residual, and 0 for the others: a game's
-        losses tell no better weights from worse, and features of a critic that learns are no fixed
+        Of a model in evaluation only the encoder's image residual, and 0 for the others:
+        adversarial losses do not rank weights, and features of a critic that learns are no fixed
         measure.
         """
         x = batch.images
@@ -88,16 +88,15 @@ class FAnoGAN(Restorer):
         penalty = gradient_penalty(
             lambda mixed: self.critic(mixed)[0][:, 0], x, fake, draw.uniform()
         )
-        game = (self.critic(fake)[0] - self.critic(x)[0])[:, 0].float()
-        return game + self.penalty_weight * penalty
+        adversarial = (self.critic(fake)[0] - self.critic(x)[0])[:, 0].float()
+        return adversarial + self.penalty_weight * penalty
 
     def generator_of_codes(self, x: Tensor) -> Tensor:
-        """G(E(x)) (B, C, S, S): gradients reach the encoder alone."""
+        """G(E(x)), (B, C, S, S), whose gradients reach the encoder alone."""
         return frozen(self.generator)(self.encoder(x)[0])
 
     def residuals(self, x: Tensor, twin: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared differences (B,) of the images and of their features in the critic, whose
-        weights stay alone."""
+        """Mean squared differences (B,) of images and of their features in the frozen critic."""
         judge = frozen(self.critic)
         features = judge(twin)[1].float() - judge(x)[1].float()
         return (twin.float() - x.float()).square().flatten(1).mean(1), features.square().mean(1)
@@ -110,5 +109,5 @@ class FAnoGAN(Restorer):
         return Restoration(healthy=twin.float(), score=image + self.kappa * feature)
 
     def network_calls(self) -> int:
-        """Encoder and generator; the paper's score asks the critic twice more."""
+        """Calls of encoder and generator, and for the paper's score two of the critic."""
         return 2 if self.score == "map" else 4

@@ -1,4 +1,4 @@
-"""Fixed-Point GAN: translate an image to healthy, and leave alone what already is.
+"""Fixed-Point GAN: translate an image to healthy, and change nothing that already is.
 
 Siddiquee et al., "Learning fixed points in generative adversarial networks", ICCV 2019: the GAN
 that Wolleb et al., MICCAI 2022 compare with. Needs image-level labels only.
@@ -22,13 +22,15 @@ from pseudohealthy.settings import build
 
 @register("fpgan")
 class FixedPointGAN(Restorer):
-    """One generator translates to either label; a critic judges realness and reads the label.
+    """One generator translates to either label; a critic judges realness and label.
 
-    class_weight, penalty_weight, cycle_weight, identity_weight: the lambdas of domain
-        classification, gradient penalty, way there and back, and conditional identity (1, 10, 10,
-        10 as published and in Wolleb 2022).
-    Published: five critic steps for each of the generator. Here one, on the same batch, as in
-    Karras et al., ICLR 2018, who use the same WGAN-GP loss so.
+    As published five critic steps come for each of the generator. Here one, on the same batch, as
+    Karras et al., ICLR 2018, use the same WGAN-GP loss.
+
+    Args:
+        class_weight, penalty_weight, cycle_weight, identity_weight: The lambdas of domain
+            classification, gradient penalty, way there and back, and conditional identity (1, 10,
+            10, 10 as published and in Wolleb 2022).
     """
 
     uses_labels = True
@@ -63,12 +65,13 @@ class FixedPointGAN(Restorer):
         return "critic", "generator"
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """The paper's two objectives, the adversarial terms in their Wasserstein form.
+        """The paper's two objectives, with the adversarial terms in their Wasserstein form.
 
-        Of a model in evaluation only what restoring rests on, the generator's cycle and identity
-        terms, and 0 for the
-        critic: a game's losses tell no better weights from worse. Fault NO_LABELS (exit 3) where a
-        plane has no label.
+        Of a model in evaluation only the generator's cycle and identity terms, on which restoring
+        rests, and 0 for the critic: adversarial losses do not rank weights.
+
+        Raises:
+            Fault: NO_LABELS (exit 3) where a plane has no label.
         """
         labels = batch.labels
         if labels is None or (labels < 0).any():
@@ -87,7 +90,7 @@ class FixedPointGAN(Restorer):
         )
 
     def critic_loss(self, batch: Batch, labels: Tensor) -> Tensor:
-        """How much more real translations look than images, the images' labels, and the gradient
+        """Realness of translations less that of images, the images' labels, and gradient
         penalty."""
         x = batch.images
         with torch.no_grad():
@@ -95,22 +98,28 @@ class FixedPointGAN(Restorer):
         real, logit = self.critic(x)
         share = batch.draw.fork("penalty").uniform()
         penalty = gradient_penalty(lambda mixed: self.critic(mixed)[0], x, fake, share)
-        game = self.critic(fake)[0].float() - real.float()
-        return game + self.class_weight * entropy(logit, labels) + self.penalty_weight * penalty
+        adversarial = self.critic(fake)[0].float() - real.float()
+        return (
+            adversarial + self.class_weight * entropy(logit, labels) + self.penalty_weight * penalty
+        )
 
     def generator_loss(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Translations to the other and to the own label: real, of that label, reversible; the own
-        one changes nothing."""
-        images, wanted = torch.cat([x, x]), torch.cat([1 - labels, labels])
-        made = self.generator(images, wanted)
-        back = self.generator(made, torch.cat([labels, labels]))
+        """Loss of translations to the other and to the same label.
+
+        Both must look real, have that label and be reversible; the second must change nothing.
+        """
+        images, targets = torch.cat([x, x]), torch.cat([1 - labels, labels])
+        translated = self.generator(images, targets)
+        back = self.generator(translated, torch.cat([labels, labels]))
         cycle = distance(back, images).view(2, -1).sum(0)
-        kept = self.cycle_weight * cycle + self.identity_weight * distance(made[len(x) :], x)
+        fidelity = self.cycle_weight * cycle + self.identity_weight * distance(
+            translated[len(x) :], x
+        )
         if not self.training:
-            return kept
-        real, logit = frozen(self.critic)(made)
-        game = self.class_weight * entropy(logit, wanted) - real.float()
-        return kept + game.view(2, -1).sum(0)
+            return fidelity
+        real, logit = frozen(self.critic)(translated)
+        adversarial = self.class_weight * entropy(logit, targets) - real.float()
+        return fidelity + adversarial.view(2, -1).sum(0)
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         healthy = torch.full((len(images),), HEALTHY, device=images.device)
@@ -121,7 +130,7 @@ class FixedPointGAN(Restorer):
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference (B,)."""
+    """Mean absolute difference of each item, (B,)."""
     return (a.float() - b.float()).abs().flatten(1).mean(1)
 
 

@@ -35,22 +35,21 @@ from pseudohealthy.restorers.noising import Diffusion, Walk
 from pseudohealthy.restorers.ranges import Weights, levels_fit
 from pseudohealthy.settings import build, check_fields
 
-ABLATION_START = (
-    500  # the published ablation always noises to its step 499, wherever its loop then begins
-)
+# The published ablation always noises to its 0-based index 499, wherever its loop then begins.
+ABLATION_START = 500
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """How the way back is drawn towards the healthy class.
+    """How decoding is guided towards the healthy class.
 
     Args:
-        scale: the gradient scale s.
+        scale: The gradient scale s.
         sampler: "ddim", or "ddpm" for the ablation: random noise to the start level, then ancestral
             sampling with learned variance.
-        conditional: the denoiser gets the label, the image's in training, healthy both ways in
-            restoring.
-        data_range: what the networks see, "signed" [-1, 1] or "unit" [0, 1] as published.
+        conditional: The denoiser is conditioned on the label, the image's in training, healthy both
+            ways in restoring.
+        data_range: Of the networks' images, "signed" [-1, 1] or "unit" [0, 1] as published.
     """
 
     scale: Annotated[float, Range(0, 10_000)] = 100.0
@@ -64,10 +63,9 @@ class Guidance:
 
 @register("guided")
 class Guided(Restorer):
-    """Encode to the start level L, decode with the gradient of log C(healthy | x_t, t) times the
-    scale.
+    """Encode to the start level L, decode guided by the gradient of log C(healthy | x_t, t).
 
-    The classifier always gets the true level.
+    The classifier always gets the true noise level.
 
     Args:
         weights: a "guided" run whose denoiser training starts from; read then only.
@@ -124,21 +122,21 @@ class Guided(Restorer):
             "diffusion.levels" + (", as published" if highest > self.start else ""),
         )
         if walk.order == 2 and guidance.sampler == "ddpm":
-            found = (
+            message = (
                 f"restorer.walk.order is {walk.order} with restorer.guidance.sampler"
                 f" {guidance.sampler}"
             )
-            raise Fault("RECIPE", found, "choose 1, or 2 with ddim", exit=USAGE)
-        given = {"channels": channels, "learned_variance": True}
+            raise Fault("RECIPE", message, "choose 1, or 2 with ddim", exit=USAGE)
+        output = {"channels": channels, "learned_variance": True}
         condition = {"classes": 2 if guidance.conditional else 0}
-        net = build(UNet, network, "restorer.network", **given, condition=condition)
+        net = build(UNet, network, "restorer.network", **output, condition=condition)
         self.denoiser = diffusion.denoiser(net, learned_variance=True)
         shape = {"in_channels": channels, "size": size, "classes": 2}
         self.classifier = build(Classifier, classifier, "restorer.classifier", **shape)
         side_fits(net, size, "restorer.network")
         self.diffusion, self.walk, self.guidance, self.weights = diffusion, walk, guidance, weights
         self.scale, self.conditional, self.clip = guidance.scale, guidance.conditional, walk.clip
-        self.encodings: Encodings | None = None  # a sweep's: what several scales and starts share
+        self.encodings: Encodings | None = None  # a sweep's cache for several scales and starts
         self.unit, self.published = guidance.data_range == "unit", quirks == "published"
         self.low = 0.0 if self.unit and not self.published else -1.0
 
@@ -149,10 +147,12 @@ class Guided(Restorer):
         return ((self.denoiser.network, self.weights),)
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """Hybrid loss of the denoiser (Nichol & Dhariwal 2021, eq. 16); cross-entropy of the
-        classifier on noisy images.
+        """Hybrid loss of the denoiser, cross-entropy of the classifier, both on noisy images.
 
-        Fault NO_LABELS (exit 3) where a plane has no label.
+        The hybrid loss is equation 16 of Nichol & Dhariwal 2021.
+
+        Raises:
+            Fault: NO_LABELS (exit 3) where a plane has no label.
         """
         labels = batch.labels
         if labels is None or (labels < 0).any():
@@ -181,12 +181,14 @@ class Guided(Restorer):
         return Restoration(healthy=(healthy * 2 - 1 if self.unit else healthy).float())
 
     def translate(self, x: Tensor, draw: Draw) -> Tensor:
-        """Algorithm 1: encode to the start level, decode with guidance. Nothing is random but the
-        published noise."""
+        """Algorithm 1: encode to the start level, decode with guidance.
+
+        Nothing is random, except noise as published.
+        """
         up, down = self.walks()
         if self.published:
             x = self.denoiser.noised(x, draw.noise(x), 1)
-        how = (
+        key = (
             self.published,
             self.clip,
             self.low,
@@ -196,7 +198,7 @@ class Guided(Restorer):
         if self.encodings is None:
             x = self.encode(x, up)
         else:
-            x = self.encodings.encode(x, up, self.encode, how=how, remembers=self.walk.order > 1)
+            x = self.encodings.encode(x, up, self.encode, how=key, remembers=self.walk.order > 1)
         edit = guide(log_probability(self.classifier, HEALTHY), self.scale, self.denoiser.schedule)
         settings: dict[str, Any] = {
             "step": self.walk.step(),
@@ -207,20 +209,24 @@ class Guided(Restorer):
             self.estimate, x, down, edit=edit, schedule=self.denoiser.schedule, **settings
         )
 
-    def encode(self, x: Tensor, up: Sequence[int]) -> Tensor:
-        """The latent of an image; without clipping, which would break the inversion (the published
-        code clips)."""
+    def encode(self, x: Tensor, levels: Sequence[int]) -> Tensor:
+        """The state of an image at the last of the levels.
+
+        Without clipping, which would break the inversion (the published code clips).
+        """
         denoise = self.estimate if self.published else self.denoiser
         settings: dict[str, Any] = {
             "step": self.walk.step(),
             "clip": False,
             **self.condition(HEALTHY),
         }
-        return sample(denoise, x, up, schedule=self.denoiser.schedule, **settings)
+        return sample(denoise, x, levels, schedule=self.denoiser.schedule, **settings)
 
     def resample(self, x: Tensor, draw: Draw) -> Tensor:
-        """The ablation: noise, then ancestral sampling with mean + s * variance * gradient
-        (Dhariwal & Nichol, alg. 1)."""
+        """The ablation: noise, then ancestral sampling with mean + s * variance * gradient.
+
+        Dhariwal & Nichol, algorithm 1.
+        """
         schedule, levels = self.denoiser.schedule, self.walks()[1]
         then, log_p = dict(pairwise(levels)), log_probability(self.classifier, HEALTHY)
 
@@ -229,7 +235,7 @@ class Guided(Restorer):
             if self.scale:
                 variance = learned_variance(schedule, now, then[now], estimate.spread)
                 shift = self.scale * variance * input_gradient(log_p, x, now)
-                # Moves the mean by `shift`.
+                # This moves the mean of the step by `shift`.
                 estimate.clean = estimate.clean + shift / float(schedule.signal[then[now]])
             return estimate
 
@@ -240,16 +246,16 @@ class Guided(Restorer):
         )
 
     def estimate(self, x: Tensor, now: int, **condition: Any) -> Estimate:
-        """The denoiser's estimate with the clean image in the data's range."""
-        found = self.denoiser(x, now, **condition)
+        """The denoiser's estimate, with the clean image clipped to the data's range."""
+        estimate = self.denoiser(x, now, **condition)
         if not self.clip or now == 0:
-            return found
+            return estimate
         a, s = self.denoiser.schedule.at(now, x)
-        clean = found.clean.clamp(self.low, 1)
-        return Estimate(clean, (x - a * clean) / s, found.spread)
+        clean = estimate.clean.clamp(self.low, 1)
+        return Estimate(clean, (x - a * clean) / s, estimate.spread)
 
     def walks(self) -> tuple[list[int], list[int]]:
-        """Levels of the way up and of the way back."""
+        """Noise levels of encoding and of decoding."""
         bottom, top, back = (
             (2, self.start + 1, self.start - 1) if self.published else (0, self.start, self.start)
         )
@@ -261,19 +267,23 @@ class Guided(Restorer):
         return {"label": label} if self.conditional else {}
 
     def inwards(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1] to the range the networks were trained on."""
+        """Images in [-1, 1] brought to the range the networks were trained on."""
         return (images + 1) / 2 if self.unit else images
 
     def network_calls(self) -> int:
-        """Calls of the denoiser both ways, and of the classifier (forwards and backwards: one) on
-        the way back."""
+        """Calls of the denoiser both ways, and of the classifier while decoding.
+
+        Forwards and backwards through the classifier count as one call.
+        """
         up, down = (len(levels) - 1 for levels in self.walks())
         return (up if self.guidance.sampler == "ddim" else 0) + down * (2 if self.scale else 1)
 
 
 def learned_variance(schedule: Schedule, now: int, then: int, v: Tensor | None) -> Tensor:
-    """Variance of x_then given x_now as the network learned it; at the last step that of the step
-    before bounds it."""
+    """Variance of the state at `then` given that at `now`, as the network learned it.
+
+    At the last step that of the step before bounds it.
+    """
     assert v is not None, "the denoiser has learned variance"
     a, s, b, r = (
         float(table[level]) for level in (now, then) for table in (schedule.signal, schedule.sigma)

@@ -22,7 +22,7 @@ from pseudohealthy.restorers.noising import Diffusion, Walk
 from pseudohealthy.restorers.ranges import Weight
 from pseudohealthy.settings import build
 
-# Weight of one batch in the running statistics of the code, once the first hundred have been seen.
+# Weight of one batch in the running statistics of the code, after the first hundred.
 SLOWEST = 0.01
 
 
@@ -31,18 +31,18 @@ class Latent(Restorer):
     """Encode, noise the code to the start levels, denoise, average the codes, decode once.
 
     Args:
-        autoencoder: the first stage; with `levels` = 3 its code has a quarter of the side, with 4
+        autoencoder: The first stage; with `levels` = 3 its code has a quarter of the side, with 4
             an eighth.
-        code: channels of the code.
+        code: Channels of the code.
         kind: "vae" (KL to a standard normal, weighted by `beta`) or "ae" (no penalty).
-        network: the denoiser of the code, which it sees with mean 0 and spread 1 per channel:
-            running statistics, learnt while training and fixed in use. It learns on the code as it
-            is at that step; the encoder does not learn from it.
-        walk: of the code. Codes are never clipped.
-        against: what the restored code's image is compared with. "reconstruction": the twin is the
-            image plus what changed between the decoded code before and after, so that what the
-            autoencoder blurs is no anomaly (and what it cannot encode cannot be found); "image":
-            the twin is the decoded code itself.
+        network: The denoiser of the code, which it gets with mean 0 and spread 1 per channel by
+            running statistics, learnt while training and fixed in use. It learns on the code of
+            that step; the encoder does not learn from it.
+        walk: Of the code. Codes are never clipped.
+        against: What the healthy code's image is compared with. "reconstruction": the healthy twin
+            is the image plus the change from the decoded code to the decoded healthy code, so that
+            what the autoencoder blurs is no anomaly (and what it cannot encode cannot be
+            detected); "image": the healthy twin is the decoded healthy code.
     """
 
     nested = {"network": UNet, "autoencoder": ConvAutoencoder}
@@ -91,11 +91,11 @@ class Latent(Restorer):
         return ("autoencoder", "denoiser")
 
     def loss(self, batch: Batch, part: str) -> Tensor:
-        """Of the autoencoder: mean squared error and divergence; of the denoiser: as of "ddpm", on
-        the code."""
+        """Squared error and divergence of the autoencoder; of the denoiser as "ddpm", on the
+        code."""
         if part == "autoencoder":
-            reconstruction, divergence = self.autoencoder(batch.images, batch.draw.fork("code"))
-            error = (reconstruction - batch.images).float().square().flatten(1).mean(1)
+            output, divergence = self.autoencoder(batch.images, batch.draw.fork("code"))
+            error = (output - batch.images).float().square().flatten(1).mean(1)
             return error if divergence is None else error + self.beta * divergence.float()
         with torch.no_grad():
             code = self.autoencoder.encoded(batch.images)[0].float()
@@ -111,22 +111,24 @@ class Latent(Restorer):
         return self.diffusion.weighted(errors, self.denoiser.schedule, t)
 
     def follow(self, code: Tensor) -> None:
-        """Move the statistics towards those of one more batch of codes (B, K, s, s), over all
+        """Move the statistics towards those of a batch of codes (B, K, s, s), over all
         processes."""
-        found = torch.stack([code.mean((0, 2, 3)), code.square().mean((0, 2, 3))])[..., None, None]
+        moments = torch.stack([code.mean((0, 2, 3)), code.square().mean((0, 2, 3))])[
+            ..., None, None
+        ]
         if dist.is_initialized():
-            dist.all_reduce(found)
-            found /= dist.get_world_size()
+            dist.all_reduce(moments)
+            moments /= dist.get_world_size()
         self.code_batches += 1
         weight = max(1 / int(self.code_batches), SLOWEST)
-        self.code_mean.lerp_(found[0], weight)
-        self.code_square.lerp_(found[1], weight)
+        self.code_mean.lerp_(moments[0], weight)
+        self.code_square.lerp_(moments[1], weight)
 
     def spread(self) -> Tensor:
         return (self.code_square - self.code_mean.square()).clamp(min=1e-8).sqrt()
 
     def standard(self, code: Tensor) -> Tensor:
-        """The code as the denoiser sees it."""
+        """The code with mean 0 and spread 1 per channel."""
         return (code - self.code_mean) / self.spread()
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
@@ -143,13 +145,13 @@ class Latent(Restorer):
     def restored(self, code: Tensor, draw: Draw) -> Tensor:
         """The healthy code (B, K, s, s): the mean over start levels and draws."""
         draws = self.walk.draws
-        code, found = self.standard(code).repeat_interleave(draws, 0), []
+        code, codes = self.standard(code).repeat_interleave(draws, 0), []
         for start in self.walk.start_levels:
             noise = draw.fork(f"depth {start}").repeat(draws)
             x = self.denoiser.noised(code, noise(code), start)
             x = self.walk.down(self.denoiser, x, self.walk.levels(start), noise)
-            found.append(x.float().unflatten(0, (-1, draws)).mean(1))
-        return torch.stack(found).mean(0) * self.spread() + self.code_mean
+            codes.append(x.float().unflatten(0, (-1, draws)).mean(1))
+        return torch.stack(codes).mean(0) * self.spread() + self.code_mean
 
     def network_calls(self) -> int:
         walks = sum(len(self.walk.levels(start)) - 1 for start in self.walk.start_levels)

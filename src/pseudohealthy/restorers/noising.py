@@ -1,6 +1,6 @@
-"""The tables of settings that methods of partial diffusion share, and what they do.
+"""The tables of settings that methods of partial diffusion share.
 
-[restorer.diffusion] says what the network learns, [restorer.walk] how an image is restored.
+[restorer.diffusion] states what the network learns, [restorer.walk] how an image is restored.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Diffusion:
     """What the network learns: which noise, on which schedule, and what it predicts.
 
     Args:
-        schedule: of the noise, with `levels` noise levels T.
-        betas: first and last beta of the linear schedule at 1,000 levels (Ho et al. 2020).
-        target: what the network predicts: the noise, the clean image or the velocity (Salimans & Ho
+        schedule: Of the noise, with `levels` noise levels T.
+        betas: First and last beta of the linear schedule at 1,000 levels (Ho et al. 2020).
+        target: What the network predicts: the noise, the clean image or the velocity (Salimans & Ho
             2022).
-        weighting: of the loss by noise level, in the error of the clean image: "min-snr" (Hang et
+        weighting: Of the loss by noise level, in the error of the clean image: "min-snr" (Hang et
             al., ICCV 2023, with gamma 5), "p2" (Choi et al., CVPR 2022, with gamma 1 and k 1);
             "none" takes the target's error as it is.
-        max_level: training draws levels 1..max_level; 0: all of them. (AnoDDPM trains on the lowest
+        max_level: Training draws levels 1..max_level; 0: all of them. (AnoDDPM trains on the lowest
             800.)
         noise: "gaussian" or "simplex": `octaves` of it, persistence 0.8, the longest wave
             `frequency` model pixels (6 and 64 as published, on 256 px; the wave should match the
@@ -74,41 +74,48 @@ class Diffusion:
 
     @property
     def highest(self) -> int:
-        """The highest level that training draws."""
+        """The highest noise level that training draws."""
         return self.max_level or self.levels
 
     @property
     def limit(self) -> str:
-        """The setting that says how high levels can be."""
+        """The setting that bounds the noise levels, by name."""
         return "diffusion.max_level" if self.max_level else "diffusion.levels"
 
     def denoiser(
         self, network: nn.Module, floor: float = 0.0, learned_variance: bool = False
     ) -> Denoiser:
-        """The network, wrapped to mean an estimate of image and noise; `floor` of the cosine
-        betas."""
+        """The network as a `Denoiser`.
+
+        Args:
+            floor: Lower clip of the cosine betas.
+            learned_variance: Whether it has variance channels.
+        """
         table = Schedule(self.schedule, self.levels, betas=self.betas, floor=floor)
         return Denoiser(network, table, target=self.target, learned_variance=learned_variance)
 
     def drawn_levels(self, draw: Draw, images: Tensor) -> Tensor:
-        """Levels (B,) to train on."""
+        """Random noise levels (B,) to train on."""
         return draw.integers(1, self.highest + 1).to(images.device)
 
     def noisy(self, draw: Draw, z: float | None = None) -> Draw:
-        """The same stream, giving this kind of noise; z: the plane of three-dimensional simplex
-        noise, None for 2-D."""
+        """The same stream, with this kind of noise.
+
+        Args:
+            z: The plane of three-dimensional simplex noise, None for 2-D.
+        """
         if self.noise == "gaussian":
             return draw.of_kind("gaussian")
-        how = {
+        settings = {
             "standardise": self.standardise,
             "octaves": self.octaves,
             "frequency": self.frequency,
             "z": z,
         }
-        return draw.of_kind("simplex", **how)
+        return draw.of_kind("simplex", **settings)
 
     def weighted(self, errors: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
-        """Errors (B,) of the target at levels t (B,), weighted."""
+        """Errors (B,) of the target at noise levels t (B,), weighted."""
         return (
             errors
             if self.weighting == "none"
@@ -118,12 +125,12 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class OneStep:
-    """Where a restoration starts that asks the network once.
+    """Where a restoration of one network call starts.
 
     Args:
-        start_levels: noise levels to which the image is noised; several are averaged.
-        draws: noise draws of each, averaged.
-        clip: keep clean estimates in [-1, 1].
+        start_levels: Noise levels to which the image is noised; several are averaged.
+        draws: Noise draws of each, averaged.
+        clip: Keep clean estimates in [-1, 1].
     """
 
     start_levels: StartLevels = (250,)
@@ -134,29 +141,38 @@ class OneStep:
         check_fields(self, f"{type(self).__name__}.{{}}".format)
 
     def fits(self, diffusion: Diffusion) -> None:
-        """Fault RECIPE (exit 2) for a start above what was trained."""
+        """Check that no start level lies above the trained ones.
+
+        Raises:
+            Fault: RECIPE (exit 2).
+        """
         levels_fit("walk.start_levels", self.start_levels, diffusion.highest, diffusion.limit)
 
     def start(self) -> int:
-        """The only level to start from. Fault RECIPE (exit 2) where there are several."""
+        """The only start level.
+
+        Raises:
+            Fault: RECIPE (exit 2) where there are several.
+        """
         if len(self.start_levels) > 1:
-            found = f"restorer.walk.start_levels = {list(self.start_levels)}"
-            raise Fault("RECIPE", found, "give one level: this method starts from one", exit=USAGE)
+            message = f"restorer.walk.start_levels = {list(self.start_levels)}"
+            raise Fault(
+                "RECIPE", message, "give one level: this method starts from one", exit=USAGE
+            )
         return self.start_levels[0]
 
 
 @dataclass(frozen=True)
 class Walk(OneStep):
-    """How an image is restored: from which levels, and in which steps the state goes down from
-    there.
+    """How an image is restored: from which start levels, and how the state goes down from there.
 
     Args:
-        calls: network calls on the way back from the highest; 0 walks every level as published, 1
+        calls: Network calls on the way back from the highest; 0 walks every level as published, 1
             is the one-step estimate.
         eta: 1 ancestral (DDPM), 0 deterministic (DDIM). Prefer 0 when levels are skipped, and then
             `order` 2.
         order: 2 takes steps of second order, see `second_order`; with eta 0.
-        variance: of the noise added on the way down with eta above 0, the posterior's, or beta
+        variance: Of the noise added on the way down with eta above 0, the posterior's, or beta
             ("large", as AnoDDPM).
     """
 
@@ -173,12 +189,11 @@ class Walk(OneStep):
             )
 
     def levels(self, start: int) -> list[int]:
-        """The levels from `start` to 0 that are visited."""
+        """The noise levels of the walk from `start` to 0."""
         return walk(start, 0, min(self.calls or start, start))
 
     def step(self, draw: Callable[[Tensor], Tensor] | None = None) -> Step:
-        """What `sample` does between two levels; a new one for every walk. Without `draw` no noise
-        is added."""
+        """A step for `sample`, new for every walk; without `draw` it adds no noise."""
         if self.order == 2:
             return second_order()
         return ancestral(draw, self.eta, self.variance) if self.eta and draw is not None else ddim
@@ -190,5 +205,10 @@ class Walk(OneStep):
         levels: Sequence[int],
         draw: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """The state x (B, C, H, W) at the last of the levels."""
+        """Move a state down along noise levels, and return that at the last.
+
+        Args:
+            x: State (B, C, H, W) at the first of the levels.
+            levels: Noise levels, downwards.
+        """
         return sample(denoiser, x, levels, step=self.step(draw), clip=self.clip)

@@ -1,8 +1,7 @@
-"""Patched diffusion: noise one patch, denoise it in the sight of its clean surroundings, and stitch
-the patches.
+"""Patched diffusion: noise one patch, denoise it conditioned on its clean surroundings, and stitch.
 
-pDDPM (Behrendt et al., MIDL 2023). One box that is the whole image makes it the DDPM baseline of
-the same papers.
+pDDPM (Behrendt et al., MIDL 2023). With one box for the whole image it is the DDPM that the same
+papers compare with.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ PIXELS = 2**18
 
 
 class Box(NamedTuple):
-    """Rows top..bottom and columns left..right of an image; may overhang its lower and right
-    border."""
+    """Rows top..bottom and columns left..right; may overhang an image's lower and right border."""
 
     top: int
     bottom: int
@@ -39,12 +37,12 @@ class Box(NamedTuple):
     right: int
 
     def cut(self, images: Tensor) -> Tensor:
-        """The part of images (..., H, W) inside."""
+        """The part of images (..., H, W) inside the box."""
         return images[..., self.top : self.bottom, self.left : self.right]
 
 
 def masks(boxes: Sequence[Box], height: int, width: int) -> Tensor:
-    """(N, 1, H, W) bool: inside box n."""
+    """Masks of boxes, (N, 1, H, W) bool."""
     inside = torch.zeros(len(boxes), 1, height, width, dtype=torch.bool)
     for box, mask in zip(boxes, inside, strict=True):
         box.cut(mask).fill_(True)
@@ -52,27 +50,35 @@ def masks(boxes: Sequence[Box], height: int, width: int) -> Tensor:
 
 
 def shared_fields(draw: Draw, like: Tensor, key: Key, count: int = 1) -> Tensor:
-    """The published codes' noise: one simplex field in float16 for all slices and patches of a
-    call, (count, C, H, W).
+    """The published codes' noise: one float16 simplex field for all planes and patches of a call.
 
-    Keyed by `key` and the seed of the draw, not by its items, so that a case still does not depend
-    on its batch.
+    Keyed by `key` and the seed of the draw, not by its items, so that a case does not depend on its
+    batch.
+
+    Args:
+        draw: For its seed.
+        like: (B, C, H, W).
+        key: Of the field.
+        count: Number of fields.
+
+    Returns:
+        (count, C, H, W).
     """
-    own = Draw(draw.seed, [(key, copy) for copy in range(count)], "simplex")
-    return own.noise(like[:1].expand(count, -1, -1, -1)).half().to(like.dtype)
+    shared = Draw(draw.seed, [(key, copy) for copy in range(count)], "simplex")
+    return shared.noise(like[:1].expand(count, -1, -1, -1)).half().to(like.dtype)
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Which squares of the image are noised, and how their estimates are put together.
+    """Which squares of the image are noised, and how their estimates are stitched.
 
     Args:
-        side: of the square, model pixels.
-        stride: of the grid where boxes overlap; 0 is the side.
+        side: Of the square, model pixels.
+        stride: Of the grid where boxes overlap; 0 is the side.
         overlap: "none" (boxes lie side by side, the last is cut off at the border), or whole boxes
             spread evenly from border to border, as many as the stride needs, where "cut" gives each
             pixel to the first box that has it and "average" to all of them alike.
-        sampling: training draws a box of that grid ("grid", the published fixed sampling) or any
+        sampling: Training draws a box of that grid ("grid", the published fixed sampling) or any
             whole one ("random").
     """
 
@@ -92,14 +98,13 @@ class Patches:
 
 @register("patched")
 class Patched(Restorer):
-    """Estimate every patch of a grid in one step, the rest of the image clean; each patch may
-    differ from the input.
+    """One-step estimates of all patches of a grid, each conditioned on the rest of the clean image.
 
     Args:
         weights: a run or a diffusers folder whose network training starts from; read then only.
-        objective: of the clean estimate inside the patch, "l1" or "mse+ssim" (MSE + `ssim_weight`
+        objective: Of the clean estimate inside the patch, "l1" or "mse+ssim" (MSE + `ssim_weight`
             (1 - SSIM)).
-        quirks: "published" has one float16 simplex field for all slices and patches of a call, a
+        quirks: "published" has one float16 simplex field for all planes and patches of a call, a
             loss diluted by the clean surroundings, random boxes that overhang the border, and "cut"
             by cells of a grid without overlap, which leaves strips of input between three boxes a
             side. (The published "average" is wrong and not reproduced.)
@@ -141,10 +146,10 @@ class Patched(Restorer):
         return ((self.denoiser.network, self.weights),)
 
     def spans(self, length: int) -> list[tuple[int, int, int, int]]:
-        """(start, end) of every box along one axis, and (start, end) of what it gives to the
-        stitched image."""
+        """(start, end) of every box along one axis, and (start, end) of its cell in the stitched
+        image."""
         count = max(1, math.ceil((length - self.patch) / self.stride) + 1)
-        found: list[tuple[int, int, int, int]] = []
+        spans: list[tuple[int, int, int, int]] = []
         for i in range(count):
             start = (
                 i * (length - self.patch) // (count - 1)
@@ -153,15 +158,15 @@ class Patched(Restorer):
             )
             box, cell = (start, start + self.patch), (start, start + self.patch)
             if self.overlap == "cut":
-                before = found[-1][1] if i else 0
+                before = spans[-1][1] if i else 0
                 cell = (
                     (i * self.patch, (i + 1) * self.patch) if self.published else (before, box[1])
                 )
-            found.append((*box, *cell))
-        return found
+            spans.append((*box, *cell))
+        return spans
 
     def grid(self, height: int, width: int) -> list[tuple[Box, Box]]:
-        """Boxes, row by row, and the cell of the stitched image that each fills."""
+        """Boxes by rows, and the cell of the stitched image that each fills."""
         return [
             (Box(top, bottom, left, right), Box(*rows, *columns))
             for top, bottom, *rows in self.spans(height)
@@ -190,7 +195,7 @@ class Patched(Restorer):
         return self.patch_loss(images, noise, t, boxes)
 
     def patch_loss(self, images: Tensor, noise: Tensor, t: Tensor, boxes: Sequence[Box]) -> Tensor:
-        """Loss (B,) of images (B, C, H, W) noised to levels t (B,) inside one box each."""
+        """Loss (B,) of images (B, C, H, W) noised to noise levels t (B,) inside one box each."""
         inside = masks(boxes, *images.shape[-2:]).to(images.device)
         noised = torch.where(inside, self.denoiser.noised(images, noise, t), images)
         clean = self.denoiser(noised, t).clean.float()
@@ -212,11 +217,11 @@ class Patched(Restorer):
 
     def restore(self, images: Tensor, draw: Draw) -> Restoration:
         starts = self.walk.start_levels
-        found = [self.stitched(images, start, draw.fork(f"depth {start}")) for start in starts]
-        return averaged(found, self.walk.clip)
+        estimates = [self.stitched(images, start, draw.fork(f"depth {start}")) for start in starts]
+        return averaged(estimates, self.walk.clip)
 
     def stitched(self, images: Tensor, start: int, draw: Draw) -> Tensor:
-        """One-step estimates of all patches from level `start`, put together: (B, draws, C, H,
+        """One-step estimates of all patches from noise level `start`, stitched to (B, draws, C, H,
         W)."""
         boxes, cells = zip(*self.grid(*images.shape[-2:]), strict=True)
         draws = self.walk.draws

@@ -31,16 +31,29 @@ Weight = Annotated[float, Range(0, 10_000)]  # of a part of a loss
 Weights = Annotated[str, File("the path of a run or of a diffusers folder, or nothing")]
 
 
-def levels_fit(key: str, levels: Iterable[int], most: int, named: str) -> None:
-    """Fault RECIPE (exit 2) where a level lies above `most`, which the setting `named` says."""
-    wrong = [level for level in levels if level > most]
+def levels_fit(key: str, levels: Iterable[int], highest: int, setting: str) -> None:
+    """Check that no noise level lies above the highest.
+
+    Args:
+        key: Setting of the levels, within [restorer].
+        highest: The highest that is allowed.
+        setting: The one that states it, within [restorer].
+
+    Raises:
+        Fault: RECIPE (exit 2).
+    """
+    wrong = [level for level in levels if level > highest]
     if wrong:
-        found = f"restorer.{key} = {wrong[0]} lies above restorer.{named} = {most}"
-        raise Fault("RECIPE", found, f"give levels from 1 to {most}", exit=USAGE)
+        message = f"restorer.{key} = {wrong[0]} lies above restorer.{setting} = {highest}"
+        raise Fault("RECIPE", message, f"give levels from 1 to {highest}", exit=USAGE)
 
 
 def patch_fits(table: str, side: int, size: int) -> None:
-    """Fault RECIPE (exit 2) where the squares of a table of settings are larger than the image."""
+    """Check that the squares of a table of settings are no larger than the image.
+
+    Raises:
+        Fault: RECIPE (exit 2).
+    """
     if side > size:
-        found = f"restorer.{table}.side = {side} is larger than canvas.size = {size}"
-        raise Fault("RECIPE", found, f"give a side of 1 to {size} pixels", exit=USAGE)
+        message = f"restorer.{table}.side = {side} is larger than canvas.size = {size}"
+        raise Fault("RECIPE", message, f"give a side of 1 to {size} pixels", exit=USAGE)

@@ -1,7 +1,7 @@
-"""Masked pretraining of the encoder that `conditioned` starts from: SparK (Tian et al., ICLR 2023;
-cDDPM, figure 2).
+"""Masked pretraining of the encoder that `conditioned` starts from.
 
-A restorer in its own right as well: every cell of the image is painted from the others.
+SparK (Tian et al., ICLR 2023; cDDPM, figure 2). It is also a restorer: every cell of the image is
+painted from the others.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from pseudohealthy.settings import check
 
 @register("spark")
 class MaskedPretraining(Restorer):
-    """Hide cells, paint them, compare what was hidden (mean squared error in [0, 1], as published
-    without scaling cells).
+    """Hide cells of the image and paint them.
 
-    encoder: the ResNet; its downsampling is the side of a cell, 32 pixels with four stages.
-        decoder_width: channels of the coarsest decoder level. hidden: share of the cells that is
-        hidden.
-    To restore, maskings that together hide every cell are painted, and each cell is the mean of its
-    paintings.
+    The loss is the mean squared error of hidden cells in [0, 1], as published without scaling
+    cells. To restore, maskings that together hide every cell are painted, and each cell is the mean
+    of its paintings.
+
+    Args:
+        encoder: The ResNet; its downsampling is the side of a cell, 32 pixels with four stages.
+        decoder_width: Channels of the coarsest decoder level.
+        hidden: Share of the cells that is hidden.
     """
 
     nested = {"encoder": ResNet}
@@ -72,10 +74,9 @@ class MaskedPretraining(Restorer):
         return ranks.to(images.device)
 
     def visible(self, order: Tensor, first: int) -> Tensor:
-        """(B, 1, side, side) bool: the cells that stand at first..first + seen in the (cyclic)
-        order."""
-        chosen = order.roll(-first, 1)[:, : self.seen]
-        cells = torch.zeros_like(order, dtype=torch.bool).scatter(1, chosen, True)
+        """The cells at first..first + seen of the (cyclic) order, (B, 1, side, side) bool."""
+        indices = order.roll(-first, 1)[:, : self.seen]
+        cells = torch.zeros_like(order, dtype=torch.bool).scatter(1, indices, True)
         return cells.unflatten(1, (1, self.side, self.side))
 
     def loss(self, batch: Batch, part: str) -> Tensor:
@@ -96,8 +97,8 @@ class MaskedPretraining(Restorer):
         return Restoration(healthy=(2 * total / count - 1).clamp(-1, 1))
 
     def maskings(self) -> range:
-        """Where the visible run starts in the order, so that the hidden rest comes over every
-        cell."""
+        """Starts of the visible cells in the order, such that every cell is hidden at least
+        once."""
         return range(0, self.cells, min(self.seen, self.cells - self.seen))
 
     def network_calls(self) -> int:

@@ -1,5 +1,4 @@
-"""Mask, stitch, re-sample: partial diffusion finds a suspicious region, which alone is then painted
-anew.
+"""Mask, stitch, re-sample: partial diffusion marks a suspicious region, which is painted anew.
 
 Bercea, Neumayr, Rueckert, Schnabel: "Mask, Stitch, and Re-Sample: enhancing robustness and
 generalizability in anomaly detection through automatic diffusion models" (AutoDDPM), ICML IMLH
@@ -34,9 +33,9 @@ class Repaint:
     """How the masked region is painted anew.
 
     Args:
-        level: noise level from which it is painted.
-        calls: levels visited on the way down from there; 0 for all.
-        repeats: times that each of them is painted, noised again in between.
+        level: Noise level from which it is painted.
+        calls: Levels visited on the way down from there; 0 for all.
+        repeats: Times that each of them is painted, noised again in between.
     """
 
     level: Level = 50
@@ -49,16 +48,16 @@ class Repaint:
 
 @register("stitched")
 class Stitched(Ddpm):
-    """Restore from the start level, mask where that differs, then paint the masked region anew.
+    """Restore from the start level, mask where the result differs, paint the masked region anew.
 
-    Trained like "ddpm". The map is the residual against the painted image, times the suspicion.
+    Trained like "ddpm". The map is the residual of the painted image, times the suspicion.
 
     Args:
-        threshold: of the suspicion |x - x0| / its 95th percentile (at most 1) times the perceptual
+        threshold: Of the suspicion |x - x0| / its 95th percentile (at most 1) times the perceptual
             distance; 0.13 is the published one (5 % false positives in health), 0 takes each
             image's 95th percentile.
-        side: of the dilation of the mask, model pixels.
-        perceptual: see `Perceptual`.
+        side: Of the dilation of the mask, model pixels.
+        perceptual: See `Perceptual`.
     """
 
     nested = {"network": UNet, "perceptual": Perceptual}
@@ -102,21 +101,26 @@ class Stitched(Ddpm):
         return Restoration(healthy=healthy, trail=[coarse, healthy], map=residual * suspicion[:, 0])
 
     def suspicion(self, images: Tensor, coarse: Tensor) -> Tensor:
-        """How much the coarse restoration differs, (B, 1, H, W) in [0, 1]."""
+        """How much the coarse healthy twin differs from the image, (B, 1, H, W) in [0, 1]."""
         residual = (images.float() - coarse).abs().mean(1, keepdim=True)
         high = residual.flatten(1).quantile(0.95, dim=1).view(-1, 1, 1, 1)
         return (residual / (high + 1e-8)).clamp(0, 1) * self.perceptual(coarse, images).clamp(0, 1)
 
     def mask(self, suspicion: Tensor) -> Tensor:
-        """What is to be painted, (B, 1, H, W), 0 or 1."""
+        """The region to paint, (B, 1, H, W), 0 or 1."""
         limit: float | Tensor = self.threshold
         if not self.threshold:
             limit = suspicion.flatten(1).quantile(0.95, dim=1).view(-1, 1, 1, 1)
         return dilate((suspicion > limit).float(), self.side)
 
     def painted(self, images: Tensor, coarse: Tensor, mask: Tensor, draw: Draw) -> Tensor:
-        """The image with the masked region drawn anew from the coarse restoration, in keeping with
-        what surrounds it."""
+        """The image with the masked region painted anew, conditioned on its surroundings.
+
+        Args:
+            images: (B, C, H, W).
+            coarse: Healthy twins, from whose noised state painting starts.
+            mask: (B, 1, H, W), 0 or 1.
+        """
         x = self.denoiser.noised(coarse, draw.noise(images), self.repaint[0])
         signal = self.denoiser.schedule.signal
         for now, then in pairwise(self.repaint):
@@ -124,7 +128,7 @@ class Stitched(Ddpm):
                 inside = self.walk.down(self.denoiser, x, [now, then], draw)
                 outside = self.denoiser.noised(images, draw.noise(images), then) if then else images
                 x = mask * inside.float() + (1 - mask) * outside
-                # Back up, so that the next pass sees both parts of this one.
+                # Back up, so that the next pass gets both parts of this one.
                 if repeat + 1 < self.repeats:
                     keep = float(signal[now] / signal[then])
                     x = keep * x + (1 - keep**2) ** 0.5 * draw.noise(images)

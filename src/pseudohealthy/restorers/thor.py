@@ -1,4 +1,4 @@
-"""THOR: partial diffusion that is pulled back to the image wherever it differs little from it.
+"""THOR: partial diffusion that returns to the image wherever it differs little from it.
 
 Bercea, Wiestler, Rueckert, Schnabel: "Diffusion models with implicit guidance for medical anomaly
 detection", MICCAI 2024. At a few levels the clean estimate is compared with the image; outside the
@@ -32,16 +32,15 @@ from pseudohealthy.settings import build, check_fields
 
 @dataclass(frozen=True)
 class Harmonise:
-    """Where and how the walk is pulled back to the image.
+    """Where and how the walk returns to the image.
 
     Args:
-        levels: visited however few calls the walk has; the paper's are (300, 150, 50) for Gaussian
+        levels: Visited however few calls the walk has; the paper's are (300, 150, 50) for Gaussian
             noise from 350, and (200, 150, 100, 50) for simplex noise from 250. Those that are not
-            below the start are left out, as they lie above where the walk begins: so the start can
-            be swept with the list as it is (the released code does so too), and at 350 the list is
-            the paper's. At least one must be left.
+            below the start level are left out (the released code does so too), so that the start
+            can be swept with one list. At least one must remain.
         sigma: Gaussian smoothing of the perceptual distance, model pixels.
-        side: of closing and dilation, model pixels.
+        side: Of closing and dilation, model pixels.
     """
 
     levels: Harmonised = (300, 150, 50)
@@ -54,28 +53,31 @@ class Harmonise:
             raise ValueError(f"levels = {list(self.levels)} repeat themselves: give different ones")
 
     def below(self, start: int) -> tuple[int, ...]:
-        """The levels that are visited from `start`, the highest first. Fault RECIPE (exit 2) where
-        there is none."""
-        found = tuple(sorted((level for level in self.levels if level < start), reverse=True))
-        if not found:
+        """The levels below `start`, the highest first.
+
+        Raises:
+            Fault: RECIPE (exit 2) where there is none.
+        """
+        levels = tuple(sorted((level for level in self.levels if level < start), reverse=True))
+        if not levels:
             raise Fault(
                 "RECIPE",
                 f"restorer.harmonise.levels = {list(self.levels)}",
                 f"give at least one below restorer.walk.start_levels = {start}",
                 exit=USAGE,
             )
-        return found
+        return levels
 
 
 @register("thor")
 class Thor(Ddpm):
     """Noise to the start level; on the way back, harmonise with the image at a few levels.
 
-    Trained like "ddpm". The paper starts at 350 with Gaussian noise, at 250 with simplex noise. An
-    order of 2 begins anew from every harmonised level.
+    Trained like "ddpm". The paper starts at 350 with Gaussian noise, at 250 with simplex noise.
+    With order 2 a new walk starts from every harmonised level.
 
     Args:
-        perceptual: see `Perceptual`.
+        perceptual: See `Perceptual`.
         quirks: "none" is the paper: the map is |x - x0| times the perceptual distance; its closed
             and dilated, normalised form w blends ``w x0 + (1 - w) x``; the blend is noised with the
             first noise to the current level, from which the walk goes on; the final map is the
@@ -129,26 +131,26 @@ class Thor(Ddpm):
         if self.quirks == "published":
             return thor_published.restore(self, images, self.noisy(draw))
         copies = self.noisy(draw)
-        first = copies.noise(images)
-        x = self.denoiser.noised(images, first, self.start)
+        first_noise = copies.noise(images)
+        x = self.denoiser.noised(images, first_noise, self.start)
         maps, trail, levels = [], [], self.levels(self.start)
         for level in self.harmonised:
-            here = levels.index(level)
-            x = self.walk.down(self.denoiser, x, levels[: here + 1], copies)
+            index = levels.index(level)
+            x = self.walk.down(self.denoiser, x, levels[: index + 1], copies)
             clean = self.denoiser(x, level).clean.float()
             clean = clean.clamp(-1, 1) if self.walk.clip else clean
             maps.append(self.difference(images, clean))
             trail.append(clean)
-            x = self.denoiser.noised(self.blend(images, clean, maps[-1]), first, level)
-            levels = levels[here:]
+            x = self.denoiser.noised(self.blend(images, clean, maps[-1]), first_noise, level)
+            levels = levels[index:]
         x = self.walk.down(self.denoiser, x, levels, copies)
         return Restoration(
             healthy=x.float(), trail=trail, map=harmonic_mean(torch.stack(maps))[:, 0]
         )
 
     def difference(self, images: Tensor, clean: Tensor) -> Tensor:
-        """The paper's m (B, 1, H, W): |x - x0|, images taken in [0, 1], times their perceptual
-        distance up to 1."""
+        """The paper's m, (B, 1, H, W): |x - x0| of images in [0, 1] times their perceptual
+        distance."""
         with torch.autocast(images.device.type, enabled=False):
             distance = gaussian(self.perceptual(clean, images).float(), self.sigma).clamp(0, 1)
             return distance * (clean - images).float().abs().mean(1, keepdim=True) / 2
@@ -164,7 +166,7 @@ class Thor(Ddpm):
     def network_calls(self) -> int:
         if self.quirks == "published":
             return self.start + 1
-        # A harmonised level is asked about twice: for the blend, and again from the blend.
+        # A harmonised level takes two calls: for the blend, and from the blend.
         return len(self.levels(self.start)) - 1 + len(self.harmonised)
 
     def describe(self) -> str:

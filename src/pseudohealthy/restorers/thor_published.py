@@ -1,16 +1,15 @@
-"""THOR as released (commit bf807c0): every deviation from the paper that its numbers contain, in
-this one place.
+"""THOR as released (commit bf807c0), with all its deviations from the paper.
 
 From a description of that code's behaviour. What differs from `Thor` with quirks "none":
 
-- levels are 0-based, so that depth 350 starts one level higher and takes 351 network calls;
+- levels are 0-based, so that a start of 350 is one level higher and takes 351 network calls;
 - the schedule's tables are computed in float32, and the last step does not quite end at the clean
   estimate;
 - the blend is clipped to [0, 1] although images live in [-1, 1];
-- a harmonised image is noised to the level of step t, but the next network call is told t - 1;
+- a harmonised image is noised to level t, but the next network call gets t - 1;
 - the perceptual distance gets images scaled to [-1, 1] twice, that is in [-3, 1];
 - its Gaussian filter also runs along the batch, so that images of a batch change each other's maps;
-- maps are divided by their maximum, every 50th step counts as well, and they enter the harmonic
+- maps are divided by their maximum, every 50th level counts as well, and they enter the harmonic
   mean undilated;
 - the blend's weight is the mean of that map and its closed and dilated form;
 - the map is cut at 0.999 and its mean is the score;
@@ -31,11 +30,16 @@ from pseudohealthy.restorers.base import Restoration
 if TYPE_CHECKING:
     from pseudohealthy.restorers.thor import Thor
 
-EVERY = 50  # steps at which a map is taken besides the harmonised ones
+EVERY = 50  # a map is taken at every so many levels, besides the harmonised ones
 
 
 def restore(thor: Thor, images: Tensor, draw: Draw, every: int = EVERY) -> Restoration:
-    """The published loop for images (B, C, S, S) in [-1, 1]; `draw` gives thor's kind of noise."""
+    """The published loop.
+
+    Args:
+        images: (B, C, S, S) in [-1, 1].
+        draw: Noise of thor's kind.
+    """
     beta = torch.linspace(1e-4, 0.02, 1000, device=images.device)
     product = torch.cumprod(1 - beta, 0)
     # Unlike the paper's walk also at `start` itself.
@@ -46,9 +50,9 @@ def restore(thor: Thor, images: Tensor, draw: Draw, every: int = EVERY) -> Resto
         return field[:1].expand_as(field) if thor.diffusion.noise == "simplex" else field
 
     def noised(clean: Tensor, t: int) -> Tensor:
-        return product[t].sqrt() * clean + (1 - product[t]).sqrt() * first
+        return product[t].sqrt() * clean + (1 - product[t]).sqrt() * first_noise
 
-    first = noise()
+    first_noise = noise()
     x, maps, trail = noised(images, start), [], []
     for t in range(start, -1, -1):
         estimate = thor.denoiser.raw(x, t + 1).float()

@@ -1,2 +1,1 @@
-"""One loop over a restorer's parts; checkpoints that survive; the same words on one process or
-many."""
+"""One training loop over a restorer's parts, on one process or many, that goes on after a stop."""

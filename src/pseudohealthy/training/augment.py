@@ -18,33 +18,36 @@ def augment(
     kind: Literal["none", "flip", "affine", "strong"],
     draw: Draw,
 ) -> tuple[Tensor, Tensor]:
-    """Images (B, C, S, S) in [-1, 1] and foreground (B, S, S), moved alike; what comes in from
-    outside is -1.
+    """Move images and their foreground alike; what comes in from outside the image is -1.
 
-    "flip": left-right, half of the items. "affine": also rotation +-10 degrees, shift +-8 % and
-    scale +-8 %. "strong": also bent smoothly, points by 1 % of the side (spread) along a grid of 8
-    x 8, and brightness, as a share of the range, to the power e^(+-.3), one for all channels: for
-    few patients, whose anatomy and contrast a network learns by heart.
+    Args:
+        images: (B, C, S, S) in [-1, 1].
+        foreground: (B, S, S).
+        kind: "flip": left-right, half of the items. "affine": also rotation +-10 degrees, shift
+            +-8 % and scale +-8 %. "strong": also bent smoothly, points by 1 % of the side (spread)
+            along a grid of 8 x 8, and brightness, as a share of the range, to the power e^(+-.3),
+            one for all channels: for few patients, whose anatomy and contrast a network learns by
+            heart.
     """
     if kind == "none":
         return images, foreground
     flip = draw.uniform() < 0.5
     if kind == "flip":
-        at = flip.view(-1, 1, 1)
-        return torch.where(at[:, None], images.flip(-1), images), torch.where(
-            at, foreground.flip(-1), foreground
+        flipped = flip.view(-1, 1, 1)
+        return torch.where(flipped[:, None], images.flip(-1), images), torch.where(
+            flipped, foreground.flip(-1), foreground
         )
 
-    def signed(most: float) -> Tensor:
-        return (2 * draw.uniform() - 1) * most
+    def signed(limit: float) -> Tensor:
+        return (2 * draw.uniform() - 1) * limit
 
     angle, scale = signed(math.radians(10)), 1 + signed(0.08)
     mirror = 1 - 2 * flip.float()
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    rows = torch.stack([cos * mirror, -sin, signed(0.16), sin * mirror, cos, signed(0.16)], 1).view(
-        -1, 2, 3
-    )
-    grid = F.affine_grid(rows, list(images.shape), align_corners=False)
+    matrices = torch.stack(
+        [cos * mirror, -sin, signed(0.16), sin * mirror, cos, signed(0.16)], 1
+    ).view(-1, 2, 3)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     if kind == "strong":
         bend = draw.of_kind("gaussian").fork("bend").noise(images.new_zeros(len(images), 2, 8, 8))
         bend = F.interpolate(bend, size=images.shape[-2:], mode="bicubic", align_corners=False)
@@ -55,7 +58,7 @@ def augment(
         F.grid_sample(images + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         - 1
     )
-    inside = F.grid_sample(
+    visible = F.grid_sample(
         foreground[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False
     )
-    return moved, inside[:, 0] > 0.5
+    return moved, visible[:, 0] > 0.5

@@ -14,32 +14,38 @@ DOMAIN_PLANES = 4_000
 
 
 def fingerprint(store: PlaneStore) -> dict:
-    """What training planes look like, so that a scan of another kind can be told: foreground share,
-    brightness."""
+    """Foreground share, brightness and domain of the training planes, for fingerprint.json."""
     rows = spread_out(store.select("train", HEALTHY), 5_000)
-    share, light = [], []
+    shares, brightness = [], []
     for part in chunks(rows, 256):
-        images, inside = store.images(part), store.foreground(part)
-        share += inside.float().flatten(1).mean(1).tolist()
-        mean = (images.mean(1) * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
-        light += mean.tolist()
+        images, foreground = store.images(part), store.foreground(part)
+        shares += foreground.float().flatten(1).mean(1).tolist()
+        mean = (images.mean(1) * foreground).flatten(1).sum(1) / foreground.flatten(1).sum(1).clamp(
+            min=1
+        )
+        brightness += mean.tolist()
     levels = [0.5, 5, 50, 95, 99.5]
     return {
         "planes": len(rows),
         "percentiles": levels,
-        "foreground_share": np.percentile(share, levels).round(4).tolist(),
-        "foreground_brightness": np.percentile(light, levels).round(4).tolist(),
-        **({"domain": known.to_json()} if (known := domain(store)) else {}),
+        "foreground_share": np.percentile(shares, levels).round(4).tolist(),
+        "foreground_brightness": np.percentile(brightness, levels).round(4).tolist(),
+        **({"domain": healthy_domain.to_json()} if (healthy_domain := domain(store)) else {}),
     }
 
 
 def domain(store: PlaneStore) -> Domain | None:
-    """What healthy training planes look like, and how unlike them healthy validation cases may be;
-    None where none has any foreground."""
+    """The domain of healthy training planes, with the limit that healthy validation cases set.
+
+    Returns:
+        None where no plane has any foreground.
+    """
     rows = spread_out(store.select("train", HEALTHY), DOMAIN_PLANES)
-    seen = Domain.learned((store.images(part), store.foreground(part)) for part in chunks(rows, 64))
-    if seen is None:
+    healthy_domain = Domain.learned(
+        (store.images(part), store.foreground(part)) for part in chunks(rows, 64)
+    )
+    if healthy_domain is None:
         return None
     healthy = store.select("val", HEALTHY)
     cases = whole_cases(store, healthy, DOMAIN_PLANES) if len(healthy) else []
-    return seen.calibrated((store.images(case), store.foreground(case)) for case in cases)
+    return healthy_domain.calibrated((store.images(case), store.foreground(case)) for case in cases)

@@ -1,5 +1,4 @@
-"""What turns trained weights into a run that can detect: statistics of health, threshold,
-fingerprint, model card."""
+"""The end of a training: calibration, threshold, fingerprint and model card."""
 
 from __future__ import annotations
 
@@ -38,46 +37,45 @@ HASHED = ("split.csv", "threshold.json", "fingerprint.json")
 
 
 def write_split(run: Run, manifest: Manifest, store: PlaneStore) -> None:
-    """split.csv: which case of which patient was used for what, by id or by pseudonym.
+    """Write split.csv: which case of which patient was used for what, by id or by pseudonym.
 
-    `planes_used`: to learn from or to validate on. `fault`: the code of a case that could not be
-    read.
+    Its column `planes_used` counts planes to learn from or to validate on; `fault` is the code of a
+    case that could not be read.
     """
-    text, faults, called = io.StringIO(), failed_cases(store), namer(run)
-    used = planes_used(store, uses_labels=restorer_class(run.recipe.restorer["name"]).uses_labels)
+    text, faults, pseudonym = io.StringIO(), failed_cases(store), namer(run)
+    counts = planes_used(store, uses_labels=restorer_class(run.recipe.restorer["name"]).uses_labels)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("case_id", "patient_id", "split", "label", "planes_used", "fault"))
     for case in manifest:
         label, name = "" if case.label is None else case.label, case.case_id
-        who = called("case", name), called("patient", case.patient_id)
-        writer.writerow((*who, case.split, label, used.get(name, 0), faults.get(name, "")))
+        ids = pseudonym("case", name), pseudonym("patient", case.patient_id)
+        writer.writerow((*ids, case.split, label, counts.get(name, 0), faults.get(name, "")))
     write_text(run.folder / "split.csv", text.getvalue())
 
 
 def planes_used(store: PlaneStore, *, uses_labels: bool) -> dict[str, int]:
-    """Planes by case: of training cases those that are learnt from, of validation cases all."""
+    """Number of planes by case: of training cases those learnt from, of validation cases all."""
     rows = [store.select("train", None if uses_labels else HEALTHY), store.select("val")]
     return dict(Counter(store.index["case_id"].iloc[np.concatenate(rows)]))
 
 
 def failed_cases(store: PlaneStore) -> dict[str, str]:
-    """Code by case of those that could not be read."""
-    found = (FAULT.match(line) for line in store.faults)
-    return {match[2]: match[1] for match in found if match}
+    """Fault code by case of the cases that could not be read."""
+    matches = (FAULT.match(line) for line in store.faults)
+    return {match[2]: match[1] for match in matches if match}
 
 
 def finish(trainer: Trainer) -> None:
-    """Threshold from healthy validation, fingerprint of the training planes, model card; then the
-    run is done."""
+    """Write threshold, fingerprint and model card, and mark the run as finished."""
     run = trainer.run
     model, sha256 = run.restorer()
     model.to(trainer.world.device)
-    chosen, sha256_calibrated = calibrated(trainer, model, validation_cases(trainer.store, model))
+    cases, sha256_calibrated = calibrated(trainer, model, validation_cases(trainer.store, model))
     sha256 = sha256_calibrated or sha256
-    threshold = healthy_threshold(trainer, model, chosen)
-    kept = threshold.pop("kept", None)
-    if kept:
-        kept["case_id"] = namer(run)("case", kept["case_id"])
+    threshold = healthy_threshold(trainer, model, cases)
+    record = threshold.pop("kept", None)
+    if record:
+        record["case_id"] = namer(run)("case", record["case_id"])
     write_json(run.folder / "threshold.json", threshold)
     write_json(run.folder / "fingerprint.json", fingerprint(trainer.store))
     run.note(
@@ -87,7 +85,7 @@ def finish(trainer: Trainer) -> None:
         weights=run.weights().name,
         weights_sha256=sha256,
         network_calls=model.network_calls(),
-        kept_case=kept,
+        kept_case=record,
         **scoring(run),
         files_sha256=file_hashes(run),
     )
@@ -101,7 +99,7 @@ def finish(trainer: Trainer) -> None:
 
 
 def file_hashes(run: Run) -> dict[str, str]:
-    """sha256 of the files that belong to the weights, by name: what `verify` recomputes."""
+    """sha256, by name, of the files that belong to the weights; `verify` recomputes them."""
     return {
         name: hashing.sha256([run.folder / name])
         for name in HASHED

@@ -33,8 +33,16 @@ def fit(
     sink: str = "none",
     begun: float | None = None,
 ) -> Run:
-    """Train to the end of the budget, validating and saving on the way; then threshold, fingerprint
-    and model card."""
+    """Train to the end of the budget, validating and saving on the way, and finish the run.
+
+    Args:
+        run: The run, new or to be resumed.
+        sink: Tracker that gets a copy of the history, see `trackers.open_sink`.
+        begun: When the time of the budget began to count, by ``time.monotonic``.
+
+    Returns:
+        The run as it lies on disk afterwards.
+    """
     trainer = Trainer(run, store, world)
     if (run.folder / "resume.safetensors").is_file():
         trainer.load()
@@ -58,17 +66,20 @@ def fit(
 
 @contextlib.contextmanager
 def ending(run: Run) -> Iterator[None]:
-    """What sets the threshold may be stopped: the weights are saved, and --resume does it again."""
+    """Turn a stop while the threshold is set into a Fault: the weights are saved, and --resume sets
+    it again."""
     try:
         yield
     except KeyboardInterrupt:
         run.note(status="interrupted", stopped=now())
-        found = "stopped while the threshold was set; the weights are saved"
-        raise Fault("INTERRUPTED", found, f"go on with: {run.going_on}", exit=INTERRUPTED) from None
+        message = "stopped while the threshold was set; the weights are saved"
+        raise Fault(
+            "INTERRUPTED", message, f"go on with: {run.going_on}", exit=INTERRUPTED
+        ) from None
 
 
 def announce(trainer: Trainer, total: int) -> None:
-    """What is trained, in run.json and on the screen."""
+    """Say in run.json and on the screen what is trained."""
     run, world = trainer.run, trainer.world
     parameters = sum(p.numel() for p in trainer.restorer.parameters())
     run.note(
@@ -88,7 +99,7 @@ def announce(trainer: Trainer, total: int) -> None:
 
 
 def steps(trainer: Trainer, begun: float, tracker: trackers.Sink) -> None:
-    """All steps of the budget, or as many as its minutes allow."""
+    """Take all steps of the budget, or as many as its minutes allow."""
     world, pace, deadline = trainer.world, Pace(trainer, begun), math.inf
     if trainer.budget.minutes:
         deadline = begun + 60 * trainer.budget.minutes
@@ -127,7 +138,7 @@ def steps(trainer: Trainer, begun: float, tracker: trackers.Sink) -> None:
 
 
 def early(trainer: Trainer, total: int) -> int:
-    """The last step is this one: the machine has become slower than its first steps were."""
+    """Make this step the last one: the machine has become slower than its first steps were."""
     if trainer.world.first:
         trainer.run.note(steps=trainer.step, steps_settled=total)
         say(f"the time is nearly up: this is the last step, {trainer.step:,} of {total:,}")

@@ -1,12 +1,12 @@
-"""What memory a training will need, found out on one and two images before the first step, and what
-there is.
+"""The memory that a training needs, measured on one and two images before its first step, and the
+memory that is free.
 
 The step's own tensors are counted while one image, then two, go forwards and backwards: what one
 image more adds, times the batch, is what the batch adds. Beside them stand the optimiser's state
-(two numbers a weight), the averaged weights, and at the end the restored validation planes (64 at
-once). oneDNN's scratch is not seen by torch: SCRATCH. Estimated and measured peaks (resident, two
-steps and the threshold, one thread of an AVX2 processor, 64 px): `quick` in batches of 16, 819 and
-794 MB; `dae-flair-small` of 8, 570 and 557 MB; `fanogan-small` of 8, 524 and 494 MB.
+(two numbers a weight), the averaged weights, and at the end the validation planes while they are
+restored (64 at once). oneDNN's scratch is not seen by torch: SCRATCH. Estimated and measured peaks
+(resident, two steps and the threshold, one thread of an AVX2 processor, 64 px): `quick` in batches
+of 16, 819 and 794 MB; `dae-flair-small` of 8, 570 and 557 MB; `fanogan-small` of 8, 524 and 494 MB.
 """
 
 from __future__ import annotations
@@ -49,13 +49,12 @@ class Need:
     optimiser: int  # two numbers a weight
     step: float  # gradients and whatever else does not grow with the batch
     image: float  # that an image adds to a step
-    restoring: (
-        float  # the planes that the threshold restores at once, with another copy of the weights
-    )
+    # The planes that the threshold restores at once, with another copy of the weights
+    restoring: float
     cache: int  # planes on disk that are mapped: the system may take them back
 
     def peak(self, batch: int) -> int:
-        """With `batch` images a step."""
+        """Peak bytes with `batch` images a step."""
         return int(LIBRARIES + self.optimiser + max(self.step + self.image * batch, self.restoring))
 
     def batch(self, room: int) -> int:
@@ -66,8 +65,11 @@ class Need:
 
 
 class Live(TorchDispatchMode):
-    """Bytes of the tensors that operations make, at most at one time; Fault OUT_OF_MEMORY beyond
-    `room`."""
+    """Counts the peak of the bytes of tensors that operations make.
+
+    Args:
+        room: Bytes beyond which Fault OUT_OF_MEMORY is raised; None for no limit.
+    """
 
     def __init__(self, room: int | None = None):
         super().__init__()
@@ -79,11 +81,11 @@ class Live(TorchDispatchMode):
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):
                 self.known.add(tensor.untyped_storage())
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self.count(tensor.untyped_storage())
-        return made
+        return result
 
     def count(self, storage: torch.UntypedStorage) -> None:
         if storage in self.known:
@@ -103,7 +105,11 @@ class Live(TorchDispatchMode):
 
 
 def require(trainer: Trainer) -> None:
-    """Fault OUT_OF_MEMORY (exit 7) for a training that cannot fit into the memory that is free."""
+    """Refuse a training that cannot fit into the memory that is free.
+
+    Raises:
+        Fault: OUT_OF_MEMORY (exit 7).
+    """
     room = available(trainer.world.device)
     if room is None:
         return
@@ -126,7 +132,8 @@ def require(trainer: Trainer) -> None:
 
 @contextmanager
 def told(trainer: Trainer) -> Iterator[None]:
-    """Fault OUT_OF_MEMORY where memory runs out after all: others may have taken it."""
+    """Turn torch's error into Fault OUT_OF_MEMORY where memory runs out after all: other processes
+    may have taken it."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -143,8 +150,11 @@ def told(trainer: Trainer) -> Iterator[None]:
 
 
 def require_weights(parameters: int, device: torch.device) -> None:
-    """Fault OUT_OF_MEMORY (exit 7) for networks whose weights alone cannot fit, before they are
-    made."""
+    """Refuse networks whose weights alone cannot fit, before they are made.
+
+    Raises:
+        Fault: OUT_OF_MEMORY (exit 7).
+    """
     room, need = available(device), COPIES * 4 * parameters
     if room is not None and need > room:
         raise Fault(
@@ -157,7 +167,7 @@ def require_weights(parameters: int, device: torch.device) -> None:
 
 
 def cure(trainer: Trainer, fits: int) -> str:
-    """What to lower, and the batch that would fit."""
+    """The cure of a fault: what to lower, and the batch that would fit (0: unknown)."""
     batch = (
         f"--batch (now {trainer.budget.batch}; {fits} would fit)"
         if fits
@@ -173,12 +183,15 @@ def cure(trainer: Trainer, fits: int) -> str:
 
 
 def needed(trainer: Trainer, room: int | None = None) -> Need | None:
-    """Measured on one and two images of the first batch; None for a method that takes no such
-    batch."""
+    """The need of a training, measured on one and two images of the first batch.
+
+    Returns:
+        None for a method that takes no such batch.
+    """
     buffers = {name: value.clone() for name, value in trainer.restorer.named_buffers()}
     try:
-        one, two = (passed(trainer, count, room) for count in (1, 2))
-        shown, more = (restored(trainer, count, room) for count in (1, 2))
+        step_of_one, step_of_two = (passed(trainer, count, room) for count in (1, 2))
+        call_of_one, call_of_two = (restored(trainer, count, room) for count in (1, 2))
     except Fault as fault:
         if fault.code != "RECIPE":
             raise
@@ -190,17 +203,26 @@ def needed(trainer: Trainer, room: int | None = None) -> Need | None:
         for name, value in trainer.restorer.named_buffers():
             value.copy_(buffers[name])
     weights = sum(p.numel() * p.element_size() for p in trainer.restorer.parameters())
-    image = SCRATCH * max(0, two - one)
+    image = SCRATCH * max(0, step_of_two - step_of_one)
     planes = min(RESTORED, len(trainer.store.select("val", HEALTHY)))
-    restoring = weights + SCRATCH * (shown + max(0, more - shown) * max(0, planes - 1))
+    restoring = weights + SCRATCH * (
+        call_of_one + max(0, call_of_two - call_of_one) * max(0, planes - 1)
+    )
     return Need(
-        2 * trainable(trainer), weights + max(0.0, one - image), image, restoring, on_disk(trainer)
+        2 * trainable(trainer),
+        weights + max(0.0, step_of_one - image),
+        image,
+        restoring,
+        on_disk(trainer),
     )
 
 
 def passed(trainer: Trainer, count: int, room: int | None) -> int:
-    """Peak of a step on `count` images, without optimiser and gradients: these do not grow with the
-    batch, and beside those of a large network what one image adds could not be seen."""
+    """Peak bytes of a step on `count` images, without optimiser and gradients.
+
+    These do not grow with the batch, and beside those of a large network what one image adds could
+    not be seen.
+    """
     trainer.restorer.train()
     batch = trainer.batch(0, count)
     hooks = [
@@ -223,7 +245,7 @@ def forget(parameter: Tensor) -> None:
 
 
 def restored(trainer: Trainer, count: int, room: int | None) -> int:
-    """Peak of network calls without gradient, on `count` images."""
+    """Peak bytes of network calls without gradient, on `count` images."""
     batch = trainer.batch(0, count)
     with Live(room) as live, torch.no_grad():
         for part in trainer.losses:
@@ -247,15 +269,16 @@ def gigabytes(size: float) -> str:
 
 # -- what there is ---------------------------------------------------------------------------------
 def available(device: torch.device) -> int | None:
-    """Bytes that a process may still take on this device; None where the system does not tell."""
+    """Bytes that a process may still take on this device; None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    known = [size for size in (free(), group(), address_space()) if size is not None]
-    return min(known) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if known else None
+    rooms = [size for size in (free(), group(), address_space()) if size is not None]
+    return min(rooms) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if rooms else None
 
 
 def free() -> int | None:
-    """Of the machine: what Linux calls available, or all of it where only that is known."""
+    """Bytes of the machine that Linux calls available, or all its bytes where only those are
+    known."""
     try:
         words = Path("/proc/meminfo").read_text(encoding="ascii").split()
         return 1024 * int(words[words.index("MemAvailable:") + 1])
@@ -268,28 +291,32 @@ def free() -> int | None:
 
 
 def group() -> int | None:
-    """Of the container: its limit less what is in use and cannot be taken back."""
-    for limit, used, stat in (
+    """Bytes of the container: its limit less what is in use and cannot be taken back."""
+    for limit, usage, stat in (
         ("memory.max", "memory.current", "memory.stat"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         try:
-            most, taken = (int((GROUPS / name).read_text()) for name in (limit, used))
+            maximum, current = (int((GROUPS / name).read_text()) for name in (limit, usage))
             words = (GROUPS / stat).read_text().split()
         except (OSError, ValueError):  # no such group, or "max"
             continue
         spare = int(words[words.index("inactive_file") + 1]) if "inactive_file" in words else 0
-        return max(0, most - taken + spare)
+        return max(0, maximum - current + spare)
     return None
 
 
 def address_space() -> int | None:
-    """Of `ulimit -v`, less what is mapped already."""
+    """Bytes of `ulimit -v`, less those that are mapped already."""
     if resource is None:
         return None
     try:
-        most, _ = resource.getrlimit(resource.RLIMIT_AS)
+        maximum, _ = resource.getrlimit(resource.RLIMIT_AS)
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError):
         return None
-    return None if most == resource.RLIM_INFINITY else max(0, most - pages * resource.getpagesize())
+    return (
+        None
+        if maximum == resource.RLIM_INFINITY
+        else max(0, maximum - pages * resource.getpagesize())
+    )

@@ -1,5 +1,5 @@
-"""MODEL_CARD.md: what a run is and what its folder holds; whoever hands it on must know whose
-images and ids go with it."""
+"""MODEL_CARD.md: what a run is, and whose images and ids go with its folder when it is handed
+on."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def ranked(threshold: dict) -> list[str]:
 
 
 def model_card(trainer: Trainer, threshold: dict) -> str:
-    """MODEL_CARD.md: what the model is, on what it was trained, how its threshold was set, what it
-    must not be used for."""
+    """The text of MODEL_CARD.md: the model, its training, its threshold and what it must not be
+    used for."""
     run, index = trainer.run, trainer.store.index
     counts = {
         s: (

@@ -1,5 +1,4 @@
-"""How long a training takes on this machine, measured as it goes, and how many steps fit into a
-time.
+"""How long a training takes on this machine, and how many steps fit into a time.
 
 What is not measured yet is worked out from one network call: a validation looks at so many planes,
 the threshold restores so many. Once a validation has been timed, its time replaces the estimate.
@@ -25,9 +24,8 @@ from pseudohealthy.training.threshold import validation_cases
 if TYPE_CHECKING:
     from pseudohealthy.training.trainer import Trainer
 
-FIRST = (
-    4  # steps that are timed before the training says how long it takes; the first of all warms up
-)
+# Steps that are timed before the training says how long it takes; the first of all warms up
+FIRST = 4
 ROUND = (1, 2, 5, 10, 20, 30, 60, 120, 240, 480, 720, 1440)  # minutes that people would give
 PICTURES = 1.5  # seconds that a validation spends on its plots
 CONTROLS = 0.03  # seconds a plane of 128 px that the thresholds of all trivial controls take
@@ -36,7 +34,11 @@ LOOKS = 0.25  # share of the minutes that validations may take at most
 
 
 class Pace:
-    """Seconds of a training's parts. begun: when its time began to count, by ``time.monotonic``."""
+    """Seconds of a training's parts, measured as it goes.
+
+    Args:
+        begun: When its time began to count, by ``time.monotonic``.
+    """
 
     def __init__(self, trainer: Trainer, begun: float):
         self.trainer, self.begun = trainer, begun
@@ -50,20 +52,21 @@ class Pace:
         return statistics.median(self.steps[1:] or self.steps)
 
     def pause(self, every: int) -> float:
-        """Of one validation, its pictures and the saved state, `every` steps after the last one."""
+        """Seconds of one validation, its pictures and the saved state, `every` steps after the last
+        one."""
         return statistics.fmean(self.pauses) if self.pauses else self.expected_pause(every)
 
     def expected_pause(self, every: int) -> float:
         store, model, budget = self.trainer.store, self.trainer.average, self.trainer.budget
         healthy, sick = (len(store.select("val", label)) for label in (HEALTHY, ANOMALOUS))
-        most = validation.most_restored(budget, model, every) if healthy and sick else 0
-        restored = min(most, healthy) + min(most, sick) + min(3, healthy) + min(3, sick)
+        per_label = validation.most_restored(budget, model, every) if healthy and sick else 0
+        restored = min(per_label, healthy) + min(per_label, sick) + min(3, healthy) + min(3, sick)
         return PICTURES + self.call * (
             min(healthy, budget.validation_planes) + restored * model.network_calls()
         )
 
     def finishing(self, every: int) -> float:
-        """Of the threshold, of the method and of the trivial controls."""
+        """Seconds of the thresholds of the method and of the trivial controls."""
         model = self.trainer.average
         planes = sum(map(len, validation_cases(self.trainer.store, model)))
         slower = self.pause(every) / self.expected_pause(every)
@@ -78,64 +81,63 @@ class Pace:
         return (total - step) * self.step + pauses * self.pause(every) + self.finishing(every)
 
     def fits(self, seconds: float) -> tuple[int, int]:
-        """(steps, steps between validations) that `seconds` are enough for; at least one step."""
+        """Steps, at least one, that `seconds` are enough for, and the steps between validations."""
         fixed, every = self.trainer.budget.validate, max(1, round(seconds / self.step / 10))
-        pause, rest = self.pause(fixed or every), seconds - self.finishing(fixed or every)
+        pause, remaining = self.pause(fixed or every), seconds - self.finishing(fixed or every)
         if fixed:
-            return max(1, int(rest / (self.step + pause / fixed))), fixed
+            return max(1, int(remaining / (self.step + pause / fixed))), fixed
         looks = min(10, max(1, int(LOOKS * seconds / pause)))
-        steps = max(1, int((rest - looks * pause) / self.step))
+        steps = max(1, int((remaining - looks * pause) / self.step))
         return steps, math.ceil(steps / looks)
 
     def late(self, deadline: float) -> bool:
-        """Would one more step make the finished run too late?"""
+        """Whether one more step would finish the run after the deadline."""
         every = self.trainer.budget.every(self.trainer.total)
         return time.monotonic() + self.step + self.pause(every) + self.finishing(every) > deadline
 
     def tell(self, total: int) -> None:
-        """Once, after the first steps: how many are coming, how long they take, and what a shorter
-        time would do."""
+        """Say, once and after the first steps, how many are coming, how long they take, and what a
+        shorter time would do."""
         started = len(self.steps) >= FIRST or (len(self.steps) > 1 and sum(self.steps) > 5)
         if self.said or not (started or self.trainer.step == total):
             return
         self.said = True
         count = total - self.trainer.step + len(self.steps)
-        whole = self.left(total) + sum(self.steps)
-        shorter = [minutes for minutes in ROUND if 180 * minutes <= whole]
-        text = f"{many(count, 'step')}, about {duration(whole)} on this machine"
+        seconds = self.left(total) + sum(self.steps)
+        shorter = [minutes for minutes in ROUND if 180 * minutes <= seconds]
+        text = f"{many(count, 'step')}, about {duration(seconds)} on this machine"
         if shorter:
             text += f"; --minutes {shorter[-1]} would do about {self.fits(60 * shorter[-1])[0]:,}"
         say(text)
 
 
 def seconds_per_call(trainer: Trainer) -> float:
-    """Of one network call for one image without gradient, on a batch of validation planes."""
+    """Seconds of a network call for one image without gradient, on a batch of validation planes."""
     rows = trainer.store.select("val", HEALTHY)
     rows = (rows if len(rows) else trainer.rows)[: trainer.budget.batch]
-    batch, begun = validation.validation_batch(trainer, rows), time.monotonic()
+    batch, start = validation.validation_batch(trainer, rows), time.monotonic()
     with torch.no_grad():
         for part in trainer.losses:
             trainer.loss(trainer.average, batch, part)
-    return (time.monotonic() - begun) / len(rows)
+    return (time.monotonic() - start) / len(rows)
 
 
 def settle(trainer: Trainer, pace: Pace) -> None:
-    """Turn the minutes of the budget into steps: some are taken, timed and taken back, as if they
-    had never been.
+    """Turn the minutes of the budget into steps, by timing a few that are then undone.
 
-    What was settled on stands in the run's recipe in place of the minutes, so that the run is that
-    of so many steps.
+    The steps stand in the run's recipe in place of the minutes, so that the run equals one of so
+    many steps.
     """
-    budget, world, first = trainer.budget, trainer.world, trainer.step
+    budget, world, start = trainer.budget, trainer.world, trainer.step
     deadline = pace.begun + 60 * budget.minutes
     rehearse(trainer, pace, 0.6 * 0.05 * 60 * budget.minutes)
     seconds = (1 - KEPT) * (deadline - time.monotonic())
     steps, every = (int(world.same(value)) for value in pace.fits(seconds))
-    needed = steps * pace.step + pace.pause(every) + pace.finishing(every)
+    estimate = steps * pace.step + pace.pause(every) + pace.finishing(every)
     trainer.budget = replace(
-        budget, steps=first + steps, minutes=0.0, validate=budget.validate or every
+        budget, steps=start + steps, minutes=0.0, validate=budget.validate or every
     )
-    trainer.total = first + steps
+    trainer.total = start + steps
     trainer.run.recipe.training |= {
         "steps": trainer.total,
         "minutes": 0.0,
@@ -144,16 +146,22 @@ def settle(trainer: Trainer, pace: Pace) -> None:
     if world.first:
         write_text(trainer.run.folder / "recipe.toml", trainer.run.recipe.toml())
         trainer.run.note(recipe_sha256=trainer.run.recipe_sha256, minutes=budget.minutes)
-        say(told(steps, 60 * budget.minutes, needed if needed > seconds else 0.0))
+        say(told(steps, 60 * budget.minutes, estimate if estimate > seconds else 0.0))
 
 
-def told(steps: int, seconds: float, over: float) -> str:
-    """What a training of some minutes does. over: seconds that its one step takes from here where
-    they are too few."""
-    if over and steps == 1:
+def told(steps: int, seconds: float, overrun: float) -> str:
+    """One line on what a training of some minutes does.
+
+    Args:
+        steps: Steps that it takes.
+        seconds: Its time.
+        overrun: Seconds to the end of the run where even one step takes longer than its time, else
+            0.
+    """
+    if overrun and steps == 1:
         return (
             f"not one step fits into {duration(seconds)} on this machine, validation and threshold"
-            f" included; one is taken, about {duration(over)} from here"
+            f" included; one is taken, about {duration(overrun)} from here"
         )
     verb = "fits" if steps == 1 else "fit"
     return (
@@ -163,12 +171,11 @@ def told(steps: int, seconds: float, over: float) -> str:
 
 
 def rehearse(trainer: Trainer, pace: Pace, seconds: float) -> None:
-    """Time a few steps, two at least, for about `seconds`; then go back to the state before
-    them."""
+    """Time two to eight steps, for about `seconds`, and go back to the state before them."""
     before = {name: value.clone() for name, value in trainer.restorer.state_dict().items()}
-    begun = time.monotonic()
-    while len(pace.steps) < 2 or (len(pace.steps) < 8 and time.monotonic() - begun < seconds):
-        started = time.monotonic()
+    start = time.monotonic()
+    while len(pace.steps) < 2 or (len(pace.steps) < 8 and time.monotonic() - start < seconds):
+        step_start = time.monotonic()
         trainer.advance()
-        pace.steps.append(time.monotonic() - started)
+        pace.steps.append(time.monotonic() - step_start)
     trainer.rewind(before)

@@ -1,7 +1,7 @@
-"""Where the planes of a training lie: beside a prepared manifest, else in the user's cache folder;
-never in the run.
+"""The cache of a training's planes: beside a prepared manifest, else in the user's cache folder.
 
-They are images of patients, and a run is made to be handed on. Only what training reads is kept,
+It never lies in the run: planes are images of patients, and a run is made to be handed on. Only
+what training reads is kept,
 the splits train and val. A cache folder is named by its content (list of cases, canvas, sizes and
 times of the files, where they lie), made under another name and renamed when complete, so that two
 trainings that make it at once do not meet.
@@ -57,34 +57,36 @@ def opened(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PlaneStore:
-    """The planes to train and validate on, cut now unless they lie there.
+    """The planes to train and validate on, from the cache or cut now.
 
     Args:
+        manifest: All cases; those of train and val are used.
         cache: A folder to keep them in instead of the usual one.
+        progress: Called with the cases done and their total.
 
-    Raises Fault NO_HEALTHY, NO_INPUT (exit 3), OUTPUT (exit 6).
+    Raises:
+        Fault: NO_HEALTHY, NO_INPUT (exit 3), OUTPUT (exit 6).
     """
-    used = Manifest([case for case in manifest if case.split in SPLITS], manifest.root)
-    if not len(used.split("train")):
+    subset = Manifest([case for case in manifest if case.split in SPLITS], manifest.root)
+    if not len(subset.split("train")):
         raise Fault(
             "NO_HEALTHY",
             "the training split holds no case",
             "give some cases the split train",
             exit=NO_INPUT,
         )
-    folder = place(used, canvas, cache)
+    folder = place(subset, canvas, cache)
     if (store := usable(folder)) is not None:
         return store
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(error) from None
-    return built(used, canvas, folder, progress)
+    return built(subset, canvas, folder, progress)
 
 
 def usable(folder: Path) -> PlaneStore | None:
-    """The cache in a folder, marked as used now; None where it is gone or damaged, and is to be
-    made again."""
+    """The cache in a folder, marked as used now; None where it is missing or damaged."""
     with suppress(Fault, OSError):
         store = PlaneStore.open(folder)
         os.utime(folder / "key.json")
@@ -98,20 +100,19 @@ def built(
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> PlaneStore:
-    """Cut the planes into a folder of another name, which takes the place of `folder` when it is
-    complete."""
-    made = beside(folder, "tmp")
+    """Cut the planes into a folder of another name, which is renamed to `folder` when complete."""
+    unfinished = beside(folder, "tmp")
     try:
-        made.mkdir(mode=0o700)
-        build_cache(manifest, canvas, made, progress=progress)
-        replace(made, folder)
+        unfinished.mkdir(mode=0o700)
+        build_cache(manifest, canvas, unfinished, progress=progress)
+        replace(unfinished, folder)
     except OSError as error:
         raise unwritable(error) from None
     except Fault as fault:
         fault.cure = fault.cure if fault.code != "OUTPUT" else unwritable(OSError()).cure
         raise
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return PlaneStore.open(folder)
 
 
@@ -128,21 +129,22 @@ def unwritable(error: OSError) -> Fault:
     )
 
 
-def replace(made: Path, folder: Path) -> None:
-    """Rename `made` to `folder`, unless another process was first; what is damaged there goes."""
+def replace(unfinished: Path, folder: Path) -> None:
+    """Rename `unfinished` to `folder`, unless another process was first; a damaged cache there is
+    removed."""
     try:
-        os.rename(made, folder)
+        os.rename(unfinished, folder)
     except OSError:
         if usable(folder) is not None:
             return
         old = beside(folder, "old")
         os.rename(folder, old)
-        os.rename(made, folder)
+        os.rename(unfinished, folder)
         shutil.rmtree(old, ignore_errors=True)
 
 
-def beside(folder: Path, what: str) -> Path:
-    return folder.with_name(f".{what}-{os.getpid()}-{os.urandom(4).hex()}")
+def beside(folder: Path, role: str) -> Path:
+    return folder.with_name(f".{role}-{os.getpid()}-{os.urandom(4).hex()}")
 
 
 def place(manifest: Manifest, canvas: Canvas, cache: Path | None = None) -> Path:
@@ -154,8 +156,11 @@ def place(manifest: Manifest, canvas: Canvas, cache: Path | None = None) -> Path
 
 
 def content_key(manifest: Manifest, canvas: Canvas, where: str = "") -> str:
-    """16 hex digits that stand for everything the planes depend on; where: the folder, if it
-    counts."""
+    """16 hex digits of a hash over everything the planes depend on.
+
+    Args:
+        where: The data's folder, where the cache is not beside it.
+    """
     files = dict.fromkeys(path for case in manifest for path in case.files())
     facts = [
         (path.name, info.st_size, info.st_mtime_ns)
@@ -163,20 +168,19 @@ def content_key(manifest: Manifest, canvas: Canvas, where: str = "") -> str:
         if path.exists() and (info := path.stat())
     ]
     cells = [[case.extra.get(column, "") for column in COLUMNS] for case in manifest]
-    said = json.dumps([VERSION, manifest.sha256, asdict(canvas), facts, cells, where], default=str)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    text = json.dumps([VERSION, manifest.sha256, asdict(canvas), facts, cells, where], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # -- looking after it ------------------------------------------------------------------------------
 def entries(folder: Path) -> list[Entry]:
-    """The caches in a folder, the one that was used last first. Folders of others are not looked
-    at."""
+    """The caches in a folder, the one used last first; other folders are not looked at."""
     if not folder.is_dir():
         return []
-    found = [
+    caches = [
         entry(path) for path in folder.iterdir() if OURS.fullmatch(path.name) and path.is_dir()
     ]
-    return sorted(found, key=lambda one: -one.used)
+    return sorted(caches, key=lambda cache: -cache.used)
 
 
 def entry(folder: Path) -> Entry:
@@ -184,27 +188,30 @@ def entry(folder: Path) -> Entry:
     rows = 0
     with suppress(OSError):
         rows = max(0, (folder / "index.csv").read_bytes().count(b"\n") - 1)
-    used = max((info.st_mtime for info in files), default=folder.stat().st_mtime)
-    return Entry(folder.name, sum(info.st_size for info in files), rows, used)
+    last_used = max((info.st_mtime for info in files), default=folder.stat().st_mtime)
+    return Entry(folder.name, sum(info.st_size for info in files), rows, last_used)
 
 
 def clear(folder: Path) -> list[Entry]:
-    """Remove the caches in a folder, and nothing else; the trainings that used them make them
-    again. Fault OUTPUT."""
-    gone = entries(folder)
+    """Remove the caches in a folder, and nothing else; trainings that need them make them again.
+
+    Raises:
+        Fault: OUTPUT (exit 6).
+    """
+    caches = entries(folder)
     try:
-        for one in gone:
-            shutil.rmtree(folder / one.name)
+        for cache in caches:
+            shutil.rmtree(folder / cache.name)
     except OSError as error:
-        found = f"cannot remove {one.name}: {error.strerror}"
-        raise Fault("OUTPUT", found, "remove it yourself", exit=BAD_OUTPUT) from None
-    return gone
+        message = f"cannot remove {cache.name}: {error.strerror}"
+        raise Fault("OUTPUT", message, "remove it yourself", exit=BAD_OUTPUT) from None
+    return caches
 
 
-def described(folder: Path, found: list[Entry]) -> dict[str, Any]:
+def described(folder: Path, caches: list[Entry]) -> dict[str, Any]:
     """What `cache --json` prints."""
     return {
         "folder": str(folder),
-        "bytes": sum(one.bytes for one in found),
-        "entries": [asdict(one) for one in found],
+        "bytes": sum(cache.bytes for cache in caches),
+        "entries": [asdict(cache) for cache in caches],
     }

@@ -42,16 +42,18 @@ VERSION = 4  # of what lies in the folder: older caches are rebuilt
 
 
 class PlaneStore:
-    """The planes of a manifest on one canvas. Rows are positions in ``index`` (columns row,
-    case_id, patient_id, split, plane, label); ``faults`` lists the cases that could not be read,
-    one line each."""
+    """The planes of a manifest on one canvas.
+
+    Rows are positions in ``index`` (columns row, case_id, patient_id, split, plane, label);
+    ``faults`` lists the cases that could not be read, one line each.
+    """
 
     def __init__(self, folder: Path):
         folder = Path(folder)
         self.folder = folder
-        said = json.loads((folder / "key.json").read_text(encoding="utf-8"))
-        self.key: str = said["key"]
-        self.faults: list[str] = said["faults"]
+        record = json.loads((folder / "key.json").read_text(encoding="utf-8"))
+        self.key: str = record["key"]
+        self.faults: list[str] = record["faults"]
         self.index: pd.DataFrame = pd.read_csv(
             folder / "index.csv",
             dtype={"label": "Int64"} | dict.fromkeys(("case_id", "patient_id", "split"), str),
@@ -73,8 +75,11 @@ class PlaneStore:
 
     @classmethod
     def open(cls, folder: Path) -> PlaneStore:
-        """A cache written earlier. Raises Fault NO_CACHE (exit 3) where there is none, or a damaged
-        one."""
+        """A cache written earlier.
+
+        Raises:
+            Fault: NO_CACHE (exit 3) where there is none, or a damaged one.
+        """
         folder = Path(folder)
         if not (folder / "key.json").is_file():
             raise Fault(
@@ -83,16 +88,16 @@ class PlaneStore:
         try:
             return cls(folder)
         except (OSError, ValueError, LookupError, TypeError, EOFError, RecursionError):
-            found = f"the planes in {folder.name} are incomplete or damaged"
+            message = f"the planes in {folder.name} are incomplete or damaged"
             raise Fault(
-                "NO_CACHE", found, "remove that folder; it is made again", exit=NO_INPUT
+                "NO_CACHE", message, "remove that folder; it is made again", exit=NO_INPUT
             ) from None
 
     def __len__(self) -> int:
         return len(self.index)
 
     def images(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """(B, C, S, S) float32 in [-1, 1]."""
+        """Images of some rows, (B, C, S, S) float32 in [-1, 1]."""
         rows = np.asarray(rows)
         planes = np.empty((len(rows), *self._planes.shape[1:]), np.float32)
         val = self._val[rows]
@@ -102,11 +107,11 @@ class PlaneStore:
         return torch.from_numpy(planes)
 
     def foreground(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """(B, S, S) bool."""
+        """Foreground of some rows, (B, S, S) bool."""
         return torch.from_numpy(self._foreground[np.asarray(rows)].astype(bool))
 
     def masks(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor | None:
-        """(B, S, S) bool, empty for planes without a mask; None when no case has one."""
+        """Masks of some rows, (B, S, S) bool, empty for planes without; None without any mask."""
         return (
             None
             if self._masks is None
@@ -130,26 +135,32 @@ def build_cache(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> PlaneStore:
-    """Write ``planes.npy``, ``exact.npy`` (validation), ``foreground.npy``, ``masks.npy`` and
-    ``index.csv``, or open them when nothing has changed.
+    """Write the planes of a manifest into a folder, or open them when nothing has changed.
 
-    Of a volume, the planes that count (`Canvas.counted`) are taken: in training those of
-    ``canvas.slices`` alone, merged to ``canvas.step``. ``plane`` is the position in the volume. A
-    plane's label: that of its mask if the case is not healthy and has one, else of the manifest's
-    column ``plane_labels``, else of the case. A case that cannot be read is noted in ``faults`` and
-    left out; when all are, Fault NO_INPUT (exit 3, or 2 where the canvas' settings refuse every
-    one). progress(done, total).
+    Of a volume, the planes that count (`Canvas.counted`) are taken: in training
+    those of ``canvas.slices`` alone, merged to ``canvas.step``. ``plane`` is the position in the
+    volume. A plane's label: that of its mask if the case is not healthy and has one, else of the
+    column ``plane_labels``, else of the case. A case that cannot be read is noted in ``faults``.
+
+    Args:
+        progress: Called with the cases done and their total.
+
+    Raises:
+        Fault: NO_INPUT when no case gives a plane (exit 3, or 2 where the canvas' settings refuse
+            every one); OUTPUT (exit 6).
     """
     folder = Path(folder)
     key = _key(manifest, canvas)
-    known = folder / "key.json"
-    if known.is_file():
+    key_file = folder / "key.json"
+    if key_file.is_file():
         with suppress(Fault):  # a damaged cache is written again
             store = PlaneStore.open(folder)
             if store.key == key:
                 return store
     folder.mkdir(parents=True, exist_ok=True)
-    known.unlink(missing_ok=True)  # from here on the folder is not a cache until key.json is back
+    key_file.unlink(
+        missing_ok=True
+    )  # from here on the folder is not a cache until key.json is back
     faults, rows, any_mask, any_exact = [], io.StringIO(), False, False
     exits: set[int] = set()
     table = csv.writer(rows, lineterminator="\n")
@@ -172,17 +183,17 @@ def build_cache(
                     faults.append(str(fault))
                     exits.add(fault.exit)
                     continue
-                kept = np.flatnonzero(canvas.counted(fitted))
-                (exact if case.split == EXACT else planes)(fitted.planes.numpy()[kept])
-                any_exact |= case.split == EXACT and len(kept) > 0
-                foregrounds(fitted.foreground.numpy()[kept])
+                counted = np.flatnonzero(canvas.counted(fitted))
+                (exact if case.split == EXACT else planes)(fitted.planes.numpy()[counted])
+                any_exact |= case.split == EXACT and len(counted) > 0
+                foregrounds(fitted.foreground.numpy()[counted])
                 masks(
-                    np.zeros((len(kept), *side))
+                    np.zeros((len(counted), *side))
                     if fitted.mask is None
-                    else fitted.mask.numpy()[kept]
+                    else fitted.mask.numpy()[counted]
                 )
                 any_mask |= fitted.mask is not None
-                for index in kept.tolist():
+                for index in counted.tolist():
                     label = "" if labels[index] is None else labels[index]
                     table.writerow(
                         [row, case.case_id, case.patient_id, case.split, numbers[index], label]
@@ -203,12 +214,13 @@ def build_cache(
             "see the messages above",
             exit=USAGE if exits == {USAGE} else NO_INPUT,
         )
-    for name, used in (("masks.npy", any_mask), ("exact.npy", any_exact)):
-        if not used:
+    for name, nonempty in (("masks.npy", any_mask), ("exact.npy", any_exact)):
+        if not nonempty:
             (folder / name).unlink()
     write_text(folder / "index.csv", rows.getvalue())
     write_json(
-        known, {"key": key, "manifest": manifest.sha256, "canvas": asdict(canvas), "faults": faults}
+        key_file,
+        {"key": key, "manifest": manifest.sha256, "canvas": asdict(canvas), "faults": faults},
     )
     if progress:
         progress(len(manifest), len(manifest))
@@ -217,8 +229,8 @@ def build_cache(
 
 def _fit(case: Case, canvas: Canvas) -> tuple[Fitted, list[int | None], np.ndarray]:
     scan = read_image(case.image, case.root, plane=canvas.plane)
-    apart = case.values("mask_ignore") + case.values("mask_background")
-    mask = read_mask(case.mask, case.root, scan, ignore=apart) if case.mask else None
+    ignored_values = case.values("mask_ignore") + case.values("mask_background")
+    mask = read_mask(case.mask, case.root, scan, ignore=ignored_values) if case.mask else None
     brain = read_mask(case.brain_mask, case.root, scan) if case.brain_mask else None
     labels: list[int | None] = [case.label] * scan.voxels.shape[1]
     if mask is not None and case.label != HEALTHY:
@@ -234,9 +246,18 @@ def _fit(case: Case, canvas: Canvas) -> tuple[Fitted, list[int | None], np.ndarr
 
 
 def plane_labels(case: Case, count: int) -> list[int | None] | None:
-    """The labels of the ``count`` planes in the order they are read, from the manifest's column
-    ``plane_labels`` ("0|0|1", blank = unknown); None where the case has none. Raises Fault
-    PLANE_LABELS."""
+    """The labels of a case's planes, from the manifest's column ``plane_labels``.
+
+    Args:
+        case: The column holds "0|0|1", in the order planes are read; blank is unknown.
+        count: Number of planes.
+
+    Returns:
+        None where the case has no such labels.
+
+    Raises:
+        Fault: PLANE_LABELS (exit 2).
+    """
     text = case.extra.get("plane_labels", "")
     if not text:
         return None
@@ -304,10 +325,15 @@ def merged(
 ) -> tuple[Fitted, list[int | None], np.ndarray]:
     """The chosen planes for training, their labels and their positions in the volume.
 
-    Thinner planes than ``step`` mm (0: any) are merged to planes about ``step`` apart by
-    antialiased linear weights, as in-plane; thicker ones stay as acquired, since interpolation
-    would invent what lies between. A merged plane is anomalous, and its mask is on, where any of
-    its parts is.
+    Planes closer than ``step`` are merged by antialiased linear weights, as in-plane; thicker ones
+    stay as acquired, since interpolation would invent what lies between. A merged plane is
+    anomalous, and its mask is on, where any of its parts is.
+
+    Args:
+        fitted: The volume on the canvas.
+        labels: One of each plane.
+        step: Distance of merged planes in mm; 0 merges none.
+        spacing: Distance of the planes in mm, or None.
     """
     rows = np.arange(len(fitted.planes)) if fitted.chosen is None else np.flatnonzero(fitted.chosen)
     count = round(len(rows) * spacing / step) if step and spacing else len(rows)
@@ -330,15 +356,17 @@ def merged(
             fitted.placement,
             None if mask is None else weighted(mask) > 1e-6,
         ),
-        [1 if 1 in some else None if None in some else 0 for some in parts],
+        [1 if 1 in part_labels else None if None in part_labels else 0 for part_labels in parts],
         rows[weights.argmax(axis=1)],
     )
 
 
-def spread_out(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` rows, evenly spread, always the same."""
+def spread_out(rows: np.ndarray, limit: int) -> np.ndarray:
+    """At most `limit` rows, evenly spread, always the same."""
     return (
-        rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+        rows
+        if len(rows) <= limit
+        else rows[np.linspace(0, len(rows) - 1, limit).round().astype(int)]
     )
 
 

@@ -1,4 +1,4 @@
-"""A training that is refused leaves nothing behind, and nothing else than it found."""
+"""The output folder of a training, which a refused training leaves as it was."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ ASIDE = ".tmp-old-"
 
 @contextmanager
 def refusable(folder: Path, *, overwrite: bool = False, first: bool = True) -> Iterator[None]:
-    """The output folder of a training, made and claimed; taken back where a Fault comes before
-    anything was saved.
+    """Make and claim a training's output folder; undo it where a Fault comes before the first save.
 
     A folder that was not there goes away again, with the parents that were made for it; in one that
     was there, everything is as before, a run that was to be written over included. An interrupted
     training keeps what it has.
 
     Args:
-        first: whether this is the process that writes.
+        overwrite: Whether a run that lies there may be written over.
+        first: Whether this is the process that writes.
     """
     if not first:
         yield
@@ -54,13 +54,13 @@ def refusable(folder: Path, *, overwrite: bool = False, first: bool = True) -> I
 
 
 def put_aside(folder: Path) -> list[str]:
-    """Rename what an earlier training wrote; the names."""
-    found = sorted(
+    """Rename the files that an earlier training wrote, and return their names."""
+    names = sorted(
         {path.name for pattern in (*WRITTEN, "recipe.toml") for path in folder.glob(pattern)}
     )
-    for name in found:
+    for name in names:
         (folder / name).replace(folder / f"{ASIDE}{name}")
-    return found
+    return names
 
 
 def put_back(folder: Path, aside: list[str]) -> None:

@@ -26,38 +26,37 @@ VALUES = 40_000_000  # map values kept for the quantile
 
 
 def scoring(run: Run) -> dict[str, str]:
-    """What thresholds and healthy scores rest on, so that a detector can tell whether its own are
-    like them."""
+    """Noise key and plane set of thresholds and healthy scores, which a detector compares with its
+    own."""
     return {"noise_key": NOISE_KEY, "plane_set": run.recipe.make_canvas().plane_set}
 
 
 def validation_cases(store: PlaneStore, model: Restorer) -> list[np.ndarray]:
-    """Rows of healthy validation planes, case by case, as many as a few thousand network calls
-    allow."""
+    """Rows of healthy validation planes by case, as many as a few thousand network calls allow."""
     rows = store.select("val", HEALTHY)
     budget = max(64, min(4096, 4 * validation.CALLS // max(1, model.network_calls())))
     return whole_cases(store, rows, budget) if len(rows) else []
 
 
 def calibrated(
-    trainer: Trainer, model: Restorer, chosen: list[np.ndarray]
+    trainer: Trainer, model: Restorer, cases: list[np.ndarray]
 ) -> tuple[list[np.ndarray], str | None]:
-    """Let the method learn from the healthy cases of every other patient, and save its weights
-    again.
+    """Calibrate the method on the healthy cases of every other patient, and save its weights again.
 
-    Returns the cases that are left for the threshold (judged on what it has learnt from, a method
-    looks better than it is) and the weights' new digest; all cases and None where the method has
-    nothing to learn.
+    Returns:
+        The cases that remain for the threshold (judged on what it has learnt from, a method looks
+        better than it is) and the weights' new digest; all cases and None where the method has
+        nothing to calibrate.
     """
-    if not chosen:
-        return chosen, None
+    if not cases:
+        return cases, None
     patients = trainer.store.index["patient_id"].to_numpy()
-    half = set(sorted({patients[rows[0]] for rows in chosen})[::2])
-    mine = [rows for rows in chosen if patients[rows[0]] in half]
-    left = [rows for rows in chosen if patients[rows[0]] not in half]
+    half = set(sorted({patients[rows[0]] for rows in cases})[::2])
+    calibration = [rows for rows in cases if patients[rows[0]] in half]
+    held_out = [rows for rows in cases if patients[rows[0]] not in half]
     batches = (
         validation.detected_batch(trainer, part)
-        for part in chunks(np.concatenate(mine), at_once(model, 64))
+        for part in chunks(np.concatenate(calibration), at_once(model, 64))
     )
     with (
         torch.no_grad(),
@@ -66,58 +65,66 @@ def calibrated(
         ),
     ):
         if not model.calibrate(batches, trainer.run.recipe.make_map()):
-            return chosen, None
+            return cases, None
     path = trainer.run.weights()
     _, state, _ = checkpoint.load(path)
-    return left or chosen, checkpoint.save(path, model.state_dict(), state)
+    return held_out or cases, checkpoint.save(path, model.state_dict(), state)
 
 
-def healthy_threshold(
-    trainer: Trainer, model: Restorer, chosen: list[np.ndarray]
-) -> dict[str, Any]:
-    """threshold.json: a quantile of map values inside the foreground of healthy validation planes,
-    for the method and, on the same planes, for every trivial control; and the healthy case scores
-    that give a new case its percentile."""
+def healthy_threshold(trainer: Trainer, model: Restorer, cases: list[np.ndarray]) -> dict[str, Any]:
+    """The content of threshold.json: thresholds of the method and of every trivial control.
+
+    A threshold is a quantile of map values inside the foreground of healthy validation planes, the
+    same for all. Beside them stand the healthy case scores that give a new case its percentile.
+
+    Args:
+        cases: Rows of healthy validation planes, case by case.
+    """
     run, store = trainer.run, trainer.store
     quantile = run.recipe.make_map().quantile
     empty = {"value": None, "source": "healthy-quantile", "quantile": quantile, "n_patients": 0}
-    if not chosen:
+    if not cases:
         say("no healthy validation plane: no threshold stored; give one to detect with --threshold")
         return {**empty, "detail": {}, "controls": {}, "case_scores": []}
-    used = np.concatenate(chosen)
-    patients = store.index["patient_id"].to_numpy()[used]
+    rows = np.concatenate(cases)
+    patients = store.index["patient_id"].to_numpy()[rows]
     sick = store.index["patient_id"].to_numpy()[store.select("val", ANOMALOUS)]
     facts = {
         "quantile": quantile,
         "n_patients": len(set(patients)),
-        "n_cases": len(chosen),
-        "n_planes": len(used),
+        "n_cases": len(cases),
+        "n_planes": len(rows),
         "population": population(set(patients), set(sick)),
     }
-    with Progress("healthy validation", len(used)) as bar:
-        values, scores = healthy_values(trainer, model, chosen, bar)
-    whole = whole_scores(store, chosen, scores)
-    stored = {
+    with Progress("healthy validation", len(rows)) as bar:
+        values, scores = healthy_values(trainer, model, cases, bar)
+    case_scores = whole_scores(store, cases, scores)
+    record = {
         "value": quantile_of(values, quantile),
         "source": "healthy-quantile",
         "quantile": quantile,
         "n_patients": facts["n_patients"],
         "detail": facts,
-        "case_scores": sorted(whole),
+        "case_scores": sorted(case_scores),
         **scoring(run),
     }
-    stored["kept"] = kept_case(store, chosen[0], scores[0])
-    stored["controls"] = {}
+    record["kept"] = kept_case(store, cases[0], scores[0])
+    record["controls"] = {}
     for name, control in control_restorers(model.cpu()).items():
         value = quantile_of(
-            healthy_values(trainer, control.to(trainer.world.device), chosen)[0], quantile
+            healthy_values(trainer, control.to(trainer.world.device), cases)[0], quantile
         )
-        stored["controls"][name] = {"value": value, "source": "healthy-quantile", "detail": facts}
-    return stored
+        record["controls"][name] = {"value": value, "source": "healthy-quantile", "detail": facts}
+    return record
 
 
 def population(patients: set[str], sick: set[str]) -> str:
-    """Whose planes a threshold is of; `sick`: patients with anomalous planes."""
+    """Whose planes a threshold is of, in words.
+
+    Args:
+        patients: Those whose planes are used.
+        sick: Patients with anomalous planes.
+    """
     ill = "lesion-free planes of patients with disease"
     return (
         "healthy"
@@ -128,12 +135,14 @@ def population(patients: set[str], sick: set[str]) -> str:
     )
 
 
-def whole_scores(store: PlaneStore, chosen: list[np.ndarray], scores: list[float]) -> list[float]:
-    """The scores of cases all of whose planes are healthy, the like of which `detect` computes;
-    where there is no such case, those of the lesion-free parts of cases."""
+def whole_scores(store: PlaneStore, cases: list[np.ndarray], scores: list[float]) -> list[float]:
+    """The scores of cases all of whose planes are healthy, as `detect` scores whole cases.
+
+    Where there is no such case, those of the lesion-free parts of cases.
+    """
     planes = Counter(store.index["case_id"].iloc[store.select("val")])
     names = store.index["case_id"].to_numpy()
-    pairs = zip(chosen, scores, strict=True)
+    pairs = zip(cases, scores, strict=True)
     return [score for rows, score in pairs if len(rows) == planes[names[rows[0]]]] or scores
 
 
@@ -143,8 +152,7 @@ def kept_case(store: PlaneStore, rows: np.ndarray, score: float) -> dict[str, An
 
 
 def whole_cases(store: PlaneStore, rows: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Rows of evenly spread cases, each whole, so that its score here is what `detect` will
-    compute."""
+    """Rows of evenly spread cases, each whole, so that its score equals that of `detect`."""
     names = store.index["case_id"].to_numpy()[rows]
     starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
     cases = np.split(rows, starts[1:])
@@ -153,16 +161,15 @@ def whole_cases(store: PlaneStore, rows: np.ndarray, budget: int) -> list[np.nda
 
 
 def healthy_values(
-    trainer: Trainer, model: Restorer, chosen: list[np.ndarray], bar: Progress | None = None
+    trainer: Trainer, model: Restorer, cases: list[np.ndarray], bar: Progress | None = None
 ) -> tuple[np.ndarray, list[float]]:
-    """Map values inside the foreground, all cases together (thinned to 40 million), and one score
-    per case."""
+    """Map values inside the foreground of all cases, thinned to about VALUES, and their scores."""
     amap, values, scores = trainer.run.recipe.make_map(), [], []
-    share = max(1, sum(map(len, chosen)) * trainer.run.recipe.make_canvas().size ** 2 // VALUES)
-    for group in grouped(chosen, 64):
-        found = validation.applied(trainer, group, model)
-        scores += [one.score for one in found]
-        maps = torch.cat([one.maps for one in found])
+    share = max(1, sum(map(len, cases)) * trainer.run.recipe.make_canvas().size ** 2 // VALUES)
+    for group in grouped(cases, 64):
+        results = validation.applied(trainer, group, model)
+        scores += [result.score for result in results]
+        maps = torch.cat([result.maps for result in results])
         inside = amap.inside(trainer.store.foreground(np.concatenate(group))).bool()
         values.append(maps[inside].numpy()[::share])
         if bar:
@@ -176,7 +183,7 @@ def quantile_of(values: np.ndarray, quantile: float) -> float | None:
 
 
 def grouped(items: list[np.ndarray], size: int) -> list[list[np.ndarray]]:
-    """Consecutive cases together, until they fill a batch."""
+    """Consecutive cases in groups of about `size` planes."""
     groups: list[list[np.ndarray]] = []
     room = 0
     for item in items:

@@ -11,13 +11,13 @@ from pseudohealthy.errors import USAGE, Fault
 
 
 class Sink:
-    """Takes one entry of the history at a time; this one takes nothing."""
+    """A tracker that takes entries of the history one at a time; this one ignores them."""
 
     def write(self, entry: dict[str, Any]) -> None:
-        """One entry: numbers by name, with ``step``."""
+        """Take one entry: numbers by name, with ``step``."""
 
     def close(self) -> None:
-        """Everything has been written."""
+        """End the tracking, after the last entry."""
 
 
 class TensorBoard(Sink):
@@ -57,7 +57,11 @@ class MLflow(Sink):
 
 
 def open_sink(kind: str, folder: Path) -> Sink:
-    """ "none", "tensorboard" or "mlflow"; Fault TRACK (exit 2) when its package is absent."""
+    """The tracker of a kind: "none", "tensorboard" or "mlflow".
+
+    Raises:
+        Fault: TRACK (exit 2) for another kind, or when its package is absent.
+    """
     kinds: dict[str, Callable[[Path], Sink]] = {
         "none": lambda folder: Sink(),
         "tensorboard": TensorBoard,

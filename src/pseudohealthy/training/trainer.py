@@ -37,8 +37,8 @@ PREVIOUS = "resume-previous.safetensors"
 
 
 class PartLoss(nn.Module):
-    """The thin module whose forward is one part's loss: what DDP wraps, since it synchronises only
-    through forward."""
+    """A module whose forward is one part's loss, for DDP, which synchronises only through
+    forward."""
 
     def __init__(self, restorer: Restorer, part: str):
         super().__init__()
@@ -52,8 +52,10 @@ class PartLoss(nn.Module):
 
 
 class Trainer:
-    """State of a training: restorer, averaged twin, optimisers, step, history. Everything `save`
-    writes, `load` reads."""
+    """State of a training: restorer, its averaged copy, optimisers, step and history.
+
+    Everything that `save` writes, `load` reads.
+    """
 
     def __init__(self, run: Run, store: plane_store.PlaneStore, world: World):
         self.run, self.store, self.world = run, store, world
@@ -104,11 +106,16 @@ class Trainer:
         self.best: dict[str, float] = {}
 
     # -- one step ----------------------------------------------------------------------------------
-    def batch(self, step: int, most: int | None = None) -> Batch:
-        """This process's share of the global batch of 0-based `step`; its first `most` images."""
+    def batch(self, step: int, count: int | None = None) -> Batch:
+        """This process's share of the global batch of a step.
+
+        Args:
+            step: Number of the step, from 0.
+            count: Take only the first so many images.
+        """
         size = self.budget.batch // self.world.size
-        first = step * self.budget.batch + self.world.rank * size
-        positions = range(first, first + min(size, most or size))
+        start = step * self.budget.batch + self.world.rank * size
+        positions = range(start, start + min(size, count or size))
         rows = np.array(
             [
                 self.rows[
@@ -136,7 +143,7 @@ class Trainer:
         )
 
     def advance(self) -> dict[str, float]:
-        """One optimiser step of every part; the losses by part."""
+        """Take one optimiser step of every part, and return the losses by part."""
         self.restorer.train()
         # Dropout only.
         torch.manual_seed(
@@ -168,8 +175,11 @@ class Trainer:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """In the precision of the training; Fault RECIPE where a network refuses its images, such
-        as those of this size."""
+        """Compute in the precision of the training.
+
+        Raises:
+            Fault: RECIPE (exit 2) where a network refuses its images, such as those of this size.
+        """
         try:
             with torch.autocast(
                 self.world.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16
@@ -185,14 +195,17 @@ class Trainer:
         with self.computing():
             return model.loss(batch, part).float().mean()
 
-    def diverged(self, what: str) -> Fault:
-        """Nothing saved yet: these settings never trained, and are refused. Later it is a training
-        that failed."""
+    def diverged(self, reason: str) -> Fault:
+        """The fault of a loss or gradient that is not finite.
+
+        Before the first save the settings never trained, and are refused (exit 2); later the
+        training failed (exit 1).
+        """
         saved = (self.run.folder / "resume.safetensors").is_file()
-        kept = "the last saved state is kept: " if saved else ""
-        cure = f"{kept}train again with a lower training.rate"
-        found = f"{what} at step {self.step}"
-        return Fault("NONFINITE_LOSS", found, cure, exit=INTERNAL if saved else USAGE)
+        hint = "the last saved state is kept: " if saved else ""
+        cure = f"{hint}train again with a lower training.rate"
+        message = f"{reason} at step {self.step}"
+        return Fault("NONFINITE_LOSS", message, cure, exit=INTERNAL if saved else USAGE)
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -206,7 +219,7 @@ class Trainer:
 
     # -- state -------------------------------------------------------------------------------------
     def save(self) -> None:
-        """The resume state, in one atomic file; and the weights that restore."""
+        """Write the state to resume from, in one atomic file, and the weights that restore."""
         if not self.world.first:
             return
         tensors = {f"model.{k}": v for k, v in self.restorer.state_dict().items()}

@@ -1,5 +1,4 @@
-"""What is looked at while a method trains: validation loss, image ROC-AUC where labels exist, and
-pictures."""
+"""Validation while a method trains: loss, ROC-AUC of planes where labels exist, and pictures."""
 
 from __future__ import annotations
 
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
     from pseudohealthy.runs.budget import Budget
     from pseudohealthy.training.trainer import Trainer
 
-# Network calls a validation may spend on restoring: never more than the first, and SHARE of batch x
-# steps since the last one. A training step costs about three calls an image (forward and backward),
-# so that .6 is a fifth of the training.
+# Network calls that a validation may spend on restoring: at most CALLS, and SHARE of batch x steps
+# since the last one. A training step costs about three calls an image (forward and backward), so
+# that .6 is a fifth of the training.
 CALLS, SHARE = 6_000, 0.6
 FEWEST = 16  # planes of each label, whatever they cost: fewer give no ROC-AUC worth the name
 LIGHT = tokens("light")
@@ -36,11 +35,12 @@ LEARNED = 0.25  # share by which the loss of what is chosen by ROC-AUC may excee
 
 
 def validate(trainer: Trainer, entry: dict[str, Any]) -> dict[str, float]:
-    """Loss of the averaged weights on healthy validation planes, always with the same levels and
-    noise; ROC-AUC if labelled.
+    """Loss of the averaged weights on healthy validation planes, and ROC-AUC if labelled.
+
+    Noise levels and noise are the same at every validation.
 
     Args:
-        entry: What the history says of this step so far, for the curves.
+        entry: The history's entry of this step so far, for the curves.
     """
     budget, store, model = trainer.budget, trainer.store, trainer.average
     healthy = spread_out(store.select("val", HEALTHY), budget.validation_planes)
@@ -67,13 +67,16 @@ def validate(trainer: Trainer, entry: dict[str, Any]) -> dict[str, float]:
             )
         anomalous = store.select("val", ANOMALOUS)
         if len(anomalous) and len(healthy):
-            most = most_restored(budget, model, budget.every(trainer.total))
+            per_label = most_restored(budget, model, budget.every(trainer.total))
             pool = store.select("val", HEALTHY) if budget.eval_samples else healthy
-            pairs = [(HEALTHY, spread_out(pool, most)), (ANOMALOUS, spread_out(anomalous, most))]
+            pairs = [
+                (HEALTHY, spread_out(pool, per_label)),
+                (ANOMALOUS, spread_out(anomalous, per_label)),
+            ]
             if not trainer.history and (
-                fewer := fewer_ranked(budget, model, most, len(pool), len(anomalous))
+                notice := fewer_ranked(budget, model, per_label, len(pool), len(anomalous))
             ):
-                say(fewer)
+                say(notice)
             scores = {label: plane_scores(trainer, rows) for label, rows in pairs}
             result["validation_auroc"] = auroc(scores[HEALTHY], scores[ANOMALOUS])
             draw_scores(trainer, scores, result["validation_auroc"])
@@ -92,41 +95,45 @@ def most_restored(budget: Budget, model: Restorer, every: int) -> int:
     )
 
 
-def fewer_ranked(budget: Budget, model: Restorer, most: int, healthy: int, anomalous: int) -> str:
-    """One line where a ROC-AUC is over fewer planes than the settings name, with the reason; else
+def fewer_ranked(
+    budget: Budget, model: Restorer, per_label: int, healthy: int, anomalous: int
+) -> str:
+    """One line with the reason where a ROC-AUC is over fewer planes than the settings name, else
     "".
 
     Args:
-        most: Planes of each label that a validation restores.
+        per_label: Planes of each label that a validation restores.
         healthy, anomalous: Validation planes that there are.
     """
-    wanted = budget.eval_samples or budget.validation_planes // 2
-    taken = (
-        f"validation ROC-AUC: {min(most, healthy)} healthy and {min(most, anomalous)} anomalous"
-        f" planes instead of {wanted} of each: "
+    target = budget.eval_samples or budget.validation_planes // 2
+    opening = (
+        f"validation ROC-AUC: {min(per_label, healthy)} healthy and {min(per_label, anomalous)}"
+        f" anomalous planes instead of {target} of each: "
     )
     if budget.eval_samples:
         return (
-            f"{taken}the validation split has no more" if min(healthy, anomalous) < wanted else ""
+            f"{opening}the validation split has no more" if min(healthy, anomalous) < target else ""
         )
-    if most >= min(wanted, max(healthy, anomalous)):
+    if per_label >= min(target, max(healthy, anomalous)):
         return ""
     calls = model.network_calls()
     scarce = " or ".join(
-        name for name, count in (("healthy", healthy), ("anomalous", anomalous)) if count <= most
+        name
+        for name, count in (("healthy", healthy), ("anomalous", anomalous))
+        if count <= per_label
     )
     scarce = f"the validation split has no more {scarce} ones; " if scarce else ""
     return (
-        f"{taken}{scarce}a plane takes {many(calls, 'network call')}, and a validation may take"
+        f"{opening}{scarce}a plane takes {many(calls, 'network call')}, and a validation may take"
         " about a fifth of the training; --set training.eval_samples=N takes N of each"
     )
 
 
 def keep_best(trainer: Trainer, entry: dict[str, Any]) -> None:
-    """best_model by validation ROC-AUC where labels exist, else by loss; best_model_loss always by
+    """Save best_model by validation ROC-AUC, or by loss without labels, and best_model_loss by
     loss.
 
-    A network that has learned little restores noise, and its ROC-AUC is that of a ruler: what is
+    A network that has learned little restores noise, and its ROC-AUC is that of a control: what is
     chosen by ROC-AUC must have learned nearly as much as the best by loss.
     """
     loss, auroc, best = entry["validation_loss"], entry.get("validation_auroc"), trainer.best
@@ -149,7 +156,7 @@ def learned(loss: float, best: dict[str, float]) -> bool:
 
 
 def validation_batch(trainer: Trainer, rows: np.ndarray) -> Batch:
-    """Planes under levels and noise of their own, for the loss."""
+    """Planes under noise levels and noise of their own, for the loss."""
     draw = Draw(trainer.budget.seed, [("validation", int(row)) for row in rows])
     return batch_of(trainer, rows, draw)
 
@@ -173,8 +180,12 @@ def places(trainer: Trainer, rows: np.ndarray) -> list[int]:
 def applied(
     trainer: Trainer, cases: Sequence[np.ndarray], model: Restorer | None = None
 ) -> list[Applied]:
-    """What a model (default: the averaged one) makes of cases, each the rows of its planes; as
-    `detect` would."""
+    """Maps and scores of cases, as `detect` computes them.
+
+    Args:
+        cases: The rows of each case's planes.
+        model: A restorer; None for the averaged one.
+    """
     store = trainer.store
     stacks = [
         Stack.whole(store.images(rows), store.foreground(rows), places(trainer, rows))
@@ -185,9 +196,9 @@ def applied(
 
 
 def plane_scores(trainer: Trainer, rows: np.ndarray) -> np.ndarray:
-    """One score per plane, each a case of its own."""
+    """The score of each plane, taken as a case of its own."""
     parts = (applied(trainer, chunks(part, 1)) for part in chunks(rows, trainer.budget.batch))
-    return np.array([one.score for part in parts for one in part])
+    return np.array([result.score for part in parts for result in part])
 
 
 def auroc(healthy: np.ndarray, anomalous: np.ndarray) -> float:
@@ -203,13 +214,18 @@ def epoch_of(trainer: Trainer) -> int:
 
 
 def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarray) -> None:
-    """diagnostics_epoch_N.png: input, healthy twin and map of a few validation planes, their
-    channels side by side, one scale for all maps."""
+    """Draw diagnostics_epoch_N.png: input, healthy twin and anomaly map of a few validation planes.
+
+    Channels stand side by side, and all maps have one scale.
+    """
     rows = np.concatenate([spread_out(healthy, 3), spread_out(anomalous, 3)])
     if len(rows) == 0:
         return
-    images, found = trainer.store.images(rows), applied(trainer, chunks(rows, 1))
-    twins, maps = torch.cat([one.healthy for one in found]), torch.cat([one.maps for one in found])
+    images, results = trainer.store.images(rows), applied(trainer, chunks(rows, 1))
+    twins, maps = (
+        torch.cat([result.healthy for result in results]),
+        torch.cat([result.maps for result in results]),
+    )
     labels = ["healthy"] * min(3, len(healthy)) + ["anomalous"] * min(3, len(anomalous))
     top = (
         max(1e-6, float(maps.flatten().float().quantile(0.999)))
@@ -226,19 +242,19 @@ def draw_diagnostics(trainer: Trainer, healthy: np.ndarray, anomalous: np.ndarra
         )
         for row, (picture, colours, low, high) in enumerate(pictures):
             pixels = tiled(picture[column].float().cpu().numpy())
-            shown = axes[row][column].imshow(pixels, cmap=colours, vmin=low, vmax=high)
+            image = axes[row][column].imshow(pixels, cmap=colours, vmin=low, vmax=high)
             axes[row][column].set_xticks([])
             axes[row][column].set_yticks([])
         axes[0][column].set_title(label, fontsize=9)
     for row, text in enumerate(("input", "healthy twin", "anomaly map")):
         axes[row][0].set_ylabel(text, fontsize=9)
-    fig.colorbar(shown, ax=list(axes[2]), fraction=0.03, label="residual")
+    fig.colorbar(image, ax=list(axes[2]), fraction=0.03, label="anomaly map")
     fig.suptitle(f"{trainer.run.recipe.name}, step {trainer.step} (validation)", fontsize=10)
     save(fig, trainer.run.folder / f"diagnostics_epoch_{epoch_of(trainer)}.png", dpi=110, cut=False)
 
 
 def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -> None:
-    """eval_scores_epoch_N.png: histogram of validation scores by label, and their ROC curve."""
+    """Draw eval_scores_epoch_N.png: histogram of validation scores by label, and ROC curve."""
     fig = blank(8, 3.4)
     left, right = fig.subplots(1, 2, width_ratios=(3, 2))
     edges = np.histogram_bin_edges(np.concatenate(list(scores.values())), bins=30)
@@ -257,9 +273,9 @@ def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -
     left.locator_params(axis="y", integer=True)
     left.legend()
     labels = np.repeat([HEALTHY, ANOMALOUS], [len(scores[HEALTHY]), len(scores[ANOMALOUS])])
-    found = curves.curve(np.concatenate([scores[HEALTHY], scores[ANOMALOUS]]), labels)
+    roc = curves.curve(np.concatenate([scores[HEALTHY], scores[ANOMALOUS]]), labels)
     right.plot([0, 1], [0, 1], color=LIGHT["quiet"], alpha=0.5, linewidth=1, label="chance")
-    right.plot(*found.roc_points(), color=LIGHT["healthy"], linewidth=2, label=f"area {value:.3f}")
+    right.plot(*roc.roc_points(), color=LIGHT["healthy"], linewidth=2, label=f"area {value:.3f}")
     right.set(
         xlabel="false positive rate",
         ylabel="true positive rate",
@@ -276,8 +292,7 @@ def draw_scores(trainer: Trainer, scores: dict[int, np.ndarray], value: float) -
 
 
 def draw_curves(trainer: Trainer, history: list[dict[str, Any]]) -> None:
-    """training_curves.png: training and validation loss over steps; beside them ROC-AUC where there
-    is one."""
+    """Draw training_curves.png: training and validation loss over steps, and ROC-AUC if any."""
     ranked = [(e["step"], e["validation_auroc"]) for e in history if "validation_auroc" in e]
     fig = blank(9.6 if ranked else 6, 3.6)
     axes = fig.subplots(1, 2 if ranked else 1, squeeze=False)[0]
