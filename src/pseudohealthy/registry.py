@@ -174,6 +174,17 @@ def of_installed(point: EntryPoint) -> Origin:
     return Origin(said, hashlib.sha256(content).hexdigest())
 
 
+@contextmanager
+def trusted(what: str, origin: Origin | None) -> Iterator[None]:
+    """What a plugin raises within is its own fault (PLUGIN, exit 2), not one of this program."""
+    try:
+        yield
+    except Exception as error:
+        if origin is None or isinstance(error, Fault):
+            raise
+        raise broken(f"{what} of {origin.name}", error) from error
+
+
 def broken(what: str, error: Exception) -> Fault:
     """The fault of a plugin that does not load."""
     if isinstance(error, Fault):

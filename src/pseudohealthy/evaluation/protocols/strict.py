@@ -17,10 +17,12 @@ from pseudohealthy.data.labels import ANOMALOUS, HEALTHY
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.metric_frame import Frame, Setting, counts, pooled, run
 from pseudohealthy.evaluation.records import CaseResult
-from pseudohealthy.metrics import table, thresholds
+from pseudohealthy.metrics import thresholds
 from pseudohealthy.metrics.curves import curve
 from pseudohealthy.metrics.lesions import SIZES, compare_regions, region_weights
+from pseudohealthy.metrics.table import METRICS
 from pseudohealthy.metrics.thresholds import Threshold
+from pseudohealthy.registry import trusted
 
 DEFAULTS = Setting()
 RANKING = ("auroc", "average_precision", "fpr_at_95_tpr")
@@ -38,9 +40,10 @@ def strict(cases: Iterable[CaseResult], setting: Setting = DEFAULTS) -> Evaluati
 def measure(frame: Frame, group: list[CaseResult]) -> None:
     """Put all figures of one method, the registered ones last."""
     own_figures(frame, group)
-    for metric in table.METRICS.values():
+    for metric in METRICS.values():
         if metric.measure:
-            metric.measure(frame, group)
+            with trusted(f"the metric '{metric.name}'", METRICS.origins.get(metric.name)):
+                metric.measure(frame, group)
 
 
 def own_figures(frame: Frame, group: list[CaseResult]) -> None:
