@@ -26,6 +26,7 @@ from pseudohealthy.metrics.thresholds import otsu
 from pseudohealthy.networks.precision import for_inference
 from pseudohealthy.preprocessing.placement import Fitted
 from pseudohealthy.progress import say
+from pseudohealthy.registry import plugins
 from pseudohealthy.restorers.apply import NOISE_KEY, Applied, How, Part, Stack, read, restorations
 from pseudohealthy.restorers.base import Restorer
 from pseudohealthy.runs.changes import same_training
@@ -347,6 +348,7 @@ class Detector:
             "postprocessing": self.amap.describe(self.restorer.describe()),
             "precision": str(self.precision).removeprefix("torch."),
             "device": self.device.type,
+            **plugins(),
             "threshold_detail": (
                 {k: v for k, v in self.stored.items() if k != "case_scores"}
                 if self.choice == "stored"

@@ -12,7 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from pseudohealthy.errors import BAD_MODEL, REFUSED, USAGE, Fault
 from pseudohealthy.io.atomic import write_json, write_text
 from pseudohealthy.io.output_folder import prepare_folder
 from pseudohealthy.progress import say
-from pseudohealthy.registry import LOADED
+from pseudohealthy.registry import plugins
 from pseudohealthy.restorers import REGISTRY
 from pseudohealthy.runs import checkpoint
 from pseudohealthy.runs.recipe import Recipe
@@ -268,7 +268,7 @@ def provenance(hidden: Mapping[Path, str] | None = None) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "started": now(),
-        **({"plugins": [asdict(origin) for origin in LOADED]} if LOADED else {}),
+        **plugins(),
     }
 
 
