@@ -29,6 +29,7 @@ _WHERE = {
     "detect": "workflows.detect",
     "evaluate": "workflows.evaluate",
     "load": "detection.detector",
+    "manifest": "data.given",
     "read": "io",
     "sweep": "workflows.sweep",
     "train": "workflows.train",
@@ -36,6 +37,7 @@ _WHERE = {
 __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
+    from pseudohealthy.data.given import manifest as manifest
     from pseudohealthy.data.manifest import Case as Case
     from pseudohealthy.data.manifest import Manifest as Manifest
     from pseudohealthy.detection.detector import Detector as Detector

@@ -131,7 +131,7 @@ def _same_content(cases: list[Case]) -> list[list[Case]]:
     alike: dict[object, list[Case]] = defaultdict(list)
     for case in cases:
         files = cell_files(case.image, case.root)
-        if "#" not in case.image and all(path.is_file() for path in files):
+        if files and "#" not in case.image and all(path.is_file() for path in files):
             alike[tuple(path.stat().st_size for path in files)].append(case)
     equal: dict[bytes, list[Case]] = defaultdict(list)
     for group in alike.values():

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pseudohealthy.errors import REFUSED, USAGE, Fault
+from pseudohealthy.io.names import HELD
 
 MARKS = ("..", ":", "|", "**", "\0")  # in a cell that is more than the name of a file
 # Moves a terminal's cursor or turns its text round.
@@ -83,6 +84,8 @@ def cell_files(cell: str, root: Path) -> list[Path]:
     """The files of one manifest cell, with patterns expanded."""
     files: list[Path] = []
     for item in cell.split("|") if cell else ():
+        if item.startswith(HELD):
+            continue
         name = re.sub(r"#\d+$", "", item)
         if any(mark in name for mark in "*?[") and not (root / name).exists():
             files += sorted(root.glob(PurePosixPath(name.replace("\\", "/")).as_posix())) or [

@@ -27,6 +27,7 @@ COUNTED = re.compile(
 # Where messages name a file: before and after its name
 BEFORE = r"(?:^|(?<=: )|(?<=file=)|(?<=than )|(?<=and )|(?<=as )|(?<=\()|(?<='))"
 AFTER = r"(?=$|[:#)';]| (?:and|cannot|counts|declares|ends|frame|has|holds|is|lie|or)\b)"
+HELD = "held:"  # begins the name of an image in memory, see `io.held`
 
 
 def safe(name: str) -> str:

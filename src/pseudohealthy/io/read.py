@@ -16,19 +16,22 @@ from pseudohealthy.counts import many
 from pseudohealthy.errors import REFUSED, USAGE, Fault
 from pseudohealthy.formats import FORMATS
 from pseudohealthy.io.discover import Source, discover, kind_of, split_item
+from pseudohealthy.io.held import held
 from pseudohealthy.io.mask import marked
-from pseudohealthy.io.names import natural, safe, unname, unnamed
+from pseudohealthy.io.names import HELD, natural, safe, unname, unnamed
 from pseudohealthy.io.objects import scan_of
 from pseudohealthy.io.scan import Scan, describe_grid, of_a_patient, same_grid, usable
 from pseudohealthy.io.source import Origin
 from pseudohealthy.lazy import lazy
+
+MOST_VOXELS = 512_000_000  # of one scan
 
 
 def read(
     source: Source | Path | str | Any,
     *,
     plane: str = "axial",
-    max_voxels: int = 512_000_000,
+    max_voxels: int = MOST_VOXELS,
     assume_spacing: float | None = None,
 ) -> Scan:
     """One scan, with contrast and a usable size.
@@ -185,9 +188,11 @@ def _require_placed(scan: Scan) -> None:
 
 
 def _item(
-    part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels: int = 512_000_000
+    part: str, root: Path, mask: bool, *, plane: str = "axial", max_voxels: int = MOST_VOXELS
 ) -> Scan:
     """One channel or mask of a manifest cell."""
+    if part.startswith(HELD):
+        return held(part, "native" if mask else plane)
     full = os.path.normpath(os.path.join(root, part.strip()))
     if not Path(full).is_relative_to(os.path.normpath(root)):
         raise Fault(

@@ -11,6 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,13 @@ from pseudohealthy.progress import Progress, say
 from pseudohealthy.runs.run import Run, now
 from pseudohealthy.signals import Signals
 from pseudohealthy.training import finish, memory, plane_store, trackers, validation
+from pseudohealthy.training.hooks import Hooks
 from pseudohealthy.training.pace import Pace, settle
 from pseudohealthy.training.trainer import Trainer
+
+LATE = "the time is nearly up"  # the machine has become slower than its first steps were
+ASKED = "a function of the program that trains asked for it"
+NO_HOOKS = Hooks()
 
 
 def fit(
@@ -32,6 +38,7 @@ def fit(
     *,
     sink: str = "none",
     begun: float | None = None,
+    hooks: Hooks = NO_HOOKS,
 ) -> Run:
     """Train to the end of the budget, validating and saving on the way, and finish the run.
 
@@ -39,6 +46,7 @@ def fit(
         run: The run, new or to be resumed.
         sink: Tracker that gets a copy of the history, see `trackers.open_sink`.
         begun: When the time of the budget began to count, by ``time.monotonic``.
+        hooks: Functions of the program that trains.
 
     Returns:
         The run as it lies on disk afterwards.
@@ -53,6 +61,7 @@ def fit(
             trainer,
             begun or time.monotonic(),
             trackers.open_sink(sink, run.folder) if world.first else trackers.Sink(),
+            hooks,
         )
     if world.first:
         if not trainer.restorer.parts():
@@ -98,7 +107,7 @@ def announce(trainer: Trainer, total: int) -> None:
     )
 
 
-def steps(trainer: Trainer, begun: float, tracker: trackers.Sink) -> None:
+def steps(trainer: Trainer, begun: float, tracker: trackers.Sink, hooks: Hooks) -> None:
     """Take all steps of the budget, or as many as its minutes allow."""
     world, pace, deadline = trainer.world, Pace(trainer, begun), math.inf
     if trainer.budget.minutes:
@@ -117,14 +126,19 @@ def steps(trainer: Trainer, begun: float, tracker: trackers.Sink) -> None:
             bar.advance(note=" ".join(f"{k} {v:.4f}" for k, v in values.items()))
             interrupted = world.any(stop.seen)
             if deadline < math.inf and world.any(pace.late(deadline)) and trainer.step < total:
-                total = early(trainer, total)
+                total = early(trainer, total, LATE)
+            if hooks.on_step and world.any(hooks.step(trainer.step, values, world.first)):
+                total = early(trainer, total, ASKED)
             if world.first:
                 pace.tell(total) if deadline == math.inf else None
             if trainer.step % every == 0 or trainer.step == total or interrupted:
                 paused = time.monotonic()
-                look(trainer, running, tracker, begun, interrupted)
+                entry = look(trainer, running, tracker, begun, interrupted)
                 pace.pauses.append(time.monotonic() - paused)
                 running = []
+                asked = hooks.validation(entry, world.first and not interrupted)
+                if hooks.on_validation and world.any(asked) and trainer.step < total:
+                    total = early(trainer, total, ASKED)
             if interrupted:
                 if world.first:
                     trainer.run.note(status="interrupted", step=trainer.step, stopped=now())
@@ -137,11 +151,11 @@ def steps(trainer: Trainer, begun: float, tracker: trackers.Sink) -> None:
     tracker.close()
 
 
-def early(trainer: Trainer, total: int) -> int:
-    """Make this step the last one: the machine has become slower than its first steps were."""
+def early(trainer: Trainer, total: int, why: str) -> int:
+    """Make this step the last one."""
     if trainer.world.first:
         trainer.run.note(steps=trainer.step, steps_settled=total)
-        say(f"the time is nearly up: this is the last step, {trainer.step:,} of {total:,}")
+        say(f"{why}: this is the last step, {trainer.step:,} of {total:,}")
     return trainer.step
 
 
@@ -151,10 +165,10 @@ def look(
     tracker: trackers.Sink,
     begun: float,
     interrupted: bool,
-) -> None:
-    """Validate, unless interrupted, and save."""
+) -> dict[str, Any]:
+    """Validate, unless interrupted, and save; return the entry of the history."""
     budget, world = trainer.budget, trainer.world
-    entry = {
+    entry: dict[str, Any] = {
         "step": trainer.step,
         "epoch": round(trainer.step * budget.batch / len(trainer.rows), 3),
         "rate": budget.rate_at(trainer.step - 1, trainer.total),
@@ -170,3 +184,4 @@ def look(
         tracker.write(entry)
     trainer.save()
     world.wait()
+    return entry

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
-from pseudohealthy.data.load import load
+from pseudohealthy.data.given import manifest_of
 from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
@@ -43,7 +43,7 @@ class Compare:
 
     Args:
         runs: runs, or where they lie.
-        data: manifests, or where they lie; one or several.
+        data: manifests, or where they lie; one or several. Images: see `data.given.manifest`.
         out: folder for tables, plots and report; None writes nothing.
         protocol: one, as in `evaluate`. Fault PROTOCOL (exit 2) for several: their figures mean
             different things.
@@ -81,7 +81,7 @@ class Compare:
                 "USAGE", "compare needs a RUN", "name run folders before --data", exit=USAGE
             )
         several = [self.data] if isinstance(self.data, (str, Path, Manifest)) else self.data
-        manifests = [item if isinstance(item, Manifest) else load(Path(item)) for item in several]
+        manifests = [manifest_of(item) for item in several]
         sets = dict(
             zip(distinct([m.root.resolve().name for m in manifests]), manifests, strict=True)
         )

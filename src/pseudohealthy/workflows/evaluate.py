@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudohealthy.counts import many
-from pseudohealthy.data.load import load
+from pseudohealthy.data.given import manifest_of
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import NO_INPUT, Fault
@@ -42,8 +42,8 @@ class Evaluate:
     ``evaluate``.
 
     Args:
-        run: a run, or where it lies.
-        data: a manifest, or where it lies.
+        run: a run, where it lies, or a detector, which is then measured as it is.
+        data: a manifest, where it lies, or images (see `data.given.manifest`).
         out: folder for figures and report; None writes nothing.
         protocol: one of `protocols.PROTOCOLS`, or "NAME:published"; where it wants validation
             cases, those of the split "val" are measured too.
@@ -62,8 +62,8 @@ class Evaluate:
     Cases that cannot be read are left out and named in the notes.
     """
 
-    run: Run | Path | str
-    data: Path | str | Manifest
+    run: Run | Detector | Path | str
+    data: Any
     out: Path | str | None = None
     _: KW_ONLY
     protocol: str = "strict"
@@ -78,11 +78,13 @@ class Evaluate:
 
     def __call__(self) -> Evaluation:
         protocols.find(self.protocol)
-        run = self.run if isinstance(self.run, Run) else Run.open(self.run)
+        given = self.run if isinstance(self.run, Detector) else None
+        asked = self.run.run if isinstance(self.run, Detector) else self.run
+        run = asked if isinstance(asked, Run) else Run.open(asked)
         if self.weights:
             run = replace(run, which=str(self.weights))
         run.weights()  # refused before anything is written
-        manifest = self.data if isinstance(self.data, Manifest) else load(Path(self.data))
+        manifest = manifest_of(self.data)
         test = list(manifest.split("test"))
         if not test:
             raise Fault(
@@ -101,7 +103,7 @@ class Evaluate:
         test = evenly(test, self.limit)
         with output_folder(self.out, overwrite=self.overwrite) as folder:
             notes = list(leak)
-            methods, thresholds = self.methods(run, notes)
+            methods, thresholds = self.methods(run, notes, given)
             detector = next(iter(methods.values()))
             begun = time.perf_counter()
             result, twin_records = self.figures(
@@ -130,14 +132,18 @@ class Evaluate:
             return result
 
     def methods(
-        self, run: Run, notes: list[str]
+        self, run: Run, notes: list[str], given: Detector | None
     ) -> tuple[dict[str, Detector], dict[str, Threshold]]:
         """Return the run, first, and the controls, and the stored threshold of each, by name."""
         usual = run.usual
         choice = "stored" if usual and has_threshold(run) else "otsu"
-        detector = Detector(run, device=self.device, batch=self.batch, threshold=choice)
+        detector = given or Detector(run, device=self.device, batch=self.batch, threshold=choice)
         notes += detector.outdated()
         thresholds = stored_thresholds(run)
+        if given and given.choice != "stored":
+            thresholds.pop(given.restorer.name, None)
+            if given.choice != "otsu":
+                thresholds[given.restorer.name] = Threshold(float(given.choice), "given")
         if not usual:
             notes.append(
                 f"weights: {run.weights().name}, sha256 {str(detector.weights_sha256)[:12]}"

@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Any
 
-from pseudohealthy.data.load import load
+from pseudohealthy.data.given import manifest_of
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.diffusion.encoding_cache import Encodings
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
@@ -31,7 +32,7 @@ class Sweep:
 
     Args:
         run: a run, or where it lies.
-        data: a manifest, or where it lies.
+        data: a manifest, where it lies, or images (see `data.given.manifest`).
         over: "KEY=V1,V2,..." each, KEY in restorer.* or map.*, values as in TOML.
         out: folder for table, plots and report; None writes nothing.
         split: "val", or "test" to see how much a choice on the test data would flatter (an oracle:
@@ -54,7 +55,7 @@ class Sweep:
     """
 
     run: Run | Path | str
-    data: Path | str | Manifest
+    data: Any
     over: Sequence[str]
     out: Path | str | None = None
     _: KW_ONLY
@@ -91,7 +92,7 @@ class Sweep:
             )
         for place in places:
             same_network(run.recipe, result.settings(place))
-        manifest = self.data if isinstance(self.data, Manifest) else load(Path(self.data))
+        manifest = manifest_of(self.data)
         case_list = self.chosen(run, manifest, result)
         with output_folder(self.out, overwrite=self.overwrite) as folder:
             groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}

@@ -13,8 +13,8 @@ from typing import Any
 
 from pseudohealthy.counts import many
 from pseudohealthy.data.checks import require_clean
+from pseudohealthy.data.given import MEMORY, manifest_of
 from pseudohealthy.data.labels import HEALTHY
-from pseudohealthy.data.load import load
 from pseudohealthy.data.manifest import Manifest
 from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.io.atomic import write_text
@@ -26,6 +26,7 @@ from pseudohealthy.runs.changes import same_training
 from pseudohealthy.runs.recipe import Recipe
 from pseudohealthy.runs.run import Run
 from pseudohealthy.training import finish, memory, plane_cache, plane_store
+from pseudohealthy.training.hooks import Hooks, OnStep, OnValidation
 from pseudohealthy.training.loop import fit
 from pseudohealthy.training.refusing import refusable
 from pseudohealthy.workflows.request import verb
@@ -37,7 +38,8 @@ class Train:
 
     Args:
         recipe: a recipe, its name or its file.
-        data: a manifest, or a folder of the usual layout.
+        data: a manifest, where one lies, a folder of the usual layout, or images
+            (see `data.given.manifest`).
         out: the run's folder.
         steps: optimiser steps.
         epochs: passes over the training planes, instead of steps.
@@ -52,12 +54,16 @@ class Train:
         dedupe: copies of a case are left out.
         cache: folder for the planes instead of the usual one (see `plane_cache`).
         pseudonymise: split.csv tells no ids (see `runs.pseudonyms`).
+        on_step: called after each step with its number and the loss of each part; one that returns
+            True ends the training there.
+        on_validation: called after each validation with the entry of training_history.json, in the
+            same way.
 
     Faults as in the contract.
     """
 
     recipe: str | Path | Recipe
-    data: Path | str
+    data: Any
     out: Path | str
     _: KW_ONLY
     steps: int | None = None
@@ -72,6 +78,8 @@ class Train:
     dedupe: bool = False
     cache: Path | None = None
     pseudonymise: bool = False
+    on_step: OnStep | None = None
+    on_validation: OnValidation | None = None
 
     def __call__(self) -> Run:
         begun = time.monotonic()
@@ -79,7 +87,7 @@ class Train:
         world, folder = join(self.device), Path(self.out)
         memory.require_weights(recipe.parameters(), world.device)
         with refusable(folder, overwrite=self.overwrite, first=world.first):
-            manifest = load(Path(self.data), dedupe=self.dedupe)
+            manifest = manifest_of(self.data, training=True, dedupe=self.dedupe)
             require_clean(manifest)
             if world.first:
                 self.create(recipe, folder, manifest)
@@ -90,7 +98,8 @@ class Train:
                 if self.pseudonymise:
                     pseudonyms.begin(run)
                 finish.write_split(run, manifest, store)
-            return fit(run, store, world, sink=self.sink, begun=begun)
+            hooks = Hooks(self.on_step, self.on_validation)
+            return fit(run, store, world, sink=self.sink, begun=begun, hooks=hooks)
 
     def settled(self) -> Recipe:
         """Return the recipe with what was asked for; wrong settings are refused before anything is
@@ -112,7 +121,8 @@ class Train:
     def create(self, recipe: Recipe, folder: Path, manifest: Manifest) -> None:
         """Create the run's folder, which says where its data lie without naming the machine's
         folders."""
-        data_path = os.path.relpath(self.data, folder)
+        on_disk = isinstance(self.data, (str, os.PathLike))
+        data_path = os.path.relpath(self.data, folder) if on_disk else MEMORY
         facts: dict[str, Any] = {
             "data": data_path,
             "manifest_sha256": manifest.sha256,
@@ -145,7 +155,7 @@ def length(steps: int | None, epochs: float | None, minutes: float | None) -> di
 def resume(
     run: Path | str,
     *,
-    data: Path | str | None = None,
+    data: Any = None,
     steps: int | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
@@ -161,7 +171,7 @@ def resume(
 
     Args:
         run: where it lies.
-        data: where its data lie now, if elsewhere.
+        data: where its data lie now, if elsewhere, or the images again.
         steps: optimiser steps in all.
         epochs: passes over the training planes in all, instead of steps.
         minutes: to go on for, instead of steps or epochs.
@@ -192,12 +202,14 @@ def resume(
         budget = {"steps": opened.record["steps"], "minutes": 0.0}
     opened.recipe.training |= budget
     opened.recipe = opened.recipe.checked()
-    data_path = Path(data) if data else opened.folder / str(opened.record.get("data"))
-    if not data and not data_path.exists():
-        message = f"the data of '{opened.name}' are not where they were in training"
-        raise Fault("NOT_FOUND", message, "name them with --data", exit=NO_INPUT)
-    manifest = load(
-        data_path,
+    if data is None:
+        data = opened.folder / str(opened.record.get("data"))
+        if not data.exists():
+            message = f"the data of '{opened.name}' are not where they were in training"
+            raise Fault("NOT_FOUND", message, "name them with --data", exit=NO_INPUT)
+    manifest = manifest_of(
+        data,
+        training=True,
         dedupe=bool(opened.record.get("dedupe")),
         names=opened.record.get("names", "path"),
     )
