@@ -85,6 +85,7 @@ check: venv
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent tests/typed/user.py
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest tests/test_budget.py tests/test_docs.py tests/test_rows.py tests/test_site.py
 
