@@ -180,3 +180,40 @@ def test_the_added_method_trains_and_finds_what_it_has_not_seen(added, pictures,
         finding = detect(path)
         mask = np.array(Image.open(pictures / "masks" / path.name)) > 0
         assert finding.map[0][mask].mean() > 2 * finding.map[0][~mask].mean()
+
+
+@pytest.fixture
+def from_python() -> Iterator[dict[str, Any]]:
+    """What the blocks of the page define."""
+    page: dict[str, Any] = {}
+    for block in blocks(DOCS / "how-to" / "python.md", "python"):
+        exec(block, page)
+    yield page
+    restorers.REGISTRY.remove("denoised")
+
+
+def test_the_page_from_python_runs_as_it_stands(from_python, tmp_path):
+    """A disc per image, a bright square in every other one, and a volume of discs."""
+    import nibabel as nib
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[-1:1:32j, -1:1:32j]
+    disc = np.clip(1.2 - np.hypot(rows, columns), 0, 1)
+    images = (disc * rng.uniform(0.6, 1, (20, 1, 1)) + 0.02 * rng.random((20, 32, 32))).astype("f4")
+    masks = np.zeros((6, 32, 32), bool)
+    masks[::2, 10:16, 10:16] = True
+    ill = images[14:] + 0.3 * masks
+    volume = np.stack(list(images[:4]), 2)
+    nib.save(nib.Nifti1Image(volume, np.diag([2.0, 2, 3, 1])), tmp_path / "v.nii.gz")
+    losses, figures, finding = from_python["study"](
+        images[:14], ill, masks, tmp_path / "v.nii.gz", tmp_path / "out"
+    )
+    assert len(losses) == 50 and losses[-1]["network"] < losses[0]["network"]
+    assert any(record.metric == "voxel_average_precision_pooled" for record in figures.records)
+    assert (tmp_path / "out" / "compared" / "comparison.md").is_file()
+    assert finding.map.shape == (4, 32, 32)
+    stored = nib.load(next((tmp_path / "out" / "found").rglob("anomaly_map.nii.gz")))
+    assert stored.shape == volume.shape and np.allclose(stored.affine, np.diag([2.0, 2, 3, 1]))
+    stop = from_python["patient_stop"](1)
+    assert [stop({"validation_loss_a": loss}) for loss in (3.0, 2.0, 2.5)] == [False, False, True]
