@@ -66,7 +66,7 @@ def load_plugins(words: list[str]) -> None:
         after = word == "--plugin" or (after and not word.startswith("-"))
         if after and word != "--plugin":
             files.append(word)
-    for file in files:
+    for file in filter(None, files):  # the reader refuses an empty one as it does elsewhere
         load_file(file)
 
 

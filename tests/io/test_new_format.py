@@ -54,7 +54,7 @@ def register(monkeypatch):
 
     def register(**more):
         row = formats.Format("Fake", (TABLE,), "made_up:load", **more)
-        monkeypatch.setitem(formats.FORMATS, "fake", row)
+        monkeypatch.setitem(formats.FORMATS.added, "fake", row)
 
     return register
 

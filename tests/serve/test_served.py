@@ -27,7 +27,7 @@ def test_the_page_says_what_the_table_of_formats_says(idle, monkeypatch):
     from pseudohealthy.formats import FORMATS, Format
 
     assert "NIfTI, DICOM, PNG, JPEG, TIFF, .npy, idx or zip files" in idle.get("/").text
-    monkeypatch.setitem(FORMATS, "fake", Format("Fake", (".fake",), "made_up:load"))
+    monkeypatch.setitem(FORMATS.added, "fake", Format("Fake", (".fake",), "made_up:load"))
     assert ".npy, idx, Fake or zip files" in idle.get("/").text
 
 
