@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,12 @@ def wheel(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "src", source / "src", ignore=LEFT_OUT)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    line = (
+    return built(source, out)
+
+
+def built(source: Path, out: Path) -> Path:
+    """The wheel of a folder, made with what is installed here."""
+    line = [
         "-m",
         "pip",
         "wheel",
@@ -57,10 +63,10 @@ def wheel(tmp_path_factory) -> Path:
         "--no-build-isolation",
         "--no-index",
         "--wheel-dir",
-    )
+    ]
     run(sys.executable, *line, out, ".", cwd=source)
-    (built,) = out.glob("pseudohealthy-*.whl")
-    return built
+    (found,) = out.glob("*.whl")
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +134,30 @@ def test_a_picture_is_examined_with_the_model_that_comes_along(installed, tmp_pa
     assert (
         tmp_path / "found" / "head" / "case.html"
     ).stat().st_size > 100_000  # the viewer comes from the wheel
+
+
+def test_a_package_of_somebody_elses_adds_its_method(installed, tmp_path):
+    """The page's method as a wheel of its own: trained and used from the command line, without a
+    flag."""
+    page = (ROOT / "docs" / "how-to" / "add-a-method.md").read_text(encoding="utf-8")
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    method = next(text for kind, text in fences if kind == "python")
+    recipe, project = (text for kind, text in fences if kind == "toml")
+    source, data = tmp_path / "source", tmp_path / "data"
+    source.mkdir()
+    (source / "sharpened.py").write_text(method, encoding="utf-8")
+    (source / "pyproject.toml").write_text(project, encoding="utf-8")
+    wheel = built(source, tmp_path / "wheels")
+    (tmp_path / "r.toml").write_text(recipe.replace('plugin = "sharpened.py"\n', ""))
+    python = installed("python", "-c", "import sys; print(sys.executable)").strip()
+    line = ("--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel)
+    run(sys.executable, "-m", "pip", *line, cwd=tmp_path)
+    assert "sharpened" in json.loads(installed("pseudohealthy", "info", "--json"))["restorers"]
+    installed("pseudohealthy", "prepare", "digits", ".", "--out", data, "--quiet")
+    line = ("--data", data, "--out", tmp_path / "run", "--steps", "3", "--quiet")
+    installed("pseudohealthy", "train", tmp_path / "r.toml", *line)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["plugins"][0]["name"] == "sharpened 1.0"
+    image = next((data / "splotched").glob("*.png"))
+    installed("pseudohealthy", "detect", tmp_path / "run", image, "--out", tmp_path / "found")
+    assert (tmp_path / "found" / "findings.csv").is_file()
