@@ -261,4 +261,40 @@ def test_a_metric_that_raises_is_the_fault_of_its_plugin(tmp_path, said, tiny_ru
     line = ("evaluate", tiny_run, "--data", pictures, "--out", tmp_path / "scores", "--quiet")
     code, _, errors = said(*line, "--device", "cpu", "--plugin", path)
     assert code == 2 and errors.count("\n") == 1
-    assert "the metric 'highest_score' of others.py raised AttributeError" in errors, errors
+    assert "others.py raised AttributeError" in errors, errors
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "command"),
+    [
+        ("batch.images) -", "batch.pictures) -", "train"),
+        ("Restoration(healthy=", "Restoration(helthy=", "train"),
+    ],
+)
+def test_a_method_that_raises_is_the_fault_of_its_plugin(
+    plugin, pictures, said, tmp_path, old, new, command
+):
+    plugin.write_text(METHOD.replace(old, new))
+    recipe = tmp_path / "plugged.toml"
+    recipe.write_text(RECIPE.format(head='plugin = "plugged.py"'))
+    line = ("train", recipe, "--data", pictures, "--out", tmp_path / "run", "--quiet")
+    code, _, errors = said(*line, "--device", "cpu")
+    assert code == 2 and errors.count("\n") == 1, errors
+    assert errors.startswith("error[PLUGIN]: plugged.py raised ") and "(line " in errors
+
+
+def test_a_case_on_which_a_plugin_raises_is_a_row_that_says_so(
+    run, plugin, pictures, said, tmp_path
+):
+    REGISTRY.remove("plugged")
+    registry.FILES.clear()
+    plugin.write_text(
+        METHOD.replace(
+            "def restore(self, images, draw):", "def restore(self, images, draw):\n        1 / 0"
+        )
+    )
+    image = next((pictures / "test" / "good").iterdir())
+    line = ("detect", run, image, "--out", tmp_path / "found", "--quiet", "--device", "cpu")
+    code, _, errors = said(*line, "--plugin", plugin)
+    assert code in (2, 3, 4), errors
+    assert "plugged.py raised ZeroDivisionError" in errors and "a bug" not in errors

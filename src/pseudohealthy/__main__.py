@@ -13,6 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code of the contract."""
     from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
     from pseudohealthy.progress import say_error
+    from pseudohealthy.registry import at_fault, broken
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
@@ -43,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         first = (str(error).splitlines() or [""])[0][:200]
+        if origin := at_fault(error):
+            say_error(broken(origin.name, error))
+            return USAGE
         say_error(
             f"error[INTERNAL]: {type(error).__name__}: {first}; a bug: run again with --debug and"
             " report it"

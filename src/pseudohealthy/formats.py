@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pseudohealthy.registry import Registry
@@ -40,6 +41,8 @@ class Format:
         files: what its files are called; by default `said` files.
         volume: its scans may have a place in the patient.
         single: each file is one scan, and can be a channel or a mask.
+        beside: (ending, other ending) of files that belong together: with the first the reader
+            opens the one of the same name with the other, if there is one, and both are hashed.
         finder: "module:function", where several files make a case. The function takes files of this
             format, the folder they are below, how cases are named and what was given (see
             `io.survey`), and returns an `io.source.Survey`.
@@ -57,6 +60,7 @@ class Format:
     files: str = ""
     volume: bool = False
     single: bool = True
+    beside: tuple[tuple[str, str], ...] = ()
     finder: str = ""
     identity: str = ""
 
@@ -82,6 +86,7 @@ FORMATS: Registry[Format] = Registry(
             (".nii.gz",),
             magic=((344, b"n+1\0"), (344, b"ni1\0")),
             volume=True,
+            beside=((".hdr", ".img"), (".hdr", ".img.gz")),
         ),
         "dicom": Format(
             "DICOM",
@@ -130,6 +135,17 @@ def ending(name: str) -> str:
     suffixes = (suffix for row in FORMATS.values() for suffix in row.suffixes)
     longest = max(filter(name.lower().endswith, suffixes), key=len, default="")
     return name[len(name) - len(longest) :] if longest else ""
+
+
+def together(path: Path) -> tuple[Path, ...]:
+    """A file, and those there are that are read with it (see `Format.beside`)."""
+    pairs = {pair for row in FORMATS.values() for pair in row.beside}
+    names = [
+        path.name[: -len(ending)] + other
+        for ending, other in sorted(pairs)
+        if path.name.lower().endswith(ending)
+    ]
+    return path, *(other for name in names if (other := path.with_name(name)).is_file())
 
 
 def result_endings() -> set[str]:

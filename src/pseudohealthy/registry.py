@@ -149,18 +149,19 @@ def load_file(path: Path | str) -> Origin:
     key = path.resolve()
     if key not in FILES:
         name = f"pseudohealthy_plugin_{re.sub(r'[^0-9A-Za-z]', '_', path.stem)}"
-        spec = importlib.util.spec_from_file_location(name, path)
+        spec = importlib.util.spec_from_file_location(name, key)
         if spec is None or spec.loader is None:
             raise Fault("PLUGIN", f"{path.name} is no Python file", "give one", exit=USAGE)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses and pickles look their module up
+        FILES[key] = origin
         with loading(origin):
             try:
                 spec.loader.exec_module(module)
             except Exception as error:
-                del sys.modules[name]
-                raise broken(path.name, error) from error
-        FILES[key] = origin
+                fault = broken(path.name, error)
+                del sys.modules[name], FILES[key]
+                raise fault from error
         LOADED.append(origin)
     return FILES[key]
 
@@ -171,7 +172,10 @@ def of_installed(point: EntryPoint) -> Origin:
     found = importlib.util.find_spec(point.module)
     file = Path(found.origin) if found and found.origin else None
     content = file.read_bytes() if file and file.is_file() else b""
-    return Origin(said, hashlib.sha256(content).hexdigest())
+    origin = Origin(said, hashlib.sha256(content).hexdigest())
+    if file:
+        FILES[file.resolve()] = origin
+    return origin
 
 
 def plugins() -> dict[str, list[dict[str, str]]]:
@@ -179,27 +183,25 @@ def plugins() -> dict[str, list[dict[str, str]]]:
     return {"plugins": [asdict(origin) for origin in LOADED]} if LOADED else {}
 
 
-@contextmanager
-def trusted(what: str, origin: Origin | None) -> Iterator[None]:
-    """What a plugin raises within is its own fault (PLUGIN, exit 2), not one of this program."""
-    try:
-        yield
-    except Exception as error:
-        if origin is None or isinstance(error, Fault):
-            raise
-        raise broken(f"{what} of {origin.name}", error) from error
+def at_fault(error: BaseException) -> Origin | None:
+    """The plugin whose code raised an error, or called what did; None where none is in it."""
+    files = {str(path): origin for path, origin in FILES.items()}
+    frames = traceback.extract_tb(error.__traceback__)
+    found = [frame.filename for frame in frames if frame.filename in files]
+    return files[found[-1]] if found else None
 
 
-def broken(what: str, error: Exception) -> Fault:
+def broken(what: str, error: BaseException) -> Fault:
     """The fault of a plugin that does not load."""
     if isinstance(error, Fault):
         return error
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    line = f" (line {where.lineno})" if where.filename.endswith(".py") else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename in map(str, FILES)] or frames[-1:]
+    line = f" (line {own[-1].lineno})" if own and own[-1].filename.endswith(".py") else ""
     said = f"{type(error).__name__}: {error}".splitlines()[0]
     return Fault("PLUGIN", f"{what} raised {said}{line}", "mend the plugin", exit=USAGE)
 
 
 ORIGINS: list[Origin] = []  # of what is being loaded, innermost last
-FILES: dict[Path, Origin] = {}  # that were loaded
+FILES: dict[Path, Origin] = {}  # of plugins that were loaded
 LOADED: list[Origin] = []  # files and installed packages

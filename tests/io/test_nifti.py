@@ -235,3 +235,22 @@ def test_voxels_that_follow_the_header_at_once_are_no_extension(tmp_path, data):
     (tmp_path / "x.nii").write_bytes(header.binaryblock + data.astype("<f4").tobytes(order="F"))
     scan = io.read(tmp_path / "x.nii")
     assert scan.warnings == [] and scan.voxels.max() == data.max()
+
+
+def test_a_header_and_its_image_file_are_one_input(tmp_path):
+    """Both are hashed and compared: equal headers do not make two volumes one."""
+    from pseudohealthy.detection.worker import input_sha256
+    from pseudohealthy.io.discover import discover
+
+    hashes = []
+    for number in range(2):
+        values = np.random.default_rng(number).random((8, 8, 4)).astype(np.float32)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        nib.save(nib.Nifti1Pair(values, np.eye(4)), folder / "v.hdr")
+        (source,), _ = discover([folder])
+        assert [path.name for path in source.files] == ["v.hdr", "v.img"]
+        hashes.append(input_sha256(source))
+    assert hashes[0] != hashes[1]
+    headers = [(tmp_path / str(number) / "v.hdr").read_bytes() for number in range(2)]
+    assert headers[0] == headers[1]

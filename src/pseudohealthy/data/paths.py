@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pseudohealthy.errors import REFUSED, USAGE, Fault
+from pseudohealthy.formats import together
 from pseudohealthy.io.names import HELD
 
 MARKS = ("..", ":", "|", "**", "\0")  # in a cell that is more than the name of a file
@@ -92,7 +93,7 @@ def cell_files(cell: str, root: Path) -> list[Path]:
                 root / name
             ]
         else:
-            files.append(root / name)
+            files += together(root / name)
     return files
 
 

@@ -38,6 +38,7 @@ OLD = (
     " version or under other settings; train --resume makes them anew"
 )
 THRESHOLDS = ("stored", "otsu")
+GIVE = f"give a number from 0, {' or '.join(THRESHOLDS)}"
 Batch = Annotated[int, Range(1, 65_536)]
 CHANGED = (
     "RUN_CHANGED: the recipe is not the one this run was trained with; results may mean something"
@@ -54,15 +55,10 @@ def threshold_of(said: float | str) -> float | str:
         value = float(said)
     except (TypeError, ValueError, OverflowError):
         near = difflib.get_close_matches(str(said), THRESHOLDS, n=1)
-        cure = f"did you mean '{near[0]}'?" if near else "give a number from 0, stored or otsu"
+        cure = f"did you mean '{near[0]}'?" if near else GIVE
         raise Fault("THRESHOLD", f"'{said}' is no threshold", cure, exit=USAGE) from None
     if not 0 <= value < math.inf:  # a map is never below 0, and nothing compares with NaN
-        raise Fault(
-            "THRESHOLD",
-            f"a threshold of {said}",
-            "give a number from 0, stored or otsu",
-            exit=USAGE,
-        )
+        raise Fault("THRESHOLD", f"a threshold of {said}", GIVE, exit=USAGE)
     return value
 
 

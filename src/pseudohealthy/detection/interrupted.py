@@ -13,6 +13,7 @@ import torch
 from pseudohealthy.detection import finished
 from pseudohealthy.detection.output_layout import places
 from pseudohealthy.errors import INTERNAL, INTERRUPTED, RESOURCE, Fault
+from pseudohealthy.registry import at_fault, broken
 from pseudohealthy.signals import STOP
 
 if TYPE_CHECKING:
@@ -94,5 +95,7 @@ def unforeseen(error: BaseException) -> Fault:
             "use a machine with more",
             exit=RESOURCE,
         )
+    if origin := at_fault(error):
+        return broken(origin.name, error)
     cure = "a bug: run this input with --debug and report it"
     return Fault("INTERNAL", f"{type(error).__name__}: {text}", cure, exit=INTERNAL)

@@ -119,7 +119,7 @@ def unfinished(
 
 def input_sha256(source: io.Source) -> str:
     """Hash of what is read; the item of a file of many is named behind it."""
-    return sha256(source.paths) + ("" if source.item is None else f"#{source.item}")
+    return sha256(source.files) + ("" if source.item is None else f"#{source.item}")
 
 
 def groups(

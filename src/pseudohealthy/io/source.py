@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pseudohealthy.counts import many
+from pseudohealthy.formats import together
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Source:
     note: str = ""  # becomes a warning of the scan
     item: int | None = None
     origin: Origin | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that is read for it."""
+        return tuple(file for path in self.paths for file in together(path))
 
 
 @dataclass(frozen=True)

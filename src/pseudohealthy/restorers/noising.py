@@ -64,9 +64,9 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         check_fields(self, "Diffusion.{}".format)
-        if self.schedule == "cosine" and self.betas != BETAS:
+        if self.schedule != "linear" and self.betas != BETAS:
             raise ValueError(
-                f"betas = {list(self.betas)} are of the linear schedule: leave them out with cosine"
+                f"betas = {list(self.betas)} are of the linear schedule alone: leave them out"
             )
         if self.betas[0] > self.betas[1]:
             raise ValueError(f"betas = {list(self.betas)} fall: give the smaller one first")
