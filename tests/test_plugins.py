@@ -92,6 +92,7 @@ batch = 2
 def forgotten() -> Iterator[None]:
     """Whatever a test adds is gone after it."""
     before = [set(table.added) for table in TABLES]
+    registry.LOADED.clear()
     yield
     for table, names in zip(TABLES, before, strict=True):
         for name in set(table.added) - names:
