@@ -206,15 +206,14 @@ class Stored:
 
     def put(self, data: Any, values: np.ndarray, plane: int) -> None:
         """Write rescaling and pixels of one plane (H, W) into a data set."""
-        uniform = self.slope is None or isinstance(self.slope, (int, float))
-        slope = self.slope if uniform else self.slope[plane]  # type: ignore[index]
+        slope = self.slope[plane] if isinstance(self.slope, Sequence) else self.slope
         if slope is not None:
             data.RescaleSlope = slope
         if self.intercept is not None:
             data.RescaleIntercept = self.intercept
             data.RescaleType = "HU"
         kind = np.dtype("int16" if self.signed else "uint16")
-        pixels = np.rint((values - (self.intercept or 0.0)) / (slope or 1.0))  # type: ignore[operator]
+        pixels = np.rint((values - (self.intercept or 0.0)) / (slope or 1.0))
         pixels = np.clip(pixels, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
         data.Rows, data.Columns = pixels.shape
         data.SamplesPerPixel = 1

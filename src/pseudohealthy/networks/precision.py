@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -58,7 +60,8 @@ class PackedConv2d(nn.Module):
     def pack(self, *size: int) -> None:
         dense = self.weight.to_dense() if self.weight.is_mkldnn else self.weight
         arguments = dense.contiguous().to_mkldnn(), *self.geometry, list(size)
-        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(*arguments)  # type: ignore[call-arg]
+        reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+        self.weight = reorder(*arguments)
         self.side = torch.Size(size[2:])
 
     def forward(self, x: Tensor) -> Tensor:
