@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pseudohealthy import cli, datasets, restorers, settings
+from pseudohealthy import cli, datasets, registry, restorers, settings
 from pseudohealthy.commands.finding import Detect
 from pseudohealthy.commands.measuring import Compare, Evaluate, Sweep
 from pseudohealthy.commands.training import ImportWeights, Prepare, Recipes, Train
@@ -149,7 +148,8 @@ def added(tmp_path) -> Iterator[Path]:
     (tmp_path / "sharpened.toml").write_text(blocks(page, "toml")[0], encoding="utf-8")
     yield tmp_path / "sharpened.toml"
     REGISTRY.remove("sharpened")
-    sys.modules.pop("pseudohealthy_plugin_sharpened", None)
+    for state in (registry.FILES, registry.LOADED, registry.GIVEN):
+        state.clear()
 
 
 def test_the_added_method_trains_and_finds_what_it_has_not_seen(added, pictures, tmp_path):

@@ -99,8 +99,8 @@ def forgotten() -> Iterator[None]:
             if name not in table.built_in:
                 table.remove(name)
         table.__dict__.pop("installed", None)
-    registry.FILES.clear()
-    registry.LOADED.clear()
+    for state in (registry.FILES, registry.LOADED, registry.GIVEN):
+        state.clear()
     for name in [
         name for name in sys.modules if name.startswith(("pseudohealthy_plugin", "fake_"))
     ]:
@@ -299,3 +299,25 @@ def test_a_case_on_which_a_plugin_raises_is_a_row_that_says_so(
     code, _, errors = said(*line, "--plugin", plugin)
     assert code in (2, 3, 4), errors
     assert "plugged.py raised ZeroDivisionError" in errors and "a bug" not in errors
+
+
+def test_a_plugin_is_the_one_word_behind_its_flag(plugin, tmp_path, said, tiny_run, pictures):
+    """Inputs and runs after it are never run as code."""
+    other = tmp_path / "input.py"
+    other.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    image = next((pictures / "test" / "good").iterdir())
+    line = ("detect", "--plugin", plugin, tiny_run, image, other, "--out", tmp_path / "found")
+    said(*line, "--device", "cpu")
+    assert not (tmp_path / "ran").exists() and (tmp_path / "found" / "findings.csv").is_file()
+
+
+def test_a_cell_that_is_run_again_replaces_its_method_and_nobody_elses():
+    def cell(value: int) -> type:
+        made = type("Cell", (), {"value": value})
+        made.__module__ = "__main__"
+        return REGISTRY.add("cell", made)
+
+    cell(1)
+    assert cell(2).value == 2 and REGISTRY["cell"].value == 2
+    with pytest.raises(ValueError, match="already"):
+        REGISTRY.add("cell", type("Other", (), {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pseudohealthy.commands import helping, mistakes, reading
 from pseudohealthy.commands.base import COMMANDS, Command
 from pseudohealthy.commands.completing import Completion
@@ -60,13 +62,9 @@ def parse(arguments: list[str]) -> Command:
 def load_plugins(words: list[str]) -> None:
     """Run the files behind --plugin before anything is read: what they add may be a value of
     another flag."""
-    files = [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
-    after = False
-    for word in words:
-        after = word == "--plugin" or (after and not word.startswith("-"))
-        if after and word != "--plugin":
-            files.append(word)
-    for file in filter(None, files):  # the reader refuses an empty one as it does elsewhere
+    behind = [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
+    after = [file for word, file in pairwise(words) if word == "--plugin" and file[:1] != "-"]
+    for file in filter(None, behind + after):  # the reader refuses an empty one as elsewhere
         load_file(file)
 
 

@@ -7,6 +7,7 @@ a name that nobody registered is unknown, whatever it looks like.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.lazy import lazy
@@ -59,7 +60,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def add(self, name: str, thing: T) -> T:
         """Make it known. Raises ValueError for a name that another one has."""
-        if self.added.get(name, thing) is not thing or self._taken(name, thing):
+        if not again(self.added.get(name, thing), thing) or self._taken(name, thing):
             raise ValueError(f"there is a {self.kind} '{name}' already")
         self.added[name] = thing
         if origin := ORIGINS[-1] if ORIGINS else None:
@@ -85,6 +86,11 @@ class Registry(Mapping[str, T], Generic[T]):
         """Forget what was added under that name."""
         del self.added[name]
         self.origins.pop(name, None)
+
+    def hint(self, name: object) -> str:
+        """What to write instead of a name that is not known."""
+        similar = difflib.get_close_matches(str(name), self, n=1)
+        return f"did you mean '{similar[0]}'?" if similar else f"one of: {', '.join(self)}"
 
     def __len__(self) -> int:
         return len(list(iter(self)))
@@ -115,15 +121,24 @@ class Registry(Mapping[str, T], Generic[T]):
         assert name in self.added, f"{where} does not register '{name}'"
 
     def _load(self, name: str, point: EntryPoint) -> None:
-        origin = of_installed(point)
-        with loading(origin):
-            try:
+        try:
+            origin = of_installed(point)
+            with loading(origin):
                 thing = point.load()
-            except Exception as error:
-                raise broken(f"the plugin {point.value} of {self.group}", error) from error
-            if name not in self.added:  # the entry point names the thing, which has no decorator
-                self.add(name, thing)
-        LOADED.append(origin)
+                if name not in self.added:  # the entry point names the thing itself
+                    self.add(name, thing)
+        except Exception as error:
+            raise broken(f"the plugin {point.value} of {self.group}", error) from error
+        LOADED.extend({origin} - set(LOADED))
+
+
+def again(old: Any, new: Any) -> bool:
+    """Whether a thing is the same, or the same class or function of a script or notebook, run once
+    more."""
+    place = [
+        (getattr(one, "__module__", ""), getattr(one, "__qualname__", one)) for one in (old, new)
+    ]
+    return old is new or (place[0] == place[1] and place[0][0] == "__main__")
 
 
 @contextmanager
@@ -148,7 +163,9 @@ def load_file(path: Path | str) -> Origin:
     origin = Origin(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
     key = path.resolve()
     if key not in FILES:
-        name = f"pseudohealthy_plugin_{re.sub(r'[^0-9A-Za-z]', '_', path.stem)}"
+        word = re.sub(r"[^0-9A-Za-z]", "_", path.stem)
+        place = hashlib.sha256(str(key).encode()).hexdigest()[:8]  # stems of two may be alike
+        name = f"pseudohealthy_plugin_{word}_{place}"
         spec = importlib.util.spec_from_file_location(name, key)
         if spec is None or spec.loader is None:
             raise Fault("PLUGIN", f"{path.name} is no Python file", "give one", exit=USAGE)
@@ -163,6 +180,7 @@ def load_file(path: Path | str) -> Origin:
                 del sys.modules[name], FILES[key]
                 raise fault from error
         LOADED.append(origin)
+        GIVEN.append(key)
     return FILES[key]
 
 
@@ -192,7 +210,7 @@ def at_fault(error: BaseException) -> Origin | None:
 
 
 def broken(what: str, error: BaseException) -> Fault:
-    """The fault of a plugin that does not load."""
+    """The fault of a plugin whose code raised an error."""
     if isinstance(error, Fault):
         return error
     frames = traceback.extract_tb(error.__traceback__)
@@ -205,3 +223,4 @@ def broken(what: str, error: BaseException) -> Fault:
 ORIGINS: list[Origin] = []  # of what is being loaded, innermost last
 FILES: dict[Path, Origin] = {}  # of plugins that were loaded
 LOADED: list[Origin] = []  # files and installed packages
+GIVEN: list[Path] = []  # files that the user named: other processes of a command need them, too

@@ -141,3 +141,20 @@ def test_a_detector_is_measured_on_arrays_with_their_masks(trained, images, mark
     result = ph.evaluate(detector, data, device="cpu", allow_leak=True)
     assert any(r.metric == "voxel_average_precision_pooled" for r in result.records)
     assert len({row["case_id"] for row in result.rows}) == 20
+
+
+def test_images_go_with_the_last_case_that_lists_them(images):
+    import gc
+
+    from pseudohealthy.io import held
+
+    name = str(next(iter(ph.manifest(images * 0.5, split="test"))).image)
+    gc.collect()
+    with pytest.raises(Fault, match="by another process"):
+        held.held(name)
+
+
+def test_weights_beside_a_detector_are_refused(trained, images):
+    detector = ph.load(trained[0].folder, device="cpu")
+    with pytest.raises(Fault, match="weights beside a detector"):
+        ph.evaluate(detector, ph.manifest(images, split="test"), weights="last")

@@ -34,8 +34,8 @@ class Command:
     """show the traceback of an error"""
     json: bool = False
     """print the result as JSON on standard output"""
-    plugin: Annotated[tuple[str, ...], Arg(metavar="FILE.py")] = ()
-    """Python files that add methods, data sets, protocols, metrics or formats; they are run"""
+    plugin: Annotated[tuple[str, ...], Arg(metavar="FILE.py", each=True)] = ()
+    """a Python file that adds methods, data sets, protocols, metrics or formats; it is run"""
 
     @classmethod
     def lacks(cls, given: Collection[str]) -> list[str]:

@@ -95,6 +95,8 @@ def values(word: Word, got: list[str], queue: deque[str]) -> Iterator[str]:
 
 def belongs(word: Word, text: str) -> bool:
     """Whether a further text is one more value of the flag, and not a word without a flag."""
+    if word.arg.each:
+        return False
     if word.pairs:
         return "=" in text or bool(SETTING.fullmatch(text) and not there(text))
     if word.choices:

@@ -34,6 +34,7 @@ class Arg:
         least, most: bounds of a number, both allowed.
         above: a number has to be greater than this.
         choices: the only values, where a table elsewhere says which (else `Literal` says it).
+        each: several values, every one behind a flag of its own.
     """
 
     metavar: str = ""
@@ -45,6 +46,7 @@ class Arg:
     most: float | None = None
     above: float | None = None
     choices: tuple[str, ...] = ()
+    each: bool = False
 
 
 @dataclass(frozen=True)

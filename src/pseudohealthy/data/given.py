@@ -90,6 +90,7 @@ def manifest(
         name = f"image-{number:0{len(str(count))}d}"
         patient = name if keys[number] is None else str(keys[number])
         cells = (image[0] if image else "", marked[0] if marked else "")
+        label = None if label is None else int(label)
         cases.append(Case(name, patient, str(names[number]), label, *cells))
     made = Manifest(cases, Path(MEMORY))
     return assign_splits(made, seed=seed, fractions=TRAINING) if split is None else made
@@ -138,7 +139,7 @@ def kept(image: Any, number: int, mask: bool) -> tuple[str, Scan] | None:
         if isinstance(image, (str, os.PathLike)):
             source = only(Path(image))
             return hold(load_source(source, "axial", MOST_VOXELS, mask))
-        if mask and getattr(image, "dtype", None) is not None:
+        if mask and hasattr(image, "dtype") and getattr(image, "affine", None) is None:
             image = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
             image = image.astype(np.uint8) if image.dtype == bool else image
         return hold(image)

@@ -3,7 +3,6 @@ asked for."""
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -56,10 +55,7 @@ def prepare(
     """Prepare one data set by name. Raises Fault UNKNOWN_DATASET (exit 2), NOT_FOUND or LAYOUT
     (exit 3)."""
     if name not in REGISTRY:
-        close = difflib.get_close_matches(name, REGISTRY, n=1)
-        hint = (
-            f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(sorted(REGISTRY))}"
-        )
+        hint = REGISTRY.hint(name)
         raise Fault("UNKNOWN_DATASET", f"no data set named {name!r}", hint, exit=USAGE)
     source, out = Path(source), Path(out)
     if name not in ("digits", "heads") and not source.is_dir():

@@ -29,6 +29,7 @@ from pseudohealthy.detection import worker
 from pseudohealthy.detection.detector import Detector
 from pseudohealthy.errors import INTERNAL, RESOURCE, USAGE, Fault
 from pseudohealthy.progress import Progress, say, say_error
+from pseudohealthy.registry import GIVEN, load_file
 from pseudohealthy.runs.run import Run
 from pseudohealthy.signals import STOP
 
@@ -67,9 +68,13 @@ class Worker:
     """One process of the cluster, with the model in memory. how: arguments of `Detector` beside the
     run."""
 
-    def __init__(self, run: Path, job: Job, how: dict[str, Any], threads: int):
+    def __init__(
+        self, run: Path, job: Job, how: dict[str, Any], threads: int, plugins: Sequence[Path]
+    ):
         progress.quiet = True  # the command says what there is to say
         torch.set_num_threads(threads)
+        for file in plugins:
+            load_file(file)
         self.detector, self.job = Detector(Run.open(run), **how), job
 
     def do(self, sources: list[Source], again: bool) -> tuple[Detections, Fault | None]:
@@ -117,6 +122,7 @@ def work(
             replace(job, folder=job.folder.absolute()),
             how,
             cpus,
+            list(GIVEN),
         )
         running: dict[Any, tuple[Any, list[Source]]] = {}
 

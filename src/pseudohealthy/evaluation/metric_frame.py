@@ -16,6 +16,7 @@ import numpy as np
 from pseudohealthy.errors import USAGE, Fault
 from pseudohealthy.evaluation.differences import corrected, differences
 from pseudohealthy.evaluation.evaluation import Evaluation, Figure
+from pseudohealthy.evaluation.notes import told_once
 from pseudohealthy.evaluation.records import CONTROL, CaseResult, Record, class_of
 from pseudohealthy.metrics import bootstrap, table
 from pseudohealthy.metrics.curves import Curve, curve, region_curve
@@ -325,20 +326,6 @@ def run(
     evaluation.notes = told_once(evaluation.notes, list(by_method))
     evaluation.records += corrected(unadjusted)
     return evaluation
-
-
-def told_once(notes: Sequence[str], methods: Sequence[str]) -> list[str]:
-    """Merge equal notes of several methods into one, which names them unless all have it."""
-    saying: dict[str, list[str]] = {}
-    for note in notes:
-        method = max((m for m in methods if note.startswith(f"{m}: ")), key=len, default="")
-        saying.setdefault(note.removeprefix(f"{method}: ") if method else note, []).append(method)
-    merged = []
-    for text, methods_of in saying.items():
-        names = [name for name in dict.fromkeys(methods_of) if name]
-        everyone = len(names) > 1 and len(names) == len(methods)
-        merged.append(f"{', '.join(names)}: {text}" if names and not everyone else text)
-    return merged
 
 
 def pooled(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Images that a Python program holds in memory, named so that a manifest can list them.
 
 The name is a digest of the voxels and their place: the same images give the same manifest, so that
-a run can be taken up again with them. Only what this process was given can be read by it.
+a run can be taken up again with them. Only what this process was given can be read by it, and an
+image is held no longer than its name: with the last case that lists it, it goes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -17,7 +19,14 @@ from pseudohealthy.io.names import HELD
 from pseudohealthy.io.objects import scan_of
 from pseudohealthy.io.scan import Scan
 
-_IMAGES: dict[str, Any] = {}
+
+class Held(str):
+    """A name that keeps what it names."""
+
+    image: Any
+
+
+_HELD: WeakValueDictionary[str, Held] = WeakValueDictionary()
 
 
 def hold(image: Any) -> tuple[str, Scan]:
@@ -31,9 +40,9 @@ def hold(image: Any) -> tuple[str, Scan]:
     digest.update(np.ascontiguousarray(scan.voxels).tobytes())
     if scan.affine is not None:
         digest.update(np.asarray(scan.affine, dtype=np.float64).tobytes())
-    name = HELD + digest.hexdigest()[:32]
-    _IMAGES.setdefault(name, image)
-    return name, scan
+    name = Held(HELD + digest.hexdigest()[:32])
+    name.image = image
+    return _HELD.setdefault(str(name), name), scan
 
 
 def held(name: str, plane: str = "axial") -> Scan:
@@ -42,9 +51,9 @@ def held(name: str, plane: str = "axial") -> Scan:
     Raises:
         Fault: NOT_FOUND (exit 3) for an image that another process held.
     """
-    if name not in _IMAGES:
+    if (known := _HELD.get(name)) is None:
         found = "an image of the manifest was held in memory, by another process"
         raise Fault("NOT_FOUND", found, "give the images again", exit=NO_INPUT)
-    image = _IMAGES[name]
+    image = known.image
     scan = image if isinstance(image, Scan) else scan_of(image, plane=plane)
     return replace(scan, voxels=scan.voxels.copy(), warnings=list(scan.warnings))

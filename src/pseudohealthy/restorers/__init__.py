@@ -3,7 +3,6 @@ here."""
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from pseudohealthy.errors import USAGE, Fault
@@ -52,8 +51,7 @@ def restorer_class(name: str | None) -> type[Restorer]:
         cure = f"set restorer.name to one of: {', '.join(REGISTRY)}"
         raise Fault("RECIPE", "the recipe names no restorer", cure, exit=USAGE)
     if not isinstance(name, str) or name not in REGISTRY:
-        similar = difflib.get_close_matches(str(name), REGISTRY, n=1)
-        hint = f"did you mean '{similar[0]}'?" if similar else f"one of: {', '.join(REGISTRY)}"
+        hint = REGISTRY.hint(name)
         raise Fault(
             "RECIPE", f"there is no restorer '{name}'", f"set restorer.name; {hint}", exit=USAGE
         )

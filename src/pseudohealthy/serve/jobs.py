@@ -29,6 +29,7 @@ from typing import Any
 from pseudohealthy.errors import SOME_FAILED, Fault
 from pseudohealthy.io.atomic import write_json
 from pseudohealthy.progress import duration, say
+from pseudohealthy.registry import GIVEN
 from pseudohealthy.report.rows import foreign
 from pseudohealthy.runs.run import now
 
@@ -261,6 +262,7 @@ class Jobs:
             self.device,
             "--key",
             place / "tmp" / "key.csv",
+            *(f"--plugin={file}" for file in GIVEN),
         ]
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "pseudohealthy.serve.worker", *map(str, words)],

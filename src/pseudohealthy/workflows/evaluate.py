@@ -12,7 +12,7 @@ from pseudohealthy.counts import many
 from pseudohealthy.data.given import manifest_of
 from pseudohealthy.data.manifest import Case, Manifest
 from pseudohealthy.detection.detector import Detector
-from pseudohealthy.errors import NO_INPUT, Fault
+from pseudohealthy.errors import NO_INPUT, USAGE, Fault
 from pseudohealthy.evaluation import protocols
 from pseudohealthy.evaluation.evaluation import Evaluation
 from pseudohealthy.evaluation.leaks import refuse_leaks
@@ -81,6 +81,9 @@ class Evaluate:
         given = self.run if isinstance(self.run, Detector) else None
         asked = self.run.run if isinstance(self.run, Detector) else self.run
         run = asked if isinstance(asked, Run) else Run.open(asked)
+        if self.weights and given:
+            found, cure = "weights beside a detector", "give the run instead, or no weights"
+            raise Fault("USAGE", found, cure, exit=USAGE)
         if self.weights:
             run = replace(run, which=str(self.weights))
         run.weights()  # refused before anything is written
